@@ -1,0 +1,82 @@
+"""Very deep ConvNets for large-scale image recognition (Simonyan & Zisserman, ICLR 2015).
+
+The names below are the public, stable API; modules behind them may change between minor versions.
+They load on first use, so that importing the package is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import DataSettings, MachineSettings, Scale, TrainSettings
+    from .configurations import NET_NAMES, net_facts
+    from .data import open_data
+    from .data.check import check_data
+    from .demo import demo
+    from .errors import ImageError, VerydeepError
+    from .evaluation import evaluate
+    from .images import read_image
+    from .nets import Net, create_net
+    from .prediction import Classifier, load, predict
+    from .preparing import train
+    from .protocols import parse_protocol
+    from .scores import load_scores
+
+_HOMES = {
+    "Classifier": "prediction",
+    "DataSettings": "config",
+    "ImageError": "errors",
+    "MachineSettings": "config",
+    "NET_NAMES": "configurations",
+    "Net": "nets",
+    "Scale": "config",
+    "TrainSettings": "config",
+    "VerydeepError": "errors",
+    "check_data": "data.check",
+    "create_net": "nets",
+    "demo": "demo",
+    "evaluate": "evaluation",
+    "load": "prediction",
+    "load_scores": "scores",
+    "net_facts": "configurations",
+    "open_data": "data",
+    "parse_protocol": "protocols",
+    "predict": "prediction",
+    "read_image": "images",
+    "train": "preparing",
+}
+__all__ = [  # noqa: PLE0604 - the same names, spelled out for type checkers and readers
+    "NET_NAMES",
+    "Classifier",
+    "DataSettings",
+    "ImageError",
+    "MachineSettings",
+    "Net",
+    "Scale",
+    "TrainSettings",
+    "VerydeepError",
+    "check_data",
+    "create_net",
+    "demo",
+    "evaluate",
+    "load",
+    "load_scores",
+    "net_facts",
+    "open_data",
+    "parse_protocol",
+    "predict",
+    "read_image",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

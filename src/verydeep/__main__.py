@@ -1,0 +1,7 @@
+"""``python -m verydeep`` is the command ``verydeep``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,219 @@
+"""Sect. 3.1: a net on disk; atomic save and load, and starting one net from another.
+
+A checkpoint is one safetensors file, never a pickle: the layers under their names (``conv1_1.weight``
+… ``fc8.bias``), momentum buffers under ``momentum/…`` where training can go on from it, and in its
+header a JSON card: the net, its classes in order, its pre-processing, data, settings and state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import VerydeepError
+from .nets import Net
+
+CARD_KEY = "verydeep"
+MOMENTUM = "momentum/"
+# Sect. 3.1: "the first four convolutional layers and the last three fully-connected layers" of net A,
+# which are these; by counting from the input only conv1_1 would fit the deeper nets.
+PRE_INITIALISED = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a net must remember to be used: all but its weights.
+
+    ``mean`` is RGB (3,), ``colour_axes`` (3,3) as in `verydeep.images.colour_statistics`. ``data``,
+    ``settings`` and ``state`` are the JSON of DataSettings, TrainSettings and the training's state.
+    """
+
+    net: str
+    crop: int
+    width: float
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    test_scale: int
+    colour_axes: list[list[float]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def empty_net(self) -> Net:
+        """A net of this card's shape, its weights not set."""
+        return Net(self.net, len(self.classes), self.crop, self.width)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded file: card, tensors by layer name, momentum buffers (empty in ``best``), SHA-256."""
+
+    path: Path
+    card: Card
+    weights: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+    sha256: str
+
+    def net(self) -> Net:
+        """The net, in evaluation mode on the CPU."""
+        net = self.card.empty_net()
+        expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in self.weights.items()}
+        if expected != found:
+            wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            raise VerydeepError(f"{self.path} does not hold the net {self.card.net} it names: {wrong[0]} differs.")
+        net.load_state_dict(self.weights)
+        return net.eval()
+
+
+def save_checkpoint(path: Path, net: Net, card: Card, momentum: dict[str, Tensor] | None = None) -> None:
+    """Writes a checkpoint; the file that was there survives until the new one is whole.
+
+    Raises:
+        VerydeepError: the disk is full or cannot be written; the old file is intact.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    for name, value in (momentum or {}).items():
+        tensors[MOMENTUM + name] = value.detach().cpu().contiguous()
+    data = save(tensors, metadata={CARD_KEY: json.dumps(asdict(card)), "format": "pt"})
+    write_atomically(path, lambda file: file.write(data))
+
+
+def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
+    """Writes a file beside its place, flushes it to disk and renames it there.
+
+    Raises:
+        VerydeepError: it could not be written; what was at ``path`` is intact, nothing half-written is left.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        kept = "; the one saved before is intact" if path.exists() else ""
+        raise VerydeepError(f"cannot save {path}: {fault.strerror or fault}{kept}; make room and use --resume.") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot, and then the rename is all there is
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint file.
+
+    Raises:
+        VerydeepError: no such file, broken, or without a card.
+    """
+    metadata, tensors = read_safetensors(path)
+    if CARD_KEY not in metadata:
+        raise VerydeepError(f"{path} holds weights but no verydeep card: use it with --start, not as a run.")
+    try:
+        card = Card(**json.loads(metadata[CARD_KEY]))
+    except (TypeError, ValueError):
+        raise VerydeepError(f"{path} has a card this version cannot read: was it written by another one?") from None
+    card = Card(**{**asdict(card), "classes": tuple(card.classes), "mean": tuple(card.mean)})
+    momentum = {key.removeprefix(MOMENTUM): value for key, value in tensors.items() if key.startswith(MOMENTUM)}
+    weights = {key: value for key, value in tensors.items() if not key.startswith(MOMENTUM)}
+    return Checkpoint(path, card, weights, momentum, file_sha256(path))
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header metadata and tensors of a safetensors file.
+
+    Raises:
+        VerydeepError: no such file, truncated or otherwise broken.
+    """
+    if not path.is_file():
+        raise VerydeepError(f"there is no file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as fault:
+        raise VerydeepError(f"{path} is broken or not a safetensors file ({str(fault)[:120]}).") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What starting a net from another did: layers copied, and layers left random with the reason."""
+
+    copied: tuple[str, ...]
+    random: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """For the user, one line for each of the two lists."""
+        reasons: dict[str, list[str]] = {}
+        for layer, reason in self.random.items():
+            reasons.setdefault(reason, []).append(layer)
+        left = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
+        return [
+            f"copied {len(self.copied)} layers: {', '.join(self.copied) or 'none'}",
+            f"random {len(self.random)} layers: {'; '.join(left) or 'none'}",
+        ]
+
+
+def start_from(net: Net, weights: dict[str, Tensor], source: str, classes_equal: bool) -> Copied:
+    """Copies into ``net`` what Sect. 3.1 copies: all layers of the same net, or net A's seven.
+
+    Args:
+        net: with random weights, which layers that are not copied keep.
+        weights: tensors by layer name, RGB.
+        source: the net they are of; a different one than ``net`` gives `PRE_INITIALISED` only.
+        classes_equal: whether fc8's outputs mean the same classes in the same order.
+
+    Raises:
+        VerydeepError: nothing can be copied.
+    """
+    copied, random = [], {}
+    for spec in net.specs:
+        layer = net.layer(spec.name)
+        weight, bias = weights.get(f"{spec.name}.weight"), weights.get(f"{spec.name}.bias")
+        if source != net.name and spec.name not in PRE_INITIALISED:
+            random[spec.name] = f"not taken from net {source}"
+        elif weight is None or bias is None:
+            random[spec.name] = "not in the file"
+        elif weight.shape != layer.weight.shape:
+            random[spec.name] = "its shape differs: other classes, crop or width"
+        elif spec.name == "fc8" and not classes_equal:
+            random[spec.name] = "its classes differ"
+        else:
+            with torch.no_grad():
+                layer.weight.copy_(weight)
+                assert layer.bias is not None
+                layer.bias.copy_(bias)
+            copied.append(spec.name)
+    if not copied:
+        raise VerydeepError(
+            f"no layer of net {net.name} (width {net.width:g}) fits the start's net {source}: "
+            "start from a run of the same width."
+        )
+    return Copied(tuple(copied), random)

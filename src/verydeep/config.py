@@ -1,0 +1,267 @@
+"""What a training is and what its data are: frozen settings, typed flags and JSON both ways.
+
+A run is named as in the paper: ``D/256`` is net D trained at S = 256, ``D/256-512`` with S drawn
+from [256, 512], ``D/256-512-fc`` the same with only the FC layers learning (Sect. 4.4). A net's name
+alone, ``D``, is the recipe for people's own photos. What is wished of the machine is kept apart: it
+never changes what is computed beyond rounding, and is not part of a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from .configurations import check_crop, check_net_name
+from .errors import VerydeepError
+
+DEV_FRACTION = 0.1
+FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
+_Settings = TypeVar("_Settings")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The training scale S: the smallest side in pixels, fixed or drawn from [smallest, largest]."""
+
+    smallest: int
+    largest: int
+
+    @staticmethod
+    def parse(text: str) -> Scale:
+        """``256`` or ``256-512``; raises VerydeepError."""
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise VerydeepError(f"S {text!r} is not a scale: give one (256) or a range (256-512), in pixels.")
+        return Scale(int(match[1]), int(match[2] or match[1]))
+
+    @property
+    def test_scale(self) -> int:
+        """Q = S for a fixed S, the mean of the range for a jittered one (Sect. 4.1)."""
+        return (self.smallest + self.largest) // 2
+
+    def __str__(self) -> str:
+        return str(self.smallest) if self.smallest == self.largest else f"{self.smallest}-{self.largest}"
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which photos, which classes of them, and how they are split where they did not come split."""
+
+    data: str = _setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR")
+    classes: tuple[str, ...] = _setting((), "only the classes matching these patterns, e.g. 'c*,dog,emu'")
+    dev_fraction: float = _setting(DEV_FRACTION, "share of the training photos that decides drops and the best epoch")
+    test_fraction: float = _setting(0.2, "share of photos that is only reported, where the data have no test set")
+    split_seed: int = _setting(0, "seed of the split")
+
+    def __post_init__(self) -> None:
+        if not (0 < self.dev_fraction < 1 and 0 < self.test_fraction < 1 and self.dev_fraction + self.test_fraction < 1):
+            raise VerydeepError(
+                f"dev-fraction {self.dev_fraction} and test-fraction {self.test_fraction} must be above 0 and "
+                "leave photos to learn from: together below 1."
+            )
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Sect. 3.1's recipe; the defaults are the paper's, and `settings_of_run` adapts them to a run."""
+
+    net: str = _setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B")
+    S: Scale = _setting(Scale(256, 256), "training scale: smallest image side in pixels, 256 or a range 256-512")
+    crop: int = _setting(224, "side of a training crop in pixels, a multiple of 32")
+    width: float = _setting(1.0, "factor on the channels of every hidden layer")
+    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = _setting("glorot", "draw of the random layers")
+    start: str = _setting("none", "weight file, checkpoint or run to start from; none for random weights")
+    preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision"] = _setting(
+        "recorded", "pixels the start's weights expect, where their file does not record it"
+    )
+    learn: Literal["all", "fc", "last"] = _setting("all", "which layers learn")
+    head_epochs: int = _setting(0, "epochs in which only the layers that started random learn, before `learn`")
+    batch: int = _setting(256, "photos per step; 0 for 256 or an eighth of the training photos, the smaller")
+    lr: float = _setting(1e-2, "initial learning rate")
+    momentum: float = _setting(0.9, "momentum")
+    momentum_at_drop: Literal["rescale", "keep"] = _setting("rescale", "rescale follows Caffe, keep PyTorch")
+    weight_decay: float = _setting(5e-4, "L2 penalty on weights")
+    bias_weight_decay: float = _setting(0.0, "L2 penalty on biases (0 in Oxford's own files)")
+    bias_lr: float = _setting(2.0, "factor on the learning rate of biases (2 in Oxford's own files)")
+    drops: int = _setting(3, "how many times the rate is divided by 10 before a plateau ends training")
+    patience: int = _setting(5, "epochs without improvement that make a plateau")
+    improvement: float = _setting(0.1, "points of dev top-1 error that count as improvement")
+    hold_at_chance: bool = _setting(True, "no drop before the dev error has left chance")
+    drop_at: tuple[int, ...] = _setting((), "divide the rate after these epochs, in place of the plateau rule: 30,50")
+    max_epochs: int = _setting(74, "end training after this many epochs")
+    max_steps: int = _setting(370_000, "end training after this many steps")
+    mirror: bool = _setting(True, "mirror half of the crops")
+    colour_shift: Literal["sqrt", "eigenvalue", "off"] = _setting("sqrt", "RGB colour shift by PCA: which convention")
+    validate: Literal["centre", "dense"] = _setting("centre", "how the dev part is tested each epoch, at Q = S")
+    bad_images: Literal["stop", "skip"] = _setting("stop", "what to do when photos cannot be read")
+    seed: int = _setting(0, "seed of weights, order, crops and dropout")
+
+    def __post_init__(self) -> None:
+        check_net_name(self.net), check_crop(self.crop)
+        if self.S.smallest < self.crop:
+            raise VerydeepError(f"S {self.S} is below the crop of {self.crop}: raise S or lower --crop.")
+        low = {"width": 0.0, "lr": 0.0}
+        floor = {"batch": 0, "head_epochs": 0, "momentum": 0, "weight_decay": 0, "drops": 0, "seed": 0, "bias_lr": 0}
+        floor |= {"patience": 1, "max_epochs": 1, "max_steps": 1, "bias_weight_decay": 0, "improvement": 0}
+        for name, bound in low.items():
+            if not getattr(self, name) > bound:
+                raise VerydeepError(f"{name} must be above {bound:g}, not {getattr(self, name)}.")
+        for name, least in floor.items():
+            if not getattr(self, name) >= least:
+                raise VerydeepError(f"{flag(name)} must be {least} or more, not {getattr(self, name)}.")
+        if self.momentum >= 1:
+            raise VerydeepError(f"momentum must be below 1, not {self.momentum}.")
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """What can be wished of the machine; ``auto`` and 0 choose."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = _setting("auto", "where the net runs")
+    precision: Literal["auto", "float32", "bf16", "fp16"] = _setting("auto", "of products; sums stay float32")
+    layout: Literal["auto", "channels_last", "contiguous"] = _setting("auto", "memory layout of maps")
+    compile: bool = _setting(False, "compile the net (slow to start, faster to run on a GPU)")
+    workers: int = _setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
+    threads: int = _setting(0, "threads of the CPU's products")
+    device_batch: int = _setting(0, "photos on the device at once; gradients of the parts of a batch add up")
+
+    def __post_init__(self) -> None:
+        if self.workers < -1 or self.threads < 0 or self.device_batch < 0:
+            raise VerydeepError("workers is -1 or more; threads and device-batch are 0 or more.")
+
+
+def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
+    """The settings of a run named as in the paper, or of a net's name alone, with ``given`` ones on top.
+
+    ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which
+    ``start`` names; at S = 384 or jittered the rate starts at 1e-3. A net's name alone is the recipe for
+    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-3, new layers first.
+
+    Raises:
+        VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
+    """
+    given = typed(TrainSettings, given)
+    match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)(-fc)?)?", run)
+    if not match:
+        raise VerydeepError(f"{run!r} is not a run: give a net (D), or a net and its S (D/256, D/256-512).")
+    net = check_net_name(match[1])
+    base = _paper_recipe(Scale.parse(match[2]), bool(match[3])) if match[2] else _own_recipe(given)
+    return TrainSettings(**{**base, "net": net, **given})
+
+
+def _paper_recipe(scale: Scale, only_fc: bool) -> dict[str, Any]:
+    first = scale == Scale(256, 256)
+    return {
+        "S": scale,
+        "lr": 1e-2 if first else FINE_TUNE_LR,
+        "initialise": "gaussian",
+        "learn": "fc" if only_fc else "all",
+    }
+
+
+def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
+    side = round(given.get("crop", 224) * 256 / 224)
+    recipe: dict[str, Any] = {"S": Scale(side, side), "batch": 0}
+    if given.get("start", "none") != "none":
+        recipe |= {"lr": FINE_TUNE_LR, "head_epochs": 5, "drops": 1, "max_epochs": 30}
+    return recipe
+
+
+def flag(name: str) -> str:
+    """How a setting is written on the command line, without the dashes."""
+    return name.replace("_", "-")
+
+
+def typed(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Given settings, as text or values, with the types of the dataclass's fields.
+
+    Raises:
+        VerydeepError: an unknown setting (the nearest is suggested) or a value that does not fit.
+    """
+    hints = get_type_hints(kind)
+    for name in given:
+        if name not in hints:
+            raise VerydeepError(unknown_setting(flag(name), [flag(known) for known in hints]))
+    return {name: _parse(hints[name], value, flag(name)) for name, value in given.items()}
+
+
+def unknown_setting(name: str, known: list[str]) -> str:
+    """The sentence for a setting that does not exist."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"there is no setting {name!r}" + (f": did you mean {near[0]!r}?" if near else "; --help lists them.")
+
+
+def _parse(hint: Any, value: Any, name: str) -> Any:
+    """A value of the field's type from text (a flag, JSON) or from the value itself."""
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if value in choices:
+            return value
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint_text = f"did you mean {near[0]!r}? " if near else ""
+        raise VerydeepError(f"{name} is one of {', '.join(choices)}, not {value!r}. {hint_text}".strip())
+    if get_origin(hint) is types.UnionType:
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return None if value in (None, "", "none") else _parse(kinds[0], value, name)
+    if get_origin(hint) is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(_parse(get_args(hint)[0], str(part).strip(), name) for part in parts if str(part).strip())
+    if hint is Scale:
+        return value if isinstance(value, Scale) else Scale.parse(str(value))
+    if hint is bool:
+        return _parse_bool(value, name)
+    try:
+        number = hint(value)
+    except (ValueError, TypeError, OverflowError):
+        raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.") from None
+    if hint is int and not isinstance(value, str) and number != value or number != number:
+        raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.")
+    return number
+
+
+_KIND = {int: "a whole number", float: "a number", str: "text"}
+
+
+def _parse_bool(value: Any, name: str) -> bool:
+    words = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if str(value).lower() not in words:
+        raise VerydeepError(f"{name} is yes or no, not {value!r}.")
+    return words[str(value).lower()]
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as JSON values; `from_json` is the way back."""
+    values = {item.name: getattr(settings, item.name) for item in dataclasses.fields(settings)}
+    return {
+        name: str(value) if isinstance(value, Scale) else list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+    }
+
+
+def from_json(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
+    """The dataclass `to_json` wrote; raises VerydeepError for unknown or mistyped settings."""
+    return kind(**typed(kind, values))
+
+
+def field_help(kind: type) -> list[tuple[str, str, str, Any]]:
+    """Name, placeholder, help text and default of each setting, for the command line."""
+    rows = []
+    for item in dataclasses.fields(typing.cast(Any, kind)):
+        hint = get_type_hints(kind)[item.name]
+        if get_origin(hint) is Literal:
+            shape = "|".join(get_args(hint))
+        elif hint is bool:
+            shape = "yes|no"
+        else:
+            shape = {int: "N", float: "X", str: "TEXT", Scale: "S"}.get(hint, "LIST")
+        rows.append((item.name, shape, item.metadata["help"], item.default))
+    return rows

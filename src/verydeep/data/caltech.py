@@ -1,0 +1,42 @@
+"""Caltech-101 and Caltech-256 by the paper's protocol (App. B).
+
+Each class gives 30 photos to training and up to 50 to the test (60 and the rest for Caltech-256),
+by a random split that ``split_seed`` draws; a fifth of the training photos is the ``dev`` part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import DEV_FRACTION, DataSettings
+from ..errors import VerydeepError
+from . import Data, split
+from .folder import class_folders
+
+FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
+TRAIN_PHOTOS = {"caltech101": 30, "caltech256": 60}
+TEST_PHOTOS = {"caltech101": 50, "caltech256": 1_000_000}
+DEV_SHARE = 0.2
+
+
+def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
+    """Caltech-101 or -256 below a folder, or in its ``10?_ObjectCategories``.
+
+    Raises:
+        VerydeepError: a class has too few photos for the split.
+    """
+    assert root is not None
+    inside = root / FOLDERS[name]
+    whole = replace(class_folders(*([inside] * 2 if inside.is_dir() else [root] * 2)), name=name)
+    learn = TRAIN_PHOTOS[name]
+    counts = np.bincount(whole.labels, minlength=len(whole.classes))
+    if counts.min() <= learn:
+        few = whole.classes[int(counts.argmin())]
+        raise VerydeepError(f"class {few!r} of {name} has {counts.min()} photos; the split needs more than {learn}.")
+    parts = split(whole, {"learn": learn, "test": TEST_PHOTOS[name]}, settings.split_seed, leave=0)
+    share = DEV_SHARE if settings.dev_fraction == DEV_FRACTION else settings.dev_fraction
+    sets = split(parts["learn"], {"dev": share}, settings.split_seed)
+    return Data(name, {**sets, "test": parts["test"]}, split_by_us=False)

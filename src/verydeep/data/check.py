@@ -1,0 +1,93 @@
+"""A look at data before anything is trained on them: faults, balance, sizes, duplicates, samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..config import DataSettings, TrainSettings
+from ..images import Pixels
+from ..progress import Reporter, Silent
+from . import Data, open_data
+from .loading import Fault, TrainingLoader, each_photo
+from .statistics import look_at
+
+
+@dataclass(frozen=True)
+class Imprint:
+    """A photo's height, width and a digest of its pixels."""
+
+    def __call__(self, pixels: Pixels) -> tuple[int, int, str]:
+        """Equal digests are equal pictures, however their files were written."""
+        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        return pixels.shape[0], pixels.shape[1], digest
+
+
+def check_data(
+    data: str = "digits",
+    classes: tuple[str, ...] = (),
+    workers: int = 0,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Reads every photo of every set once and tells what is wrong, as JSON values.
+
+    Keys: ``data``, ``classes``, ``ignored`` files; ``sets``: photos, class balance and smallest sides of
+    each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing the same picture.
+
+    Raises:
+        VerydeepError: the data cannot be opened at all.
+    """
+    opened = open_data(DataSettings(data=data, classes=classes))
+    faults: list[dict[str, str]] = []
+    pictures: dict[str, list[str]] = defaultdict(list)
+    sets = {}
+    for name, dataset in opened.sets.items():
+        sides: list[int] = []
+        with (reporter or Silent()).track(f"reading the {name} photos", len(dataset)) as advance:
+            for index, found in each_photo(dataset, Imprint(), workers):
+                advance(1, "")
+                if isinstance(found, Fault):
+                    faults.append({"set": name, "photo": dataset.where(index), "fault": found.sentence})
+                    continue
+                sides.append(min(found[:2]))
+                pictures[found[2]].append(f"{name}: {dataset.where(index)}")
+        sets[name] = {"photos": len(dataset), "balance": _balance(opened, name), "smallest_side": _spread(sides)}
+    return {
+        "data": opened.name,
+        "classes": list(opened.sets["train"].classes),
+        "reported": opened.reported,
+        "ignored": opened.sets["train"].ignored,
+        "sets": sets,
+        "faults": faults,
+        "duplicates": sorted(photos for photos in pictures.values() if len(photos) > 1),
+    }
+
+
+def _balance(opened: Data, name: str) -> dict[str, int]:
+    counts = Counter(opened.sets[name].labels.tolist())
+    return {label: counts.get(number, 0) for number, label in enumerate(opened.sets[name].classes)}
+
+
+def _spread(values: list[int]) -> list[int] | None:
+    """Least, median and largest; None of nothing."""
+    return [min(values), int(np.median(values)), max(values)] if values else None
+
+
+def sample_crops(
+    data: str, settings: TrainSettings, photos: int, classes: tuple[str, ...] = ()
+) -> list[tuple[Pixels, str]]:
+    """What the net will see: random crops of training photos, with mirror and colour shift, and class names."""
+    train = open_data(DataSettings(data=data, classes=classes)).sets["train"]
+    few = train.take(np.linspace(0, len(train) - 1, min(photos, len(train))).astype(np.int64))
+    look = look_at(few, settings.S.smallest, 0, Silent())
+    loader = TrainingLoader(look.dataset, settings, look.colour_axes, 1, workers=0)
+    found: list[tuple[Pixels, str]] = []
+    for batch in loader.epoch(0):
+        seen = (batch.images.float() + batch.shift[:, :, None, None]).round().clamp(0, 255).byte()
+        names = [train.classes[label] for label in batch.labels.tolist()]
+        found.extend(zip(seen.permute(0, 2, 3, 1).numpy(), names, strict=True))
+    return found

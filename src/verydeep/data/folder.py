@@ -1,0 +1,171 @@
+"""Photos on disk: a folder per class, the same below ``train/`` and ``val/``, or a list file.
+
+Candidates are found by their extension, in capitals or not; their content decides the format when
+they are read. Other files, and all that is hidden (``.ipynb_checkpoints``), are ignored and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..config import DataSettings
+from ..errors import VerydeepError
+from . import Data, Dataset, PhotoReader, relabel, split
+
+EXTENSIONS = (
+    ".jpg .jpeg .jpe .jfif .mpo .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm".split()  # read by Pillow
+)
+SET_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+
+def open_path(path: Path, settings: DataSettings) -> Data:
+    """A folder or a list file as sets.
+
+    Raises:
+        VerydeepError: as `verydeep.data.open_data`.
+    """
+    if path.is_file() and path.suffix.lower() in (".csv", ".jsonl"):
+        return _from_rows(path, settings)
+    if not path.is_dir():
+        what = "is not a folder, .csv or .jsonl file" if path.exists() else "does not exist"
+        raise VerydeepError(
+            f"data {path} {what}: give a folder with a folder per class, a list file of path,label, "
+            "or a name (digits, imagenet:DIR, caltech101:DIR, caltech256:DIR)."
+        )
+    found = {name: _first_folder(path, aliases) for name, aliases in SET_FOLDERS.items()}
+    given = {name: folder for name, folder in found.items() if folder is not None}
+    if "train" in given and len(given) > 1:
+        return from_sets(str(path), {name: class_folders(path, folder) for name, folder in given.items()}, settings)
+    return split_whole(class_folders(path, path), settings)
+
+
+def _first_folder(path: Path, aliases: tuple[str, ...]) -> Path | None:
+    return next((path / name for name in aliases if (path / name).is_dir()), None)
+
+
+def split_whole(whole: Dataset, settings: DataSettings) -> Data:
+    """Data that did not come split: dev and test parts drawn by fraction and seed."""
+    shares: dict[str, float | int] = {"dev": settings.dev_fraction, "test": settings.test_fraction}
+    return Data(whole.name, _checked(split(whole, shares, settings.split_seed), whole.name), split_by_us=True)
+
+
+def from_sets(name: str, sets: dict[str, Dataset], settings: DataSettings) -> Data:
+    """Data that came split. ``val`` decides where there is a ``test``; else a part of ``train`` does."""
+    classes = sets["train"].classes
+    sets = {key: relabel(found, classes, strict=True) for key, found in sets.items()}
+    if "test" in sets and "val" in sets:
+        sets = {"train": sets["train"], "dev": sets["val"].take(np.arange(len(sets["val"])), "dev"), **sets}
+        del sets["val"]
+    else:
+        sets = {**split(sets["train"], {"dev": settings.dev_fraction}, settings.split_seed), **sets_but_train(sets)}
+    return Data(name, _checked(sets, name), split_by_us=False)
+
+
+def sets_but_train(sets: dict[str, Dataset]) -> dict[str, Dataset]:
+    """The sets that are not ``train``."""
+    return {key: found for key, found in sets.items() if key != "train"}
+
+
+def _checked(sets: dict[str, Dataset], name: str) -> dict[str, Dataset]:
+    for key, found in sets.items():
+        if not len(found):
+            raise VerydeepError(f"{name} has too few photos for a {key} part: give at least 3 photos a class.")
+    return sets
+
+
+def class_folders(top: Path, folder: Path) -> Dataset:
+    """One set from a folder that holds a folder per class; ids are paths below ``top``.
+
+    Raises:
+        VerydeepError: no class folder, a class without photos.
+    """
+    entries = sorted(os.listdir(folder))
+    names = [name for name in entries if (folder / name).is_dir() and not name.startswith(".")]
+    ignored = len(entries) - len(names)
+    ids: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        photos, others = _candidates(folder / name)
+        ignored += others
+        if not photos:
+            raise VerydeepError(
+                f"class {name!r} in {folder} has no photos: add some ({', '.join(EXTENSIONS[:6])}, …) "
+                "or remove its folder."
+            )
+        ids.extend(str(photo.relative_to(top)) for photo in photos)
+        labels.extend([label] * len(photos))
+    if not names:
+        raise VerydeepError(f"{folder} holds no class folders: put the photos of each class in a folder of its own.")
+    return Dataset(
+        str(top), folder.name, tuple(names), tuple(ids), np.array(labels, np.int64), PhotoReader(top), ignored
+    )
+
+
+def _candidates(folder: Path) -> tuple[list[Path], int]:
+    """Files with a photo's extension below a class folder, sorted, and how many others there are."""
+    photos, others = [], 0
+    for place, folders, names in os.walk(folder):
+        others += sum(name.startswith(".") for name in folders)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if is_candidate(name):
+                photos.append(Path(place) / name)
+            else:
+                others += 1
+    return sorted(photos), others
+
+
+def is_candidate(name: str) -> bool:
+    """Whether a file's name is that of a photo: a known extension, and not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _from_rows(path: Path, settings: DataSettings) -> Data:
+    """A list file: ``path,label`` a row and, if wanted, a third column with the set's name."""
+    rows = list(_json_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
+    if not rows:
+        raise VerydeepError(f"{path} lists no photos: give one path,label a line.")
+    by_path: dict[str, str] = {}
+    for photo, label, _ in rows:
+        if by_path.setdefault(photo, label) != label:
+            raise VerydeepError(f"{path} gives {photo} two labels, {by_path[photo]!r} and {label!r}: keep one.")
+    classes = tuple(sorted({label for _, label, _ in rows}))
+    sets = {}
+    for set_name in sorted({given for _, _, given in rows}):
+        mine = sorted({(photo, label) for photo, label, given in rows if given == set_name})
+        labels = np.array([classes.index(label) for _, label in mine], dtype=np.int64)
+        ids = tuple(photo for photo, _ in mine)
+        sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, PhotoReader(path.parent))
+    if set(sets) == {""}:
+        return split_whole(sets[""], settings)
+    if "train" not in sets or not set(sets) <= set(SET_FOLDERS) or len(sets) < 2:
+        raise VerydeepError(f"{path}: the third column names the set of each photo: train, val or test, train included.")
+    return from_sets(str(path), sets, settings)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            if not row or (number == 1 and [cell.strip().lower() for cell in row[:2]] == ["path", "label"]):
+                continue
+            cells = [cell.strip() for cell in row] + [""]
+            if len(row) not in (2, 3) or not cells[0] or not cells[1]:
+                raise VerydeepError(f"{path}, line {number}: give path,label (and, if wanted, the set), not {row!r}.")
+            yield cells[0], cells[1], cells[2]
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            yield str(row["path"]), str(row["label"]), str(row.get("set", ""))
+        except (ValueError, TypeError, KeyError):
+            raise VerydeepError(f'{path}, line {number}: give {{"path": …, "label": …}}, not {line[:80]!r}.') from None

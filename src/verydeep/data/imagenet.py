@@ -1,0 +1,124 @@
+"""ILSVRC-2012 as downloaded: synset folders, the validation photos with their ground truth, names.
+
+Classes are in the order of sorted WNIDs, the order of all released weights; a class is called as in
+``synset_words.txt``, WNID first. The devkit's ILSVRC2012_ID is another order and is only read to
+translate the ground truth. Sets: ``train`` and ``dev`` (10 training photos a class unless a fraction
+is given), and ``val``, which is reported.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..config import DEV_FRACTION, DataSettings
+from ..errors import VerydeepError
+from . import Data, Dataset, PhotoReader, relabel, split
+from .folder import class_folders, is_candidate
+
+TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
+VAL_FOLDERS = ("val", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")
+DEV_PHOTOS_A_CLASS = 10
+_WNID = re.compile(r"n\d{8}")
+
+
+def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
+    """ILSVRC-2012 below a folder.
+
+    Raises:
+        VerydeepError: a folder or the ground truth is missing, or its length is not that of the photos.
+    """
+    assert root is not None
+    train_folder, val_folder = (_find(root, places) for places in (TRAIN_FOLDERS, VAL_FOLDERS))
+    train = class_folders(root, train_folder)
+    wrong = [folder for folder in train.classes if not _WNID.fullmatch(folder)]
+    if wrong:
+        raise VerydeepError(f"{train_folder} holds {wrong[0]!r}: ILSVRC's class folders are WNIDs such as n01440764.")
+    if any(entry.is_dir() for entry in val_folder.iterdir()):
+        val = relabel(class_folders(root, val_folder), train.classes, strict=True)
+    else:
+        val = _flat_val(root, val_folder, train.classes)
+    words = synset_words(root)
+    titles = tuple(f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in train.classes)
+    named = {key: _titled(found, name, key, titles) for key, found in (("train", train), ("val", val))}
+    share = DEV_PHOTOS_A_CLASS if settings.dev_fraction == DEV_FRACTION else settings.dev_fraction
+    return Data(name, {**split(named["train"], {"dev": share}, settings.split_seed), "val": named["val"]}, False)
+
+
+def _find(root: Path, places: tuple[str, ...]) -> Path:
+    for place in places:
+        if (root / place).is_dir():
+            return root / place
+    raise VerydeepError(f"{root} has none of the folders {', '.join(places)}: unpack ILSVRC-2012 there.")
+
+
+def _titled(found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
+    return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.ignored)
+
+
+def _flat_val(root: Path, folder: Path, wnids: tuple[str, ...]) -> Dataset:
+    photos = sorted(path for path in folder.iterdir() if is_candidate(path.name))
+    truth = _ground_truth(root, photos)
+    unknown = sorted(set(truth) - set(wnids))
+    if unknown:
+        raise VerydeepError(f"the ground truth of {folder} names {unknown[0]}, which has no folder among the classes.")
+    labels = np.array([wnids.index(wnid) for wnid in truth], dtype=np.int64)
+    ids = tuple(str(path.relative_to(root)) for path in photos)
+    return Dataset(str(root), "val", wnids, ids, labels, PhotoReader(root))
+
+
+def _ground_truth(root: Path, photos: list[Path]) -> list[str]:
+    """The WNID of each validation photo, in the photos' order."""
+    solution = _first(root, "LOC_val_solution.csv")
+    if solution:
+        with solution.open(newline="") as file:
+            rows = {row[0]: row[1].split()[0] for row in csv.reader(file) if row[0] != "ImageId"}
+        missing = [photo for photo in photos if photo.stem not in rows]
+        if missing:
+            raise VerydeepError(f"{solution} has no line for {missing[0].name}.")
+        return [rows[photo.stem] for photo in photos]
+    listed = _first(root, "ILSVRC2012_validation_ground_truth.txt")
+    if not listed:
+        raise VerydeepError(
+            f"{root} has no ground truth for the validation photos: unpack the devkit there "
+            "(ILSVRC2012_validation_ground_truth.txt and meta.mat), or sort the photos into synset folders."
+        )
+    numbers = [int(line) for line in listed.read_text().split()]
+    if len(numbers) != len(photos):
+        raise VerydeepError(f"{listed} has {len(numbers)} lines for {len(photos)} validation photos: one a photo.")
+    wnids = devkit_order(root)
+    outside = [number for number in numbers if number not in wnids]
+    if outside:
+        raise VerydeepError(f"{listed} has ILSVRC2012_ID {outside[0]}, which the devkit does not list.")
+    return [wnids[number] for number in numbers]
+
+
+def devkit_order(root: Path) -> dict[int, str]:
+    """WNID by ILSVRC2012_ID, from the devkit's ``map_clsloc.txt`` or ``meta.mat``."""
+    text = _first(root, "map_clsloc.txt")
+    if text:
+        return {int(number): wnid for wnid, number, *_ in (line.split() for line in text.read_text().splitlines())}
+    meta = _first(root, "meta.mat")
+    if not meta:
+        raise VerydeepError(f"{root} has no meta.mat: it tells which class an ILSVRC2012_ID is; unpack the devkit there.")
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise VerydeepError(f"reading {meta} needs scipy: pip install 'verydeep[mat]'.") from None
+    synsets = loadmat(meta, squeeze_me=True)["synsets"]
+    return {int(number): str(wnid) for number, wnid in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
+
+
+def synset_words(root: Path) -> dict[str, str]:
+    """The words of each WNID, from ``synset_words.txt`` or ``LOC_synset_mapping.txt`` where one is there."""
+    found = _first(root, "synset_words.txt") or _first(root, "LOC_synset_mapping.txt")
+    lines = found.read_text(encoding="utf8").splitlines() if found else []
+    return {wnid: words.strip() for wnid, _, words in (line.partition(" ") for line in lines)}
+
+
+def _first(root: Path, name: str) -> Path | None:
+    places = (root, root / "ILSVRC2012_devkit_t12" / "data", root / "devkit" / "data", root / "data")
+    return next((place / name for place in places if (place / name).is_file()), None)

@@ -1,0 +1,178 @@
+"""Photos to the net, in worker processes; what a worker does depends on (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from ..config import TrainSettings
+from ..errors import ImageError
+from ..images import Pixels, colour_shift, random_crop, rescale
+from . import Dataset
+
+T = TypeVar("T")
+ORDER, PHOTO = 0, 1  # purposes of a draw: the first number of its key
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In place of a photo that could not be read: the sentence that says why."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class _Each(TorchDataset[Any], Generic[T]):
+    """Every photo of a set once, with some work done on its pixels."""
+
+    dataset: Dataset
+    work: Callable[[Pixels], T]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, T | Fault]:
+        try:
+            return index, self.work(self.dataset.pixels(index))
+        except ImageError as fault:
+            return index, Fault(_named(fault, self.dataset, index))
+
+
+def each_photo(dataset: Dataset, work: Callable[[Pixels], T], workers: int) -> Iterator[tuple[int, T | Fault]]:
+    """Runs ``work`` (which must pickle) on every photo of a set, once, in order.
+
+    Yields:
+        The photo's index and the work's result, or a `Fault` where it could not be read.
+    """
+    yield from DataLoader(
+        _Each(dataset, work), batch_size=None, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=_quiet_worker
+    )
+
+
+def _named(fault: ImageError, dataset: Dataset, index: int) -> str:
+    """The fault's sentence, which must name the photo."""
+    where = dataset.where(index)
+    return str(fault) if where in str(fault) else f"{where}: {fault}"
+
+
+def _as_it_is(item: T) -> T:
+    return item
+
+
+def _quiet_worker(number: int) -> None:
+    """A worker leaves Ctrl-C to the main process, which stops it in order, and uses one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B training crops: images uint8 (B,3,crop,crop), labels (B,), colour shift float (B,3), dropout's keep bool (B,D)."""
+
+    images: Tensor
+    labels: Tensor
+    shift: Tensor
+    keep: Tensor
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """The batch in parts of at most ``size`` photos."""
+        columns = (self.images.split(size), self.labels.split(size), self.shift.split(size), self.keep.split(size))
+        return (Batch(*part) for part in zip(*columns, strict=True))
+
+
+@dataclass(frozen=True)
+class _Crops(TorchDataset[Any]):
+    """One random crop of a photo, for a key (epoch, index)."""
+
+    dataset: Dataset
+    settings: TrainSettings
+    colour_axes: NDArray[np.float64]
+    dropout_units: int
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[NDArray[Any], ...] | Fault:
+        epoch, index = key
+        settings = self.settings
+        rng = np.random.default_rng([PHOTO, settings.seed, epoch, index])
+        scale = int(rng.integers(settings.S.smallest, settings.S.largest + 1))
+        try:
+            rescaled = rescale(self.dataset.pixels(index), scale)
+        except ImageError as fault:
+            return Fault(_named(fault, self.dataset, index))
+        crop = random_crop(rescaled, settings.crop, rng, settings.mirror)
+        shift = colour_shift(self.colour_axes, settings.colour_shift, rng)
+        keep = rng.random(self.dropout_units, dtype=np.float32) >= 0.5
+        return crop.transpose(2, 0, 1), np.int64(self.dataset.labels[index]), shift, keep
+
+
+def _stack(items: list[tuple[NDArray[Any], ...] | Fault]) -> Batch | Fault:
+    for item in items:
+        if isinstance(item, Fault):
+            return item
+    columns = [torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True)]
+    return Batch(*columns)
+
+
+@dataclass
+class _Order:
+    """The batches of the coming epoch, as lists of keys; `epoch` and `skip` are set before each epoch."""
+
+    photos: int
+    batch: int
+    seed: int
+    epoch: int = 0
+    skip: int = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([ORDER, self.seed, self.epoch]).permutation(self.photos)
+        for start in range(self.skip * self.batch, self.photos, self.batch):
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch]]
+
+    def __len__(self) -> int:
+        return -(-self.photos // self.batch) - self.skip
+
+
+class TrainingLoader:
+    """The training batches of any epoch, from any batch on; each photo once an epoch, the last batch smaller."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: TrainSettings,
+        colour_axes: NDArray[np.float64],
+        dropout_units: int,
+        workers: int,
+    ) -> None:
+        self._order = _Order(len(dataset), settings.batch, settings.seed)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Crops(dataset, settings, colour_axes, dropout_units),
+            batch_sampler=self._order,  # type: ignore[arg-type]  # any iterable of key lists does
+            num_workers=workers,
+            collate_fn=_stack,
+            worker_init_fn=_quiet_worker,
+            persistent_workers=workers > 0,
+        )
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, without the first ``skip``.
+
+        Raises:
+            ImageError: a photo could no longer be read.
+        """
+        self._order.epoch, self._order.skip = epoch, skip
+        for batch in self._loader:
+            if isinstance(batch, Fault):
+                raise ImageError(batch.sentence)
+            yield batch
+
+    def __len__(self) -> int:
+        return -(-self._order.photos // self._order.batch)

@@ -1,0 +1,77 @@
+"""Sect. 3.1: one look at every training photo before epoch 1: can it be read, and what is its colour?
+
+The mean RGB value and the axes of the colour shift are those of the training photos' pixels, rescaled
+to the smallest training scale, each photo counting the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError
+from ..images import Pixels, colour_statistics, pixel_sums, rescale
+from ..progress import Reporter
+from . import Dataset
+from .loading import Fault, each_photo
+
+
+@dataclass(frozen=True)
+class ColourSums:
+    """A photo's `pixel_sums` after rescaling to the smallest side."""
+
+    smallest: int
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float64]:
+        """float64 (12,)."""
+        return pixel_sums(rescale(pixels, self.smallest))
+
+
+@dataclass(frozen=True)
+class Look:
+    """A set after the look: only readable photos, and what was wrong with the others, by id."""
+
+    dataset: Dataset
+    mean: NDArray[np.float64]
+    colour_axes: NDArray[np.float64]
+    faults: dict[str, str]
+
+
+def look_at(dataset: Dataset, smallest: int, workers: int, reporter: Reporter) -> Look:
+    """Reads every photo of a set once.
+
+    Raises:
+        ImageError: none can be read.
+    """
+    sums = np.zeros(12)
+    readable: list[int] = []
+    faults: dict[str, str] = {}
+    with reporter.track(f"reading the {dataset.set_name} photos", len(dataset)) as advance:
+        for index, found in each_photo(dataset, ColourSums(smallest), workers):
+            if isinstance(found, Fault):
+                faults[dataset.ids[index]] = found.sentence
+            else:
+                sums += found
+                readable.append(index)
+            advance(1, "")
+    if not readable:
+        raise ImageError(f"none of the {len(dataset)} photos can be read; the first: {next(iter(faults.values()))}")
+    mean, axes = colour_statistics(sums / len(readable))
+    kept = dataset if not faults else dataset.take(np.array(readable, dtype=np.int64))
+    return Look(kept, mean, axes, faults)
+
+
+def check_readable(faults: dict[str, str], skip: bool, reporter: Reporter) -> None:
+    """Refuses unreadable photos, or with ``skip`` warns of each.
+
+    Raises:
+        ImageError: there are some, and they are not to be skipped; the sentence names the first.
+    """
+    if faults and not skip:
+        first, *others = faults.values()
+        more = f" {len(others)} more cannot be read either: `verydeep data check` lists them." if others else ""
+        raise ImageError(f"{first}{more} Mend or remove, or train with --bad-images skip.")
+    for sentence in faults.values():
+        reporter.warn(f"skipped: {sentence}")

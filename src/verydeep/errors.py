@@ -1,0 +1,13 @@
+"""The one exception that a user's mistake raises, in every room of the house."""
+
+
+class VerydeepError(Exception):
+    """A mistake the user can mend: one clear sentence saying what, where and what to do.
+
+    The command line prints the sentence to stderr and exits with status 2; from Python it is
+    raised as it is.
+    """
+
+
+class ImageError(VerydeepError):
+    """A photo that cannot be read; the sentence names the file and the fault."""

@@ -1,0 +1,227 @@
+"""Sect. 4: a trained net tested on a set of photos, each counted once.
+
+What is reported is the ``test`` or ``val`` set, never the ``dev`` part that chose the checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoints import Card, Checkpoint, load_checkpoint
+from .config import DataSettings, MachineSettings, from_json
+from .data import Data, Dataset, open_data, relabel
+from .data.loading import Fault, each_photo
+from .errors import ImageError, VerydeepError
+from .machine import Machine, this_machine
+from .metrics import confusion, error_interval, label_ranks, topk_error
+from .nets import Net
+from .progress import Reporter, Silent
+from .protocols import Protocol, Views, check_protocol, parse_protocol, posteriors
+from .runs import checkpoint_of, environment, write_json
+from .scores import Scores, save_scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: its summary, the scores, the set, and the folder of files it wrote."""
+
+    summary: dict[str, Any]
+    scores: Scores
+    dataset: Dataset
+    folder: Path
+
+
+def dataset_posteriors(
+    net: Net,
+    card: Card,
+    dataset: Dataset,
+    protocol: Protocol,
+    machine: Machine,
+    reporter: Reporter,
+    label: str,
+    faults: dict[int, str] | None = None,
+) -> NDArray[np.float32]:
+    """Posteriors of a set, float32 (N,K).
+
+    Args:
+        net: on the machine's device, in evaluation mode.
+        faults: takes unreadable photos by index (their rows stay 0); None makes them an error.
+
+    Raises:
+        ImageError: a photo cannot be read, and ``faults`` is None.
+    """
+
+    def views() -> Any:
+        for index, found in each_photo(dataset, Views(protocol, card.crop), machine.workers):
+            if not isinstance(found, Fault):
+                yield index, found
+            elif faults is None:
+                raise ImageError(f"{found.sentence} Remove it, or evaluate with --bad-images skip.")
+            else:
+                faults[index] = found.sentence
+
+    views_done = len(protocol.scales)
+    with reporter.track(label, len(dataset) * views_done) as advance:
+        mean = np.array(card.mean)
+        return posteriors(net, mean, protocol, views(), len(dataset), machine, lambda count: advance(count, ""))
+
+
+def evaluate(
+    run: str | Path,
+    protocol: str,
+    data: str | None = None,
+    set_name: str | None = None,
+    last: bool = False,
+    out: str | Path | None = None,
+    bad_images: str = "stop",
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Tests a run's net by a protocol and writes what it found.
+
+    Args:
+        run: a run's folder, or a checkpoint file.
+        protocol: such as ``dense@256,384,512`` (see `verydeep.protocols`).
+        data: other data than the run was trained on; their classes must be the net's, by name.
+        set_name: a set of the data; by default the reported one, or all photos of other, unsplit data.
+        last: the last checkpoint instead of the best.
+        out: folder for the files; by default ``evaluations/<set>/<protocol>`` in the run's folder.
+        bad_images: ``stop`` or ``skip`` photos that cannot be read.
+
+    Raises:
+        VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
+    """
+    started, reporter = time.monotonic(), reporter or Silent()
+    tested = parse_protocol(protocol)
+    checkpoint = load_checkpoint(checkpoint_of(run, last))
+    check_protocol(tested, checkpoint.card.crop)
+    dataset = _dataset(checkpoint.card, data, set_name, reporter)
+    here = this_machine(machine or MachineSettings())
+    net = checkpoint.net()
+    here.place(net)
+    faults: dict[int, str] | None = {} if bad_images == "skip" else None
+    label = f"{tested} on {len(dataset)} photos"
+    found = dataset_posteriors(net, checkpoint.card, dataset, tested, here, reporter, label, faults)
+    for sentence in (faults or {}).values():
+        reporter.warn(f"skipped: {sentence}")
+    kept = np.array([index for index in range(len(dataset)) if index not in (faults or {})], dtype=np.int64)
+    dataset, found = dataset.take(kept), found[kept]
+    if not len(dataset):
+        raise ImageError(f"none of the {len(faults or {})} photos of {dataset.name} can be read.")
+    scores = _scores(checkpoint, dataset, tested, found)
+    folder = Path(out) if out else _default_folder(Path(run), last) / dataset.set_name / str(tested)
+    summary = summarise(scores, found, len(faults or {}), time.monotonic() - started)
+    summary |= {"run": str(run), "checkpoint": str(checkpoint.path), "folder": str(folder)}
+    _write(folder, summary, scores, here)
+    return Evaluation(summary, scores, dataset, folder)
+
+
+def _default_folder(run: Path, last: bool) -> Path:
+    return (run if run.is_dir() else run.parent) / ("evaluations-of-last" if last else "evaluations")
+
+
+def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Reporter) -> Dataset:
+    """The set to test, its labels counted in the net's classes."""
+    if not card.data and data is None:
+        raise VerydeepError("this checkpoint names no data: say --data.")
+    trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
+    opened = open_data(trained_on if data is None else replace(trained_on, data=data, classes=()))
+    if data is not None and trained_on.classes:
+        opened = _same_patterns(opened, trained_on, data)
+    known = opened.sets["train"].fingerprint() == card.data_fingerprint
+    if data is None and not known:
+        reporter.warn(
+            f"{opened.name} is not as it was when the net was trained: photos may have moved between its sets."
+        )
+    # Unsplit data that the net was not trained on are tested whole.
+    chosen = set_name or ("all" if opened.split_by_us and data is not None and not known else opened.reported)
+    return relabel(opened.set(chosen), card.classes, strict=True)
+
+
+def _same_patterns(opened: Data, trained_on: DataSettings, data: str) -> Data:
+    """The training's choice of classes, where the data have classes it names; else all of them."""
+    try:
+        return open_data(replace(trained_on, data=data))
+    except VerydeepError:
+        return opened
+
+
+def _scores(checkpoint: Checkpoint, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:
+    return Scores(
+        dataset.ids,
+        dataset.labels,
+        checkpoint.card.classes,
+        found,
+        dataset.set_name,
+        dataset.name,
+        str(protocol),
+        checkpoint.sha256,
+    )
+
+
+def summarise(scores: Scores, found: NDArray[np.float32], skipped: int, seconds: float) -> dict[str, Any]:
+    """Errors in percent with 95 % intervals, by class and by confused pair."""
+    photos = len(scores.ids)
+    top1, top5 = (topk_error(found, scores.labels, k) for k in (1, 5))
+    assert top1 is not None
+    return {
+        "protocol": scores.protocol,
+        "set": scores.set_name,
+        "data": scores.data,
+        "images": photos,
+        "skipped": skipped,
+        "top1_error": round(top1, 4),
+        "top1_error_interval": [round(end, 4) for end in error_interval(top1, photos)],
+        "top5_error": None if top5 is None else round(top5, 4),
+        "top5_error_interval": None if top5 is None else [round(end, 4) for end in error_interval(top5, photos)],
+        "mean_class_error": round(float(np.mean([row["top1_error"] for row in class_errors(scores)])), 4),
+        "seconds": round(seconds, 2),
+        "images_per_second": round(photos / max(seconds, 1e-9), 2),
+        "classes": class_errors(scores),
+        "confused": confused_pairs(scores),
+    }
+
+
+def class_errors(scores: Scores) -> list[dict[str, Any]]:
+    """Photos and top-1 error of each class that has photos, in class order."""
+    wrong = label_ranks(scores.posteriors, scores.labels) >= 1
+    rows = []
+    for number, name in enumerate(scores.classes):
+        mine = scores.labels == number
+        if mine.any():
+            error = round(100 * float(wrong[mine].mean()), 4)
+            rows.append({"class": name, "images": int(mine.sum()), "top1_error": error})
+    return rows
+
+
+def confused_pairs(scores: Scores, most: int = 10) -> list[dict[str, Any]]:
+    """The commonest mistakes: a class, the class it was taken for, and how often."""
+    counts = confusion(scores.posteriors, scores.labels)
+    np.fill_diagonal(counts, 0)
+    pairs = [(int(counts[row, column]), int(row), int(column)) for row, column in np.argwhere(counts)]
+    worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:most]
+    names = scores.classes
+    return [{"class": names[row], "taken_for": names[column], "images": count} for count, row, column in worst]
+
+
+def worst_mistakes(scores: Scores, most: int) -> list[int]:
+    """Indices of wrong photos, the one whose right class got the least posterior first."""
+    wrong = np.flatnonzero(label_ranks(scores.posteriors, scores.labels) >= 1)
+    right = scores.posteriors[wrong, scores.labels[wrong]]
+    return [int(index) for index in wrong[np.argsort(right, kind="stable")][:most]]
+
+
+def _write(folder: Path, summary: dict[str, Any], scores: Scores, machine: Machine) -> None:
+    save_scores(folder / "scores.npz", scores)
+    write_json(folder / "result.json", {**summary, "environment": environment(machine.describe())})
+    with (folder / "classes.csv").open("w", newline="", encoding="utf8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, fieldnames=["class", "images", "top1_error"])
+        writer.writeheader()
+        writer.writerows(summary["classes"])

@@ -1,0 +1,220 @@
+"""Sect. 3.1: photos to what a net sees; pure functions, random numbers passed in.
+
+Pixels are uint8 RGB arrays (H,W,3), 0-255. Decoding rules, the same in every verb: the content and
+not the file name decides the format; EXIF orientation is applied; the first frame of several is
+taken; transparency is laid over white; 16-bit grey is scaled to 8 bits; grey, palette and CMYK
+become RGB. The other side of a rescaled photo is rounded to the nearest pixel.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from .errors import ImageError, VerydeepError
+
+Pixels = NDArray[np.uint8]
+ColourShift = Literal["sqrt", "eigenvalue", "off"]
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+PIXEL_LIMIT = 89_478_485  # a quarter of a gigabyte as RGB: no honest photo is larger, a bomb is
+LONGEST_RATIO = 50
+_FAULTS = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError, MemoryError, EOFError)
+
+
+def read_image(source: str | Path) -> Pixels:
+    """The photo in a file, uint8 RGB (H,W,3).
+
+    Raises:
+        ImageError: missing, not one of `FORMATS`, broken, or of more than `PIXEL_LIMIT` pixels.
+    """
+    try:
+        data = Path(source).read_bytes()
+    except OSError as fault:
+        raise ImageError(f"cannot read {source}: {fault.strerror or fault}.") from None
+    return decode(data, str(source))
+
+
+def decode(data: bytes, name: str = "image") -> Pixels:
+    """The photo in encoded bytes, uint8 RGB (H,W,3); ``name`` stands in the error's sentence.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    if not data:
+        raise ImageError(f"{name} is an empty file, not a photo: remove or replace it.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd but readable files; broken ones raise
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height <= PIXEL_LIMIT:
+                    return _to_rgb(image)
+        except Image.DecompressionBombError:
+            width = height = 0
+        except Image.UnidentifiedImageError:
+            raise ImageError(f"{name} is not a photo in a known format ({', '.join(FORMATS)}).") from None
+        except _FAULTS as fault:
+            raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
+    raise ImageError(f"{name} declares more than {PIXEL_LIMIT:,} pixels, which is refused: make it smaller.")
+
+
+def _first_line(fault: BaseException) -> str:
+    return (str(fault).splitlines() or [type(fault).__name__])[0][:120]
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        return _grey16_to_rgb(upright)
+    if upright.mode == "LAB":
+        return np.asarray(_lab_to_srgb(upright), dtype=np.uint8)
+    if upright.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if upright.has_transparency_data:
+        seen = upright.convert("RGBA")
+        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+        upright = Image.alpha_composite(white, seen)
+    return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+
+
+def _grey16_to_rgb(image: Image.Image) -> Pixels:
+    """16-bit grey to 8 bits by scale (65535 to 255), never by clipping."""
+    deep = np.asarray(image).astype(np.int64)
+    if deep.size and (deep.min() < 0 or deep.max() > 65535):
+        raise ValueError("grey values outside 16 bits")
+    grey = ((deep * 255 + 32767) // 65535).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey[deep == clear] = 255
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _lab_to_srgb(image: Image.Image) -> Image.Image:
+    to_srgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    converted = ImageCms.applyTransform(image, to_srgb)
+    assert converted is not None
+    return converted
+
+
+def as_pixels(image: Any, name: str = "image") -> Pixels:
+    """Anything a caller may hold as a photo, as uint8 RGB (H,W,3).
+
+    Args:
+        image: a path, encoded bytes, a PIL image, a uint8 array or tensor (H,W), (H,W,3) or (3,H,W).
+        name: stands in the error's sentence.
+
+    Raises:
+        ImageError: not readable as a photo; float arrays are refused, as their range is not known.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, (bytes, bytearray)):
+        return decode(bytes(image), name)
+    if isinstance(image, Image.Image):
+        try:
+            return _to_rgb(image)
+        except _FAULTS as fault:
+            raise ImageError(f"{name} cannot be read as RGB ({_first_line(fault)}).") from None
+    array = np.asarray(image.cpu() if hasattr(image, "cpu") else image)
+    if array.dtype != np.uint8:
+        raise ImageError(f"{name} is an array of {array.dtype}: give uint8 values, 0-255.")
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise ImageError(f"{name} has shape {array.shape}: give (H,W,3), (3,H,W) or (H,W).")
+    return np.ascontiguousarray(array)
+
+
+def rescaled_size(height: int, width: int, smallest: int) -> tuple[int, int]:
+    """Height and width when the smallest side becomes ``smallest`` and the ratio stays (Sect. 3.1)."""
+    if height <= width:
+        return smallest, max(smallest, int(width * smallest / height + 0.5))
+    return max(smallest, int(height * smallest / width + 0.5)), smallest
+
+
+def rescale(pixels: Pixels, smallest: int) -> Pixels:
+    """Isotropic rescale to a smallest side of S or Q pixels: antialiased bilinear.
+
+    Raises:
+        ImageError: a strip, which would become larger than memory.
+    """
+    if max(pixels.shape[:2]) > LONGEST_RATIO * min(pixels.shape[:2]):
+        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise ImageError(f"a photo of {size} pixels is more than {LONGEST_RATIO} times longer than wide: crop it.")
+    height, width = rescaled_size(*pixels.shape[:2], smallest)
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def centre_crop(pixels: Pixels, crop: int) -> Pixels:
+    """The middle ``crop`` x ``crop`` pixels; the odd pixel is left over below and to the right."""
+    top, left = (pixels.shape[0] - crop) // 2, (pixels.shape[1] - crop) // 2
+    return pixels[top : top + crop, left : left + crop]
+
+
+def random_crop(pixels: Pixels, crop: int, rng: np.random.Generator, mirror: bool = True) -> Pixels:
+    """One crop of a rescaled photo, mirrored half of the time (Sect. 3.1); a view, not a copy.
+
+    Raises:
+        VerydeepError: the photo is smaller than the crop.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < crop:
+        raise VerydeepError(f"a photo of {width}x{height} pixels is smaller than the crop of {crop}.")
+    top, left = rng.integers(0, height - crop + 1), rng.integers(0, width - crop + 1)
+    cropped = pixels[top : top + crop, left : left + crop]
+    return cropped[:, ::-1] if mirror and rng.random() < 0.5 else cropped
+
+
+def pixel_sums(pixels: Pixels) -> NDArray[np.float64]:
+    """One photo's mean colour and mean outer product of colours, (12,): what mean and PCA need."""
+    flat = pixels.reshape(-1, 3).astype(np.float64)
+    return np.concatenate([flat.mean(axis=0), (flat.T @ flat / len(flat)).ravel()])
+
+
+def colour_statistics(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean RGB (3,) and colour axes (3,3) of a training set, each photo counting the same.
+
+    Args:
+        sums: the photos' `pixel_sums` averaged over the set, (12,).
+
+    Returns:
+        The mean, and a matrix whose columns are eigenvectors of the colours' covariance scaled by the
+        square root of their eigenvalues, in grey levels, largest first.
+    """
+    mean, second = sums[:3], sums[3:].reshape(3, 3)
+    values, vectors = np.linalg.eigh(second - np.outer(mean, mean))
+    order = np.argsort(values)[::-1]
+    axes = vectors[:, order] * np.sqrt(np.maximum(values[order], 0))
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), range(3)])  # eigh leaves them free: fix them
+    return mean, axes * np.where(signs == 0, 1, signs)
+
+
+def colour_shift(
+    axes: NDArray[np.float64], convention: ColourShift, rng: np.random.Generator, sigma: float = 0.1
+) -> NDArray[np.float32]:
+    """One photo's RGB shift in grey levels, (3,): a draw alpha ~ N(0, sigma) for each colour axis.
+
+    ``sqrt`` moves along an axis by alpha times the square root of its eigenvalue (Krizhevsky's and
+    Oxford's code); ``eigenvalue`` by alpha times the eigenvalue of colours in [0, 1] (the text of
+    Krizhevsky et al. 2012), back in grey levels; ``off`` draws the same numbers and moves nothing.
+    """
+    alpha = rng.normal(0.0, sigma, 3)
+    if convention == "sqrt":
+        return np.asarray(axes @ alpha, dtype=np.float32)
+    if convention == "eigenvalue":
+        lengths = np.linalg.norm(axes, axis=0)  # sqrt of eigenvalue, grey levels
+        return np.asarray((axes * (lengths / 255)) @ alpha, dtype=np.float32)
+    return np.zeros(3, dtype=np.float32)

@@ -1,0 +1,164 @@
+"""Facts of this machine: device, precision, memory layout, compilation, workers, threads, memory.
+
+They never change what is computed beyond rounding, and they are no part of a run's name. What is
+slower here is never chosen silently: an explicit wish that the device lacks is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import MachineSettings
+from .configurations import NetFacts
+from .errors import VerydeepError
+
+MEMORY_SHARE = 0.8  # of what is free, for what we plan
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The choices made for this machine."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    layout: torch.memory_format
+    compile: bool
+    workers: int
+    threads: int
+    device_batch: int
+
+    def place(self, net: nn.Module) -> nn.Module:
+        """The net on the device, in the chosen layout, compiled if wished."""
+        placed: Any = net.to(device=self.device)
+        placed = placed.to(memory_format=self.layout)
+        return torch.compile(placed) if self.compile else placed
+
+    def images(self, batch: Tensor, shift: Tensor) -> Tensor:
+        """uint8 (B,3,H,W) to float on the device, plus ``shift``, float (B,3) or (1,3): minus the mean, say."""
+        moved = batch.to(self.device, non_blocking=True).to(memory_format=self.layout, dtype=torch.float32)
+        return moved.add_(shift.to(self.device)[:, :, None, None])
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """A context in which products run in the chosen precision."""
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            yield
+
+    def describe(self) -> dict[str, Any]:
+        """For a run's environment.json."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return {
+            "device": name,
+            "precision": {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast],
+            "layout": str(self.layout).removeprefix("torch."),
+            "compile": self.compile,
+            "workers": self.workers,
+            "threads": self.threads,
+            "cores": cores(),
+        }
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def this_machine(wish: MachineSettings) -> Machine:
+    """The choices for this machine.
+
+    On a CPU products stay float32: bf16 there is slow where the CPU lacks it, and not bit-stable across
+    kinds of CPU; on CUDA they are bf16 where the GPU has it and fp16 with loss scaling where not.
+
+    Raises:
+        VerydeepError: the wished device or precision is not there.
+    """
+    device = _device(wish.device)
+    precision = _precision(device, wish.precision)
+    # channels_last was the faster layout on every CPU and GPU measured (NOTES.md); MPS has no kernels for it.
+    last = wish.layout == "channels_last" or (wish.layout == "auto" and device.type != "mps")
+    workers = wish.workers if wish.workers >= 0 else max(1, min(16, cores() - 1))
+    if wish.threads:
+        torch.set_num_threads(wish.threads)
+    return Machine(
+        device=device,
+        autocast=precision,
+        layout=torch.channels_last if last else torch.contiguous_format,
+        compile=wish.compile,
+        workers=workers,
+        threads=torch.get_num_threads(),
+        device_batch=wish.device_batch,
+    )
+
+
+def _device(wish: str) -> torch.device:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wish == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    if not there[wish]:
+        have = ", ".join(name for name, found in there.items() if found)
+        raise VerydeepError(f"device {wish} is not available to PyTorch on this machine: use --device {have}.")
+    return torch.device(wish)
+
+
+def _precision(device: torch.device, wish: str) -> torch.dtype | None:
+    if wish == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if wish == "fp16" and device.type != "cuda":
+        raise VerydeepError(f"precision fp16 needs a CUDA device, not {device.type}: use float32 or bf16.")
+    return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wish]
+
+
+def training_bytes(facts: NetFacts, batch: int) -> int:
+    """Memory of a training step in bytes: an estimate from the layers' shapes, float32.
+
+    Weights, gradients and momentum; per photo the maps kept for the backward pass (a convolution's
+    output, after ReLU in place, and a pooled map with its int64 indices), and twice the largest map.
+    """
+    kept = largest = 0
+    for layer in facts.layers:
+        side = facts.crop >> (layer.stage - 1) if layer.stage <= 5 else 1
+        cells = layer.outputs * side**2
+        kept, largest = kept + 4 * cells, max(largest, 4 * cells)
+    last_of_stage = {layer.stage: layer for layer in facts.layers if layer.stage <= 5}
+    for stage, layer in last_of_stage.items():
+        kept += (4 + 8) * layer.outputs * (facts.crop >> stage) ** 2
+    return 3 * 4 * facts.parameters + batch * (kept + 2 * largest)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on the device (of the whole machine for CPU and MPS)."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    names = os.sysconf_names
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def photos_at_once(facts: NetFacts, batch: int, machine: Machine) -> int:
+    """How many photos of a batch go through the net at once: all, or the largest halving that fits.
+
+    Raises:
+        VerydeepError: not even one photo fits.
+    """
+    if machine.device_batch:
+        return min(batch, machine.device_batch)
+    room = MEMORY_SHARE * free_bytes(machine.device)
+    count = batch
+    while count > 1 and training_bytes(facts, count) > room:
+        count = (count + 1) // 2
+    if training_bytes(facts, count) > room:
+        need, have = training_bytes(facts, count) / 2**30, room / MEMORY_SHARE / 2**30
+        raise VerydeepError(
+            f"net {facts.name} at crop {facts.crop} needs {need:.1f} GiB for one photo and {have:.1f} GiB are free "
+            f"on {machine.device.type}: lower --crop or --width, or free memory."
+        )
+    return count

@@ -1,0 +1,163 @@
+"""Sect. 2: one fully-convolutional net from a row of Table 1, and its initialisers.
+
+Shapes: B batch, K classes, H W pixels, h w cells of the score map, D descriptor. The FC layers are
+convolutions (Sect. 3.2), so one net serves training crops and whole images alike. Hidden layers end
+in ReLU (Sect. 2.1); the scores leave before the soft-max.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .configurations import STRIDE, Layer, has_lrn, layers
+from .errors import VerydeepError
+
+Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
+GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1}  # Sect. 3.1: "10^-2 variance" and how all code read it
+
+
+class Net(nn.Module):
+    """A very deep ConvNet: float (B,3,H,W), RGB 0-255 minus the mean, to scores (B,K,h,w).
+
+    At the crop h = w = 1. Pooling rounds up, as in the original code, so that no border pixel is lost.
+    """
+
+    def __init__(self, name: str, classes: int, crop: int, width: float) -> None:
+        super().__init__()
+        self.name, self.classes, self.crop, self.width = name, classes, crop, width
+        self.specs: tuple[Layer, ...] = layers(name, classes, crop, width)
+        for spec in self.specs:
+            self.add_module(spec.name, _convolution(spec))
+        # Krizhevsky's alpha 1e-4 is not divided by the 5 channels it sums; PyTorch's is.
+        self.lrn = nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0) if has_lrn(name) else None
+
+    def layer(self, name: str) -> nn.Conv2d:
+        """The layer of that name (``conv1_1`` to ``fc8``)."""
+        found = self.get_submodule(name)
+        assert isinstance(found, nn.Conv2d)
+        return found
+
+    @property
+    def dropout_units(self) -> tuple[int, int]:
+        """Units of fc6 and fc7 that dropout chooses among."""
+        return self.layer("fc6").out_channels, self.layer("fc7").out_channels
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """The five maps after pooling, at strides 2, 4, 8, 16, 32, for use as a backbone.
+
+        Args:
+            x: float (B,3,H,W).
+        """
+        maps = []
+        for stage in range(1, 6):
+            for spec in self.specs:
+                if spec.stage == stage:
+                    x = F.relu(self.layer(spec.name)(x), inplace=True)
+                    if self.lrn is not None and spec.name == "conv1_1":
+                        x = self.lrn(x)
+            x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=True)
+            maps.append(x)
+        return maps
+
+    def penultimate(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The map of fc7 after ReLU and dropout, (B,D,h,w).
+
+        Args:
+            x: float (B,3,H,W).
+            keep: in training mode, the units dropout keeps: bool (B, units of fc6 + units of fc7).
+                None draws them from PyTorch's own generator. Not read in evaluation mode.
+        """
+        smallest = STRIDE * (self.crop // STRIDE - 1) + 1  # rounding up, this still fills fc6's kernel
+        if min(x.shape[-2:]) < smallest:
+            raise VerydeepError(
+                f"an image of {x.shape[-1]}x{x.shape[-2]} pixels is smaller than the net's crop of {self.crop}."
+            )
+        keep6, keep7 = (None, None) if keep is None else keep.split(self.dropout_units, dim=1)
+        x = F.relu(self.layer("fc6")(self.stages(x)[-1]), inplace=True)
+        x = _dropout(x, keep6, self.training)
+        x = F.relu(self.layer("fc7")(x), inplace=True)
+        return _dropout(x, keep7, self.training)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Scores (B,K,h,w) before the soft-max; arguments as for `penultimate`."""
+        scores: Tensor = self.layer("fc8")(self.penultimate(x, keep))
+        return scores
+
+    def mean_scores(self, x: Tensor) -> Tensor:
+        """The score map averaged over its cells, (B,K).
+
+        fc8 is linear, so it is applied once to the mean of fc7's map: the same, and cheaper.
+        """
+        return self.layer("fc8")(self.penultimate(x).mean(dim=(2, 3), keepdim=True)).flatten(1)
+
+
+def _convolution(spec: Layer) -> nn.Conv2d:
+    padding = spec.kernel // 2 if spec.stage <= 5 else 0
+    # Initialisers follow: drawing PyTorch's own first would only cost time.
+    layer = nn.utils.skip_init(nn.Conv2d, spec.inputs, spec.outputs, kernel_size=spec.kernel, padding=padding)
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
+def _dropout(x: Tensor, keep: Tensor | None, training: bool) -> Tensor:
+    """Dropout with ratio .5, scaled by 2 in training (Sect. 3.1); ``keep`` bool (B,D) or None."""
+    if not training or keep is None:
+        return F.dropout(x, 0.5, training)
+    return x * (2 * keep[:, :, None, None].to(x.dtype))
+
+
+def create_net(
+    name: str,
+    classes: int = 1000,
+    crop: int = 224,
+    width: float = 1.0,
+    initialise: Initialiser = "glorot",
+    seed: int = 0,
+) -> Net:
+    """A net of Table 1 with random weights.
+
+    Args:
+        name: A, A-LRN, B, C, D, E or shallow-B.
+        classes: K, at least 1.
+        crop: side of a training crop in pixels, a multiple of 32.
+        width: factor on the channels of every hidden layer.
+        initialise: ``glorot`` (Glorot & Bengio 2010), ``gaussian`` (std .01) or ``gaussian-literal`` (std .1).
+        seed: the same seed gives the same weights.
+
+    Raises:
+        VerydeepError: an unknown net or initialiser, a crop that is no multiple of 32.
+
+    >>> create_net("A", classes=10, crop=32, width=1 / 16)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10, 1, 1])
+    """
+    net = Net(name, classes, crop, width)
+    initialise_layers(net, [spec.name for spec in net.specs], initialise, seed)
+    return net
+
+
+def initialise_layers(net: Net, names: list[str], initialise: Initialiser, seed: int) -> None:
+    """Draws the named layers' weights anew (biases 0); each layer's draw depends on (seed, layer) alone.
+
+    Glorot's fans count k·k for convolutions; an FC layer is one product at the crop, so its fan-out is
+    its outputs. The Gaussians are Sect. 3.1's "zero mean and 10^-2 variance" read as std .01 and std .1.
+    """
+    if initialise not in ("glorot", *GAUSSIAN_STD):
+        raise VerydeepError(f"there is no initialiser {initialise!r}: use glorot, gaussian or gaussian-literal.")
+    for number, spec in enumerate(net.specs):
+        if spec.name not in names:
+            continue
+        layer = net.layer(spec.name)
+        generator = torch.Generator().manual_seed(seed * 1000 + number)
+        if initialise == "glorot":
+            fan_in = spec.inputs * spec.kernel**2
+            fan_out = spec.outputs * (spec.kernel**2 if spec.stage <= 5 else 1)
+            bound = (6 / (fan_in + fan_out)) ** 0.5
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+        else:
+            nn.init.normal_(layer.weight, 0.0, GAUSSIAN_STD[initialise], generator=generator)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)

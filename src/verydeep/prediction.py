@@ -1,0 +1,136 @@
+"""Asking a trained net about new photos: class names and probabilities, by dense testing (Sect. 3.2)."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoints import Card, load_checkpoint
+from .config import MachineSettings
+from .data.folder import is_candidate
+from .errors import ImageError, VerydeepError
+from .images import Pixels, as_pixels
+from .machine import Machine, this_machine
+from .nets import Net
+from .protocols import Protocol, Views, check_protocol, parse_protocol, posteriors
+from .runs import checkpoint_of
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One photo's best classes, the likeliest first: (class, probability) with probability 0 to 1."""
+
+    image: str
+    classes: tuple[tuple[str, float], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """``{image, predictions: [{class, probability}]}``."""
+        rows = [{"class": name, "probability": round(value, 6)} for name, value in self.classes]
+        return {"image": self.image, "predictions": rows}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained net with what it needs to be asked: `predict` takes files and images in memory."""
+
+    net: Net
+    card: Card
+    machine: Machine
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the net's outputs."""
+        return self.card.classes
+
+    def posteriors(
+        self, images: Sequence[Any], protocol: str | None = None, faults: dict[int, str] | None = None
+    ) -> NDArray[np.float32]:
+        """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
+        asked = parse_protocol(protocol) if protocol else Protocol("dense", (self.card.test_scale,), mirror=True)
+        check_protocol(asked, self.card.crop)
+        views = Views(asked, self.card.crop)
+
+        def shown() -> Iterator[tuple[int, list[Pixels]]]:
+            for index, image in enumerate(images):
+                try:
+                    yield index, views(as_pixels(image, _name(image, index)))
+                except ImageError as fault:
+                    if faults is None:
+                        raise
+                    faults[index] = str(fault)
+
+        return posteriors(self.net, np.array(self.card.mean), asked, shown(), len(images), self.machine)
+
+    def predict(
+        self, images: Any, top: int = 5, protocol: str | None = None, faults: dict[int, str] | None = None
+    ) -> list[Prediction]:
+        """The best classes of each image.
+
+        Args:
+            images: one image or a list: paths, PIL images, uint8 arrays or tensors (H,W,3) or (3,H,W).
+            top: how many classes, at least 1; all where there are fewer.
+            protocol: such as ``dense@256,384``; by default dense at the Q of the training scale.
+            faults: takes the sentences of unreadable images, by index, which are then left out.
+
+        Raises:
+            ImageError: an image cannot be read, and ``faults`` is None; the sentence names it.
+        """
+        if top < 1:
+            raise VerydeepError(f"top must be 1 or more, not {top}.")
+        asked = list(images) if isinstance(images, (list, tuple)) else [images]
+        found = self.posteriors(asked, protocol, faults)
+        best = np.argsort(-found, axis=1, kind="stable")[:, :top]
+        return [
+            Prediction(_name(image, index), tuple((self.classes[k], float(row[k])) for k in ranks))
+            for index, (image, row, ranks) in enumerate(zip(asked, found, best, strict=True))
+            if index not in (faults or {})
+        ]
+
+
+def _name(image: Any, index: int) -> str:
+    return str(image) if isinstance(image, (str, Path)) else f"image {index}"
+
+
+def load(run: str | Path, last: bool = False, machine: MachineSettings | None = None) -> Classifier:
+    """The net of a run's folder (its best, or ``last``) or of a checkpoint file, ready to be asked.
+
+    Raises:
+        VerydeepError: no such run, or a broken checkpoint.
+    """
+    checkpoint = load_checkpoint(checkpoint_of(run, last))
+    here = this_machine(machine or MachineSettings())
+    net = checkpoint.net()
+    here.place(net)
+    return Classifier(net, checkpoint.card, here)
+
+
+def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = None) -> list[Prediction]:
+    """`load` and `Classifier.predict` in one; a text is a file, a folder of photos or a glob."""
+    asked = find_photos(images) if isinstance(images, (str, Path)) else images
+    return load(run).predict(asked, top, protocol)
+
+
+def find_photos(pattern: str | Path) -> list[str]:
+    """The photos a file name, a folder (its photos, sorted) or a glob stands for.
+
+    Raises:
+        ImageError: there are none.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        found = sorted(str(item) for item in path.rglob("*") if item.is_file() and is_candidate(item.name))
+        if not found:
+            raise ImageError(f"{pattern} holds no photos.")
+        return found
+    if path.exists() or not glob.has_magic(str(pattern)):
+        return [str(path)]
+    found = sorted(item for item in glob.glob(str(pattern), recursive=True) if Path(item).is_file())
+    if not found:
+        raise ImageError(f"no file matches {pattern}.")
+    return found

@@ -1,0 +1,255 @@
+"""Sect. 3.1: what happens before step 1 of a training, and `train`, the verb.
+
+The data are opened and every training photo is read once; mean and colour axes are computed; the net
+is made or started from another; memory is estimated; settings and environment are written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoints import Card, Copied, load_checkpoint, start_from
+from .config import (
+    DataSettings,
+    MachineSettings,
+    TrainSettings,
+    flag,
+    from_json,
+    settings_of_run,
+    to_json,
+    typed,
+    unknown_setting,
+)
+from .configurations import net_facts
+from .data import NAMES, Data, Dataset, open_data
+from .data.statistics import Look, check_readable, look_at
+from .errors import VerydeepError
+from .machine import Machine, free_bytes, photos_at_once, this_machine, training_bytes
+from .nets import Net, create_net
+from .progress import Reporter, Silent
+from .runs import LAST, RunLog, environment, read_json, write_json
+from .training import Training, TrainState, resumed
+from .weights import Weights, read_weights
+
+RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
+STEPS_AT_CHANCE = 1000  # what doll nets took on digit scenes (NOTES.md); nobody promises less elsewhere
+
+
+def train(
+    run: str,
+    out: str | Path | None = None,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **given: Any,
+) -> dict[str, Any]:
+    """Trains a net and leaves a run's folder.
+
+    Args:
+        run: a net (``D``: the recipe for own photos) or a run of the paper (``D/256``, ``D/256-512``).
+        out: the run's folder; ``runs/<run>`` by default.
+        resume: go on from the folder's last checkpoint, with the settings it was begun with.
+        reporter: told of progress.
+        stop: asked after each step whether to save and leave.
+        given: any field of DataSettings, TrainSettings and MachineSettings, as a value or as text.
+
+    Returns:
+        What result.json holds: how training ended, epochs, steps, best dev error, folder.
+
+    Raises:
+        VerydeepError: a mistake in the settings or the data, a loss that is not finite, a full disk.
+    """
+    reporter = reporter or Silent()
+    folder = Path(out) if out else Path("runs") / run
+    wishes, data_given, train_given = _route(given)
+    machine = this_machine(MachineSettings(**typed(MachineSettings, wishes)))
+    if resume:
+        training = _resume(run, folder, data_given, train_given, machine, reporter)
+    else:
+        settings = settings_of_run(run, train_given)
+        data = DataSettings(**typed(DataSettings, data_given))
+        training = _begin(run, folder, data, settings, machine, reporter)
+    return training.run(stop)
+
+
+def _route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Given settings by the dataclass that has them; raises VerydeepError for one that none has."""
+    kinds = (MachineSettings, DataSettings, TrainSettings)
+    names = [{item.name for item in fields(kind)} for kind in kinds]
+    known = set().union(*names)
+    for name in given:
+        if name not in known:
+            raise VerydeepError(unknown_setting(flag(name), sorted(flag(item) for item in known)))
+    routed = [{name: value for name, value in given.items() if name in mine} for mine in names]
+    return routed[0], routed[1], routed[2]
+
+
+def _begin(
+    run: str, folder: Path, data: DataSettings, settings: TrainSettings, machine: Machine, reporter: Reporter
+) -> Training:
+    if (folder / LAST).exists():
+        raise VerydeepError(f"{folder} already holds a run: add --resume to go on with it, or give another --out.")
+    data = replace(data, data=lasting_name(data.data))
+    weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
+    opened = open_data(data)
+    settings = _with_batch(settings, len(opened.sets["train"]))
+    _tell_data(opened, settings, reporter)
+    look, dev = _look(opened, settings, machine, reporter)
+    mean = weights.mean if weights else (float(look.mean[0]), float(look.mean[1]), float(look.mean[2]))
+    card = Card(
+        net=settings.net,
+        crop=settings.crop,
+        width=settings.width,
+        classes=look.dataset.classes,
+        mean=mean,
+        test_scale=settings.S.test_scale,
+        colour_axes=look.colour_axes.tolist(),
+        data=to_json(data),
+        data_fingerprint=opened.sets["train"].fingerprint(),
+        settings=to_json(settings),
+    )
+    net, random = _net(settings, weights, card, reporter)
+    at_once = _memory(settings, card, machine, reporter)
+    _make_folder(folder)
+    write_json(folder / "config.json", {"run": run, "data": to_json(data), "settings": to_json(settings)})
+    write_json(folder / "environment.json", environment(machine.describe()))
+    RunLog(folder)
+    _note_faults(folder, look.faults)
+    sets = {"train": look.dataset, "dev": dev}
+    state = TrainState(random=random)
+    return Training(net, card, settings, sets, machine, at_once, folder, reporter, state, {})
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise VerydeepError(f"cannot make the run's folder {folder}: {fault.strerror}; give another --out.") from None
+
+
+def _resume(
+    run: str,
+    folder: Path,
+    data_given: dict[str, Any],
+    train_given: dict[str, Any],
+    machine: Machine,
+    reporter: Reporter,
+) -> Training:
+    checkpoint = load_checkpoint(folder / LAST)
+    card = checkpoint.card
+    begun = read_json(folder / "config.json")
+    if begun.get("run") != run:
+        raise VerydeepError(f"{folder} holds run {begun.get('run')} of net {card.net}, not {run}: name that run to resume it.")
+    settings, data = from_json(TrainSettings, card.settings), from_json(DataSettings, card.data)
+    settings = _checked_changes(settings, typed(TrainSettings, train_given))
+    if "data" in data_given:
+        data_given = {**data_given, "data": lasting_name(data_given["data"])}
+    _checked_changes(data, typed(DataSettings, data_given))
+    net, state = resumed(checkpoint)
+    opened = open_data(data)
+    if opened.sets["train"].fingerprint() != card.data_fingerprint:
+        raise VerydeepError(f"{opened.name} is not as it was when the run began: put its photos back, or begin a new run.")
+    bad = set(_noted_faults(folder))
+    sets = {name: _without(opened.sets[name], bad) for name in ("train", "dev")}
+    at_once = photos_at_once(net_facts(card.net, len(card.classes), card.crop, card.width), settings.batch, machine)
+    reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
+    card = replace(card, settings=to_json(settings))
+    return Training(net, card, settings, sets, machine, at_once, folder, reporter, state, checkpoint.momentum)
+
+
+def _checked_changes(begun: Any, given: dict[str, Any]) -> Any:
+    """Settings of a run with those given anew on top, where that is allowed."""
+    for name, value in given.items():
+        if name not in RESUMABLE_CHANGES and getattr(begun, name) != value:
+            raise VerydeepError(
+                f"the run was begun with {flag(name)} {getattr(begun, name)}, not {value}: resume without --{flag(name)}, "
+                "or begin a new run with another --out."
+            )
+    return replace(begun, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})
+
+
+def lasting_name(data: str) -> str:
+    """The data's name with an absolute path, so that a checkpoint finds them from anywhere."""
+    name, colon, path = data.partition(":")
+    if name in NAMES and colon:
+        return f"{name}:{Path(path).absolute()}"
+    return data if name in NAMES and not Path(data).is_dir() else str(Path(data).absolute())
+
+
+def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
+    if settings.batch:
+        return settings
+    return replace(settings, batch=max(1, min(256, photos // 8)))
+
+
+def _tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> None:
+    sizes = ", ".join(f"{len(found)} {name}" for name, found in opened.sets.items())
+    train_set = opened.sets["train"]
+    reporter.say(f"{opened.name}: {len(train_set.classes)} classes, photos: {sizes} ({opened.reported} is reported)")
+    if train_set.ignored:
+        reporter.say(f"ignored {train_set.ignored} files that are no photos by their names")
+    steps = -(-len(train_set) // settings.batch)
+    if settings.start == "none":
+        reporter.say(
+            f"random weights ({settings.initialise}): expect about {STEPS_AT_CHANCE} steps, "
+            f"{max(1, STEPS_AT_CHANCE // steps)} epochs here, or more before anything is learned; "
+            "--start FILE|RUN learns from the first epoch"
+        )
+
+
+def _look(opened: Data, settings: TrainSettings, machine: Machine, reporter: Reporter) -> tuple[Look, Dataset]:
+    """Both sets that training reads, looked at, without unreadable photos if those are to be skipped."""
+    looks = [look_at(opened.sets[name], settings.S.smallest, machine.workers, reporter) for name in ("train", "dev")]
+    faults = {**looks[0].faults, **looks[1].faults}
+    check_readable(faults, settings.bad_images == "skip", reporter)
+    return replace(looks[0], faults=faults), looks[1].dataset
+
+
+def _note_faults(folder: Path, faults: dict[str, str]) -> None:
+    if faults:
+        write_json(folder / "bad_images.json", faults)
+
+
+def _noted_faults(folder: Path) -> list[str]:
+    path = folder / "bad_images.json"
+    return list(read_json(path)) if path.exists() else []
+
+
+def _without(dataset: Dataset, bad: set[str]) -> Dataset:
+    kept = [index for index, photo in enumerate(dataset.ids) if photo not in bad]
+    return dataset.take(np.array(kept, dtype=np.int64))
+
+
+def _net(
+    settings: TrainSettings, weights: Weights | None, card: Card, reporter: Reporter
+) -> tuple[Net, tuple[str, ...]]:
+    """The net with its first weights, and the names of the layers that are random."""
+    initialise = settings.initialise
+    net = create_net(settings.net, len(card.classes), settings.crop, settings.width, initialise, settings.seed)
+    if weights is None:
+        return net, tuple(spec.name for spec in net.specs)
+    copied: Copied = start_from(net, weights.tensors, weights.net, weights.classes == card.classes)
+    reporter.say(f"starting from {weights.source} (net {weights.net})")
+    for line in copied.lines():
+        reporter.say(line)
+    frozen = set(copied.random) - set({"all": copied.random, "fc": ["fc6", "fc7", "fc8"], "last": ["fc8"]}[settings.learn])
+    if frozen and not settings.head_epochs:
+        reporter.warn(f"{', '.join(sorted(frozen))} started random and will not learn: use --learn all or --head-epochs.")
+    return net, tuple(copied.random)
+
+
+def _memory(settings: TrainSettings, card: Card, machine: Machine, reporter: Reporter) -> int:
+    facts = net_facts(card.net, len(card.classes), card.crop, card.width)
+    at_once = photos_at_once(facts, settings.batch, machine)
+    need, free = training_bytes(facts, at_once) / 2**30, free_bytes(machine.device) / 2**30
+    parts = "" if at_once == settings.batch else f" in parts of {at_once}, their gradients added up"
+    reporter.say(
+        f"net {card.net}: {facts.parameters:,} parameters, crop {card.crop}, batch {settings.batch}{parts}; "
+        f"about {need:.2f} GiB of {free:.1f} GiB free on {machine.device.type}"
+    )
+    return at_once

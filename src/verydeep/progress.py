@@ -1,0 +1,37 @@
+"""How long work tells what it does: a reporter is passed in, and the library itself never prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+Advance = Callable[[int, str], None]
+
+
+class Reporter(Protocol):
+    """Where news of long work goes; the command line's writes to stderr."""
+
+    def say(self, text: str) -> None:
+        """A line of information."""
+
+    def warn(self, text: str) -> None:
+        """A line the user should not miss."""
+
+    def track(self, label: str, total: int) -> AbstractContextManager[Advance]:
+        """A bar over ``total`` items; what it yields is told how many more are done, and a note."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def say(self, text: str) -> None:
+        """Says nothing."""
+
+    def warn(self, text: str) -> None:
+        """Warns of nothing."""
+
+    @contextmanager
+    def track(self, label: str, total: int) -> Iterator[Advance]:
+        """Tracks nothing."""
+        yield lambda count, note: None

@@ -1,0 +1,106 @@
+"""What people read: tables to stdout, news and bars to stderr; plain lines where that is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .progress import Advance
+
+PLAIN_EVERY_SECONDS = 20.0
+
+
+def clean(text: str) -> str:
+    """Text from outside without control characters that could move or colour a terminal."""
+    shown = text.encode("utf8", "backslashreplace").decode("utf8")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
+
+
+class Terminal:
+    """The reporter of the command line; ``quiet`` leaves out all but warnings."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A line to stderr."""
+        if not self._quiet:
+            self._console.print(Text(clean(text)))
+
+    def warn(self, text: str) -> None:
+        """A line to stderr that begins with its kind."""
+        self._console.print(Text(f"warning: {clean(text)}", style="yellow"))
+
+    @contextmanager
+    def track(self, label: str, total: int) -> Iterator[Advance]:
+        """A bar with time left on a terminal; elsewhere a line now and then."""
+        if self._quiet:
+            yield lambda count, note: None
+        elif self._console.is_terminal:
+            with _bar(self._console) as bar:
+                task = bar.add_task(clean(label), total=total, note="")
+                yield lambda count, note: bar.update(task, advance=count, note=note)
+        else:
+            yield _PlainLines(self, label, total).advance
+
+
+class _PlainLines:
+    """Progress as lines, one every `PLAIN_EVERY_SECONDS`."""
+
+    def __init__(self, terminal: Terminal, label: str, total: int) -> None:
+        self._terminal, self._label, self._total = terminal, label, total
+        self._begun = self._told = time.monotonic()
+        self._done = 0
+
+    def advance(self, count: int, note: str) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._told >= PLAIN_EVERY_SECONDS and self._done:
+            left = (now - self._begun) / self._done * (self._total - self._done)
+            self._terminal.say(f"{self._label}: {self._done}/{self._total}  {note}  {duration(left)} left")
+            self._told = now
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True)
+
+
+def duration(seconds: float) -> str:
+    """A time people say: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show(text: str) -> None:
+    """A line of the answer, to stdout."""
+    print(clean(text))
+
+
+def show_raw(text: str) -> None:
+    """A whole document (JSON, CSV) to stdout, as it is."""
+    sys.stdout.write(text)
+
+
+def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table to stdout; the first column is left-aligned, the others right-aligned."""
+    table = Table(title=Text(clean(title)), title_justify="left", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(clean(str(cell))) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def fail(sentence: str) -> None:
+    """The one sentence of a user's mistake, to stderr."""
+    sys.stderr.write(f"verydeep: {clean(sentence)}\n")

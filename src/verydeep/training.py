@@ -1,0 +1,281 @@
+"""Sect. 3.1: training a net, from random weights or from another net's, resumable after any step.
+
+One epoch shows each training photo once, as one random crop; then the dev part is tested and the
+plateau rule decides. Every draw depends on (seed, epoch, photo), so a resumed training equals an
+unbroken one bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .checkpoints import Card, Checkpoint, save_checkpoint
+from .config import TrainSettings
+from .data import Dataset
+from .data.loading import Batch, TrainingLoader
+from .errors import VerydeepError
+from .evaluation import dataset_posteriors
+from .machine import Machine
+from .metrics import chance_error, topk_error
+from .nets import Net
+from .optimisation import (
+    Plateau,
+    drop_rate,
+    freeze_all_but,
+    learning_layers,
+    momentum_buffers,
+    optimiser,
+    set_rate,
+)
+from .progress import Reporter
+from .protocols import Protocol
+from .runs import BEST, LAST, RunLog, write_json
+
+SAVE_EVERY_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a training is: all it needs, beside weights and momentum, to go on.
+
+    ``batch`` counts the steps done of epoch ``epoch``; ``sums`` are that epoch's loss, wrong guesses and
+    photos so far; ``random`` names the layers that started random; ``scaler`` is fp16's loss scale.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
+    best_error: float | None = None
+    best_epoch: int = 0
+    sums: tuple[float, int, int] = (0.0, 0, 0)
+    random: tuple[str, ...] = ()
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> TrainState:
+        """The state `dataclasses.asdict` wrote."""
+        loss, wrong, photos = values["sums"]
+        return TrainState(
+            **{
+                **values,
+                "plateau": Plateau(**values["plateau"]),
+                "sums": (loss, wrong, photos),
+                "random": tuple(values["random"]),
+            }
+        )
+
+
+class Training:
+    """A training in progress: net, optimiser and state; `run` takes it to its end."""
+
+    def __init__(
+        self,
+        net: Net,
+        card: Card,
+        settings: TrainSettings,
+        sets: dict[str, Dataset],
+        machine: Machine,
+        at_once: int,
+        folder: Path,
+        reporter: Reporter,
+        state: TrainState,
+        momentum: dict[str, Tensor],
+    ) -> None:
+        self.net, self.card, self.settings, self.sets = net, card, settings, sets
+        self.machine, self.at_once, self.folder, self.reporter = machine, at_once, folder, reporter
+        self.state = state
+        self._placed = machine.place(net)
+        self._sgd = optimiser(net, settings)
+        set_rate(self._sgd, self.rate)
+        for name, parameter in net.named_parameters():
+            if name in momentum:
+                buffer = torch.empty_like(parameter).copy_(momentum[name])
+                self._sgd.state[parameter]["momentum_buffer"] = buffer
+        self._scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
+        if state.scaler:
+            self._scaler.load_state_dict(state.scaler)
+        self._minus_mean = -torch.tensor(card.mean, dtype=torch.float32)[None]
+        self._chance = chance_error(sets["dev"].labels)
+        self._log = RunLog(folder, state.epoch if (folder / LAST).exists() else None)
+
+    @property
+    def rate(self) -> float:
+        """The current learning rate."""
+        return self.settings.lr / 10**self.state.plateau.drops
+
+    def run(self, stop: Callable[[], bool]) -> dict[str, Any]:
+        """Trains to the end, or until ``stop()`` after some step; returns result.json's content.
+
+        Raises:
+            VerydeepError: the loss is no longer finite, a photo cannot be read, the disk is full.
+        """
+        loader = TrainingLoader(
+            self.sets["train"],
+            self.settings,
+            np.array(self.card.colour_axes),
+            sum(self.net.dropout_units),
+            self.machine.workers,
+        )
+        if self.state.step == 0:
+            self._save(LAST)
+        started = time.monotonic()
+        ended = self._ended()
+        while ended is None:
+            if not self._epoch(loader, stop):
+                ended = "interrupted"
+                break
+            ended = self._ended()
+        if ended == "interrupted":
+            self._save(LAST)
+        return self._result(ended, time.monotonic() - started)
+
+    def _ended(self) -> str | None:
+        if self.state.plateau.finished:
+            return "plateau"
+        if self.state.step >= self.settings.max_steps:
+            return "max_steps"
+        return "max_epochs" if self.state.epoch >= self.settings.max_epochs else None
+
+    def _epoch(self, loader: TrainingLoader, stop: Callable[[], bool]) -> bool:
+        """The rest of an epoch, then its test; False where ``stop`` asked to leave before."""
+        head = self.state.epoch < self.settings.head_epochs and bool(self.state.random)
+        learning = learning_layers(self.net, self.settings, list(self.state.random), head)
+        freeze_all_but(self.net, learning)
+        self.net.train()
+        began, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
+        label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
+        photos = len(self.sets["train"])
+        with self.reporter.track(label, photos) as advance:
+            advance(first, "")
+            for batch in loader.epoch(self.state.epoch, self.state.batch):
+                self._step(batch)
+                advance(len(batch.labels), self._note(began, first))
+                if stop():
+                    return False
+                if self.state.step >= self.settings.max_steps:
+                    break
+                if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                    self._save(LAST)
+                    saved = time.monotonic()
+        self._close_epoch(head, time.monotonic() - began, self.state.sums[2] - first)
+        return True
+
+    def _note(self, began: float, first: int) -> str:
+        loss, wrong, seen = self.state.sums
+        speed = (seen - first) / max(time.monotonic() - began, 1e-9)
+        return f"loss {loss / seen:.3f}  error {100 * wrong / seen:.1f} %  lr {self.rate:.0e}  {speed:.1f} img/s"
+
+    def _step(self, batch: Batch) -> None:
+        """One step of SGD: the gradient of the mean loss of the batch, its parts added up."""
+        total, loss_sum, wrong = len(batch.labels), 0.0, 0
+        self._sgd.zero_grad(set_to_none=True)
+        for part in batch.parts(self.at_once):
+            images = self.machine.images(part.images, part.shift + self._minus_mean)
+            labels = part.labels.to(self.machine.device)
+            with self.machine.products():
+                scores = self._placed(images, part.keep.to(self.machine.device)).flatten(1)
+            loss = F.cross_entropy(scores.float(), labels, reduction="sum")
+            self._scaler.scale(loss / total).backward()  # type: ignore[no-untyped-call]
+            loss_sum += loss.item()
+            wrong += int((scores.argmax(1) != labels).sum())
+        if not math.isfinite(loss_sum):
+            raise VerydeepError(self._not_finite())
+        self._scaler.step(self._sgd)
+        self._scaler.update()
+        before = self.state
+        sums = (before.sums[0] + loss_sum, before.sums[1] + wrong, before.sums[2] + total)
+        self.state = replace(before, step=before.step + 1, batch=before.batch + 1, sums=sums)
+
+    def _not_finite(self) -> str:
+        return (
+            f"the loss is not finite at step {self.state.step + 1} (epoch {self.state.epoch + 1}, lr {self.rate:g}): "
+            f"{self.folder / LAST} keeps the last good weights; try a lower --lr (a third of it), or --start from "
+            "trained weights."
+        )
+
+    def _close_epoch(self, head: bool, seconds: float, seen: int) -> None:
+        """Tests the dev part, logs the epoch, decides on the rate and on `best`, and saves."""
+        dev = self.sets["dev"]
+        protocol = Protocol(self.settings.validate, (self.settings.S.test_scale,), self.settings.validate == "dense")
+        self.net.eval()
+        found = dataset_posteriors(self.net, self.card, dev, protocol, self.machine, self.reporter, "testing dev")
+        error = topk_error(found, dev.labels, 1)
+        assert error is not None
+        rate, state = self.rate, self.state
+        loss, wrong, photos = state.sums
+        best = state.best_error is None or error < state.best_error
+        plateau = state.plateau
+        if not head:
+            plateau = plateau.after(state.epoch + 1, error, self._chance, self.settings)
+        self.state = replace(
+            state,
+            epoch=state.epoch + 1,
+            batch=0,
+            sums=(0.0, 0, 0),
+            plateau=plateau,
+            best_error=error if best else state.best_error,
+            best_epoch=state.epoch + 1 if best else state.best_epoch,
+        )
+        if self.rate != rate:
+            drop_rate(self._sgd, rate, self.rate, self.settings.momentum_at_drop == "rescale")
+        row = {
+            "epoch": self.state.epoch,
+            "step": self.state.step,
+            "lr": rate,
+            "loss": loss / photos,
+            "train_top1_error": 100 * wrong / photos,
+            "dev_top1_error": error,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(seen / max(seconds, 1e-9), 2),
+        }
+        self._log.write(**row)
+        self.reporter.say(
+            f"epoch {row['epoch']}: loss {row['loss']:.3f}, train error {row['train_top1_error']:.1f} %, "
+            f"dev error {error:.1f} %{' (best)' if best else ''}, lr {rate:.0e}, {row['images_per_second']:.1f} img/s"
+        )
+        if best:
+            self._save(BEST)
+        self._save(LAST)
+
+    def _save(self, name: str) -> None:
+        self.state = replace(self.state, scaler=self._scaler.state_dict())
+        card = replace(self.card, state=asdict(self.state))
+        names = {id(parameter): key for key, parameter in self.net.named_parameters()}
+        buffers = {names[id(parameter)]: buffer for parameter, buffer in momentum_buffers(self._sgd).items()}
+        save_checkpoint(self.folder / name, self.net, card, buffers if name == LAST else None)
+
+    def _result(self, ended: str, seconds: float) -> dict[str, Any]:
+        result = {
+            "ended": ended,
+            "epochs": self.state.epoch,
+            "steps": self.state.step,
+            "best_epoch": self.state.best_epoch,
+            "best_dev_top1_error": self.state.best_error,
+            "drops": self.state.plateau.drops,
+            "seconds": round(seconds, 1),
+            "folder": str(self.folder),
+        }
+        write_json(self.folder / "result.json", result)
+        return result
+
+
+def resumed(checkpoint: Checkpoint) -> tuple[Net, TrainState]:
+    """Net and state of a checkpoint that training can go on from.
+
+    Raises:
+        VerydeepError: it holds no training state.
+    """
+    if not checkpoint.card.state:
+        raise VerydeepError(f"{checkpoint.path} holds no training state to resume from: give it to --start instead.")
+    return checkpoint.net(), TrainState.from_json(checkpoint.card.state)
