@@ -45,7 +45,7 @@ _HOMES = {
     "read_image": "images",
     "train": "preparing",
 }
-__all__ = [  # noqa: PLE0604 - the same names, spelled out for type checkers and readers
+__all__ = [
     "NET_NAMES",
     "Classifier",
     "DataSettings",

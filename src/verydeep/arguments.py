@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .config import DataSettings, MachineSettings, TrainSettings, field_help, flag
@@ -38,72 +39,87 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     """The parser, and that of each verb by its name."""
     from importlib.metadata import version
 
-    parser = _Parser(
-        prog="verydeep", description="Very deep ConvNets (Simonyan & Zisserman, ICLR 2015).", allow_abbrev=False
-    )
+    text = "Very deep ConvNets (Simonyan & Zisserman, ICLR 2015): nets A to E, trained, tested and asked."
+    parser = _Parser(prog="verydeep", description=text, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"verydeep {version('verydeep')}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=_Parser)
+    commands: Any = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=_Parser)
+    data = commands.add_parser("data", help="look at data before training: check, show", allow_abbrev=False)
+    kinds: Any = data.add_subparsers(metavar="COMMAND", required=True, dest="kind", parser_class=_Parser)
     verbs: dict[str, argparse.ArgumentParser] = {}
-
-    def verb(name: str, text: str, group: Any = commands) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = group.add_parser(
-            name.split()[-1], help=text, description=text, allow_abbrev=False
-        )
-        added.set_defaults(verb=name)
-        added.add_argument("--json", action="store_true", help="print one JSON document to stdout")
-        added.add_argument("--quiet", action="store_true", help="no news on stderr but warnings")
-        verbs[name] = added
-        return added
-
-    nets = verb("nets", "the nets of Table 1: layers, parameters, multiply-adds, receptive field")
-    nets.add_argument("name", nargs="?", metavar="NET")
-    _add_settings(nets, TrainSettings, only=("crop", "width"))
-    nets.add_argument("--classes", type=int, default=1000, metavar="N", help="outputs of fc8 (1000)")
-
-    data = commands.add_parser("data", help="look at data before training", allow_abbrev=False)
-    kinds = data.add_subparsers(metavar="COMMAND", required=True, dest="kind", parser_class=_Parser)
-    check = verb("data check", "read every photo once: faults, balance, sizes, duplicates", kinds)
-    check.add_argument("data", metavar="DATA")
-    show = verb("data show", "a picture of what the net will see of the training photos", kinds)
-    show.add_argument("data", metavar="DATA")
-    show.add_argument("--out", default="crops.png", metavar="FILE", help="the picture (crops.png)")
-    show.add_argument("--photos", type=int, default=24, metavar="N", help="how many crops (24)")
-    _add_settings(show, TrainSettings, only=("S", "crop", "mirror", "colour_shift", "seed"))
-    for each in (check, show):
-        _add_settings(each, DataSettings, only=("classes",))
-
-    train = verb("train", "train a net (D: the recipe for own photos) or a run of the paper (D/256)")
-    train.add_argument("run", metavar="RUN")
-    train.add_argument("--out", metavar="DIR", help="the run's folder (runs/RUN)")
-    train.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
-    for kind in (DataSettings, TrainSettings):
-        _add_settings(train, kind, leave_out=("net",))
-    _add_machine(train)
-
-    evaluate = verb("evaluate", "test a run's net on the set that training never looked at")
-    evaluate.add_argument("run", metavar="DIR")
-    evaluate.add_argument("protocol", metavar="PROTOCOL", help="dense@256,384,512, centre@256, …")
-    evaluate.add_argument("--data", metavar="DATA", help="other data than the run's own")
-    evaluate.add_argument("--set", metavar="NAME", help="a set of the data (train, dev, val, test, all)")
-    evaluate.add_argument("--out", metavar="DIR", help="folder for what is found")
-    evaluate.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="unreadable photos")
-    evaluate.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
-    _add_machine(evaluate)
-
-    predict = verb("predict", "ask a run's net about photos: files, folders or globs")
-    predict.add_argument("run", metavar="DIR")
-    predict.add_argument("images", metavar="IMAGE", nargs="+")
-    predict.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
-    predict.add_argument("--protocol", metavar="PROTOCOL", help="how to test (dense at the training scale)")
-    predict.add_argument("--csv", action="store_true", help="print rows of image,rank,class,probability")
-    predict.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
-    _add_machine(predict)
-
-    demo = verb("demo", "train, test and ask a small net on handwritten digits, in minutes")
-    demo.add_argument("--out", metavar="DIR", help="a new folder (runs/demo)")
-    demo.add_argument("--seed", type=int, default=0, metavar="N", help="of the training (0)")
-    demo.add_argument("--epochs", type=int, default=None, metavar="N", help="fewer only try the path")
+    for name, (what, add_flags) in VERBS.items():
+        group, last = (kinds, name.removeprefix("data ")) if name.startswith("data ") else (commands, name)
+        verbs[name] = group.add_parser(last, help=what, description=what, allow_abbrev=False)
+        verbs[name].set_defaults(verb=name)
+        verbs[name].add_argument("--json", action="store_true", help="print one JSON document to stdout")
+        verbs[name].add_argument("--quiet", action="store_true", help="no news on stderr but warnings")
+        add_flags(verbs[name])
     return parser, verbs
+
+
+def _nets(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", nargs="?", metavar="NET")
+    verb.add_argument("--classes", type=int, default=1000, metavar="N", help="outputs of fc8 (1000)")
+    _add_settings(verb, TrainSettings, only=("crop", "width"))
+
+
+def _data_check(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA")
+    _add_settings(verb, DataSettings, only=("classes",))
+
+
+def _data_show(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA")
+    verb.add_argument("--out", default="crops.png", metavar="FILE", help="the picture (crops.png)")
+    verb.add_argument("--photos", type=int, default=24, metavar="N", help="how many crops (24)")
+    _add_settings(verb, TrainSettings, only=("S", "crop", "mirror", "colour_shift", "seed"))
+    _add_settings(verb, DataSettings, only=("classes",))
+
+
+def _train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="RUN", help="a net (D) or a run of the paper (D/256, D/256-512)")
+    verb.add_argument("--out", metavar="DIR", help="the run's folder (runs/RUN)")
+    verb.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    _add_settings(verb, DataSettings)
+    _add_settings(verb, TrainSettings, leave_out=("net",))
+    _add_settings(verb, MachineSettings)
+
+
+def _evaluate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="DIR", help="a run's folder, or a checkpoint file")
+    verb.add_argument("protocol", metavar="PROTOCOL", help="dense@256,384,512, centre@256, …")
+    verb.add_argument("--data", metavar="DATA", help="other data than the run's own")
+    verb.add_argument("--set", metavar="NAME", help="a set of the data (train, dev, val, test, all)")
+    verb.add_argument("--out", metavar="DIR", help="folder for what is found")
+    verb.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="photos that cannot be read")
+    verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
+    _add_settings(verb, MachineSettings)
+
+
+def _predict(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="DIR", help="a run's folder, or a checkpoint file")
+    verb.add_argument("images", metavar="IMAGE", nargs="+", help="photos, folders of photos, globs")
+    verb.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
+    verb.add_argument("--protocol", metavar="PROTOCOL", help="how to test (dense at the training scale)")
+    verb.add_argument("--csv", action="store_true", help="print rows of image,rank,class,probability")
+    verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
+    _add_settings(verb, MachineSettings)
+
+
+def _demo(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", metavar="DIR", help="a new folder (runs/demo)")
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="of the training (0)")
+    verb.add_argument("--epochs", type=int, default=None, metavar="N", help="fewer only try the path")
+
+
+VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "nets": ("the nets of Table 1: layers, parameters, multiply-adds, receptive field", _nets),
+    "data check": ("read every photo once: faults, balance, sizes, duplicates", _data_check),
+    "data show": ("a picture of what the net will see of the training photos", _data_show),
+    "train": ("train a net (D: the recipe for own photos) or a run of the paper (D/256)", _train),
+    "evaluate": ("test a run's net on the set that training never looked at", _evaluate),
+    "predict": ("ask a run's net about photos", _predict),
+    "demo": ("train, test and ask a small net on handwritten digits, in minutes", _demo),
+}
 
 
 def _add_settings(
@@ -113,15 +129,10 @@ def _add_settings(
     group = parser.add_argument_group(kind.__name__)
     for name, shape, text, default in field_help(kind):
         if (not only or name in only) and name not in leave_out:
-            default = ",".join(map(str, default)) if isinstance(default, tuple) else default
-            shown = f"{text} ({default})" if default not in ("", -1) else text
+            shown = text if default in ((), -1) else f"{text} ({default})"
             group.add_argument(
                 f"--{flag(name)}", dest=f"set_{name}", metavar=shape, help=shown.replace("%", "%%"), default=None
             )
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    _add_settings(parser, MachineSettings)
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .configurations import net_facts
 from .errors import VerydeepError
 from .nets import Net
 
@@ -50,6 +51,11 @@ class Card:
     data_fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one crop, forward."""
+        return net_facts(self.net, len(self.classes), self.crop, self.width).multiply_adds
 
     def empty_net(self) -> Net:
         """A net of this card's shape, its weights not set."""
@@ -110,7 +116,9 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
         with contextlib.suppress(OSError):
             beside.unlink()
         kept = "; the one saved before is intact" if path.exists() else ""
-        raise VerydeepError(f"cannot save {path}: {fault.strerror or fault}{kept}; make room and use --resume.") from None
+        raise VerydeepError(
+            f"cannot save {path}: {fault.strerror or fault}{kept}; make room and use --resume."
+        ) from None
 
 
 def _sync_folder(folder: Path) -> None:

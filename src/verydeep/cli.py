@@ -41,7 +41,7 @@ class Stopper:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def _asked(self, number: int, frame: object) -> None:
+    def _asked(self, number: int, _frame: object) -> None:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
@@ -93,7 +93,9 @@ def _nets(options: argparse.Namespace) -> int:
     crop = f"{size['crop']}x{size['crop']} pixels"
     show_table(f"{size['classes']} classes, one crop of {crop}, width {size['width']:g}", columns, rows)
     if options.name:
-        layer_rows = [(x.name, f"{x.kernel}x{x.kernel}", x.inputs, x.outputs, f"{x.parameters:,}") for x in facts[0].layers]
+        layer_rows = [
+            (x.name, f"{x.kernel}x{x.kernel}", x.inputs, x.outputs, f"{x.parameters:,}") for x in facts[0].layers
+        ]
         show_table("", ["layer", "kernel", "inputs", "outputs", "parameters"], layer_rows)
     return OK
 
@@ -160,8 +162,10 @@ def _train(options: argparse.Namespace) -> int:
         return 128 + stopper.signal
     if not options.json:
         error = result["best_dev_top1_error"]
-        show(f"{result['folder']}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}")
-        show(f"next: verydeep evaluate {result['folder']} dense@Q")
+        show(
+            f"{result['folder']}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}"
+        )
+        show(f"next: verydeep evaluate {result['folder']} dense@{result['test_scale']}")
     return OK
 
 
@@ -197,7 +201,11 @@ def _show_evaluation(summary: dict[str, Any]) -> None:
     title = f"{summary['protocol']} on {summary['images']} photos of {summary['data']} ({summary['set']})"
     show_table(title, ["", "error", "95 % interval"], rows)
     worst = sorted(summary["classes"], key=lambda row: -row["top1_error"])[:10]
-    show_table("", ["worst classes", "photos", "top1 error"], [(r["class"], r["images"], f"{r['top1_error']:.1f} %") for r in worst])
+    show_table(
+        "",
+        ["worst classes", "photos", "top1 error"],
+        [(row["class"], row["images"], f"{row['top1_error']:.1f} %") for row in worst],
+    )
     for pair in summary["confused"][:5]:
         show(f"{pair['class']} taken for {pair['taken_for']}: {pair['images']}")
     show(f"scores, all classes and pictures: {summary['folder']}")
@@ -245,6 +253,7 @@ def _show_csv(found: list[Any]) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     from .demo import DOLL, demo
+    from .evaluation import headline
 
     reporter = Terminal(options.quiet)
     with Stopper(reporter) as stopper:
@@ -257,8 +266,7 @@ def _demo(options: argparse.Namespace) -> int:
         return 128 + stopper.signal
     if not options.json:
         for row in found["evaluations"]:
-            low, high = row["top1_error_interval"]
-            show(f"{row['protocol']} on {row['images']} scenes: top-1 error {row['top1_error']:.2f} % ({low:.2f} to {high:.2f})")
+            show(headline(row))
         show(f"pictures: {found['page']}  ({found['seconds']:.0f} s in all)")
         show(f"ask it: verydeep predict {found['folder']} PHOTO")
     return OK

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -48,6 +49,9 @@ class Scale:
         return str(self.smallest) if self.smallest == self.largest else f"{self.smallest}-{self.largest}"
 
 
+PAPER_SCALE = Scale(256, 256)
+
+
 def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
@@ -63,7 +67,9 @@ class DataSettings:
     split_seed: int = _setting(0, "seed of the split")
 
     def __post_init__(self) -> None:
-        if not (0 < self.dev_fraction < 1 and 0 < self.test_fraction < 1 and self.dev_fraction + self.test_fraction < 1):
+        if not (
+            0 < self.dev_fraction < 1 and 0 < self.test_fraction < 1 and self.dev_fraction + self.test_fraction < 1
+        ):
             raise VerydeepError(
                 f"dev-fraction {self.dev_fraction} and test-fraction {self.test_fraction} must be above 0 and "
                 "leave photos to learn from: together below 1."
@@ -75,7 +81,7 @@ class TrainSettings:
     """Sect. 3.1's recipe; the defaults are the paper's, and `settings_of_run` adapts them to a run."""
 
     net: str = _setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B")
-    S: Scale = _setting(Scale(256, 256), "training scale: smallest image side in pixels, 256 or a range 256-512")
+    S: Scale = _setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512")
     crop: int = _setting(224, "side of a training crop in pixels, a multiple of 32")
     width: float = _setting(1.0, "factor on the channels of every hidden layer")
     initialise: Literal["glorot", "gaussian", "gaussian-literal"] = _setting("glorot", "draw of the random layers")
@@ -159,7 +165,7 @@ def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
 
 
 def _paper_recipe(scale: Scale, only_fc: bool) -> dict[str, Any]:
-    first = scale == Scale(256, 256)
+    first = scale == PAPER_SCALE
     return {
         "S": scale,
         "lr": 1e-2 if first else FINE_TUNE_LR,
@@ -223,7 +229,7 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         number = hint(value)
     except (ValueError, TypeError, OverflowError):
         raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.") from None
-    if hint is int and not isinstance(value, str) and number != value or number != number:
+    if (hint is int and not isinstance(value, str) and number != value) or (hint is float and math.isnan(number)):
         raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.")
     return number
 

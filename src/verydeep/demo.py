@@ -13,7 +13,7 @@ from typing import Any
 
 from .config import TrainSettings, settings_of_run
 from .data.check import sample_crops
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate, headline
 from .prediction import Prediction, load
 from .preparing import train
 from .progress import Reporter, Silent
@@ -25,8 +25,8 @@ DOLL: dict[str, Any] = {
     "width": 1 / 8,
     "batch": 32,
     "lr": 5e-3,
-    "drop_at": (14,),
-    "max_epochs": 18,
+    "drop_at": (18,),
+    "max_epochs": 22,
 }
 PROTOCOLS = ("dense@73", "dense@64,73,82")  # one scale Q = S, and S-32, S, S+32 in doll pixels
 PHOTOS_ASKED = 6
@@ -64,7 +64,9 @@ def demo(
     crops = sample_crops("digits", settings_of_run("A", settings), 12)
     shown = [(photo, _told(found)) for photo, found in zip(pixels, predictions, strict=True)]
     seconds = round(time.monotonic() - began, 1)
-    write_page(page, "verydeep demo", _parts(folder, settings_of_run("A", settings), evaluations, crops, shown, seconds))
+    write_page(
+        page, "verydeep demo", _parts(folder, settings_of_run("A", settings), evaluations, crops, shown, seconds)
+    )
     return {
         "folder": str(folder),
         "page": str(page),
@@ -91,16 +93,23 @@ def _parts(
     folder: Path, settings: TrainSettings, evaluations: list[Evaluation], crops: Any, shown: Any, seconds: float
 ) -> list[tuple[str, str, Any]]:
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    told = "; ".join(
-        f"{found.summary['protocol']}: top-1 error {found.summary['top1_error']:.2f} % "
-        f"(95 % interval {found.summary['top1_error_interval'][0]:.2f} to {found.summary['top1_error_interval'][1]:.2f}) "
-        f"on {found.summary['images']} scenes of digits it never saw"
-        for found in evaluations
-    )
+    told = "Scenes of digits it never saw. " + "; ".join(headline(found.summary) for found in evaluations)
     return [
-        ("What the net sees", f"Random crops of {settings.crop} pixels, mirrored or not, with a colour shift.", photo_grid(crops)),
-        ("Training", f"Net A at an eighth of its width, {log[-1]['step']} steps, {seconds:.0f} s for all of this page.", curves_figure(log)),
+        (
+            "What the net sees",
+            f"Random crops of {settings.crop} pixels, mirrored or not, with a colour shift.",
+            photo_grid(crops),
+        ),
+        (
+            "Training",
+            f"Net A at an eighth of its width, {log[-1]['step']} steps, {seconds:.0f} s for all of this page.",
+            curves_figure(log),
+        ),
         ("Testing", told, confusion_figure(evaluations[0])),
-        ("The worst mistakes", "The right class with its posterior, and what it was taken for.", mistakes_figure(evaluations[0])),
+        (
+            "The worst mistakes",
+            "The right class with its posterior, and what it was taken for.",
+            mistakes_figure(evaluations[0]),
+        ),
         ("Asking", "The three likeliest classes of six scenes.", photo_grid(shown)),
     ]

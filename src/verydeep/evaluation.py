@@ -103,12 +103,13 @@ def evaluate(
     checkpoint = load_checkpoint(checkpoint_of(run, last))
     check_protocol(tested, checkpoint.card.crop)
     dataset = _dataset(checkpoint.card, data, set_name, reporter)
-    here = this_machine(machine or MachineSettings())
+    here = this_machine(machine or MachineSettings(), checkpoint.card.multiply_adds)
     net = checkpoint.net()
     here.place(net)
     faults: dict[int, str] | None = {} if bad_images == "skip" else None
     label = f"{tested} on {len(dataset)} photos"
-    found = dataset_posteriors(net, checkpoint.card, dataset, tested, here, reporter, label, faults)
+    with here.at_work():
+        found = dataset_posteriors(net, checkpoint.card, dataset, tested, here, reporter, label, faults)
     for sentence in (faults or {}).values():
         reporter.warn(f"skipped: {sentence}")
     kept = np.array([index for index in range(len(dataset)) if index not in (faults or {})], dtype=np.int64)
@@ -187,6 +188,13 @@ def summarise(scores: Scores, found: NDArray[np.float32], skipped: int, seconds:
         "classes": class_errors(scores),
         "confused": confused_pairs(scores),
     }
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The top-1 error of a summary as a line of text."""
+    low, high = summary["top1_error_interval"]
+    error = f"top-1 error {summary['top1_error']:.2f} % (95 % interval {low:.2f} to {high:.2f})"
+    return f"{summary['protocol']} on {summary['images']} photos ({summary['set']}): {error}"
 
 
 def class_errors(scores: Scores) -> list[dict[str, Any]]:

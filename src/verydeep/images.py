@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError, VerydeepError
 
@@ -58,7 +58,7 @@ def decode(data: bytes, name: str = "image") -> Pixels:
                     return _to_rgb(image)
         except Image.DecompressionBombError:
             width = height = 0
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise ImageError(f"{name} is not a photo in a known format ({', '.join(FORMATS)}).") from None
         except _FAULTS as fault:
             raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
@@ -151,7 +151,7 @@ def rescale(pixels: Pixels, smallest: int) -> Pixels:
     if max(pixels.shape[:2]) > LONGEST_RATIO * min(pixels.shape[:2]):
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise ImageError(f"a photo of {size} pixels is more than {LONGEST_RATIO} times longer than wide: crop it.")
-    height, width = rescaled_size(*pixels.shape[:2], smallest)
+    height, width = rescaled_size(pixels.shape[0], pixels.shape[1], smallest)
     if (height, width) == pixels.shape[:2]:
         return pixels
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)

@@ -7,7 +7,7 @@ slower here is never chosen silently: an explicit wish that the device lacks is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from .config import MachineSettings
 from .configurations import NetFacts
 from .errors import VerydeepError
 
+READ_SECONDS, CORE_SPEED, READING_SHARE = 3e-3, 2e10, 0.1  # of a photo; multiply-adds a second; of the work
 MEMORY_SHARE = 0.8  # of what is free, for what we plan
 
 
@@ -34,16 +35,27 @@ class Machine:
     threads: int
     device_batch: int
 
-    def place(self, net: nn.Module) -> nn.Module:
-        """The net on the device, in the chosen layout, compiled if wished."""
+    def place(self, net: nn.Module) -> Callable[..., Any]:
+        """Moves the net to the device and layout, in place; returns what to call, compiled if wished."""
         placed: Any = net.to(device=self.device)
         placed = placed.to(memory_format=self.layout)
-        return torch.compile(placed) if self.compile else placed
+        compiled: Callable[..., Any] = torch.compile(placed) if self.compile else placed
+        return compiled
 
     def images(self, batch: Tensor, shift: Tensor) -> Tensor:
         """uint8 (B,3,H,W) to float on the device, plus ``shift``, float (B,3) or (1,3): minus the mean, say."""
         moved = batch.to(self.device, non_blocking=True).to(memory_format=self.layout, dtype=torch.float32)
         return moved.add_(shift.to(self.device)[:, :, None, None])
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """A context in which PyTorch uses the chosen number of threads."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     @contextmanager
     def products(self) -> Iterator[None]:
@@ -70,8 +82,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def this_machine(wish: MachineSettings) -> Machine:
-    """The choices for this machine.
+def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
+    """The choices for this machine and work of so many multiply-adds a photo.
 
     On a CPU products stay float32: bf16 there is slow where the CPU lacks it, and not bit-stable across
     kinds of CPU; on CUDA they are bf16 where the GPU has it and fp16 with loss scaling where not.
@@ -84,17 +96,25 @@ def this_machine(wish: MachineSettings) -> Machine:
     # channels_last was the faster layout on every CPU and GPU measured (NOTES.md); MPS has no kernels for it.
     last = wish.layout == "channels_last" or (wish.layout == "auto" and device.type != "mps")
     workers = wish.workers if wish.workers >= 0 else max(1, min(16, cores() - 1))
-    if wish.threads:
-        torch.set_num_threads(wish.threads)
     return Machine(
         device=device,
         autocast=precision,
         layout=torch.channels_last if last else torch.contiguous_format,
         compile=wish.compile,
         workers=workers,
-        threads=torch.get_num_threads(),
+        threads=wish.threads or _threads(workers, multiply_adds),
         device_batch=wish.device_batch,
     )
+
+
+def _threads(workers: int, multiply_adds: float) -> int:
+    """All cores, but where reading a photo is a fair part of its work, the readers keep theirs.
+
+    More busy threads than cores make small products several times slower (NOTES.md). The choice is by
+    arithmetic and not by trial, so that it is the same in every run: thread counts change rounding.
+    """
+    reading = READ_SECONDS / (READ_SECONDS + multiply_adds / CORE_SPEED)
+    return max(1, cores() - workers) if reading > READING_SHARE else cores()
 
 
 def _device(wish: str) -> torch.device:

@@ -31,7 +31,8 @@ def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np
         raise VerydeepError(f"the posterior of photo number {row} is NaN: the net or the scores are broken.")
     right = posteriors[np.arange(len(labels)), labels][:, None]
     before = np.arange(posteriors.shape[1])[None, :] < labels[:, None]
-    return ((posteriors > right) | ((posteriors == right) & before)).sum(axis=1)
+    ranks: NDArray[np.int64] = ((posteriors > right) | ((posteriors == right) & before)).sum(axis=1, dtype=np.int64)
+    return ranks
 
 
 def topk_error(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> float | None:

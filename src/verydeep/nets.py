@@ -37,7 +37,7 @@ class Net(nn.Module):
 
     def layer(self, name: str) -> nn.Conv2d:
         """The layer of that name (``conv1_1`` to ``fc8``)."""
-        found = self.get_submodule(name)
+        found = getattr(self, name)
         assert isinstance(found, nn.Conv2d)
         return found
 
@@ -76,7 +76,8 @@ class Net(nn.Module):
             raise VerydeepError(
                 f"an image of {x.shape[-1]}x{x.shape[-2]} pixels is smaller than the net's crop of {self.crop}."
             )
-        keep6, keep7 = (None, None) if keep is None else keep.split(self.dropout_units, dim=1)
+        units = self.dropout_units[0]
+        keep6, keep7 = (None, None) if keep is None else (keep[:, :units], keep[:, units:])
         x = F.relu(self.layer("fc6")(self.stages(x)[-1]), inplace=True)
         x = _dropout(x, keep6, self.training)
         x = F.relu(self.layer("fc7")(x), inplace=True)
@@ -92,15 +93,17 @@ class Net(nn.Module):
 
         fc8 is linear, so it is applied once to the mean of fc7's map: the same, and cheaper.
         """
-        return self.layer("fc8")(self.penultimate(x).mean(dim=(2, 3), keepdim=True)).flatten(1)
+        mean: Tensor = self.penultimate(x).mean(dim=(2, 3), keepdim=True)
+        scores: Tensor = self.layer("fc8")(mean)
+        return scores.flatten(1)
 
 
 def _convolution(spec: Layer) -> nn.Conv2d:
     padding = spec.kernel // 2 if spec.stage <= 5 else 0
     # Initialisers follow: drawing PyTorch's own first would only cost time.
-    layer = nn.utils.skip_init(nn.Conv2d, spec.inputs, spec.outputs, kernel_size=spec.kernel, padding=padding)
-    assert isinstance(layer, nn.Conv2d)
-    return layer
+    with torch.device("meta"):
+        layer = nn.Conv2d(spec.inputs, spec.outputs, spec.kernel, padding=padding)
+    return layer.to_empty(device="cpu")
 
 
 def _dropout(x: Tensor, keep: Tensor | None, training: bool) -> Tensor:

@@ -29,7 +29,8 @@ class Plateau:
     def after(self, epoch: int, error: float, chance: float, settings: TrainSettings) -> Plateau:
         """The state after epoch number ``epoch`` (from 1), whose dev top-1 error was ``error`` percent.
 
-        With ``drop_at`` the rate drops after the epochs it lists, and nothing ends training early. With ``hold_at_chance``, epochs count only once the error has been below `LEFT_CHANCE` of
+        With ``drop_at`` the rate drops after the epochs it lists, and nothing ends training early.
+        With ``hold_at_chance``, epochs count only once the error has been below `LEFT_CHANCE` of
         ``chance``: a deep net learns nothing visible for many steps and then does.
         """
         if settings.drop_at:

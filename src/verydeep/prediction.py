@@ -65,7 +65,8 @@ class Classifier:
                         raise
                     faults[index] = str(fault)
 
-        return posteriors(self.net, np.array(self.card.mean), asked, shown(), len(images), self.machine)
+        with self.machine.at_work():
+            return posteriors(self.net, np.array(self.card.mean), asked, shown(), len(images), self.machine)
 
     def predict(
         self, images: Any, top: int = 5, protocol: str | None = None, faults: dict[int, str] | None = None
@@ -104,7 +105,7 @@ def load(run: str | Path, last: bool = False, machine: MachineSettings | None = 
         VerydeepError: no such run, or a broken checkpoint.
     """
     checkpoint = load_checkpoint(checkpoint_of(run, last))
-    here = this_machine(machine or MachineSettings())
+    here = this_machine(machine or MachineSettings(workers=0), checkpoint.card.multiply_adds)
     net = checkpoint.net()
     here.place(net)
     return Classifier(net, checkpoint.card, here)

@@ -29,7 +29,7 @@ from .configurations import net_facts
 from .data import NAMES, Data, Dataset, open_data
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
-from .machine import Machine, free_bytes, photos_at_once, this_machine, training_bytes
+from .machine import Machine, cores, free_bytes, photos_at_once, this_machine, training_bytes
 from .nets import Net, create_net
 from .progress import Reporter, Silent
 from .runs import LAST, RunLog, environment, read_json, write_json
@@ -67,14 +67,20 @@ def train(
     reporter = reporter or Silent()
     folder = Path(out) if out else Path("runs") / run
     wishes, data_given, train_given = _route(given)
-    machine = this_machine(MachineSettings(**typed(MachineSettings, wishes)))
+    wish = MachineSettings(**typed(MachineSettings, wishes))
     if resume:
-        training = _resume(run, folder, data_given, train_given, machine, reporter)
+        training = _resume(run, folder, data_given, train_given, wish, reporter)
     else:
         settings = settings_of_run(run, train_given)
         data = DataSettings(**typed(DataSettings, data_given))
-        training = _begin(run, folder, data, settings, machine, reporter)
-    return training.run(stop)
+        training = _begin(run, folder, data, settings, wish, reporter)
+    with training.machine.at_work():
+        return training.run(stop)
+
+
+def _machine(settings: TrainSettings, wish: MachineSettings) -> Machine:
+    """The machine for a training: a step is three times the work of the forward pass."""
+    return this_machine(wish, 3 * net_facts(settings.net, 1, settings.crop, settings.width).multiply_adds)
 
 
 def _route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -90,8 +96,9 @@ def _route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[
 
 
 def _begin(
-    run: str, folder: Path, data: DataSettings, settings: TrainSettings, machine: Machine, reporter: Reporter
+    run: str, folder: Path, data: DataSettings, settings: TrainSettings, wish: MachineSettings, reporter: Reporter
 ) -> Training:
+    machine = _machine(settings, wish)
     if (folder / LAST).exists():
         raise VerydeepError(f"{folder} already holds a run: add --resume to go on with it, or give another --out.")
     data = replace(data, data=lasting_name(data.data))
@@ -137,23 +144,28 @@ def _resume(
     folder: Path,
     data_given: dict[str, Any],
     train_given: dict[str, Any],
-    machine: Machine,
+    wish: MachineSettings,
     reporter: Reporter,
 ) -> Training:
     checkpoint = load_checkpoint(folder / LAST)
     card = checkpoint.card
     begun = read_json(folder / "config.json")
     if begun.get("run") != run:
-        raise VerydeepError(f"{folder} holds run {begun.get('run')} of net {card.net}, not {run}: name that run to resume it.")
+        raise VerydeepError(
+            f"{folder} holds run {begun.get('run')} of net {card.net}, not {run}: name that run to resume it."
+        )
     settings, data = from_json(TrainSettings, card.settings), from_json(DataSettings, card.data)
     settings = _checked_changes(settings, typed(TrainSettings, train_given))
     if "data" in data_given:
         data_given = {**data_given, "data": lasting_name(data_given["data"])}
     _checked_changes(data, typed(DataSettings, data_given))
+    machine = _machine(settings, wish)
     net, state = resumed(checkpoint)
     opened = open_data(data)
     if opened.sets["train"].fingerprint() != card.data_fingerprint:
-        raise VerydeepError(f"{opened.name} is not as it was when the run began: put its photos back, or begin a new run.")
+        raise VerydeepError(
+            f"{opened.name} is not as it was when the run began: put its photos back, or begin a new run."
+        )
     bad = set(_noted_faults(folder))
     sets = {name: _without(opened.sets[name], bad) for name in ("train", "dev")}
     at_once = photos_at_once(net_facts(card.net, len(card.classes), card.crop, card.width), settings.batch, machine)
@@ -167,8 +179,8 @@ def _checked_changes(begun: Any, given: dict[str, Any]) -> Any:
     for name, value in given.items():
         if name not in RESUMABLE_CHANGES and getattr(begun, name) != value:
             raise VerydeepError(
-                f"the run was begun with {flag(name)} {getattr(begun, name)}, not {value}: resume without --{flag(name)}, "
-                "or begin a new run with another --out."
+                f"the run was begun with {flag(name)} {getattr(begun, name)}, not {value}: "
+                f"resume without --{flag(name)}, or begin a new run with another --out."
             )
     return replace(begun, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})
 
@@ -204,7 +216,8 @@ def _tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> Non
 
 def _look(opened: Data, settings: TrainSettings, machine: Machine, reporter: Reporter) -> tuple[Look, Dataset]:
     """Both sets that training reads, looked at, without unreadable photos if those are to be skipped."""
-    looks = [look_at(opened.sets[name], settings.S.smallest, machine.workers, reporter) for name in ("train", "dev")]
+    workers = max(machine.workers, cores()) if machine.workers else 0  # nothing else is at work yet
+    looks = [look_at(opened.sets[name], settings.S.smallest, workers, reporter) for name in ("train", "dev")]
     faults = {**looks[0].faults, **looks[1].faults}
     check_readable(faults, settings.bad_images == "skip", reporter)
     return replace(looks[0], faults=faults), looks[1].dataset
@@ -237,9 +250,13 @@ def _net(
     reporter.say(f"starting from {weights.source} (net {weights.net})")
     for line in copied.lines():
         reporter.say(line)
-    frozen = set(copied.random) - set({"all": copied.random, "fc": ["fc6", "fc7", "fc8"], "last": ["fc8"]}[settings.learn])
+    frozen = set(copied.random) - set(
+        {"all": copied.random, "fc": ["fc6", "fc7", "fc8"], "last": ["fc8"]}[settings.learn]
+    )
     if frozen and not settings.head_epochs:
-        reporter.warn(f"{', '.join(sorted(frozen))} started random and will not learn: use --learn all or --head-epochs.")
+        reporter.warn(
+            f"{', '.join(sorted(frozen))} started random and will not learn: use --learn all or --head-epochs."
+        )
     return net, tuple(copied.random)
 
 

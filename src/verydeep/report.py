@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import math
 from io import BytesIO
 from pathlib import Path
@@ -96,7 +97,7 @@ def curves_figure(log: list[dict[str, Any]]) -> Figure:
     right.plot(epochs, [row["train_top1_error"] for row in log], label="training crops", color="tab:blue")
     right.plot(epochs, [row["dev_top1_error"] for row in log], label="dev part", color="tab:orange")
     right.set(xlabel="epoch", ylabel="top-1 error (%)", ylim=(0, 100))
-    for before, row in zip(log, log[1:], strict=False):
+    for before, row in itertools.pairwise(log):
         if row["lr"] < before["lr"]:
             for axes in (left, right):
                 axes.axvline(before["epoch"] + 0.5, color="grey", linestyle=":")
@@ -124,6 +125,10 @@ def write_page(path: Path, title: str, parts: list[tuple[str, str, Figure | None
             data = base64.b64encode(picture.getvalue()).decode()
             body.append(f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{data}">')
     style = "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
-    head = f'<meta charset="utf8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    page = f'<!doctype html><html lang="en"><head>{head}<style>{style}</style></head><body>{"".join(body)}</body></html>'
+    head = (
+        f'<meta charset="utf8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    )
+    page = (
+        f'<!doctype html><html lang="en"><head>{head}<style>{style}</style></head><body>{"".join(body)}</body></html>'
+    )
     write_atomically(path, lambda file: file.write(page.encode("utf8", "replace")))

@@ -112,7 +112,7 @@ class Training:
     @property
     def rate(self) -> float:
         """The current learning rate."""
-        return self.settings.lr / 10**self.state.plateau.drops
+        return self.settings.lr / float(10**self.state.plateau.drops)
 
     def run(self, stop: Callable[[], bool]) -> dict[str, Any]:
         """Trains to the end, or until ``stop()`` after some step; returns result.json's content.
@@ -263,6 +263,7 @@ class Training:
             "best_epoch": self.state.best_epoch,
             "best_dev_top1_error": self.state.best_error,
             "drops": self.state.plateau.drops,
+            "test_scale": self.card.test_scale,
             "seconds": round(seconds, 1),
             "folder": str(self.folder),
         }

@@ -97,7 +97,9 @@ def _net_of(path: Path, tensors: dict[str, Tensor]) -> str:
     shapes = {name: tuple(value.shape) for name, value in tensors.items() if name.startswith("conv")}
     for name in NET_NAMES:
         wanted = [spec for spec in layers(name) if spec.stage <= 5]
-        expected = {f"{s.name}.weight": (s.outputs, s.inputs, s.kernel, s.kernel) for s in wanted}
+        expected: dict[str, tuple[int, ...]] = {
+            f"{s.name}.weight": (s.outputs, s.inputs, s.kernel, s.kernel) for s in wanted
+        }
         expected |= {f"{s.name}.bias": (s.outputs,) for s in wanted}
         if shapes == expected:
             return name

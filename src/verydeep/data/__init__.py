@@ -130,7 +130,9 @@ def _root(name: str, path: str) -> Path | None:
         return None
     found = path or os.environ.get(name.upper(), "")
     if not found:
-        raise VerydeepError(f"where is {name}? Say --data {name}:DIR, or set the variable {name.upper()} to its folder.")
+        raise VerydeepError(
+            f"where is {name}? Say --data {name}:DIR, or set the variable {name.upper()} to its folder."
+        )
     if not Path(found).is_dir():
         raise VerydeepError(f"{found}, given as the folder of {name}, is not a folder.")
     return Path(found)

@@ -8,6 +8,7 @@ scale, place, colour and shade. Its box, in pixels, is where the ink is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -39,7 +40,7 @@ class SceneReader:
         return scene(set_name, int(number))[0]
 
 
-def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
+def open_named(name: str, _root: Path | None, _settings: DataSettings) -> Data:
     """The three sets; they come split, so no fraction is read."""
     return Data(name, {set_name: _open_set(name, set_name) for set_name in SETS}, split_by_us=False)
 
@@ -93,7 +94,8 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> NDArray[np.flo
     shade = rng.uniform(-25, 25) * down + rng.uniform(-25, 25) * across
     for _ in range(3):
         turns, angle, phase = rng.uniform(1, 9), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
-        wave = 2 * np.pi * turns * (np.cos(angle) * across + np.sin(angle) * down) + phase
+        step = 2 * math.pi * turns
+        wave = (step * math.cos(angle)) * across + (step * math.sin(angle) * down + phase)
         shade = shade + rng.uniform(2, 9) * np.sin(wave)
     tint = rng.uniform(0.6, 1.0, 3).astype(np.float32)
     ground = rng.uniform(70, 185, 3).astype(np.float32) + shade[:, :, None] * tint

@@ -19,7 +19,8 @@ from ..errors import VerydeepError
 from . import Data, Dataset, PhotoReader, relabel, split
 
 EXTENSIONS = (
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm".split()  # read by Pillow
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 SET_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -145,7 +146,9 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
     if set(sets) == {""}:
         return split_whole(sets[""], settings)
     if "train" not in sets or not set(sets) <= set(SET_FOLDERS) or len(sets) < 2:
-        raise VerydeepError(f"{path}: the third column names the set of each photo: train, val or test, train included.")
+        raise VerydeepError(
+            f"{path}: the third column names the set of each photo: train, val or test, train included."
+        )
     return from_sets(str(path), sets, settings)
 
 

@@ -103,7 +103,9 @@ def devkit_order(root: Path) -> dict[int, str]:
         return {int(number): wnid for wnid, number, *_ in (line.split() for line in text.read_text().splitlines())}
     meta = _first(root, "meta.mat")
     if not meta:
-        raise VerydeepError(f"{root} has no meta.mat: it tells which class an ILSVRC2012_ID is; unpack the devkit there.")
+        raise VerydeepError(
+            f"{root} has no meta.mat: it tells which class an ILSVRC2012_ID is; unpack the devkit there."
+        )
     try:
         from scipy.io import loadmat
     except ImportError:

@@ -68,7 +68,7 @@ def _as_it_is(item: T) -> T:
     return item
 
 
-def _quiet_worker(number: int) -> None:
+def _quiet_worker(_number: int) -> None:
     """A worker leaves Ctrl-C to the main process, which stops it in order, and uses one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -77,7 +77,10 @@ def _quiet_worker(number: int) -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """B training crops: images uint8 (B,3,crop,crop), labels (B,), colour shift float (B,3), dropout's keep bool (B,D)."""
+    """B training crops: images uint8 (B,3,crop,crop), labels int64 (B,).
+
+    ``shift`` is the colour shift, float (B,3); ``keep`` the units dropout keeps, bool (B,D).
+    """
 
     images: Tensor
     labels: Tensor
@@ -86,8 +89,9 @@ class Batch:
 
     def parts(self, size: int) -> Iterator[Batch]:
         """The batch in parts of at most ``size`` photos."""
-        columns = (self.images.split(size), self.labels.split(size), self.shift.split(size), self.keep.split(size))
-        return (Batch(*part) for part in zip(*columns, strict=True))
+        for start in range(0, len(self.labels), size):
+            chosen = slice(start, start + size)
+            yield Batch(self.images[chosen], self.labels[chosen], self.shift[chosen], self.keep[chosen])
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class _Crops(TorchDataset[Any]):
         crop = random_crop(rescaled, settings.crop, rng, settings.mirror)
         shift = colour_shift(self.colour_axes, settings.colour_shift, rng)
         keep = rng.random(self.dropout_units, dtype=np.float32) >= 0.5
-        return crop.transpose(2, 0, 1), np.int64(self.dataset.labels[index]), shift, keep
+        return crop.transpose(2, 0, 1), np.array(self.dataset.labels[index]), shift, keep
 
 
 def _stack(items: list[tuple[NDArray[Any], ...] | Fault]) -> Batch | Fault:
@@ -138,7 +142,7 @@ class _Order:
             yield [(self.epoch, int(index)) for index in order[start : start + self.batch]]
 
     def __len__(self) -> int:
-        return -(-self.photos // self.batch) - self.skip
+        return max(0, -(-self.photos // self.batch) - self.skip)
 
 
 class TrainingLoader:
@@ -155,7 +159,7 @@ class TrainingLoader:
         self._order = _Order(len(dataset), settings.batch, settings.seed)
         self._loader: DataLoader[Any] = DataLoader(
             _Crops(dataset, settings, colour_axes, dropout_units),
-            batch_sampler=self._order,  # type: ignore[arg-type]  # any iterable of key lists does
+            batch_sampler=self._order,
             num_workers=workers,
             collate_fn=_stack,
             worker_init_fn=_quiet_worker,
@@ -173,6 +177,3 @@ class TrainingLoader:
             if isinstance(batch, Fault):
                 raise ImageError(batch.sentence)
             yield batch
-
-    def __len__(self) -> int:
-        return -(-self._order.photos // self._order.batch)
