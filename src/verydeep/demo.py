@@ -62,7 +62,10 @@ def demo(
     predictions = load(folder).predict(pixels, top=3)
     page = folder / "index.html"
     crops = sample_crops("digits", settings_of_run("A", settings), 12)
-    shown = [(photo, _told(found)) for photo, found in zip(pixels, predictions, strict=True)]
+    shown = [
+        (photo, f"shows {asked.classes[label]}\n{_told(found)}")
+        for photo, label, found in zip(pixels, asked.labels, predictions, strict=False)
+    ]
     seconds = round(time.monotonic() - began, 1)
     write_page(
         page, "verydeep demo", _parts(folder, settings_of_run("A", settings), evaluations, crops, shown, seconds)

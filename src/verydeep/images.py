@@ -15,14 +15,21 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import (
+    Image,
+    ImageCms,
+    ImageOps,
+    TiffImagePlugin,  # noqa: F401 - registers its format, as WebP's does
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from .errors import ImageError, VerydeepError
 
 Pixels = NDArray[np.uint8]
 ColourShift = Literal["sqrt", "eigenvalue", "off"]
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 PIXEL_LIMIT = 89_478_485  # a quarter of a gigabyte as RGB: no honest photo is larger, a bomb is
 LONGEST_RATIO = 50
 _FAULTS = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError, MemoryError, EOFError)
@@ -59,7 +66,7 @@ def decode(data: bytes, name: str = "image") -> Pixels:
         except Image.DecompressionBombError:
             width = height = 0
         except UnidentifiedImageError:
-            raise ImageError(f"{name} is not a photo in a known format ({', '.join(FORMATS)}).") from None
+            raise ImageError(f"{name} is not a photo in a known format ({', '.join(FORMATS)}), or broken at its start.") from None
         except _FAULTS as fault:
             raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
     raise ImageError(f"{name} declares more than {PIXEL_LIMIT:,} pixels, which is refused: make it smaller.")

@@ -56,6 +56,8 @@ def optimiser(net: Net, settings: TrainSettings) -> torch.optim.SGD:
     fused = weights[0].device.type in ("cpu", "cuda")
     sgd = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
     set_rate(sgd, settings.lr)
+    for parameter in (*weights, *biases):  # zeros are what a first step begins with; fused SGD wants all or none
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
 
 
@@ -78,9 +80,8 @@ def drop_rate(sgd: torch.optim.SGD, old: float, new: float, rescale: bool) -> No
 
 
 def momentum_buffers(sgd: torch.optim.SGD) -> dict[Tensor, Tensor]:
-    """The buffer of each parameter that has taken a step."""
-    found = {parameter: state.get("momentum_buffer") for parameter, state in sgd.state.items()}
-    return {parameter: buffer for parameter, buffer in found.items() if buffer is not None}
+    """The buffer of each parameter."""
+    return {parameter: state["momentum_buffer"] for parameter, state in sgd.state.items()}
 
 
 def learning_layers(net: Net, settings: TrainSettings, random: list[str], head: bool) -> list[str]:

@@ -98,10 +98,10 @@ class Training:
         self._placed = machine.place(net)
         self._sgd = optimiser(net, settings)
         set_rate(self._sgd, self.rate)
+        buffers = momentum_buffers(self._sgd)
         for name, parameter in net.named_parameters():
             if name in momentum:
-                buffer = torch.empty_like(parameter).copy_(momentum[name])
-                self._sgd.state[parameter]["momentum_buffer"] = buffer
+                buffers[parameter].copy_(momentum[name])
         self._scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
         if state.scaler:
             self._scaler.load_state_dict(state.scaler)

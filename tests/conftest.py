@@ -1,0 +1,103 @@
+"""What tests share: one torch thread, a small folder of photos, and the real command."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+# The smallest net there is: 32-pixel crops and a thirty-second of the width.
+TINY: dict[str, Any] = {"crop": 32, "width": 1 / 32, "S": "36", "batch": 8, "workers": 0, "threads": 1}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answered."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def mistake(self) -> str:
+        """The one sentence of a mistake: status 2, no traceback, nothing on stdout."""
+        assert self.status == 2, (self.status, self.stdout, self.stderr)
+        assert self.stdout == ""
+        assert "Traceback" not in self.stderr
+        told = [line for line in self.stderr.splitlines() if line.startswith("verydeep: ")]
+        assert len(told) == 1, self.stderr
+        return told[0].removeprefix("verydeep: ")
+
+
+Command = Callable[..., Answer]
+
+
+def run_command(*words: object, cwd: Path | None = None, file_limit: int | None = None, **env: str) -> Answer:
+    """Runs `verydeep` in a process of its own; ``file_limit`` bounds the bytes of any file it writes."""
+
+    def limit() -> None:
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
+    finished = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:verydeep", "-m", "verydeep", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        preexec_fn=limit,
+    )
+    return Answer(finished.returncode, finished.stdout, finished.stderr)
+
+
+@pytest.fixture
+def command() -> Command:
+    return run_command
+
+
+def paint(path: Path, seed: int, colour: tuple[int, int, int], size: tuple[int, int] = (48, 40)) -> None:
+    """A photo of noise around a colour."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(-40, 41, (size[1], size[0], 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 50)}
+
+
+def make_photos(folder: Path, per_class: int = 10, sizes: tuple[tuple[int, int], ...] = ((48, 40), (40, 52))) -> Path:
+    """A folder per colour with photos of two sizes."""
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        for index in range(per_class):
+            paint(folder / name / f"{index:03d}.png", 100 * number + index, colour, sizes[index % len(sizes)])
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return make_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny net A on coloured photos, two epochs; not to be changed."""
+    import verydeep
+
+    place = tmp_path_factory.mktemp("trained")
+    make_photos(place / "photos")
+    verydeep.train("A", out=place / "run", data=str(place / "photos"), max_epochs=2, **TINY)
+    return place / "run"

@@ -1,0 +1,96 @@
+"""Settings: named runs of the paper, values of the right type, JSON both ways."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verydeep.config import DataSettings, Scale, TrainSettings, from_json, settings_of_run, to_json
+from verydeep.errors import VerydeepError
+
+
+@pytest.mark.parametrize(
+    ("run", "scale", "lr", "initialise", "learn"),
+    [
+        ("A/256", Scale(256, 256), 1e-2, "gaussian", "all"),  # Sect. 3.1: trained with random initialisation
+        ("D/256", Scale(256, 256), 1e-2, "gaussian", "all"),
+        ("D/384", Scale(384, 384), 1e-3, "gaussian", "all"),  # "a smaller initial learning rate of 10^-3"
+        ("E/256-512", Scale(256, 512), 1e-3, "gaussian", "all"),
+        ("D/256-512-fc", Scale(256, 512), 1e-3, "gaussian", "fc"),  # Sect. 4.4
+    ],
+)
+def test_runs_of_the_paper(run: str, scale: Scale, lr: float, initialise: str, learn: str) -> None:
+    found = settings_of_run(run, {})
+    assert (found.S, found.lr, found.initialise, found.learn) == (scale, lr, initialise, learn)
+    assert (found.batch, found.momentum, found.weight_decay, found.drops) == (256, 0.9, 5e-4, 3)
+    assert (found.max_epochs, found.max_steps, found.crop) == (74, 370_000, 224)
+
+
+def test_a_nets_name_alone_is_the_recipe_for_own_photos() -> None:
+    scratch, tuned = settings_of_run("D", {}), settings_of_run("D", {"start": "x.safetensors", "crop": "96"})
+    assert (scratch.lr, scratch.initialise, scratch.head_epochs) == (1e-2, "glorot", 0)
+    assert tuned.lr == 1e-3
+    assert tuned.head_epochs > 0
+    assert tuned.S == Scale(110, 110)
+
+
+def test_given_settings_stand_above_the_recipe_as_text_or_value() -> None:
+    for given_lr, given_s in (("3e-4", "300-400"), (3e-4, Scale(300, 400))):
+        found = settings_of_run("D/256", {"lr": given_lr, "S": given_s, "mirror": "no", "drop_at": "3,5"})
+        assert (found.lr, found.S, found.mirror, found.drop_at) == (3e-4, Scale(300, 400), False, (3, 5))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"leraning_rate": 1}, "no setting 'leraning-rate'"),
+        ({"momentun": 1}, "did you mean 'momentum'"),
+        ({"lr": "fast"}, "lr takes a number, not 'fast'"),
+        ({"lr": "nan"}, "lr takes a number"),
+        ({"lr": 0}, "lr must be above 0"),
+        ({"batch": "2.5"}, "batch takes a whole number"),
+        ({"batch": 2.5}, "batch takes a whole number"),
+        ({"batch": -1}, "batch must be 0 or more"),
+        ({"mirror": "maybe"}, "mirror is yes or no"),
+        ({"learn": "fcc"}, "did you mean 'fc'"),
+        ({"S": "big"}, "S 'big' is not a scale"),
+        ({"S": "512-256"}, "S '512-256' is not a scale"),
+        ({"S": 200}, "S 200 is below the crop of 224"),
+        ({"crop": 100}, "not a multiple of 32"),
+        ({"momentum": 1.0}, "momentum must be below 1"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(VerydeepError, match=says):
+        settings_of_run("D/256", given)
+
+
+@pytest.mark.parametrize("run", ["", "D/", "D/x", "D/256/3", "D/256-fc-fc", "F/256"])
+def test_what_is_no_run(run: str) -> None:
+    with pytest.raises(VerydeepError):
+        settings_of_run(run, {})
+
+
+def test_fractions_must_leave_photos_to_learn_from() -> None:
+    with pytest.raises(VerydeepError, match="together below 1"):
+        DataSettings(dev_fraction=0.5, test_fraction=0.5)
+
+
+@given(
+    st.builds(
+        TrainSettings,
+        net=st.sampled_from(["A", "E"]),
+        S=st.integers(224, 600).map(lambda side: Scale(side, side + 7)),
+        lr=st.floats(1e-9, 1),
+        mirror=st.booleans(),
+        drop_at=st.lists(st.integers(1, 90)).map(tuple),
+    )
+)
+def test_json_and_back(settings: TrainSettings) -> None:
+    assert from_json(TrainSettings, to_json(settings)) == settings
+
+
+def test_test_scale_is_the_papers_rule() -> None:
+    assert Scale(384, 384).test_scale == 384
+    assert Scale(256, 512).test_scale == 384
