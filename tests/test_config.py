@@ -30,7 +30,7 @@ def test_runs_of_the_paper(run: str, scale: Scale, lr: float, initialise: str, l
 def test_a_nets_name_alone_is_the_recipe_for_own_photos() -> None:
     scratch, tuned = settings_of_run("D", {}), settings_of_run("D", {"start": "x.safetensors", "crop": "96"})
     assert (scratch.lr, scratch.initialise, scratch.head_epochs) == (1e-2, "glorot", 0)
-    assert tuned.lr == 1e-3
+    assert (tuned.lr, tuned.initialise) == (1e-3, "gaussian")
     assert tuned.head_epochs > 0
     assert tuned.S == Scale(110, 110)
 

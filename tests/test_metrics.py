@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verydeep.errors import VerydeepError
-from verydeep.metrics import chance_error, confusion, error_interval, label_ranks, topk_error
+from verydeep.metrics import chance_error, confusion, error_interval, label_ranks, mean_log_loss, topk_error
 
 # posterior rows, label, how many classes rank before it, why
 RANKS = [
@@ -68,6 +68,11 @@ def test_wilsons_interval_by_hand() -> None:
 def test_confusion_counts_rows_as_classes() -> None:
     posteriors = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     np.testing.assert_array_equal(confusion(posteriors, np.array([0, 0, 1])), [[1, 1], [1, 0]])
+
+
+def test_log_loss_by_hand() -> None:
+    assert mean_log_loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 0])) == pytest.approx(1.5 * np.log(2))
+    assert np.isfinite(mean_log_loss(np.array([[0.0, 1.0]]), np.array([0])))
 
 
 def test_chance() -> None:

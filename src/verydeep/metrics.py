@@ -50,6 +50,12 @@ def error_interval(error: float, photos: int) -> tuple[float, float]:
     return max(0.0, 100 * (centre - half)), min(100.0, 100 * (centre + half))
 
 
+def mean_log_loss(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:
+    """Mean of -log of the right class's posterior; posteriors of 0 count as float32's least."""
+    right = posteriors[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean())
+
+
 def confusion(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Counts (K,K): row the class, column the best guess."""
     classes = posteriors.shape[1]

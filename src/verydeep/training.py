@@ -26,7 +26,7 @@ from .data.loading import Batch, TrainingLoader
 from .errors import VerydeepError
 from .evaluation import dataset_posteriors
 from .machine import Machine
-from .metrics import chance_error, topk_error
+from .metrics import chance_error, mean_log_loss, topk_error
 from .nets import Net
 from .optimisation import (
     Plateau,
@@ -49,14 +49,15 @@ class TrainState:
     """Where a training is: all it needs, beside weights and momentum, to go on.
 
     ``batch`` counts the steps done of epoch ``epoch``; ``sums`` are that epoch's loss, wrong guesses and
-    photos so far; ``random`` names the layers that started random; ``scaler`` is fp16's loss scale.
+    photos so far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started
+    random; ``scaler`` is fp16's loss scale.
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     plateau: Plateau = field(default_factory=Plateau)
-    best_error: float | None = None
+    best: tuple[float, float] | None = None
     best_epoch: int = 0
     sums: tuple[float, int, int] = (0.0, 0, 0)
     random: tuple[str, ...] = ()
@@ -71,6 +72,7 @@ class TrainState:
                 **values,
                 "plateau": Plateau(**values["plateau"]),
                 "sums": (loss, wrong, photos),
+                "best": None if values["best"] is None else (values["best"][0], values["best"][1]),
                 "random": tuple(values["random"]),
             }
         )
@@ -214,7 +216,9 @@ class Training:
         assert error is not None
         rate, state = self.rate, self.state
         loss, wrong, photos = state.sums
-        best = state.best_error is None or error < state.best_error
+        # Among epochs of equal error the one that is surer of the right classes is the better.
+        reached = (error, mean_log_loss(found, dev.labels))
+        best = state.best is None or reached < state.best
         plateau = state.plateau
         if not head:
             plateau = plateau.after(state.epoch + 1, error, self._chance, self.settings)
@@ -224,7 +228,7 @@ class Training:
             batch=0,
             sums=(0.0, 0, 0),
             plateau=plateau,
-            best_error=error if best else state.best_error,
+            best=reached if best else state.best,
             best_epoch=state.epoch + 1 if best else state.best_epoch,
         )
         if self.rate != rate:
@@ -236,6 +240,7 @@ class Training:
             "loss": loss / photos,
             "train_top1_error": 100 * wrong / photos,
             "dev_top1_error": error,
+            "dev_loss": reached[1],
             "seconds": round(seconds, 3),
             "images_per_second": round(seen / max(seconds, 1e-9), 2),
         }
@@ -261,7 +266,7 @@ class Training:
             "epochs": self.state.epoch,
             "steps": self.state.step,
             "best_epoch": self.state.best_epoch,
-            "best_dev_top1_error": self.state.best_error,
+            "best_dev_top1_error": None if self.state.best is None else self.state.best[0],
             "drops": self.state.plateau.drops,
             "test_scale": self.card.test_scale,
             "seconds": round(seconds, 1),

@@ -1,0 +1,188 @@
+"""A net on disk, and starting one net from another (Sect. 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SHARED
+from safetensors.torch import load_file, save_file
+
+from verydeep import create_net
+from verydeep.checkpoints import (
+    PRE_INITIALISED,
+    Card,
+    load_checkpoint,
+    save_checkpoint,
+    start_from,
+    write_atomically,
+)
+from verydeep.errors import VerydeepError
+from verydeep.nets import Net
+from verydeep.weights import MEAN_RGB, read_weights
+
+CARD = Card("B", 32, 1 / 16, ("a", "b", "c"), (1.5, 2.5, 3.5), 36)
+
+
+def small(name: str = "B", classes: int = 3, seed: int = 0, crop: int = 32, width: float = 1 / 16) -> Net:
+    return create_net(name, classes, crop, width, seed=seed)
+
+
+def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path) -> None:
+    net = small(seed=9).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    momentum = {name: torch.rand_like(value) for name, value in net.named_parameters()}
+    save_checkpoint(tmp_path / "x.safetensors", net, replace(CARD, state={"step": 3, "lr": 0.1}), momentum)
+    found = load_checkpoint(tmp_path / "x.safetensors")
+    assert found.card == replace(CARD, state={"step": 3, "lr": 0.1})
+    for name, value in net.named_parameters():
+        assert torch.equal(dict(found.net().named_parameters())[name], value)
+        assert torch.equal(found.momentum[name], momentum[name])
+    assert len(found.sha256) == 64
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 5000])
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, small(), CARD)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(VerydeepError, match=r"x\.safetensors is broken"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_whose_card_names_another_net_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "x.safetensors", small("B"), replace(CARD, net="D"))
+    with pytest.raises(VerydeepError, match="does not hold the net D"):
+        load_checkpoint(tmp_path / "x.safetensors").net()
+
+
+def test_weights_without_a_card_are_no_run(tmp_path: Path) -> None:
+    save_file(dict(small().state_dict()), tmp_path / "w.safetensors")
+    with pytest.raises(VerydeepError, match="no verydeep card"):
+        load_checkpoint(tmp_path / "w.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def fail(file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(VerydeepError, match=r"No space left on device; the one saved before is intact"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("name", ["B", "C", "D", "E"])
+def test_deeper_nets_take_four_conv_and_three_fc_layers_of_a(name: str) -> None:
+    """Sect. 3.1; for E exactly 4 + 3 of its 19 layers, and the rest as drawn."""
+    source, net, drawn = small("A", seed=1), small(name, seed=2), small(name, seed=2)
+    done = start_from(net, source.state_dict(), "A", classes_equal=True)
+    assert done.copied == PRE_INITIALISED
+    assert set(done.random) == {spec.name for spec in net.specs} - set(PRE_INITIALISED)
+    for spec in net.specs:
+        origin = source if spec.name in PRE_INITIALISED else drawn
+        assert torch.equal(net.layer(spec.name).weight, origin.layer(spec.name).weight)
+    assert done.lines()[0] == "copied 7 layers: conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8"
+    assert done.lines()[1].startswith(f"random {len(net.specs) - 7} layers: conv1_2, ")
+
+
+def test_the_same_net_gives_all_layers_and_other_classes_a_new_head() -> None:
+    source = small("D", seed=1)
+    same, renamed, more = small("D", seed=2), small("D", seed=2), small("D", classes=5, seed=2)
+    assert len(start_from(same, source.state_dict(), "D", classes_equal=True).copied) == 16
+    assert start_from(renamed, source.state_dict(), "D", classes_equal=False).random == {"fc8": "its classes differ"}
+    done = start_from(more, source.state_dict(), "D", classes_equal=False)
+    assert list(done.random) == ["fc8"]
+    assert torch.equal(more.layer("conv5_3").weight, source.layer("conv5_3").weight)
+    assert torch.equal(more.layer("fc8").weight, small("D", classes=5, seed=2).layer("fc8").weight)
+
+
+def test_a_start_of_another_width_copies_nothing_and_says_so() -> None:
+    with pytest.raises(VerydeepError, match="no layer of net B .* fits the start's net B"):
+        start_from(small("B"), small("B", width=1 / 8).state_dict(), "B", classes_equal=False)
+
+
+def test_another_crop_leaves_the_first_fc_layer_random() -> None:
+    done = start_from(small("A", crop=64), small("A", crop=32).state_dict(), "A", classes_equal=True)
+    assert list(done.random) == ["fc6"]
+
+
+def conv_file(path: Path, metadata: dict[str, str] | None, swap: bool = False) -> Net:
+    """The convolutions of a full-width net A in a file, with its first layer for RGB or, swapped, BGR."""
+    net = create_net("A", classes=2, crop=32, seed=8)
+    tensors = {name: value.half() for name, value in net.state_dict().items() if name.startswith("conv")}
+    if swap:
+        tensors["conv1_1.weight"] = tensors["conv1_1.weight"].flip(1).contiguous()
+    save_file(tensors, path, metadata=metadata)
+    return net
+
+
+BGR = {"channel_order": "BGR", "mean_bgr": "103.939,116.779,123.68", "input_range": "0-255"}
+
+
+def test_a_bgr_file_is_flipped_to_rgb_and_a_wrong_guess_would_show(tmp_path: Path) -> None:
+    net = conv_file(tmp_path / "bgr.safetensors", BGR, swap=True)
+    found = read_weights(str(tmp_path / "bgr.safetensors"))
+    assert found.net == "A"
+    assert found.mean == pytest.approx(MEAN_RGB)
+    expected = net.layer("conv1_1").weight.half().float()
+    assert torch.equal(found.tensors["conv1_1.weight"], expected)
+    assert not torch.allclose(found.tensors["conv1_1.weight"].flip(1), expected)
+
+
+def test_pixels_that_are_not_recorded_are_never_guessed(tmp_path: Path) -> None:
+    net = conv_file(tmp_path / "x.safetensors", None)
+    with pytest.raises(VerydeepError, match="say --preprocessing caffe"):
+        read_weights(str(tmp_path / "x.safetensors"))
+    assert read_weights(str(tmp_path / "x.safetensors"), "rgb-mean").mean == pytest.approx(MEAN_RGB)
+    found = read_weights(str(tmp_path / "x.safetensors"), "torchvision")
+    photo = torch.rand(1, 3, 20, 20) * 255
+    weight = net.layer("conv1_1").weight.half().float()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    theirs = torch.conv2d((photo / 255 - mean[:, None, None]) / std[:, None, None], weight, padding=1)
+    ours = photo - torch.tensor(found.mean)[:, None, None]
+    torch.testing.assert_close(torch.conv2d(ours, found.tensors["conv1_1.weight"], padding=1), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("nan", "NaN or infinite values in conv2_1.weight"),
+        ("missing", "does not hold the convolutions of a net of Table 1"),
+        ("grey", "no conv1_1.weight of three input channels"),
+    ],
+)
+def test_what_is_no_weight_file_of_these_nets(tmp_path: Path, change: str, says: str) -> None:
+    net = create_net("A", classes=2, crop=32)
+    tensors = {name: value.clone() for name, value in net.state_dict().items() if name.startswith("conv")}
+    metadata = dict(BGR)
+    if change == "nan":
+        tensors["conv2_1.weight"][0] = float("nan")
+    elif change == "missing":
+        del tensors["conv4_2.weight"]
+    else:
+        tensors["conv1_1.weight"] = tensors["conv1_1.weight"][:, :1].contiguous()
+        metadata["net"] = "A"
+    save_file(tensors, tmp_path / "w.safetensors", metadata=metadata)
+    with pytest.raises(VerydeepError, match=says):
+        read_weights(str(tmp_path / "w.safetensors"))
+
+
+def test_the_shared_ilsvrc_layers_load_with_their_pixels() -> None:
+    path = SHARED / "weights" / "net_d_conv_ilsvrc.safetensors"
+    if not path.exists():
+        pytest.skip("the ILSVRC layers are not on this machine")
+    found = read_weights(str(path))
+    assert found.net == "D"
+    assert found.mean == pytest.approx(MEAN_RGB)
+    done = start_from(create_net("D", classes=3, crop=32), found.tensors, found.net, classes_equal=False)
+    assert len(done.copied) == 13
+    assert set(done.random) == {"fc6", "fc7", "fc8"}
+    raw = load_file(path)["conv1_1.weight"].float()
+    assert torch.equal(found.tensors["conv1_1.weight"], raw[:, [2, 1, 0]])

@@ -1,0 +1,105 @@
+"""Sect. 3.1: the plateau rule by hand, and steps that equal Caffe's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from verydeep import create_net
+from verydeep.config import TrainSettings
+from verydeep.optimisation import (
+    Plateau,
+    drop_rate,
+    freeze_all_but,
+    learning_layers,
+    momentum_buffers,
+    optimiser,
+)
+
+
+def followed(errors: list[float], **changes: object) -> list[Plateau]:
+    settings = TrainSettings(**{"patience": 2, "drops": 3, **changes})  # type: ignore[arg-type]
+    states = [Plateau()]
+    for epoch, error in enumerate(errors, start=1):
+        states.append(states[-1].after(epoch, error, 90.0, settings))
+    return states[1:]
+
+
+def test_four_rates_three_drops_and_an_end() -> None:
+    """After two epochs without improvement the rate drops; the plateau after the third drop ends it."""
+    states = followed([50.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0])
+    assert [state.drops for state in states] == [0, 0, 1, 1, 2, 2, 3, 3, 3]
+    assert [state.finished for state in states] == [False] * 8 + [True]
+
+
+def test_improvement_starts_the_count_again_and_less_than_a_tenth_of_a_point_does_not() -> None:
+    states = followed([50.0, 49.95, 49.9, 49.85, 49.82])
+    assert [state.stale for state in states] == [0, 1, 0, 1, 0]
+    assert states[-1].drops == 1
+
+
+def test_no_drop_at_chance() -> None:
+    assert [state.drops for state in followed([90.0] * 6)] == [0] * 6
+    assert [state.drops for state in followed([90.0] * 4, hold_at_chance=False)] == [0, 0, 1, 1]
+    left = followed([90.0] * 4 + [60.0] * 3)
+    assert [state.drops for state in left] == [0] * 6 + [1]
+
+
+def test_drops_at_given_epochs_replace_the_rule() -> None:
+    states = followed([50.0] * 6, drop_at=(2, 4))
+    assert [state.drops for state in states] == [0, 1, 1, 2, 2, 2]
+    assert not any(state.finished for state in states)
+
+
+def caffe(gradients: list[float], rates: list[float], momentum: float, decay: float) -> float:
+    """Caffe's own formula for one weight that starts at 1: V = m·V + lr·(g + wd·w); w -= V."""
+    weight, velocity = 1.0, 0.0
+    for gradient, rate in zip(gradients, rates, strict=True):
+        velocity = momentum * velocity + rate * (gradient + decay * weight)
+        weight -= velocity
+    return weight
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_steps_equal_caffes_across_a_drop_only_when_buffers_are_rescaled(rescale: bool) -> None:
+    net = create_net("A", classes=2, crop=32, width=1 / 64).double()
+    settings = TrainSettings(net="A", lr=0.1)
+    weight = net.layer("conv1_1").weight
+    with torch.no_grad():
+        weight.fill_(1.0)
+    sgd = optimiser(net, settings)
+    gradients, rates = [0.3, -0.2, 0.5, 0.1, 0.4], [0.1, 0.1, 0.01, 0.01, 0.01]
+    for step, gradient in enumerate(gradients):
+        if step == 2:
+            drop_rate(sgd, 0.1, 0.01, rescale)
+        weight.grad = torch.full_like(weight, gradient)
+        sgd.step()
+    expected = caffe(gradients, rates, 0.9, 5e-4)
+    equal = torch.allclose(weight, torch.full_like(weight, expected), rtol=1e-12)
+    assert equal is rescale
+
+
+def test_biases_learn_twice_as_fast_and_do_not_decay() -> None:
+    net = create_net("A", classes=2, crop=32, width=1 / 64)
+    sgd = optimiser(net, TrainSettings(net="A", lr=0.1))
+    bias, weight = net.layer("fc7").bias, net.layer("fc7").weight
+    assert bias is not None
+    before = weight.detach().clone()
+    with torch.no_grad():
+        bias.fill_(1.0)
+    bias.grad, weight.grad = torch.ones_like(bias), torch.ones_like(weight)
+    sgd.step()
+    torch.testing.assert_close(bias, torch.full_like(bias, 1 - 2 * 0.1))
+    torch.testing.assert_close(weight, before - 0.1 * (1 + 5e-4 * before))
+    assert len(momentum_buffers(sgd)) == 2 * len(net.specs)
+
+
+def test_which_layers_learn() -> None:
+    net = create_net("A", classes=2, crop=32, width=1 / 64)
+    names = [spec.name for spec in net.specs]
+    for learn, expected in (("all", names), ("fc", ["fc6", "fc7", "fc8"]), ("last", ["fc8"])):
+        settings = TrainSettings(net="A", learn=learn)  # type: ignore[arg-type]
+        assert learning_layers(net, settings, ["fc8"], head=False) == expected
+    assert learning_layers(net, TrainSettings(net="A"), ["fc6", "fc8"], head=True) == ["fc6", "fc8"]
+    freeze_all_but(net, ["fc8"])
+    assert {name for name, parameter in net.named_parameters() if parameter.requires_grad} == {"fc8.weight", "fc8.bias"}

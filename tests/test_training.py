@@ -1,0 +1,207 @@
+"""Sect. 3.1: training as a whole is repeatable, resumable and independent of how it is carried out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from torch.nn import functional as F
+
+import verydeep
+from verydeep import VerydeepError
+from verydeep.checkpoints import Checkpoint, load_checkpoint
+from verydeep.config import DataSettings, settings_of_run
+from verydeep.data import open_data
+from verydeep.data.loading import Batch, TrainingLoader
+from verydeep.data.statistics import look_at
+from verydeep.progress import Silent
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """A wish to stop after so many steps."""
+    left = [steps]
+
+    def stop() -> bool:
+        left[0] -= 1
+        return left[0] == 0
+
+    return stop
+
+
+def last(folder: Path) -> Checkpoint:
+    return load_checkpoint(folder / "last.safetensors")
+
+
+def assert_equal(one: Checkpoint, other: Checkpoint) -> None:
+    """Weights and momentum, bit for bit, and the state."""
+    assert one.card.state == other.card.state
+    for ours, theirs in ((one.weights, other.weights), (one.momentum, other.momentum)):
+        assert ours.keys() == theirs.keys()
+        assert ours
+        for name in ours:
+            assert torch.equal(ours[name], theirs[name]), name
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    timed = ("seconds", "images_per_second")
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in timed} for row in rows]
+
+
+def test_two_runs_with_one_seed_are_identical_and_workers_do_not_matter(photos: Path, tmp_path: Path) -> None:
+    for name, workers, seed in (("a", 0, 5), ("b", 0, 5), ("c", 2, 5), ("d", 0, 6)):
+        changes = {**TINY, "workers": workers, "seed": seed}
+        verydeep.train("B", out=tmp_path / name, data=str(photos), max_epochs=2, **changes)
+    assert_equal(last(tmp_path / "a"), last(tmp_path / "b"))
+    assert_equal(last(tmp_path / "a"), last(tmp_path / "c"))
+    assert log(tmp_path / "a") == log(tmp_path / "c")
+    assert not torch.equal(last(tmp_path / "a").weights["fc8.weight"], last(tmp_path / "d").weights["fc8.weight"])
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_interrupted_after_any_step_and_resumed_equals_uninterrupted(photos: Path, tmp_path: Path, step: int) -> None:
+    """Two epochs of three steps, with a drop of the rate between them and a head phase before."""
+    changes = {**TINY, "S": "34-40", "drop_at": "2", "head_epochs": 1, "lr": 0.001, "max_epochs": 3}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    verydeep.train("B", out=whole, data=str(photos), **changes)
+    result = verydeep.train("B", out=parts, data=str(photos), stop=after(step), **changes)
+    assert result["ended"] == "interrupted"
+    assert last(parts).card.state["step"] == step
+    result = verydeep.train("B", out=parts, resume=True, workers=0, threads=1)
+    assert result["ended"] == "max_epochs"
+    assert_equal(last(whole), last(parts))
+    assert log(whole) == log(parts)
+    best = [load_checkpoint(folder / "best.safetensors") for folder in (whole, parts)]
+    assert torch.equal(best[0].weights["fc8.weight"], best[1].weights["fc8.weight"])
+
+
+def test_interrupted_twice(photos: Path, tmp_path: Path) -> None:
+    changes = {**TINY, "max_epochs": 3}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    verydeep.train("A", out=whole, data=str(photos), **changes)
+    verydeep.train("A", out=parts, data=str(photos), stop=after(2), **changes)
+    verydeep.train("A", out=parts, resume=True, stop=after(3), workers=0, threads=1)
+    verydeep.train("A", out=parts, resume=True, workers=0, threads=1)
+    assert_equal(last(whole), last(parts))
+    assert log(whole) == log(parts)
+
+
+def test_a_longer_training_goes_on_where_a_shorter_one_ended(photos: Path, tmp_path: Path) -> None:
+    verydeep.train("A", out=tmp_path / "whole", data=str(photos), max_epochs=3, **TINY)
+    verydeep.train("A", out=tmp_path / "parts", data=str(photos), max_epochs=1, **TINY)
+    verydeep.train("A", out=tmp_path / "parts", resume=True, max_epochs=3, workers=0, threads=1)
+    assert torch.equal(last(tmp_path / "whole").weights["fc6.weight"], last(tmp_path / "parts").weights["fc6.weight"])
+
+
+def batches(photos: Path, epoch: int, skip: int = 0, **changes: Any) -> list[Batch]:
+    settings = settings_of_run("A", {**{key: TINY[key] for key in ("crop", "width", "S", "batch")}, **changes})
+    dataset = open_data(DataSettings(data=str(photos))).sets["train"]
+    look = look_at(dataset, 36, 0, Silent())
+    return list(TrainingLoader(dataset, settings, look.colour_axes, 10, workers=0).epoch(epoch, skip))
+
+
+def test_an_epoch_shows_each_photo_once_and_every_epoch_otherwise(photos: Path) -> None:
+    first, second = batches(photos, 0), batches(photos, 1)
+    assert [len(batch.labels) for batch in first] == [8, 8, 5]  # 21 photos: the last batch is smaller
+    labels = torch.cat([batch.labels for batch in first])
+    assert torch.bincount(labels).tolist() == [7, 7, 7]
+    assert not torch.equal(first[0].images, second[0].images)
+    skipped = batches(photos, 0, skip=2)
+    assert len(skipped) == 1
+    assert torch.equal(skipped[0].images, first[2].images)
+    assert torch.equal(skipped[0].keep, first[2].keep)
+
+
+def test_dropout_masks_keep_half_and_differ_between_photos(photos: Path) -> None:
+    keep = torch.cat([batch.keep for epoch in range(20) for batch in batches(photos, epoch)])
+    assert keep.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert len({tuple(row.tolist()) for row in keep}) > 300
+
+
+def test_the_gradient_of_a_batch_is_that_of_its_parts_added_up(photos: Path) -> None:
+    """Float64: to 1e-9, the last unequal part weighted rightly."""
+    net = verydeep.create_net("B", classes=3, crop=32, width=1 / 16, seed=3).double().train()
+    (batch, *_) = batches(photos, 0, batch=21)
+    keep = torch.rand(21, sum(net.dropout_units), generator=torch.Generator().manual_seed(0)) > 0.5
+    whole = Batch(batch.images, batch.labels, batch.shift, keep)
+    gradients = []
+    for size in (21, 8, 1):
+        net.zero_grad()
+        for part in whole.parts(size):
+            scores = net(part.images.double() - 110 + part.shift[:, :, None, None], part.keep).flatten(1)
+            (F.cross_entropy(scores, part.labels, reduction="sum") / 21).backward()  # type: ignore[no-untyped-call]
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in net.parameters() if parameter.grad is not None]))
+    for other in gradients[1:]:
+        assert (gradients[0] - other).norm() <= 1e-9 * gradients[0].norm()
+
+
+def test_accumulated_training_is_the_same_training(photos: Path, tmp_path: Path) -> None:
+    for name, at_once in (("whole", 0), ("parts", 3)):
+        verydeep.train("A", out=tmp_path / name, data=str(photos), max_steps=1, device_batch=at_once, **TINY)
+    one, other = (last(tmp_path / name).momentum["fc7.weight"] for name in ("whole", "parts"))
+    assert (one - other).norm() <= 1e-5 * one.norm()
+
+
+def test_mean_and_axes_are_kept_in_the_run(trained: Path) -> None:
+    card = last(trained).card
+    train_set = open_data(DataSettings(**{**card.data, "classes": ()})).sets["train"]
+    look = look_at(train_set, 36, 0, Silent())
+    np.testing.assert_allclose(card.mean, look.mean)
+    np.testing.assert_allclose(card.colour_axes, look.colour_axes)
+    assert card.data_fingerprint == train_set.fingerprint()
+
+
+def test_a_run_starts_from_another_run(trained: Path, photos: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Listener(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    changes = {**TINY, "start": str(trained), "max_epochs": 1, "head_epochs": 1}
+    verydeep.train("E", out=tmp_path / "e", data=str(photos), reporter=Listener(), **changes)
+    assert any(line.startswith("copied 7 layers: conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8") for line in said)
+    assert any(line.startswith("random 12 layers: conv1_2") for line in said)
+    # In the head epoch only the random layers learned.
+    source, found = load_checkpoint(trained / "best.safetensors"), last(tmp_path / "e")
+    assert torch.equal(source.weights["conv3_2.weight"], found.weights["conv3_2.weight"])
+    drawn = verydeep.create_net("E", 3, 32, 1 / 32).state_dict()
+    assert not torch.equal(drawn["conv3_3.weight"], found.weights["conv3_3.weight"])
+    assert found.card.mean == source.card.mean
+
+
+def test_best_is_the_epoch_of_the_least_dev_error(photos: Path, tmp_path: Path) -> None:
+    result = verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=5, **{**TINY, "lr": 0.003})
+    rows = log(tmp_path / "a")
+    reached = [(row["dev_top1_error"], row["dev_loss"]) for row in rows]
+    assert result["best_epoch"] == reached.index(min(reached)) + 1
+    assert load_checkpoint(tmp_path / "a" / "best.safetensors").card.state["epoch"] == result["best_epoch"]
+    assert json.loads((tmp_path / "a" / "result.json").read_text()) == result
+
+
+def test_nothing_learns_that_must_not(trained: Path, photos: Path, tmp_path: Path) -> None:
+    for learn, moving in (("fc", {"fc6", "fc7", "fc8"}), ("last", {"fc8"})):
+        changes = {**TINY, "start": str(trained), "max_epochs": 1, "head_epochs": 0, "learn": learn}
+        verydeep.train("A", out=tmp_path / learn, data=str(photos), **changes)
+        before, found = load_checkpoint(trained / "best.safetensors").weights, last(tmp_path / learn).weights
+        moved = {name.split(".")[0] for name in found if not torch.equal(found[name], before[name])}
+        assert moved == moving
+
+
+def test_coloured_photos_are_learned(photos: Path, tmp_path: Path) -> None:
+    """The whole path learns: three colours, told apart after some epochs."""
+    changes = {"crop": 32, "width": 1 / 4, "S": "36", "batch": 8, "workers": 0, "threads": 1}
+    verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=40, lr=0.003, **changes)
+    assert verydeep.evaluate(tmp_path / "a", "dense@36,40").summary["top1_error"] == 0.0
+    assert verydeep.evaluate(tmp_path / "a", "centre@36", last=True).summary["top1_error"] == 0.0
+
+
+def test_an_existing_run_is_not_overwritten(trained: Path) -> None:
+    with pytest.raises(VerydeepError, match="already holds a run: add --resume"):
+        verydeep.train("A", out=trained, data="digits", **TINY)
