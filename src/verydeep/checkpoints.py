@@ -93,7 +93,7 @@ def save_checkpoint(path: Path, net: Net, card: Card, momentum: dict[str, Tensor
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     for name, value in (momentum or {}).items():
         tensors[MOMENTUM + name] = value.detach().cpu().contiguous()
-    data = save(tensors, metadata={CARD_KEY: json.dumps(asdict(card)), "format": "pt"})
+    data = save(tensors, metadata={CARD_KEY: json.dumps(asdict(card))})
     write_atomically(path, lambda file: file.write(data))
 
 

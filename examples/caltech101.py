@@ -1,0 +1,101 @@
+"""Real photos: net D from ILSVRC's convolutions against net A from random weights, on Caltech-101.
+
+    CALTECH101=folder NET_D_CONV=file python examples/caltech101.py run
+    python examples/caltech101.py write     # the stored results into README.md
+
+Runs the commands below as a user would, stores what they answer in docs/results/caltech101.json, and
+writes commands, times and errors into README. On a CPU the crop is 96 and 23 classes are used; with a
+CUDA device all 102 classes at 224.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verydeep.runs import environment, read_json, write_json
+from verydeep.tables import markdown_table, write_block
+
+TOP = Path(__file__).resolve().parents[1]
+RESULTS = TOP / "docs" / "results" / "caltech101.json"
+DATA = "--data caltech101:$CALTECH101"
+CPU = {
+    "size": "23 of the classes, crop 96",
+    "train": [
+        f"train D {DATA} --classes '[c-e]*' --crop 96 --start $NET_D_CONV --max-epochs 15 --out runs/caltech-D",
+        f"train A {DATA} --classes '[c-e]*' --crop 96 --lr 5e-3 --batch 32 --max-epochs 40 --out runs/caltech-A",
+    ],
+    "protocols": ["dense@110", "dense@96,110,124"],
+}
+GPU = {
+    "size": "all 102 classes, crop 224",
+    "train": [
+        f"train D {DATA} --start $NET_D_CONV --out runs/caltech-D",
+        f"train A {DATA} --lr 5e-3 --batch 32 --out runs/caltech-A",
+    ],
+    "protocols": ["dense@256", "dense@224,256,288"],
+}
+STARTS = {"D": "ILSVRC's conv layers, FC layers random", "A": "random weights"}
+
+
+def answer(command: str) -> tuple[Any, float]:
+    """A command's JSON, and how long it took."""
+    began = time.monotonic()
+    words = [os.path.expandvars(word) for word in shlex.split(command)]
+    done = subprocess.run([sys.executable, "-m", "verydeep", *words, "--json"], cwd=TOP, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout), round(time.monotonic() - began, 1)
+
+
+def run() -> None:
+    """Trains and tests both nets and stores what they answered."""
+    size = GPU if torch.cuda.is_available() else CPU
+    found = []
+    for command in size["train"]:
+        trained, seconds = answer(command)
+        row = {"net": command.split()[1], "command": command, "seconds": seconds, "training": trained, "tests": []}
+        for protocol in size["protocols"]:
+            test = f"evaluate {command.split()[-1]} {protocol}"
+            summary, took = answer(test)
+            kept = {key: value for key, value in summary.items() if key not in ("classes", "confused", "checkpoint", "folder")}
+            row["tests"].append({"command": test, "seconds": took, **kept})
+        found.append(row)
+        write_json(RESULTS, {"size": size["size"], "runs": found, "environment": environment({"cores": os.cpu_count()})})
+
+
+def write() -> None:
+    """Puts the stored results into README."""
+    stored = read_json(RESULTS)
+    commands, rows = [], []
+    for done in stored["runs"]:
+        commands += [f"verydeep {done['command']}", *(f"verydeep {test['command']}" for test in done["tests"])]
+        for test in done["tests"]:
+            errors = [_error(test, "top1_error"), _error(test, "top5_error")]
+            training = f"{done['seconds'] / 60:.0f} min, {done['training']['epochs']} epochs"
+            rows.append([done["net"], STARTS[done["net"]], training, test["protocol"], *errors, test["images_per_second"]])
+    columns = ["net", "start", "training", "test", "top-1 error % (95 % interval)", "top-5 error %", "photos/s"]
+    where = stored["environment"]
+    one = stored["runs"][0]["tests"][0]
+    note = (
+        f"{stored['size']}, Caltech-101's split of 30 photos a class to learn from; {one['images']} test photos; "
+        f"one run each. {where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
+        f"{where['time'][:10]}, commit {where['commit']}."
+    )
+    code = "```sh\n" + "\n".join(commands) + "\n```"
+    write_block(TOP / "README.md", "caltech101", f"{code}\n\n{markdown_table(columns, rows)}\n\n{note}")
+
+
+def _error(test: dict[str, Any], name: str) -> str:
+    low, high = test[f"{name}_interval"]
+    return f"{test[name]:.1f} ({low:.1f}–{high:.1f})"
+
+
+if __name__ == "__main__":
+    {"run": run, "write": write}[sys.argv[1]]()

@@ -1,0 +1,312 @@
+"""The real commands, as a user types them: the main job on small data, and every mistake's sentence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import COLOURS, Command, make_photos, paint
+from PIL import Image
+
+SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
+
+
+def test_nets(command: Command) -> None:
+    answer = command("nets", "--json")
+    assert answer.status == 0
+    found = {net["name"]: net for net in json.loads(answer.stdout)}
+    assert found["D"]["parameters"] == 138_357_544
+    assert found["E"]["multiply_adds"] == 19_632_062_464
+    assert found["A"]["weight_layers"] == 11
+    assert json.loads(command("nets", "D", "--json").stdout)["receptive_field"] == 404
+    table = command("nets").stdout
+    assert all(name in table for name in found)
+    assert "133,638,952" in table
+    assert "conv3_3" in command("nets", "C", "--crop", "64", "--classes", "7").stdout
+
+
+def test_the_main_job(command: Command, photos: Path) -> None:
+    """Check, show, train, evaluate and predict, each with and without --json, from another folder."""
+    place = photos.parent
+    checked = command("data", "check", photos, "--json")
+    assert checked.status == 0
+    assert json.loads(checked.stdout)["faults"] == []
+    assert "0 unreadable photos" in command("data", "check", "photos", cwd=place).stdout
+
+    shown = command("data", "show", "photos", "--crop", 32, "--S", 36, "--out", "crops.png", cwd=place)
+    assert "crops.png" in shown.stdout
+    with Image.open(place / "crops.png") as picture:
+        assert picture.size[0] > 300
+
+    trained = command("train", "A", "--data", "photos", "--out", "run", "--max-epochs", 2, *SIZE, "--json", cwd=place)
+    assert trained.status == 0, trained.stderr
+    result = json.loads(trained.stdout)
+    assert (result["epochs"], result["steps"], result["ended"]) == (2, 6, "max_epochs")
+    assert "random weights (glorot): expect about 1000 steps, 333 epochs here" in trained.stderr
+    assert "GiB free on cpu" in trained.stderr
+    assert "epoch 2: loss" in trained.stderr
+    assert {path.name for path in (place / "run").iterdir()} == {
+        *("config.json", "environment.json", "log.jsonl", "result.json", "last.safetensors", "best.safetensors")
+    }
+
+    evaluated = command("evaluate", place / "run", "dense@36,44", "--json")  # data remembered, from anywhere
+    assert evaluated.status == 0, evaluated.stderr
+    summary = json.loads(evaluated.stdout)
+    assert (summary["protocol"], summary["images"], summary["set"]) == ("dense@36,44", 6, "test")
+    assert 0 <= summary["top1_error"] <= 100
+    assert summary["top5_error"] is None
+    folder = Path(summary["folder"])
+    assert {path.name for path in folder.iterdir()} >= {"result.json", "scores.npz", "classes.csv", "confusion.png"}
+    with np.load(folder / "scores.npz", allow_pickle=False) as scores:
+        assert scores["posteriors"].shape == (6, 3)
+        wrong = scores["posteriors"].argmax(axis=1) != scores["labels"]
+        assert summary["top1_error"] == pytest.approx(100 * wrong.mean(), abs=1e-4)
+        assert (folder / "mistakes.png").exists() == bool(wrong.any())
+    text = command("evaluate", "run", "centre@36", "--last", "--set", "dev", cwd=place)
+    assert "centre@36 on 3 photos" in text.stdout
+    assert "top1 error" in text.stdout
+
+    asked = command("predict", "run", "photos/red", "photos/blue/00*.png", "--top", 2, "--json", cwd=place)
+    assert asked.status == 0, asked.stderr
+    answers = json.loads(asked.stdout)
+    assert len(answers) == 20
+    assert answers[0]["image"] == "photos/red/000.png"
+    assert len(answers[0]["predictions"]) == 2
+    assert answers[0]["predictions"][0]["class"] in COLOURS
+    assert answers[0]["predictions"][0]["probability"] >= answers[0]["predictions"][1]["probability"]
+    rows = list(csv.DictReader(io.StringIO(command("predict", "run", "photos/red/000.png", "--csv", cwd=place).stdout)))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+    assert sum(float(row["probability"]) for row in rows) == pytest.approx(1, abs=1e-4)
+    assert re.search(r"\d+\.\d %  (red|green|blue)", command("predict", place / "run", photos / "red" / "001.png").stdout)
+
+
+def test_the_demos_path(command: Command, tmp_path: Path) -> None:
+    """One epoch only: whether it learns is measured by `make demo`."""
+    answer = command("demo", "--epochs", 1, "--out", "d", "--json", cwd=tmp_path)
+    assert answer.status == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert [row["protocol"] for row in found["evaluations"]] == ["dense@73", "dense@64,73,82"]
+    assert found["evaluations"][0]["images"] == 2000
+    assert len(found["predictions"]) == 6
+    page = (tmp_path / found["page"]).read_text()
+    assert page.count("<img ") == 5
+    assert "http" not in page  # self-contained
+
+
+def test_other_data_are_tested_by_class_name(command: Command, trained: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("red", "blue")):
+        for photo in range(4):
+            paint(tmp_path / "new" / name / f"{photo}.jpg", number * 10 + photo, COLOURS[name])
+    summary = json.loads(command("evaluate", trained, "dense@36", "--data", tmp_path / "new", "--json", "--workers", 0).stdout)
+    assert (summary["images"], summary["set"]) == (8, "all")
+    assert {row["class"] for row in summary["classes"]} == {"red", "blue"}
+    paint(tmp_path / "new" / "mauve" / "1.jpg", 1, (200, 100, 200))
+    sentence = command("evaluate", trained, "dense@36", "--data", tmp_path / "new").mistake()
+    assert "class 'mauve', which the net does not know: its 3 classes are blue, green, red" in sentence
+
+
+def test_moved_photos_are_still_known_as_the_runs_own(command: Command, photos: Path) -> None:
+    place = photos.parent
+    command("train", "A", "--data", photos, "--out", "run", "--max-epochs", 1, *SIZE, cwd=place)
+    photos.rename(place / "moved")
+    assert "does not exist" in command("evaluate", "run", "dense@36", cwd=place).mistake()
+    summary = json.loads(command("evaluate", "run", "dense@36", "--data", "moved", "--json", cwd=place).stdout)
+    assert (summary["images"], summary["set"]) == (6, "test")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_training_is_saved_and_resumes_to_the_same_end(
+    command: Command, photos: Path, number: signal.Signals, status: int
+) -> None:
+    place = photos.parent
+    base = ["train", "A", "--data", "photos", *map(str, SIZE), "--max-epochs", "150"]
+    command(*base, "--out", "whole", cwd=place)
+    going = subprocess.Popen(
+        [sys.executable, "-m", "verydeep", *base, "--out", "parts"], cwd=place, stderr=subprocess.PIPE, text=True
+    )
+    log = place / "parts" / "log.jsonl"
+    for _ in range(3000):
+        if log.exists() and log.read_text().count("\n") >= 2:
+            break
+        time.sleep(0.01)
+    going.send_signal(number)
+    _, told = going.communicate(timeout=60)
+    assert going.returncode == status, told
+    assert re.search(r"verydeep: interrupted at step \d+, saved", told)
+    assert "Traceback" not in told
+    resumed = command("train", "A", "--out", "parts", "--resume", "--workers", 0, "--threads", 1, cwd=place)
+    assert resumed.status == 0, resumed.stderr
+    whole, parts = ((place / name / "last.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+# What was typed, and what the one sentence must say. {photos} is a good folder, {run} a trained net.
+MISTAKES = [
+    ("train A --data nowhere", r"nowhere does not exist: give a folder with a folder per class"),
+    ("train A --data {file}", r"is not a folder, \.csv or \.jsonl file"),
+    ("train A --data {empty_class}", r"class 'red' in .* has no photos: add some"),
+    ("train A --data {one_class}", r"only one class \(red\)"),
+    ("train A --data {no_classes}", r"holds no class folders"),
+    ("train A --data {unreadable} --crop 32", r"none of the \d+ photos can be read"),
+    ("train A --data {broken} --crop 32", r"broken\.jpg is .*Mend or remove, or train with --bad-images skip"),
+    ("train A --data {photos} --crop 64 --S 50", r"S 50 is below the crop of 64: raise S or lower --crop"),
+    ("train A --data {photos} --crop 100", r"crop 100 is not a multiple of 32 .*: use 96"),
+    ("train A --data {photos} --leraning-rate 1", r"unknown setting '--leraning-rate'"),
+    ("train A --data {photos} --momentun .9", r"unknown setting '--momentun': did you mean --momentum\?"),
+    ("train A --data {photos} --lr fast", r"lr takes a number, not 'fast'"),
+    ("train A --data {photos} --learn fcs", r"learn is one of all, fc, last, not 'fcs'\. did you mean 'fc'"),
+    ("train F --data {photos}", r"there is no net 'F'"),
+    ("train D/2x --data {photos}", r"'D/2x' is not a run"),
+    ("train A --data {photos} --start nowhere", r"no run or weight file nowhere to start from"),
+    ("train A --data {photos} --start {file}", r"is broken or not a safetensors file"),
+    ("train A --data {photos} --out {run}", r"already holds a run: add --resume"),
+    ("train D --out {run} --resume", r"holds run A of net A, not D"),
+    ("train A --out {run} --resume --lr 0.5", r"begun with lr 0\.01, not 0\.5: resume without --lr"),
+    ("train A --out nowhere --resume", r"there is no file nowhere"),
+    ("train A --data {photos} --device cuda", r"device cuda is not available"),
+    ("train A --data {photos} --precision fp16 --device cpu", r"fp16 needs a CUDA device"),
+    ("train A --data imagenet", r"where is imagenet\? Say --data imagenet:DIR"),
+    ("train", r"the following arguments are required: RUN"),
+    ("evaluate nowhere dense@36", r"nowhere does not exist: give the folder that `verydeep train` wrote"),
+    ("evaluate {photos} dense@36", r"holds no checkpoint"),
+    ("evaluate {run} dense@16", r"Q = 16 in dense@16 is below the net's crop of 32"),
+    ("evaluate {run} densely@36", r"'densely@36' is not a protocol: write METHOD@Q"),
+    ("evaluate {run} dense@36 --set best", r"has no set 'best': its sets are train, dev, test, all"),
+    ("evaluate {truncated} dense@36", r"is broken or not a safetensors file"),
+    ("evaluate {run} dense@36 --data {broken}", r"broken\.jpg is .*evaluate with --bad-images skip"),
+    ("predict {run} nowhere.jpg", r"cannot read nowhere\.jpg: No such file or directory"),
+    ("predict {run} {file}", r"is not a photo in a known format"),
+    ("predict {run} *.nothing", r"no file matches \*\.nothing"),
+    ("predict {run} {photos} --top 0", r"top must be 1 or more"),
+    ("predict {file} {photos}", r"is broken or not a safetensors file"),
+    ("nets Z", r"there is no net 'Z'"),
+    ("nets --crop 31", r"crop 31 is not a multiple of 32"),
+    ("data check nowhere", r"does not exist"),
+    ("data show {photos} --photos 0", r"photos must be 1 or more"),
+    ("paint", r"invalid choice: 'paint'"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Good and bad folders and files, by name."""
+    top = tmp_path_factory.mktemp("places")
+    made = {name: top / name for name in ("file", "empty_class", "one_class", "no_classes", "unreadable", "broken")}
+    made["file"].write_text("plain text")
+    make_photos(made["empty_class"])
+    for photo in (made["empty_class"] / "red").iterdir():
+        photo.unlink()
+    for photo in range(5):
+        paint(made["one_class"] / "red" / f"{photo}.png", photo, COLOURS["red"])
+        paint(made["no_classes"] / f"{photo}.png", photo, COLOURS["red"])
+        for name in COLOURS:
+            path = made["unreadable"] / name / f"{photo}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    make_photos(made["broken"])
+    whole = (made["broken"] / "red" / "000.png").read_bytes()
+    (made["broken"] / "red" / "broken.jpg").write_bytes(whole[: len(whole) // 2])
+    made["truncated"] = top / "truncated.safetensors"
+    made["truncated"].write_bytes((trained / "best.safetensors").read_bytes()[:-1000])
+    return {**made, "run": trained, "photos": trained.parent / "photos"}
+
+
+@pytest.mark.parametrize(("typed", "says"), MISTAKES, ids=[row[0] for row in MISTAKES])
+def test_a_mistake_is_one_sentence(command: Command, places: dict[str, Path], tmp_path: Path, typed: str, says: str) -> None:
+    words = [word.format(**places) if "{" in word else word for word in typed.split()]
+    sentence = command(*words, cwd=tmp_path, IMAGENET="").mistake()
+    assert re.search(says, sentence), sentence
+    assert not list(tmp_path.iterdir())  # nothing half-made is left
+
+
+def test_data_check_lists_every_fault(command: Command, places: dict[str, Path]) -> None:
+    answer = command("data", "check", places["unreadable"])
+    assert answer.status == 2
+    assert answer.stdout.count("is an empty file") == 15
+    assert "15 unreadable photos" in answer.stdout
+
+
+def test_bad_photos_can_be_skipped_and_are_logged(command: Command, places: dict[str, Path], tmp_path: Path) -> None:
+    words = ["train", "A", "--data", places["broken"], "--out", tmp_path / "r", "--max-epochs", 1, *SIZE]
+    answer = command(*words, "--bad-images", "skip")
+    assert answer.status == 0, answer.stderr
+    assert re.search(r"warning: skipped: .*broken\.jpg", answer.stderr)
+    assert list(json.loads((tmp_path / "r" / "bad_images.json").read_text())) == ["red/broken.jpg"]
+    resumed = command("train", "A", "--out", tmp_path / "r", "--resume", "--max-epochs", 2, "--workers", 0)
+    assert resumed.status == 0, resumed.stderr
+    tested = command("evaluate", tmp_path / "r", "dense@36", "--set", "all", "--bad-images", "skip", "--json")
+    summary = json.loads(tested.stdout)
+    assert (summary["images"], summary["skipped"]) == (30, 1)
+
+
+def test_a_broken_photo_among_good_ones_is_named_and_the_others_answered(
+    command: Command, places: dict[str, Path]
+) -> None:
+    answer = command("predict", places["run"], places["broken"] / "red", "--json")
+    assert answer.status == 2
+    assert len(json.loads(answer.stdout)) == 10
+    assert len(answer.stderr.splitlines()) == 1
+    assert "broken.jpg is" in answer.stderr
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(command: Command, photos: Path) -> None:
+    """Files are bounded below a checkpoint's size, as a full disk would bound them."""
+    place = photos.parent
+    base = ["train", "A", "--out", "run", "--workers", 0, "--threads", 1]
+    assert command(*base, "--data", "photos", "--max-epochs", 1, *SIZE[:8], cwd=place).status == 0
+    before = (place / "run" / "last.safetensors").read_bytes()
+    answer = command(*base, "--resume", "--max-epochs", 3, cwd=place, file_limit=len(before) // 2)
+    sentence = answer.mistake()
+    assert re.search(r"cannot save run/(best|last)\.safetensors: .*; the one saved before is intact", sentence)
+    assert (place / "run" / "last.safetensors").read_bytes() == before
+    assert not list((place / "run").glob(".*"))
+    assert command(*base, "--resume", "--max-epochs", 2, cwd=place).status == 0
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(command: Command, photos: Path) -> None:
+    place = photos.parent
+    words = ["train", "A", "--data", "photos", "--out", "run", "--lr", "1e9", "--max-epochs", 9, *SIZE]
+    sentence = command(*words, cwd=place).mistake()
+    assert re.search(r"the loss is not finite at step \d+ .*keeps the last good weights; try a lower --lr", sentence)
+    answer = command("predict", "run", "photos/red/000.png", "--json", cwd=place)
+    assert answer.status == 0, answer.stderr
+    probabilities = [row["probability"] for row in json.loads(answer.stdout)[0]["predictions"]]
+    assert np.isfinite(probabilities).all()
+
+
+def test_a_photo_that_breaks_during_training_is_named(command: Command, photos: Path) -> None:
+    """Resuming does not read every photo again, so an epoch meets the broken one."""
+    place = photos.parent
+    command("train", "A", "--data", "photos", "--out", "run", "--max-epochs", 1, *SIZE, cwd=place)
+    for path in (place / "photos").rglob("*.png"):
+        path.write_bytes(b"gone bad")
+    sentence = command("train", "A", "--out", "run", "--resume", "--max-epochs", 2, "--workers", 1, cwd=place).mistake()
+    assert re.search(r"photos/.*\.png is not a photo", sentence)
+
+
+def test_names_cannot_move_the_terminal(command: Command, tmp_path: Path) -> None:
+    """An escape code in a file's name is shown, not obeyed."""
+    photos = make_photos(tmp_path / "photos")
+    os.rename(photos / "red", photos / "re\x1b[31md")
+    words = ["train", "A", "--data", photos, "--out", tmp_path / "r", "--max-epochs", 1, *SIZE]
+    assert command(*words).status == 0
+    answer = command("predict", tmp_path / "r", photos / "blue" / "000.png")
+    assert "\x1b" not in answer.stdout + answer.stderr
+    assert r"\x1b[31m" in answer.stdout
+
+
+def test_the_reader_of_our_output_may_leave(trained: Path) -> None:
+    pipe = f"{sys.executable} -m verydeep nets | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", pipe], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "1000 classes" in done.stdout
