@@ -50,7 +50,9 @@ def answer(command: str) -> tuple[Any, float]:
     """A command's JSON, and how long it took."""
     began = time.monotonic()
     words = [os.path.expandvars(word) for word in shlex.split(command)]
-    done = subprocess.run([sys.executable, "-m", "verydeep", *words, "--json"], cwd=TOP, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "verydeep", *words, "--json"], cwd=TOP, stdout=subprocess.PIPE, check=True
+    )
     return json.loads(done.stdout), round(time.monotonic() - began, 1)
 
 
@@ -64,10 +66,16 @@ def run() -> None:
         for protocol in size["protocols"]:
             test = f"evaluate {command.split()[-1]} {protocol}"
             summary, took = answer(test)
-            kept = {key: value for key, value in summary.items() if key not in ("classes", "confused", "checkpoint", "folder")}
+            kept = {
+                key: value
+                for key, value in summary.items()
+                if key not in ("classes", "confused", "checkpoint", "folder")
+            }
             row["tests"].append({"command": test, "seconds": took, **kept})
         found.append(row)
-        write_json(RESULTS, {"size": size["size"], "runs": found, "environment": environment({"cores": os.cpu_count()})})
+        write_json(
+            RESULTS, {"size": size["size"], "runs": found, "environment": environment({"cores": os.cpu_count()})}
+        )
 
 
 def write() -> None:
@@ -79,7 +87,9 @@ def write() -> None:
         for test in done["tests"]:
             errors = [_error(test, "top1_error"), _error(test, "top5_error")]
             training = f"{done['seconds'] / 60:.0f} min, {done['training']['epochs']} epochs"
-            rows.append([done["net"], STARTS[done["net"]], training, test["protocol"], *errors, test["images_per_second"]])
+            rows.append(
+                [done["net"], STARTS[done["net"]], training, test["protocol"], *errors, test["images_per_second"]]
+            )
     columns = ["net", "start", "training", "test", "top-1 error % (95 % interval)", "top-5 error %", "photos/s"]
     where = stored["environment"]
     one = stored["runs"][0]["tests"][0]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHARED
 from safetensors.torch import load_file, save_file
 
+from conftest import SHARED
 from verydeep import create_net
 from verydeep.checkpoints import (
     PRE_INITIALISED,
@@ -104,7 +104,7 @@ def test_the_same_net_gives_all_layers_and_other_classes_a_new_head() -> None:
 
 
 def test_a_start_of_another_width_copies_nothing_and_says_so() -> None:
-    with pytest.raises(VerydeepError, match="no layer of net B .* fits the start's net B"):
+    with pytest.raises(VerydeepError, match=r"no layer of net B .* fits the start's net B"):
         start_from(small("B"), small("B", width=1 / 8).state_dict(), "B", classes_equal=False)
 
 
@@ -147,7 +147,9 @@ def test_pixels_that_are_not_recorded_are_never_guessed(tmp_path: Path) -> None:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     theirs = torch.conv2d((photo / 255 - mean[:, None, None]) / std[:, None, None], weight, padding=1)
     ours = photo - torch.tensor(found.mean)[:, None, None]
-    torch.testing.assert_close(torch.conv2d(ours, found.tensors["conv1_1.weight"], padding=1), theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.conv2d(ours, found.tensors["conv1_1.weight"], padding=1), theirs, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(

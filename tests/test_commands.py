@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import COLOURS, Command, make_photos, paint
 from PIL import Image
+
+from conftest import COLOURS, Command, make_photos, paint
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
 
@@ -87,7 +88,9 @@ def test_the_main_job(command: Command, photos: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(command("predict", "run", "photos/red/000.png", "--csv", cwd=place).stdout)))
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     assert sum(float(row["probability"]) for row in rows) == pytest.approx(1, abs=1e-4)
-    assert re.search(r"\d+\.\d %  (red|green|blue)", command("predict", place / "run", photos / "red" / "001.png").stdout)
+    assert re.search(
+        r"\d+\.\d %  (red|green|blue)", command("predict", place / "run", photos / "red" / "001.png").stdout
+    )
 
 
 def test_the_demos_path(command: Command, tmp_path: Path) -> None:
@@ -107,7 +110,9 @@ def test_other_data_are_tested_by_class_name(command: Command, trained: Path, tm
     for number, name in enumerate(("red", "blue")):
         for photo in range(4):
             paint(tmp_path / "new" / name / f"{photo}.jpg", number * 10 + photo, COLOURS[name])
-    summary = json.loads(command("evaluate", trained, "dense@36", "--data", tmp_path / "new", "--json", "--workers", 0).stdout)
+    summary = json.loads(
+        command("evaluate", trained, "dense@36", "--data", tmp_path / "new", "--json", "--workers", 0).stdout
+    )
     assert (summary["images"], summary["set"]) == (8, "all")
     assert {row["class"] for row in summary["classes"]} == {"red", "blue"}
     paint(tmp_path / "new" / "mauve" / "1.jpg", 1, (200, 100, 200))
@@ -206,11 +211,11 @@ def places(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     make_photos(made["empty_class"])
     for photo in (made["empty_class"] / "red").iterdir():
         photo.unlink()
-    for photo in range(5):
-        paint(made["one_class"] / "red" / f"{photo}.png", photo, COLOURS["red"])
-        paint(made["no_classes"] / f"{photo}.png", photo, COLOURS["red"])
+    for number in range(5):
+        paint(made["one_class"] / "red" / f"{number}.png", number, COLOURS["red"])
+        paint(made["no_classes"] / f"{number}.png", number, COLOURS["red"])
         for name in COLOURS:
-            path = made["unreadable"] / name / f"{photo}.jpg"
+            path = made["unreadable"] / name / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"")
     make_photos(made["broken"])
@@ -222,7 +227,9 @@ def places(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.mark.parametrize(("typed", "says"), MISTAKES, ids=[row[0] for row in MISTAKES])
-def test_a_mistake_is_one_sentence(command: Command, places: dict[str, Path], tmp_path: Path, typed: str, says: str) -> None:
+def test_a_mistake_is_one_sentence(
+    command: Command, places: dict[str, Path], tmp_path: Path, typed: str, says: str
+) -> None:
     words = [word.format(**places) if "{" in word else word for word in typed.split()]
     sentence = command(*words, cwd=tmp_path, IMAGENET="").mistake()
     assert re.search(says, sentence), sentence
@@ -305,7 +312,7 @@ def test_names_cannot_move_the_terminal(command: Command, tmp_path: Path) -> Non
     assert r"\x1b[31m" in answer.stdout
 
 
-def test_the_reader_of_our_output_may_leave(trained: Path) -> None:
+def test_the_reader_of_our_output_may_leave() -> None:
     pipe = f"{sys.executable} -m verydeep nets | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", pipe], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr

@@ -32,7 +32,7 @@ def test_a_nets_name_alone_is_the_recipe_for_own_photos() -> None:
     assert (scratch.lr, scratch.initialise, scratch.head_epochs) == (1e-2, "glorot", 0)
     assert (tuned.lr, tuned.initialise) == (1e-3, "gaussian")
     assert tuned.head_epochs > 0
-    assert tuned.S == Scale(110, 110)
+    assert Scale(110, 110) == tuned.S
 
 
 def test_given_settings_stand_above_the_recipe_as_text_or_value() -> None:

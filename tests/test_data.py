@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import COLOURS, make_photos, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import COLOURS, make_photos, paint
 from verydeep.config import DataSettings
-from verydeep.data import Dataset, PhotoReader, open_data, split
+from verydeep.data import open_data
 from verydeep.data.check import check_data
 from verydeep.data.digits import PARTS, SETS, digit_shown, scene
+from verydeep.data.sets import Dataset, PhotoReader, split
 from verydeep.errors import VerydeepError
 
 
@@ -173,7 +174,9 @@ def test_imagenet_as_downloaded(tmp_path: Path, flat_val: bool) -> None:
     assert data.reported == "val"
     assert data.sets["train"].classes == ("n01440764 tench, Tinca tinca", "n01443537 goldfish", "n02084071 dog")
     assert {name: len(found) for name, found in data.sets.items()} == {"train": 27, "dev": 9, "val": 4}
-    val = {Path(photo).name: int(label) for photo, label in zip(data.sets["val"].ids, data.sets["val"].labels, strict=True)}
+    val = {
+        Path(photo).name: int(label) for photo, label in zip(data.sets["val"].ids, data.sets["val"].labels, strict=True)
+    }
     assert [val[f"ILSVRC2012_val_{photo:08d}.png"] for photo in range(1, 5)] == [0, 2, 1, 2]
 
 

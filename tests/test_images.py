@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import SHARED
 from verydeep.errors import ImageError, VerydeepError
 from verydeep.images import (
     PIXEL_LIMIT,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import SHARED
 from verydeep.errors import VerydeepError
 from verydeep.metrics import chance_error, confusion, error_interval, label_ranks, mean_log_loss, topk_error
 

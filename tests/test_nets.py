@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conftest import SHARED
 from verydeep import VerydeepError, create_net
 from verydeep.configurations import NET_NAMES
 
@@ -36,6 +36,7 @@ def test_net_d_equals_an_independent_vgg16_and_its_dense_map_is_window_by_window
             layer = net.layer(spec.name)
             assert layer.bias is not None
             layer.bias.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(len(spec.name)))
+            assert module.bias is not None
             module.weight.copy_(layer.weight.reshape(module.weight.shape))
             module.bias.copy_(layer.bias)
         x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60
@@ -50,9 +51,7 @@ def test_net_d_equals_an_independent_vgg16_and_its_dense_map_is_window_by_window
         for row in range(2):
             for column in range(4):
                 window = shared_map[:, :, row : row + 7, column : column + 7].flatten(1)
-                scores = window
-                for module in plain[-7:]:
-                    scores = module(scores)
+                scores = plain[-7:](window)
                 assert (dense[:, :, row, column] - scores).norm() <= 1e-4 * scores.norm()
 
 

@@ -29,9 +29,7 @@ def photos(sizes: list[tuple[int, int]]) -> list[Pixels]:
     return [rng.integers(0, 256, (height, width, 3)).astype(np.uint8) for height, width in sizes]
 
 
-def posteriors_of(
-    model: Net, protocol: str, images: list[Pixels], mirror: bool | None = None
-) -> NDArray[np.float32]:
+def posteriors_of(model: Net, protocol: str, images: list[Pixels], mirror: bool | None = None) -> NDArray[np.float32]:
     asked = parse_protocol(protocol)
     asked = asked if mirror is None else Protocol(asked.method, asked.scales, mirror)
     views = Views(asked, model.crop)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from torch.nn import functional as F
 
 import verydeep
+from conftest import TINY
 from verydeep import VerydeepError
 from verydeep.checkpoints import Checkpoint, load_checkpoint
 from verydeep.config import DataSettings, settings_of_run
@@ -136,7 +136,9 @@ def test_the_gradient_of_a_batch_is_that_of_its_parts_added_up(photos: Path) -> 
         for part in whole.parts(size):
             scores = net(part.images.double() - 110 + part.shift[:, :, None, None], part.keep).flatten(1)
             (F.cross_entropy(scores, part.labels, reduction="sum") / 21).backward()  # type: ignore[no-untyped-call]
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in net.parameters() if parameter.grad is not None]))
+        gradients.append(
+            torch.cat([parameter.grad.flatten() for parameter in net.parameters() if parameter.grad is not None])
+        )
     for other in gradients[1:]:
         assert (gradients[0] - other).norm() <= 1e-9 * gradients[0].norm()
 
@@ -176,6 +178,16 @@ def test_a_run_starts_from_another_run(trained: Path, photos: Path, tmp_path: Pa
     assert found.card.mean == source.card.mean
 
 
+def test_tensorboard_gets_the_logs_numbers(photos: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, tensorboard="yes", **TINY)
+    events = EventAccumulator(str(tmp_path / "a" / "tensorboard"))
+    events.Reload()
+    seen = [(event.step, event.value) for event in events.Scalars("dev_top1_error")]
+    assert seen == [(row["epoch"], pytest.approx(row["dev_top1_error"])) for row in log(tmp_path / "a")]
+
+
 def test_best_is_the_epoch_of_the_least_dev_error(photos: Path, tmp_path: Path) -> None:
     result = verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=5, **{**TINY, "lr": 0.003})
     rows = log(tmp_path / "a")
@@ -196,7 +208,7 @@ def test_nothing_learns_that_must_not(trained: Path, photos: Path, tmp_path: Pat
 
 def test_coloured_photos_are_learned(photos: Path, tmp_path: Path) -> None:
     """The whole path learns: three colours, told apart after some epochs."""
-    changes = {"crop": 32, "width": 1 / 4, "S": "36", "batch": 8, "workers": 0, "threads": 1}
+    changes: dict[str, Any] = {**TINY, "width": 1 / 4}
     verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=40, lr=0.003, **changes)
     assert verydeep.evaluate(tmp_path / "a", "dense@36,40").summary["top1_error"] == 0.0
     assert verydeep.evaluate(tmp_path / "a", "centre@36", last=True).summary["top1_error"] == 0.0

@@ -138,6 +138,7 @@ class MachineSettings:
     compile: bool = _setting(False, "compile the net (slow to start, faster to run on a GPU)")
     workers: int = _setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
     threads: int = _setting(0, "threads of the CPU's products")
+    tensorboard: bool = _setting(False, "also write the log for TensorBoard, in the run's folder")
     device_batch: int = _setting(0, "photos on the device at once; gradients of the parts of a batch add up")
 
     def __post_init__(self) -> None:

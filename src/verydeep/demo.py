@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .config import TrainSettings, settings_of_run
+from .config import settings_of_run
 from .data.check import sample_crops
+from .data.sets import Dataset
 from .evaluation import Evaluation, evaluate, headline
+from .images import Pixels
 from .prediction import Prediction, load
 from .preparing import train
 from .progress import Reporter, Silent
@@ -57,26 +59,18 @@ def demo(
     if result["ended"] == "interrupted":
         return {"folder": str(folder), "page": None, "training": result, "evaluations": [], "predictions": []}
     evaluations = [evaluate(folder, protocol, reporter=reporter) for protocol in PROTOCOLS]
-    asked = evaluations[0].dataset
-    pixels = [asked.pixels(index) for index in range(PHOTOS_ASKED)]
-    predictions = load(folder).predict(pixels, top=3)
-    page = folder / "index.html"
+    shown = _ask(folder, evaluations[0].dataset)
     crops = sample_crops("digits", settings_of_run("A", settings), 12)
-    shown = [
-        (photo, f"shows {asked.classes[label]}\n{_told(found)}")
-        for photo, label, found in zip(pixels, asked.labels, predictions, strict=False)
-    ]
     seconds = round(time.monotonic() - began, 1)
-    write_page(
-        page, "verydeep demo", _parts(folder, settings_of_run("A", settings), evaluations, crops, shown, seconds)
-    )
+    page = folder / "index.html"
+    write_page(page, "verydeep demo", _parts(folder, evaluations, crops, shown, seconds))
     return {
         "folder": str(folder),
         "page": str(page),
         "seconds": seconds,
         "training": result,
         "evaluations": [{key: found.summary[key] for key in _SUMMARY} for found in evaluations],
-        "predictions": [found.to_json() for found in predictions],
+        "predictions": [found.to_json() for _, _, found in shown],
     }
 
 
@@ -88,19 +82,30 @@ def _new_folder() -> Path:
     return next(Path("runs") / name for name in names if not (Path("runs") / name).exists())
 
 
+def _ask(folder: Path, dataset: Dataset) -> list[tuple[Pixels, str, Prediction]]:
+    """Some photos of a set, what they show, and what the net says of them."""
+    photos = [dataset.pixels(index) for index in range(PHOTOS_ASKED)]
+    names = [dataset.classes[label] for label in dataset.labels[:PHOTOS_ASKED]]
+    return list(zip(photos, names, load(folder).predict(photos, top=3), strict=True))
+
+
 def _told(found: Prediction) -> str:
     return "\n".join(f"{name}: {probability:.2f}" for name, probability in found.classes)
 
 
 def _parts(
-    folder: Path, settings: TrainSettings, evaluations: list[Evaluation], crops: Any, shown: Any, seconds: float
+    folder: Path,
+    evaluations: list[Evaluation],
+    crops: list[tuple[Pixels, str]],
+    shown: list[tuple[Pixels, str, Prediction]],
+    seconds: float,
 ) -> list[tuple[str, str, Any]]:
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     told = "Scenes of digits it never saw. " + "; ".join(headline(found.summary) for found in evaluations)
     return [
         (
             "What the net sees",
-            f"Random crops of {settings.crop} pixels, mirrored or not, with a colour shift.",
+            f"Random crops of {DOLL['crop']} pixels, mirrored or not, with a colour shift.",
             photo_grid(crops),
         ),
         (
@@ -114,5 +119,9 @@ def _parts(
             "The right class with its posterior, and what it was taken for.",
             mistakes_figure(evaluations[0]),
         ),
-        ("Asking", "The three likeliest classes of six scenes.", photo_grid(shown)),
+        (
+            "Asking",
+            "The three likeliest classes of six scenes.",
+            photo_grid([(photo, f"shows {name}\n{_told(found)}") for photo, name, found in shown]),
+        ),
     ]

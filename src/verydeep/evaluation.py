@@ -104,24 +104,33 @@ def evaluate(
     check_protocol(tested, checkpoint.card.crop)
     dataset = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(machine or MachineSettings(), checkpoint.card.multiply_adds)
-    net = checkpoint.net()
-    here.place(net)
-    faults: dict[int, str] | None = {} if bad_images == "skip" else None
-    label = f"{tested} on {len(dataset)} photos"
-    with here.at_work():
-        found = dataset_posteriors(net, checkpoint.card, dataset, tested, here, reporter, label, faults)
-    for sentence in (faults or {}).values():
-        reporter.warn(f"skipped: {sentence}")
-    kept = np.array([index for index in range(len(dataset)) if index not in (faults or {})], dtype=np.int64)
-    dataset, found = dataset.take(kept), found[kept]
-    if not len(dataset):
-        raise ImageError(f"none of the {len(faults or {})} photos of {dataset.name} can be read.")
+    dataset, found, skipped = _readable_posteriors(checkpoint, dataset, tested, here, bad_images == "skip", reporter)
     scores = _scores(checkpoint, dataset, tested, found)
     folder = Path(out) if out else _default_folder(Path(run), last) / dataset.set_name / str(tested)
-    summary = summarise(scores, found, len(faults or {}), time.monotonic() - started)
+    summary = summarise(scores, skipped, time.monotonic() - started)
     summary |= {"run": str(run), "checkpoint": str(checkpoint.path), "folder": str(folder)}
     _write(folder, summary, scores, here)
     return Evaluation(summary, scores, dataset, folder)
+
+
+def _readable_posteriors(
+    checkpoint: Checkpoint, dataset: Dataset, protocol: Protocol, machine: Machine, skip: bool, reporter: Reporter
+) -> tuple[Dataset, NDArray[np.float32], int]:
+    """The photos that could be read, their posteriors (N,K), and how many were skipped."""
+    net = checkpoint.net()
+    machine.place(net)
+    faults: dict[int, str] = {}
+    label = f"{protocol} on {len(dataset)} photos"
+    with machine.at_work():
+        found = dataset_posteriors(
+            net, checkpoint.card, dataset, protocol, machine, reporter, label, faults if skip else None
+        )
+    for sentence in faults.values():
+        reporter.warn(f"skipped: {sentence}")
+    if len(faults) == len(dataset):
+        raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
+    kept = np.array([index for index in range(len(dataset)) if index not in faults], dtype=np.int64)
+    return dataset.take(kept), found[kept], len(faults)
 
 
 def _default_folder(run: Path, last: bool) -> Path:
@@ -167,10 +176,10 @@ def _scores(checkpoint: Checkpoint, dataset: Dataset, protocol: Protocol, found:
     )
 
 
-def summarise(scores: Scores, found: NDArray[np.float32], skipped: int, seconds: float) -> dict[str, Any]:
+def summarise(scores: Scores, skipped: int, seconds: float) -> dict[str, Any]:
     """Errors in percent with 95 % intervals, by class and by confused pair."""
     photos = len(scores.ids)
-    top1, top5 = (topk_error(found, scores.labels, k) for k in (1, 5))
+    top1, top5 = (topk_error(scores.posteriors, scores.labels, k) for k in (1, 5))
     assert top1 is not None
     return {
         "protocol": scores.protocol,

@@ -66,7 +66,9 @@ def decode(data: bytes, name: str = "image") -> Pixels:
         except Image.DecompressionBombError:
             width = height = 0
         except UnidentifiedImageError:
-            raise ImageError(f"{name} is not a photo in a known format ({', '.join(FORMATS)}), or broken at its start.") from None
+            raise ImageError(
+                f"{name} is not a photo in a known format ({', '.join(FORMATS)}), or broken at its start."
+            ) from None
         except _FAULTS as fault:
             raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
     raise ImageError(f"{name} declares more than {PIXEL_LIMIT:,} pixels, which is refused: make it smaller.")
@@ -89,7 +91,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
         seen = upright.convert("RGBA")
         white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
         upright = Image.alpha_composite(white, seen)
-    return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+    return np.array(upright.convert("RGB"), dtype=np.uint8)
 
 
 def _grey16_to_rgb(image: Image.Image) -> Pixels:

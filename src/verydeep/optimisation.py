@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,40 @@ class Plateau:
         if self.stale + 1 < settings.patience:
             return Plateau(self.best, self.stale + 1, self.drops)
         return Plateau(self.best, 0, min(self.drops + 1, settings.drops), finished=self.drops == settings.drops)
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a training is: all it needs, beside weights and momentum, to go on.
+
+    ``batch`` counts the steps done of epoch ``epoch``; ``sums`` are that epoch's loss, wrong guesses and
+    photos so far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started
+    random; ``scaler`` is fp16's loss scale.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
+    best: tuple[float, float] | None = None
+    best_epoch: int = 0
+    sums: tuple[float, int, int] = (0.0, 0, 0)
+    random: tuple[str, ...] = ()
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> TrainState:
+        """The state `dataclasses.asdict` wrote."""
+        loss, wrong, photos = values["sums"]
+        return TrainState(
+            **{
+                **values,
+                "plateau": Plateau(**values["plateau"]),
+                "sums": (loss, wrong, photos),
+                "best": None if values["best"] is None else (values["best"][0], values["best"][1]),
+                "random": tuple(values["random"]),
+            }
+        )
 
 
 def optimiser(net: Net, settings: TrainSettings) -> torch.optim.SGD:

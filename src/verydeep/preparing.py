@@ -31,9 +31,10 @@ from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
 from .machine import Machine, cores, free_bytes, photos_at_once, this_machine, training_bytes
 from .nets import Net, create_net
+from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .runs import LAST, RunLog, environment, read_json, write_json
-from .training import Training, TrainState, resumed
+from .training import Training, resumed
 from .weights import Weights, read_weights
 
 RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
@@ -125,11 +126,11 @@ def _begin(
     _make_folder(folder)
     write_json(folder / "config.json", {"run": run, "data": to_json(data), "settings": to_json(settings)})
     write_json(folder / "environment.json", environment(machine.describe()))
-    RunLog(folder)
+    log = RunLog(folder, tensorboard=wish.tensorboard)
     _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
     state = TrainState(random=random)
-    return Training(net, card, settings, sets, machine, at_once, folder, reporter, state, {})
+    return Training(net, card, settings, sets, machine, at_once, folder, log, reporter, state, {})
 
 
 def _make_folder(folder: Path) -> None:
@@ -171,7 +172,8 @@ def _resume(
     at_once = photos_at_once(net_facts(card.net, len(card.classes), card.crop, card.width), settings.batch, machine)
     reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
     card = replace(card, settings=to_json(settings))
-    return Training(net, card, settings, sets, machine, at_once, folder, reporter, state, checkpoint.momentum)
+    log = RunLog(folder, state.epoch, wish.tensorboard)
+    return Training(net, card, settings, sets, machine, at_once, folder, log, reporter, state, checkpoint.momentum)
 
 
 def _checked_changes(begun: Any, given: dict[str, Any]) -> Any:

@@ -92,10 +92,15 @@ def commit() -> str | None:
 
 
 class RunLog:
-    """log.jsonl: one JSON object a line, appended and flushed."""
+    """log.jsonl: one JSON object a line, appended and flushed; with ``tensorboard`` its numbers go there too."""
 
-    def __init__(self, folder: Path, keep_epochs: int | None = None) -> None:
-        """Opens the log; ``keep_epochs`` first takes out lines of later epochs, which a resumed run writes anew."""
+    def __init__(self, folder: Path, keep_epochs: int | None = None, tensorboard: bool = False) -> None:
+        """Opens the log; ``keep_epochs`` first takes out lines of later epochs, which a resumed run writes anew.
+
+        Raises:
+            VerydeepError: TensorBoard is wished and not installed.
+        """
+        self._board = _board(folder / "tensorboard", keep_epochs) if tensorboard else None
         self.path = folder / "log.jsonl"
         if keep_epochs is None:
             self.path.write_text("")
@@ -108,3 +113,16 @@ class RunLog:
         """Appends one line."""
         with self.path.open("a", encoding="utf8") as file:
             file.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for name, value in row.items():
+                self._board.add_scalar(name, value, row["epoch"])
+            self._board.flush()
+
+
+def _board(folder: Path, keep_epochs: int | None) -> Any:
+    """TensorBoard's writer; its events after ``keep_epochs`` are void."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise VerydeepError("tensorboard is not installed: pip install 'verydeep[tensorboard]'.") from None
+    return SummaryWriter(str(folder), purge_step=None if keep_epochs is None else keep_epochs + 1)

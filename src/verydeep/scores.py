@@ -50,7 +50,7 @@ def save_scores(path: Path, scores: Scores) -> None:
 def load_scores(path: Path) -> Scores:
     """A scores file; raises VerydeepError where it is missing or broken."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             text = {name: str(stored[name]) for name in ("set", "data", "protocol", "checkpoint")}
             return Scores(
                 ids=tuple(str(item) for item in stored["ids"]),

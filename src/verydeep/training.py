@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from .machine import Machine
 from .metrics import chance_error, mean_log_loss, topk_error
 from .nets import Net
 from .optimisation import (
-    Plateau,
+    TrainState,
     drop_rate,
     freeze_all_but,
     learning_layers,
@@ -44,40 +44,6 @@ from .runs import BEST, LAST, RunLog, write_json
 SAVE_EVERY_SECONDS = 900.0
 
 
-@dataclass(frozen=True)
-class TrainState:
-    """Where a training is: all it needs, beside weights and momentum, to go on.
-
-    ``batch`` counts the steps done of epoch ``epoch``; ``sums`` are that epoch's loss, wrong guesses and
-    photos so far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started
-    random; ``scaler`` is fp16's loss scale.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    plateau: Plateau = field(default_factory=Plateau)
-    best: tuple[float, float] | None = None
-    best_epoch: int = 0
-    sums: tuple[float, int, int] = (0.0, 0, 0)
-    random: tuple[str, ...] = ()
-    scaler: dict[str, Any] = field(default_factory=dict)
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> TrainState:
-        """The state `dataclasses.asdict` wrote."""
-        loss, wrong, photos = values["sums"]
-        return TrainState(
-            **{
-                **values,
-                "plateau": Plateau(**values["plateau"]),
-                "sums": (loss, wrong, photos),
-                "best": None if values["best"] is None else (values["best"][0], values["best"][1]),
-                "random": tuple(values["random"]),
-            }
-        )
-
-
 class Training:
     """A training in progress: net, optimiser and state; `run` takes it to its end."""
 
@@ -90,6 +56,7 @@ class Training:
         machine: Machine,
         at_once: int,
         folder: Path,
+        log: RunLog,
         reporter: Reporter,
         state: TrainState,
         momentum: dict[str, Tensor],
@@ -109,7 +76,7 @@ class Training:
             self._scaler.load_state_dict(state.scaler)
         self._minus_mean = -torch.tensor(card.mean, dtype=torch.float32)[None]
         self._chance = chance_error(sets["dev"].labels)
-        self._log = RunLog(folder, state.epoch if (folder / LAST).exists() else None)
+        self._log = log
 
     @property
     def rate(self) -> float:
@@ -207,40 +174,28 @@ class Training:
         )
 
     def _close_epoch(self, head: bool, seconds: float, seen: int) -> None:
-        """Tests the dev part, logs the epoch, decides on the rate and on `best`, and saves."""
-        dev = self.sets["dev"]
-        protocol = Protocol(self.settings.validate, (self.settings.S.test_scale,), self.settings.validate == "dense")
-        self.net.eval()
-        found = dataset_posteriors(self.net, self.card, dev, protocol, self.machine, self.reporter, "testing dev")
-        error = topk_error(found, dev.labels, 1)
-        assert error is not None
+        """Tests the dev part, decides on the rate and on `best`, logs and saves."""
+        error, loss = self._test_dev()
         rate, state = self.rate, self.state
-        loss, wrong, photos = state.sums
-        # Among epochs of equal error the one that is surer of the right classes is the better.
-        reached = (error, mean_log_loss(found, dev.labels))
-        best = state.best is None or reached < state.best
         plateau = state.plateau
         if not head:
             plateau = plateau.after(state.epoch + 1, error, self._chance, self.settings)
-        self.state = replace(
-            state,
-            epoch=state.epoch + 1,
-            batch=0,
-            sums=(0.0, 0, 0),
-            plateau=plateau,
-            best=reached if best else state.best,
-            best_epoch=state.epoch + 1 if best else state.best_epoch,
-        )
+        # Among epochs of equal error the one that is surer of the right classes is the better.
+        best = state.best is None or (error, loss) < state.best
+        self.state = replace(state, epoch=state.epoch + 1, batch=0, sums=(0.0, 0, 0), plateau=plateau)
+        if best:
+            self.state = replace(self.state, best=(error, loss), best_epoch=self.state.epoch)
         if self.rate != rate:
             drop_rate(self._sgd, rate, self.rate, self.settings.momentum_at_drop == "rescale")
+        loss_sum, wrong, photos = state.sums
         row = {
             "epoch": self.state.epoch,
             "step": self.state.step,
             "lr": rate,
-            "loss": loss / photos,
+            "loss": loss_sum / photos,
             "train_top1_error": 100 * wrong / photos,
             "dev_top1_error": error,
-            "dev_loss": reached[1],
+            "dev_loss": loss,
             "seconds": round(seconds, 3),
             "images_per_second": round(seen / max(seconds, 1e-9), 2),
         }
@@ -252,6 +207,16 @@ class Training:
         if best:
             self._save(BEST)
         self._save(LAST)
+
+    def _test_dev(self) -> tuple[float, float]:
+        """Top-1 error in percent and mean loss on the dev part, at Q = S."""
+        dev, method = self.sets["dev"], self.settings.validate
+        protocol = Protocol(method, (self.settings.S.test_scale,), mirror=method == "dense")
+        self.net.eval()
+        found = dataset_posteriors(self.net, self.card, dev, protocol, self.machine, self.reporter, "testing dev")
+        error = topk_error(found, dev.labels, 1)
+        assert error is not None
+        return error, mean_log_loss(found, dev.labels)
 
     def _save(self, name: str) -> None:
         self.state = replace(self.state, scaler=self._scaler.state_dict())

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..config import DEV_FRACTION, DataSettings
 from ..errors import VerydeepError
-from . import Data, split
 from .folder import class_folders
+from .sets import Data, split
 
 FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
 TRAIN_PHOTOS = {"caltech101": 30, "caltech256": 60}

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..config import DataSettings
 from ..images import Pixels
-from . import Data, Dataset
+from .sets import Data, Dataset
 
 SETS = {"train": 6000, "dev": 1000, "val": 2000}  # scenes
 PARTS = {"train": (0, 1197), "dev": (1197, 1397), "val": (1397, 1797)}  # of the shuffled digits

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..config import DataSettings
 from ..errors import VerydeepError
-from . import Data, Dataset, PhotoReader, relabel, split
+from .sets import Data, Dataset, PhotoReader, relabel, split
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif"),

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..config import DEV_FRACTION, DataSettings
 from ..errors import VerydeepError
-from . import Data, Dataset, PhotoReader, relabel, split
 from .folder import class_folders, is_candidate
+from .sets import Data, Dataset, PhotoReader, relabel, split
 
 TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
 VAL_FOLDERS = ("val", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")

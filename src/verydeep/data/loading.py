@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ..config import TrainSettings
 from ..errors import ImageError
 from ..images import Pixels, colour_shift, random_crop, rescale
-from . import Dataset
+from .sets import Dataset
 
 T = TypeVar("T")
 ORDER, PHOTO = 0, 1  # purposes of a draw: the first number of its key

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..errors import ImageError
 from ..images import Pixels, colour_statistics, pixel_sums, rescale
 from ..progress import Reporter
-from . import Dataset
 from .loading import Fault, each_photo
+from .sets import Dataset
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,145 @@
+"""Sets of photos: what a set is, and how sets are parted, joined and counted in other classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import VerydeepError
+from ..images import Pixels, read_image
+
+
+@dataclass(frozen=True)
+class PhotoReader:
+    """Reads a photo by its id: its path below ``root``."""
+
+    root: Path
+
+    def __call__(self, photo_id: str) -> Pixels:
+        """uint8 RGB (H,W,3); raises ImageError."""
+        return read_image(self.root / photo_id)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One set: N photos, each with an id, a class and a way to read its pixels.
+
+    ``labels`` is int64 (N,), an index into ``classes``. ``ignored`` counts files that are no candidates.
+    """
+
+    name: str
+    set_name: str
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    read: Callable[[str], Pixels]
+    ignored: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pixels(self, index: int) -> Pixels:
+        """The photo's pixels, uint8 RGB (H,W,3); raises ImageError."""
+        return self.read(self.ids[index])
+
+    def where(self, index: int) -> str:
+        """What to call a photo in a message: its path where it has one."""
+        root = getattr(self.read, "root", None)
+        return self.ids[index] if root is None else str(root / self.ids[index])
+
+    def take(self, indices: NDArray[np.int64], set_name: str | None = None) -> Dataset:
+        """The same set with only the photos at ``indices``, in their order."""
+        return replace(
+            self,
+            set_name=set_name or self.set_name,
+            ids=tuple(self.ids[i] for i in indices),
+            labels=self.labels[indices],
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of ids and class names: two sets with the same photos and labels have the same."""
+        rows = sorted(f"{i}\t{self.classes[label]}\n" for i, label in zip(self.ids, self.labels, strict=True))
+        return hashlib.sha256("".join(rows).encode("utf8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set's sets by name; ``split_by_us`` where the data did not come split."""
+
+    name: str
+    sets: dict[str, Dataset]
+    split_by_us: bool
+
+    @property
+    def reported(self) -> str:
+        """The set that `evaluate` reports: ``test`` where there is one, else ``val``."""
+        return "test" if "test" in self.sets else "val"
+
+    def set(self, set_name: str) -> Dataset:
+        """One set by name, or ``all`` photos of data that did not come split."""
+        if set_name == "all" and self.split_by_us:
+            return join(list(self.sets.values()), "all")
+        if set_name not in self.sets:
+            names = [*self.sets, *(["all"] if self.split_by_us else [])]
+            raise VerydeepError(f"{self.name} has no set {set_name!r}: its sets are {', '.join(names)}.")
+        return self.sets[set_name]
+
+
+def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) -> Dataset:
+    """The set with labels counted in ``classes``; photos of other classes leave it.
+
+    Raises:
+        VerydeepError: with ``strict``, when the set has photos of a class that is not in ``classes``.
+    """
+    position = {name: number for number, name in enumerate(classes)}
+    new = np.array([position.get(name, -1) for name in dataset.classes], dtype=np.int64)[dataset.labels]
+    if strict and (new < 0).any():
+        unknown = dataset.classes[int(dataset.labels[int(np.argmin(new))])]
+        raise VerydeepError(
+            f"{dataset.name} has photos of class {unknown!r}, which the net does not know: "
+            f"its {len(classes)} classes are {', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}."
+        )
+    kept = np.flatnonzero(new >= 0)
+    return replace(dataset.take(kept), classes=classes, labels=new[kept])
+
+
+def join(sets: list[Dataset], set_name: str) -> Dataset:
+    """Sets of one data set as one, sorted by id."""
+    ids = [photo for found in sets for photo in found.ids]
+    labels = np.concatenate([found.labels for found in sets])
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    joined = replace(sets[0], set_name=set_name, ids=tuple(ids), labels=labels)
+    return joined.take(order)
+
+
+def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: int = 1) -> dict[str, Dataset]:
+    """Parts of a set, class by class: the rest stays ``train``.
+
+    Args:
+        shares: by part, the fraction of each class's photos, or a whole number of photos a class.
+            A class of three or more photos gives at least one to each part.
+        seed: photos are ordered by a hash of (seed, id), so adding files hardly moves others.
+        leave: photos of each class that no part may take.
+    """
+    rank = np.array([_rank(seed, photo) for photo in dataset.ids])
+    parts: dict[str, list[int]] = {name: [] for name in ("train", *shares)}
+    for label in range(len(dataset.classes)):
+        mine = np.flatnonzero(dataset.labels == label)
+        mine = mine[np.argsort(rank[mine], kind="stable")]
+        start = 0
+        for name, share in shares.items():
+            count = share if isinstance(share, int) else round(share * len(mine))
+            count = min(max(1, count), len(mine) - start - leave) if len(mine) > len(shares) else 0
+            parts[name].extend(mine[start : start + count])
+            start += count
+        parts["train"].extend(mine[start:])
+    return {name: dataset.take(np.array(sorted(part), dtype=np.int64), name) for name, part in parts.items()}
+
+
+def _rank(seed: int, photo: str) -> str:
+    return hashlib.sha256(f"{seed}\t{photo}".encode("utf8", "surrogateescape")).hexdigest()

@@ -1,0 +1,166 @@
+"""The house's own rules, read from the code: arrows, sizes, who prints, public names, docstrings."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import verydeep
+
+TOP = Path(verydeep.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__").replace("__init__", ""): path
+    for path in sorted(TOP.rglob("*.py"))
+}
+# A room and the rooms it may use; docs/architecture.md draws it.
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "progress": set(),
+    "configurations": {"errors"},
+    "config": {"configurations", "errors"},
+    "images": {"errors"},
+    "metrics": {"errors"},
+    "nets": {"configurations", "errors"},
+    "machine": {"config", "configurations", "errors"},
+    "runs": {"errors"},
+    "tables": {"errors"},
+    "terminal": {"progress"},
+    "optimisation": {"config", "nets"},
+    "checkpoints": {"configurations", "errors", "nets"},
+    "weights": {"checkpoints", "configurations", "errors", "runs"},
+    "protocols": {"errors", "images", "machine", "nets"},
+    "data": {"config", "data.sets", "errors"},  # and the data sets below, by their names
+    "data.sets": {"errors", "images"},
+    "data.folder": {"config", "data.sets", "errors"},
+    "data.imagenet": {"config", "data.folder", "data.sets", "errors"},
+    "data.caltech": {"config", "data.folder", "data.sets", "errors"},
+    "data.digits": {"config", "data.sets", "images"},
+    "data.loading": {"config", "data.sets", "errors", "images"},
+    "data.statistics": {"data.loading", "data.sets", "errors", "images", "progress"},
+    "data.check": {"config", "data", "data.loading", "data.statistics", "images", "progress"},
+    "scores": {"checkpoints", "errors"},
+    "evaluation": {
+        *("checkpoints", "config", "data", "data.loading", "errors", "machine", "metrics", "nets", "progress"),
+        *("protocols", "runs", "scores"),
+    },
+    "prediction": {
+        *("checkpoints", "config", "data.folder", "errors", "images", "machine", "nets", "protocols", "runs"),
+    },
+    "training": {
+        *("checkpoints", "config", "data", "data.loading", "errors", "evaluation", "machine", "metrics", "nets"),
+        *("optimisation", "progress", "protocols", "runs"),
+    },
+    "preparing": {
+        *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "machine"),
+        *("nets", "optimisation", "progress", "runs", "training", "weights"),
+    },
+    "report": {"checkpoints", "evaluation", "images", "metrics"},
+    "demo": {
+        "config",
+        "data.check",
+        "data.sets",
+        "evaluation",
+        "images",
+        "prediction",
+        "preparing",
+        "progress",
+        "report",
+    },
+    "arguments": {"config", "errors"},
+}
+
+
+def used_by(name: str) -> set[str]:
+    """Modules of the package that a module imports, wherever in it."""
+    package = name.split(".") if MODULES[name].name == "__init__.py" else name.split(".")[:-1]
+    package = [part for part in package if part]
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                whole = ".".join([*base, alias.name])
+                found.add(whole if whole in MODULES else ".".join(base))
+    return found - {name, ""}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"", "__main__", "cli"}))
+def test_arrows(name: str) -> None:
+    assert used_by(name) <= ARROWS[name], name
+
+
+def test_arrows_have_no_circle_and_nothing_imports_the_command_line() -> None:
+    done: set[str] = set()
+    left = dict(ARROWS)
+    while left:
+        free = {name for name, uses in left.items() if uses <= done}
+        assert free, left
+        done |= free
+        left = {name: uses for name, uses in left.items() if name not in free}
+    assert not any("cli" in used_by(name) for name in MODULES if name not in ("__main__",))
+
+
+def test_only_the_terminal_prints() -> None:
+    for name, path in MODULES.items():
+        source = ast.parse(path.read_text())
+        calls = [node.func for node in ast.walk(source) if isinstance(node, ast.Call)]
+        prints = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+        assert not prints or name == "terminal", name
+        assert name in ("terminal", "cli", "__main__") or "sys.std" not in path.read_text(), name
+
+
+def test_files_and_functions_are_small() -> None:
+    for name, path in MODULES.items():
+        lines = path.read_text().splitlines()
+        assert len(lines) < 300, name
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 45, f"{name}.{node.name}"
+
+
+def test_public_functions_and_classes_say_what_they_do() -> None:
+    for name, path in MODULES.items():
+        source = ast.parse(path.read_text())
+        assert ast.get_docstring(source), name
+        for node in source.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node) or name == "cli", f"{name}.{node.name}"
+
+
+PUBLIC = [
+    *("Classifier", "DataSettings", "ImageError", "MachineSettings", "NET_NAMES", "Net", "Scale", "TrainSettings"),
+    *("VerydeepError", "check_data", "create_net", "demo", "evaluate", "load", "load_scores", "net_facts"),
+    *("open_data", "parse_protocol", "predict", "read_image", "train"),
+]
+
+
+def test_public_names_are_these_and_each_is_there() -> None:
+    assert sorted(verydeep.__all__) == PUBLIC
+    assert dir(verydeep) == PUBLIC
+    for name in PUBLIC:
+        assert getattr(verydeep, name) is not None
+    with pytest.raises(AttributeError):
+        _ = verydeep.nothing_of_the_kind
+
+
+def test_importing_the_package_and_asking_for_help_load_no_torch() -> None:
+    code = "import sys, verydeep, verydeep.arguments as a; a.build_parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_line_names_a_machine_or_a_tool() -> None:
+    top = TOP.parents[1]
+    tracked = subprocess.run(["git", "-C", str(top), "ls-files"], capture_output=True, text=True, check=False).stdout
+    if not tracked:
+        pytest.skip("not a git checkout")
+    forbidden = ["/wo" + "rk/", "py" + "pi.org", "pythonho" + "sted"]
+    for line in tracked.splitlines():
+        path = top / line
+        if path.suffix in (".py", ".md", ".toml", ".txt", ".cff", "") and path.is_file():
+            text = path.read_text(encoding="utf8")
+            assert not any(word in text for word in forbidden), line

@@ -1,0 +1,66 @@
+"""Facts of the machine: choices by arithmetic, memory, refusals."""
+
+import pytest
+import torch
+
+from verydeep import VerydeepError, create_net
+from verydeep.config import MachineSettings
+from verydeep.configurations import net_facts
+from verydeep.machine import cores, photos_at_once, this_machine, training_bytes
+
+
+def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verydeep.machine.cores", lambda: 4)
+    doll, full = net_facts("A", crop=64, width=1 / 8).multiply_adds, net_facts("D").multiply_adds
+    wish = MachineSettings(device="cpu", workers=1)
+    assert this_machine(wish, doll).threads == 3
+    assert this_machine(wish, full).threads == 4
+    assert this_machine(MachineSettings(device="cpu", threads=2), full).threads == 2
+
+
+def test_a_cpu_computes_in_float32_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert this_machine(MachineSettings(device="cpu"), 1).autocast is None
+    assert this_machine(MachineSettings(device="cpu", precision="bf16"), 1).autocast is torch.bfloat16
+    with pytest.raises(VerydeepError, match="device cuda is not available"):
+        this_machine(MachineSettings(device="cuda"), 1)
+    with pytest.raises(VerydeepError, match="workers is -1 or more"):
+        MachineSettings(workers=-2)
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    machine = this_machine(MachineSettings(device="cpu", threads=before + 1), 1)
+    with machine.at_work():
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    assert cores() >= 1
+
+
+def test_batches_are_parted_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = net_facts("D")
+    machine = this_machine(MachineSettings(device="cpu"), 1)
+    monkeypatch.setattr("verydeep.machine.free_bytes", lambda device: training_bytes(facts, 70) / 0.8)
+    assert photos_at_once(facts, 256, machine) == 64
+    assert photos_at_once(facts, 16, machine) == 16
+    monkeypatch.setattr("verydeep.machine.free_bytes", lambda device: 1e9)
+    with pytest.raises(VerydeepError, match=r"net D at crop 224 needs 1\.\d GiB for one photo and 0\.9 GiB are free"):
+        photos_at_once(facts, 256, machine)
+
+
+def test_the_estimate_counts_what_the_backward_pass_keeps() -> None:
+    """Against the bytes autograd really saves, for a net of which nothing else is large."""
+    net = create_net("D", classes=10, crop=96, width=1 / 4).train()
+    saved: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        net(torch.zeros(4, 3, 96, 96))
+    weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    kept = sum(size for pointer, size in saved.items() if pointer not in weights)
+    facts = net_facts("D", classes=10, crop=96, width=1 / 4)
+    estimate = training_bytes(facts, 4) - training_bytes(facts, 0)
+    assert kept <= estimate <= 2 * kept

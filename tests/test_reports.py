@@ -1,0 +1,106 @@
+"""Evaluations, scores files, tables and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import verydeep
+from verydeep import VerydeepError
+from verydeep.evaluation import class_errors, confused_pairs, worst_mistakes
+from verydeep.report import photo_grid, save_figure, write_evaluation_pictures, write_page
+from verydeep.scores import Scores, load_scores, save_scores
+from verydeep.tables import markdown_table, write_block
+
+
+def scores() -> Scores:
+    posteriors = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.5, 0.1, 0.4], [0.1, 0.8, 0.1]], dtype=np.float32)
+    labels = np.array([0, 1, 2, 1])
+    return Scores(("a/1", "b/1", "c/1", "b/2"), labels, ("a", "b", "c"), posteriors, "test", "d", "dense@36", "0" * 64)
+
+
+def test_scores_come_back_and_are_plain_arrays(tmp_path: Path) -> None:
+    save_scores(tmp_path / "s.npz", scores())
+    found = load_scores(tmp_path / "s.npz")
+    assert found.ids == scores().ids
+    assert found.classes == scores().classes
+    np.testing.assert_array_equal(found.posteriors, scores().posteriors)
+    assert (found.set_name, found.protocol) == ("test", "dense@36")
+    with np.load(tmp_path / "s.npz", allow_pickle=False) as plain:
+        assert set(plain.files) == {"ids", "labels", "classes", "posteriors", "set", "data", "protocol", "checkpoint"}
+
+
+def test_what_is_no_scores_file(tmp_path: Path) -> None:
+    for data in (b"", b"PK\x03\x04 nonsense", b"text"):
+        (tmp_path / "s.npz").write_bytes(data)
+        with pytest.raises(VerydeepError, match="is not a scores file"):
+            load_scores(tmp_path / "s.npz")
+
+
+def test_summaries_by_hand() -> None:
+    assert class_errors(scores()) == [
+        {"class": "a", "images": 1, "top1_error": 0.0},
+        {"class": "b", "images": 2, "top1_error": 50.0},
+        {"class": "c", "images": 1, "top1_error": 100.0},
+    ]
+    assert confused_pairs(scores()) == [
+        {"class": "b", "taken_for": "a", "images": 1},
+        {"class": "c", "taken_for": "a", "images": 1},
+    ]
+    assert worst_mistakes(scores(), 5) == [1, 2]  # .3 for the right class, then .4
+
+
+def test_python_verbs_on_files_and_memory(trained: Path) -> None:
+    photo = sorted((trained.parent / "photos" / "red").iterdir())[0]
+    net = verydeep.load(trained)
+    pixels = verydeep.read_image(photo)
+    held = [str(photo), photo, photo.read_bytes(), pixels, torch.from_numpy(pixels), Image.fromarray(pixels)]
+    found = net.predict(held, top=3)
+    assert len({answer.classes for answer in found}) == 1
+    assert found[0].image == str(photo)
+    assert net.predict(pixels)[0].classes == found[0].classes
+    assert verydeep.predict(trained, str(photo.parent))[0].classes == found[0].classes
+    assert net.classes == ("blue", "green", "red")
+    with pytest.raises(verydeep.ImageError, match="image 1 is an empty file"):
+        net.predict([pixels, b""])
+
+
+def test_evaluation_agrees_with_prediction(trained: Path, tmp_path: Path) -> None:
+    done = verydeep.evaluate(trained, "dense@36,40", out=tmp_path / "e")
+    asked = verydeep.load(trained).posteriors([done.dataset.pixels(i) for i in range(len(done.dataset))], "dense@36,40")
+    np.testing.assert_allclose(done.scores.posteriors, asked, atol=1e-6)
+    other = verydeep.evaluate(
+        trained, "dense@36,40", out=tmp_path / "f", machine=verydeep.MachineSettings(workers=2, threads=1)
+    )
+    np.testing.assert_array_equal(done.scores.posteriors, other.scores.posteriors)
+
+
+def test_pictures_can_be_opened(trained: Path, tmp_path: Path) -> None:
+    done = verydeep.evaluate(trained, "dense@36", out=tmp_path / "e")
+    for path in write_evaluation_pictures(done):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+    grid = photo_grid([(done.dataset.pixels(0), "a name with $ and \x1b and _ ^")] * 7)
+    with Image.open(save_figure(grid, tmp_path / "g.png")) as picture:
+        assert np.asarray(picture).std() > 5
+
+
+def test_a_page_escapes_what_comes_from_outside(tmp_path: Path) -> None:
+    write_page(tmp_path / "p.html", "<script>", [("<b>", "a & b", None)])
+    page = (tmp_path / "p.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "a &amp; b" in page
+
+
+def test_tables_are_written_between_markers_only(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- t -->\nold\n<!-- /t -->\nafter\n")
+    write_block(page, "t", markdown_table(["a", "b"], [["x|y", 1]]))
+    assert page.read_text() == "before\n<!-- t -->\n| a | b |\n| --- | --- |\n| x\\|y | 1 |\n<!-- /t -->\nafter\n"
+    with pytest.raises(VerydeepError, match="needs the lines <!-- u -->"):
+        write_block(page, "u", "")
