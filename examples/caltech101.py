@@ -31,7 +31,7 @@ CPU = {
     "size": "23 of the classes, crop 96",
     "train": [
         f"train D {DATA} --classes '[c-e]*' --crop 96 --start $NET_D_CONV --max-epochs 15 --out runs/caltech-D",
-        f"train A {DATA} --classes '[c-e]*' --crop 96 --lr 5e-3 --batch 32 --max-epochs 40 --out runs/caltech-A",
+        f"train A {DATA} --classes '[c-e]*' --crop 96 --lr 5e-3 --batch 32 --max-epochs 30 --out runs/caltech-A",
     ],
     "protocols": ["dense@110", "dense@96,110,124"],
 }

@@ -180,7 +180,8 @@ def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
     recipe: dict[str, Any] = {"S": Scale(side, side), "batch": 0}
     if given.get("start", "none") != "none":
         # New layers as the paper drew them (std .01): Glorot's larger draw on top of trained maps diverges.
-        recipe |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "head_epochs": 5, "drops": 1, "max_epochs": 30}
+        recipe |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "head_epochs": 3}
+        recipe |= {"patience": 3, "drops": 1, "max_epochs": 30}
     return recipe
 
 

@@ -1,0 +1,41 @@
+# `make demo` and `make test` do everything on a fresh machine with python3 of 3.11 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check pytest readme clean
+
+demo: $(VENV)/core
+	$(BIN)/verydeep demo
+
+test: check pytest
+
+check: $(VENV)/dev
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+pytest: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
+
+# Five demos with five seeds, and Caltech-101 where CALTECH101 and NET_D_CONV name it; then README from what they stored.
+readme: $(VENV)/dev
+	$(BIN)/python examples/demo_seeds.py run
+	$(BIN)/python examples/demo_seeds.py write
+	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then $(BIN)/python examples/caltech101.py run; fi
+	$(BIN)/python examples/caltech101.py write
+
+$(VENV)/core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "verydeep needs Python 3.11 or later: make PYTHON=python3.12 …" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,59 @@
+"""Does the demo learn for every seed? Five demos, their errors and times, into README.
+
+python examples/demo_seeds.py run
+python examples/demo_seeds.py write
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from verydeep.runs import environment, read_json, write_json
+from verydeep.tables import markdown_table, write_block
+
+TOP = Path(__file__).resolve().parents[1]
+RESULTS = TOP / "docs" / "results" / "demo.json"
+SEEDS = range(5)
+
+
+def run() -> None:
+    """Runs `verydeep demo` with each seed and stores what it answered."""
+    found = []
+    for seed in SEEDS:
+        with tempfile.TemporaryDirectory() as place:
+            words = [sys.executable, "-m", "verydeep", "demo", "--seed", str(seed), "--json", "--out", f"{place}/demo"]
+            done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
+        answer = json.loads(done.stdout)
+        found.append({"seed": seed, "seconds": answer["seconds"], "evaluations": answer["evaluations"]})
+        write_json(RESULTS, {"runs": found, "environment": environment({"cores": os.cpu_count()})})
+
+
+def write() -> None:
+    """Puts the stored results into README."""
+    stored = read_json(RESULTS)
+    protocols = [row["protocol"] for row in stored["runs"][0]["evaluations"]]
+    rows = []
+    for done in stored["runs"]:
+        errors = [f"{row['top1_error']:.2f}" for row in done["evaluations"]]
+        rows.append([done["seed"], *errors, f"{done['seconds']:.0f}"])
+    columns = list(zip(*[[row["top1_error"] for row in done["evaluations"]] for done in stored["runs"]], strict=True))
+    spread = [f"{statistics.mean(errors):.2f} ± {statistics.stdev(errors):.2f}" for errors in columns]
+    rows.append(["mean ± std", *spread, f"{statistics.mean(done['seconds'] for done in stored['runs']):.0f}"])
+    where, scenes = stored["environment"], stored["runs"][0]["evaluations"][0]["images"]
+    note = (
+        f"Top-1 error in percent on {scenes} scenes of digits that training never showed, of a net A of crop 64 and "
+        f"an eighth of the width. {where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
+        f"{where['time'][:10]}, commit {where['commit']}."
+    )
+    table = markdown_table(["seed", *protocols, "seconds, all in"], rows)
+    write_block(TOP / "README.md", "demo", f"{table}\n\n{note}")
+
+
+if __name__ == "__main__":
+    {"run": run, "write": write}[sys.argv[1]]()
