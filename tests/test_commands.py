@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,18 +134,23 @@ def test_moved_photos_are_still_known_as_the_runs_own(command: Command, photos: 
 def test_a_stopped_training_is_saved_and_resumes_to_the_same_end(
     command: Command, photos: Path, number: signal.Signals, status: int
 ) -> None:
+    """The signal goes to all processes of the job, as Ctrl-C and schedulers send it."""
     place = photos.parent
-    base = ["train", "A", "--data", "photos", *map(str, SIZE), "--max-epochs", "150"]
+    base = ["train", "A", "--data", "photos", *map(str, SIZE), "--max-epochs", "100", "--workers", "1"]
     command(*base, "--out", "whole", cwd=place)
     going = subprocess.Popen(
-        [sys.executable, "-m", "verydeep", *base, "--out", "parts"], cwd=place, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "verydeep", *base, "--out", "parts"],
+        cwd=place,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     log = place / "parts" / "log.jsonl"
     for _ in range(3000):
         if log.exists() and log.read_text().count("\n") >= 2:
             break
         time.sleep(0.01)
-    going.send_signal(number)
+    os.killpg(going.pid, number)
     _, told = going.communicate(timeout=60)
     assert going.returncode == status, told
     assert re.search(r"verydeep: interrupted at step \d+, saved", told)
@@ -310,6 +316,38 @@ def test_names_cannot_move_the_terminal(command: Command, tmp_path: Path) -> Non
     answer = command("predict", tmp_path / "r", photos / "blue" / "000.png")
     assert "\x1b" not in answer.stdout + answer.stderr
     assert r"\x1b[31m" in answer.stdout
+
+
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="finding the reading process needs pgrep")
+def test_a_killed_reader_is_a_sentence(photos: Path) -> None:
+    """The checkpoint of the last epoch stays, and nothing hangs."""
+    place = photos.parent
+    words = [
+        "train",
+        "A",
+        "--data",
+        "photos",
+        "--out",
+        "run",
+        *map(str, SIZE),
+        "--max-epochs",
+        "9999",
+        "--workers",
+        "1",
+    ]
+    going = subprocess.Popen([sys.executable, "-m", "verydeep", *words], cwd=place, stderr=subprocess.PIPE, text=True)
+    log = place / "run" / "log.jsonl"
+    for _ in range(3000):
+        if log.exists() and log.read_text().count("\n") >= 2:
+            break
+        time.sleep(0.01)
+    children = subprocess.run(["pgrep", "-P", str(going.pid)], capture_output=True, text=True, check=True).stdout
+    os.kill(int(children.split()[0]), signal.SIGKILL)
+    _, told = going.communicate(timeout=60)
+    assert going.returncode == 2, told
+    assert "verydeep: a process that reads photos was killed" in told
+    assert "Traceback" not in told
+    assert (place / "run" / "last.safetensors").exists()
 
 
 def test_the_reader_of_our_output_may_leave() -> None:

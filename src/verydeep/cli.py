@@ -59,6 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
     except VerydeepError as mistake:
         terminal.fail(str(mistake))
         return MISTAKE
+    except RuntimeError as fault:
+        if "DataLoader worker" not in str(fault):
+            raise
+        terminal.fail("a process that reads photos was killed, perhaps for memory; try fewer --workers and --resume.")
+        return MISTAKE
     except BrokenPipeError:  # the reader of our stdout left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK

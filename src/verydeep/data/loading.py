@@ -69,9 +69,12 @@ def _as_it_is(item: T) -> T:
 
 
 def _quiet_worker(_number: int) -> None:
-    """A worker leaves Ctrl-C to the main process, which stops it in order, and uses one thread."""
+    """A worker leaves signals to the main process, which stops it in order, and uses one thread.
+
+    Ctrl-C and many schedulers signal all processes of a job; a worker also ends when its parent does.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
