@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verydeep.config import DataSettings, Scale, TrainSettings, from_json, settings_of_run, to_json
+from verydeep.config import DataSettings, Scale, TrainSettings, from_json, papers_start, settings_of_run, to_json
 from verydeep.errors import VerydeepError
 
 
@@ -25,6 +25,18 @@ def test_runs_of_the_paper(run: str, scale: Scale, lr: float, initialise: str, l
     assert (found.S, found.lr, found.initialise, found.learn) == (scale, lr, initialise, learn)
     assert (found.batch, found.momentum, found.weight_decay, found.drops) == (256, 0.9, 5e-4, 3)
     assert (found.max_epochs, found.max_steps, found.crop) == (74, 370_000, 224)
+
+
+@pytest.mark.parametrize(
+    ("run", "start"),
+    [
+        *(("A/256", None), ("A-LRN/256", None), ("shallow-B/256", None), ("B/256", "A/256"), ("E/256", "A/256")),
+        *(("D/384", "D/256"), ("E/256-512", "E/384"), ("D/256-512-fc", "D/384"), ("D", None)),
+    ],
+)
+def test_the_chain_of_the_paper(run: str, start: str | None) -> None:
+    """Sect. 3.1 and 4.4: what each run was initialised with."""
+    assert papers_start(run) == start
 
 
 def test_a_nets_name_alone_is_the_recipe_for_own_photos() -> None:

@@ -48,7 +48,8 @@ ARROWS: dict[str, set[str]] = {
         *("protocols", "runs", "scores"),
     },
     "prediction": {
-        *("checkpoints", "config", "data.folder", "errors", "images", "machine", "nets", "protocols", "runs"),
+        *("checkpoints", "config", "data.folder", "errors", "images", "machine", "nets", "progress", "protocols"),
+        "runs",
     },
     "training": {
         *("checkpoints", "config", "data", "data.loading", "errors", "evaluation", "machine", "metrics", "nets"),

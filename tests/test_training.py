@@ -214,6 +214,28 @@ def test_coloured_photos_are_learned(photos: Path, tmp_path: Path) -> None:
     assert verydeep.evaluate(tmp_path / "a", "centre@36", last=True).summary["top1_error"] == 0.0
 
 
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_no_step_is_taken_that_is_not_finite(
+    photos: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third step goes bad, in the loss or behind a finite loss; the weights on disk are those before."""
+    right = F.cross_entropy
+    steps = [0]
+
+    def goes_bad(scores: torch.Tensor, labels: torch.Tensor, reduction: str) -> torch.Tensor:
+        steps[0] += 1
+        loss = right(scores, labels, reduction=reduction)
+        if steps[0] < 3:
+            return loss
+        return loss * float("nan") if what == "loss" else loss + (scores - scores.detach()).abs().sqrt().sum()
+
+    monkeypatch.setattr("verydeep.training.F.cross_entropy", goes_bad)
+    with pytest.raises(VerydeepError, match=r"not finite at step 3 \(epoch 1"):
+        verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
+    kept = last(tmp_path / "a")
+    assert all(bool(value.isfinite().all()) for value in kept.weights.values())
+
+
 def test_an_existing_run_is_not_overwritten(trained: Path) -> None:
     with pytest.raises(VerydeepError, match="already holds a run: add --resume"):
         verydeep.train("A", out=trained, data="digits", **TINY)

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 from .config import DataSettings, MachineSettings, TrainSettings, field_help, flag
 from .errors import VerydeepError
 
+OF_TRAINING = ("compile", "tensorboard", "device_batch")  # machine settings that only training reads
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse whose mistakes are one sentence."""
@@ -92,7 +94,7 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", metavar="DIR", help="folder for what is found")
     verb.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="photos that cannot be read")
     verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
-    _add_settings(verb, MachineSettings)
+    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
 
 
 def _predict(verb: argparse.ArgumentParser) -> None:
@@ -102,7 +104,7 @@ def _predict(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--protocol", metavar="PROTOCOL", help="how to test (dense at the training scale)")
     verb.add_argument("--csv", action="store_true", help="print rows of image,rank,class,probability")
     verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
-    _add_settings(verb, MachineSettings)
+    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
 
 
 def _demo(verb: argparse.ArgumentParser) -> None:

@@ -228,7 +228,7 @@ def _predict(options: argparse.Namespace) -> int:
             problems.append(str(problem))
     classifier = load(options.run, options.last, _machine(options))
     faults: dict[int, str] = {}
-    found = classifier.predict(photos, options.top, options.protocol, faults) if photos else []
+    found = classifier.predict(photos, options.top, options.protocol, faults, Terminal(options.quiet)) if photos else []
     if options.json:
         _answer_json([prediction.to_json() for prediction in found])
     elif options.csv:

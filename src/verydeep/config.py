@@ -21,6 +21,7 @@ from .configurations import check_crop, check_net_name
 from .errors import VerydeepError
 
 DEV_FRACTION = 0.1
+SHALLOW = ("A", "A-LRN", "shallow-B")
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
 _Settings = TypeVar("_Settings")
 
@@ -135,7 +136,7 @@ class MachineSettings:
     device: Literal["auto", "cpu", "cuda", "mps"] = _setting("auto", "where the net runs")
     precision: Literal["auto", "float32", "bf16", "fp16"] = _setting("auto", "of products; sums stay float32")
     layout: Literal["auto", "channels_last", "contiguous"] = _setting("auto", "memory layout of maps")
-    compile: bool = _setting(False, "compile the net (slow to start, faster to run on a GPU)")
+    compile: bool = _setting(False, "compile the training step (slow to start; for GPUs)")
     workers: int = _setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
     threads: int = _setting(0, "threads of the CPU's products")
     tensorboard: bool = _setting(False, "also write the log for TensorBoard, in the run's folder")
@@ -173,6 +174,18 @@ def _paper_recipe(scale: Scale, only_fc: bool) -> dict[str, Any]:
         "initialise": "gaussian",
         "learn": "fc" if only_fc else "all",
     }
+
+
+def papers_start(run: str) -> str | None:
+    """The run that a run of the paper starts from (Sect. 3.1); None where that is random weights.
+
+    Net A, A-LRN and shallow-B are shallow enough for random weights at S = 256; the deeper nets take
+    layers of A/256, S = 384 goes on from S = 256, and a jittered S from S = 384.
+    """
+    net, _, scale = run.partition("/")
+    if scale in ("", "256"):
+        return None if not scale or net in SHALLOW else "A/256"
+    return f"{net}/256" if scale == "384" else f"{net}/384"
 
 
 def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:

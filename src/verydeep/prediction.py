@@ -18,6 +18,7 @@ from .errors import ImageError, VerydeepError
 from .images import Pixels, as_pixels
 from .machine import Machine, this_machine
 from .nets import Net
+from .progress import Reporter, Silent
 from .protocols import Protocol, Views, check_protocol, parse_protocol, posteriors
 from .runs import checkpoint_of
 
@@ -49,7 +50,11 @@ class Classifier:
         return self.card.classes
 
     def posteriors(
-        self, images: Sequence[Any], protocol: str | None = None, faults: dict[int, str] | None = None
+        self,
+        images: Sequence[Any],
+        protocol: str | None = None,
+        faults: dict[int, str] | None = None,
+        reporter: Reporter | None = None,
     ) -> NDArray[np.float32]:
         """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
         asked = parse_protocol(protocol) if protocol else Protocol("dense", (self.card.test_scale,), mirror=True)
@@ -65,11 +70,19 @@ class Classifier:
                         raise
                     faults[index] = str(fault)
 
-        with self.machine.at_work():
-            return posteriors(self.net, np.array(self.card.mean), asked, shown(), len(images), self.machine)
+        total = len(images) * len(asked.scales)
+        with self.machine.at_work(), (reporter or Silent()).track("asking", total) as advance:
+            return posteriors(
+                self.net, np.array(self.card.mean), asked, shown(), len(images), self.machine, lambda n: advance(n, "")
+            )
 
     def predict(
-        self, images: Any, top: int = 5, protocol: str | None = None, faults: dict[int, str] | None = None
+        self,
+        images: Any,
+        top: int = 5,
+        protocol: str | None = None,
+        faults: dict[int, str] | None = None,
+        reporter: Reporter | None = None,
     ) -> list[Prediction]:
         """The best classes of each image.
 
@@ -85,7 +98,7 @@ class Classifier:
         if top < 1:
             raise VerydeepError(f"top must be 1 or more, not {top}.")
         asked = list(images) if isinstance(images, (list, tuple)) else [images]
-        found = self.posteriors(asked, protocol, faults)
+        found = self.posteriors(asked, protocol, faults, reporter)
         best = np.argsort(-found, axis=1, kind="stable")[:, :top]
         return [
             Prediction(_name(image, index), tuple((self.classes[k], float(row[k])) for k in ranks))

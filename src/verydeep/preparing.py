@@ -20,6 +20,7 @@ from .config import (
     TrainSettings,
     flag,
     from_json,
+    papers_start,
     settings_of_run,
     to_json,
     typed,
@@ -107,6 +108,8 @@ def _begin(
     opened = open_data(data)
     settings = _with_batch(settings, len(opened.sets["train"]))
     _tell_data(opened, settings, reporter)
+    if settings.start == "none" and papers_start(run):
+        reporter.warn(f"in the paper {run} starts from {papers_start(run)}: --start names its folder; now from random")
     look, dev = _look(opened, settings, machine, reporter)
     mean = weights.mean if weights else (float(look.mean[0]), float(look.mean[1]), float(look.mean[2]))
     card = Card(

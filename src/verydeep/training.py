@@ -158,7 +158,7 @@ class Training:
             self._scaler.scale(loss / total).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
             wrong += int((scores.argmax(1) != labels).sum())
-        if not math.isfinite(loss_sum):
+        if not (math.isfinite(loss_sum) and self._gradient_is_finite()):
             raise VerydeepError(self._not_finite())
         self._scaler.step(self._sgd)
         self._scaler.update()
@@ -166,11 +166,16 @@ class Training:
         sums = (before.sums[0] + loss_sum, before.sums[1] + wrong, before.sums[2] + total)
         self.state = replace(before, step=before.step + 1, batch=before.batch + 1, sums=sums)
 
+    def _gradient_is_finite(self) -> bool:
+        """Asked before a step is taken; fp16's scaler leaves out such steps by itself."""
+        gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
+        return self._scaler.is_enabled() or bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+
     def _not_finite(self) -> str:
         return (
-            f"the loss is not finite at step {self.state.step + 1} (epoch {self.state.epoch + 1}, lr {self.rate:g}): "
-            f"{self.folder / LAST} keeps the last good weights; try a lower --lr (a third of it), or --start from "
-            "trained weights."
+            f"the loss or its gradient is not finite at step {self.state.step + 1} (epoch {self.state.epoch + 1}, "
+            f"lr {self.rate:g}): {self.folder / LAST} keeps the last good weights; try a lower --lr (a third of it), "
+            "or --start from trained weights."
         )
 
     def _close_epoch(self, head: bool, seconds: float, seen: int) -> None:
@@ -214,6 +219,8 @@ class Training:
         protocol = Protocol(method, (self.settings.S.test_scale,), mirror=method == "dense")
         self.net.eval()
         found = dataset_posteriors(self.net, self.card, dev, protocol, self.machine, self.reporter, "testing dev")
+        if not np.isfinite(found).all():
+            raise VerydeepError(self._not_finite())
         error = topk_error(found, dev.labels, 1)
         assert error is not None
         return error, mean_log_loss(found, dev.labels)
