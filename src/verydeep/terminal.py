@@ -92,8 +92,9 @@ def show_raw(text: str) -> None:
 
 
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table to stdout; the first column is left-aligned, the others right-aligned."""
-    table = Table(title=Text(clean(title)), title_justify="left", box=None, pad_edge=False)
+    """A line of title and a table to stdout; the first column is left-aligned, the others right-aligned."""
+    show(title)
+    table = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
