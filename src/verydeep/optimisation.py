@@ -52,7 +52,7 @@ class TrainState:
 
     ``batch`` counts the steps done of epoch ``epoch``; ``sums`` are that epoch's loss, wrong guesses and
     photos so far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started
-    random; ``scaler`` is fp16's loss scale.
+    random; ``at_once`` photos go through the net together, which a resumed run repeats; ``scaler`` is fp16's loss scale.
     """
 
     epoch: int = 0
@@ -63,6 +63,7 @@ class TrainState:
     best_epoch: int = 0
     sums: tuple[float, int, int] = (0.0, 0, 0)
     random: tuple[str, ...] = ()
+    at_once: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod

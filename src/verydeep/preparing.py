@@ -132,8 +132,8 @@ def _begin(
     log = RunLog(folder, tensorboard=wish.tensorboard)
     _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
-    state = TrainState(random=random)
-    return Training(net, card, settings, sets, machine, at_once, folder, log, reporter, state, {})
+    state = TrainState(random=random, at_once=at_once)
+    return Training(net, card, settings, sets, machine, folder, log, reporter, state, {})
 
 
 def _make_folder(folder: Path) -> None:
@@ -172,11 +172,11 @@ def _resume(
         )
     bad = set(_noted_faults(folder))
     sets = {name: _without(opened.sets[name], bad) for name in ("train", "dev")}
-    at_once = photos_at_once(net_facts(card.net, len(card.classes), card.crop, card.width), settings.batch, machine)
+    state = replace(state, at_once=machine.device_batch or state.at_once)
     reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
     card = replace(card, settings=to_json(settings))
     log = RunLog(folder, state.epoch, wish.tensorboard)
-    return Training(net, card, settings, sets, machine, at_once, folder, log, reporter, state, checkpoint.momentum)
+    return Training(net, card, settings, sets, machine, folder, log, reporter, state, checkpoint.momentum)
 
 
 def _checked_changes(begun: Any, given: dict[str, Any]) -> Any:

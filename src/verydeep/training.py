@@ -54,7 +54,6 @@ class Training:
         settings: TrainSettings,
         sets: dict[str, Dataset],
         machine: Machine,
-        at_once: int,
         folder: Path,
         log: RunLog,
         reporter: Reporter,
@@ -62,7 +61,7 @@ class Training:
         momentum: dict[str, Tensor],
     ) -> None:
         self.net, self.card, self.settings, self.sets = net, card, settings, sets
-        self.machine, self.at_once, self.folder, self.reporter = machine, at_once, folder, reporter
+        self.machine, self.folder, self.reporter = machine, folder, reporter
         self.state = state
         self._placed = machine.place(net)
         self._sgd = optimiser(net, settings)
@@ -149,7 +148,7 @@ class Training:
         """One step of SGD: the gradient of the mean loss of the batch, its parts added up."""
         total, loss_sum, wrong = len(batch.labels), 0.0, 0
         self._sgd.zero_grad(set_to_none=True)
-        for part in batch.parts(self.at_once):
+        for part in batch.parts(self.state.at_once):
             images = self.machine.images(part.images, part.shift + self._minus_mean)
             labels = part.labels.to(self.machine.device)
             with self.machine.products():
