@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from verydeep.runs import environment, read_json, write_json
+from verydeep.files import read_json, write_json
+from verydeep.runs import environment
 from verydeep.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]

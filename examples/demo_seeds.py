@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from verydeep.runs import environment, read_json, write_json
+from verydeep.files import read_json, write_json
+from verydeep.runs import environment
 from verydeep.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]

@@ -17,9 +17,9 @@ from verydeep.checkpoints import (
     load_checkpoint,
     save_checkpoint,
     start_from,
-    write_atomically,
 )
 from verydeep.errors import VerydeepError
+from verydeep.files import write_atomically
 from verydeep.nets import Net
 from verydeep.weights import MEAN_RGB, read_weights
 

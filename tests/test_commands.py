@@ -130,6 +130,49 @@ def test_moved_photos_are_still_known_as_the_runs_own(command: Command, photos: 
     assert (summary["images"], summary["set"]) == (6, "test")
 
 
+def test_photos_added_after_training_do_not_bring_trained_ones_into_the_test(command: Command, photos: Path) -> None:
+    place = photos.parent
+    command("train", "A", "--data", photos, "--out", "run", "--max-epochs", 1, *SIZE, cwd=place)
+    for number in range(5):
+        paint(photos / "red" / f"new{number}.png", 77 + number, COLOURS["red"])
+    for words in ((), ("--data", "photos")):
+        answer = command("evaluate", "run", "dense@36", *words, "--json", cwd=place)
+        assert json.loads(answer.stdout)["set"] == "test"
+        assert "is not as it was when the net was trained" in answer.stderr
+
+
+def test_evaluations_do_not_overwrite_each_other(command: Command, trained: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "other", 4)
+    asked = [
+        ["evaluate", trained, "dense@36"],
+        ["evaluate", trained, "dense@36", "--last"],
+        ["evaluate", trained / "last.safetensors", "dense@36"],
+        ["evaluate", trained, "dense@36", "--data", tmp_path / "other", "--set", "test"],
+    ]
+    folders = [json.loads(command(*words, "--json", "--workers", 0).stdout)["folder"] for words in asked]
+    assert folders[1] == folders[2]
+    assert len(set(folders)) == 3
+
+
+def test_names_that_are_not_utf8_are_kept(command: Command, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos")
+    os.rename(os.fsencode(photos / "red"), os.fsencode(photos) + b"/caf\xe9")
+    assert command("train", "A", "--data", photos, "--out", tmp_path / "r", "--max-epochs", 1, *SIZE).status == 0
+    assert command("evaluate", tmp_path / "r", "dense@36", "--workers", 0).status == 0
+    answer = command("predict", tmp_path / "r", photos / "blue", "--csv", PYTHONIOENCODING="utf-8:strict")
+    assert answer.status == 0, answer.stderr
+    assert r"caf\udce9" in answer.stdout
+
+
+def test_a_log_that_cannot_be_written_is_a_sentence(command: Command, photos: Path) -> None:
+    place = photos.parent
+    base = ["train", "A", "--out", "run", "--workers", 0, "--threads", 1]
+    command(*base, "--data", "photos", "--max-epochs", 1, *SIZE[:8], cwd=place)
+    (place / "run" / "log.jsonl").unlink()
+    (place / "run" / "log.jsonl").mkdir()
+    assert "cannot write run/log.jsonl" in command(*base, "--resume", "--max-epochs", 2, cwd=place).mistake()
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_training_is_saved_and_resumes_to_the_same_end(
     command: Command, photos: Path, number: signal.Signals, status: int
@@ -280,7 +323,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(command: Command, photos: Path) -
     before = (place / "run" / "last.safetensors").read_bytes()
     answer = command(*base, "--resume", "--max-epochs", 3, cwd=place, file_limit=len(before) // 2)
     sentence = answer.mistake()
-    assert re.search(r"cannot save run/(best|last)\.safetensors: .*; the one saved before is intact", sentence)
+    assert re.search(r"cannot write run/(best|last)\.safetensors: .*; the one saved before is intact", sentence)
     assert (place / "run" / "last.safetensors").read_bytes() == before
     assert not list((place / "run").glob(".*"))
     assert command(*base, "--resume", "--max-epochs", 2, cwd=place).status == 0

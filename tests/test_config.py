@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verydeep.config import DataSettings, Scale, TrainSettings, from_json, papers_start, settings_of_run, to_json
+from verydeep.config import DataSettings, Scale, TrainSettings, from_json, to_json
 from verydeep.errors import VerydeepError
+from verydeep.recipes import papers_start, settings_of_run
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_runs_of_the_paper(run: str, scale: Scale, lr: float, initialise: str, l
     ("run", "start"),
     [
         *(("A/256", None), ("A-LRN/256", None), ("shallow-B/256", None), ("B/256", "A/256"), ("E/256", "A/256")),
-        *(("D/384", "D/256"), ("E/256-512", "E/384"), ("D/256-512-fc", "D/384"), ("D", None)),
+        *(("D/384", "D/256"), ("E/256-512", "E/384"), ("D/256-512-fc", "D/384"), ("D", None), ("D/320", None)),
     ],
 )
 def test_the_chain_of_the_paper(run: str, start: str | None) -> None:
@@ -71,6 +72,7 @@ def test_given_settings_stand_above_the_recipe_as_text_or_value() -> None:
         ({"S": 200}, "S 200 is below the crop of 224"),
         ({"crop": 100}, "not a multiple of 32"),
         ({"momentum": 1.0}, "momentum must be below 1"),
+        ({"seed": 10**17}, "seed must be at most"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(given: dict[str, Any], says: str) -> None:

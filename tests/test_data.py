@@ -119,7 +119,8 @@ def test_a_list_may_name_the_sets(photos: Path) -> None:
         ("", "lists no photos"),
         ("a.png\n", "line 1: give path,label"),
         ("a.png,x\nb.png,\n", "line 2: give path,label"),
-        ("a.png,x\na.png,y\n", "two labels, 'x' and 'y'"),
+        ("a.png,x\na.png,y\n", "names a.png twice, as 'x' and as 'y'"),
+        ("a.png,x,train\n./a.png,x,val\n", "names a.png twice, as 'x in train' and as 'x in val'"),
         ("a.png,x,learn\nb.png,y,learn\n", "train, val or test"),
     ],
 )
@@ -137,6 +138,41 @@ def test_only_some_classes(photos: Path) -> None:
         opened(photos, classes=("purple",))
     with pytest.raises(VerydeepError, match=r"only one class \(red\)"):
         opened(photos, classes=("red",))
+
+
+def test_classes_too_small_for_a_dev_part_are_refused(photos: Path) -> None:
+    for name in ("few", "fewer"):
+        for number in range(2):
+            paint(photos / name / f"{number}.png", number, (9, 99, 199))
+    assert len(opened(photos).sets["train"].classes) == 5
+    with pytest.raises(VerydeepError, match="too few photos for a dev part"):
+        opened(photos, classes=("few*",))
+
+
+def test_train_without_val_is_not_taken_for_a_class(tmp_path: Path) -> None:
+    make_photos(tmp_path / "train", 4)
+    make_photos(tmp_path / "testing", 4)
+    with pytest.raises(VerydeepError, match="has train/ but no val/ or test/ beside it"):
+        opened(tmp_path)
+
+
+def test_a_list_that_is_not_utf8_is_read(photos: Path) -> None:
+    rows = [
+        {"path": f"photos/red/{number:03d}.png", "label": "caf\udce9" if number % 2 else "th\u00e9"}
+        for number in range(8)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (photos.parent / "list.jsonl").write_bytes(text.encode("utf8", "surrogateescape"))
+    assert len(opened(photos.parent / "list.jsonl").sets["train"].classes) == 2
+
+
+def test_a_name_is_a_data_set_even_beside_a_folder_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_photos(tmp_path / "digits", 4)
+    monkeypatch.chdir(tmp_path)
+    assert len(opened("digits").sets["train"].classes) == 10
+    assert len(opened("./digits").sets["train"].classes) == 3
 
 
 def test_the_fingerprint_tells_other_photos_and_labels(photos: Path) -> None:
@@ -161,10 +197,11 @@ def make_imagenet(root: Path, flat_val: bool = True) -> None:
     devkit = root / "ILSVRC2012_devkit_t12" / "data"
     devkit.mkdir(parents=True)
     kind = np.dtype([("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")])
-    synsets = np.array([(number, wnid, "words") for number, wnid in by_id.items()], dtype=kind)
+    words = {"n01440764": "tench, Tinca tinca", "n01443537": "goldfish", "n02084071": "dog"}
+    synsets = np.array([(number, wnid, words[wnid]) for number, wnid in by_id.items()], dtype=kind)
     savemat(devkit / "meta.mat", {"synsets": synsets[:, None]})
     (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number}\n" for number in truth))
-    (root / "synset_words.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\nn02084071 dog\n")
+    (root / "synset_words.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in words.items()))
 
 
 @pytest.mark.parametrize("flat_val", [True, False])
@@ -180,9 +217,16 @@ def test_imagenet_as_downloaded(tmp_path: Path, flat_val: bool) -> None:
     assert [val[f"ILSVRC2012_val_{photo:08d}.png"] for photo in range(1, 5)] == [0, 2, 1, 2]
 
 
-def test_imagenet_dev_is_ten_photos_a_class_by_default(tmp_path: Path) -> None:
+def test_imagenet_dev_is_ten_photos_a_class_unless_a_fraction_is_given(tmp_path: Path) -> None:
     make_imagenet(tmp_path)
     assert len(opened(f"imagenet:{tmp_path}").sets["dev"]) == 30
+    assert len(opened(f"imagenet:{tmp_path}", dev_fraction=0.1).sets["dev"]) == 3
+
+
+def test_imagenet_names_come_from_the_devkit_where_there_is_no_other_list(tmp_path: Path) -> None:
+    make_imagenet(tmp_path)
+    (tmp_path / "synset_words.txt").unlink()
+    assert opened(f"imagenet:{tmp_path}").sets["train"].classes[0] == "n01440764 tench, Tinca tinca"
 
 
 def test_imagenet_ground_truth_must_fit_the_photos(tmp_path: Path) -> None:
@@ -258,12 +302,14 @@ def test_a_scene_is_a_function_of_its_number_and_its_box_holds_the_ink() -> None
 
 def test_check_data_finds_faults_and_duplicates(photos: Path) -> None:
     (photos / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
+    paint(photos / "red" / "strip.png", 3, (200, 50, 50), (600, 4))
     first = sorted((photos / "blue").iterdir())[0]
     (photos / "green" / "copy.png").write_bytes(first.read_bytes())
     found = check_data(str(photos))
-    assert [Path(fault["photo"]).name for fault in found["faults"]] == ["broken.jpg"]
+    assert sorted(Path(fault["photo"]).name for fault in found["faults"]) == ["broken.jpg", "strip.png"]
+    assert all(fault["photo"] in fault["fault"] for fault in found["faults"])
     assert len(found["duplicates"]) == 1
     assert all(name in str(found["duplicates"]) for name in (first.name, "copy.png"))
-    assert sum(part["photos"] for part in found["sets"].values()) == 32
-    assert sum(found["sets"][name]["balance"]["red"] for name in found["sets"]) == 11
+    assert sum(part["photos"] for part in found["sets"].values()) == 33
+    assert sum(found["sets"][name]["balance"]["red"] for name in found["sets"]) == 12
     assert found["sets"]["train"]["smallest_side"] == [40, 40, 40]

@@ -70,6 +70,15 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     np.testing.assert_array_equal(decode(encoded(stored, "PNG", exif=exif)), upright)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.binary(min_size=0, max_size=60), st.booleans())
+def test_broken_exif_spoils_no_photo(noise: bytes, orientation: bool) -> None:
+    """EXIF that cannot be read says nothing; the pixels are good."""
+    header = b"Exif\0\0MM\0*\0\0\0\x08" + (b"\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" if orientation else b"")
+    photo = encoded(Image.new("RGB", (6, 4), (10, 200, 30)), "JPEG", exif=header + noise)
+    assert decode(photo).shape in ((4, 6, 3), (6, 4, 3))
+
+
 def test_transparency_is_laid_over_white() -> None:
     clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
@@ -191,6 +200,17 @@ def test_the_smallest_side_becomes_s_and_the_ratio_stays(height: int, width: int
     longer, shorter = max(height, width), min(height, width)
     assert abs(max(new_height, new_width) - longer * smallest / shorter) <= 0.5 + 1e-9
     assert (new_height >= new_width) == (height >= width) or new_height == new_width
+
+
+def test_the_other_side_may_be_truncated_and_the_filter_chosen() -> None:
+    assert rescaled_size(300, 401, 256) == (256, 342)  # 342.19
+    assert rescaled_size(300, 402, 256, "truncate") == (256, 343)  # 343.04
+    assert rescaled_size(300, 403, 256) == (256, 344)  # 343.89
+    assert rescaled_size(300, 403, 256, "truncate") == (256, 343)
+    edge = np.zeros((40, 40, 3), np.uint8)
+    edge[:, 20:] = 200
+    found = [rescale(edge, 64, name) for name in ("bilinear", "bicubic")]
+    assert not np.array_equal(found[0], found[1])
 
 
 def test_rescale_keeps_a_constant_and_averages_when_shrinking() -> None:

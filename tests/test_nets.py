@@ -71,6 +71,14 @@ def test_pooling_rounds_up(height: int, width: int, cells: tuple[int, int]) -> N
         assert net(torch.zeros(1, 3, height, width)).shape[-2:] == cells
 
 
+def test_pooling_may_round_down() -> None:
+    net = create_net("A", classes=2, width=1 / 64, pooling="down").eval()
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 256, 341)).shape[-2:] == (2, 4)
+    with pytest.raises(VerydeepError, match="smaller than the net's crop"):
+        net(torch.zeros(1, 3, 223, 224))
+
+
 def test_stages_are_maps_at_strides_2_to_32() -> None:
     net = create_net("C", classes=2, crop=32, width=1 / 16).eval()
     shapes = [tuple(found.shape[1:]) for found in net.stages(torch.zeros(1, 3, 64, 96))]

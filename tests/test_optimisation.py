@@ -38,6 +38,10 @@ def test_improvement_starts_the_count_again_and_less_than_a_tenth_of_a_point_doe
     assert states[-1].drops == 1
 
 
+def test_an_improvement_of_nothing_is_none() -> None:
+    assert [state.stale for state in followed([50.0, 50.0, 49.99, 49.99], improvement=0.0, patience=9)] == [0, 1, 0, 1]
+
+
 def test_no_drop_at_chance() -> None:
     assert [state.drops for state in followed([90.0] * 6)] == [0] * 6
     assert [state.drops for state in followed([90.0] * 4, hold_at_chance=False)] == [0, 0, 1, 1]

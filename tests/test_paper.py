@@ -7,8 +7,9 @@ import re
 import pytest
 
 from conftest import SHARED
-from verydeep.config import TrainSettings, settings_of_run
+from verydeep.config import TrainSettings
 from verydeep.configurations import NET_NAMES, layers
+from verydeep.recipes import settings_of_run
 
 PAPER = SHARED / "paper" / "paper.txt"
 

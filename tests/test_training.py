@@ -16,11 +16,12 @@ import verydeep
 from conftest import TINY
 from verydeep import VerydeepError
 from verydeep.checkpoints import Checkpoint, load_checkpoint
-from verydeep.config import DataSettings, settings_of_run
+from verydeep.config import DataSettings
 from verydeep.data import open_data
 from verydeep.data.loading import Batch, TrainingLoader
 from verydeep.data.statistics import look_at
 from verydeep.progress import Silent
+from verydeep.recipes import settings_of_run
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -152,11 +153,11 @@ def test_accumulated_training_is_the_same_training(photos: Path, tmp_path: Path)
 
 def test_mean_and_axes_are_kept_in_the_run(trained: Path) -> None:
     card = last(trained).card
-    train_set = open_data(DataSettings(**{**card.data, "classes": ()})).sets["train"]
-    look = look_at(train_set, 36, 0, Silent())
+    data = open_data(DataSettings(**{**card.data, "classes": ()}))
+    look = look_at(data.sets["train"], 36, 0, Silent())
     np.testing.assert_allclose(card.mean, look.mean)
     np.testing.assert_allclose(card.colour_axes, look.colour_axes)
-    assert card.data_fingerprint == train_set.fingerprint()
+    assert card.data_fingerprint == data.fingerprint()
 
 
 def test_a_run_starts_from_another_run(trained: Path, photos: Path, tmp_path: Path) -> None:
@@ -234,6 +235,28 @@ def test_no_step_is_taken_that_is_not_finite(
         verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
     kept = last(tmp_path / "a")
     assert all(bool(value.isfinite().all()) for value in kept.weights.values())
+
+
+def test_resuming_needs_the_same_photos_in_train_and_dev(photos: Path, tmp_path: Path) -> None:
+    verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=1, **TINY)
+    dev = open_data(DataSettings(data=str(photos))).sets["dev"]
+    (photos / dev.ids[0]).unlink()
+    with pytest.raises(VerydeepError, match="is not as it was when the run began"):
+        verydeep.train("A", out=tmp_path / "a", resume=True, max_epochs=2, workers=0)
+
+
+def test_a_torn_line_of_the_log_does_not_stop_resuming(photos: Path, tmp_path: Path) -> None:
+    verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
+    path = tmp_path / "a" / "log.jsonl"
+    path.write_text(path.read_text() + '{"epoch": 3, "st')
+    verydeep.train("A", out=tmp_path / "a", resume=True, max_epochs=3, workers=0, threads=1)
+    assert [row["epoch"] for row in log(tmp_path / "a")] == [1, 2, 3]
+
+
+def test_stopping_on_the_last_allowed_step_still_ends_the_training(photos: Path, tmp_path: Path) -> None:
+    result = verydeep.train("A", out=tmp_path / "a", data=str(photos), max_steps=2, stop=after(2), **TINY)
+    assert (result["ended"], result["epochs"], result["steps"]) == ("max_steps", 1, 2)
+    assert result["best_dev_top1_error"] is not None
 
 
 def test_an_existing_run_is_not_overwritten(trained: Path) -> None:

@@ -7,11 +7,7 @@ header a JSON card: the net, its classes in order, its pre-processing, data, set
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,9 @@ from torch import Tensor
 
 from .configurations import net_facts
 from .errors import VerydeepError
-from .nets import Net
+from .files import file_sha256, write_atomically
+from .images import OtherSide, Resampling
+from .nets import Net, Pooling
 
 CARD_KEY = "verydeep"
 MOMENTUM = "momentum/"
@@ -46,6 +44,9 @@ class Card:
     classes: tuple[str, ...]
     mean: tuple[float, float, float]
     test_scale: int
+    pooling: Pooling = "up"
+    resampling: Resampling = "bilinear"
+    other_side: OtherSide = "round"
     colour_axes: list[list[float]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
@@ -59,7 +60,7 @@ class Card:
 
     def empty_net(self) -> Net:
         """A net of this card's shape, its weights not set."""
-        return Net(self.net, len(self.classes), self.crop, self.width)
+        return Net(self.net, len(self.classes), self.crop, self.width, self.pooling)
 
 
 @dataclass(frozen=True)
@@ -97,39 +98,6 @@ def save_checkpoint(path: Path, net: Net, card: Card, momentum: dict[str, Tensor
     write_atomically(path, lambda file: file.write(data))
 
 
-def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
-    """Writes a file beside its place, flushes it to disk and renames it there.
-
-    Raises:
-        VerydeepError: it could not be written; what was at ``path`` is intact, nothing half-written is left.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _sync_folder(path.parent)
-    except OSError as fault:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        kept = "; the one saved before is intact" if path.exists() else ""
-        raise VerydeepError(
-            f"cannot save {path}: {fault.strerror or fault}{kept}; make room and use --resume."
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems cannot, and then the rename is all there is
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint file.
 
@@ -162,12 +130,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as fault:
         raise VerydeepError(f"{path} is broken or not a safetensors file ({str(fault)[:120]}).") from None
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import terminal
 from .arguments import given_settings, parse
-from .config import MachineSettings, TrainSettings, typed
+from .config import DataSettings, MachineSettings, TrainSettings, typed
 from .errors import ImageError, VerydeepError
 from .terminal import Terminal, show, show_table
 
@@ -110,8 +110,8 @@ def _data_check(options: argparse.Namespace) -> int:
     from .machine import cores
 
     reporter = Terminal(options.quiet)
-    given = given_settings(options)
-    found = check_data(options.data, tuple(given.get("classes", "").split(",")) if given else (), cores(), reporter)
+    classes = typed(DataSettings, given_settings(options)).get("classes", ())
+    found = check_data(options.data, classes, cores(), reporter)
     if options.json:
         _answer_json(found)
     else:
@@ -136,12 +136,12 @@ def _show_check(found: dict[str, Any]) -> None:
 
 
 def _data_show(options: argparse.Namespace) -> int:
-    from .config import settings_of_run
     from .data.check import sample_crops
+    from .recipes import settings_of_run
     from .report import photo_grid, save_figure
 
     given = given_settings(options)
-    classes = tuple(given.pop("classes", "").split(",")) if "classes" in given else ()
+    classes = typed(DataSettings, {"classes": given.pop("classes", "")})["classes"]
     if options.photos < 1:
         raise VerydeepError(f"photos must be 1 or more, not {options.photos}.")
     settings = settings_of_run("D", {**given, "batch": options.photos})

@@ -1,9 +1,7 @@
-"""What a training is and what its data are: frozen settings, typed flags and JSON both ways.
+"""Settings: what a training, its data and the machine are asked for; typed flags and JSON both ways.
 
-A run is named as in the paper: ``D/256`` is net D trained at S = 256, ``D/256-512`` with S drawn
-from [256, 512], ``D/256-512-fc`` the same with only the FC layers learning (Sect. 4.4). A net's name
-alone, ``D``, is the recipe for people's own photos. What is wished of the machine is kept apart: it
-never changes what is computed beyond rounding, and is not part of a run.
+What is wished of the machine is kept apart: it never changes what is computed beyond rounding, and is not
+part of a run.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ from .configurations import check_crop, check_net_name
 from .errors import VerydeepError
 
 DEV_FRACTION = 0.1
-SHALLOW = ("A", "A-LRN", "shallow-B")
-FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
+MOST_SEED = 2**48
 _Settings = TypeVar("_Settings")
 
 
@@ -63,23 +60,27 @@ class DataSettings:
 
     data: str = _setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR")
     classes: tuple[str, ...] = _setting((), "only the classes matching these patterns, e.g. 'c*,dog,emu'")
-    dev_fraction: float = _setting(DEV_FRACTION, "share of the training photos that decides drops and the best epoch")
+    dev_fraction: float | None = _setting(None, "share of photos that decides drops and the best epoch (.1)")
     test_fraction: float = _setting(0.2, "share of photos that is only reported, where the data have no test set")
     split_seed: int = _setting(0, "seed of the split")
 
     def __post_init__(self) -> None:
-        if not (
-            0 < self.dev_fraction < 1 and 0 < self.test_fraction < 1 and self.dev_fraction + self.test_fraction < 1
-        ):
+        dev = dev_share(self, DEV_FRACTION)
+        if not (0 < dev < 1 and 0 < self.test_fraction < 1 and dev + self.test_fraction < 1):
             raise VerydeepError(
-                f"dev-fraction {self.dev_fraction} and test-fraction {self.test_fraction} must be above 0 and "
+                f"dev-fraction {dev} and test-fraction {self.test_fraction} must be above 0 and "
                 "leave photos to learn from: together below 1."
             )
 
 
+def dev_share(settings: DataSettings, usual: float) -> float:
+    """The fraction asked for, or the data set's usual one."""
+    return usual if settings.dev_fraction is None else settings.dev_fraction
+
+
 @dataclass(frozen=True)
 class TrainSettings:
-    """Sect. 3.1's recipe; the defaults are the paper's, and `settings_of_run` adapts them to a run."""
+    """Sect. 3.1's recipe; the defaults are the paper's, and `verydeep.recipes` adapts them to a run."""
 
     net: str = _setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B")
     S: Scale = _setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512")
@@ -109,6 +110,9 @@ class TrainSettings:
     mirror: bool = _setting(True, "mirror half of the crops")
     colour_shift: Literal["sqrt", "eigenvalue", "off"] = _setting("sqrt", "RGB colour shift by PCA: which convention")
     validate: Literal["centre", "dense"] = _setting("centre", "how the dev part is tested each epoch, at Q = S")
+    pooling: Literal["up", "down"] = _setting("up", "how pooling rounds sizes: up as Caffe, down as PyTorch")
+    resampling: Literal["bilinear", "bicubic"] = _setting("bilinear", "antialiased filter of the rescale to S and Q")
+    other_side: Literal["round", "truncate"] = _setting("round", "how the other side of a rescaled photo is rounded")
     bad_images: Literal["stop", "skip"] = _setting("stop", "what to do when photos cannot be read")
     seed: int = _setting(0, "seed of weights, order, crops and dropout")
 
@@ -125,6 +129,8 @@ class TrainSettings:
         for name, least in floor.items():
             if not getattr(self, name) >= least:
                 raise VerydeepError(f"{flag(name)} must be {least} or more, not {getattr(self, name)}.")
+        if self.seed > MOST_SEED:
+            raise VerydeepError(f"seed must be at most {MOST_SEED}, not {self.seed}.")
         if self.momentum >= 1:
             raise VerydeepError(f"momentum must be below 1, not {self.momentum}.")
 
@@ -145,57 +151,6 @@ class MachineSettings:
     def __post_init__(self) -> None:
         if self.workers < -1 or self.threads < 0 or self.device_batch < 0:
             raise VerydeepError("workers is -1 or more; threads and device-batch are 0 or more.")
-
-
-def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
-    """The settings of a run named as in the paper, or of a net's name alone, with ``given`` ones on top.
-
-    ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which
-    ``start`` names; at S = 384 or jittered the rate starts at 1e-3. A net's name alone is the recipe for
-    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-3, new layers first.
-
-    Raises:
-        VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
-    """
-    given = typed(TrainSettings, given)
-    match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)(-fc)?)?", run)
-    if not match:
-        raise VerydeepError(f"{run!r} is not a run: give a net (D), or a net and its S (D/256, D/256-512).")
-    net = check_net_name(match[1])
-    base = _paper_recipe(Scale.parse(match[2]), bool(match[3])) if match[2] else _own_recipe(given)
-    return TrainSettings(**{**base, "net": net, **given})
-
-
-def _paper_recipe(scale: Scale, only_fc: bool) -> dict[str, Any]:
-    first = scale == PAPER_SCALE
-    return {
-        "S": scale,
-        "lr": 1e-2 if first else FINE_TUNE_LR,
-        "initialise": "gaussian",
-        "learn": "fc" if only_fc else "all",
-    }
-
-
-def papers_start(run: str) -> str | None:
-    """The run that a run of the paper starts from (Sect. 3.1); None where that is random weights.
-
-    Net A, A-LRN and shallow-B are shallow enough for random weights at S = 256; the deeper nets take
-    layers of A/256, S = 384 goes on from S = 256, and a jittered S from S = 384.
-    """
-    net, _, scale = run.partition("/")
-    if scale in ("", "256"):
-        return None if not scale or net in SHALLOW else "A/256"
-    return f"{net}/256" if scale == "384" else f"{net}/384"
-
-
-def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
-    side = round(given.get("crop", 224) * 256 / 224)
-    recipe: dict[str, Any] = {"S": Scale(side, side), "batch": 0}
-    if given.get("start", "none") != "none":
-        # New layers as the paper drew them (std .01): Glorot's larger draw on top of trained maps diverges.
-        recipe |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "head_epochs": 3}
-        recipe |= {"patience": 3, "drops": 1, "max_epochs": 30}
-    return recipe
 
 
 def flag(name: str) -> str:

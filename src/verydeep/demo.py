@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .config import settings_of_run
 from .data.check import sample_crops
 from .data.sets import Dataset
 from .evaluation import Evaluation, evaluate, headline
@@ -19,6 +18,7 @@ from .images import Pixels
 from .prediction import Prediction, load
 from .preparing import train
 from .progress import Reporter, Silent
+from .recipes import settings_of_run
 from .report import confusion_figure, curves_figure, mistakes_figure, photo_grid, write_page
 
 # The rate and batch that learned for every seed tried (NOTES.md); the paper's are for its own size.

@@ -11,3 +11,7 @@ class VerydeepError(Exception):
 
 class ImageError(VerydeepError):
     """A photo that cannot be read; the sentence names the file and the fault."""
+
+    def named(self, name: str) -> "ImageError":
+        """The same fault with the photo's name before it, where it does not name it yet."""
+        return self if name in str(self) else ImageError(f"{name}: {self}")

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from .checkpoints import Card, Checkpoint, load_checkpoint
 from .config import DataSettings, MachineSettings, from_json
-from .data import Data, Dataset, open_data, relabel
+from .data import NAMES, Data, Dataset, lasting_name, open_data, relabel
 from .data.loading import Fault, each_photo
 from .errors import ImageError, VerydeepError
+from .files import write_json
 from .machine import Machine, this_machine
 from .metrics import confusion, error_interval, label_ranks, topk_error
 from .nets import Net
 from .progress import Reporter, Silent
 from .protocols import Protocol, Views, check_protocol, parse_protocol, posteriors
-from .runs import checkpoint_of, environment, write_json
+from .runs import LAST, checkpoint_of, environment
 from .scores import Scores, save_scores
 
 
@@ -59,7 +60,9 @@ def dataset_posteriors(
     """
 
     def views() -> Any:
-        for index, found in each_photo(dataset, Views(protocol, card.crop), machine.workers):
+        for index, found in each_photo(
+            dataset, Views(protocol, card.crop, card.resampling, card.other_side), machine.workers
+        ):
             if not isinstance(found, Fault):
                 yield index, found
             elif faults is None:
@@ -103,10 +106,10 @@ def evaluate(
     checkpoint = load_checkpoint(checkpoint_of(run, last))
     check_protocol(tested, checkpoint.card.crop)
     dataset = _dataset(checkpoint.card, data, set_name, reporter)
-    here = this_machine(machine or MachineSettings(), checkpoint.card.multiply_adds)
+    here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
     dataset, found, skipped = _readable_posteriors(checkpoint, dataset, tested, here, bad_images == "skip", reporter)
     scores = _scores(checkpoint, dataset, tested, found)
-    folder = Path(out) if out else _default_folder(Path(run), last) / dataset.set_name / str(tested)
+    folder = Path(out) if out else _default_folder(checkpoint, dataset) / dataset.set_name / str(tested)
     summary = summarise(scores, skipped, time.monotonic() - started)
     summary |= {"run": str(run), "checkpoint": str(checkpoint.path), "folder": str(folder)}
     _write(folder, summary, scores, here)
@@ -133,8 +136,17 @@ def _readable_posteriors(
     return dataset.take(kept), found[kept], len(faults)
 
 
-def _default_folder(run: Path, last: bool) -> Path:
-    return (run if run.is_dir() else run.parent) / ("evaluations-of-last" if last else "evaluations")
+def _default_folder(checkpoint: Checkpoint, dataset: Dataset) -> Path:
+    """Beside the checkpoint; apart for the last one, and for data that are not the run's own."""
+    name = "evaluations-of-last" if checkpoint.path.name == LAST else "evaluations"
+    other = dataset.name != _data_name(checkpoint.card)
+    return checkpoint.path.parent / name / (f"of-{Path(dataset.name).name}" if other else "")
+
+
+def _data_name(card: Card) -> str:
+    data = str(card.data.get("data", ""))
+    name = data.partition(":")[0]
+    return name if name in NAMES else data
 
 
 def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Reporter) -> Dataset:
@@ -142,25 +154,25 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
     if not card.data and data is None:
         raise VerydeepError("this checkpoint names no data: say --data.")
     trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
-    opened = open_data(trained_on if data is None else replace(trained_on, data=data, classes=()))
-    if data is not None and trained_on.classes:
-        opened = _same_patterns(opened, trained_on, data)
-    known = opened.sets["train"].fingerprint() == card.data_fingerprint
-    if data is None and not known:
+    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data))
+    opened = _open(asked)
+    same = asked.data == trained_on.data
+    known = opened.fingerprint() == card.data_fingerprint
+    if same and not known:
         reporter.warn(
             f"{opened.name} is not as it was when the net was trained: photos may have moved between its sets."
         )
     # Unsplit data that the net was not trained on are tested whole.
-    chosen = set_name or ("all" if opened.split_by_us and data is not None and not known else opened.reported)
+    chosen = set_name or ("all" if opened.split_by_us and not same and not known else opened.reported)
     return relabel(opened.set(chosen), card.classes, strict=True)
 
 
-def _same_patterns(opened: Data, trained_on: DataSettings, data: str) -> Data:
-    """The training's choice of classes, where the data have classes it names; else all of them."""
+def _open(settings: DataSettings) -> Data:
+    """The data with the training's choice of classes, or, where they have none of those, all classes."""
     try:
-        return open_data(replace(trained_on, data=data))
+        return open_data(settings)
     except VerydeepError:
-        return opened
+        return open_data(replace(settings, classes=())) if settings.classes else open_data(settings)
 
 
 def _scores(checkpoint: Checkpoint, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:

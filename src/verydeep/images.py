@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import (
     Image,
     ImageCms,
-    ImageOps,
     TiffImagePlugin,  # noqa: F401 - registers its format, as WebP's does
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
@@ -28,11 +27,23 @@ from .errors import ImageError, VerydeepError
 
 Pixels = NDArray[np.uint8]
 ColourShift = Literal["sqrt", "eigenvalue", "off"]
+Resampling = Literal["bilinear", "bicubic"]
+OtherSide = Literal["round", "truncate"]
 
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 PIXEL_LIMIT = 89_478_485  # a quarter of a gigabyte as RGB: no honest photo is larger, a bomb is
 LONGEST_RATIO = 50
-_FAULTS = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError, MemoryError, EOFError)
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(source: str | Path) -> Pixels:
@@ -69,7 +80,7 @@ def decode(data: bytes, name: str = "image") -> Pixels:
             raise ImageError(
                 f"{name} is not a photo in a known format ({', '.join(FORMATS)}), or broken at its start."
             ) from None
-        except _FAULTS as fault:
+        except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
             raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
     raise ImageError(f"{name} declares more than {PIXEL_LIMIT:,} pixels, which is refused: make it smaller.")
 
@@ -80,7 +91,7 @@ def _first_line(fault: BaseException) -> str:
 
 def _to_rgb(image: Image.Image) -> Pixels:
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode.startswith("I"):
         return _grey16_to_rgb(upright)
     if upright.mode == "LAB":
@@ -92,6 +103,16 @@ def _to_rgb(image: Image.Image) -> Pixels:
         white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
         upright = Image.alpha_composite(white, seen)
     return np.array(upright.convert("RGB"), dtype=np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; EXIF that cannot be read says nothing."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:
+        return image
+    turned = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turned is None else image.transpose(turned)
 
 
 def _grey16_to_rgb(image: Image.Image) -> Pixels:
@@ -130,7 +151,7 @@ def as_pixels(image: Any, name: str = "image") -> Pixels:
     if isinstance(image, Image.Image):
         try:
             return _to_rgb(image)
-        except _FAULTS as fault:
+        except Exception as fault:
             raise ImageError(f"{name} cannot be read as RGB ({_first_line(fault)}).") from None
     array = np.asarray(image.cpu() if hasattr(image, "cpu") else image)
     if array.dtype != np.uint8:
@@ -144,26 +165,37 @@ def as_pixels(image: Any, name: str = "image") -> Pixels:
     return np.ascontiguousarray(array)
 
 
-def rescaled_size(height: int, width: int, smallest: int) -> tuple[int, int]:
-    """Height and width when the smallest side becomes ``smallest`` and the ratio stays (Sect. 3.1)."""
+def rescaled_size(height: int, width: int, smallest: int, other_side: OtherSide = "round") -> tuple[int, int]:
+    """Height and width when the smallest side becomes ``smallest`` and the ratio stays (Sect. 3.1).
+
+    The other side is rounded to the nearest pixel, or truncated as most ports do, but never below.
+    """
+    more = 0.5 if other_side == "round" else 0.0
     if height <= width:
-        return smallest, max(smallest, int(width * smallest / height + 0.5))
-    return max(smallest, int(height * smallest / width + 0.5)), smallest
+        return smallest, max(smallest, int(width * smallest / height + more))
+    return max(smallest, int(height * smallest / width + more)), smallest
 
 
-def rescale(pixels: Pixels, smallest: int) -> Pixels:
-    """Isotropic rescale to a smallest side of S or Q pixels: antialiased bilinear.
+def check_ratio(pixels: Pixels) -> None:
+    """Raises ImageError for a strip, which rescaling its smallest side would make larger than memory."""
+    if max(pixels.shape[:2]) > LONGEST_RATIO * min(pixels.shape[:2]):
+        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise ImageError(f"a photo of {size} pixels is more than {LONGEST_RATIO} times longer than wide: crop it.")
+
+
+def rescale(
+    pixels: Pixels, smallest: int, resampling: Resampling = "bilinear", other_side: OtherSide = "round"
+) -> Pixels:
+    """Isotropic rescale to a smallest side of S or Q pixels, antialiased.
 
     Raises:
         ImageError: a strip, which would become larger than memory.
     """
-    if max(pixels.shape[:2]) > LONGEST_RATIO * min(pixels.shape[:2]):
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise ImageError(f"a photo of {size} pixels is more than {LONGEST_RATIO} times longer than wide: crop it.")
-    height, width = rescaled_size(pixels.shape[0], pixels.shape[1], smallest)
+    check_ratio(pixels)
+    height, width = rescaled_size(pixels.shape[0], pixels.shape[1], smallest, other_side)
     if (height, width) == pixels.shape[:2]:
         return pixels
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    image = Image.fromarray(pixels).resize((width, height), FILTERS[resampling])
     return np.asarray(image, dtype=np.uint8)
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -155,12 +156,16 @@ def training_bytes(facts: NetFacts, batch: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on the device (of the whole machine for CPU and MPS)."""
+    """Memory that is free on the device; for a CPU, what the machine and its control group can give."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    names = os.sysconf_names
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
-    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    info, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if not info.is_file():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    rows = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    free = 1024 * int(rows["MemAvailable"].split()[0])  # with what the file cache can give back
+    bound = limit.read_text().strip() if limit.is_file() else "max"
+    return min(free, int(bound)) if bound.isdigit() else free
 
 
 def photos_at_once(facts: NetFacts, batch: int, machine: Machine) -> int:

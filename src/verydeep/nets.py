@@ -17,18 +17,20 @@ from .configurations import STRIDE, Layer, has_lrn, layers
 from .errors import VerydeepError
 
 Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
+Pooling = Literal["up", "down"]
 GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1}  # Sect. 3.1: "10^-2 variance" and how all code read it
 
 
 class Net(nn.Module):
     """A very deep ConvNet: float (B,3,H,W), RGB 0-255 minus the mean, to scores (B,K,h,w).
 
-    At the crop h = w = 1. Pooling rounds up, as in the original code, so that no border pixel is lost.
+    At the crop h = w = 1. Pooling rounds ``up``, as in the original code, so that no border pixel is lost, or
+    ``down``, as PyTorch's does by default; at multiples of 32 pixels the two are equal.
     """
 
-    def __init__(self, name: str, classes: int, crop: int, width: float) -> None:
+    def __init__(self, name: str, classes: int, crop: int, width: float, pooling: Pooling = "up") -> None:
         super().__init__()
-        self.name, self.classes, self.crop, self.width = name, classes, crop, width
+        self.name, self.classes, self.crop, self.width, self.pooling = name, classes, crop, width, pooling
         self.specs: tuple[Layer, ...] = layers(name, classes, crop, width)
         for spec in self.specs:
             self.add_module(spec.name, _convolution(spec))
@@ -59,7 +61,7 @@ class Net(nn.Module):
                     x = F.relu(self.layer(spec.name)(x), inplace=True)
                     if self.lrn is not None and spec.name == "conv1_1":
                         x = self.lrn(x)
-            x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=True)
+            x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=self.pooling == "up")
             maps.append(x)
         return maps
 
@@ -71,7 +73,8 @@ class Net(nn.Module):
             keep: in training mode, the units dropout keeps: bool (B, units of fc6 + units of fc7).
                 None draws them from PyTorch's own generator. Not read in evaluation mode.
         """
-        smallest = STRIDE * (self.crop // STRIDE - 1) + 1  # rounding up, this still fills fc6's kernel
+        # Rounding up, the last cell needs one pixel only to fill fc6's kernel.
+        smallest = STRIDE * (self.crop // STRIDE - 1) + 1 if self.pooling == "up" else self.crop
         if min(x.shape[-2:]) < smallest:
             raise VerydeepError(
                 f"an image of {x.shape[-1]}x{x.shape[-2]} pixels is smaller than the net's crop of {self.crop}."
@@ -120,6 +123,7 @@ def create_net(
     width: float = 1.0,
     initialise: Initialiser = "glorot",
     seed: int = 0,
+    pooling: Pooling = "up",
 ) -> Net:
     """A net of Table 1 with random weights.
 
@@ -130,6 +134,7 @@ def create_net(
         width: factor on the channels of every hidden layer.
         initialise: ``glorot`` (Glorot & Bengio 2010), ``gaussian`` (std .01) or ``gaussian-literal`` (std .1).
         seed: the same seed gives the same weights.
+        pooling: rounds the pooled size ``up`` or ``down``.
 
     Raises:
         VerydeepError: an unknown net or initialiser, a crop that is no multiple of 32.
@@ -137,7 +142,7 @@ def create_net(
     >>> create_net("A", classes=10, crop=32, width=1 / 16)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10, 1, 1])
     """
-    net = Net(name, classes, crop, width)
+    net = Net(name, classes, crop, width, pooling)
     initialise_layers(net, [spec.name for spec in net.specs], initialise, seed)
     return net
 

@@ -37,7 +37,7 @@ class Plateau:
         if settings.drop_at:
             best = error if self.best is None else min(self.best, error)
             return Plateau(best, 0, sum(epoch >= when for when in settings.drop_at))
-        if self.best is None or error <= self.best - settings.improvement:
+        if self.best is None or (error < self.best and error <= self.best - settings.improvement):
             return Plateau(error, 0, self.drops)
         if settings.hold_at_chance and self.best > LEFT_CHANCE * chance:
             return Plateau(self.best, 0, self.drops)
@@ -52,7 +52,8 @@ class TrainState:
 
     ``batch`` counts the steps done of epoch ``epoch``; ``sums`` are that epoch's loss, wrong guesses and
     photos so far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started
-    random; ``at_once`` photos go through the net together, which a resumed run repeats; ``scaler`` is fp16's loss scale.
+    random; ``at_once`` photos go through the net together, which a resumed run repeats; ``scaler``
+    is fp16's loss scale.
     """
 
     epoch: int = 0

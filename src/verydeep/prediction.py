@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,17 @@ class Classifier:
         """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
         asked = parse_protocol(protocol) if protocol else Protocol("dense", (self.card.test_scale,), mirror=True)
         check_protocol(asked, self.card.crop)
-        views = Views(asked, self.card.crop)
+        views = Views(asked, self.card.crop, self.card.resampling, self.card.other_side)
 
         def shown() -> Iterator[tuple[int, list[Pixels]]]:
             for index, image in enumerate(images):
                 try:
                     yield index, views(as_pixels(image, _name(image, index)))
                 except ImageError as fault:
+                    named = fault.named(_name(image, index))
                     if faults is None:
-                        raise
-                    faults[index] = str(fault)
+                        raise named from None
+                    faults[index] = str(named)
 
         total = len(images) * len(asked.scales)
         with self.machine.at_work(), (reporter or Silent()).track("asking", total) as advance:
@@ -118,7 +119,7 @@ def load(run: str | Path, last: bool = False, machine: MachineSettings | None = 
         VerydeepError: no such run, or a broken checkpoint.
     """
     checkpoint = load_checkpoint(checkpoint_of(run, last))
-    here = this_machine(machine or MachineSettings(workers=0), checkpoint.card.multiply_adds)
+    here = this_machine(replace(machine or MachineSettings(workers=0), compile=False), checkpoint.card.multiply_adds)
     net = checkpoint.net()
     here.place(net)
     return Classifier(net, checkpoint.card, here)

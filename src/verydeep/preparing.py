@@ -20,25 +20,25 @@ from .config import (
     TrainSettings,
     flag,
     from_json,
-    papers_start,
-    settings_of_run,
     to_json,
     typed,
     unknown_setting,
 )
 from .configurations import net_facts
-from .data import NAMES, Data, Dataset, open_data
+from .data import Data, Dataset, lasting_name, open_data
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
+from .files import read_json, write_json
 from .machine import Machine, cores, free_bytes, photos_at_once, this_machine, training_bytes
 from .nets import Net, create_net
 from .optimisation import TrainState
 from .progress import Reporter, Silent
-from .runs import LAST, RunLog, environment, read_json, write_json
+from .recipes import papers_start, settings_of_run
+from .runs import LAST, RunLog, environment
 from .training import Training, resumed
 from .weights import Weights, read_weights
 
-RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
+RESUMABLE_CHANGES = ("max_epochs",)  # settings that a resumed run may be given anew
 STEPS_AT_CHANCE = 1000  # what doll nets took on digit scenes (NOTES.md); nobody promises less elsewhere
 
 
@@ -110,6 +110,7 @@ def _begin(
     _tell_data(opened, settings, reporter)
     if settings.start == "none" and papers_start(run):
         reporter.warn(f"in the paper {run} starts from {papers_start(run)}: --start names its folder; now from random")
+    at_once = _memory(settings, len(opened.sets["train"].classes), machine, reporter)
     look, dev = _look(opened, settings, machine, reporter)
     mean = weights.mean if weights else (float(look.mean[0]), float(look.mean[1]), float(look.mean[2]))
     card = Card(
@@ -119,13 +120,15 @@ def _begin(
         classes=look.dataset.classes,
         mean=mean,
         test_scale=settings.S.test_scale,
+        pooling=settings.pooling,
+        resampling=settings.resampling,
+        other_side=settings.other_side,
         colour_axes=look.colour_axes.tolist(),
         data=to_json(data),
-        data_fingerprint=opened.sets["train"].fingerprint(),
+        data_fingerprint=opened.fingerprint(),
         settings=to_json(settings),
     )
     net, random = _net(settings, weights, card, reporter)
-    at_once = _memory(settings, card, machine, reporter)
     _make_folder(folder)
     write_json(folder / "config.json", {"run": run, "data": to_json(data), "settings": to_json(settings)})
     write_json(folder / "environment.json", environment(machine.describe()))
@@ -166,7 +169,7 @@ def _resume(
     machine = _machine(settings, wish)
     net, state = resumed(checkpoint)
     opened = open_data(data)
-    if opened.sets["train"].fingerprint() != card.data_fingerprint:
+    if opened.fingerprint() != card.data_fingerprint:
         raise VerydeepError(
             f"{opened.name} is not as it was when the run began: put its photos back, or begin a new run."
         )
@@ -188,14 +191,6 @@ def _checked_changes(begun: Any, given: dict[str, Any]) -> Any:
                 f"resume without --{flag(name)}, or begin a new run with another --out."
             )
     return replace(begun, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})
-
-
-def lasting_name(data: str) -> str:
-    """The data's name with an absolute path, so that a checkpoint finds them from anywhere."""
-    name, colon, path = data.partition(":")
-    if name in NAMES and colon:
-        return f"{name}:{Path(path).absolute()}"
-    return data if name in NAMES and not Path(data).is_dir() else str(Path(data).absolute())
 
 
 def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
@@ -248,7 +243,8 @@ def _net(
 ) -> tuple[Net, tuple[str, ...]]:
     """The net with its first weights, and the names of the layers that are random."""
     initialise = settings.initialise
-    net = create_net(settings.net, len(card.classes), settings.crop, settings.width, initialise, settings.seed)
+    size = (len(card.classes), settings.crop, settings.width)
+    net = create_net(settings.net, *size, initialise, settings.seed, settings.pooling)
     if weights is None:
         return net, tuple(spec.name for spec in net.specs)
     copied: Copied = start_from(net, weights.tensors, weights.net, weights.classes == card.classes)
@@ -265,13 +261,14 @@ def _net(
     return net, tuple(copied.random)
 
 
-def _memory(settings: TrainSettings, card: Card, machine: Machine, reporter: Reporter) -> int:
-    facts = net_facts(card.net, len(card.classes), card.crop, card.width)
+def _memory(settings: TrainSettings, classes: int, machine: Machine, reporter: Reporter) -> int:
+    """How many photos go through the net at once; told before any memory is taken."""
+    facts = net_facts(settings.net, classes, settings.crop, settings.width)
     at_once = photos_at_once(facts, settings.batch, machine)
     need, free = training_bytes(facts, at_once) / 2**30, free_bytes(machine.device) / 2**30
     parts = "" if at_once == settings.batch else f" in parts of {at_once}, their gradients added up"
     reporter.say(
-        f"net {card.net}: {facts.parameters:,} parameters, crop {card.crop}, batch {settings.batch}{parts}; "
+        f"net {settings.net}: {facts.parameters:,} parameters, crop {settings.crop}, batch {settings.batch}{parts}; "
         f"about {need:.2f} GiB of {free:.1f} GiB free on {machine.device.type}"
     )
     return at_once

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import VerydeepError
-from .images import Pixels, centre_crop, rescale
+from .images import OtherSide, Pixels, Resampling, centre_crop, rescale
 from .machine import Machine
 from .nets import Net
 
@@ -75,10 +75,12 @@ class Views:
 
     protocol: Protocol
     crop: int
+    resampling: Resampling = "bilinear"
+    other_side: OtherSide = "round"
 
     def __call__(self, pixels: Pixels) -> list[Pixels]:
         """The rescaled photo, or its central crop, at each Q."""
-        scaled = [rescale(pixels, scale) for scale in self.protocol.scales]
+        scaled = [rescale(pixels, scale, self.resampling, self.other_side) for scale in self.protocol.scales]
         return scaled if self.protocol.method == "dense" else [centre_crop(view, self.crop) for view in scaled]
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checkpoints import write_atomically
 from .evaluation import Evaluation, worst_mistakes
+from .files import write_atomically
 from .images import Pixels
 from .metrics import confusion
 

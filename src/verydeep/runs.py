@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import VerydeepError
+from .files import cannot_write, write_atomically
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -34,20 +36,6 @@ def checkpoint_of(folder: str | Path, last: bool) -> Path:
             return path / name
     what = "holds no checkpoint" if path.is_dir() else "does not exist"
     raise VerydeepError(f"{folder} {what}: give the folder that `verydeep train` wrote (runs/…), or a checkpoint file.")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A JSON document, indented, for people and programs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
-
-
-def read_json(path: Path) -> Any:
-    """A JSON document; raises VerydeepError where it is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as fault:
-        raise VerydeepError(f"cannot read {path}: {fault}.") from None
 
 
 def environment(machine: dict[str, Any]) -> dict[str, Any]:
@@ -102,21 +90,30 @@ class RunLog:
         """
         self._board = _board(folder / "tensorboard", keep_epochs) if tensorboard else None
         self.path = folder / "log.jsonl"
-        if keep_epochs is None:
-            self.path.write_text("")
-        elif self.path.exists():
-            rows = [json.loads(line) for line in self.path.read_text(encoding="utf8").splitlines()]
-            kept = [row for row in rows if row.get("epoch", 0) <= keep_epochs]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf8")
+        rows = [] if keep_epochs is None or not self.path.exists() else _whole_lines(self.path)
+        kept = "".join(json.dumps(row) + "\n" for row in rows if row.get("epoch", 0) <= (keep_epochs or 0))
+        write_atomically(self.path, lambda file: file.write(kept.encode()))
 
     def write(self, **row: Any) -> None:
-        """Appends one line."""
-        with self.path.open("a", encoding="utf8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Appends one line; raises VerydeepError where it cannot be written."""
+        try:
+            with self.path.open("a", encoding="utf8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as fault:
+            raise VerydeepError(cannot_write(self.path, fault)) from None
         if self._board is not None:
             for name, value in row.items():
                 self._board.add_scalar(name, value, row["epoch"])
             self._board.flush()
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The log's rows; a line torn by a full disk or a power cut is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def _board(folder: Path, keep_epochs: int | None) -> Any:

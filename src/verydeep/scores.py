@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoints import write_atomically
 from .errors import VerydeepError
+from .files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def show(text: str) -> None:
 
 def show_raw(text: str) -> None:
     """A whole document (JSON, CSV) to stdout, as it is."""
-    sys.stdout.write(text)
+    sys.stdout.write(text.encode("utf8", "backslashreplace").decode("utf8"))
 
 
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:

@@ -25,6 +25,7 @@ from .data import Dataset
 from .data.loading import Batch, TrainingLoader
 from .errors import VerydeepError
 from .evaluation import dataset_posteriors
+from .files import write_json
 from .machine import Machine
 from .metrics import chance_error, mean_log_loss, topk_error
 from .nets import Net
@@ -39,7 +40,7 @@ from .optimisation import (
 )
 from .progress import Reporter
 from .protocols import Protocol
-from .runs import BEST, LAST, RunLog, write_json
+from .runs import BEST, LAST, RunLog
 
 SAVE_EVERY_SECONDS = 900.0
 
@@ -129,10 +130,10 @@ class Training:
             for batch in loader.epoch(self.state.epoch, self.state.batch):
                 self._step(batch)
                 advance(len(batch.labels), self._note(began, first))
-                if stop():
-                    return False
                 if self.state.step >= self.settings.max_steps:
                     break
+                if stop():
+                    return False
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     self._save(LAST)
                     saved = time.monotonic()

@@ -24,7 +24,7 @@ from ..config import DataSettings
 from ..errors import VerydeepError
 from .sets import Data, Dataset, relabel
 
-__all__ = ["Data", "Dataset", "NAMES", "open_data", "relabel"]
+__all__ = ["NAMES", "Data", "Dataset", "lasting_name", "open_data", "relabel"]
 
 NAMES = {"digits": "digits", "imagenet": "imagenet", "caltech101": "caltech", "caltech256": "caltech"}
 PATHS = "folder"  # the module for what is a path and no name
@@ -37,7 +37,7 @@ def open_data(settings: DataSettings) -> Data:
         VerydeepError: no such folder or name, an empty class, one class only, no photo at all.
     """
     name, _, path = settings.data.partition(":")
-    named = name in NAMES and not (path == "" and Path(name).is_dir())
+    named = name in NAMES  # a folder of such a name is ./digits
     module = importlib.import_module(f".{NAMES[name] if named else PATHS}", __package__)
     opened: Data
     if named:
@@ -45,6 +45,14 @@ def open_data(settings: DataSettings) -> Data:
     else:
         opened = module.open_path(Path(settings.data), settings)
     return _only_classes(opened, settings.classes)
+
+
+def lasting_name(data: str) -> str:
+    """The data's name with an absolute path, so that a checkpoint finds them from anywhere."""
+    name, colon, path = data.partition(":")
+    if name in NAMES:
+        return f"{name}:{Path(path).absolute()}" if colon else name
+    return str(Path(data).absolute())
 
 
 def _root(name: str, path: str) -> Path | None:
@@ -69,6 +77,9 @@ def _only_classes(data: Data, patterns: tuple[str, ...]) -> Data:
         if not chosen:
             raise VerydeepError(f"no class of {data.name} matches {', '.join(patterns)}: see `verydeep data check`.")
         sets = {key: relabel(found, chosen) for key, found in sets.items()}
+    empty = [key for key, found in sets.items() if not len(found)]
+    if empty:
+        raise VerydeepError(f"{data.name} has too few photos for a {empty[0]} part: give at least 3 photos a class.")
     first = next(iter(sets.values()))
     if len(first.classes) < 2:
         raise VerydeepError(

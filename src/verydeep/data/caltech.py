@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DEV_FRACTION, DataSettings
+from ..config import DataSettings, dev_share
 from ..errors import VerydeepError
 from .folder import class_folders
 from .sets import Data, split
@@ -37,6 +37,5 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
         few = whole.classes[int(counts.argmin())]
         raise VerydeepError(f"class {few!r} of {name} has {counts.min()} photos; the split needs more than {learn}.")
     parts = split(whole, {"learn": learn, "test": TEST_PHOTOS[name]}, settings.split_seed, leave=0)
-    share = DEV_SHARE if settings.dev_fraction == DEV_FRACTION else settings.dev_fraction
-    sets = split(parts["learn"], {"dev": share}, settings.split_seed)
+    sets = split(parts["learn"], {"dev": dev_share(settings, DEV_SHARE)}, settings.split_seed)
     return Data(name, {**sets, "test": parts["test"]}, split_by_us=False)

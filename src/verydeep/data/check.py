@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..config import DataSettings, TrainSettings
-from ..images import Pixels
+from ..images import Pixels, check_ratio
 from ..progress import Reporter, Silent
 from . import Data, open_data
 from .loading import Fault, TrainingLoader, each_photo
@@ -23,6 +23,7 @@ class Imprint:
 
     def __call__(self, pixels: Pixels) -> tuple[int, int, str]:
         """Equal digests are equal pictures, however their files were written."""
+        check_ratio(pixels)
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         return pixels.shape[0], pixels.shape[1], digest
 

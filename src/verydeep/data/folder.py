@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DataSettings
+from ..config import DEV_FRACTION, DataSettings, dev_share
 from ..errors import VerydeepError
 from .sets import Data, Dataset, PhotoReader, relabel, split
 
@@ -43,6 +43,8 @@ def open_path(path: Path, settings: DataSettings) -> Data:
     given = {name: folder for name, folder in found.items() if folder is not None}
     if "train" in given and len(given) > 1:
         return from_sets(str(path), {name: class_folders(path, folder) for name, folder in given.items()}, settings)
+    if "train" in given:
+        raise VerydeepError(f"{path} has train/ but no val/ or test/ beside it: give {path / 'train'}, or add one.")
     return split_whole(class_folders(path, path), settings)
 
 
@@ -52,8 +54,8 @@ def _first_folder(path: Path, aliases: tuple[str, ...]) -> Path | None:
 
 def split_whole(whole: Dataset, settings: DataSettings) -> Data:
     """Data that did not come split: dev and test parts drawn by fraction and seed."""
-    shares: dict[str, float | int] = {"dev": settings.dev_fraction, "test": settings.test_fraction}
-    return Data(whole.name, _checked(split(whole, shares, settings.split_seed), whole.name), split_by_us=True)
+    shares: dict[str, float | int] = {"dev": dev_share(settings, DEV_FRACTION), "test": settings.test_fraction}
+    return Data(whole.name, split(whole, shares, settings.split_seed), split_by_us=True)
 
 
 def from_sets(name: str, sets: dict[str, Dataset], settings: DataSettings) -> Data:
@@ -64,20 +66,16 @@ def from_sets(name: str, sets: dict[str, Dataset], settings: DataSettings) -> Da
         sets = {"train": sets["train"], "dev": sets["val"].take(np.arange(len(sets["val"])), "dev"), **sets}
         del sets["val"]
     else:
-        sets = {**split(sets["train"], {"dev": settings.dev_fraction}, settings.split_seed), **sets_but_train(sets)}
-    return Data(name, _checked(sets, name), split_by_us=False)
+        sets = {
+            **split(sets["train"], {"dev": dev_share(settings, DEV_FRACTION)}, settings.split_seed),
+            **sets_but_train(sets),
+        }
+    return Data(name, sets, split_by_us=False)
 
 
 def sets_but_train(sets: dict[str, Dataset]) -> dict[str, Dataset]:
     """The sets that are not ``train``."""
     return {key: found for key, found in sets.items() if key != "train"}
-
-
-def _checked(sets: dict[str, Dataset], name: str) -> dict[str, Dataset]:
-    for key, found in sets.items():
-        if not len(found):
-            raise VerydeepError(f"{name} has too few photos for a {key} part: give at least 3 photos a class.")
-    return sets
 
 
 def class_folders(top: Path, folder: Path) -> Dataset:
@@ -132,10 +130,13 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
     rows = list(_json_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
     if not rows:
         raise VerydeepError(f"{path} lists no photos: give one path,label a line.")
-    by_path: dict[str, str] = {}
-    for photo, label, _ in rows:
-        if by_path.setdefault(photo, label) != label:
-            raise VerydeepError(f"{path} gives {photo} two labels, {by_path[photo]!r} and {label!r}: keep one.")
+    rows = [(os.path.normpath(photo), label, given) for photo, label, given in rows]
+    by_path: dict[str, tuple[str, str]] = {}
+    for photo, *meant in rows:
+        before = by_path.setdefault(photo, (meant[0], meant[1]))
+        if before != tuple(meant):
+            one, other = (" in ".join(filter(None, pair)) for pair in (before, meant))
+            raise VerydeepError(f"{path} names {photo} twice, as {one!r} and as {other!r}: keep one.")
     classes = tuple(sorted({label for _, label, _ in rows}))
     sets = {}
     for set_name in sorted({given for _, _, given in rows}):
@@ -164,7 +165,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -8,13 +8,14 @@ is given), and ``val``, which is reported.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from pathlib import Path
 
 import numpy as np
 
-from ..config import DEV_FRACTION, DataSettings
+from ..config import DataSettings
 from ..errors import VerydeepError
 from .folder import class_folders, is_candidate
 from .sets import Data, Dataset, PhotoReader, relabel, split
@@ -44,7 +45,7 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
     words = synset_words(root)
     titles = tuple(f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in train.classes)
     named = {key: _titled(found, name, key, titles) for key, found in (("train", train), ("val", val))}
-    share = DEV_PHOTOS_A_CLASS if settings.dev_fraction == DEV_FRACTION else settings.dev_fraction
+    share = DEV_PHOTOS_A_CLASS if settings.dev_fraction is None else settings.dev_fraction
     return Data(name, {**split(named["train"], {"dev": share}, settings.split_seed), "val": named["val"]}, False)
 
 
@@ -106,19 +107,33 @@ def devkit_order(root: Path) -> dict[int, str]:
         raise VerydeepError(
             f"{root} has no meta.mat: it tells which class an ILSVRC2012_ID is; unpack the devkit there."
         )
+    return {int(number): wnid for number, wnid, _ in _meta_rows(meta)}
+
+
+def synset_words(root: Path) -> dict[str, str]:
+    """The words of each WNID, from ``synset_words.txt``, ``LOC_synset_mapping.txt`` or the devkit's ``meta.mat``.
+
+    Names are not worth an error: without any of them, or without scipy to read the last, there are none.
+    """
+    found = _first(root, "synset_words.txt") or _first(root, "LOC_synset_mapping.txt")
+    if found:
+        lines = found.read_text(encoding="utf8").splitlines()
+        return {wnid: words.strip() for wnid, _, words in (line.partition(" ") for line in lines)}
+    meta = _first(root, "meta.mat")
+    with contextlib.suppress(VerydeepError):
+        return {wnid: words for _, wnid, words in (_meta_rows(meta) if meta else [])}
+    return {}
+
+
+def _meta_rows(meta: Path) -> list[tuple[str, str, str]]:
+    """ILSVRC2012_ID, WNID and words of each synset in the devkit's ``meta.mat``."""
     try:
         from scipy.io import loadmat
     except ImportError:
         raise VerydeepError(f"reading {meta} needs scipy: pip install 'verydeep[mat]'.") from None
     synsets = loadmat(meta, squeeze_me=True)["synsets"]
-    return {int(number): str(wnid) for number, wnid in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
-
-
-def synset_words(root: Path) -> dict[str, str]:
-    """The words of each WNID, from ``synset_words.txt`` or ``LOC_synset_mapping.txt`` where one is there."""
-    found = _first(root, "synset_words.txt") or _first(root, "LOC_synset_mapping.txt")
-    lines = found.read_text(encoding="utf8").splitlines() if found else []
-    return {wnid: words.strip() for wnid, _, words in (line.partition(" ") for line in lines)}
+    columns = [[str(value) for value in synsets[name]] for name in ("ILSVRC2012_ID", "WNID", "words")]
+    return list(zip(*columns, strict=True))
 
 
 def _first(root: Path, name: str) -> Path | None:

@@ -44,7 +44,7 @@ class _Each(TorchDataset[Any], Generic[T]):
         try:
             return index, self.work(self.dataset.pixels(index))
         except ImageError as fault:
-            return index, Fault(_named(fault, self.dataset, index))
+            return index, Fault(str(fault.named(self.dataset.where(index))))
 
 
 def each_photo(dataset: Dataset, work: Callable[[Pixels], T], workers: int) -> Iterator[tuple[int, T | Fault]]:
@@ -56,12 +56,6 @@ def each_photo(dataset: Dataset, work: Callable[[Pixels], T], workers: int) -> I
     yield from DataLoader(
         _Each(dataset, work), batch_size=None, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=_quiet_worker
     )
-
-
-def _named(fault: ImageError, dataset: Dataset, index: int) -> str:
-    """The fault's sentence, which must name the photo."""
-    where = dataset.where(index)
-    return str(fault) if where in str(fault) else f"{where}: {fault}"
 
 
 def _as_it_is(item: T) -> T:
@@ -112,9 +106,9 @@ class _Crops(TorchDataset[Any]):
         rng = np.random.default_rng([PHOTO, settings.seed, epoch, index])
         scale = int(rng.integers(settings.S.smallest, settings.S.largest + 1))
         try:
-            rescaled = rescale(self.dataset.pixels(index), scale)
+            rescaled = rescale(self.dataset.pixels(index), scale, settings.resampling, settings.other_side)
         except ImageError as fault:
-            return Fault(_named(fault, self.dataset, index))
+            return Fault(str(fault.named(self.dataset.where(index))))
         crop = random_crop(rescaled, settings.crop, rng, settings.mirror)
         shift = colour_shift(self.colour_axes, settings.colour_shift, rng)
         keep = rng.random(self.dropout_units, dtype=np.float32) >= 0.5

@@ -75,6 +75,10 @@ class Data:
     sets: dict[str, Dataset]
     split_by_us: bool
 
+    def fingerprint(self) -> str:
+        """That of the two sets training reads, `train` and `dev`."""
+        return self.sets["train"].fingerprint() + self.sets["dev"].fingerprint()
+
     @property
     def reported(self) -> str:
         """The set that `evaluate` reports: ``test`` where there is one, else ``val``."""

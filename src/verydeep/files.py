@@ -1,0 +1,77 @@
+"""Files that are whole or not there: atomic writes, JSON documents, hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import VerydeepError
+
+
+def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
+    """Writes a file beside its place, flushes it to disk and renames it there.
+
+    Args:
+        path: its folder is made where it is missing.
+        write: told the open binary file.
+
+    Raises:
+        VerydeepError: it could not be written; what was at ``path`` is intact, nothing half-written is left.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise VerydeepError(cannot_write(path, fault)) from None
+
+
+def cannot_write(path: Path, fault: OSError) -> str:
+    """The sentence for a file that could not be written."""
+    kept = "; the one saved before is intact" if path.exists() else ""
+    return f"cannot write {path}: {fault.strerror or fault}{kept}; make room there, or use another folder."
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot, and then the rename is all there is
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON document, indented, for people and programs; names that are not UTF-8 keep their bytes.
+
+    Raises:
+        VerydeepError: it cannot be written.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode("utf8", "surrogateescape")))
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document; raises VerydeepError where it is missing or broken."""
+    try:
+        return json.loads(path.read_bytes().decode("utf8", "surrogateescape"))
+    except (OSError, ValueError) as fault:
+        raise VerydeepError(f"cannot read {path}: {fault}.") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

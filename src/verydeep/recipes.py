@@ -1,0 +1,72 @@
+"""Sect. 3.1: named runs. A run's name says its settings, and what it starts from.
+
+A run is named as in the paper: ``D/256`` is net D trained at S = 256, ``D/256-512`` with S drawn
+from [256, 512], ``D/256-512-fc`` the same with only the FC layers learning (Sect. 4.4). A net's name
+alone, ``D``, is the recipe for people's own photos.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .config import PAPER_SCALE, Scale, TrainSettings, typed
+from .configurations import check_net_name
+from .errors import VerydeepError
+
+PAPER_SCALES = ("256", "384", "256-512")
+SHALLOW = ("A", "A-LRN", "shallow-B")  # begin at S = 256 from random weights
+FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
+
+
+def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
+    """The settings of a run named as in the paper, or of a net's name alone, with ``given`` ones on top.
+
+    ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which
+    ``start`` names; at S = 384 or jittered the rate starts at 1e-3. A net's name alone is the recipe for
+    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-3, new layers first.
+
+    Raises:
+        VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
+    """
+    given = typed(TrainSettings, given)
+    match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)(-fc)?)?", run)
+    if not match:
+        raise VerydeepError(f"{run!r} is not a run: give a net (D), or a net and its S (D/256, D/256-512).")
+    net = check_net_name(match[1])
+    base = _paper_recipe(Scale.parse(match[2]), bool(match[3])) if match[2] else _own_recipe(given)
+    return TrainSettings(**{**base, "net": net, **given})
+
+
+def _paper_recipe(scale: Scale, only_fc: bool) -> dict[str, Any]:
+    first = scale == PAPER_SCALE
+    return {
+        "S": scale,
+        "lr": 1e-2 if first else FINE_TUNE_LR,
+        "initialise": "gaussian",
+        "learn": "fc" if only_fc else "all",
+    }
+
+
+def papers_start(run: str) -> str | None:
+    """The run that a run of the paper starts from (Sect. 3.1); None where that is random weights.
+
+    Net A, A-LRN and shallow-B are shallow enough for random weights at S = 256; the deeper nets take
+    layers of A/256, S = 384 goes on from S = 256, and a jittered S from S = 384.
+    """
+    net, _, scale = run.partition("/")
+    if scale.removesuffix("-fc") not in PAPER_SCALES:
+        return None
+    if scale == "256":
+        return None if net in SHALLOW else "A/256"
+    return f"{net}/256" if scale == "384" else f"{net}/384"
+
+
+def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
+    side = round(given.get("crop", 224) * 256 / 224)
+    recipe: dict[str, Any] = {"S": Scale(side, side), "batch": 0}
+    if given.get("start", "none") != "none":
+        # New layers as the paper drew them (std .01): Glorot's larger draw on top of trained maps diverges.
+        recipe |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "head_epochs": 3}
+        recipe |= {"patience": 3, "drops": 1, "max_epochs": 30}
+    return recipe
