@@ -90,7 +90,7 @@ class RunLog:
         """
         self._board = _board(folder / "tensorboard", keep_epochs) if tensorboard else None
         self.path = folder / "log.jsonl"
-        rows = [] if keep_epochs is None or not self.path.exists() else _whole_lines(self.path)
+        rows = [] if keep_epochs is None or not self.path.is_file() else _whole_lines(self.path)
         kept = "".join(json.dumps(row) + "\n" for row in rows if row.get("epoch", 0) <= (keep_epochs or 0))
         write_atomically(self.path, lambda file: file.write(kept.encode()))
 
