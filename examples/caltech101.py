@@ -94,15 +94,14 @@ def write() -> None:
         for test in done["tests"]:
             errors = [_error(test, "top1_error"), _error(test, "top5_error")]
             training = f"{done['seconds'] / 60:.0f} min, {done['training']['epochs']} epochs"
-            rows.append(
-                [done["net"], STARTS[done["net"]], training, test["protocol"], *errors, test["images_per_second"]]
-            )
-    columns = ["net", "start", "training", "test", "top-1 error % (95 % interval)", "top-5 error %", "photos/s"]
+            testing = f"{test['seconds'] / 60:.1f} min"
+            rows.append([done["net"], STARTS[done["net"]], training, test["protocol"], *errors, testing])
+    columns = ["net", "start", "training", "test", "top-1 error % (95 % interval)", "top-5 error %", "testing"]
     where = stored["environment"]
     one = stored["runs"][0]["tests"][0]
     note = (
         f"{stored['size']}, Caltech-101's split of 30 photos a class to learn from; {one['images']} test photos; "
-        f"one run each. {where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
+        f"one run each, with other work on the machine at times. {where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
         f"{where['time'][:10]}, commit {where['commit']}."
     )
     code = "```sh\n" + "\n".join(commands) + "\n```"
