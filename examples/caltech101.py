@@ -4,8 +4,8 @@
     python examples/caltech101.py write     # the stored results into README.md
 
 Runs the commands below as a user would, stores what they answer in docs/results/caltech101.json, and
-writes commands, times and errors into README. What is stored already is not run again. On a CPU the crop is 96 and 23 classes are used; with a
-CUDA device all 102 classes at 224.
+writes commands, times and errors into README. What is stored already is not run again. On a CPU the
+crop is 96 and 23 classes are used; with a CUDA device all 102 classes at 224.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def write() -> None:
     one = stored["runs"][0]["tests"][0]
     note = (
         f"{stored['size']}, Caltech-101's split of 30 photos a class to learn from; {one['images']} test photos; "
-        f"one run each, with other work on the machine at times. {where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
+        "one run each, with other work on the machine at times. "
+        f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
         f"{where['time'][:10]}, commit {where['commit']}."
     )
     code = "```sh\n" + "\n".join(commands) + "\n```"
