@@ -12,13 +12,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from conftest import COLOURS, Command, make_photos, paint
+from verydeep.checkpoints import CARD_KEY, read_safetensors
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
 
@@ -231,6 +235,20 @@ MISTAKES = [
     ("train A --data {photos} --precision fp16 --device cpu", r"fp16 needs a CUDA device"),
     ("train A --data imagenet", r"where is imagenet\? Say --data imagenet:DIR"),
     ("train", r"the following arguments are required: RUN"),
+    ("train A --data {photos} --out=", r"out is empty"),
+    ("train A --data digits:x", r"digits is built in and has no folder"),
+    ("train A --data {photos} --workers 1000000000000", r"workers is -1 to 512"),
+    ("train A --data {photos} --threads 99999999999", r"threads 0 to 512"),
+    ("train A --data {photos} --classes ,", r"classes lists nothing"),
+    ("train A --data {photos} --start {nan}", r"NaN or infinite values in conv1_1\.weight"),
+    ("train A --out {torn_config} --resume", r"config\.json is broken: it does not hold a JSON object"),
+    ("train A --out {bad_momentum} --resume --max-epochs 3", r"lacks momentum buffers of its layers' shapes"),
+    ("evaluate {run} dense@9999999999", r"above 8192 pixels"),
+    ("evaluate {nan} dense@36", r"NaN or infinite values in conv1_1\.weight"),
+    ("evaluate {bad_card} dense@36", r"has a card this version cannot read"),
+    ("predict {nan} {photos}", r"NaN or infinite values in conv1_1\.weight"),
+    ("predict {run} {photos} --json --csv", r"not allowed with argument"),
+    ("data check {long}", r"the operating system refused: File name too long"),
     ("evaluate nowhere dense@36", r"nowhere does not exist: give the folder that `verydeep train` wrote"),
     ("evaluate {photos} dense@36", r"holds no checkpoint"),
     ("evaluate {run} dense@16", r"Q = 16 in dense@16 is below the net's crop of 32"),
@@ -272,7 +290,28 @@ def places(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     (made["broken"] / "red" / "broken.jpg").write_bytes(whole[: len(whole) // 2])
     made["truncated"] = top / "truncated.safetensors"
     made["truncated"].write_bytes((trained / "best.safetensors").read_bytes()[:-1000])
-    return {**made, "run": trained, "photos": trained.parent / "photos"}
+    made |= _broken_runs(top, trained)
+    return {**made, "run": trained, "photos": trained.parent / "photos", "long": Path("x" * 5000)}
+
+
+def _broken_runs(top: Path, trained: Path) -> dict[str, Path]:
+    """Copies of a run, each with one thing wrong in it."""
+    made = {name: top / name for name in ("nan", "torn_config", "bad_momentum", "bad_card")}
+    for folder in made.values():
+        shutil.copytree(trained, folder)
+    (made["torn_config"] / "config.json").write_text("[]")
+    changes: dict[tuple[str, str], Callable[[Any, Any], object]] = {
+        ("nan", "best"): lambda tensors, _: tensors["conv1_1.weight"].fill_(float("nan")),
+        ("bad_momentum", "last"): lambda tensors, _: tensors.pop("momentum/fc6.bias"),
+        ("bad_card", "best"): lambda _, card: card.update(classes=5),
+    }
+    for (name, which), change in changes.items():
+        path = made[name] / f"{which}.safetensors"
+        metadata, tensors = read_safetensors(path)
+        card = json.loads(metadata[CARD_KEY])
+        change(tensors, card)
+        save_file(tensors, path, metadata={CARD_KEY: json.dumps(card)})
+    return made
 
 
 @pytest.mark.parametrize(("typed", "says"), MISTAKES, ids=[row[0] for row in MISTAKES])
@@ -350,6 +389,18 @@ def test_a_photo_that_breaks_during_training_is_named(command: Command, photos: 
         path.write_bytes(b"gone bad")
     sentence = command("train", "A", "--out", "run", "--resume", "--max-epochs", 2, "--workers", 1, cwd=place).mistake()
     assert re.search(r"photos/.*\.png is not a photo", sentence)
+
+
+def test_an_answer_that_cannot_be_written_is_a_sentence() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no device here that is always full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "verydeep", "nets"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("verydeep: the operating system refused: No space left on device")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_names_cannot_move_the_terminal(command: Command, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_a_list_may_name_the_sets(photos: Path) -> None:
         ("a.png,x\na.png,y\n", "names a.png twice, as 'x' and as 'y'"),
         ("a.png,x,train\n./a.png,x,val\n", "names a.png twice, as 'x in train' and as 'x in val'"),
         ("a.png,x,learn\nb.png,y,learn\n", "train, val or test"),
+        ("a.png," + "x" * 200_000, "is not a list of path,label"),
     ],
 )
 def test_faults_of_a_list_name_the_line(tmp_path: Path, text: str, says: str) -> None:

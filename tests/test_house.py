@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "optimisation": {"config", "nets"},
     "checkpoints": {"configurations", "errors", "files", "images", "nets"},
     "weights": {"checkpoints", "configurations", "errors", "runs"},
-    "protocols": {"errors", "images", "machine", "nets"},
+    "protocols": {"configurations", "errors", "images", "machine", "nets"},
     "data": {"config", "data.sets", "errors"},  # and the data sets below, by their names
     "data.sets": {"errors", "images"},
     "data.folder": {"config", "data.sets", "errors"},

@@ -65,8 +65,14 @@ def test_python_verbs_on_files_and_memory(trained: Path) -> None:
     assert net.predict(pixels)[0].classes == found[0].classes
     assert verydeep.predict(trained, str(photo.parent))[0].classes == found[0].classes
     assert net.classes == ("blue", "green", "red")
+    assert net.posteriors(pixels).shape == (1, 3)
     with pytest.raises(verydeep.ImageError, match="image 1 is an empty file"):
         net.predict([pixels, b""])
+    for wrong in (torch.zeros(3, 4, 4, dtype=torch.bfloat16), object(), "a\0b"):
+        with pytest.raises(verydeep.ImageError):
+            net.predict(wrong)
+    with pytest.raises(VerydeepError, match="top must be 1 or more"):
+        net.predict(pixels, top="3")  # type: ignore[arg-type]
 
 
 def test_evaluation_agrees_with_prediction(trained: Path, tmp_path: Path) -> None:

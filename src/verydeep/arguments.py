@@ -34,6 +34,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         hint = f": did you mean {near[0]}?" if near else f"; `verydeep {options.verb} --help` lists them."
         kind = "setting" if wrong.startswith("-") else "argument"
         raise VerydeepError(f"unknown {kind} {wrong!r}{hint}")
+    for name, value in vars(options).items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise VerydeepError(f"{name.removeprefix('set_')} is empty: give a value, or leave it out.")
     return options
 
 
@@ -52,7 +55,10 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         group, last = (kinds, name.removeprefix("data ")) if name.startswith("data ") else (commands, name)
         verbs[name] = group.add_parser(last, help=what, description=what, allow_abbrev=False)
         verbs[name].set_defaults(verb=name)
-        verbs[name].add_argument("--json", action="store_true", help="print one JSON document to stdout")
+        form: Any = verbs[name].add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="print one JSON document to stdout")
+        if name == "predict":
+            form.add_argument("--csv", action="store_true", help="print rows of image,rank,class,probability")
         verbs[name].add_argument("--quiet", action="store_true", help="no news on stderr but warnings")
         add_flags(verbs[name])
     return parser, verbs
@@ -102,7 +108,6 @@ def _predict(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("images", metavar="IMAGE", nargs="+", help="photos, folders of photos, globs")
     verb.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
     verb.add_argument("--protocol", metavar="PROTOCOL", help="how to test (dense at the training scale)")
-    verb.add_argument("--csv", action="store_true", help="print rows of image,rank,class,probability")
     verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
     _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
 

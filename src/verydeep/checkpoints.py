@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -107,14 +108,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
     metadata, tensors = read_safetensors(path)
     if CARD_KEY not in metadata:
         raise VerydeepError(f"{path} holds weights but no verydeep card: use it with --start, not as a run.")
+    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
     try:
-        card = Card(**json.loads(metadata[CARD_KEY]))
-    except (TypeError, ValueError):
-        raise VerydeepError(f"{path} has a card this version cannot read: was it written by another one?") from None
-    card = Card(**{**asdict(card), "classes": tuple(card.classes), "mean": tuple(card.mean)})
+        card = _card(json.loads(metadata[CARD_KEY]))
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise VerydeepError(f"{path} has a card this version cannot read: is it broken, or of another one?") from None
     momentum = {key.removeprefix(MOMENTUM): value for key, value in tensors.items() if key.startswith(MOMENTUM)}
     weights = {key: value for key, value in tensors.items() if not key.startswith(MOMENTUM)}
     return Checkpoint(path, card, weights, momentum, file_sha256(path))
+
+
+def _card(values: dict[str, Any]) -> Card:
+    """A card from its JSON; raises one of Python's own errors where it does not fit."""
+    red, green, blue = (float(value) for value in values["mean"])
+    classes = tuple(values["classes"])
+    sizes = [values["crop"], values["test_scale"]]
+    kinds = [isinstance(size, int) for size in sizes] + [isinstance(name, str) for name in classes]
+    if not all(kinds) or np.shape(values["colour_axes"]) not in ((3, 3), (0,)):
+        raise TypeError
+    card = Card(**{**values, "classes": classes, "mean": (red, green, blue), "width": float(values["width"])})
+    if not all(isinstance(found, dict) for found in (card.data, card.settings, card.state)):
+        raise TypeError
+    return card
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

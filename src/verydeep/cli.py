@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
-        return VERBS[options.verb](options)
+        status = VERBS[options.verb](options)
+        sys.stdout.flush()
+        return status
     except VerydeepError as mistake:
         terminal.fail(str(mistake))
         return MISTAKE
@@ -67,13 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our stdout left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as fault:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unwritten has no place to go
+        terminal.fail(f"the operating system refused: {fault.strerror or fault} ({fault.filename or 'output'}).")
+        return MISTAKE
     except KeyboardInterrupt:
         terminal.fail("interrupted.")
         return INTERRUPTED
 
 
 def _answer_json(value: Any) -> None:
-    terminal.show_raw(json.dumps(value, indent=2) + "\n")
+    terminal.show_raw(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def _machine(options: argparse.Namespace) -> MachineSettings:
@@ -141,7 +147,7 @@ def _data_show(options: argparse.Namespace) -> int:
     from .report import photo_grid, save_figure
 
     given = given_settings(options)
-    classes = typed(DataSettings, {"classes": given.pop("classes", "")})["classes"]
+    classes = typed(DataSettings, {"classes": given.pop("classes", ())})["classes"]
     if options.photos < 1:
         raise VerydeepError(f"photos must be 1 or more, not {options.photos}.")
     settings = settings_of_run("D", {**given, "batch": options.photos})

@@ -15,11 +15,12 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from .configurations import check_crop, check_net_name
+from .configurations import LARGEST_SIDE, check_crop, check_net_name
 from .errors import VerydeepError
 
 DEV_FRACTION = 0.1
 MOST_SEED = 2**48
+MOST_PROCESSES = 512  # a typing mistake should not fork without end
 _Settings = TypeVar("_Settings")
 
 
@@ -36,6 +37,8 @@ class Scale:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise VerydeepError(f"S {text!r} is not a scale: give one (256) or a range (256-512), in pixels.")
+        if int(match[2] or match[1]) > LARGEST_SIDE:
+            raise VerydeepError(f"S {text} is above {LARGEST_SIDE} pixels, more than any photo needs.")
         return Scale(int(match[1]), int(match[2] or match[1]))
 
     @property
@@ -129,6 +132,8 @@ class TrainSettings:
         for name, least in floor.items():
             if not getattr(self, name) >= least:
                 raise VerydeepError(f"{flag(name)} must be {least} or more, not {getattr(self, name)}.")
+        if list(self.drop_at) != sorted({epoch for epoch in self.drop_at if epoch > 0}):
+            raise VerydeepError(f"drop-at lists epochs from 1 up, each once and in order, not {self.drop_at}.")
         if self.seed > MOST_SEED:
             raise VerydeepError(f"seed must be at most {MOST_SEED}, not {self.seed}.")
         if self.momentum >= 1:
@@ -149,8 +154,10 @@ class MachineSettings:
     device_batch: int = _setting(0, "photos on the device at once; gradients of the parts of a batch add up")
 
     def __post_init__(self) -> None:
-        if self.workers < -1 or self.threads < 0 or self.device_batch < 0:
-            raise VerydeepError("workers is -1 or more; threads and device-batch are 0 or more.")
+        if not -1 <= self.workers <= MOST_PROCESSES or not 0 <= self.threads <= MOST_PROCESSES:
+            raise VerydeepError(f"workers is -1 to {MOST_PROCESSES} and threads 0 to {MOST_PROCESSES}.")
+        if self.device_batch < 0:
+            raise VerydeepError(f"device-batch must be 0 or more, not {self.device_batch}.")
 
 
 def flag(name: str) -> str:
@@ -190,7 +197,9 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         return None if value in (None, "", "none") else _parse(kinds[0], value, name)
     if get_origin(hint) is tuple:
-        parts = value.split(",") if isinstance(value, str) else value
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        if value and not any(str(part).strip() for part in parts):
+            raise VerydeepError(f"{name} lists nothing: give values with commas between, or leave it out.")
         return tuple(_parse(get_args(hint)[0], str(part).strip(), name) for part in parts if str(part).strip())
     if hint is Scale:
         return value if isinstance(value, Scale) else Scale.parse(str(value))
@@ -200,7 +209,9 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         number = hint(value)
     except (ValueError, TypeError, OverflowError):
         raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.") from None
-    if (hint is int and not isinstance(value, str) and number != value) or (hint is float and math.isnan(number)):
+    if (hint is int and not isinstance(value, str) and number != value) or (
+        hint is float and not math.isfinite(number)
+    ):
         raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.")
     return number
 

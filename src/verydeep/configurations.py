@@ -24,6 +24,7 @@ shallow-B | 5-64      | 5-128       | 5-256                   | 5-512           
 """
 
 FC_CHANNELS = 4096
+LARGEST_SIDE = 8192  # of S and Q, in pixels: larger ones are typing mistakes that would take all memory
 STRIDE = 32  # five poolings of stride 2
 _ROWS = {
     cells[0].strip(): tuple(tuple(cell.split()) for cell in cells[1:])

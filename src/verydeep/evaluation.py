@@ -102,6 +102,8 @@ def evaluate(
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
     """
     started, reporter = time.monotonic(), reporter or Silent()
+    if bad_images not in ("stop", "skip"):
+        raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
     tested = parse_protocol(protocol)
     checkpoint = load_checkpoint(checkpoint_of(run, last))
     check_protocol(tested, checkpoint.card.crop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -40,8 +41,10 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
 
 def cannot_write(path: Path, fault: OSError) -> str:
     """The sentence for a file that could not be written."""
-    kept = "; the one saved before is intact" if path.exists() else ""
-    return f"cannot write {path}: {fault.strerror or fault}{kept}; make room there, or use another folder."
+    kept = "; the one saved before is intact" if path.is_file() else ""
+    full = fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "make room there and use --resume" if full else "use another place, or mend this one"
+    return f"cannot write {path}: {fault.strerror or fault}{kept}; {advice}."
 
 
 def _sync_folder(folder: Path) -> None:
@@ -63,12 +66,17 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode("utf8", "surrogateescape")))
 
 
-def read_json(path: Path) -> Any:
-    """A JSON document; raises VerydeepError where it is missing or broken."""
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises VerydeepError where it is missing or broken."""
     try:
-        return json.loads(path.read_bytes().decode("utf8", "surrogateescape"))
-    except (OSError, ValueError) as fault:
-        raise VerydeepError(f"cannot read {path}: {fault}.") from None
+        value = json.loads(path.read_bytes().decode("utf8", "surrogateescape"))
+    except OSError as fault:
+        raise VerydeepError(f"cannot read {path}: {fault.strerror or fault}; the run's folder is not whole.") from None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise VerydeepError(f"{path} is broken: it does not hold a JSON object.")
+    return value
 
 
 def file_sha256(path: Path) -> str:

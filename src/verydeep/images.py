@@ -54,8 +54,9 @@ def read_image(source: str | Path) -> Pixels:
     """
     try:
         data = Path(source).read_bytes()
-    except OSError as fault:
-        raise ImageError(f"cannot read {source}: {fault.strerror or fault}.") from None
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or fault
+        raise ImageError(f"cannot read {source}: {reason}.") from None
     return decode(data, str(source))
 
 
@@ -153,7 +154,10 @@ def as_pixels(image: Any, name: str = "image") -> Pixels:
             return _to_rgb(image)
         except Exception as fault:
             raise ImageError(f"{name} cannot be read as RGB ({_first_line(fault)}).") from None
-    array = np.asarray(image.cpu() if hasattr(image, "cpu") else image)
+    try:
+        array = np.asarray(image.cpu() if hasattr(image, "cpu") else image)
+    except Exception:
+        raise ImageError(f"{name} is a {type(image).__name__} that is no array of pixels: give uint8 values.") from None
     if array.dtype != np.uint8:
         raise ImageError(f"{name} is an array of {array.dtype}: give uint8 values, 0-255.")
     if array.ndim == 2:

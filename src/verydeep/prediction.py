@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,13 @@ class Classifier:
 
     def posteriors(
         self,
-        images: Sequence[Any],
+        images: Any,
         protocol: str | None = None,
         faults: dict[int, str] | None = None,
         reporter: Reporter | None = None,
     ) -> NDArray[np.float32]:
         """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
+        images = _listed(images)
         asked = parse_protocol(protocol) if protocol else Protocol("dense", (self.card.test_scale,), mirror=True)
         check_protocol(asked, self.card.crop)
         views = Views(asked, self.card.crop, self.card.resampling, self.card.other_side)
@@ -96,9 +97,9 @@ class Classifier:
         Raises:
             ImageError: an image cannot be read, and ``faults`` is None; the sentence names it.
         """
-        if top < 1:
-            raise VerydeepError(f"top must be 1 or more, not {top}.")
-        asked = list(images) if isinstance(images, (list, tuple)) else [images]
+        if not isinstance(top, int) or top < 1:
+            raise VerydeepError(f"top must be 1 or more, not {top!r}.")
+        asked = _listed(images)
         found = self.posteriors(asked, protocol, faults, reporter)
         best = np.argsort(-found, axis=1, kind="stable")[:, :top]
         return [
@@ -106,6 +107,11 @@ class Classifier:
             for index, (image, row, ranks) in enumerate(zip(asked, found, best, strict=True))
             if index not in (faults or {})
         ]
+
+
+def _listed(images: Any) -> list[Any]:
+    """A list of images; what is no list or tuple is one image."""
+    return list(images) if isinstance(images, (list, tuple)) else [images]
 
 
 def _name(image: Any, index: int) -> str:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .configurations import LARGEST_SIDE
 from .errors import VerydeepError
 from .images import OtherSide, Pixels, Resampling, centre_crop, rescale
 from .machine import Machine
@@ -58,6 +59,8 @@ def parse_protocol(text: str) -> Protocol:
     scales = tuple(int(scale) for scale in match[2].split(","))
     if len(set(scales)) < len(scales):
         raise VerydeepError(f"{text!r} names a scale twice: each Q once.")
+    if max(scales) > LARGEST_SIDE:
+        raise VerydeepError(f"Q = {max(scales)} in {text!r} is above {LARGEST_SIDE} pixels, more than any photo needs.")
     return Protocol("dense" if match[1] == "dense" else "centre", scales, mirror=match[1] == "dense")
 
 

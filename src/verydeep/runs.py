@@ -91,7 +91,7 @@ class RunLog:
         self._board = _board(folder / "tensorboard", keep_epochs) if tensorboard else None
         self.path = folder / "log.jsonl"
         rows = [] if keep_epochs is None or not self.path.is_file() else _whole_lines(self.path)
-        kept = "".join(json.dumps(row) + "\n" for row in rows if row.get("epoch", 0) <= (keep_epochs or 0))
+        kept = "".join(json.dumps(row) + "\n" for row in rows if row["epoch"] <= (keep_epochs or 0))
         write_atomically(self.path, lambda file: file.write(kept.encode()))
 
     def write(self, **row: Any) -> None:
@@ -113,7 +113,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("epoch"), int)]
 
 
 def _board(folder: Path, keep_epochs: int | None) -> Any:

@@ -256,4 +256,12 @@ def resumed(checkpoint: Checkpoint) -> tuple[Net, TrainState]:
     """
     if not checkpoint.card.state:
         raise VerydeepError(f"{checkpoint.path} holds no training state to resume from: give it to --start instead.")
-    return checkpoint.net(), TrainState.from_json(checkpoint.card.state)
+    net = checkpoint.net()
+    shapes = {name: value.shape for name, value in net.state_dict().items()}
+    try:
+        state = TrainState.from_json(checkpoint.card.state)
+    except (TypeError, ValueError, KeyError):
+        raise VerydeepError(f"{checkpoint.path} has a training state this version cannot read.") from None
+    if {name: value.shape for name, value in checkpoint.momentum.items()} != shapes:
+        raise VerydeepError(f"{checkpoint.path} lacks momentum buffers of its layers' shapes: it is broken.")
+    return net, state

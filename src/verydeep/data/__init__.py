@@ -57,6 +57,8 @@ def lasting_name(data: str) -> str:
 
 def _root(name: str, path: str) -> Path | None:
     if name == "digits":
+        if path:
+            raise VerydeepError(f"digits is built in and has no folder: say --data digits, not digits:{path}.")
         return None
     found = path or os.environ.get(name.upper(), "")
     if not found:

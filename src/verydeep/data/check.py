@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import DataSettings, TrainSettings
+from ..config import DataSettings, TrainSettings, from_json
 from ..images import Pixels, check_ratio
 from ..progress import Reporter, Silent
 from . import Data, open_data
@@ -29,8 +30,8 @@ class Imprint:
 
 
 def check_data(
-    data: str = "digits",
-    classes: tuple[str, ...] = (),
+    data: str | Path = "digits",
+    classes: str | tuple[str, ...] = (),
     workers: int = 0,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def check_data(
     Raises:
         VerydeepError: the data cannot be opened at all.
     """
-    opened = open_data(DataSettings(data=data, classes=classes))
+    opened = open_data(from_json(DataSettings, {"data": data, "classes": classes}))
     faults: list[dict[str, str]] = []
     pictures: dict[str, list[str]] = defaultdict(list)
     sets = {}

@@ -155,13 +155,20 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
+        for number, row in enumerate(_rows_of(path, csv.reader(file)), start=1):
             if not row or (number == 1 and [cell.strip().lower() for cell in row[:2]] == ["path", "label"]):
                 continue
             cells = [cell.strip() for cell in row] + [""]
             if len(row) not in (2, 3) or not cells[0] or not cells[1]:
                 raise VerydeepError(f"{path}, line {number}: give path,label (and, if wanted, the set), not {row!r}.")
             yield cells[0], cells[1], cells[2]
+
+
+def _rows_of(path: Path, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as fault:
+        raise VerydeepError(f"{path} is not a list of path,label ({fault}).") from None
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -171,5 +178,5 @@ def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
         try:
             row = json.loads(line)
             yield str(row["path"]), str(row["label"]), str(row.get("set", ""))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise VerydeepError(f'{path}, line {number}: give {{"path": …, "label": …}}, not {line[:80]!r}.') from None
