@@ -39,7 +39,10 @@ def posteriors_of(model: Net, protocol: str, images: list[Pixels], mirror: bool 
 def test_grammar() -> None:
     assert parse_protocol("dense@256,384,512") == Protocol("dense", (256, 384, 512), mirror=True)
     assert parse_protocol("centre@256") == Protocol("centre", (256,), mirror=False)
-    assert str(parse_protocol("dense@64,73")) == "dense@64,73"
+    for name in ("dense@64,73", "centre@64", "dense@64:softmax-first"):
+        assert str(parse_protocol(name)) == name
+    with pytest.raises(VerydeepError, match="softmax-first is for dense only"):
+        parse_protocol("centre@64:softmax-first")
 
 
 @pytest.mark.parametrize("text", ["dense", "dense@", "dense@x", "Dense@256", "dense@256;384", "sparse@256", "dense@-1"])
@@ -96,6 +99,23 @@ def test_dense_is_softmax_of_the_spatial_mean_of_scores() -> None:
     with torch.no_grad():
         found = [F.softmax(model(view).mean(dim=(2, 3)), dim=1) for view in (x, x.flip(3))]
     np.testing.assert_allclose(posteriors_of(model, "dense@70", [image])[0], ((found[0] + found[1]) / 2)[0], atol=1e-6)
+
+
+def test_softmax_first_is_the_mean_of_each_places_softmax() -> None:
+    (image,) = photos([(50, 80)])
+    model = net()
+    x = torch.from_numpy(rescale(image, 70).astype(np.float32) - MEAN.astype(np.float32)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        found = [F.softmax(model(view), dim=1).mean(dim=(2, 3)) for view in (x, x.flip(3))]
+    asked = posteriors_of(model, "dense@70:softmax-first", [image])
+    np.testing.assert_allclose(asked[0], ((found[0] + found[1]) / 2)[0], atol=1e-6)
+    assert not np.allclose(asked, posteriors_of(model, "dense@70", [image]), atol=1e-6)
+    one_place = photos([(32, 32)])
+    np.testing.assert_allclose(
+        posteriors_of(model, "dense@32:softmax-first", one_place),
+        posteriors_of(model, "dense@32", one_place),
+        atol=1e-6,
+    )
 
 
 def test_posteriors_sum_to_one() -> None:

@@ -3,7 +3,8 @@
 ``dense@Q,…``
     The whole photo, rescaled so that its smallest side is Q. The net gives a score map (K,h,w); its
     spatial mean goes through the soft-max. The posteriors of the photo and of its mirror image are
-    averaged, then those of the scales Q.
+    averaged, then those of the scales Q. ``dense@Q,…:softmax-first`` is the named alternative: the
+    soft-max of each place of the map, then the spatial mean.
 ``centre@Q,…``
     The one central crop of the photo rescaled to Q, without its mirror image; averaged over Q.
 
@@ -30,6 +31,7 @@ from .machine import Machine
 from .nets import Net
 
 GRAMMAR = "METHOD@Q or METHOD@Q,Q,… with METHOD dense or centre, e.g. dense@256,384,512 or centre@256"
+SOFTMAX_FIRST = ":softmax-first"
 BATCH_PIXELS = 2_000_000  # of all photos of a batch together: bounds the memory of their maps
 BATCH_PHOTOS = 64
 WAITING_PIXELS = 50_000_000
@@ -37,14 +39,19 @@ WAITING_PIXELS = 50_000_000
 
 @dataclass(frozen=True)
 class Protocol:
-    """A method of testing at one or several scales Q; ``mirror`` averages with the mirror image."""
+    """A method of testing at one or several scales Q.
+
+    ``mirror`` averages with the mirror image; ``softmax_first`` takes the soft-max before the spatial mean.
+    """
 
     method: Literal["dense", "centre"]
     scales: tuple[int, ...]
     mirror: bool
+    softmax_first: bool = False
 
     def __str__(self) -> str:
-        return f"{self.method}@{','.join(str(scale) for scale in self.scales)}"
+        name = f"{self.method}@{','.join(str(scale) for scale in self.scales)}"
+        return name + (SOFTMAX_FIRST if self.softmax_first else "")
 
 
 def parse_protocol(text: str) -> Protocol:
@@ -53,7 +60,7 @@ def parse_protocol(text: str) -> Protocol:
     Raises:
         VerydeepError: it does not follow the grammar, which the sentence shows.
     """
-    match = re.fullmatch(r"(dense|centre)@(\d+(?:,\d+)*)", text.strip())
+    match = re.fullmatch(rf"(dense|centre)@(\d+(?:,\d+)*)({SOFTMAX_FIRST})?", text.strip())
     if not match:
         raise VerydeepError(f"{text!r} is not a protocol: write {GRAMMAR}.")
     scales = tuple(int(scale) for scale in match[2].split(","))
@@ -61,7 +68,11 @@ def parse_protocol(text: str) -> Protocol:
         raise VerydeepError(f"{text!r} names a scale twice: each Q once.")
     if max(scales) > LARGEST_SIDE:
         raise VerydeepError(f"Q = {max(scales)} in {text!r} is above {LARGEST_SIDE} pixels, more than any photo needs.")
-    return Protocol("dense" if match[1] == "dense" else "centre", scales, mirror=match[1] == "dense")
+    if match[1] == "dense":
+        return Protocol("dense", scales, mirror=True, softmax_first=bool(match[3]))
+    if match[3]:
+        raise VerydeepError(f"{text!r}: a centre crop has one place, so {SOFTMAX_FIRST} is for dense only.")
+    return Protocol("centre", scales, mirror=False)
 
 
 def check_protocol(protocol: Protocol, crop: int) -> None:
@@ -87,12 +98,20 @@ class Views:
         return scaled if self.protocol.method == "dense" else [centre_crop(view, self.crop) for view in scaled]
 
 
-def posterior(net: Net, images: Tensor, mirror: bool) -> Tensor:
-    """Posteriors (B,K) of float images (B,3,H,W): soft-max of mean scores, averaged with the mirror image's."""
-    found = F.softmax(net.mean_scores(images).float(), dim=1)
-    if mirror:
-        found = (found + F.softmax(net.mean_scores(images.flip(3)).float(), dim=1)) / 2
+def posterior(net: Net, images: Tensor, protocol: Protocol) -> Tensor:
+    """Posteriors (B,K) of float images (B,3,H,W) of one scale, averaged with the mirror image's if so asked."""
+    found = _one_way(net, images, protocol.softmax_first)
+    if protocol.mirror:
+        found = (found + _one_way(net, images.flip(3), protocol.softmax_first)) / 2
     return found
+
+
+def _one_way(net: Net, images: Tensor, softmax_first: bool) -> Tensor:
+    """Soft-max of the mean scores, or the mean of each place's soft-max, (B,K)."""
+    if softmax_first:
+        scores: Tensor = net(images)
+        return F.softmax(scores.float(), dim=1).mean(dim=(2, 3))
+    return F.softmax(net.mean_scores(images).float(), dim=1)
 
 
 def posteriors(
@@ -118,7 +137,7 @@ def posteriors(
     with torch.inference_mode(), machine.products():
         for indices, batch in equal_sizes(views):
             images = machine.images(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
-            found = posterior(net, images, protocol.mirror).cpu().double().numpy()
+            found = posterior(net, images, protocol).cpu().double().numpy()
             np.add.at(sums, indices, found)
             done(len(indices))
     return (sums / len(protocol.scales)).astype(np.float32)
