@@ -61,7 +61,7 @@ def dataset_posteriors(
 
     def views() -> Any:
         for index, found in each_photo(
-            dataset, Views(protocol, card.crop, card.resampling, card.other_side), machine.workers
+            dataset, Views(protocol, card.crop, card.resampling, card.other_side), machine.readers
         ):
             if not isinstance(found, Fault):
                 yield index, found

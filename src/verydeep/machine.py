@@ -36,6 +36,11 @@ class Machine:
     threads: int
     device_batch: int
 
+    @property
+    def readers(self) -> int:
+        """Processes that read photos where nothing else keeps a core busy for long: one a core."""
+        return max(self.workers, cores()) if self.workers else 0
+
     def place(self, net: nn.Module) -> Callable[..., Any]:
         """Moves the net to the device and layout, in place; returns what to call, compiled if wished."""
         placed: Any = net.to(device=self.device)

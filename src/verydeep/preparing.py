@@ -29,7 +29,7 @@ from .data import Data, Dataset, lasting_name, open_data
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
 from .files import read_json, write_json
-from .machine import Machine, cores, free_bytes, photos_at_once, this_machine, training_bytes
+from .machine import Machine, free_bytes, photos_at_once, this_machine, training_bytes
 from .nets import Net, create_net
 from .optimisation import TrainState
 from .progress import Reporter, Silent
@@ -216,8 +216,7 @@ def _tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> Non
 
 def _look(opened: Data, settings: TrainSettings, machine: Machine, reporter: Reporter) -> tuple[Look, Dataset]:
     """Both sets that training reads, looked at, without unreadable photos if those are to be skipped."""
-    workers = max(machine.workers, cores()) if machine.workers else 0  # nothing else is at work yet
-    looks = [look_at(opened.sets[name], settings.S.smallest, workers, reporter) for name in ("train", "dev")]
+    looks = [look_at(opened.sets[name], settings.S.smallest, machine.readers, reporter) for name in ("train", "dev")]
     faults = {**looks[0].faults, **looks[1].faults}
     check_readable(faults, settings.bad_images == "skip", reporter)
     return replace(looks[0], faults=faults), looks[1].dataset
