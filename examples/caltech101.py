@@ -69,6 +69,7 @@ def run() -> None:
             "net": command.split()[1],
             "command": command,
             "seconds": trained["seconds"],
+            "commit": read_json(TOP / command.split()[-1] / "environment.json")["commit"],
             "training": trained,
             "tests": [],
         }
@@ -113,12 +114,13 @@ def write() -> None:
             rows.append([done["net"], STARTS[done["net"]], training, test["protocol"], *errors, testing])
     columns = ["net", "start", "training", "test", "top-1 error % (95 % interval)", "top-5 error %", "testing"]
     where = stored["environment"]
+    commits = ", ".join(f"{done['commit']} ({done['net']})" for done in stored["runs"])
     one = stored["runs"][0]["tests"][0]
     note = (
         f"{stored['size']}, Caltech-101's split of 30 photos a class to learn from; {one['images']} test photos; "
         "one run each, with other work on the machine at times. "
         f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
-        f"{where['time'][:10]}, commit {where['commit']}."
+        f"{where['time'][:10]}, trained at commits {commits}."
     )
     code = "```sh\n" + "\n".join(commands) + "\n```"
     write_block(TOP / "README.md", "caltech101", f"{code}\n\n{markdown_table(columns, rows)}\n\n{note}")
