@@ -24,7 +24,7 @@ def test_a_cpu_computes_in_float32_unless_told(monkeypatch: pytest.MonkeyPatch) 
     assert this_machine(MachineSettings(device="cpu", precision="bf16"), 1).autocast is torch.bfloat16
     with pytest.raises(VerydeepError, match="device cuda is not available"):
         this_machine(MachineSettings(device="cuda"), 1)
-    with pytest.raises(VerydeepError, match="workers is -1 or more"):
+    with pytest.raises(VerydeepError, match="workers is -1 to 512"):
         MachineSettings(workers=-2)
 
 
