@@ -101,3 +101,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_photos(place / "photos")
     verydeep.train("A", out=place / "run", data=str(place / "photos"), max_epochs=2, **TINY)
     return place / "run"
+
+
+def make_imagenet(root: Path, flat_val: bool = True) -> None:
+    """A replica of the downloaded layout: 3 synsets, 12 photos each, a devkit with its own class order."""
+    from scipy.io import savemat
+
+    wnids = ["n01440764", "n01443537", "n02084071"]
+    for number, wnid in enumerate(wnids):
+        for photo in range(12):
+            paint(root / "train" / wnid / f"{wnid}_{photo}.png", number * 50 + photo, (60 * number, 90, 120))
+    truth = [2, 1, 3, 1]  # ILSVRC2012_IDs, whose order is not that of the WNIDs
+    by_id = {1: "n02084071", 2: "n01440764", 3: "n01443537"}
+    for photo, number in enumerate(truth, start=1):
+        inside = root / "val" if flat_val else root / "val" / by_id[number]
+        paint(inside / f"ILSVRC2012_val_{photo:08d}.png", 900 + photo, (1, 2, 3))
+    devkit = root / "ILSVRC2012_devkit_t12" / "data"
+    devkit.mkdir(parents=True)
+    kind = np.dtype([("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")])
+    words = {"n01440764": "tench, Tinca tinca", "n01443537": "goldfish", "n02084071": "dog"}
+    synsets = np.array([(number, wnid, words[wnid]) for number, wnid in by_id.items()], dtype=kind)
+    savemat(devkit / "meta.mat", {"synsets": synsets[:, None]})
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number}\n" for number in truth))
+    (root / "synset_words.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in words.items()))

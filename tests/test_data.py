@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import COLOURS, make_photos, paint
+from conftest import COLOURS, make_imagenet, make_photos, paint
 from verydeep.config import DataSettings
 from verydeep.data import open_data
 from verydeep.data.check import check_data
@@ -182,29 +182,6 @@ def test_the_fingerprint_tells_other_photos_and_labels(photos: Path) -> None:
     assert one.fingerprint() != opened(photos, split_seed=1).sets["train"].fingerprint()
 
 
-def make_imagenet(root: Path, flat_val: bool = True) -> None:
-    """A replica of the downloaded layout: 3 synsets, 12 photos each, a devkit with its own class order."""
-    from scipy.io import savemat
-
-    wnids = ["n01440764", "n01443537", "n02084071"]
-    for number, wnid in enumerate(wnids):
-        for photo in range(12):
-            paint(root / "train" / wnid / f"{wnid}_{photo}.png", number * 50 + photo, (60 * number, 90, 120))
-    truth = [2, 1, 3, 1]  # ILSVRC2012_IDs, whose order is not that of the WNIDs
-    by_id = {1: "n02084071", 2: "n01440764", 3: "n01443537"}
-    for photo, number in enumerate(truth, start=1):
-        inside = root / "val" if flat_val else root / "val" / by_id[number]
-        paint(inside / f"ILSVRC2012_val_{photo:08d}.png", 900 + photo, (1, 2, 3))
-    devkit = root / "ILSVRC2012_devkit_t12" / "data"
-    devkit.mkdir(parents=True)
-    kind = np.dtype([("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")])
-    words = {"n01440764": "tench, Tinca tinca", "n01443537": "goldfish", "n02084071": "dog"}
-    synsets = np.array([(number, wnid, words[wnid]) for number, wnid in by_id.items()], dtype=kind)
-    savemat(devkit / "meta.mat", {"synsets": synsets[:, None]})
-    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number}\n" for number in truth))
-    (root / "synset_words.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in words.items()))
-
-
 @pytest.mark.parametrize("flat_val", [True, False])
 def test_imagenet_as_downloaded(tmp_path: Path, flat_val: bool) -> None:
     make_imagenet(tmp_path, flat_val)
@@ -216,6 +193,17 @@ def test_imagenet_as_downloaded(tmp_path: Path, flat_val: bool) -> None:
         Path(photo).name: int(label) for photo, label in zip(data.sets["val"].ids, data.sets["val"].labels, strict=True)
     }
     assert [val[f"ILSVRC2012_val_{photo:08d}.png"] for photo in range(1, 5)] == [0, 2, 1, 2]
+
+
+def test_imagenets_test_photos_have_no_class(tmp_path: Path) -> None:
+    make_imagenet(tmp_path)
+    for photo in (2, 1):
+        paint(tmp_path / "test" / f"ILSVRC2012_test_{photo:08d}.png", photo, (4, 5, 6))
+    data = opened(f"imagenet:{tmp_path}", dev_fraction=0.25)
+    assert data.reported == "val"
+    assert data.sets["test"].ids == ("test/ILSVRC2012_test_00000001.png", "test/ILSVRC2012_test_00000002.png")
+    assert not data.sets["test"].labelled
+    assert len(data.sets["test"].classes) == 3
 
 
 def test_imagenet_dev_is_ten_photos_a_class_unless_a_fraction_is_given(tmp_path: Path) -> None:

@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from conftest import SHARED
 from verydeep.errors import VerydeepError
-from verydeep.metrics import chance_error, confusion, error_interval, label_ranks, mean_log_loss, topk_error
+from verydeep.metrics import (
+    chance_error,
+    confusion,
+    difference_interval,
+    error_interval,
+    label_ranks,
+    mcnemar,
+    mean_log_loss,
+    topk_error,
+)
 
 # posterior rows, label, how many classes rank before it, why
 RANKS = [
@@ -52,17 +62,85 @@ def test_published_topk_cases() -> None:
         assert error == pytest.approx(100 * (1 - case["expected"]))
 
 
+def mistakes(wrong: int, photos: int) -> NDArray[np.bool_]:
+    return np.arange(photos) < wrong
+
+
 @given(st.integers(1, 5000), st.data())
 def test_wilsons_interval_holds_its_error_and_stays_in_range(photos: int, data: st.DataObject) -> None:
     wrong = data.draw(st.integers(0, photos))
-    low, high = error_interval(100 * wrong / photos, photos)
+    low, high = error_interval(mistakes(wrong, photos), np.arange(photos))
     assert 0 <= low <= 100 * wrong / photos + 1e-9
     assert 100 * wrong / photos - 1e-9 <= high <= 100
 
 
 def test_wilsons_interval_by_hand() -> None:
     """10 of 100: the textbook's 5.52 to 17.44 %."""
-    assert error_interval(10.0, 100) == pytest.approx((5.52, 17.44), abs=0.01)
+    assert error_interval(mistakes(10, 100), np.arange(100)) == pytest.approx((5.52, 17.44), abs=0.01)
+
+
+def test_photos_of_one_subject_widen_the_interval() -> None:
+    """Five copies of each photo tell no more than one: the interval is that of the hundred, not of the 500."""
+    wrong, groups = np.repeat(mistakes(10, 100), 5), np.repeat(np.arange(100), 5)
+    low, high = error_interval(wrong, groups)
+    assert (low, high) == pytest.approx((4.5, 16), abs=1)  # 10 ± 1.96 · sqrt(.1·.9/100)
+    apart = error_interval(wrong, np.arange(500))
+    assert high - low > 1.8 * (apart[1] - apart[0])
+
+
+def test_the_bootstrap_is_that_of_whole_groups() -> None:
+    """Against the plain way, drawing group numbers: groups of unequal size and error."""
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(60), rng.integers(1, 9, 60))
+    wrong = rng.random(len(groups)) < rng.random(60)[groups]
+    sums, sizes = (np.bincount(groups, weights=values) for values in (wrong, np.ones(len(groups))))
+    drawn = rng.integers(0, 60, (20000, 60))
+    plain = np.percentile(100 * sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
+    assert error_interval(wrong, groups) == pytest.approx(tuple(plain), abs=0.8)
+
+
+def test_differences_are_paired() -> None:
+    """Two nets wrong on nearly the same photos: their difference is known far better than either error."""
+    first, second = mistakes(100, 400), mistakes(90, 400)
+    low, high = difference_interval(first, second, np.arange(400))
+    assert (low, high) == pytest.approx((1.0, 4.1), abs=0.4)  # 2.5 ± 1.96 · sqrt(.025·.975/400)
+    assert difference_interval(first, first, np.arange(400)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [
+        (0, 0, 1.0),  # no photo tells the two apart
+        (1, 0, 1.0),  # one toss: twice a half
+        (5, 0, 0.0625),  # five tosses all alike: 2 / 2^5
+        (1, 7, 0.0703125),  # (1 + 8) · 2 / 2^8
+        (3, 3, 1.0),
+        (10, 25, 0.01667385),  # 2 · (C(35,0) + … + C(35,10)) / 2^35
+    ],
+)
+def test_mcnemar_by_hand(only_first: int, only_second: int, p: float) -> None:
+    photos = 60
+    place = np.arange(photos)
+    first = (place < only_first) | (place >= 55)  # five that both get wrong
+    second = ((place >= only_first) & (place < only_first + only_second)) | (place >= 55)
+    found = mcnemar(first, second, place)
+    assert (found["only_first_wrong"], found["only_second_wrong"]) == (only_first, only_second)
+    assert found["p"] == pytest.approx(p, abs=1e-6)
+    assert mcnemar(second, first, place)["p"] == pytest.approx(found["p"])
+
+
+def test_mcnemar_of_many_photos_does_not_overflow() -> None:
+    first, second = mistakes(30_000, 100_000), ~mistakes(69_000, 100_000)
+    assert 0 < mcnemar(first, second, np.arange(100_000))["p"] < 1e-4
+
+
+def test_mcnemar_counts_groups_where_photos_share_subjects() -> None:
+    """(10, 0) on ten photos is rare by chance; on two subjects of five photos it is not."""
+    place = np.arange(40)
+    first, second = place < 10, place < 0
+    assert mcnemar(first, second, place)["p"] < 0.01
+    assert mcnemar(first, second, place // 5)["p"] == pytest.approx(0.157, abs=1e-3)  # chi-squared 10^2/50 = 2
+    assert mcnemar(first, first, place // 5)["p"] == 1.0
 
 
 def test_confusion_counts_rows_as_classes() -> None:

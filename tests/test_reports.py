@@ -11,16 +11,17 @@ from PIL import Image
 
 import verydeep
 from verydeep import VerydeepError
-from verydeep.evaluation import class_errors, confused_pairs, worst_mistakes
 from verydeep.report import photo_grid, save_figure, write_evaluation_pictures, write_page
 from verydeep.scores import Scores, load_scores, save_scores
+from verydeep.summary import class_errors, confused_pairs, worst_mistakes
 from verydeep.tables import markdown_table, write_block
 
 
 def scores() -> Scores:
     posteriors = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.5, 0.1, 0.4], [0.1, 0.8, 0.1]], dtype=np.float32)
     labels = np.array([0, 1, 2, 1])
-    return Scores(("a/1", "b/1", "c/1", "b/2"), labels, ("a", "b", "c"), posteriors, "test", "d", "dense@36", "0" * 64)
+    ids, groups = ("a/1", "b/1", "c/1", "b/2"), np.arange(4)
+    return Scores(ids, labels, groups, ("a", "b", "c"), posteriors, "test", "d", "A", "dense@36", "0" * 64)
 
 
 def test_scores_come_back_and_are_plain_arrays(tmp_path: Path) -> None:
@@ -31,7 +32,10 @@ def test_scores_come_back_and_are_plain_arrays(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.posteriors, scores().posteriors)
     assert (found.set_name, found.protocol) == ("test", "dense@36")
     with np.load(tmp_path / "s.npz", allow_pickle=False) as plain:
-        assert set(plain.files) == {"ids", "labels", "classes", "posteriors", "set", "data", "protocol", "checkpoint"}
+        assert set(plain.files) == {
+            *("ids", "labels", "subjects", "classes", "posteriors"),
+            *("set", "data", "run", "protocol", "checkpoint"),
+        }
 
 
 def test_what_is_no_scores_file(tmp_path: Path) -> None:

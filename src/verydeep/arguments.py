@@ -94,7 +94,7 @@ def _train(verb: argparse.ArgumentParser) -> None:
 
 def _evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("run", metavar="DIR", help="a run's folder, or a checkpoint file")
-    verb.add_argument("protocol", metavar="PROTOCOL", help="dense@256,384,512, centre@256, …")
+    verb.add_argument("protocol", metavar="PROTOCOL", help="dense@256,384,512, crops@…, both@…, ten@…, centre@256")
     verb.add_argument("--data", metavar="DATA", help="other data than the run's own")
     verb.add_argument("--set", metavar="NAME", help="a set of the data (train, dev, val, test, all)")
     verb.add_argument("--out", metavar="DIR", help="folder for what is found")
@@ -112,6 +112,14 @@ def _predict(verb: argparse.ArgumentParser) -> None:
     _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
 
 
+def _fuse(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("files", metavar="FILE", nargs="+", help="scores files, or the folders evaluate wrote")
+    verb.add_argument("--weights", metavar="LIST", help="one a file, such as 1,2,1 (equal)")
+    verb.add_argument("--out", metavar="DIR", help="folder for the fused scores; without it nothing is written")
+    verb.add_argument("--server-file", metavar="FILE", help="also write what ILSVRC's server takes")
+    verb.add_argument("--devkit", metavar="DIR", help="ILSVRC's devkit, for --server-file")
+
+
 def _demo(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", metavar="DIR", help="a new folder (runs/demo)")
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="of the training (0)")
@@ -125,6 +133,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "train": ("train a net (D: the recipe for own photos) or a run of the paper (D/256)", _train),
     "evaluate": ("test a run's net on the set that training never looked at", _evaluate),
     "predict": ("ask a run's net about photos", _predict),
+    "fuse": ("average stored posteriors of nets or tests, with paired tests between them", _fuse),
     "demo": ("train, test and ask a small net on handwritten digits, in minutes", _demo),
 }
 

@@ -130,21 +130,38 @@ def has_lrn(name: str) -> bool:
 def net_facts(name: str, classes: int = 1000, crop: int = 224, width: float = 1.0) -> NetFacts:
     """Layers, parameters, multiply-adds and receptive field of a net, by arithmetic."""
     found = layers(name, classes, crop, width)
-    multiply_adds = 0
-    for layer in found:
-        side = crop >> (layer.stage - 1) if layer.stage <= 5 else 1
-        multiply_adds += layer.inputs * layer.outputs * layer.kernel**2 * side**2
     return NetFacts(
         name=name,
         weight_layers=len(found),
         parameters=sum(layer.parameters for layer in found),
-        multiply_adds=multiply_adds,
+        multiply_adds=multiply_adds(found, crop, crop),
         receptive_field=receptive_field(found),
         crop=crop,
         width=width,
         classes=classes,
         layers=found,
     )
+
+
+def multiply_adds(
+    found: tuple[Layer, ...], height: int, width: int, pooling: str = "up", everywhere: bool = False
+) -> int:
+    """Multiply-adds of the layers on one image of ``height`` x ``width`` pixels, forward.
+
+    Args:
+        pooling: rounds the pooled size ``up`` or ``down``.
+        everywhere: fc8 at each place of the map, not once on the mean of fc7's.
+    """
+    total, stage = 0, 1
+    for layer in found:
+        if layer.stage > stage:
+            up = 1 if pooling == "up" else 0
+            height, width, stage = (height + up) // 2, (width + up) // 2, layer.stage
+        if layer.name == "fc6":
+            height, width = max(1, height - layer.kernel + 1), max(1, width - layer.kernel + 1)
+        cells = 1 if layer.name == "fc8" and not everywhere else height * width
+        total += layer.inputs * layer.outputs * layer.kernel**2 * cells
+    return total
 
 
 def receptive_field(found: tuple[Layer, ...]) -> int:

@@ -13,13 +13,14 @@ from typing import Any
 
 from .data.check import sample_crops
 from .data.sets import Dataset
-from .evaluation import Evaluation, evaluate, headline
+from .evaluation import Evaluation, evaluate
 from .images import Pixels
 from .prediction import Prediction, load
 from .preparing import train
 from .progress import Reporter, Silent
 from .recipes import settings_of_run
 from .report import confusion_figure, curves_figure, mistakes_figure, photo_grid, write_page
+from .summary import headline
 
 # The rate and batch that learned for every seed tried (NOTES.md); the paper's are for its own size.
 DOLL: dict[str, Any] = {

@@ -21,12 +21,13 @@ from .data.loading import Fault, each_photo
 from .errors import ImageError, VerydeepError
 from .files import write_json
 from .machine import Machine, this_machine
-from .metrics import confusion, error_interval, label_ranks, topk_error
 from .nets import Net
+from .posteriors import Answers, Views, posteriors
 from .progress import Reporter, Silent
-from .protocols import Protocol, Views, check_protocol, parse_protocol, posteriors
-from .runs import LAST, checkpoint_of, environment
-from .scores import Scores, save_scores
+from .protocols import Protocol, check_protocol, parse_protocol
+from .runs import EVALUATIONS, EVALUATIONS_OF_LAST, LAST, checkpoint_of, environment, run_name
+from .scores import FILE_NAME, Scores, save_scores
+from .summary import summarise
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def dataset_posteriors(
     reporter: Reporter,
     label: str,
     faults: dict[int, str] | None = None,
-) -> NDArray[np.float32]:
-    """Posteriors of a set, float32 (N,K).
+) -> Answers:
+    """Posteriors of a set and what they cost.
 
     Args:
         net: on the machine's device, in evaluation mode.
@@ -101,7 +102,7 @@ def evaluate(
     Raises:
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
     """
-    started, reporter = time.monotonic(), reporter or Silent()
+    reporter = reporter or Silent()
     if bad_images not in ("stop", "skip"):
         raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
     tested = parse_protocol(protocol)
@@ -109,40 +110,64 @@ def evaluate(
     check_protocol(tested, checkpoint.card.crop)
     dataset = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
-    dataset, found, skipped = _readable_posteriors(checkpoint, dataset, tested, here, bad_images == "skip", reporter)
-    scores = _scores(checkpoint, dataset, tested, found)
-    folder = Path(out) if out else _default_folder(checkpoint, dataset) / dataset.set_name / str(tested)
-    summary = summarise(scores, skipped, time.monotonic() - started)
-    summary |= {"run": str(run), "checkpoint": str(checkpoint.path), "folder": str(folder)}
-    _write(folder, summary, scores, here)
+    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", out, reporter)
+
+
+def _tested(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    protocol: Protocol,
+    machine: Machine,
+    skip: bool,
+    out: str | Path | None,
+    reporter: Reporter,
+) -> Evaluation:
+    """The test itself, its numbers and its files."""
+    answers, faults, seconds = _answers(checkpoint, dataset, protocol, machine, skip, reporter)
+    kept = np.array([index for index in range(len(dataset)) if index not in faults], dtype=np.int64)
+    dataset = dataset.take(kept)
+    scores = _scores(checkpoint, dataset, protocol, answers.posteriors[kept])
+    folder = Path(out) if out else evaluation_folder(checkpoint, dataset) / str(protocol)
+    summary = {
+        **summarise(scores),
+        "skipped": len(faults),
+        "multiply_adds_per_image": round(answers.multiply_adds),
+        "images_per_second": round(len(dataset) / max(seconds, 1e-9), 2),
+        "seconds": round(seconds, 2),
+        "checkpoint": str(checkpoint.path),
+        "checkpoint_sha256": checkpoint.sha256,
+        "folder": str(folder),
+    }
+    _write(folder, summary, scores, machine)
     return Evaluation(summary, scores, dataset, folder)
 
 
-def _readable_posteriors(
+def _answers(
     checkpoint: Checkpoint, dataset: Dataset, protocol: Protocol, machine: Machine, skip: bool, reporter: Reporter
-) -> tuple[Dataset, NDArray[np.float32], int]:
-    """The photos that could be read, their posteriors (N,K), and how many were skipped."""
+) -> tuple[Answers, dict[int, str], float]:
+    """What the net answers, the sentences of unreadable photos by index, and the seconds it took."""
     net = checkpoint.net()
     machine.place(net)
     faults: dict[int, str] = {}
     label = f"{protocol} on {len(dataset)} photos"
+    began = time.monotonic()
     with machine.at_work():
         found = dataset_posteriors(
             net, checkpoint.card, dataset, protocol, machine, reporter, label, faults if skip else None
         )
+    seconds = time.monotonic() - began
     for sentence in faults.values():
         reporter.warn(f"skipped: {sentence}")
     if len(faults) == len(dataset):
         raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
-    kept = np.array([index for index in range(len(dataset)) if index not in faults], dtype=np.int64)
-    return dataset.take(kept), found[kept], len(faults)
+    return found, faults, seconds
 
 
-def _default_folder(checkpoint: Checkpoint, dataset: Dataset) -> Path:
-    """Beside the checkpoint; apart for the last one, and for data that are not the run's own."""
-    name = "evaluations-of-last" if checkpoint.path.name == LAST else "evaluations"
+def evaluation_folder(checkpoint: Checkpoint, dataset: Dataset) -> Path:
+    """Where tests of a set go: beside the checkpoint; apart for the last one, and for data not the run's own."""
+    name = EVALUATIONS_OF_LAST if checkpoint.path.name == LAST else EVALUATIONS
     other = dataset.name != _data_name(checkpoint.card)
-    return checkpoint.path.parent / name / (f"of-{Path(dataset.name).name}" if other else "")
+    return checkpoint.path.parent / name / (f"of-{Path(dataset.name).name}" if other else "") / dataset.set_name
 
 
 def _data_name(card: Card) -> str:
@@ -179,78 +204,21 @@ def _open(settings: DataSettings) -> Data:
 
 def _scores(checkpoint: Checkpoint, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:
     return Scores(
-        dataset.ids,
-        dataset.labels,
-        checkpoint.card.classes,
-        found,
-        dataset.set_name,
-        dataset.name,
-        str(protocol),
-        checkpoint.sha256,
+        ids=dataset.ids,
+        labels=dataset.labels,
+        subjects=dataset.groups,
+        classes=checkpoint.card.classes,
+        posteriors=found,
+        set_name=dataset.set_name,
+        data=dataset.name,
+        run=run_name(checkpoint.path),
+        protocol=str(protocol),
+        checkpoint=checkpoint.sha256,
     )
 
 
-def summarise(scores: Scores, skipped: int, seconds: float) -> dict[str, Any]:
-    """Errors in percent with 95 % intervals, by class and by confused pair."""
-    photos = len(scores.ids)
-    top1, top5 = (topk_error(scores.posteriors, scores.labels, k) for k in (1, 5))
-    assert top1 is not None
-    return {
-        "protocol": scores.protocol,
-        "set": scores.set_name,
-        "data": scores.data,
-        "images": photos,
-        "skipped": skipped,
-        "top1_error": round(top1, 4),
-        "top1_error_interval": [round(end, 4) for end in error_interval(top1, photos)],
-        "top5_error": None if top5 is None else round(top5, 4),
-        "top5_error_interval": None if top5 is None else [round(end, 4) for end in error_interval(top5, photos)],
-        "mean_class_error": round(float(np.mean([row["top1_error"] for row in class_errors(scores)])), 4),
-        "seconds": round(seconds, 2),
-        "images_per_second": round(photos / max(seconds, 1e-9), 2),
-        "classes": class_errors(scores),
-        "confused": confused_pairs(scores),
-    }
-
-
-def headline(summary: dict[str, Any]) -> str:
-    """The top-1 error of a summary as a line of text."""
-    low, high = summary["top1_error_interval"]
-    error = f"top-1 error {summary['top1_error']:.2f} % (95 % interval {low:.2f} to {high:.2f})"
-    return f"{summary['protocol']} on {summary['images']} photos ({summary['set']}): {error}"
-
-
-def class_errors(scores: Scores) -> list[dict[str, Any]]:
-    """Photos and top-1 error of each class that has photos, in class order."""
-    wrong = label_ranks(scores.posteriors, scores.labels) >= 1
-    rows = []
-    for number, name in enumerate(scores.classes):
-        mine = scores.labels == number
-        if mine.any():
-            error = round(100 * float(wrong[mine].mean()), 4)
-            rows.append({"class": name, "images": int(mine.sum()), "top1_error": error})
-    return rows
-
-
-def confused_pairs(scores: Scores, most: int = 10) -> list[dict[str, Any]]:
-    """The commonest mistakes: a class, the class it was taken for, and how often."""
-    counts = confusion(scores.posteriors, scores.labels)
-    np.fill_diagonal(counts, 0)
-    pairs = [(int(counts[row, column]), int(row), int(column)) for row, column in np.argwhere(counts)]
-    worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:most]
-    names = scores.classes
-    return [{"class": names[row], "taken_for": names[column], "images": count} for count, row, column in worst]
-
-
-def worst_mistakes(scores: Scores, most: int) -> list[int]:
-    """Indices of wrong photos, the one whose right class got the least posterior first."""
-    wrong = np.flatnonzero(label_ranks(scores.posteriors, scores.labels) >= 1)
-    right = scores.posteriors[wrong, scores.labels[wrong]]
-    return [int(index) for index in wrong[np.argsort(right, kind="stable")][:most]]
-
-
 def _write(folder: Path, summary: dict[str, Any], scores: Scores, machine: Machine) -> None:
-    save_scores(folder / "scores.npz", scores)
+    save_scores(folder / FILE_NAME, scores)
     write_json(folder / "result.json", {**summary, "environment": environment(machine.describe())})
     with (folder / "classes.csv").open("w", newline="", encoding="utf8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, fieldnames=["class", "images", "top1_error"])

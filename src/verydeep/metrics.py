@@ -2,6 +2,9 @@
 
 Ties: among equal posteriors the class of lower index ranks first, so a constant answer is right on
 class 0 alone.
+
+Intervals are of 95 %. Where photos come in groups (scenes of one handwritten digit), they are no
+independent draws: then whole groups are drawn, and tests count groups.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from .errors import VerydeepError
 
 FloatArray = NDArray[np.floating]
+BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 5000, 0
 
 
 def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -35,19 +39,82 @@ def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np
     return ranks
 
 
-def topk_error(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> float | None:
-    """Percentage of photos whose class is not among the k best; None where K <= k leaves no question."""
+def wrong_at(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> NDArray[np.bool_] | None:
+    """Which photos' class is not among the k best, bool (N,); None where K <= k leaves no question."""
     if posteriors.shape[1] <= k:
         return None
-    return 100.0 * float((label_ranks(posteriors, labels) >= k).mean())
+    return label_ranks(posteriors, labels) >= k
 
 
-def error_interval(error: float, photos: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an error of ``error`` percent on ``photos`` photos, in percent."""
-    z, p = 1.959963984540054, error / 100
+def topk_error(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> float | None:
+    """Percentage of photos whose class is not among the k best; None where K <= k leaves no question."""
+    wrong = wrong_at(posteriors, labels, k)
+    return None if wrong is None else 100.0 * float(wrong.mean())
+
+
+def error_interval(wrong: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple[float, float]:
+    """The error's interval in percent: Wilson's where no photos share a group, else by bootstrap over groups.
+
+    Args:
+        wrong: (N,).
+        groups: (N,), equal where photos belong together.
+    """
+    if len(np.unique(groups)) < len(groups):
+        return _bootstrap(wrong.astype(np.float64), groups)
+    photos = len(wrong)
+    z, p = 1.959963984540054, float(wrong.mean())
     centre = (p + z * z / (2 * photos)) / (1 + z * z / photos)
     half = z / (1 + z * z / photos) * math.sqrt(p * (1 - p) / photos + z * z / (4 * photos**2))
     return max(0.0, 100 * (centre - half)), min(100.0, 100 * (centre + half))
+
+
+def difference_interval(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> tuple[float, float]:
+    """The interval of the first error minus the second's on the same photos, in points, by paired bootstrap."""
+    return _bootstrap(first.astype(np.float64) - second, groups)
+
+
+def _bootstrap(values: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[float, float]:
+    """2.5 and 97.5 percentiles of 100 times the mean, groups drawn with replacement.
+
+    A draw is counts of the kinds of group there are (sum, photos), which is the same and much cheaper.
+    """
+    numbers = np.unique(groups, return_inverse=True)[1]
+    sums = np.bincount(numbers, weights=values)
+    sizes = np.bincount(numbers)
+    kinds, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=BOOTSTRAP_DRAWS)
+    means = 100 * (drawn @ kinds[0]) / (drawn @ kinds[1])
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64]) -> dict[str, float]:
+    """McNemar's paired test of two errors on the same photos (McNemar 1947).
+
+    Returns:
+        ``only_first_wrong`` and ``only_second_wrong``, photos that one got wrong and the other right, and
+        ``p``, two-sided: how likely so uneven a count is if both were equally good. Exact binomial where
+        no photos share a group; else the chi-squared of the groups' differences (Durkalski et al. 2003).
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if len(np.unique(groups)) == len(groups):
+        p = _binomial_p(min(only_first, only_second), only_first + only_second)
+    else:
+        numbers = np.unique(groups, return_inverse=True)[1]
+        differences = np.bincount(numbers, weights=first.astype(np.float64) - second)
+        spread = float((differences**2).sum())
+        p = math.erfc(abs(float(differences.sum())) / math.sqrt(2 * spread)) if spread else 1.0
+    return {"only_first_wrong": only_first, "only_second_wrong": only_second, "p": p}
+
+
+def _binomial_p(least: int, total: int) -> float:
+    """Twice the chance of ``least`` or fewer heads in ``total`` tosses, at most 1."""
+    log_half = total * math.log(2)
+    logs = (math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(least + 1))
+    return min(1.0, 2 * math.fsum(math.exp(value - log_half) for value in logs))
 
 
 def mean_log_loss(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:

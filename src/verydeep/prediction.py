@@ -18,8 +18,9 @@ from .errors import ImageError, VerydeepError
 from .images import Pixels, as_pixels
 from .machine import Machine, this_machine
 from .nets import Net
+from .posteriors import Views, posteriors
 from .progress import Reporter, Silent
-from .protocols import Protocol, Views, check_protocol, parse_protocol, posteriors
+from .protocols import Protocol, check_protocol, parse_protocol
 from .runs import checkpoint_of
 
 
@@ -74,9 +75,10 @@ class Classifier:
 
         total = len(images) * len(asked.scales)
         with self.machine.at_work(), (reporter or Silent()).track("asking", total) as advance:
+            mean = np.array(self.card.mean)
             return posteriors(
-                self.net, np.array(self.card.mean), asked, shown(), len(images), self.machine, lambda n: advance(n, "")
-            )
+                self.net, mean, asked, shown(), len(images), self.machine, lambda n: advance(n, "")
+            ).posteriors
 
     def predict(
         self,

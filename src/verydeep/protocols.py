@@ -1,57 +1,101 @@
-"""Sect. 3.2: how a photo becomes a posterior, stated before it is coded.
+"""Sect. 3.2: the test protocols, each stated before it is coded. A photo becomes a posterior (K,).
 
 ``dense@Q,…``
     The whole photo, rescaled so that its smallest side is Q. The net gives a score map (K,h,w); its
     spatial mean goes through the soft-max. The posteriors of the photo and of its mirror image are
     averaged, then those of the scales Q. ``dense@Q,…:softmax-first`` is the named alternative: the
     soft-max of each place of the map, then the spatial mean.
+``crops@Q,…``
+    At each Q a regular 5x5 grid of crops whose outer ones touch the photo's edges, of the photo and
+    of its mirror image: 50 crops a scale. The soft-max of each crop's scores, averaged over all.
+``both@Q,…``
+    Sect. 4.3's combination: the mean of the ``dense`` and the ``crops`` posterior.
+``ten@Q,…``
+    The ten crops of older work (Krizhevsky et al. 2012): four corners and the centre, mirrored too.
 ``centre@Q,…``
-    The one central crop of the photo rescaled to Q, without its mirror image; averaged over Q.
+    The one central crop, without its mirror image.
 
-Photos of exactly equal size share a batch; nothing is padded, which would change scores.
+Each method's mirror image is a setting: ``:no-mirror`` leaves it out, and ``centre@Q:mirror`` adds it.
+A protocol at several scales is the mean of the same at each, and ``both`` that of its two parts, so a
+protocol's posterior is the mean of its `Protocol.parts`, which can be computed and stored apart.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
-
-from .configurations import LARGEST_SIDE
+from .configurations import LARGEST_SIDE, Layer, multiply_adds
 from .errors import VerydeepError
-from .images import OtherSide, Pixels, Resampling, centre_crop, rescale
-from .machine import Machine
-from .nets import Net
 
-GRAMMAR = "METHOD@Q or METHOD@Q,Q,… with METHOD dense or centre, e.g. dense@256,384,512 or centre@256"
+Method = Literal["dense", "crops", "both", "ten", "centre"]
+METHODS: tuple[Method, ...] = get_args(Method)
+GRID = 5
 SOFTMAX_FIRST = ":softmax-first"
-BATCH_PIXELS = 2_000_000  # of all photos of a batch together: bounds the memory of their maps
-BATCH_PHOTOS = 64
-WAITING_PIXELS = 50_000_000
+MIRROR, NO_MIRROR = ":mirror", ":no-mirror"
+GRAMMAR = (
+    "METHOD@Q or METHOD@Q,Q,… with METHOD dense, crops, both, ten or centre, e.g. dense@256,384,512 or centre@256; "
+    f"then, if wished, {NO_MIRROR} or {MIRROR}, and {SOFTMAX_FIRST}"
+)
+_PATTERN = rf"({'|'.join(METHODS)})@(\d+(?:,\d+)*)({MIRROR}|{NO_MIRROR})?({SOFTMAX_FIRST})?"
+
+
+def mirrored_by_default(method: Method) -> bool:
+    """Whether a method averages with the mirror image unless told otherwise: all but ``centre``."""
+    return method != "centre"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A method of testing at one or several scales Q.
+    """A method of testing at one or several scales Q, the photo's smallest side in pixels.
 
     ``mirror`` averages with the mirror image; ``softmax_first`` takes the soft-max before the spatial mean.
     """
 
-    method: Literal["dense", "centre"]
+    method: Method
     scales: tuple[int, ...]
     mirror: bool
     softmax_first: bool = False
 
     def __str__(self) -> str:
         name = f"{self.method}@{','.join(str(scale) for scale in self.scales)}"
+        if self.mirror != mirrored_by_default(self.method):
+            name += MIRROR if self.mirror else NO_MIRROR
         return name + (SOFTMAX_FIRST if self.softmax_first else "")
+
+    def parts(self) -> tuple[Protocol, ...]:
+        """The protocols of one method and one scale whose posteriors' mean is this one's; sorted."""
+        methods: tuple[Method, ...] = ("crops", "dense") if self.method == "both" else (self.method,)
+        return tuple(
+            replace(self, method=method, scales=(scale,), softmax_first=self.softmax_first and method == "dense")
+            for method in methods
+            for scale in sorted(self.scales)
+        )
+
+    def corners(self, height: int, width: int, crop: int) -> list[tuple[int, int]]:
+        """Top and left of each crop of a photo of so many pixels; none for ``dense``."""
+        down, across = height - crop, width - crop
+        if self.method == "centre":
+            return [(down // 2, across // 2)]
+        if self.method == "ten":
+            return [(0, 0), (0, across), (down, 0), (down, across), (down // 2, across // 2)]
+        if self.method == "dense":
+            return []
+        return [(top, left) for top in _grid(down) for left in _grid(across)]
+
+    def multiply_adds(self, found: tuple[Layer, ...], crop: int, height: int, width: int, pooling: str) -> int:
+        """Forward multiply-adds of one photo at one scale, ``height`` x ``width`` pixels after rescaling."""
+        cost = len(self.corners(height, width, crop)) * multiply_adds(found, crop, crop, pooling)
+        if self.method in ("dense", "both"):
+            cost += multiply_adds(found, height, width, pooling, everywhere=self.softmax_first)
+        return cost * (2 if self.mirror else 1)
+
+
+def _grid(room: int) -> list[int]:
+    """`GRID` starts from 0 to ``room``, evenly spread, halves rounded up."""
+    steps = GRID - 1
+    return [(2 * number * room + steps) // (2 * steps) for number in range(GRID)]
 
 
 def parse_protocol(text: str) -> Protocol:
@@ -60,19 +104,19 @@ def parse_protocol(text: str) -> Protocol:
     Raises:
         VerydeepError: it does not follow the grammar, which the sentence shows.
     """
-    match = re.fullmatch(rf"(dense|centre)@(\d+(?:,\d+)*)({SOFTMAX_FIRST})?", text.strip())
+    match = re.fullmatch(_PATTERN, text.strip())
     if not match:
         raise VerydeepError(f"{text!r} is not a protocol: write {GRAMMAR}.")
+    method = cast(Method, match[1])
     scales = tuple(int(scale) for scale in match[2].split(","))
     if len(set(scales)) < len(scales):
         raise VerydeepError(f"{text!r} names a scale twice: each Q once.")
     if max(scales) > LARGEST_SIDE:
         raise VerydeepError(f"Q = {max(scales)} in {text!r} is above {LARGEST_SIDE} pixels, more than any photo needs.")
-    if match[1] == "dense":
-        return Protocol("dense", scales, mirror=True, softmax_first=bool(match[3]))
-    if match[3]:
-        raise VerydeepError(f"{text!r}: a centre crop has one place, so {SOFTMAX_FIRST} is for dense only.")
-    return Protocol("centre", scales, mirror=False)
+    if match[4] and method not in ("dense", "both"):
+        raise VerydeepError(f"{text!r}: a crop has one place, so {SOFTMAX_FIRST} is for dense and both only.")
+    mirror = match[3] == MIRROR if match[3] else mirrored_by_default(method)
+    return Protocol(method, scales, mirror, softmax_first=bool(match[4]))
 
 
 def check_protocol(protocol: Protocol, crop: int) -> None:
@@ -81,90 +125,3 @@ def check_protocol(protocol: Protocol, crop: int) -> None:
         raise VerydeepError(
             f"Q = {min(protocol.scales)} in {protocol} is below the net's crop of {crop} pixels: use Q from {crop} up."
         )
-
-
-@dataclass(frozen=True)
-class Views:
-    """From a photo's pixels to what the net is shown: one uint8 (H,W,3) for each scale Q."""
-
-    protocol: Protocol
-    crop: int
-    resampling: Resampling = "bilinear"
-    other_side: OtherSide = "round"
-
-    def __call__(self, pixels: Pixels) -> list[Pixels]:
-        """The rescaled photo, or its central crop, at each Q."""
-        scaled = [rescale(pixels, scale, self.resampling, self.other_side) for scale in self.protocol.scales]
-        return scaled if self.protocol.method == "dense" else [centre_crop(view, self.crop) for view in scaled]
-
-
-def posterior(net: Net, images: Tensor, protocol: Protocol) -> Tensor:
-    """Posteriors (B,K) of float images (B,3,H,W) of one scale, averaged with the mirror image's if so asked."""
-    found = _one_way(net, images, protocol.softmax_first)
-    if protocol.mirror:
-        found = (found + _one_way(net, images.flip(3), protocol.softmax_first)) / 2
-    return found
-
-
-def _one_way(net: Net, images: Tensor, softmax_first: bool) -> Tensor:
-    """Soft-max of the mean scores, or the mean of each place's soft-max, (B,K)."""
-    if softmax_first:
-        scores: Tensor = net(images)
-        return F.softmax(scores.float(), dim=1).mean(dim=(2, 3))
-    return F.softmax(net.mean_scores(images).float(), dim=1)
-
-
-def posteriors(
-    net: Net,
-    mean: NDArray[np.float64],
-    protocol: Protocol,
-    views: Iterable[tuple[int, list[Pixels]]],
-    photos: int,
-    machine: Machine,
-    done: Callable[[int], None] = lambda count: None,
-) -> NDArray[np.float32]:
-    """Posteriors of N photos, float32 (N,K); each row depends on its own photo alone.
-
-    Args:
-        net: on the machine's device, in evaluation mode.
-        mean: RGB mean to subtract, (3,).
-        views: a photo's index, 0 to N-1, and its `Views`, in any order.
-        photos: N.
-        done: told how many photos were finished since it was last told.
-    """
-    sums = np.zeros((photos, net.classes), dtype=np.float64)
-    shift = torch.tensor(-np.asarray(mean), dtype=torch.float32)[None]
-    with torch.inference_mode(), machine.products():
-        for indices, batch in equal_sizes(views):
-            images = machine.images(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
-            found = posterior(net, images, protocol).cpu().double().numpy()
-            np.add.at(sums, indices, found)
-            done(len(indices))
-    return (sums / len(protocol.scales)).astype(np.float32)
-
-
-def equal_sizes(views: Iterable[tuple[int, list[Pixels]]]) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
-    """Views gathered into batches of one size: photo indices and uint8 (B,H,W,3).
-
-    Sizes that are rare wait for others of their kind, but never more than `WAITING_PIXELS` in all.
-    """
-    waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
-    pixels = 0
-    for index, shown in views:
-        for view in shown:
-            waiting.setdefault(view.shape, []).append((index, view))
-            pixels += view.size // 3
-            shape = view.shape
-            if pixels > WAITING_PIXELS:
-                shape = max(waiting, key=lambda size: len(waiting[size]) * size[0] * size[1])
-            group = waiting[shape]
-            area = len(group) * shape[0] * shape[1]
-            if area >= BATCH_PIXELS or len(group) >= BATCH_PHOTOS or pixels > WAITING_PIXELS:
-                pixels -= area
-                yield _gather(waiting.pop(shape))
-    for group in waiting.values():
-        yield _gather(group)
-
-
-def _gather(group: list[tuple[int, Pixels]]) -> tuple[list[int], NDArray[np.uint8]]:
-    return [index for index, _ in group], np.stack([view for _, view in group])

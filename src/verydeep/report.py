@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .evaluation import Evaluation, worst_mistakes
+from .evaluation import Evaluation
 from .files import write_atomically
 from .images import Pixels
 from .metrics import confusion
+from .summary import worst_mistakes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

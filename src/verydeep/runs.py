@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import VerydeepError
-from .files import cannot_write, write_atomically
+from .files import cannot_write, read_json, write_atomically
 
 LAST, BEST = "last.safetensors", "best.safetensors"
+EVALUATIONS, EVALUATIONS_OF_LAST = "evaluations", "evaluations-of-last"
 
 
 def checkpoint_of(folder: str | Path, last: bool) -> Path:
@@ -36,6 +37,22 @@ def checkpoint_of(folder: str | Path, last: bool) -> Path:
             return path / name
     what = "holds no checkpoint" if path.is_dir() else "does not exist"
     raise VerydeepError(f"{folder} {what}: give the folder that `verydeep train` wrote (runs/…), or a checkpoint file.")
+
+
+def run_name(checkpoint: Path) -> str:
+    """What the run of a checkpoint is called: as it was trained (``D/256``), else its folder's name."""
+    config = checkpoint.parent / "config.json"
+    told = read_json(config).get("run") if config.is_file() else None
+    return told if isinstance(told, str) else checkpoint.absolute().parent.name
+
+
+def run_of_evaluation(scores: Path) -> Path | None:
+    """The checkpoint that a scores file in a run's folder should be of; None where it lies elsewhere."""
+    for folder in scores.absolute().parents:
+        if folder.name in (EVALUATIONS, EVALUATIONS_OF_LAST):
+            names = [BEST, LAST] if folder.name == EVALUATIONS else [LAST]
+            return next((folder.parent / name for name in names if (folder.parent / name).is_file()), None)
+    return None
 
 
 def environment(machine: dict[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,19 @@
 """Sect. 4.4: posteriors on disk by image id, so that fusion and tables never load a net.
 
-One ``.npz`` of plain arrays, readable with numpy alone: ``ids`` (N,), ``labels`` int64 (N,),
-``classes`` (K,), ``posteriors`` float32 (N,K), and text ``set``, ``data``, ``protocol``, ``checkpoint``
-(SHA-256 of the checkpoint that made them).
+One ``.npz`` of plain arrays, readable with numpy alone: ``ids`` (N,), ``labels`` int64 (N,) (-1 where
+nobody tells them), ``subjects`` int64 (N,) (equal for photos of one subject), ``classes`` (K,),
+``posteriors`` float32 (N,K), and text ``set``, ``data``, ``run``, ``protocol``, ``checkpoint`` (SHA-256
+of the checkpoint that made them; of a fusion, those of its parts).
+
+Fusion is the mean of soft-max posteriors. It is defined for files of the same photos and classes in
+the same order, and refused for any others.
 """
 
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +22,34 @@ from numpy.typing import NDArray
 from .errors import VerydeepError
 from .files import write_atomically
 
+TEXTS = ("set", "data", "run", "protocol", "checkpoint")
+FILE_NAME = "scores.npz"
+
 
 @dataclass(frozen=True)
 class Scores:
-    """The posteriors of one net, protocol and set."""
+    """The posteriors of one net, protocol and set, or of a fusion of several."""
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
+    subjects: NDArray[np.int64]
     classes: tuple[str, ...]
     posteriors: NDArray[np.float32]
     set_name: str
     data: str
+    run: str
     protocol: str
     checkpoint: str
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the photos' classes are known."""
+        return not (self.labels < 0).any()
+
+    @property
+    def title(self) -> str:
+        """What to call it in a list: run and protocol."""
+        return f"{self.run} {self.protocol}".strip()
 
 
 def save_scores(path: Path, scores: Scores) -> None:
@@ -37,30 +57,100 @@ def save_scores(path: Path, scores: Scores) -> None:
     arrays = {
         "ids": np.array(scores.ids),
         "labels": scores.labels,
+        "subjects": scores.subjects,
         "classes": np.array(scores.classes),
         "posteriors": scores.posteriors,
         "set": np.array(scores.set_name),
-        "data": np.array(scores.data),
-        "protocol": np.array(scores.protocol),
-        "checkpoint": np.array(scores.checkpoint),
+        **{name: np.array(getattr(scores, name)) for name in TEXTS[1:]},
     }
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
-def load_scores(path: Path) -> Scores:
-    """A scores file; raises VerydeepError where it is missing or broken."""
+def load_scores(path: str | Path) -> Scores:
+    """A scores file, or that of the folder `evaluate` wrote.
+
+    Raises:
+        VerydeepError: missing, broken, of arrays that do not fit together, or with a posterior that is no number.
+    """
+    path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            text = {name: str(stored[name]) for name in ("set", "data", "protocol", "checkpoint")}
-            return Scores(
+            text = {name: str(stored[name]) for name in TEXTS}
+            scores = Scores(
                 ids=tuple(str(item) for item in stored["ids"]),
                 labels=stored["labels"],
+                subjects=stored["subjects"],
                 classes=tuple(str(item) for item in stored["classes"]),
                 posteriors=stored["posteriors"],
-                set_name=text["set"],
-                data=text["data"],
-                protocol=text["protocol"],
-                checkpoint=text["checkpoint"],
+                set_name=text.pop("set"),
+                **text,
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as fault:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as fault:
         raise VerydeepError(f"{path} is not a scores file ({fault}): `verydeep evaluate` writes them.") from None
+    _check(path, scores)
+    return scores
+
+
+def _check(path: Path, scores: Scores) -> None:
+    photos, classes = len(scores.ids), len(scores.classes)
+    rows = [scores.labels, scores.subjects]
+    fits = scores.posteriors.shape == (photos, classes) and scores.posteriors.dtype == np.float32
+    if not (fits and all(row.shape == (photos,) and row.dtype.kind == "i" for row in rows)):
+        raise VerydeepError(f"{path} holds arrays that do not fit together: it is broken; evaluate again.")
+    if not photos or scores.labels.max() >= classes or scores.labels.min() < -1 or len(set(scores.ids)) < photos:
+        raise VerydeepError(f"{path} has no photos, a photo twice, or labels that are no class: evaluate again.")
+    bad = ~np.isfinite(scores.posteriors).all(axis=1)
+    if bad.any():
+        raise VerydeepError(
+            f"{path} has NaN or infinite posteriors, first of photo {scores.ids[int(bad.argmax())]}: evaluate again."
+        )
+
+
+def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Sequence[float] | None = None) -> Scores:
+    """The fusion of scores: the weighted mean of their posteriors (Sect. 4.4), equal weights by default.
+
+    Args:
+        names: what to call each in a message.
+        weights: not negative, not all 0; only their ratios matter.
+
+    Raises:
+        VerydeepError: nothing to fuse, other photos, sets or classes, weights that are none.
+    """
+    if not found:
+        raise VerydeepError("there is nothing to fuse: give at least one scores file.")
+    weights = [1.0] * len(found) if weights is None else list(weights)
+    if len(weights) != len(found):
+        raise VerydeepError(f"{len(found)} scores files need as many weights, not {len(weights)}.")
+    if not all(weight >= 0 and np.isfinite(weight) for weight in weights) or not sum(weights) > 0:
+        shown = ", ".join(f"{weight:g}" for weight in weights)
+        raise VerydeepError(f"weights are 0 or more and not all 0, not {shown}.")
+    first = found[0]
+    for other, name in zip(found[1:], names[1:], strict=True):
+        difference = _difference(first, other)
+        if difference:
+            raise VerydeepError(f"{name} cannot be fused with {names[0]}: {difference}.")
+    shares = [weight / sum(weights) for weight in weights]
+    total = np.zeros(first.posteriors.shape, dtype=np.float64)
+    for share, scores in zip(shares, found, strict=True):
+        total += share * scores.posteriors
+    run, protocol, checkpoint = (" + ".join(dict.fromkeys(texts)) for texts in zip(*map(_texts, found), strict=True))
+    posteriors = total.astype(np.float32)
+    return replace(first, posteriors=posteriors, run=run, protocol=protocol, checkpoint=checkpoint)
+
+
+def _texts(scores: Scores) -> tuple[str, str, str]:
+    return scores.run, scores.protocol, scores.checkpoint
+
+
+def _difference(first: Scores, other: Scores) -> str:
+    """What keeps two scores from being fused; empty where nothing does."""
+    if other.classes != first.classes:
+        same = set(other.classes) == set(first.classes)
+        return "its classes are in another order" if same else "its classes are others"
+    if other.set_name != first.set_name:
+        return f"it is of the set {other.set_name}, not {first.set_name}"
+    if other.ids != first.ids:
+        missing = sorted(set(first.ids) ^ set(other.ids))
+        more = f"{missing[0]} and {len(missing) - 1} more are in one only" if missing else "in another order"
+        return f"its {len(other.ids)} photos are not the {len(first.ids)} of the other ({more})"
+    return "" if (other.labels == first.labels).all() else "the same photos have other labels"

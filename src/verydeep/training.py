@@ -218,7 +218,8 @@ class Training:
         dev, method = self.sets["dev"], self.settings.validate
         protocol = Protocol(method, (self.settings.S.test_scale,), mirror=method == "dense")
         self.net.eval()
-        found = dataset_posteriors(self.net, self.card, dev, protocol, self.machine, self.reporter, "testing dev")
+        answers = dataset_posteriors(self.net, self.card, dev, protocol, self.machine, self.reporter, "testing dev")
+        found = answers.posteriors
         if not np.isfinite(found).all():
             raise VerydeepError(self._not_finite())
         error = topk_error(found, dev.labels, 1)

@@ -70,6 +70,7 @@ def check_data(
 
 
 def _balance(opened: Data, name: str) -> dict[str, int]:
+    """Photos of each class; without classes that are known, of none."""
     counts = Counter(opened.sets[name].labels.tolist())
     return {label: counts.get(number, 0) for number, label in enumerate(opened.sets[name].classes)}
 

@@ -47,9 +47,10 @@ def open_named(name: str, _root: Path | None, _settings: DataSettings) -> Data:
 
 def _open_set(name: str, set_name: str) -> Dataset:
     count = SETS[set_name]
-    labels = np.array([_digits()[1][digit_shown(set_name, index)] for index in range(count)], dtype=np.int64)
+    subjects = np.array([digit_shown(set_name, index) for index in range(count)], dtype=np.int64)
+    labels = _digits()[1][subjects].astype(np.int64)
     ids = tuple(f"{set_name}/{index:05d}" for index in range(count))
-    return Dataset(name, set_name, CLASSES, ids, labels, SceneReader())
+    return Dataset(name, set_name, CLASSES, ids, labels, SceneReader(), subjects=subjects)
 
 
 def digit_shown(set_name: str, index: int) -> int:

@@ -3,7 +3,8 @@
 Classes are in the order of sorted WNIDs, the order of all released weights; a class is called as in
 ``synset_words.txt``, WNID first. The devkit's ILSVRC2012_ID is another order and is only read to
 translate the ground truth. Sets: ``train`` and ``dev`` (10 training photos a class unless a fraction
-is given), and ``val``, which is reported.
+is given), ``val``, which is reported, and ``test`` where its folder is there, whose classes only the
+server knows.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .sets import Data, Dataset, PhotoReader, relabel, split
 
 TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
 VAL_FOLDERS = ("val", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")
+TEST_FOLDERS = ("test", "ILSVRC2012_img_test", "ILSVRC/Data/CLS-LOC/test", "Data/CLS-LOC/test")
 DEV_PHOTOS_A_CLASS = 10
 _WNID = re.compile(r"n\d{8}")
 
@@ -45,8 +47,12 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
     words = synset_words(root)
     titles = tuple(f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in train.classes)
     named = {key: _titled(found, name, key, titles) for key, found in (("train", train), ("val", val))}
+    test = next((root / place for place in TEST_FOLDERS if (root / place).is_dir()), None)
+    if test is not None:
+        named["test"] = _unlabelled(name, root, test, titles)
     share = DEV_PHOTOS_A_CLASS if settings.dev_fraction is None else settings.dev_fraction
-    return Data(name, {**split(named["train"], {"dev": share}, settings.split_seed), "val": named["val"]}, False)
+    parts = split(named.pop("train"), {"dev": share}, settings.split_seed)
+    return Data(name, {**parts, **named}, False)
 
 
 def _find(root: Path, places: tuple[str, ...]) -> Path:
@@ -58,6 +64,12 @@ def _find(root: Path, places: tuple[str, ...]) -> Path:
 
 def _titled(found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
     return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.ignored)
+
+
+def _unlabelled(name: str, root: Path, folder: Path, titles: tuple[str, ...]) -> Dataset:
+    photos = sorted(path for path in folder.iterdir() if is_candidate(path.name))
+    ids = tuple(str(path.relative_to(root)) for path in photos)
+    return Dataset(name, "test", titles, ids, np.full(len(ids), -1, dtype=np.int64), PhotoReader(root))
 
 
 def _flat_val(root: Path, folder: Path, wnids: tuple[str, ...]) -> Dataset:

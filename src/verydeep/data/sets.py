@@ -29,7 +29,9 @@ class PhotoReader:
 class Dataset:
     """One set: N photos, each with an id, a class and a way to read its pixels.
 
-    ``labels`` is int64 (N,), an index into ``classes``. ``ignored`` counts files that are no candidates.
+    ``labels`` is int64 (N,), an index into ``classes``; all -1 where nobody tells them (`labelled`).
+    ``ignored`` counts files that are no candidates. ``subjects`` (N,) is equal for photos of one subject,
+    which are no independent draws; None where each photo has its own.
     """
 
     name: str
@@ -39,6 +41,17 @@ class Dataset:
     labels: NDArray[np.int64]
     read: Callable[[str], Pixels]
     ignored: int = 0
+    subjects: NDArray[np.int64] | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the photos' classes are known."""
+        return not (self.labels < 0).any()
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """The subject of each photo, (N,); without subjects every photo is a group of its own."""
+        return np.arange(len(self.ids)) if self.subjects is None else self.subjects
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,6 +72,7 @@ class Dataset:
             set_name=set_name or self.set_name,
             ids=tuple(self.ids[i] for i in indices),
             labels=self.labels[indices],
+            subjects=None if self.subjects is None else self.subjects[indices],
         )
 
     def fingerprint(self) -> str:
@@ -81,8 +95,8 @@ class Data:
 
     @property
     def reported(self) -> str:
-        """The set that `evaluate` reports: ``test`` where there is one, else ``val``."""
-        return "test" if "test" in self.sets else "val"
+        """The set that `evaluate` reports: ``test`` where there is one with known classes, else ``val``."""
+        return "test" if "test" in self.sets and self.sets["test"].labelled else "val"
 
     def set(self, set_name: str) -> Dataset:
         """One set by name, or ``all`` photos of data that did not come split."""
@@ -95,11 +109,13 @@ class Data:
 
 
 def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) -> Dataset:
-    """The set with labels counted in ``classes``; photos of other classes leave it.
+    """The set with labels counted in ``classes``; photos of other classes leave it, unlabelled ones stay.
 
     Raises:
         VerydeepError: with ``strict``, when the set has photos of a class that is not in ``classes``.
     """
+    if not dataset.labelled:
+        return replace(dataset, classes=classes)
     position = {name: number for number, name in enumerate(classes)}
     new = np.array([position.get(name, -1) for name in dataset.classes], dtype=np.int64)[dataset.labels]
     if strict and (new < 0).any():

@@ -1,0 +1,146 @@
+"""Sect. 3.2: a net and photos to posteriors, as `verydeep.protocols` states them.
+
+Photos of exactly equal size share a batch, and so do the crops of such a batch; nothing is padded,
+which would change scores. Crops are cut, and images mirrored, on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from .images import OtherSide, Pixels, Resampling, centre_crop, rescale
+from .machine import Machine
+from .nets import Net
+from .protocols import Protocol
+
+BATCH_PIXELS = 2_000_000  # of all photos of a batch together: bounds the memory of their maps
+BATCH_PHOTOS = 64
+WAITING_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Views:
+    """From a photo's pixels to what the net is shown: one uint8 (H,W,3) for each scale Q."""
+
+    protocol: Protocol
+    crop: int
+    resampling: Resampling = "bilinear"
+    other_side: OtherSide = "round"
+
+    def __call__(self, pixels: Pixels) -> list[Pixels]:
+        """The rescaled photo at each Q; for ``centre``, whose photos then all share a size, the crop alone."""
+        scaled = [rescale(pixels, scale, self.resampling, self.other_side) for scale in self.protocol.scales]
+        return [centre_crop(view, self.crop) for view in scaled] if self.protocol.method == "centre" else scaled
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Posteriors of N photos, float32 (N,K), and the forward multiply-adds a photo, on average."""
+
+    posteriors: NDArray[np.float32]
+    multiply_adds: float
+
+
+def posterior(net: Net, images: Tensor, protocol: Protocol) -> Tensor:
+    """Posteriors (B,K) of float images (B,3,H,W) of one scale, averaged with the mirror image's if so asked.
+
+    The mirror image is cropped by the same grid, so a photo and its mirror image have one posterior.
+    """
+    found = _one_way(net, images, protocol)
+    if protocol.mirror:
+        found = (found + _one_way(net, images.flip(3), protocol)) / 2
+    return found
+
+
+def _one_way(net: Net, images: Tensor, protocol: Protocol) -> Tensor:
+    if protocol.method == "dense":
+        return _dense(net, images, protocol.softmax_first)
+    found = _windowed(net, images, protocol.corners(images.shape[2], images.shape[3], net.crop))
+    if protocol.method == "both":
+        found = (found + _dense(net, images, protocol.softmax_first)) / 2
+    return found
+
+
+def _dense(net: Net, images: Tensor, softmax_first: bool) -> Tensor:
+    """Soft-max of the mean scores, or the mean of each place's soft-max, (B,K)."""
+    if softmax_first:
+        scores: Tensor = net(images)
+        return F.softmax(scores.float(), dim=1).mean(dim=(2, 3))
+    return F.softmax(net.mean_scores(images).float(), dim=1)
+
+
+def _windowed(net: Net, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
+    """Mean over the crops at ``corners`` of their soft-max, (B,K); crops go through the net in large batches."""
+    side, photos = net.crop, len(images)
+    at_once = max(1, BATCH_PIXELS // (photos * side * side))
+    total = torch.zeros(photos, net.classes, device=images.device)
+    for start in range(0, len(corners), at_once):
+        chosen = corners[start : start + at_once]
+        crops = torch.cat([images[:, :, top : top + side, left : left + side] for top, left in chosen])
+        total += F.softmax(net.mean_scores(crops).float(), dim=1).view(len(chosen), photos, -1).sum(0)
+    return total / len(corners)
+
+
+def posteriors(
+    net: Net,
+    mean: NDArray[np.float64],
+    protocol: Protocol,
+    views: Iterable[tuple[int, list[Pixels]]],
+    photos: int,
+    machine: Machine,
+    done: Callable[[int], None] = lambda count: None,
+) -> Answers:
+    """Posteriors of N photos; each row depends on its own photo alone.
+
+    Args:
+        net: on the machine's device, in evaluation mode.
+        mean: RGB mean to subtract, (3,).
+        views: a photo's index, 0 to N-1, and its `Views`, in any order.
+        photos: N.
+        done: told how many views were finished since it was last told.
+    """
+    sums, cost = np.zeros((photos, net.classes), dtype=np.float64), 0
+    shift = torch.tensor(-np.asarray(mean), dtype=torch.float32)[None]
+    with torch.inference_mode(), machine.products():
+        for indices, batch in equal_sizes(views):
+            images = machine.images(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
+            found = posterior(net, images, protocol).cpu().double().numpy()
+            np.add.at(sums, indices, found)
+            height, width = batch.shape[1:3]
+            cost += len(indices) * protocol.multiply_adds(net.specs, net.crop, height, width, net.pooling)
+            done(len(indices))
+    return Answers((sums / len(protocol.scales)).astype(np.float32), cost / max(1, photos))
+
+
+def equal_sizes(views: Iterable[tuple[int, list[Pixels]]]) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+    """Views gathered into batches of one size: photo indices and uint8 (B,H,W,3).
+
+    Sizes that are rare wait for others of their kind, but never more than `WAITING_PIXELS` in all.
+    """
+    waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
+    pixels = 0
+    for index, shown in views:
+        for view in shown:
+            waiting.setdefault(view.shape, []).append((index, view))
+            pixels += view.size // 3
+            shape = view.shape
+            if pixels > WAITING_PIXELS:
+                shape = max(waiting, key=lambda size: len(waiting[size]) * size[0] * size[1])
+            group = waiting[shape]
+            area = len(group) * shape[0] * shape[1]
+            if area >= BATCH_PIXELS or len(group) >= BATCH_PHOTOS or pixels > WAITING_PIXELS:
+                pixels -= area
+                yield _gather(waiting.pop(shape))
+    for group in waiting.values():
+        yield _gather(group)
+
+
+def _gather(group: list[tuple[int, Pixels]]) -> tuple[list[int], NDArray[np.uint8]]:
+    return [index for index, _ in group], np.stack([view for _, view in group])

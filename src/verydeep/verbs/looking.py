@@ -1,0 +1,91 @@
+"""Verbs that look before anything is trained: nets, data check, data show."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..arguments import given_settings
+from ..config import DataSettings, TrainSettings, typed
+from ..errors import VerydeepError
+from ..terminal import Terminal, show, show_table
+from . import MISTAKE, OK, answer_json
+
+
+def nets(options: argparse.Namespace) -> int:
+    """What is known of the nets without building one."""
+    from ..configurations import NET_NAMES, net_facts
+
+    given = typed(TrainSettings, given_settings(options))
+    size = {"classes": options.classes, "crop": given.get("crop", 224), "width": given.get("width", 1.0)}
+    names = [options.name] if options.name else list(NET_NAMES)
+    facts = [net_facts(name, **size) for name in names]
+    if options.json:
+        documents = [{**asdict(net), "layers": [asdict(layer) for layer in net.layers]} for net in facts]
+        answer_json(documents[0] if options.name else documents)
+        return OK
+    columns = ["net", "weight layers", "parameters", "multiply-adds", "receptive field"]
+    rows = [
+        (n.name, n.weight_layers, f"{n.parameters:,}", f"{n.multiply_adds:,}", f"{n.receptive_field} px") for n in facts
+    ]
+    crop = f"{size['crop']}x{size['crop']} pixels"
+    show_table(f"{size['classes']} classes, one crop of {crop}, width {size['width']:g}", columns, rows)
+    if options.name:
+        layer_rows = [
+            (x.name, f"{x.kernel}x{x.kernel}", x.inputs, x.outputs, f"{x.parameters:,}") for x in facts[0].layers
+        ]
+        show_table("", ["layer", "kernel", "inputs", "outputs", "parameters"], layer_rows)
+    return OK
+
+
+def data_check(options: argparse.Namespace) -> int:
+    """Every photo of some data, read once; status 2 where one is unreadable."""
+    from ..data.check import check_data
+    from ..machine import cores
+
+    reporter = Terminal(options.quiet)
+    classes = typed(DataSettings, given_settings(options)).get("classes", ())
+    found = check_data(options.data, classes, cores(), reporter)
+    if options.json:
+        answer_json(found)
+    else:
+        _show_check(found)
+    return MISTAKE if found["faults"] else OK
+
+
+def _show_check(found: dict[str, Any]) -> None:
+    rows = []
+    for name, part in found["sets"].items():
+        counts = sorted(part["balance"].values())
+        spread = f"{counts[0]} / {counts[len(counts) // 2]} / {counts[-1]}"
+        sides = " / ".join(map(str, part["smallest_side"] or ["-"]))
+        rows.append((name, part["photos"], spread, sides))
+    title = f"{found['data']}: {len(found['classes'])} classes, {found['ignored']} other files ignored"
+    show_table(title, ["set", "photos", "a class (least/median/most)", "smallest side (same)"], rows)
+    for photos in found["duplicates"]:
+        show(f"the same picture: {'; '.join(photos)}")
+    for fault in found["faults"]:
+        show(f"unreadable: {fault['fault']}")
+    show(f"{len(found['faults'])} unreadable photos, {len(found['duplicates'])} pictures more than once")
+
+
+def data_show(options: argparse.Namespace) -> int:
+    """A picture of training crops."""
+    from ..data.check import sample_crops
+    from ..recipes import settings_of_run
+    from ..report import photo_grid, save_figure
+
+    given = given_settings(options)
+    classes = typed(DataSettings, {"classes": given.pop("classes", ())})["classes"]
+    if options.photos < 1:
+        raise VerydeepError(f"photos must be 1 or more, not {options.photos}.")
+    settings = settings_of_run("D", {**given, "batch": options.photos})
+    crops = sample_crops(options.data, settings, options.photos, classes)
+    path = save_figure(photo_grid(crops), Path(options.out))
+    if options.json:
+        answer_json({"picture": str(path), "photos": len(crops), "S": str(settings.S), "crop": settings.crop})
+    else:
+        show(f"{path}: {len(crops)} training crops of {settings.crop} pixels at S = {settings.S}")
+    return OK

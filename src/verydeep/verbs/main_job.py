@@ -1,0 +1,136 @@
+"""The verbs of the main job: train, evaluate, predict, demo."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .. import terminal
+from ..arguments import given_settings
+from ..errors import ImageError
+from ..terminal import Terminal, show, show_table
+from . import MISTAKE, OK, Stopper, answer_json, error_cells, machine_wish
+
+
+def train(options: argparse.Namespace) -> int:
+    """A training, begun or resumed; 130 or 143 where it was interrupted."""
+    from ..preparing import train
+
+    reporter = Terminal(options.quiet)
+    with Stopper(reporter) as stopper:
+        result = train(options.run, options.out, options.resume, reporter, stopper, **given_settings(options))
+    if options.json:
+        answer_json(result)
+    if result["ended"] == "interrupted":
+        terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
+        return 128 + stopper.signal
+    if not options.json:
+        error = result["best_dev_top1_error"]
+        show(
+            f"{result['folder']}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}"
+        )
+        show(f"next: verydeep evaluate {result['folder']} dense@{result['test_scale']}")
+    return OK
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """A run's net tested on a set."""
+    from ..evaluation import evaluate
+    from ..report import write_evaluation_pictures
+
+    found = evaluate(
+        options.run,
+        options.protocol,
+        data=options.data,
+        set_name=options.set,
+        last=options.last,
+        out=options.out,
+        bad_images=options.bad_images,
+        machine=machine_wish(options),
+        reporter=Terminal(options.quiet),
+    )
+    if found.scores.labelled:
+        write_evaluation_pictures(found)
+    if options.json:
+        answer_json(found.summary)
+        return OK
+    _show_evaluation(found.summary)
+    return OK
+
+
+def _show_evaluation(summary: dict[str, Any]) -> None:
+    title = f"{summary['protocol']} on {summary['images']} photos of {summary['data']} ({summary['set']})"
+    rows = [(name.replace("_", " "), *error_cells(summary, name)) for name in ("top1_error", "top5_error")]
+    show_table(title, ["", "error", "95 % interval"], [row for row in rows if row[1]])
+    worst = sorted(summary["classes"], key=lambda row: -row["top1_error"])[:10]
+    if worst:
+        worst_rows = [(row["class"], row["images"], f"{row['top1_error']:.1f} %") for row in worst]
+        show_table("", ["worst classes", "photos", "top1 error"], worst_rows)
+    for pair in summary["confused"][:5]:
+        show(f"{pair['class']} taken for {pair['taken_for']}: {pair['images']}")
+    cost = summary["multiply_adds_per_image"] / 1e9
+    show(f"{cost:.2f} G multiply-adds a photo, {summary['images_per_second']:.1f} photos/s")
+    show(f"scores, all classes and pictures: {summary['folder']}")
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Photos asked about; status 2 where one could not be read."""
+    from ..prediction import find_photos, load
+
+    photos: list[str] = []
+    problems: list[str] = []
+    for pattern in options.images:
+        try:
+            photos.extend(photo for photo in find_photos(pattern) if photo not in photos)
+        except ImageError as problem:
+            problems.append(str(problem))
+    classifier = load(options.run, options.last, machine_wish(options))
+    faults: dict[int, str] = {}
+    found = classifier.predict(photos, options.top, options.protocol, faults, Terminal(options.quiet)) if photos else []
+    if options.json:
+        answer_json([prediction.to_json() for prediction in found])
+    elif options.csv:
+        _show_csv(found)
+    else:
+        for prediction in found:
+            show(prediction.image)
+            for name, probability in prediction.classes:
+                show(f"  {100 * probability:5.1f} %  {name}")
+    for sentence in [*problems, *faults.values()]:
+        terminal.fail(sentence)
+    return MISTAKE if problems or faults else OK
+
+
+def _show_csv(found: list[Any]) -> None:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "rank", "class", "probability"])
+    for prediction in found:
+        for rank, (name, probability) in enumerate(prediction.classes, start=1):
+            writer.writerow([prediction.image, rank, name, f"{probability:.6f}"])
+    terminal.show_raw(text.getvalue())
+
+
+def demo(options: argparse.Namespace) -> int:
+    """The main job at doll size."""
+    from ..demo import DOLL, demo
+    from ..summary import headline
+
+    reporter = Terminal(options.quiet)
+    with Stopper(reporter) as stopper:
+        epochs = DOLL["max_epochs"] if options.epochs is None else options.epochs
+        found = demo(options.out, options.seed, epochs, reporter, stopper)
+    if options.json:
+        answer_json(found)
+    if found["page"] is None:
+        terminal.fail(f"interrupted; go on with `verydeep train A --out {found['folder']} --resume`.")
+        return 128 + stopper.signal
+    if not options.json:
+        for row in found["evaluations"]:
+            show(headline(row))
+        show(f"pictures: {found['page']}  ({found['seconds']:.0f} s in all)")
+        show(f"ask it: verydeep predict {found['folder']} PHOTO")
+    return OK
