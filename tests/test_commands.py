@@ -236,7 +236,7 @@ MISTAKES = [
     ("train A --data imagenet", r"where is imagenet\? Say --data imagenet:DIR"),
     ("train", r"the following arguments are required: RUN"),
     ("train A --data {photos} --out=", r"out is empty"),
-    ("train A --data digits:x", r"digits is built in and has no folder"),
+    ("train A --data digits:x", r"digits:x asks for no number of training scenes: give 60 to 6000"),
     ("train A --data {photos} --workers 1000000000000", r"workers is -1 to 512"),
     ("train A --data {photos} --threads 99999999999", r"threads 0 to 512"),
     ("train A --data {photos} --classes ,", r"classes lists nothing"),

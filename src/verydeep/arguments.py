@@ -13,6 +13,10 @@ from typing import Any, NoReturn
 from .config import DataSettings, MachineSettings, TrainSettings, field_help, flag
 from .errors import VerydeepError
 
+OF_ALL_RUNS = (
+    *("initialise", "momentum_at_drop", "bias_weight_decay", "bias_lr", "hold_at_chance", "colour_shift", "pooling"),
+    *("resampling", "other_side", "bad_images", "max_epochs", "max_steps", "seed"),
+)  # what the paper leaves open, and how long: settings that may hold for every run of an experiment
 OF_TRAINING = ("compile", "tensorboard", "device_batch")  # machine settings that only training reads
 
 
@@ -120,6 +124,25 @@ def _fuse(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--devkit", metavar="DIR", help="ILSVRC's devkit, for --server-file")
 
 
+def _reproduce(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", metavar="NAME", help="table3/D/256, table3, classification, released")
+    verb.add_argument("--data", metavar="DATA", help="imagenet:DIR, or with --doll digits")
+    verb.add_argument("--out", metavar="DIR", help="folder of all runs (runs, or with --doll runs/doll)")
+    verb.add_argument("--doll", action="store_true", help="small nets on handwritten digits, in minutes each")
+    verb.add_argument("--plan", action="store_true", help="only say what it would train and test, time and disk")
+    verb.add_argument("--weights", metavar="NET=FILE", action="append", help="for released: a weight file, for D and E")
+    _add_settings(verb, TrainSettings, only=OF_ALL_RUNS)
+    _add_settings(verb, MachineSettings)
+
+
+def _table(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("table", metavar="N", help="1 to 7, text, released, or claims")
+    verb.add_argument(
+        "--from", dest="results", metavar="DIR", nargs="+", help="what reproduce wrote (runs); several: seeds' mean"
+    )
+    verb.add_argument("--write", metavar="PAGE", help="into a page, between <!-- table-N --> and <!-- /table-N -->")
+
+
 def _demo(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", metavar="DIR", help="a new folder (runs/demo)")
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="of the training (0)")
@@ -134,6 +157,8 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "evaluate": ("test a run's net on the set that training never looked at", _evaluate),
     "predict": ("ask a run's net about photos", _predict),
     "fuse": ("average stored posteriors of nets or tests, with paired tests between them", _fuse),
+    "reproduce": ("rows of the paper's tables by name: train, test and fuse what is missing", _reproduce),
+    "table": ("a table of the paper with our results beside it", _table),
     "demo": ("train, test and ask a small net on handwritten digits, in minutes", _demo),
 }
 

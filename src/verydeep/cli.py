@@ -23,6 +23,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": main_job.evaluate,
     "predict": main_job.predict,
     "fuse": paper.fuse,
+    "reproduce": paper.reproduce,
+    "table": paper.table,
     "demo": main_job.demo,
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 from .data.check import sample_crops
 from .data.sets import Dataset
 from .evaluation import Evaluation, evaluate
+from .experiments.sizes import DOLL
 from .images import Pixels
 from .prediction import Prediction, load
 from .preparing import train
@@ -22,15 +23,7 @@ from .recipes import settings_of_run
 from .report import confusion_figure, curves_figure, mistakes_figure, photo_grid, write_page
 from .summary import headline
 
-# The rate and batch that learned for every seed tried (NOTES.md); the paper's are for its own size.
-DOLL: dict[str, Any] = {
-    "crop": 64,
-    "width": 1 / 8,
-    "batch": 32,
-    "lr": 5e-3,
-    "drop_at": (18,),
-    "max_epochs": 22,
-}
+SETTINGS = DOLL.settings("A/256")
 PROTOCOLS = ("dense@73", "dense@64,73,82")  # one scale Q = S, and S-32, S, S+32 in doll pixels
 PHOTOS_ASKED = 6
 
@@ -38,7 +31,7 @@ PHOTOS_ASKED = 6
 def demo(
     out: str | Path | None = None,
     seed: int = 0,
-    epochs: int = DOLL["max_epochs"],
+    epochs: int = SETTINGS["max_epochs"],
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -55,7 +48,7 @@ def demo(
     reporter = reporter or Silent()
     began = time.monotonic()
     folder = Path(out) if out else _new_folder()
-    settings = {**DOLL, "max_epochs": epochs, "seed": seed}
+    settings = {**SETTINGS, "max_epochs": epochs, "seed": seed}
     result = train("A", out=folder, data="digits", reporter=reporter, stop=stop, **settings)
     if result["ended"] == "interrupted":
         return {"folder": str(folder), "page": None, "training": result, "evaluations": [], "predictions": []}
@@ -106,7 +99,7 @@ def _parts(
     return [
         (
             "What the net sees",
-            f"Random crops of {DOLL['crop']} pixels, mirrored or not, with a colour shift.",
+            f"Random crops of {DOLL.crop} pixels, mirrored or not, with a colour shift.",
             photo_grid(crops),
         ),
         (

@@ -172,8 +172,8 @@ def evaluation_folder(checkpoint: Checkpoint, dataset: Dataset) -> Path:
 
 def _data_name(card: Card) -> str:
     data = str(card.data.get("data", ""))
-    name = data.partition(":")[0]
-    return name if name in NAMES else data
+    name, _, path = data.partition(":")
+    return name if name in NAMES and Path(path).is_absolute() else data
 
 
 def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Reporter) -> Dataset:

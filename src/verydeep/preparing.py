@@ -68,7 +68,7 @@ def train(
     """
     reporter = reporter or Silent()
     folder = Path(out) if out else Path("runs") / run
-    wishes, data_given, train_given = _route(given)
+    wishes, data_given, train_given = route(given)
     wish = MachineSettings(**typed(MachineSettings, wishes))
     if resume:
         training = _resume(run, folder, data_given, train_given, wish, reporter)
@@ -85,7 +85,7 @@ def _machine(settings: TrainSettings, wish: MachineSettings) -> Machine:
     return this_machine(wish, 3 * net_facts(settings.net, 1, settings.crop, settings.width).multiply_adds)
 
 
-def _route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Given settings by the dataclass that has them; raises VerydeepError for one that none has."""
     kinds = (MachineSettings, DataSettings, TrainSettings)
     names = [{item.name for item in fields(kind)} for kind in kinds]

@@ -35,3 +35,12 @@ class Silent:
     def track(self, label: str, total: int) -> Iterator[Advance]:
         """Tracks nothing."""
         yield lambda count, note: None
+
+
+def duration(seconds: float) -> str:
+    """A time people say: ``45 s``, ``12 min``, ``3.5 h``, ``4.2 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

@@ -1,11 +1,223 @@
-"""Tables made from stored results and written into pages between markers: nobody types a result."""
+"""The paper's tables with ours beside them, from stored results: nobody types a result."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from .configurations import TABLE_1, net_facts
 from .errors import VerydeepError
+from .experiments import Paper, Table, experiment, find_table
+from .experiments.nets import PRINTED
+from .experiments.sizes import DOLL, PAPER_CROP
+from .files import read_json, write_atomically
+
+ERRORS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
+RESULTS = "results.json"
+
+
+def read_results(places: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Each results.json of some folders or files; a folder without one counts as nothing run.
+
+    Raises:
+        VerydeepError: a place does not exist, or its file is broken.
+    """
+    found = []
+    for place in map(Path, places):
+        path = place / RESULTS if place.is_dir() else place
+        if not place.exists():
+            raise VerydeepError(
+                f"{place} does not exist: give the folder `verydeep reproduce` wrote to, or its {RESULTS}."
+            )
+        results = read_json(path) if path.exists() else {}
+        if any(not isinstance(results.get(key, {}), dict) for key in ("rows", "claims")):
+            raise VerydeepError(f"{path} is not what `verydeep reproduce` writes.")
+        found.append({"rows": results.get("rows", {}), "claims": results.get("claims", {})})
+    return found
+
+
+def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a table as JSON values: ``row``, ``cells``, ``paper``, ``measured``.
+
+    Args:
+        name: ``1`` to ``7``, ``text`` or ``released``.
+        results: of one reproduction, or of several with different seeds, whose mean is taken.
+
+    Raises:
+        VerydeepError: no such table.
+    """
+    if name == "1":
+        return [_layers_row(net) for net in PRINTED]
+    if name == "2":
+        return [_parameters_row(net) for net in PRINTED]
+    return [
+        {
+            "row": row.name,
+            "cells": dict(zip(table.columns, row.cells, strict=True)),
+            "paper": _paper(row.paper),
+            "measured": measured([found["rows"][row.name] for found in results if row.name in found["rows"]]),
+        }
+        for table in [find_table(name)]
+        for row in table.rows
+    ]
+
+
+def _paper(paper: Paper) -> dict[str, Any]:
+    values = {name: getattr(paper, name) for name in ERRORS}
+    return {**values, **({"note": paper.note} if paper.note else {})}
+
+
+def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """One row of results; of several seeds the mean, with their standard deviation in place of an interval.
+
+    Raises:
+        VerydeepError: the seeds' rows are of other photos or sizes.
+    """
+    if len(rows) < 2:
+        return {**rows[0], "seeds": 1} if rows else None
+    first = rows[0]
+    if any(
+        (row["size"], row["data"], row["images"]) != (first["size"], first["data"], first["images"]) for row in rows
+    ):
+        raise VerydeepError("these results are of other sizes, data or numbers of photos: they have no common mean.")
+    found = {**first, "seeds": len(rows), "seed": [row["seed"] for row in rows]}
+    for name in ERRORS:
+        values = [row[name] for row in rows if row[name] is not None]
+        if values:
+            found[name] = round(statistics.mean(values), 4)
+            found[f"{name}_std"] = round(statistics.stdev(values), 4)
+        found.pop(f"{name}_interval", None)
+    return found
+
+
+def _layers_row(net: str) -> dict[str, Any]:
+    columns = {line.split("|")[0].strip(): line.split("|")[1:] for line in TABLE_1.strip().splitlines()}
+    stages = [" ".join(f"conv{cell}" if cell != "LRN" else cell for cell in stage.split()) for stage in columns[net]]
+    built = [f"conv{spec.kernel}-{spec.outputs}" for spec in net_facts(net).layers if spec.stage <= 5]
+    facts = net_facts(net)
+    return {
+        "row": f"table1/{net}",
+        "cells": {"net": net},
+        "paper": {"weight_layers": PRINTED[net][0], "stages": stages},
+        "measured": {"weight_layers": facts.weight_layers, "layers": built},
+    }
+
+
+def _parameters_row(net: str) -> dict[str, Any]:
+    return {
+        "row": f"table2/{net}",
+        "cells": {"network": net},
+        "paper": {"parameters_millions": PRINTED[net][1]},
+        "measured": {"parameters": net_facts(net).parameters},
+    }
+
+
+def table_text(name: str, results: Sequence[dict[str, Any]]) -> tuple[str, list[str], list[list[str]], str]:
+    """A table to be read: caption, column heads, cells, and a note of what ours is of.
+
+    Raises:
+        VerydeepError: no such table.
+    """
+    rows = table_rows(name, results)
+    if name == "1":
+        return _layers_text(rows)
+    if name == "2":
+        cells = [
+            [row["cells"]["network"], str(row["paper"]["parameters_millions"]), f"{row['measured']['parameters']:,}"]
+            for row in rows
+        ]
+        return "Table 2: Number of parameters (paper: in millions)", ["network", "paper", "ours"], cells, ""
+    table = find_table(name)
+    heads = [*table.columns, *(head for error in table.errors for head in (ERRORS[error], "ours"))]
+    lines = [[*row["cells"].values(), *(cell for error in table.errors for cell in _pair(row, error))] for row in rows]
+    title = f"Table {name}: {table.caption}" if name.isdigit() else table.caption
+    return title, heads, lines, _note(table, rows)
+
+
+def _pair(row: dict[str, Any], error: str) -> tuple[str, str]:
+    """The paper's figure and ours, empty where there is none."""
+    paper, ours = row["paper"][error], row["measured"]
+    shown = "" if paper is None else f"{paper:.1f}"
+    if ours is None or ours.get(error) is None:
+        return shown, ""
+    if ours["seeds"] > 1:
+        return shown, f"{ours[error]:.1f} ± {ours[f'{error}_std']:.1f}"
+    low, high = ours[f"{error}_interval"]
+    return shown, f"{ours[error]:.1f} ({low:.1f}–{high:.1f})"
+
+
+def _note(table: Table, rows: list[dict[str, Any]]) -> str:
+    """What the paper's notes say, and what our figures are of."""
+    notes = [f"{row.name}: {row.paper.note}." for row in table.rows if row.paper.note]
+    found = [row["measured"] for row in rows if row["measured"]]
+    if found:
+        one = found[0]
+        several = one["seeds"] > 1
+        photos = f"{one['images']} photos of {one['data']} ({one['set']})"
+        if one["subjects"] < one["images"]:
+            photos += f" of {one['subjects']} subjects"
+        spread = f"mean ± standard deviation of {one['seeds']} seeds" if several else "95 % interval in brackets"
+        dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
+        size = "" if one["size"] == "paper" else f" at doll size ({_doll_pixels()})"
+        notes.append(f"Ours{size}: {photos}; {spread}; {dates}, commit {commits}. The paper's: ILSVRC-2012.")
+    return " ".join(notes)
+
+
+def _doll_pixels() -> str:
+    scales = ", ".join(f"{q} is {DOLL.pixels(q)}" for q in (PAPER_CROP, 256, 384, 512))
+    return f"an eighth of the width; of S and Q, which are the paper's pixels, {scales}"
+
+
+def _layers_text(rows: list[dict[str, Any]]) -> tuple[str, list[str], list[list[str]], str]:
+    heads = ["", *(row["cells"]["net"] for row in rows)]
+    stages = [[f"stage {number + 1}", *(row["paper"]["stages"][number] for row in rows)] for number in range(5)]
+    ends = [["", *([text] * len(rows))] for text in ("FC-4096", "FC-4096", "FC-1000", "soft-max")]
+    layers = [
+        ["weight layers: paper", *(str(row["paper"]["weight_layers"]) for row in rows)],
+        ["weight layers: ours", *(str(row["measured"]["weight_layers"]) for row in rows)],
+    ]
+    note = f"Input {PAPER_CROP}x{PAPER_CROP} RGB; each stage ends in max-pooling."
+    return "Table 1: ConvNet configurations", heads, [*stages, *ends, *layers], note
+
+
+def claim_lines(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A plain sentence on each of the paper's claims that the results decide, one line a pair and seed."""
+    known = experiment("classification").claims
+    lines = []
+    for claim in known:
+        found = [result["claims"][claim.name] for result in results if claim.name in result["claims"]]
+        pairs = [pair for one in found for pair in one["pairs"]]
+        if pairs:
+            lines.append(
+                f"{claim.text[:1].upper()}{claim.text[1:]} (Sect. {claim.section}): {_verdict(pairs, claim.no_better)}."
+            )
+            lines += [f"- {_told(pair)}" for pair in pairs]
+    return lines
+
+
+def _verdict(pairs: list[dict[str, Any]], no_better: bool) -> str:
+    """In how many pairs the difference has the claimed sign beyond its interval."""
+    better = sum(pair["interval"][0] > 0 for pair in pairs)
+    worse = sum(pair["interval"][1] < 0 for pair in pairs)
+    if no_better:
+        return "does not hold here" if better else "holds here: no improvement is seen"
+    if better == len(pairs):
+        return "holds here"
+    if worse == len(pairs):
+        return "is reversed here"
+    parts = [(better, "holds"), (worse, "reversed"), (len(pairs) - better - worse, "not decided")]
+    return ", ".join(f"{told} in {count} of {len(pairs)}" for count, told in parts if count)
+
+
+def _told(pair: dict[str, Any]) -> str:
+    low, high = pair["interval"]
+    first, second = pair["errors"]
+    return (
+        f"{pair['first']} {first:.1f} %, {pair['second']} {second:.1f} %: "
+        f"difference {pair['difference']:+.1f} points ({low:+.1f} to {high:+.1f})"
+    )
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -18,11 +230,15 @@ def write_block(page: Path, name: str, text: str) -> None:
     """Replaces what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a page.
 
     Raises:
-        VerydeepError: the page does not have the two markers, once each and in order.
+        VerydeepError: the page does not have the two markers, once each and in order, or cannot be written.
     """
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    before = page.read_text(encoding="utf8")
+    try:
+        before = page.read_text(encoding="utf8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise VerydeepError(f"cannot read {page} to write a table into it: {fault}.") from None
     if before.count(begin) != 1 or before.count(end) != 1 or before.index(begin) > before.index(end):
         raise VerydeepError(f"{page} needs the lines {begin.strip()} and {end} once each, to write between.")
     head, rest = before.split(begin)
-    page.write_text(head + begin + text.rstrip() + "\n" + end + rest.split(end)[1], encoding="utf8")
+    text = head + begin + text.rstrip() + "\n" + end + rest.split(end)[1]
+    write_atomically(page, lambda file: file.write(text.encode()))

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .progress import Advance
+from .progress import Advance, duration
 
 PLAIN_EVERY_SECONDS = 20.0
+PIPE_WIDTH = 200
 
 
 def clean(text: str) -> str:
@@ -74,13 +75,6 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True)
 
 
-def duration(seconds: float) -> str:
-    """A time people say: ``45 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def show(text: str) -> None:
     """A line of the answer, to stdout."""
     print(clean(text))
@@ -99,7 +93,8 @@ def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]])
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(clean(str(cell))) for cell in row))
-    Console(highlight=False).print(table)
+    # In a file or a pipe lines may be long; folded cells would be worse.
+    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def fail(sentence: str) -> None:

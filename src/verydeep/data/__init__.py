@@ -41,7 +41,7 @@ def open_data(settings: DataSettings) -> Data:
     module = importlib.import_module(f".{NAMES[name] if named else PATHS}", __package__)
     opened: Data
     if named:
-        opened = module.open_named(name, _root(name, path), settings)
+        opened = module.open_named(settings.data if name == "digits" else name, _root(name, path), settings)
     else:
         opened = module.open_path(Path(settings.data), settings)
     return _only_classes(opened, settings.classes)
@@ -51,14 +51,12 @@ def lasting_name(data: str) -> str:
     """The data's name with an absolute path, so that a checkpoint finds them from anywhere."""
     name, colon, path = data.partition(":")
     if name in NAMES:
-        return f"{name}:{Path(path).absolute()}" if colon else name
+        return f"{name}:{Path(path).absolute()}" if colon and name != "digits" else data
     return str(Path(data).absolute())
 
 
 def _root(name: str, path: str) -> Path | None:
     if name == "digits":
-        if path:
-            raise VerydeepError(f"digits is built in and has no folder: say --data digits, not digits:{path}.")
         return None
     found = path or os.environ.get(name.upper(), "")
     if not found:

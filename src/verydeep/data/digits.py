@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import DataSettings
+from ..errors import VerydeepError
 from ..images import Pixels
 from .sets import Data, Dataset
 
 SETS = {"train": 6000, "dev": 1000, "val": 2000}  # scenes
 PARTS = {"train": (0, 1197), "dev": (1197, 1397), "val": (1397, 1797)}  # of the shuffled digits
+LEAST = 60
 SMALLEST_SIDE = 96
 SIDES = (96, 112, 128)  # of the other side: square to 4:3, as photos are
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -41,12 +43,28 @@ class SceneReader:
 
 
 def open_named(name: str, _root: Path | None, _settings: DataSettings) -> Data:
-    """The three sets; they come split, so no fraction is read."""
-    return Data(name, {set_name: _open_set(name, set_name) for set_name in SETS}, split_by_us=False)
+    """The three sets; they come split, so no fraction is read.
+
+    ``digits:600`` has 600 training scenes and the others in proportion, to try something in seconds.
+
+    Raises:
+        VerydeepError: not a number of scenes that there is.
+    """
+    share = _share(name.partition(":")[2])
+    counts = {set_name: math.ceil(count * share) for set_name, count in SETS.items()}
+    return Data(name, {set_name: _open_set(name, set_name, count) for set_name, count in counts.items()}, False)
 
 
-def _open_set(name: str, set_name: str) -> Dataset:
-    count = SETS[set_name]
+def _share(text: str) -> float:
+    """The part of the scenes that a number of training scenes asks for."""
+    if not text:
+        return 1.0
+    if not text.isdecimal() or not LEAST <= int(text) <= SETS["train"]:
+        raise VerydeepError(f"digits:{text} asks for no number of training scenes: give {LEAST} to {SETS['train']}.")
+    return int(text) / SETS["train"]
+
+
+def _open_set(name: str, set_name: str, count: int) -> Dataset:
     subjects = np.array([digit_shown(set_name, index) for index in range(count)], dtype=np.int64)
     labels = _digits()[1][subjects].astype(np.int64)
     ids = tuple(f"{set_name}/{index:05d}" for index in range(count))

@@ -116,12 +116,12 @@ def _show_csv(found: list[Any]) -> None:
 
 def demo(options: argparse.Namespace) -> int:
     """The main job at doll size."""
-    from ..demo import DOLL, demo
+    from ..demo import SETTINGS, demo
     from ..summary import headline
 
     reporter = Terminal(options.quiet)
     with Stopper(reporter) as stopper:
-        epochs = DOLL["max_epochs"] if options.epochs is None else options.epochs
+        epochs = SETTINGS["max_epochs"] if options.epochs is None else options.epochs
         found = demo(options.out, options.seed, epochs, reporter, stopper)
     if options.json:
         answer_json(found)

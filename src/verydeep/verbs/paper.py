@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from .. import terminal
+from ..arguments import given_settings
 from ..errors import VerydeepError
-from ..terminal import show, show_table
-from . import OK, answer_json, error_cells
+from ..progress import duration
+from ..terminal import Terminal, show, show_table
+from . import OK, Stopper, answer_json, error_cells
 
 
 def fuse(options: argparse.Namespace) -> int:
@@ -25,6 +29,109 @@ def fuse(options: argparse.Namespace) -> int:
         if options.server_file:
             show(f"server file: {options.server_file}")
     return OK
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Rows of the paper's tables, trained and tested as far as they are missing; 130 or 143 where interrupted."""
+    from ..reproduce import reproduce as reproduce_rows
+
+    reporter = Terminal(options.quiet)
+    with Stopper(reporter) as stopper:
+        found = reproduce_rows(
+            options.name,
+            data=options.data,
+            out=options.out,
+            doll=options.doll,
+            plan_only=options.plan,
+            weights=_files_by_net(options.weights or []),
+            reporter=reporter,
+            stop=stopper,
+            **given_settings(options),
+        )
+    if options.json:
+        answer_json(found)
+    if found["ended"] == "interrupted":
+        terminal.fail("interrupted; what is done is kept: go on with the same command.")
+        return 128 + stopper.signal
+    if options.json:
+        return OK
+    if found["ended"] == "planned":
+        _show_plan(found)
+    else:
+        _show_rows(options.name, found)
+    return OK
+
+
+def _files_by_net(words: list[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    wrong = [word for word, pair in zip(words, pairs, strict=True) if not pair[0] or not pair[2]]
+    if wrong:
+        raise VerydeepError(f"weights are given as NET=FILE, such as D=net_d.safetensors, not {wrong[0]!r}.")
+    return {net: file for net, _, file in pairs}
+
+
+def _show_plan(found: dict[str, Any]) -> None:
+    plan = found["plan"]
+    rows = [
+        (row["run"], row["start"] or "random weights", row["S"], row["most_epochs"], duration(row["seconds"]))
+        for row in plan["train"]
+    ]
+    show_table(f"{found['name']}, into {found['folder']}", ["to train", "from", "S", "epochs at most", "about"], rows)
+    tests = [(f"{row['run']} {row['protocol']}", duration(row["seconds"])) for row in plan["test"]]
+    show_table("", ["to test", "about"], tests)
+    if plan["done"]:
+        show(f"trained already: {', '.join(plan['done'])}")
+    show(f"in all at most {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk")
+
+
+def _show_rows(name: str, found: dict[str, Any]) -> None:
+    from ..experiments import find_rows
+
+    results = [{"rows": found["rows"], "claims": {}}]
+    rows = find_rows(name)[1]
+    for table in dict.fromkeys(row.name.partition("/")[0].removeprefix("table") for row in rows):
+        _show_table(table, results)
+    show(f"verydeep table N --from {found['folder']} shows them again")
+
+
+def table(options: argparse.Namespace) -> int:
+    """A table of the paper with our results beside it; into a page with --write."""
+    from ..tables import claim_lines, markdown_table, read_results, table_rows, table_text, write_block
+
+    places = options.results or [place for place in ("runs",) if Path(place).exists()]
+    results = read_results(places)
+    name = options.table
+    if name == "claims":
+        lines = claim_lines(results)
+        if not lines:
+            raise VerydeepError("no claim is decided by what was run: `verydeep reproduce classification` runs all.")
+        if options.json:
+            answer_json(lines)
+        elif options.write is None:
+            for line in lines:
+                show(line)
+        text = "\n".join(lines)
+    else:
+        caption, heads, cells, note = table_text(name, results)
+        if options.json:
+            answer_json(table_rows(name, results))
+        elif options.write is None:
+            _show_table(name, results)
+        text = f"**{caption}**\n\n{markdown_table(heads, cells)}\n\n{note}"
+    if options.write is not None:
+        write_block(Path(options.write), f"table-{name}", text)
+        if not options.json:
+            show(f"{options.write}: table {name}")
+    return OK
+
+
+def _show_table(name: str, results: list[dict[str, Any]]) -> None:
+    from ..tables import table_text
+
+    caption, heads, cells, note = table_text(name, results)
+    show_table(caption, heads, cells)
+    if note:
+        show(note)
 
 
 def _weights(text: str | None) -> list[float] | None:

@@ -1,0 +1,157 @@
+"""Real photos: the ways of testing beside each other, and two nets fused, on Caltech-101.
+
+    CALTECH101=folder NET_D_CONV=file python examples/protocols.py run
+    python examples/protocols.py write     # the stored results into README.md
+
+Tests the net D that ``examples/caltech101.py run`` trains, and a second one trained here with jittered S, by
+the real commands, one method at one scale each; the rest are means of those scores. What is scored already
+is not scored again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from verydeep.files import read_json, write_json
+from verydeep.fusion import fuse
+from verydeep.protocols import parse_protocol
+from verydeep.runs import environment
+from verydeep.tables import markdown_table, write_block
+
+TOP = Path(__file__).resolve().parents[1]
+RESULTS = TOP / "docs" / "results" / "protocols.json"
+FIXED, JITTERED = "runs/caltech-D", "runs/caltech-D-jittered"
+# The paper's S = 256 and [256;512] at a crop of 96 are 110 and [110;219].
+TRAIN = (
+    "train D --data caltech101:$CALTECH101 --classes '[c-e]*' --crop 96 --S 110-219 --seed 1 "
+    f"--start $NET_D_CONV --max-epochs 15 --out {JITTERED}"
+)
+ONE, THREE, WIDE = "110", "96,110,124", "110,165,219"
+ROWS: dict[str, list[tuple[str, str]]] = {
+    **{
+        f"D, S = 110: {method}@{scales}": [(FIXED, f"{method}@{scales}")]
+        for method in ("centre", "ten", "dense", "crops", "both")
+        for scales in (ONE, THREE)
+    },
+    f"D, S in [110;219]: dense@{WIDE}": [(JITTERED, f"dense@{WIDE}")],
+    "both nets, dense at three scales": [(FIXED, f"dense@{THREE}"), (JITTERED, f"dense@{WIDE}")],
+}
+# What the paper finds, as the row with the larger error and that with the smaller.
+FINDINGS = [
+    ("dense is better than one centre crop", f"centre@{ONE}", f"dense@{ONE}"),
+    ("three scales are better than one, dense", f"dense@{ONE}", f"dense@{THREE}"),
+    ("three scales are better than one, multi-crop", f"crops@{ONE}", f"crops@{THREE}"),
+    ("multi-crop is better than dense", f"dense@{THREE}", f"crops@{THREE}"),
+    ("both together are better than dense", f"dense@{THREE}", f"both@{THREE}"),
+    ("both together are better than multi-crop", f"crops@{THREE}", f"both@{THREE}"),
+]
+
+
+def answer(command: str) -> Any:
+    """A command's JSON."""
+    words = [os.path.expandvars(word) for word in shlex.split(command)]
+    done = subprocess.run(
+        [sys.executable, "-m", "verydeep", *words, "--json"], cwd=TOP, stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def parts(tests: list[tuple[str, str]]) -> list[Path]:
+    """The folders of the scores whose mean a row is."""
+    named = [(run, part) for run, protocol in tests for part in parse_protocol(protocol).parts()]
+    return [TOP / run / "evaluations" / "test" / str(part) for run, part in named]
+
+
+def run() -> None:
+    """Trains and tests what is missing and stores every row."""
+    if not (TOP / JITTERED / "result.json").exists():
+        answer(TRAIN)
+    for folder in dict.fromkeys(folder for tests in ROWS.values() for folder in parts(tests)):
+        if not (folder / "scores.npz").exists():
+            answer(f"evaluate {shlex.quote(str(folder.parents[2]))} {folder.name}")
+    rows = {name: _row(parts(tests)) for name, tests in ROWS.items()}
+    findings = [_finding(*words) for words in FINDINGS]
+    single = [parts([tests]) for tests in ROWS["both nets, dense at three scales"]]
+    for told, mine in zip(("the net of fixed S", "the net of jittered S"), single, strict=True):
+        both = [*single[0], *single[1]]
+        findings.append(_compared(f"two nets together are better than {told}", mine, both))
+    where = environment({"cores": os.cpu_count()})
+    write_json(RESULTS, {"rows": rows, "findings": findings, "environment": where})
+
+
+def _row(folders: list[Path]) -> dict[str, Any]:
+    found = [read_json(folder / "result.json") for folder in folders]
+    kept = fuse(folders)["fusion"]
+    return {
+        **{
+            key: kept[key]
+            for key in ("images", "top1_error", "top1_error_interval", "top5_error", "top5_error_interval")
+        },
+        "multiply_adds_per_image": sum(one["multiply_adds_per_image"] for one in found),
+        "images_per_second": 1 / sum(1 / one["images_per_second"] for one in found),
+    }
+
+
+def _finding(text: str, larger: str, smaller: str) -> dict[str, Any]:
+    return _compared(text, *(parts([(FIXED, protocol)]) for protocol in (larger, smaller)))
+
+
+def _compared(text: str, larger: list[Path], smaller: list[Path]) -> dict[str, Any]:
+    """McNemar's test between the means of two lists of scores."""
+    places = []
+    for number, folders in enumerate((larger, smaller)):
+        places.append(TOP / "runs" / "compared" / str(number))
+        fuse(folders, out=places[-1])
+    test = fuse(places)["pairs"][0]
+    return {"text": text, **{key: test[key] for key in ("only_first_wrong", "only_second_wrong", "p")}}
+
+
+def write() -> None:
+    """Puts the stored results into README."""
+    stored = read_json(RESULTS)
+    rows = [
+        [
+            name,
+            _error(row, "top1_error"),
+            _error(row, "top5_error"),
+            f"{row['multiply_adds_per_image'] / 1e9:.1f}",
+            f"{row['images_per_second']:.2f}",
+        ]
+        for name, row in stored["rows"].items()
+    ]
+    columns = ["net and test", "top-1 error % (95 % interval)", "top-5 error %", "G multiply-adds a photo", "photos/s"]
+    where, images = stored["environment"], next(iter(stored["rows"].values()))["images"]
+    note = (
+        f"{images} test photos of 23 classes, crop 96; one run a net. Photos a second are of a machine with other "
+        f"work on it; the measured ratio is below. {where['processor']}, {where['cores']} cores, "
+        f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
+    )
+    told = [f"- {row['text']}: {_verdict(row)}" for row in stored["findings"]]
+    text = f"{markdown_table(columns, rows)}\n\n{note}\n\nWhat the paper finds, here:\n\n" + "\n".join(told)
+    write_block(TOP / "README.md", "protocols", text)
+
+
+def _error(row: dict[str, Any], name: str) -> str:
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.1f} ({low:.1f}–{high:.1f})"
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    better, worse = row["only_first_wrong"], row["only_second_wrong"]
+    counts = f"{better} photos right only now, {worse} only before, p = {row['p']:.2g}"
+    if row["p"] >= 0.05:
+        sign = (
+            "so on these photos" if better > worse else "not so on these photos" if worse > better else "no difference"
+        )
+        return f"{sign}, but not decided ({counts})"
+    return f"holds ({counts})" if better > worse else f"does not hold ({counts})"
+
+
+if __name__ == "__main__":
+    {"run": run, "write": write}[sys.argv[1]]()

@@ -1,0 +1,83 @@
+"""How long a plan will take on this machine and how much disk: a short measurement, and arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .config import MachineSettings
+from .configurations import NetFacts, net_facts
+from .data import Data
+from .images import rescaled_size
+from .machine import Machine, this_machine
+from .measuring import USUAL_PHOTO, NetSpeed, Photos, look_at_photos, net_speed
+from .planning import Plan, RunWork, TestWork
+from .progress import Reporter
+
+BYTES = 4
+# best, last and its momentum; and while one is written the old and the new are there.
+COPIES_KEPT = 3
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Photos to learn from, photos to test, classes."""
+
+    train: int
+    tested: int
+    classes: int
+
+
+ILSVRC = Counts(1_281_167 - 10_000, 50_000, 1000)  # 10 training photos a class are the dev part
+
+
+def estimated(plan: Plan, opened: Data | None, wish: MachineSettings, reporter: Reporter) -> Plan:
+    """The plan with seconds and bytes for what is not done; each net that has work is measured once.
+
+    Args:
+        opened: None counts as ILSVRC-2012, of usual photos.
+    """
+    counts, photos = ILSVRC, Photos(0.0, (USUAL_PHOTO,))
+    settings = {work.run: work.settings for work in plan.runs}
+    busy = {settings[work.run].net: settings[work.run] for work in plan.missing}
+    if opened is not None:
+        train, tested = opened.sets["train"], opened.sets[opened.reported]
+        counts = Counts(len(train), len(tested), len(train.classes))
+        photos = look_at_photos(train, next(iter(settings.values())).S.smallest) if busy else photos
+    costs = {}
+    for net, setting in busy.items():
+        reporter.say(f"measuring net {net} for the estimate")
+        facts = net_facts(net, counts.classes, setting.crop, setting.width)
+        machine = this_machine(wish, 3 * facts.multiply_adds)
+        costs[net] = _Cost(facts, net_speed(setting, counts.classes, machine), photos, machine, counts)
+    return Plan(
+        tuple(work if work.state == "done" else costs[work.settings.net].of_run(work) for work in plan.runs),
+        tuple(work if work.done else costs[settings[work.run].net].of_test(work) for work in plan.tests),
+    )
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What one net's work costs here."""
+
+    facts: NetFacts
+    speed: NetSpeed
+    photos: Photos
+    machine: Machine
+    counts: Counts
+
+    def of_run(self, work: RunWork) -> RunWork:
+        """At most: all epochs the run may have; one under way counts whole."""
+        step = max(self.speed.train, self.photos.read / max(1, self.machine.workers))
+        shown = min(work.settings.max_epochs * self.counts.train, work.settings.max_steps * work.settings.batch)
+        return replace(work, seconds=step * shown, disk=COPIES_KEPT * BYTES * self.facts.parameters)
+
+    def of_test(self, work: TestWork) -> TestWork:
+        """A photo's multiply-adds at the speed of crops, and reading it."""
+        found, crop = self.facts.layers, self.facts.crop
+        (scale,) = work.protocol.scales
+        sizes = [rescaled_size(height, width, scale) for height, width in self.photos.sizes]
+        adds = sum(work.protocol.multiply_adds(found, crop, *size, "up") for size in sizes) / len(sizes)
+        net_seconds = self.speed.forward * adds / self.facts.multiply_adds
+        seconds = net_seconds + self.photos.read / max(1, self.machine.readers)
+        disk = BYTES * self.counts.tested * self.counts.classes
+        return replace(work, seconds=seconds * self.counts.tested, disk=disk)
