@@ -1,4 +1,4 @@
-"""Figures typed from the paper, read a second time where the paper itself is at hand."""
+"""Figures typed from the paper, typed a second time here, and read where the paper itself is at hand."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import re
 import pytest
 
 from conftest import SHARED
-from verydeep.config import TrainSettings
+from verydeep.config import Scale, TrainSettings
 from verydeep.configurations import NET_NAMES, layers
-from verydeep.recipes import settings_of_run
+from verydeep.experiments import experiment, find_table
+from verydeep.recipes import papers_start, settings_of_run
+from verydeep.tables import table_rows
 
 PAPER = SHARED / "paper" / "paper.txt"
 
@@ -62,3 +64,170 @@ def test_the_recipe_is_the_papers(name: str, value: float, words: str) -> None:
     assert words in paper()
     assert getattr(TrainSettings(), name) == value
     assert getattr(settings_of_run("D/256", {}), name) == value
+
+
+# Tables 2 to 7 typed a second time, from the page and not from the package: the cells of each row as printed.
+# A dash is the paper's; ~ is a blank, or a cell that the one beside it spans.
+SECOND = {
+    "3": """
+        A | 256 | 256 | 29.6 | 10.4
+        A-LRN | 256 | 256 | 29.7 | 10.5
+        B | 256 | 256 | 28.7 | 9.9
+        C | 256 | 256 | 28.1 | 9.4
+        C | 384 | 384 | 28.1 | 9.3
+        C | [256;512] | 384 | 27.3 | 8.8
+        D | 256 | 256 | 27.0 | 8.8
+        D | 384 | 384 | 26.8 | 8.7
+        D | [256;512] | 384 | 25.6 | 8.1
+        E | 256 | 256 | 27.3 | 9.0
+        E | 384 | 384 | 26.9 | 8.7
+        E | [256;512] | 384 | 25.5 | 8.0
+    """,
+    "4": """
+        B | 256 | 224,256,288 | 28.2 | 9.6
+        C | 256 | 224,256,288 | 27.7 | 9.2
+        C | 384 | 352,384,416 | 27.8 | 9.2
+        C | [256;512] | 256,384,512 | 26.3 | 8.2
+        D | 256 | 224,256,288 | 26.6 | 8.6
+        D | 384 | 352,384,416 | 26.5 | 8.6
+        D | [256;512] | 256,384,512 | 24.8 | 7.5
+        E | 256 | 224,256,288 | 26.9 | 8.7
+        E | 384 | 352,384,416 | 26.7 | 8.6
+        E | [256;512] | 256,384,512 | 24.8 | 7.5
+    """,
+    "5": """
+        D | dense | 24.8 | 7.5
+        D | multi-crop | 24.6 | 7.5
+        D | multi-crop & dense | 24.4 | 7.2
+        E | dense | 24.8 | 7.5
+        E | multi-crop | 24.6 | 7.4
+        E | multi-crop & dense | 24.4 | 7.1
+    """,
+    "6": """
+        submission | 24.7 | 7.5 | 7.3
+        dense | 24.0 | 7.1 | 7.0
+        crops | 23.9 | 7.2 | -
+        both | 23.7 | 6.8 | 6.8
+    """,
+    "7": """
+        VGG (2 nets, multi-crop & dense eval.) | 23.7 | 6.8 | 6.8
+        VGG (1 net, multi-crop & dense eval.) | 24.4 | 7.1 | 7.0
+        VGG (ILSVRC submission, 7 nets, dense eval.) | 24.7 | 7.5 | 7.3
+        GoogLeNet (1 net) | - | 7.9 | ~
+        GoogLeNet (7 nets) | - | 6.7 | ~
+        MSRA (11 nets) | - | - | 8.1
+        MSRA (1 net) | 27.9 | 9.1 | 9.1
+        Clarifai (multiple nets) | - | - | 11.7
+        Clarifai (1 net) | - | - | 12.5
+        Zeiler & Fergus (6 nets) | 36.0 | 14.7 | 14.8
+        Zeiler & Fergus (1 net) | 37.5 | 16.0 | 16.1
+        OverFeat (7 nets) | 34.0 | 13.2 | 13.6
+        OverFeat (1 net) | 35.7 | 14.2 | -
+        Krizhevsky et al. (5 nets) | 38.1 | 16.4 | 16.4
+        Krizhevsky et al. (1 net) | 40.7 | 18.2 | -
+    """,
+}
+ERROR_COLUMNS = {"3": 2, "4": 2, "5": 2, "6": 3, "7": 3}
+
+
+def second(name: str) -> list[tuple[list[str], list[float | None]]]:
+    """The cells left of the errors, and the errors, of each row of the second typing."""
+    lines = [[cell.strip() for cell in line.split("|")] for line in SECOND[name].strip().splitlines()]
+    split = -ERROR_COLUMNS[name]
+    return [(line[:split], [None if cell in "-~" else float(cell) for cell in line[split:]]) for line in lines]
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_both_typings_agree(name: str) -> None:
+    rows = table_rows(name, [])
+    assert len(rows) == len(second(name))
+    for row, (cells, errors) in zip(rows, second(name), strict=True):
+        paper = row["paper"]
+        assert [paper["top1_val"], paper["top5_val"], paper["top5_test"]][: len(errors)] == errors, row["row"]
+        if name == "6":
+            assert row["row"] == f"table6/{cells[0]}"
+        else:
+            assert list(row["cells"].values()) == cells, row["row"]
+        assert row["measured"] is None
+
+
+def test_figures_that_span_columns_say_so() -> None:
+    notes = {row["row"]: row["paper"].get("note", "") for row in table_rows("7", [])}
+    spanning = [name for name, note in notes.items() if "across the val and the test column" in note]
+    assert spanning == ["table7/GoogLeNet-1-net", "table7/GoogLeNet-7-nets"]
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_the_second_typing_is_the_papers_text(name: str) -> None:
+    """Every error of a table, in order, is what the paper's text has between its caption and the next."""
+    text = paper()
+    table = text[text.index(f"Table {name}: **") :]
+    printed = re.findall(r"(?<=\t)(\d+\.\d|-)(?=\t|$)", table.partition("\n\n5 CONCLUSION")[0], re.MULTILINE)
+    typed = [cell.strip() for line in SECOND[name].strip().splitlines() for cell in line.split("|")]
+    errors = [cell for cell in typed if re.fullmatch(r"\d+\.\d|-", cell)]
+    assert printed[: len(errors)] == errors
+
+
+def test_the_runs_of_the_rows_are_the_papers() -> None:
+    """Sect. 3.2's and 4's rules for Q, read from each row's own cells."""
+    for name in ("3", "4"):
+        for row in find_table(name).rows:
+            net, scale, q = row.cells
+            (test,) = row.tests
+            assert test.run == f"{net}/{scale.strip('[]').replace(';', '-')}"
+            assert test.protocol == f"dense@{q}"
+            fixed = Scale.parse(test.run.partition("/")[2])
+            middle = fixed.test_scale
+            several = (
+                [fixed.smallest, middle, fixed.largest] if fixed.smallest < fixed.largest else [middle - 32, middle]
+            )
+            several = several if len(several) == 3 else [*several, middle + 32]
+            assert q == (str(middle) if name == "3" else ",".join(map(str, several)))
+
+
+def test_the_submission_is_the_papers_seven_nets() -> None:
+    """Table 6's first row as it is printed, net/S/Q; its jittered D learned in the FC layers only (Sect. 4.4)."""
+    printed = (
+        "(D/256/224,256,288), (D/384/352,384,416), (D/[256;512]/256,384,512) "
+        "(C/256/224,256,288), (C/384/352,384,416) (E/256/224,256,288), (E/384/352,384,416)"
+    )
+    (row,) = [row for row in find_table("6").rows if row.name == "table6/submission"]
+    shown = [
+        f"({test.run.replace('256-512-fc', '[256;512]')}/{test.protocol.removeprefix('dense@')})" for test in row.tests
+    ]
+    assert re.findall(r"\([^)]*\)", printed) == shown
+    assert row.tests[2].run == "D/256-512-fc"
+    assert papers_start("D/256-512-fc") == "D/384"
+
+
+def test_tables_1_and_2_stand_beside_what_the_nets_are() -> None:
+    for row in table_rows("1", []):
+        assert row["paper"]["weight_layers"] == row["measured"]["weight_layers"], row["row"]
+        assert re.findall(r"conv\d-\d+", " ".join(row["paper"]["stages"])) == row["measured"]["layers"]
+    printed = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}
+    for row in table_rows("2", []):
+        assert row["paper"]["parameters_millions"] == printed[row["cells"]["network"]]
+        assert round(row["measured"]["parameters"] / 1e6) == row["paper"]["parameters_millions"]
+
+
+def test_released_models_stand_beside_the_published_figures() -> None:
+    """Oxford's weights on ILSVRC's val set: top-1 and top-5 of a centre crop, top-5 of dense tests."""
+    found = {row["row"]: (row["paper"]["top1_val"], row["paper"]["top5_val"]) for row in table_rows("released", [])}
+    assert found == {
+        "released/D/centre": (28.5, 9.9),
+        "released/E/centre": (28.7, 9.9),
+        "released/D/dense": (None, 8.1),
+        "released/E/dense": (None, 8.0),
+        "released/D/multi-scale": (None, 7.5),
+        "released/E/multi-scale": (None, 7.5),
+        "released/DE": (None, 7.1),
+    }
+
+
+def test_every_claim_is_of_rows_there_are() -> None:
+    found = experiment("classification")
+    names = {row.name for row in found.rows}
+    assert all(name in names for claim in found.claims for pair in claim.pairs for name in pair)
+    assert [claim.name for claim in found.claims] == [
+        *("depth", "LRN", "C", "shallow", "jitter", "scales", "complementary", "fusion")
+    ]

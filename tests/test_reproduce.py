@@ -1,0 +1,355 @@
+"""Sect. 4's tables by name: at doll size with a few steps, where the path is tested and not the learning."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from conftest import Command, make_imagenet, run_command
+from verydeep import create_net
+from verydeep.checkpoints import load_checkpoint
+from verydeep.experiments import experiment, find_rows, runs_of
+from verydeep.experiments.sizes import DOLL, PAPER
+from verydeep.recipes import papers_start
+from verydeep.tables import claim_lines, measured, table_rows
+
+FEW = ["--doll", "--data", "digits:60", "--max-steps", 2, "--workers", 0, "--threads", 1]
+OWN = [row for row in experiment("classification").rows if row.tests]
+
+
+@pytest.fixture(scope="module")
+def doll(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """All rows, from one command; the folder of runs, and what it answered."""
+    place = tmp_path_factory.mktemp("doll")
+    answer = run_command("reproduce", "classification", *FEW, "--json", cwd=place)
+    assert answer.status == 0, answer.stderr
+    return place / "runs" / "doll", json.loads(answer.stdout)
+
+
+def test_every_row_is_run(doll: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = doll
+    assert found["ended"] == "done"
+    assert set(found["rows"]) == {row.name for row in OWN}
+    for row in found["rows"].values():
+        assert row["images"] == 20
+        assert 0 <= row["top1_val_interval"][0] <= row["top1_val"] <= row["top1_val_interval"][1] <= 100
+        assert row["top5_test"] is None
+    assert set(found["claims"]) == {claim.name for claim in experiment("classification").claims}
+    assert json.loads((folder / "results.json").read_text())["rows"] == found["rows"]
+
+
+def test_runs_are_trained_after_what_they_start_from(doll: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = doll
+    order = [row["run"] for row in found["plan"]["train"]]
+    assert len(order) == 14
+    for run in order:
+        start = papers_start(run)
+        config = json.loads((folder / run / "config.json").read_text())
+        if start is None:
+            assert run in ("A/256", "A-LRN/256", "shallow-B/256")
+            assert config["settings"]["start"] == "none"
+        else:
+            assert order.index(start) < order.index(run)
+            assert config["settings"]["start"] == str(Path("runs/doll") / start)
+    scales = {run: json.loads((folder / run / "config.json").read_text())["settings"]["S"] for run in order}
+    assert scales["D/256"] == "73"
+    assert scales["C/384"] == "110"
+    assert scales["E/256-512"] == "73-146"
+
+
+def test_the_submissions_jittered_net_learned_in_its_fc_layers_only(doll: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = doll
+    start, ended = (load_checkpoint(folder / run / "last.safetensors").weights for run in ("D/384", "D/256-512-fc"))
+    best = load_checkpoint(folder / "D/384" / "best.safetensors").weights
+    changed = {name.partition(".")[0] for name in ended if not (ended[name] == best[name]).all()}
+    assert changed == {"fc6", "fc7", "fc8"}
+    assert set(start) == set(ended)
+
+
+def test_rows_are_means_by_numpy_alone(doll: tuple[Path, dict[str, Any]]) -> None:
+    """Table 6's rows from the plain arrays: nets and scales weigh the same, and so do dense and crops."""
+    folder, found = doll
+
+    def posteriors(run: str, protocol: str) -> Any:
+        with np.load(folder / run / "evaluations" / "val" / protocol / "scores.npz", allow_pickle=False) as file:
+            return file["posteriors"].astype(np.float64), file["labels"]
+
+    nets = ("D/256-512", "E/256-512")
+    both = [posteriors(net, f"{how}@{q}") for net in nets for how in ("dense", "crops") for q in (73, 110, 146)]
+    seven = [
+        posteriors(run, f"dense@{q}")
+        for run, scales in (
+            *((f"{net}/256", (64, 73, 82)) for net in "DCE"),
+            *((f"{net}/384", (101, 110, 119)) for net in "DCE"),
+            ("D/256-512-fc", (73, 110, 146)),
+        )
+        for q in scales
+    ]
+    for name, parts in (("table6/both", both), ("table7/VGG-2-nets", both), ("table6/submission", seven)):
+        mean = np.mean([rows for rows, _ in parts], axis=0)
+        labels = parts[0][1]
+        wrong5 = (np.argsort(-mean, axis=1, kind="stable")[:, :5] != labels[:, None]).all(axis=1)
+        assert found["rows"][name]["top1_val"] == pytest.approx(100 * np.mean(mean.argmax(axis=1) != labels))
+        assert found["rows"][name]["top5_val"] == pytest.approx(100 * np.mean(wrong5))
+
+
+def test_a_row_is_what_evaluate_says(command: Command, doll: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = doll
+    answer = command("evaluate", folder / "D" / "256", "dense@64,73,82", "--json", "--workers", 0, "--threads", 1)
+    summary = json.loads(answer.stdout)
+    row = found["rows"]["table4/D/256"]
+    assert row["tests"] == [{"run": "D/256", "protocol": "dense@64,73,82"}]
+    assert (row["top1_val"], row["top5_val"]) == (summary["top1_error"], summary["top5_error"])
+    assert row["multiply_adds_per_image"] == pytest.approx(summary["multiply_adds_per_image"], abs=2)
+
+
+def test_what_is_done_is_not_done_again(command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """One test lost: it alone is run. A checkpoint changed: its tests are run again."""
+    folder, found = doll
+    mine = shutil.copytree(folder, tmp_path / "runs" / "doll")
+    again = command("reproduce", "table3", *FEW, "--json", cwd=tmp_path)
+    assert (json.loads(again.stdout)["plan"]["train"], json.loads(again.stdout)["plan"]["test"]) == ([], [])
+    shutil.rmtree(mine / "A" / "256" / "evaluations")
+    shutil.copy(mine / "B" / "256" / "last.safetensors", mine / "B" / "256" / "best.safetensors")
+    answer = json.loads(command("reproduce", "table3", *FEW, "--json", cwd=tmp_path).stdout)
+    tested = [(row["run"], row["protocol"]) for row in answer["plan"]["test"]]
+    assert ("A/256", "dense@73") in tested
+    assert {run for run, _ in tested} <= {"A/256", "B/256"}
+    assert answer["rows"]["table3/A/256"]["top1_val"] == found["rows"]["table3/A/256"]["top1_val"]
+
+
+@pytest.mark.parametrize("wait_for", ["B/256/last.safetensors", "B/256/evaluations/val"])
+def test_an_interrupted_reproduction_goes_on_with_the_same_command(
+    command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path, wait_for: str
+) -> None:
+    words = ["reproduce", "table4/B", *map(str, FEW)]
+    going = subprocess.Popen(
+        [sys.executable, "-m", "verydeep", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    place = tmp_path / "runs" / "doll" / wait_for
+    for _ in range(6000):
+        if place.exists() or going.poll() is not None:
+            break
+        time.sleep(0.005)
+    os.killpg(going.pid, signal.SIGINT)
+    _, told = going.communicate(timeout=60)
+    assert going.returncode == 130, told
+    assert "verydeep: interrupted; what is done is kept: go on with the same command." in told
+    assert "Traceback" not in told
+    answer = command(*words, "--json", cwd=tmp_path)
+    assert answer.status == 0, answer.stderr
+    rows = json.loads(answer.stdout)["rows"]
+    assert rows["table4/B/256"]["top1_val"] == doll[1]["rows"]["table4/B/256"]["top1_val"]
+    assert rows["table4/B/256"]["checkpoints"] == doll[1]["rows"]["table4/B/256"]["checkpoints"]
+
+
+def test_a_plan_says_what_and_does_nothing(command: Command, tmp_path: Path) -> None:
+    answer = command("reproduce", "table3/D", "--doll", "--plan", "--json", cwd=tmp_path)
+    assert answer.status == 0, answer.stderr
+    plan = json.loads(answer.stdout)["plan"]
+    assert [row["run"] for row in plan["train"]] == ["A/256", "D/256", "D/384", "D/256-512"]
+    assert [row["start"] for row in plan["train"]] == [None, "A/256", "D/256", "D/384"]
+    assert {(row["run"], row["protocol"]) for row in plan["test"]} >= {("D/256", "dense@73"), ("D/384", "dense@110")}
+    assert all(row["seconds"] > 0 for row in [*plan["train"][:1], *plan["test"]])
+    assert plan["disk_bytes"] > 0
+    assert not list(tmp_path.iterdir())
+    table = command("reproduce", "table3/D", "--doll", "--plan", cwd=tmp_path).stdout
+    assert re.search(r"in all at most \S+ \w+ and 0\.\d+ GiB of disk", table)
+
+
+def test_a_plan_can_be_made_before_the_photos_are_there(command: Command, tmp_path: Path) -> None:
+    answer = command("reproduce", "table3/A/256", "--plan", "--json", cwd=tmp_path, IMAGENET="")
+    assert answer.status == 0, answer.stderr
+    plan = json.loads(answer.stdout)["plan"]
+    assert plan["train"][0]["S"] == "256"
+    assert plan["train"][0]["most_epochs"] == 74
+    assert plan["disk_bytes"] == 3 * 4 * 132_863_336 + 4 * 50_000 * 1000
+
+
+def test_sizes_scale_the_papers_pixels_once() -> None:
+    assert [DOLL.pixels(q) for q in (224, 256, 288, 352, 384, 416, 512)] == [64, 73, 82, 101, 110, 119, 146]
+    assert DOLL.protocol("both@256,384,512") == "both@73,110,146"
+    assert PAPER.protocol("both@256,384,512") == "both@256,384,512"
+    assert PAPER.settings("D/384") == {}
+    rows = find_rows("table6")[1]
+    assert len(runs_of(rows)) == 10  # the submission's seven, two jittered ones, and A/256 that all begin with
+
+
+RELEASED = ["released", "--workers", 0, "--threads", 1]
+
+
+def released_files(folder: Path) -> dict[str, Path]:
+    """Narrow nets under the layer names of a released file, with its record of pixels."""
+    files = {}
+    for net in ("D", "E"):
+        tensors = create_net(net, classes=3, crop=224, width=1 / 64, seed=ord(net)).state_dict()
+        record = {"net": net, "channel_order": "BGR", "mean_bgr": "103.939,116.779,123.68", "input_range": "0-255"}
+        files[net] = folder / f"{net}.safetensors"
+        save_file(dict(tensors), files[net], metadata=record)
+    return files
+
+
+def test_released_models_are_tested_and_not_trained(command: Command, tmp_path: Path) -> None:
+    make_imagenet(tmp_path / "imagenet")
+    files = released_files(tmp_path)
+    weights = [word for net, file in files.items() for word in ("--weights", f"{net}={file}")]
+    answer = command(
+        "reproduce", *RELEASED, *weights, "--data", f"imagenet:{tmp_path / 'imagenet'}", "--json", cwd=tmp_path
+    )
+    assert answer.status == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["plan"]["train"] == []
+    assert len(found["rows"]) == 7
+    assert found["rows"]["released/DE"]["images"] == 4
+    tensors = load_checkpoint(tmp_path / "runs" / "D" / "released" / "best.safetensors").weights
+    flipped = create_net("D", classes=3, crop=224, width=1 / 64, seed=ord("D")).layer("conv1_1").weight.flip(1)
+    assert (tensors["conv1_1.weight"] == flipped).all()  # BGR in the file, RGB in ours
+    table = command("table", "released", cwd=tmp_path)
+    assert re.search(r"D, one centre crop, Q = 256 +28\.5 +\d", table.stdout)
+    # Taken in once, the weight files are not needed again.
+    again = command("reproduce", *RELEASED, "--data", f"imagenet:{tmp_path / 'imagenet'}", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["plan"]["test"] == []
+
+
+MISTAKES = [
+    ("reproduce table3/D/265 --doll", r"there is no row 'table3/D/265': did you mean table3/D/256\? Give class"),
+    ("reproduce table9 --doll", r"there is no row 'table9'"),
+    ("reproduce table7/MSRA-1-net --doll", r"is the result of others' nets: there is nothing here to reproduce"),
+    ("reproduce table3", r"where is imagenet\? Say --data imagenet:DIR"),
+    ("reproduce table3 --doll --seed -1", r"seed must be 0 or more"),
+    ("reproduce table3 --doll --data digits:7", r"digits:7 asks for no number of training scenes: give 60 to 6000"),
+    ("reproduce table3 --doll --lr 1", r"unknown setting '--lr'"),
+    ("reproduce table3 --doll --weights D=x", r"--weights is for released; the runs of table3 are trained"),
+    ("reproduce released --doll", r"the released models have the paper's size: there is no --doll of them"),
+    ("reproduce released --weights D --data {imagenet}", r"weights are given as NET=FILE, .*not 'D'"),
+    ("reproduce released --data {imagenet}", r"D/released needs its weight file: say --weights D=FILE"),
+    ("reproduce released --data {imagenet} --weights D=nowhere", r"there is no weight file nowhere, given for net D"),
+    ("reproduce released --data {imagenet} --weights D={E}", r"E\.safetensors holds net E, not D"),
+    ("reproduce released --data {imagenet} --weights D={no_fc}", r"lacks fc6, fc7, fc8: the released models have all"),
+    ("reproduce released --data {imagenet} --weights D={other}", r"has 5 outputs for the 3 classes of imagenet"),
+    ("reproduce table3/A/256 --doll --out {doll} --data digits:60 --seed 3", r"begun with seed 0, not 3: give another"),
+    ("reproduce table3/A/256 --doll --out {doll}", r"begun with data digits:60, not digits: give another --out"),
+    ("table 9", r"there is no table '9' here: the tables are 1, 2, 3, 4, 5, 6, 7, text, released and claims"),
+    ("table 3 --from nowhere", r"nowhere does not exist: give the folder `verydeep reproduce` wrote to"),
+    ("table 3 --from {broken}", r"is broken: it does not hold a JSON object"),
+    ("table 3 --from {strange}", r"is not what `verydeep reproduce` writes"),
+    ("table 3 --write nowhere.md", r"cannot read nowhere\.md to write a table into it"),
+    ("table 3 --write {page}", r"page\.md needs the lines <!-- table-3 --> and <!-- /table-3 --> once each"),
+    ("table claims", r"no claim is decided by what was run"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(doll: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Good and bad folders and files, by name."""
+    top = tmp_path_factory.mktemp("places")
+    make_imagenet(top / "imagenet")
+    made = {name: top / f"{name}.safetensors" for name in ("no_fc", "other")}
+    record = {"net": "D", "channel_order": "RGB", "mean_rgb": "1,2,3", "input_range": "0-255"}
+    tensors = create_net("D", classes=5, crop=224, width=1 / 64).state_dict()
+    save_file(dict(tensors), made["other"], metadata=record)
+    save_file({name: value for name, value in tensors.items() if name[:2] != "fc"}, made["no_fc"], metadata=record)
+    made |= {"broken": top / "broken.json", "strange": top / "strange.json", "page": top / "page.md"}
+    made["broken"].write_text("[")
+    made["strange"].write_text('{"rows": []}')
+    made["page"].write_text("no markers\n")
+    return {**made, **released_files(top), "imagenet": top / "imagenet", "doll": doll[0]}
+
+
+@pytest.mark.parametrize(("typed", "says"), MISTAKES, ids=[row[0] for row in MISTAKES])
+def test_a_mistake_is_one_sentence(
+    command: Command, places: dict[str, Path], tmp_path: Path, typed: str, says: str
+) -> None:
+    words = typed.format(**{**places, "imagenet": f"imagenet:{places['imagenet']}"}).split()
+    sentence = command(*words, cwd=tmp_path, IMAGENET="").mistake()
+    assert re.search(says, sentence), sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_table_3_prints_ours_beside_the_papers(command: Command, doll: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = doll
+    text = command("table", "3", "--from", folder).stdout
+    mine = found["rows"]["table3/D/256-512"]
+    low, high = mine["top1_val_interval"]
+    assert re.search(rf"D +\[256;512\] +384 +25\.6 +{mine['top1_val']:.1f} \({low:.1f}–{high:.1f}\) +8\.1 ", text)
+    assert "20 photos of digits:60 (val)" in text
+    assert "256 is 73, 384 is 110, 512 is 146" in text
+    rows = json.loads(command("table", "3", "--from", folder, "--json").stdout)
+    assert set(rows[0]) == {"row", "cells", "paper", "measured"}
+    assert rows[0]["paper"] == {"top1_val": 29.6, "top5_val": 10.4, "top5_test": None}
+    assert rows[0]["measured"]["top1_val"] == found["rows"]["table3/A/256"]["top1_val"]
+
+
+def test_every_table_is_there_before_anything_is_run(command: Command, tmp_path: Path) -> None:
+    for name in ("1", "2", "3", "4", "5", "6", "7", "text", "released"):
+        rows = json.loads(command("table", name, "--json", cwd=tmp_path).stdout)
+        assert all({"row", "paper", "measured"} <= set(row) for row in rows)
+    assert "133,638,952" in command("table", "2", cwd=tmp_path).stdout
+    assert "conv3-256 conv3-256 conv1-256" in command("table", "1", cwd=tmp_path).stdout
+
+
+def test_a_table_is_written_between_its_markers(
+    command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n<!-- table-5 -->\nold\n<!-- /table-5 -->\nafter\n<!-- table-claims -->\n<!-- /table-claims -->\n"
+    )
+    for name in ("5", "claims"):
+        assert command("table", name, "--from", doll[0] / "results.json", "--write", page).status == 0
+    text = page.read_text()
+    assert text.startswith("before\n<!-- table-5 -->\n**Table 5: ")
+    assert "| D | multi-crop & dense | 24.4 | " in text
+    assert "Dense and multi-crop evaluation complement each other (Sect. 4.3): " in text
+    assert "old" not in text
+
+
+def test_seeds_have_a_mean_and_a_spread() -> None:
+    row = {"size": "doll", "data": "digits", "images": 10, "top5_val": None, "top5_test": None}
+    rows = [
+        {**row, "top1_val": value, "top1_val_interval": [0, 9], "seed": seed} for seed, value in enumerate((3.0, 5.0))
+    ]
+    found = measured(rows)
+    assert found is not None
+    assert (found["top1_val"], found["top1_val_std"], found["seeds"]) == (4.0, 1.4142, 2)
+    assert "top1_val_interval" not in found
+    assert measured([]) is None
+    assert table_rows("3", [{"rows": {}, "claims": {}}])[0]["measured"] is None
+
+
+def pair(low: float, high: float) -> dict[str, Any]:
+    return {"first": "a", "second": "b", "errors": [5.0, 4.0], "difference": 1.0, "interval": [low, high]}
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "says"),
+    [
+        ("fusion", [pair(0.5, 2), pair(0.1, 1)], "(Sect. 4.4): holds here."),
+        ("fusion", [pair(-2, -0.5)], "is reversed here."),
+        ("fusion", [pair(0.5, 2), pair(-1, 1)], "holds in 1 of 2, not decided in 1 of 2."),
+        ("LRN", [pair(-1, 1)], "does not help (Sect. 4.1): holds here: no improvement is seen."),
+        ("LRN", [pair(0.5, 1)], "does not hold here."),
+    ],
+)
+def test_a_claim_is_a_plain_sentence(name: str, pairs: list[dict[str, Any]], says: str) -> None:
+    lines = claim_lines([{"rows": {}, "claims": {name: {"pairs": pairs}}}])
+    assert lines[0].endswith(says)
+    low, high = pairs[0]["interval"]
+    assert lines[1] == f"- a 5.0 %, b 4.0 %: difference +1.0 points ({low:+.1f} to {high:+.1f})"
