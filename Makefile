@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check pytest readme clean
+.PHONY: demo test check pytest doll doll-seeds doll-page readme clean
 
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
@@ -18,6 +18,23 @@ check: $(VENV)/dev
 
 pytest: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
+
+# All rows of Tables 3 to 7 at doll size, into docs/doll.md: about an hour on two cores; interrupted, it goes on.
+doll: $(VENV)/core
+	$(BIN)/verydeep reproduce classification --doll
+	mkdir -p docs/results && cp runs/doll/results.json docs/results/doll.json
+	$(MAKE) doll-page DOLLS=docs/results/doll.json
+
+# The same with two more seeds, and the page with mean and spread.
+doll-seeds: doll
+	for seed in 1 2; do \
+		$(BIN)/verydeep reproduce classification --doll --seed $$seed --out runs/doll-$$seed && \
+		cp runs/doll-$$seed/results.json docs/results/doll-$$seed.json || exit 1; done
+	$(MAKE) doll-page DOLLS="docs/results/doll.json docs/results/doll-1.json docs/results/doll-2.json"
+
+doll-page: $(VENV)/core
+	for table in claims 3 4 5 6 7 text; do \
+		$(BIN)/verydeep table $$table --from $(DOLLS) --write docs/doll.md || exit 1; done
 
 # Five demos with five seeds, and Caltech-101 where CALTECH101 and NET_D_CONV name it; then README from what they stored.
 readme: $(VENV)/dev

@@ -50,7 +50,7 @@ ARROWS: dict[str, set[str]] = {
     "results": {
         *("errors", "experiments", "experiments.sizes", "files", "metrics", "planning", "runs", "scores", "summary"),
     },
-    "reproduce": {
+    "reproduction": {
         *("config", "data", "errors", "estimating", "evaluation", "experiments", "experiments.sizes", "planning"),
         *("preparing", "progress", "recipes", "releasing", "results"),
     },
@@ -169,8 +169,8 @@ def test_public_functions_and_classes_say_what_they_do() -> None:
 
 PUBLIC = [
     *("Classifier", "DataSettings", "ImageError", "MachineSettings", "NET_NAMES", "Net", "Scale", "TrainSettings"),
-    *("VerydeepError", "check_data", "create_net", "demo", "evaluate", "load", "load_scores", "net_facts"),
-    *("open_data", "parse_protocol", "predict", "read_image", "train"),
+    *("VerydeepError", "check_data", "create_net", "demo", "evaluate", "fuse", "load", "load_scores"),
+    *("net_facts", "open_data", "parse_protocol", "predict", "read_image", "reproduce", "train"),
 ]
 
 

@@ -185,7 +185,9 @@ def test_equal_sizes_loses_nothing_and_bounds_what_waits(monkeypatch: pytest.Mon
     monkeypatch.setattr(protocols, "BATCH_PHOTOS", 3)
     sizes = [(32, 32 + number % 5) for number in range(23)]
     images = photos(sizes)
-    batches = list(equal_sizes((index, [image]) for index, image in enumerate(images)))
+    batches = list(
+        equal_sizes(((index, [image]) for index, image in enumerate(images)), lambda height, width: height * width)
+    )
     assert sorted(index for indices, _ in batches for index in indices) == list(range(23))
     for indices, batch in batches:
         assert len(indices) <= 3

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from .demo import demo
     from .errors import ImageError, VerydeepError
     from .evaluation import evaluate
+    from .fusion import fuse
     from .images import read_image
     from .nets import Net, create_net
     from .prediction import Classifier, load, predict
     from .preparing import train
     from .protocols import parse_protocol
+    from .reproduction import reproduce
     from .scores import load_scores
 
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "create_net": "nets",
     "demo": "demo",
     "evaluate": "evaluation",
+    "fuse": "fusion",
     "load": "prediction",
     "load_scores": "scores",
     "net_facts": "configurations",
@@ -43,6 +46,7 @@ _HOMES = {
     "parse_protocol": "protocols",
     "predict": "prediction",
     "read_image": "images",
+    "reproduce": "reproduction",
     "train": "preparing",
 }
 __all__ = [
@@ -59,6 +63,7 @@ __all__ = [
     "create_net",
     "demo",
     "evaluate",
+    "fuse",
     "load",
     "load_scores",
     "net_facts",
@@ -66,6 +71,7 @@ __all__ = [
     "parse_protocol",
     "predict",
     "read_image",
+    "reproduce",
     "train",
 ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -77,15 +78,11 @@ def _dense(net: Net, images: Tensor, softmax_first: bool) -> Tensor:
 
 
 def _windowed(net: Net, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
-    """Mean over the crops at ``corners`` of their soft-max, (B,K); crops go through the net in large batches."""
-    side, photos = net.crop, len(images)
-    at_once = max(1, BATCH_PIXELS // (photos * side * side))
-    total = torch.zeros(photos, net.classes, device=images.device)
-    for start in range(0, len(corners), at_once):
-        chosen = corners[start : start + at_once]
-        crops = torch.cat([images[:, :, top : top + side, left : left + side] for top, left in chosen])
-        total += F.softmax(net.mean_scores(crops).float(), dim=1).view(len(chosen), photos, -1).sum(0)
-    return total / len(corners)
+    """Mean over the crops at ``corners`` of their soft-max, (B,K); all go through the net as one batch."""
+    side = net.crop
+    crops = torch.cat([images[:, :, top : top + side, left : left + side] for top, left in corners])
+    found = F.softmax(net.mean_scores(crops).float(), dim=1)
+    return found.view(len(corners), len(images), -1).mean(0)
 
 
 def posteriors(
@@ -109,7 +106,7 @@ def posteriors(
     sums, cost = np.zeros((photos, net.classes), dtype=np.float64), 0
     shift = torch.tensor(-np.asarray(mean), dtype=torch.float32)[None]
     with torch.inference_mode(), machine.products():
-        for indices, batch in equal_sizes(views):
+        for indices, batch in equal_sizes(views, partial(protocol.shown_pixels, net.crop)):
             images = machine.images(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
             found = posterior(net, images, protocol).cpu().double().numpy()
             np.add.at(sums, indices, found)
@@ -119,24 +116,29 @@ def posteriors(
     return Answers((sums / len(protocol.scales)).astype(np.float32), cost / max(1, photos))
 
 
-def equal_sizes(views: Iterable[tuple[int, list[Pixels]]]) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+def equal_sizes(
+    views: Iterable[tuple[int, list[Pixels]]], shown: Callable[[int, int], int]
+) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
     """Views gathered into batches of one size: photo indices and uint8 (B,H,W,3).
 
     Sizes that are rare wait for others of their kind, but never more than `WAITING_PIXELS` in all.
+
+    Args:
+        shown: pixels that go through the net for a view of some height and width.
     """
     waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
     pixels = 0
-    for index, shown in views:
-        for view in shown:
+    for index, several in views:
+        for view in several:
             waiting.setdefault(view.shape, []).append((index, view))
-            pixels += view.size // 3
-            shape = view.shape
-            if pixels > WAITING_PIXELS:
+            pixels += view.shape[0] * view.shape[1]
+            full, shape = pixels > WAITING_PIXELS, view.shape
+            if full:
                 shape = max(waiting, key=lambda size: len(waiting[size]) * size[0] * size[1])
             group = waiting[shape]
-            area = len(group) * shape[0] * shape[1]
-            if area >= BATCH_PIXELS or len(group) >= BATCH_PHOTOS or pixels > WAITING_PIXELS:
-                pixels -= area
+            work = len(group) * shown(shape[0], shape[1])
+            if full or work >= BATCH_PIXELS or len(group) >= BATCH_PHOTOS:
+                pixels -= len(group) * shape[0] * shape[1]
                 yield _gather(waiting.pop(shape))
     for group in waiting.values():
         yield _gather(group)

@@ -84,6 +84,11 @@ class Protocol:
             return []
         return [(top, left) for top in _grid(down) for left in _grid(across)]
 
+    def shown_pixels(self, crop: int, height: int, width: int) -> int:
+        """Pixels that go through the net for one photo of so many pixels, its mirror image not counted."""
+        whole = height * width if self.method in ("dense", "both") else 0
+        return whole + len(self.corners(height, width, crop)) * crop * crop
+
     def multiply_adds(self, found: tuple[Layer, ...], crop: int, height: int, width: int, pooling: str) -> int:
         """Forward multiply-adds of one photo at one scale, ``height`` x ``width`` pixels after rescaling."""
         cost = len(self.corners(height, width, crop)) * multiply_adds(found, crop, crop, pooling)

@@ -2,7 +2,7 @@
 
 A `Row` names the runs and protocols whose fusion it is, in the paper's pixels; runs form a chain by
 what each starts from (`verydeep.recipes.papers_start`). Nothing here trains or tests:
-`verydeep.reproduce` does, and `verydeep.tables` puts its results beside the paper's.
+`verydeep.reproduction` does, and `verydeep.tables` puts its results beside the paper's.
 """
 
 from __future__ import annotations

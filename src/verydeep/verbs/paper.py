@@ -33,7 +33,7 @@ def fuse(options: argparse.Namespace) -> int:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Rows of the paper's tables, trained and tested as far as they are missing; 130 or 143 where interrupted."""
-    from ..reproduce import reproduce as reproduce_rows
+    from ..reproduction import reproduce as reproduce_rows
 
     reporter = Terminal(options.quiet)
     with Stopper(reporter) as stopper:
