@@ -192,7 +192,7 @@ def test_sizes_scale_the_papers_pixels_once() -> None:
     assert len(runs_of(rows)) == 10  # the submission's seven, two jittered ones, and A/256 that all begin with
 
 
-RELEASED = ["released", "--workers", 0, "--threads", 1]
+RELEASED = ["released/D+E/dense", "--workers", 0, "--threads", 1]
 
 
 def released_files(folder: Path) -> dict[str, Path]:
@@ -210,21 +210,21 @@ def test_released_models_are_tested_and_not_trained(command: Command, tmp_path: 
     make_imagenet(tmp_path / "imagenet")
     files = released_files(tmp_path)
     weights = [word for net, file in files.items() for word in ("--weights", f"{net}={file}")]
-    answer = command(
-        "reproduce", *RELEASED, *weights, "--data", f"imagenet:{tmp_path / 'imagenet'}", "--json", cwd=tmp_path
-    )
+    data = ["--data", f"imagenet:{tmp_path / 'imagenet'}"]
+    answer = command("reproduce", *RELEASED, *weights, *data, "--json", cwd=tmp_path)
     assert answer.status == 0, answer.stderr
     found = json.loads(answer.stdout)
     assert found["plan"]["train"] == []
-    assert len(found["rows"]) == 7
-    assert found["rows"]["released/DE"]["images"] == 4
+    assert found["rows"]["released/D+E/dense"]["images"] == 4
+    one = command("reproduce", "released/D/centre", *RELEASED[1:], *data, "--json", cwd=tmp_path)
+    assert json.loads(one.stdout)["rows"]["released/D/centre"]["images"] == 4
     tensors = load_checkpoint(tmp_path / "runs" / "D" / "released" / "best.safetensors").weights
     flipped = create_net("D", classes=3, crop=224, width=1 / 64, seed=ord("D")).layer("conv1_1").weight.flip(1)
     assert (tensors["conv1_1.weight"] == flipped).all()  # BGR in the file, RGB in ours
     table = command("table", "released", cwd=tmp_path)
-    assert re.search(r"D, one centre crop, Q = 256 +28\.5 +\d", table.stdout)
+    assert re.search(r"D, centre@256 +28\.5 +\d", table.stdout)
     # Taken in once, the weight files are not needed again.
-    again = command("reproduce", *RELEASED, "--data", f"imagenet:{tmp_path / 'imagenet'}", "--json", cwd=tmp_path)
+    again = command("reproduce", *RELEASED, *data, "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["plan"]["test"] == []
 
 
