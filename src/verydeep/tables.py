@@ -183,18 +183,15 @@ def _layers_text(rows: list[dict[str, Any]]) -> tuple[str, list[str], list[list[
 
 
 def claim_lines(results: Sequence[dict[str, Any]]) -> list[str]:
-    """A plain sentence on each of the paper's claims that the results decide, one line a pair and seed."""
-    known = experiment("classification").claims
-    lines = []
-    for claim in known:
+    """A plain sentence on each of the paper's claims that the results decide, then a line a pair of rows and seed."""
+    lines: list[str] = []
+    for claim in experiment("classification").claims:
         found = [result["claims"][claim.name] for result in results if claim.name in result["claims"]]
         pairs = [pair for one in found for pair in one["pairs"]]
         if pairs:
-            lines.append(
-                f"{claim.text[:1].upper()}{claim.text[1:]} (Sect. {claim.section}): {_verdict(pairs, claim.no_better)}."
-            )
-            lines += [f"- {_told(pair)}" for pair in pairs]
-    return lines
+            said = f"{claim.text[:1].upper()}{claim.text[1:]} (Sect. {claim.section})"
+            lines += ["", f"{said}: {_verdict(pairs, claim.no_better)}.", "", *(f"- {_told(pair)}" for pair in pairs)]
+    return lines[1:]
 
 
 def _verdict(pairs: list[dict[str, Any]], no_better: bool) -> str:
