@@ -23,7 +23,7 @@ pytest: $(VENV)/dev
 doll: $(VENV)/core
 	$(BIN)/verydeep reproduce classification --doll
 	mkdir -p docs/results && cp runs/doll/results.json docs/results/doll.json
-	$(MAKE) doll-page DOLLS=docs/results/doll.json
+	$(MAKE) doll-page
 
 # The same with two more seeds, and the page with mean and spread.
 doll-seeds: doll
@@ -32,6 +32,7 @@ doll-seeds: doll
 		cp runs/doll-$$seed/results.json docs/results/doll-$$seed.json || exit 1; done
 	$(MAKE) doll-page DOLLS="docs/results/doll.json docs/results/doll-1.json docs/results/doll-2.json"
 
+DOLLS := docs/results/doll.json
 doll-page: $(VENV)/core
 	for table in claims 3 4 5 6 7 text; do \
 		$(BIN)/verydeep table $$table --from $(DOLLS) --write docs/doll.md || exit 1; done
@@ -42,6 +43,10 @@ readme: $(VENV)/dev
 	$(BIN)/python examples/demo_seeds.py write
 	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then $(BIN)/python examples/caltech101.py run; fi
 	$(BIN)/python examples/caltech101.py write
+	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then $(BIN)/python examples/protocols.py run; fi
+	$(BIN)/python examples/protocols.py write
+	$(BIN)/python benchmarks/dense_against_crops.py run
+	$(BIN)/python benchmarks/dense_against_crops.py write
 
 $(VENV)/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

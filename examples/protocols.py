@@ -22,6 +22,7 @@ from verydeep.files import read_json, write_json
 from verydeep.fusion import fuse
 from verydeep.protocols import parse_protocol
 from verydeep.runs import environment
+from verydeep.scores import load_scores
 from verydeep.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
@@ -70,10 +71,11 @@ def parts(tests: list[tuple[str, str]]) -> list[Path]:
 
 def run() -> None:
     """Trains and tests what is missing and stores every row."""
-    if not (TOP / JITTERED / "result.json").exists():
-        answer(TRAIN)
+    done = TOP / JITTERED / "result.json"
+    if not done.exists() or read_json(done)["ended"] == "interrupted":
+        answer(TRAIN + (" --resume" if (TOP / JITTERED / "last.safetensors").exists() else ""))
     for folder in dict.fromkeys(folder for tests in ROWS.values() for folder in parts(tests)):
-        if not (folder / "scores.npz").exists():
+        if not (folder / "result.json").exists():  # written last
             answer(f"evaluate {shlex.quote(str(folder.parents[2]))} {folder.name}")
     rows = {name: _row(parts(tests)) for name, tests in ROWS.items()}
     findings = [_finding(*words) for words in FINDINGS]
@@ -82,7 +84,10 @@ def run() -> None:
         both = [*single[0], *single[1]]
         findings.append(_compared(f"two nets together are better than {told}", mine, both))
     where = environment({"cores": os.cpu_count()})
-    write_json(RESULTS, {"rows": rows, "findings": findings, "environment": where})
+    settings = read_json(TOP / FIXED / "config.json")["settings"]
+    classes = len(load_scores(parts([(FIXED, f"dense@{ONE}")])[0]).classes)
+    stored = {"rows": rows, "findings": findings, "classes": classes, "crop": settings["crop"], "environment": where}
+    write_json(RESULTS, stored)
 
 
 def _row(folders: list[Path]) -> dict[str, Any]:
@@ -128,8 +133,8 @@ def write() -> None:
     columns = ["net and test", "top-1 error % (95 % interval)", "top-5 error %", "G multiply-adds a photo", "photos/s"]
     where, images = stored["environment"], next(iter(stored["rows"].values()))["images"]
     note = (
-        f"{images} test photos of 23 classes, crop 96; one run a net. Photos a second are of a machine with other "
-        f"work on it; the measured ratio is below. {where['processor']}, {where['cores']} cores, "
+        f"{images} test photos of {stored['classes']} classes, crop {stored['crop']}; one run a net. Photos a second "
+        f"are of a machine with other work on it at times. {where['processor']}, {where['cores']} cores, "
         f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
     told = [f"- {row['text']}: {_verdict(row)}" for row in stored["findings"]]

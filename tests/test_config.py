@@ -113,3 +113,18 @@ def test_json_and_back(settings: TrainSettings) -> None:
 def test_test_scale_is_the_papers_rule() -> None:
     assert Scale(384, 384).test_scale == 384
     assert Scale(256, 512).test_scale == 384
+
+
+@pytest.mark.parametrize(
+    ("scale", "crop", "scales"),
+    [
+        ("256", 224, (224, 256, 288)),
+        ("384", 224, (352, 384, 416)),
+        ("256-512", 224, (256, 384, 512)),
+        ("110", 96, (96, 110, 124)),
+        ("73", 64, (64, 73, 82)),
+        ("64", 64, (64, 73)),  # none below the crop
+    ],
+)
+def test_several_test_scales_follow_the_papers_rules(scale: str, crop: int, scales: tuple[int, ...]) -> None:
+    assert Scale.parse(scale).test_scales(crop) == scales

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from verydeep.config import DataSettings
 from verydeep.data import open_data
 from verydeep.data.check import check_data
 from verydeep.data.digits import PARTS, SETS, digit_shown, scene
-from verydeep.data.sets import Dataset, PhotoReader, split
+from verydeep.data.sets import Dataset, PhotoReader, join, split
 from verydeep.errors import VerydeepError
 
 
@@ -204,6 +205,36 @@ def test_imagenets_test_photos_have_no_class(tmp_path: Path) -> None:
     assert data.sets["test"].ids == ("test/ILSVRC2012_test_00000001.png", "test/ILSVRC2012_test_00000002.png")
     assert not data.sets["test"].labelled
     assert len(data.sets["test"].classes) == 3
+
+
+def test_imagenets_test_photos_may_lie_one_folder_deeper_and_an_empty_folder_is_none(tmp_path: Path) -> None:
+    make_imagenet(tmp_path)
+    (tmp_path / "test").mkdir()
+    assert "test" not in opened(f"imagenet:{tmp_path}", dev_fraction=0.25).sets
+    paint(tmp_path / "test" / "test" / "ILSVRC2012_test_00000001.png", 1, (4, 5, 6))
+    data = opened(f"imagenet:{tmp_path}", dev_fraction=0.25)
+    assert data.sets["test"].ids == ("test/test/ILSVRC2012_test_00000001.png",)
+
+
+@pytest.mark.parametrize("flat_val", [True, False])
+def test_imagenets_validation_photos_are_enough_to_test(tmp_path: Path, flat_val: bool) -> None:
+    make_imagenet(tmp_path, flat_val)
+    whole = opened(f"imagenet:{tmp_path}", dev_fraction=0.25)
+    shutil.rmtree(tmp_path / "train")
+    data = opened(f"imagenet:{tmp_path}")
+    assert set(data.sets) == {"val"}
+    assert data.classes == whole.classes
+    np.testing.assert_array_equal(data.sets["val"].labels, whole.sets["val"].labels)
+    with pytest.raises(VerydeepError, match="has no set 'train': its sets are val"):
+        data.set("train")
+
+
+def test_joined_sets_keep_their_subjects_apart() -> None:
+    sets = list(opened("digits:60").sets.values())
+    joined = join(sets, "all")
+    assert joined.subjects is not None
+    assert len(np.unique(joined.subjects)) == sum(len(np.unique(found.groups)) for found in sets)
+    assert list(joined.ids) == sorted(photo for found in sets for photo in found.ids)
 
 
 def test_imagenet_dev_is_ten_photos_a_class_unless_a_fraction_is_given(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -112,6 +113,7 @@ OTHERS = [
     (scores(2, labels=(np.arange(PHOTOS) + 1) % 7), r"the same photos have other labels"),
     (scores(2, labels=np.full(PHOTOS, 9)), r"2\.npz has no photos, a photo twice, or labels that are no class"),
     (scores(2, subjects=np.arange(3)), r"2\.npz holds arrays that do not fit together"),
+    (scores(2, posteriors=np.ones((PHOTOS, 7), dtype=np.float32)), r"2\.npz holds no posteriors: they are 0 or more"),
     (scores(2, posteriors=np.full((PHOTOS, 7), np.nan, dtype=np.float32)), r"2\.npz has NaN .* first of photo p/000"),
 ]
 
@@ -132,7 +134,7 @@ MISTAKES = [
     ("fuse a.npz a.npz --weights -1,2", r"weights are 0 or more and not all 0, not -1, 2"),
     ("fuse a.npz --weights 0", r"weights are 0 or more and not all 0"),
     ("fuse a.npz --weights nan", r"weights are 0 or more and not all 0"),
-    ("fuse a.npz --server-file s.txt", r"--server-file and --devkit go together"),
+    ("fuse a.npz --server-file s.txt", r"a server file and the devkit go together"),
     ("fuse a.npz --server-file s.txt --devkit nowhere", r"nowhere is not a folder: give ILSVRC's devkit"),
     ("fuse a.npz --server-file s.txt --devkit .", r"has no meta\.mat"),
 ]
@@ -143,6 +145,25 @@ def test_a_mistake_is_one_sentence(command: Command, tmp_path: Path, typed: str,
     save_scores(tmp_path / "a.npz", scores(1))
     assert re.search(says, command(*typed.replace("--weights -1", "--weights=-1").split(), cwd=tmp_path).mistake())
     assert {path.name for path in tmp_path.iterdir()} == {"a.npz"}
+
+
+def test_a_fusion_does_not_overwrite_what_it_fuses(command: Command, tmp_path: Path) -> None:
+    save_scores(tmp_path / "t" / "scores.npz", scores(1))
+    assert "t holds one of the files to fuse" in command("fuse", "t", "--out", "t", cwd=tmp_path).mistake()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_wrong_byte_is_a_sentence_or_other_numbers(tmp_path: Path, seed: int) -> None:
+    save_scores(tmp_path / "s.npz", scores(1))
+    whole = (tmp_path / "s.npz").read_bytes()
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        broken = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            broken[place] ^= int(rng.integers(1, 256))
+        (tmp_path / "s.npz").write_bytes(broken)
+        with contextlib.suppress(VerydeepError):
+            assert load_scores(tmp_path / "s.npz").posteriors.shape == (PHOTOS, len(CLASSES))
 
 
 def test_an_empty_fusion_is_refused() -> None:
@@ -156,7 +177,9 @@ def test_scores_of_another_checkpoint_are_refused(command: Command, trained: Pat
     shutil.copy(run / "last.safetensors", run / "best.safetensors")
     path = run / "evaluations" / "test" / "centre@36"
     sentence = command("fuse", path).mistake()
-    assert re.search(r"is of another checkpoint than .*best\.safetensors .*test it again with `verydeep ev", sentence)
+    assert re.search(
+        r"is of another checkpoint than .*best\.safetensors .*test it again with `verydeep evaluate`", sentence
+    )
     moved = shutil.copytree(path, tmp_path / "moved")  # away from its run there is nothing to compare with
     assert command("fuse", moved).status == 0
 
@@ -182,6 +205,17 @@ def test_server_files_are_in_the_devkits_numbers(tmp_path: Path) -> None:
         write_classification(tmp_path / "s.txt", scores(1), tmp_path / "imagenet")
 
 
+def test_server_files_have_five_classes_a_photo(tmp_path: Path) -> None:
+    wnids = tuple(f"n0000000{number}" for number in range(7))
+    (tmp_path / "map_clsloc.txt").write_text("".join(f"{wnid} {9 - n} x\n" for n, wnid in enumerate(wnids)))
+    made = scores(1, classes=wnids)
+    write_classification(tmp_path / "s.txt", made, tmp_path)
+    lines = [[int(word) for word in line.split()] for line in (tmp_path / "s.txt").read_text().splitlines()]
+    assert len(lines) == PHOTOS
+    best = np.argsort(-made.posteriors, axis=1)[:, :5]
+    assert lines == (9 - best).tolist()
+
+
 def test_the_unlabelled_test_set_gives_a_server_file_and_no_error(tmp_path: Path) -> None:
     root = tmp_path / "imagenet"
     make_imagenet(root)
@@ -197,4 +231,7 @@ def test_the_unlabelled_test_set_gives_a_server_file_and_no_error(tmp_path: Path
     assert told.status == 0, told.stderr
     lines = (tmp_path / "s.txt").read_text().splitlines()
     assert [sorted(line.split()) for line in lines] == [["1", "2", "3"]] * 3
-    assert "top1 error" not in run_command("evaluate", tmp_path / "run", "centre@36", "--set", "test").stdout
+    text = run_command("evaluate", tmp_path / "run", "centre@36", "--set", "test", "--workers", 0)
+    assert text.status == 0
+    assert "centre@36 on 3 photos" in text.stdout
+    assert "top1 error" not in text.stdout

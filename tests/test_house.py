@@ -48,13 +48,13 @@ ARROWS: dict[str, set[str]] = {
         "weights",
     },
     "results": {
-        *("errors", "experiments", "experiments.sizes", "files", "metrics", "planning", "runs", "scores", "summary"),
+        *("errors", "experiments", "files", "metrics", "planning", "progress", "runs", "scores", "summary"),
     },
     "reproduction": {
         *("config", "data", "errors", "estimating", "evaluation", "experiments", "experiments.sizes", "planning"),
         *("preparing", "progress", "recipes", "releasing", "results"),
     },
-    "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files"},
+    "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "runs"},
     "terminal": {"progress"},
     "optimisation": {"config", "nets"},
     "checkpoints": {"configurations", "errors", "files", "images", "nets"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -135,12 +136,37 @@ def test_mcnemar_of_many_photos_does_not_overflow() -> None:
 
 
 def test_mcnemar_counts_groups_where_photos_share_subjects() -> None:
-    """(10, 0) on ten photos is rare by chance; on two subjects of five photos it is not."""
+    """(10, 0) on ten photos is rare by chance; two subjects of five photos fall so in two cases of four."""
     place = np.arange(40)
     first, second = place < 10, place < 0
-    assert mcnemar(first, second, place)["p"] < 0.01
-    assert mcnemar(first, second, place // 5)["p"] == pytest.approx(0.157, abs=1e-3)  # chi-squared 10^2/50 = 2
+    assert mcnemar(first, second, place)["p"] == pytest.approx(2 / 2**10)
+    assert mcnemar(first, second, place // 5)["p"] == pytest.approx(0.5)
     assert mcnemar(first, first, place // 5)["p"] == 1.0
+
+
+def test_flipping_groups_is_the_binomial_test_where_each_differs_by_one() -> None:
+    """One pair of photos that share a subject, both right, changes the method and not the answer."""
+    place = np.arange(60)
+    first, second = place < 4, (place >= 10) & (place < 21)
+    groups = np.where(place == 59, 58, place)
+    assert mcnemar(first, second, groups)["p"] == pytest.approx(mcnemar(first, second, place)["p"])
+
+
+def test_flipping_groups_by_listing_all_signs() -> None:
+    rng = np.random.default_rng(3)
+    groups = rng.integers(0, 9, 60)
+    first, second = rng.random(60) < 0.5, rng.random(60) < 0.3
+    differences = np.array([(first[groups == group].sum() - second[groups == group].sum()) for group in range(9)])
+    signs = np.array(list(itertools.product([-1, 1], repeat=9)))
+    p = np.mean(np.abs(signs @ differences) >= abs(differences.sum()))
+    assert mcnemar(first, second, groups)["p"] == pytest.approx(p)
+
+
+def test_no_error_in_few_subjects_is_no_certainty() -> None:
+    """2,000 scenes of 400 digits without an error tell what 400 photos would."""
+    groups = np.arange(2000) % 400
+    assert error_interval(mistakes(0, 2000), groups) == error_interval(mistakes(0, 400), np.arange(400))
+    assert error_interval(mistakes(2000, 2000), groups)[0] < 99.5
 
 
 def test_confusion_counts_rows_as_classes() -> None:

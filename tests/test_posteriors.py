@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -75,8 +76,6 @@ def test_the_mirror_average_is_symmetric(method: str) -> None:
     model = net()
     for mirror in (True, False):
         found = [posteriors_of(model, f"{method}@63", shown, mirror) for shown in (images, mirrored)]
-        if method == "centre":  # whose crop is cut once and then mirrored: exact where the pixels left are even
-            found = [rows[:1] for rows in found]
         assert np.allclose(found[0], found[1], atol=1e-6) is mirror
 
 
@@ -109,7 +108,7 @@ def test_ten_crops_are_five_places_and_their_mirror_images() -> None:
     model = net()
     found = []
     for shown in (image, image[:, ::-1]):
-        for top, left in ((0, 0), (0, 27), (8, 0), (8, 27), (4, 13)):
+        for top, left in ((0, 9), (0, 17), (8, 9), (8, 17), (4, 13)):  # of the central 40x40
             crop = np.ascontiguousarray(shown[top : top + 32, left : left + 32])
             found.append(posteriors_of(model, "centre@32", [crop])[0])
     np.testing.assert_allclose(posteriors_of(model, "ten@40", [image])[0], np.mean(found, axis=0), atol=1e-6)
@@ -179,17 +178,32 @@ def test_posteriors_sum_to_one() -> None:
 
 
 def test_equal_sizes_loses_nothing_and_bounds_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    from verydeep import posteriors as protocols
-
-    monkeypatch.setattr(protocols, "WAITING_PIXELS", 6000)
-    monkeypatch.setattr(protocols, "BATCH_PHOTOS", 3)
+    monkeypatch.setattr("verydeep.posteriors.WAITING_PIXELS", 6000)
+    monkeypatch.setattr("verydeep.posteriors.BATCH_PHOTOS", 3)
     sizes = [(32, 32 + number % 5) for number in range(23)]
     images = photos(sizes)
-    batches = list(
-        equal_sizes(((index, [image]) for index, image in enumerate(images)), lambda height, width: height * width)
-    )
+    given, waiting = 0, []
+    batches: list[tuple[list[int], NDArray[np.uint8]]] = []
+
+    def views() -> Iterator[tuple[int, list[Pixels]]]:
+        nonlocal given
+        for index, image in enumerate(images):
+            waiting.append(given - sum(batch.shape[0] * batch.shape[1] * batch.shape[2] for _, batch in batches))
+            given += image.shape[0] * image.shape[1]
+            yield index, [image]
+
+    for found in equal_sizes(views(), lambda height, width: height * width):
+        batches.append(found)
+    assert max(waiting) <= 6000 < sum(height * width for height, width in sizes)
     assert sorted(index for indices, _ in batches for index in indices) == list(range(23))
     for indices, batch in batches:
         assert len(indices) <= 3
         for index, shown in zip(indices, batch, strict=True):
             np.testing.assert_array_equal(images[index], shown)
+
+
+def test_crops_count_for_a_batch_by_their_own_pixels() -> None:
+    asked = parse_protocol("both@40")
+    assert asked.shown_pixels(32, 40, 50) == 40 * 50 + 25 * 32 * 32
+    assert parse_protocol("ten@40").shown_pixels(32, 40, 50) == 5 * 32 * 32
+    assert parse_protocol("dense@40").shown_pixels(32, 40, 50) == 40 * 50

@@ -44,6 +44,17 @@ def test_what_cannot_be_parsed_shows_the_grammar(text: str) -> None:
         parse_protocol(text)
 
 
+def test_a_number_without_end_is_no_scale() -> None:
+    with pytest.raises(VerydeepError, match="is not a protocol"):
+        parse_protocol("dense@" + "1" * 5000)
+
+
+def test_ten_crops_are_of_the_central_square() -> None:
+    """Krizhevsky's photos were cut to their central 256x256 pixels first."""
+    assert parse_protocol("ten@256").corners(256, 400, 224) == [(0, 72), (0, 104), (32, 72), (32, 104), (16, 88)]
+    assert parse_protocol("ten@256").corners(400, 256, 224)[0] == (72, 0)
+
+
 def test_what_parses_and_makes_no_sense() -> None:
     with pytest.raises(VerydeepError, match="softmax-first is for dense and both only"):
         parse_protocol("crops@64:softmax-first")
@@ -77,7 +88,7 @@ def test_crops_stay_inside(down: int, across: int, method: str) -> None:
     corners = parse_protocol(f"{method}@224").corners(height, width, 224)
     assert len(corners) == {"crops": 25, "both": 25, "ten": 5, "centre": 1}[method]
     assert all(0 <= top <= down and 0 <= left <= across for top, left in corners)
-    if method != "centre":
+    if method in ("crops", "both"):
         assert {(0, 0), (0, across), (down, 0), (down, across)} <= set(corners)
 
 

@@ -18,7 +18,7 @@ import pytest
 from safetensors.torch import save_file
 
 from conftest import Command, make_imagenet, run_command
-from verydeep import create_net
+from verydeep import VerydeepError, create_net, reproduce
 from verydeep.checkpoints import load_checkpoint
 from verydeep.experiments import experiment, find_rows, runs_of
 from verydeep.experiments.sizes import DOLL, PAPER
@@ -115,19 +115,82 @@ def test_a_row_is_what_evaluate_says(command: Command, doll: tuple[Path, dict[st
     assert row["multiply_adds_per_image"] == pytest.approx(summary["multiply_adds_per_image"], abs=2)
 
 
-def test_what_is_done_is_not_done_again(command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """One test lost: it alone is run. A checkpoint changed: its tests are run again."""
-    folder, found = doll
-    mine = shutil.copytree(folder, tmp_path / "runs" / "doll")
-    again = command("reproduce", "table3", *FEW, "--json", cwd=tmp_path)
-    assert (json.loads(again.stdout)["plan"]["train"], json.loads(again.stdout)["plan"]["test"]) == ([], [])
-    shutil.rmtree(mine / "A" / "256" / "evaluations")
-    shutil.copy(mine / "B" / "256" / "last.safetensors", mine / "B" / "256" / "best.safetensors")
-    answer = json.loads(command("reproduce", "table3", *FEW, "--json", cwd=tmp_path).stdout)
-    tested = [(row["run"], row["protocol"]) for row in answer["plan"]["test"]]
-    assert ("A/256", "dense@73") in tested
-    assert {run for run, _ in tested} <= {"A/256", "B/256"}
-    assert answer["rows"]["table3/A/256"]["top1_val"] == found["rows"]["table3/A/256"]["top1_val"]
+def copied(doll: tuple[Path, dict[str, Any]], place: Path) -> Path:
+    """A copy of the runs, to be changed."""
+    return shutil.copytree(doll[0], place / "runs" / "doll")
+
+
+def reproduced(place: Path, name: str, *more: object) -> dict[str, Any]:
+    """The answer of a reproduction with few steps."""
+    answer = run_command("reproduce", name, *FEW, *more, "--json", cwd=place)
+    assert answer.status == 0, answer.stderr
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def test_what_is_done_is_not_done_again(doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Nothing lost: nothing done, and the same results. A test lost: it alone is run."""
+    mine = copied(doll, tmp_path)
+    again = reproduced(tmp_path, "table3")
+    assert (again["plan"]["train"], again["plan"]["test"]) == ([], [])
+    assert again["rows"] == doll[1]["rows"]
+    assert again["claims"] == doll[1]["claims"]
+    shutil.rmtree(mine / "C" / "256" / "evaluations" / "val" / "dense@73")
+    answer = reproduced(tmp_path, "table3/C/256")
+    assert [(row["run"], row["protocol"]) for row in answer["plan"]["test"]] == [("C/256", "dense@73")]
+    assert answer["rows"]["table3/C/256"]["top1_val"] == doll[1]["rows"]["table3/C/256"]["top1_val"]
+
+
+def test_a_changed_checkpoint_voids_its_scores_rows_and_claims(
+    doll: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    mine = copied(doll, tmp_path)
+    for name in ("B", "shallow-B"):
+        shutil.copy(mine / name / "256" / "last.safetensors", mine / name / "256" / "best.safetensors")
+    answer = reproduced(tmp_path, "table3/B")
+    assert [(row["run"], row["protocol"]) for row in answer["plan"]["test"]] == [("B/256", "dense@73")]
+    left = {row.name for row in OWN if not {"B/256", "shallow-B/256"} & {test.run for test in row.tests}}
+    assert set(answer["rows"]) == {*left, "table3/B/256"}  # B's other rows are no longer of its net
+    assert "shallow" not in answer["claims"]
+    assert "fusion" in answer["claims"]
+
+
+def test_a_missing_scores_file_voids_one_claim_and_no_row(doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    mine = copied(doll, tmp_path)
+    (mine / "A-LRN" / "256" / "evaluations" / "val" / "dense@73" / "scores.npz").write_bytes(b"broken")
+    found = run_command("reproduce", "table3/A/256", *FEW, "--json", cwd=tmp_path)
+    assert found.status == 0
+    assert "warning: the claim LRN is left out: " in found.stderr
+    answer = json.loads(found.stdout)
+    assert "table3/A/256" in answer["rows"]
+    assert set(doll[1]["claims"]) - set(answer["claims"]) == {"LRN"}
+
+
+def test_a_changed_start_is_refused(command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    mine = copied(doll, tmp_path)
+    shutil.copy(mine / "C" / "256" / "last.safetensors", mine / "C" / "256" / "best.safetensors")
+    sentence = command("reproduce", "table3/C/384", *FEW, cwd=tmp_path).mistake()
+    assert re.search(r"C/384 holds a run that did not begin from the C/256 there is now: give another", sentence)
+
+
+def test_a_run_of_fewer_epochs_goes_on_and_one_of_fewer_steps_is_refused(
+    command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    words = ["reproduce", "table3/A/256", *FEW[:3], "--workers", 0, "--threads", 1]
+    for epochs in (1, 2):
+        assert command(*words, "--max-epochs", epochs, cwd=tmp_path).status == 0
+        result = json.loads((tmp_path / "runs" / "doll" / "A" / "256" / "result.json").read_text())
+        assert (result["epochs"], result["ended"]) == (epochs, "max_epochs")
+    sentence = command(*words, "--out", doll[0]).mistake()
+    assert re.search(r"A/256 holds a run that was ended after 2 steps \(--max-steps\): give another --out", sentence)
+
+
+def test_results_say_how_long_the_nets_were_trained(doll: tuple[Path, dict[str, Any]]) -> None:
+    rows = doll[1]["rows"]
+    assert rows["table3/A/256"]["steps"] == [2]
+    assert rows["table6/submission"]["steps"] == [2] * 7
+    assert rows["table6/both"]["images_per_second"] < rows["table6/dense"]["images_per_second"]
+    assert all(row["seed"] == 0 and row["commit"] and row["date"] for row in rows.values())
 
 
 @pytest.mark.parametrize("wait_for", ["B/256/last.safetensors", "B/256/evaluations/val"])
@@ -148,6 +211,7 @@ def test_an_interrupted_reproduction_goes_on_with_the_same_command(
         if place.exists() or going.poll() is not None:
             break
         time.sleep(0.005)
+    assert going.poll() is None, "it ended before it could be interrupted"
     os.killpg(going.pid, signal.SIGINT)
     _, told = going.communicate(timeout=60)
     assert going.returncode == 130, told
@@ -167,11 +231,11 @@ def test_a_plan_says_what_and_does_nothing(command: Command, tmp_path: Path) -> 
     assert [row["run"] for row in plan["train"]] == ["A/256", "D/256", "D/384", "D/256-512"]
     assert [row["start"] for row in plan["train"]] == [None, "A/256", "D/256", "D/384"]
     assert {(row["run"], row["protocol"]) for row in plan["test"]} >= {("D/256", "dense@73"), ("D/384", "dense@110")}
-    assert all(row["seconds"] > 0 for row in [*plan["train"][:1], *plan["test"]])
+    assert all(row["seconds"] > 0 for row in [*plan["train"], *plan["test"]])
     assert plan["disk_bytes"] > 0
     assert not list(tmp_path.iterdir())
     table = command("reproduce", "table3/D", "--doll", "--plan", cwd=tmp_path).stdout
-    assert re.search(r"in all at most \S+ \w+ and 0\.\d+ GiB of disk", table)
+    assert re.search(r"in all about \S+ \w+ and 0\.\d+ GiB of disk", table)
 
 
 def test_a_plan_can_be_made_before_the_photos_are_there(command: Command, tmp_path: Path) -> None:
@@ -223,9 +287,18 @@ def test_released_models_are_tested_and_not_trained(command: Command, tmp_path: 
     assert (tensors["conv1_1.weight"] == flipped).all()  # BGR in the file, RGB in ours
     table = command("table", "released", cwd=tmp_path)
     assert re.search(r"D, centre@256 +28\.5 +\d", table.stdout)
-    # Taken in once, the weight files are not needed again.
+    # Taken in once, the weight files are not needed again; another filter is another test.
     again = command("reproduce", *RELEASED, *data, "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["plan"]["test"] == []
+    bicubic = json.loads(
+        command("reproduce", *RELEASED, *data, "--resampling", "bicubic", "--json", cwd=tmp_path).stdout
+    )
+    assert len(bicubic["plan"]["test"]) == 6
+    assert "released/D/centre" not in bicubic["rows"]  # it was of the other filter
+    # Validation photos are enough.
+    shutil.rmtree(tmp_path / "imagenet" / "train")
+    alone = json.loads(command("reproduce", *RELEASED, *data, "--json", cwd=tmp_path).stdout)
+    assert alone["rows"]["released/D+E/dense"]["top1_val"] == found["rows"]["released/D+E/dense"]["top1_val"]
 
 
 MISTAKES = [
@@ -244,8 +317,11 @@ MISTAKES = [
     ("reproduce released --data {imagenet} --weights D={E}", r"E\.safetensors holds net E, not D"),
     ("reproduce released --data {imagenet} --weights D={no_fc}", r"lacks fc6, fc7, fc8: the released models have all"),
     ("reproduce released --data {imagenet} --weights D={other}", r"has 5 outputs for the 3 classes of imagenet"),
+    ("reproduce released --data {imagenet} --weights B={E}", r"--weights names net B; these rows need D, E"),
+    ("reproduce released --data {imagenet} --weights D={flat}", r"has fc6 of the shape .*inputs, and a square kernel"),
+    ("reproduce released --data {imagenet} --max-epochs 3", r"max_epochs is for training, and the released models are"),
     ("reproduce table3/A/256 --doll --out {doll} --data digits:60 --seed 3", r"begun with seed 0, not 3: give another"),
-    ("reproduce table3/A/256 --doll --out {doll}", r"begun with data digits:60, not digits: give another --out"),
+    ("reproduce table3/A/256 --doll --out {doll} --max-steps 2", r"on other photos than these .* data digits:60\)"),
     ("table 9", r"there is no table '9' here: the tables are 1, 2, 3, 4, 5, 6, 7, text, released and claims"),
     ("table 3 --from nowhere", r"nowhere does not exist: give the folder `verydeep reproduce` wrote to"),
     ("table 3 --from {broken}", r"is broken: it does not hold a JSON object"),
@@ -261,11 +337,12 @@ def places(doll: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathF
     """Good and bad folders and files, by name."""
     top = tmp_path_factory.mktemp("places")
     make_imagenet(top / "imagenet")
-    made = {name: top / f"{name}.safetensors" for name in ("no_fc", "other")}
+    made = {name: top / f"{name}.safetensors" for name in ("no_fc", "other", "flat")}
     record = {"net": "D", "channel_order": "RGB", "mean_rgb": "1,2,3", "input_range": "0-255"}
     tensors = create_net("D", classes=5, crop=224, width=1 / 64).state_dict()
     save_file(dict(tensors), made["other"], metadata=record)
     save_file({name: value for name, value in tensors.items() if name[:2] != "fc"}, made["no_fc"], metadata=record)
+    save_file({**tensors, "fc6.weight": tensors["fc6.weight"].flatten(1)}, made["flat"], metadata=record)
     made |= {"broken": top / "broken.json", "strange": top / "strange.json", "page": top / "page.md"}
     made["broken"].write_text("[")
     made["strange"].write_text('{"rows": []}')
@@ -309,9 +386,8 @@ def test_a_table_is_written_between_its_markers(
     command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        "before\n<!-- table-5 -->\nwritten before\n<!-- /table-5 -->\nafter\n<!-- table-claims -->\n<!-- /table-claims -->\n"
-    )
+    blocks = [f"<!-- table-{name} -->\nwritten before\n<!-- /table-{name} -->\n" for name in ("5", "claims")]
+    page.write_text("before\n" + "after\n".join(blocks))
     for name in ("5", "claims"):
         assert command("table", name, "--from", doll[0] / "results.json", "--write", page).status == 0
     text = page.read_text()
@@ -322,7 +398,7 @@ def test_a_table_is_written_between_its_markers(
 
 
 def test_seeds_have_a_mean_and_a_spread() -> None:
-    row = {"size": "doll", "data": "digits", "images": 10, "top5_val": None, "top5_test": None}
+    row = {"size": "doll", "data": "digits", "images": 10, "top5_val": None, "top5_test": None, "steps": [9]}
     rows = [
         {**row, "top1_val": value, "top1_val_interval": [0, 9], "seed": seed} for seed, value in enumerate((3.0, 5.0))
     ]
@@ -331,25 +407,32 @@ def test_seeds_have_a_mean_and_a_spread() -> None:
     assert (found["top1_val"], found["top1_val_std"], found["seeds"]) == (4.0, 1.4142, 2)
     assert "top1_val_interval" not in found
     assert measured([]) is None
+    with pytest.raises(VerydeepError, match="each seed once"):
+        measured([rows[0], rows[0]])
     assert table_rows("3", [{"rows": {}, "claims": {}}])[0]["measured"] is None
 
 
-def pair(low: float, high: float) -> dict[str, Any]:
-    return {"first": "a", "second": "b", "errors": [5.0, 4.0], "difference": 1.0, "interval": [low, high]}
+def pair(difference: float, p: float) -> dict[str, Any]:
+    return {"first": "a", "second": "b", "errors": [5.0, 4.0], "difference": difference, "interval": [0.5, 1.5], "p": p}
 
 
 @pytest.mark.parametrize(
     ("name", "pairs", "says"),
     [
-        ("fusion", [pair(0.5, 2), pair(0.1, 1)], "(Sect. 4.4): holds here."),
-        ("fusion", [pair(-2, -0.5)], "is reversed here."),
-        ("fusion", [pair(0.5, 2), pair(-1, 1)], "holds in 1 of 2, not decided in 1 of 2."),
-        ("LRN", [pair(-1, 1)], "does not help (Sect. 4.1): holds here: no improvement is seen."),
-        ("LRN", [pair(0.5, 1)], "does not hold here."),
+        ("fusion", [pair(1.0, 0.01), pair(0.6, 0.02)], "(Sect. 4.4): holds here."),
+        ("fusion", [pair(-1.0, 0.01)], "is reversed here."),
+        ("fusion", [pair(1.0, 0.01), pair(0.1, 0.6)], "holds in 1 of 2, not decided in 1 of 2."),
+        ("LRN", [pair(0.1, 0.6)], "does not help (Sect. 4.1): no improvement is seen here."),
+        ("LRN", [pair(1.0, 0.01)], "an improvement is seen in 1 of 1."),
     ],
 )
 def test_a_claim_is_a_plain_sentence(name: str, pairs: list[dict[str, Any]], says: str) -> None:
-    lines = claim_lines([{"rows": {}, "claims": {name: {"pairs": pairs}}}])
+    lines = claim_lines([{"rows": {}, "claims": {name: {"pairs": pairs, "seed": 0}}}])
     assert lines[0].endswith(says)
-    low, high = pairs[0]["interval"]
-    assert lines[2] == f"- a 5.0 %, b 4.0 %: difference +1.0 points ({low:+.1f} to {high:+.1f})"
+    difference, p = pairs[0]["difference"], pairs[0]["p"]
+    assert lines[2] == f"- a 5.0 %, b 4.0 %: difference {difference:+.1f} points (+0.5 to +1.5), p = {p:.2g}"
+
+
+def test_settings_of_the_data_are_the_experiments() -> None:
+    with pytest.raises(VerydeepError, match="dev-fraction is part of the experiment"):
+        reproduce("table3/A/256", doll=True, plan_only=True, dev_fraction=0.2)

@@ -15,7 +15,8 @@ from .errors import VerydeepError
 
 OF_ALL_RUNS = (
     *("initialise", "momentum_at_drop", "bias_weight_decay", "bias_lr", "hold_at_chance", "colour_shift", "pooling"),
-    *("resampling", "other_side", "bad_images", "max_epochs", "max_steps", "seed"),
+    *("resampling", "other_side", "patience", "improvement", "validate", "bad_images", "max_epochs", "max_steps"),
+    "seed",
 )  # what the paper leaves open, and how long: settings that may hold for every run of an experiment
 OF_TRAINING = ("compile", "tensorboard", "device_batch")  # machine settings that only training reads
 

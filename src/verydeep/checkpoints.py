@@ -99,6 +99,17 @@ def save_checkpoint(path: Path, net: Net, card: Card, momentum: dict[str, Tensor
     write_atomically(path, lambda file: file.write(data))
 
 
+def read_card(path: Path) -> Card:
+    """The card of a checkpoint file, without its weights; raises VerydeepError as `load_checkpoint` does."""
+    if not path.is_file():
+        raise VerydeepError(f"there is no file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _card(json.loads((file.metadata() or {})[CARD_KEY]))
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError):
+        raise VerydeepError(f"{path} is broken, or no checkpoint this version can read.") from None
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint file.
 

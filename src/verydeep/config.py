@@ -46,6 +46,11 @@ class Scale:
         """Q = S for a fixed S, the mean of the range for a jittered one (Sect. 4.1)."""
         return (self.smallest + self.largest) // 2
 
+    def test_scales(self, crop: int) -> tuple[int, ...]:
+        """Several Q (Sect. 4.2): S - 32, S, S + 32 at a crop of 224, or the ends and mean of a range; none below it."""
+        step = round(32 * crop / 224) if self.smallest == self.largest else 0
+        return tuple(sorted({max(crop, self.smallest - step), self.test_scale, self.largest + step}))
+
     def __str__(self) -> str:
         return str(self.smallest) if self.smallest == self.largest else f"{self.smallest}-{self.largest}"
 

@@ -10,24 +10,25 @@ from .data import Data
 from .images import rescaled_size
 from .machine import Machine, this_machine
 from .measuring import USUAL_PHOTO, NetSpeed, Photos, look_at_photos, net_speed
-from .planning import Plan, RunWork, TestWork
+from .planning import DONE, Plan, RunWork, TestWork
 from .progress import Reporter
 
 BYTES = 4
-# best, last and its momentum; and while one is written the old and the new are there.
-COPIES_KEPT = 3
+COPIES_KEPT = 3  # the best net, the last, and its momentum
+READ_SECONDS = 4e-3  # of an ILSVRC photo, where there is none to time
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Photos to learn from, photos to test, classes."""
+    """Photos to learn from, to decide, and to test; classes."""
 
     train: int
+    dev: int
     tested: int
     classes: int
 
 
-ILSVRC = Counts(1_281_167 - 10_000, 50_000, 1000)  # 10 training photos a class are the dev part
+ILSVRC = Counts(1_281_167 - 10_000, 10_000, 50_000, 1000)  # 10 training photos a class are the dev part
 
 
 def estimated(plan: Plan, opened: Data | None, wish: MachineSettings, reporter: Reporter) -> Plan:
@@ -36,13 +37,14 @@ def estimated(plan: Plan, opened: Data | None, wish: MachineSettings, reporter: 
     Args:
         opened: None counts as ILSVRC-2012, of usual photos.
     """
-    counts, photos = ILSVRC, Photos(0.0, (USUAL_PHOTO,))
+    counts, photos = ILSVRC, Photos(READ_SECONDS, (USUAL_PHOTO,))
     settings = {work.run: work.settings for work in plan.runs}
     busy = {settings[work.run].net: settings[work.run] for work in plan.missing}
     if opened is not None:
-        train, tested = opened.sets["train"], opened.sets[opened.reported]
-        counts = Counts(len(train), len(tested), len(train.classes))
-        photos = look_at_photos(train, next(iter(settings.values())).S.smallest) if busy else photos
+        tested = opened.sets[opened.reported]
+        train, dev = (len(opened.sets[name]) if name in opened.sets else 0 for name in ("train", "dev"))
+        counts = Counts(train, dev, len(tested), len(opened.classes))
+        photos = look_at_photos(tested, next(iter(settings.values())).S.smallest) if busy else photos
     costs = {}
     for net, setting in busy.items():
         reporter.say(f"measuring net {net} for the estimate")
@@ -50,7 +52,7 @@ def estimated(plan: Plan, opened: Data | None, wish: MachineSettings, reporter: 
         machine = this_machine(wish, 3 * facts.multiply_adds)
         costs[net] = _Cost(facts, net_speed(setting, counts.classes, machine), photos, machine, counts)
     return Plan(
-        tuple(work if work.state == "done" else costs[work.settings.net].of_run(work) for work in plan.runs),
+        tuple(work if work.state == DONE else costs[work.settings.net].of_run(work) for work in plan.runs),
         tuple(work if work.done else costs[settings[work.run].net].of_test(work) for work in plan.tests),
     )
 
@@ -66,10 +68,15 @@ class _Cost:
     counts: Counts
 
     def of_run(self, work: RunWork) -> RunWork:
-        """At most: all epochs the run may have; one under way counts whole."""
-        step = max(self.speed.train, self.photos.read / max(1, self.machine.workers))
-        shown = min(work.settings.max_epochs * self.counts.train, work.settings.max_steps * work.settings.batch)
-        return replace(work, seconds=step * shown, disk=COPIES_KEPT * BYTES * self.facts.parameters)
+        """All epochs the run may have, each with its dev test, after one look at every photo; a begun one whole."""
+        counts, settings = self.counts, work.settings
+        shown = min(settings.max_epochs * counts.train, settings.max_steps * settings.batch)
+        reading = self.photos.read / max(1, self.machine.workers)
+        # Reading goes on beside the steps, in processes of its own where there are any.
+        step = max(self.speed.train, reading) if self.machine.workers else self.speed.train + reading
+        dev = self.speed.forward + self.photos.read / max(1, self.machine.readers)
+        seconds = step * shown + dev * counts.dev * shown / max(1, counts.train) + reading * (counts.train + counts.dev)
+        return replace(work, seconds=seconds, disk=COPIES_KEPT * BYTES * self.facts.parameters)
 
     def of_test(self, work: TestWork) -> TestWork:
         """A photo's multiply-adds at the speed of crops, and reading it."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .checkpoints import Card, Checkpoint, load_checkpoint
 from .config import DataSettings, MachineSettings, from_json
-from .data import NAMES, Data, Dataset, lasting_name, open_data, relabel
+from .data import Data, Dataset, lasting_name, open_data, relabel
 from .data.loading import Fault, each_photo
 from .errors import ImageError, VerydeepError
 from .files import write_json
@@ -108,9 +108,10 @@ def evaluate(
     tested = parse_protocol(protocol)
     checkpoint = load_checkpoint(checkpoint_of(run, last))
     check_protocol(tested, checkpoint.card.crop)
-    dataset = _dataset(checkpoint.card, data, set_name, reporter)
+    dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
-    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", out, reporter)
+    folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / str(tested)
+    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter)
 
 
 def _tested(
@@ -119,15 +120,15 @@ def _tested(
     protocol: Protocol,
     machine: Machine,
     skip: bool,
-    out: str | Path | None,
+    folder: Path,
     reporter: Reporter,
 ) -> Evaluation:
     """The test itself, its numbers and its files."""
     answers, faults, seconds = _answers(checkpoint, dataset, protocol, machine, skip, reporter)
     kept = np.array([index for index in range(len(dataset)) if index not in faults], dtype=np.int64)
+    fingerprint = dataset.fingerprint()
     dataset = dataset.take(kept)
     scores = _scores(checkpoint, dataset, protocol, answers.posteriors[kept])
-    folder = Path(out) if out else evaluation_folder(checkpoint, dataset) / str(protocol)
     summary = {
         **summarise(scores),
         "skipped": len(faults),
@@ -136,6 +137,7 @@ def _tested(
         "seconds": round(seconds, 2),
         "checkpoint": str(checkpoint.path),
         "checkpoint_sha256": checkpoint.sha256,
+        "set_fingerprint": fingerprint,
         "folder": str(folder),
     }
     _write(folder, summary, scores, machine)
@@ -163,35 +165,33 @@ def _answers(
     return found, faults, seconds
 
 
-def evaluation_folder(checkpoint: Checkpoint, dataset: Dataset) -> Path:
-    """Where tests of a set go: beside the checkpoint; apart for the last one, and for data not the run's own."""
+def evaluation_folder(checkpoint: Checkpoint, place: str, set_name: str) -> Path:
+    """Where tests of a set go: beside the checkpoint; apart for the last one, and for data not the run's own.
+
+    Args:
+        place: what other data are called; empty for the run's own.
+    """
     name = EVALUATIONS_OF_LAST if checkpoint.path.name == LAST else EVALUATIONS
-    other = dataset.name != _data_name(checkpoint.card)
-    return checkpoint.path.parent / name / (f"of-{Path(dataset.name).name}" if other else "") / dataset.set_name
+    return checkpoint.path.parent / name / place / set_name
 
 
-def _data_name(card: Card) -> str:
-    data = str(card.data.get("data", ""))
-    name, _, path = data.partition(":")
-    return name if name in NAMES and Path(path).is_absolute() else data
-
-
-def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Reporter) -> Dataset:
-    """The set to test, its labels counted in the net's classes."""
+def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Reporter) -> tuple[Dataset, str]:
+    """The set to test, its labels counted in the net's classes, and ``of-…`` where its data are not the run's own."""
     if not card.data and data is None:
         raise VerydeepError("this checkpoint names no data: say --data.")
     trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
     asked = trained_on if data is None else replace(trained_on, data=lasting_name(data))
     opened = _open(asked)
     same = asked.data == trained_on.data
-    known = opened.fingerprint() == card.data_fingerprint
-    if same and not known:
+    known = card.data_fingerprint != "" and opened.fingerprint() == card.data_fingerprint
+    if same and not known and card.data_fingerprint:
         reporter.warn(
             f"{opened.name} is not as it was when the net was trained: photos may have moved between its sets."
         )
     # Unsplit data that the net was not trained on are tested whole.
     chosen = set_name or ("all" if opened.split_by_us and not same and not known else opened.reported)
-    return relabel(opened.set(chosen), card.classes, strict=True)
+    dataset = relabel(opened.set(chosen), card.classes, strict=True)
+    return dataset, "" if same or known else f"of-{Path(asked.data).name}"
 
 
 def _open(settings: DataSettings) -> Data:

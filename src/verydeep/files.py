@@ -34,9 +34,16 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
         os.replace(beside, path)
         _sync_folder(path.parent)
     except OSError as fault:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        _remove(beside)
         raise VerydeepError(cannot_write(path, fault)) from None
+    except BaseException:  # Ctrl-C too
+        _remove(beside)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def cannot_write(path: Path, fault: OSError) -> str:

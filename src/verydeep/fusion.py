@@ -40,7 +40,11 @@ def fuse(
         VerydeepError: a file is missing, broken or not of its run's checkpoint; the files are of different
             photos, sets or classes; there is none.
     """
+    if (server_file is None) != (devkit is None):
+        raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
     names = [str(file) for file in files]
+    if out is not None and any(_same(Path(out), Path(file)) for file in files):
+        raise VerydeepError(f"{out} holds one of the files to fuse: give another --out.")
     found = [load_current(Path(file)) for file in files]
     fused = mean_scores(found, names, weights)
     shares = [1.0] * len(found) if weights is None else list(weights)
@@ -68,9 +72,14 @@ def load_current(path: Path) -> Scores:
     if checkpoint is not None and file_sha256(checkpoint) != scores.checkpoint:
         raise VerydeepError(
             f"{path} is of another checkpoint than {checkpoint} (their hashes differ): "
-            f"test it again with `verydeep evaluate {checkpoint.parent} {scores.protocol}`."
+            "test it again with `verydeep evaluate`."
         )
     return scores
+
+
+def _same(folder: Path, file: Path) -> bool:
+    """Whether a scores file lies in a folder."""
+    return (file if file.is_dir() else file.parent).absolute() == folder.absolute()
 
 
 def _errors(scores: Scores) -> dict[str, Any]:

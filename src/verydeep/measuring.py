@@ -75,8 +75,8 @@ def _seconds(work: Callable[[], object], machine: Machine) -> float:
     for _ in range(2):
         began = time.monotonic()
         work()
-        if machine.device.type == "cuda":
-            torch.cuda.synchronize()
+        if machine.device.type != "cpu":
+            torch.accelerator.synchronize()
         seconds = time.monotonic() - began
     return seconds
 

@@ -18,6 +18,7 @@ from .errors import VerydeepError
 
 FloatArray = NDArray[np.floating]
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 5000, 0
+MOST_SUMS = 50_000_000
 
 
 def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -59,12 +60,14 @@ def error_interval(wrong: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple
         wrong: (N,).
         groups: (N,), equal where photos belong together.
     """
-    if len(np.unique(groups)) < len(groups):
+    subjects = len(np.unique(groups))
+    some = 0 < wrong.sum() < len(wrong)
+    if subjects < len(groups) and some:
         return _bootstrap(wrong.astype(np.float64), groups)
-    photos = len(wrong)
+    # Drawing from photos that are all right or all wrong would tell nothing; Wilson's counts each subject once.
     z, p = 1.959963984540054, float(wrong.mean())
-    centre = (p + z * z / (2 * photos)) / (1 + z * z / photos)
-    half = z / (1 + z * z / photos) * math.sqrt(p * (1 - p) / photos + z * z / (4 * photos**2))
+    centre = (p + z * z / (2 * subjects)) / (1 + z * z / subjects)
+    half = z / (1 + z * z / subjects) * math.sqrt(p * (1 - p) / subjects + z * z / (4 * subjects**2))
     return max(0.0, 100 * (centre - half)), min(100.0, 100 * (centre + half))
 
 
@@ -96,17 +99,15 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray
 
     Returns:
         ``only_first_wrong`` and ``only_second_wrong``, photos that one got wrong and the other right, and
-        ``p``, two-sided: how likely so uneven a count is if both were equally good. Exact binomial where
-        no photos share a group; else the chi-squared of the groups' differences (Durkalski et al. 2003).
+        ``p``, two-sided: how likely so uneven a count is if both were equally good. It is the test that flips
+        the sign of each group's difference: exactly the binomial one where no photos share a group.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if len(np.unique(groups)) == len(groups):
         p = _binomial_p(min(only_first, only_second), only_first + only_second)
     else:
         numbers = np.unique(groups, return_inverse=True)[1]
-        differences = np.bincount(numbers, weights=first.astype(np.float64) - second)
-        spread = float((differences**2).sum())
-        p = math.erfc(abs(float(differences.sum())) / math.sqrt(2 * spread)) if spread else 1.0
+        p = _sign_flip_p(np.bincount(numbers, weights=first.astype(np.float64) - second).astype(np.int64))
     return {"only_first_wrong": only_first, "only_second_wrong": only_second, "p": p}
 
 
@@ -115,6 +116,19 @@ def _binomial_p(least: int, total: int) -> float:
     log_half = total * math.log(2)
     logs = (math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(least + 1))
     return min(1.0, 2 * math.fsum(math.exp(value - log_half) for value in logs))
+
+
+def _sign_flip_p(differences: NDArray[np.int64]) -> float:
+    """The chance that random signs give a sum as far from 0: exact, but for sums too many to list."""
+    sizes, total = np.abs(differences[differences != 0]), int(abs(differences.sum()))
+    reach = int(sizes.sum())
+    if len(sizes) * reach > MOST_SUMS:
+        return math.erfc(total / math.sqrt(2 * float((sizes**2).sum())))
+    chances = np.zeros(2 * reach + 1)  # of the sums from -reach to reach
+    chances[reach] = 1.0
+    for size in sizes:
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
+    return min(1.0, float(chances[np.abs(np.arange(-reach, reach + 1)) >= total].sum()))
 
 
 def mean_log_loss(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:

@@ -1,7 +1,8 @@
-"""What is missing of an experiment, and what it will take: trainings, tests, time and disk.
+"""What is missing of an experiment: trainings, and tests by their parts.
 
-A run is done when its training has ended; a test when its scores are of the run's checkpoint. A test
-is planned by its parts, one method at one scale each, so that no part is computed for two rows.
+A run is done when its training has ended as it would end now; a part of a test when its scores are of the
+run's checkpoint and of the set's photos. Parts are of one method at one scale each, so that none is
+computed for two rows.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoints import load_checkpoint
-from .config import DataSettings, TrainSettings, flag, from_json, to_json
-from .data import lasting_name
+from .checkpoints import read_card
+from .config import TrainSettings, flag, from_json, to_json
+from .data import Data
 from .errors import VerydeepError
 from .experiments import Row, Test, runs_of
 from .experiments.released import is_released
@@ -24,12 +25,54 @@ from .runs import BEST, EVALUATIONS, LAST
 from .scores import FILE_NAME
 
 # What may differ between a run's own settings and those it would be begun with now.
-FREE = ("start", "max_epochs", "max_steps", "bad_images", "batch", "preprocessing")
+FREE = ("start", "max_epochs", "max_steps", "bad_images", "preprocessing")
+MISSING, BEGUN, DONE = "missing", "begun", "done"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an experiment's runs and scores are, at which size, and what photos they are of."""
+
+    root: Path
+    size: Size
+    set_name: str
+    set_fingerprint: str
+    data_fingerprint: str
+    skip_bad_images: bool = False
+
+    @staticmethod
+    def of(root: Path, size: Size, opened: Data | None, skip_bad_images: bool) -> Place:
+        """The place for some data; None stands for data that are not there, of which nothing is done."""
+        if opened is None:
+            return Place(root, size, "val", "", "", skip_bad_images)
+        tested = opened.sets[opened.reported]
+        return Place(root, size, opened.reported, tested.fingerprint(), opened.fingerprint(), skip_bad_images)
+
+    def part_folder(self, run: str, part: Protocol) -> Path:
+        """Where a part's scores are: in the run's folder, as `evaluate` puts them."""
+        return self.root / run / EVALUATIONS / self.set_name / str(part)
+
+    def run_hash(self, run: str) -> str | None:
+        """SHA-256 of the run's best checkpoint, where its training has ended."""
+        best = self.root / run / BEST
+        if not best.exists() or not (is_released(run) or _ended(self.root / run) is not None):
+            return None
+        return file_sha256(best)
+
+    def part_result(self, run: str, part: Protocol, run_hash: str | None) -> dict[str, Any] | None:
+        """What `evaluate` wrote of a part, where it is of the run's checkpoint and of these photos, all of them."""
+        folder = self.part_folder(run, part)
+        if run_hash is None or not (folder / FILE_NAME).exists() or not (folder / "result.json").exists():
+            return None
+        found = read_json(folder / "result.json")
+        whole = found.get("skipped") == 0 or self.skip_bad_images
+        same = (found.get("checkpoint_sha256"), found.get("set_fingerprint")) == (run_hash, self.set_fingerprint)
+        return found if whole and same else None
 
 
 @dataclass(frozen=True)
 class RunWork:
-    """A run: where it is, how far it is (``missing``, ``begun``, ``done``), its settings."""
+    """A run: where it is, how far it is (`MISSING`, `BEGUN`, `DONE`), its settings."""
 
     run: str
     folder: Path
@@ -61,7 +104,7 @@ class Plan:
     @property
     def to_train(self) -> list[RunWork]:
         """Runs whose training has not ended."""
-        return [work for work in self.runs if work.state != "done"]
+        return [work for work in self.runs if work.state != DONE]
 
     @property
     def to_test(self) -> list[TestWork]:
@@ -92,7 +135,7 @@ class Plan:
                 for w in self.to_train
             ],
             "test": [{"run": w.run, "protocol": str(w.protocol), "seconds": round(w.seconds)} for w in self.to_test],
-            "done": [w.run for w in self.runs if w.state == "done"],
+            "done": [w.run for w in self.runs if w.state == DONE],
             "seconds": round(self.seconds),
             "disk_bytes": self.disk,
         }
@@ -104,72 +147,81 @@ def real_parts(tests: tuple[Test, ...], size: Size) -> list[tuple[str, Protocol]
     return list(dict.fromkeys(found))
 
 
-def part_folder(root: Path, run: str, set_name: str, part: Protocol) -> Path:
-    """Where a part's scores are: in the run's folder, as `evaluate` puts them."""
-    return root / run / EVALUATIONS / set_name / str(part)
-
-
 def settings_for(run: str, size: Size, given: dict[str, Any]) -> TrainSettings:
     """The settings of a run at a size, with ``given`` ones on top."""
     return settings_of_run(run, {**size.settings(run), **given})
 
 
-def make_plan(
-    rows: tuple[Row, ...], size: Size, data: DataSettings, reported: str, root: Path, given: dict[str, Any]
-) -> Plan:
+def make_plan(rows: tuple[Row, ...], place: Place, given: dict[str, Any]) -> Plan:
     """What is missing of some rows.
 
     Args:
-        reported: the set of the data that is tested.
-        root: the folder of all runs.
         given: settings that every run gets on top of its own.
 
     Raises:
-        VerydeepError: a run's folder holds a run of other settings or data.
+        VerydeepError: a run's folder holds a run of other settings, photos or beginnings.
     """
-    runs = tuple(_run_work(run, size, data, root, given) for run in runs_of(rows))
-    hashes = {work.run: _hash(work) for work in runs}
+    runs = tuple(_run_work(run, place, given) for run in runs_of(rows))
+    hashes = {work.run: place.run_hash(work.run) if work.state == DONE else None for work in runs}
     tests = []
-    for run, part in real_parts(tuple(test for row in rows for test in row.tests), size):
-        folder = part_folder(root, run, reported, part)
-        tests.append(TestWork(run, part, folder, hashes[run] is not None and _scored(folder) == hashes[run]))
+    for run, part in real_parts(tuple(test for row in rows for test in row.tests), place.size):
+        done = place.part_result(run, part, hashes[run]) is not None
+        tests.append(TestWork(run, part, place.part_folder(run, part), done))
     return Plan(runs, tuple(tests))
 
 
-def _run_work(run: str, size: Size, data: DataSettings, root: Path, given: dict[str, Any]) -> RunWork:
-    folder = root / run
+def _run_work(run: str, place: Place, given: dict[str, Any]) -> RunWork:
+    folder = place.root / run
     if is_released(run):
-        card = load_checkpoint(folder / BEST).card
-        return RunWork(run, folder, "done", TrainSettings(net=card.net, crop=card.crop, width=card.width))
-    settings = settings_for(run, size, given)
+        if not (folder / BEST).exists():  # a plan is made without the weight file
+            return RunWork(run, folder, DONE, TrainSettings(net=run.partition("/")[0]))
+        card = read_card(folder / BEST)
+        return RunWork(run, folder, DONE, TrainSettings(net=card.net, crop=card.crop, width=card.width))
+    settings = settings_for(run, place.size, given)
     if not (folder / LAST).exists():
-        return RunWork(run, folder, "missing", settings)
-    _check_same(folder, run, settings, data)
-    ended = read_json(folder / "result.json").get("ended") if (folder / "result.json").exists() else None
-    return RunWork(run, folder, "begun" if ended in (None, "interrupted") else "done", settings)
+        return RunWork(run, folder, MISSING, settings)
+    _check_same(run, place, settings)
+    return RunWork(run, folder, _state(folder, settings), settings)
 
 
-def _check_same(folder: Path, run: str, settings: TrainSettings, data: DataSettings) -> None:
+def _ended(folder: Path) -> dict[str, Any] | None:
+    """What result.json says of a training that has ended."""
+    path = folder / "result.json"
+    result = read_json(path) if path.exists() else {}
+    return None if result.get("ended") in (None, "interrupted") else result
+
+
+def _state(folder: Path, settings: TrainSettings) -> str:
+    """How far a run is; one that ended after fewer epochs than it may now have is begun.
+
+    Raises:
+        VerydeepError: it ended after fewer steps, in the middle of an epoch.
+    """
+    result = _ended(folder)
+    if result is None:
+        return BEGUN
+    if result["ended"] == "max_steps" and result["steps"] < settings.max_steps:
+        raise VerydeepError(
+            f"{folder} holds a run that was ended after {result['steps']} steps (--max-steps): "
+            "give another --out, or remove it."
+        )
+    return BEGUN if result["ended"] == "max_epochs" and result["epochs"] < settings.max_epochs else DONE
+
+
+def _check_same(run: str, place: Place, settings: TrainSettings) -> None:
     """Raises VerydeepError where a folder's run is not what would be begun there now."""
+    folder = place.root / run
     config = read_json(folder / "config.json")
     begun, now = to_json(from_json(TrainSettings, config.get("settings", {}))), to_json(settings)
     wrong = [name for name in now if name not in FREE and now[name] != begun[name]]
-    was, asked = config.get("data", {}).get("data"), lasting_name(data.data)
-    if wrong or config.get("run") != run or was != asked:
-        told = f"data {was}, not {asked}" if was != asked else f"the name {config.get('run')}, not {run}"
-        if wrong:
-            told = f"{flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
-        raise VerydeepError(f"{folder} holds a run that was begun with {told}: give another --out.")
-
-
-def _hash(work: RunWork) -> str | None:
-    best = work.folder / BEST
-    return file_sha256(best) if work.state == "done" and best.exists() else None
-
-
-def _scored(folder: Path) -> str | None:
-    """The hash of the checkpoint whose scores lie in a folder."""
-    if not (folder / FILE_NAME).exists() or not (folder / "result.json").exists():
-        return None
-    found = read_json(folder / "result.json").get("checkpoint_sha256")
-    return found if isinstance(found, str) else None
+    start, told = papers_start(run), ""
+    if config.get("run") != run:
+        told = f"of the name {config.get('run')}, not {run}"
+    elif wrong:
+        told = f"that was begun with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
+    elif read_card(folder / LAST).data_fingerprint != place.data_fingerprint:
+        told = f"on other photos than these (it was begun with data {config.get('data', {}).get('data')})"
+    elif start is not None and config.get("start_sha256") != place.run_hash(start):
+        told = f"that did not begin from the {start} there is now"
+    if told:
+        raise VerydeepError(f"{folder} holds a run {told}: give another --out, or remove it.")

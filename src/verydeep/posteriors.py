@@ -36,9 +36,10 @@ class Views:
     other_side: OtherSide = "round"
 
     def __call__(self, pixels: Pixels) -> list[Pixels]:
-        """The rescaled photo at each Q; for ``centre``, whose photos then all share a size, the crop alone."""
+        """The rescaled photo at each Q; of a lone centre crop nothing else, so that all views share a size."""
         scaled = [rescale(pixels, scale, self.resampling, self.other_side) for scale in self.protocol.scales]
-        return [centre_crop(view, self.crop) for view in scaled] if self.protocol.method == "centre" else scaled
+        alone = self.protocol.method == "centre" and not self.protocol.mirror
+        return [centre_crop(view, self.crop) for view in scaled] if alone else scaled
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from .configurations import net_facts
 from .data import Data, Dataset, lasting_name, open_data
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
-from .files import read_json, write_json
+from .files import file_sha256, read_json, write_json
 from .machine import Machine, free_bytes, photos_at_once, this_machine, training_bytes
 from .nets import Net, create_net
 from .optimisation import TrainState
@@ -38,7 +38,7 @@ from .runs import LAST, RunLog, environment
 from .training import Training, resumed
 from .weights import Weights, read_weights
 
-RESUMABLE_CHANGES = ("max_epochs",)  # settings that a resumed run may be given anew
+RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
 STEPS_AT_CHANCE = 1000  # what doll nets took on digit scenes (NOTES.md); nobody promises less elsewhere
 
 
@@ -106,7 +106,7 @@ def _begin(
     data = replace(data, data=lasting_name(data.data))
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
     opened = open_data(data)
-    settings = _with_batch(settings, len(opened.sets["train"]))
+    settings = _with_batch(settings, len(opened.set("train")))
     _tell_data(opened, settings, reporter)
     if settings.start == "none" and papers_start(run):
         reporter.warn(f"in the paper {run} starts from {papers_start(run)}: --start names its folder; now from random")
@@ -130,7 +130,10 @@ def _begin(
     )
     net, random = _net(settings, weights, card, reporter)
     _make_folder(folder)
-    write_json(folder / "config.json", {"run": run, "data": to_json(data), "settings": to_json(settings)})
+    config = {"run": run, "data": to_json(data), "settings": to_json(settings)}
+    if weights is not None:  # which net exactly it began from
+        config["start_sha256"] = file_sha256(Path(weights.source))
+    write_json(folder / "config.json", config)
     write_json(folder / "environment.json", environment(machine.describe()))
     log = RunLog(folder, tensorboard=wish.tensorboard)
     _note_faults(folder, look.faults)

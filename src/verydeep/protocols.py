@@ -11,7 +11,8 @@
 ``both@Q,…``
     Sect. 4.3's combination: the mean of the ``dense`` and the ``crops`` posterior.
 ``ten@Q,…``
-    The ten crops of older work (Krizhevsky et al. 2012): four corners and the centre, mirrored too.
+    The ten crops of older work (Krizhevsky et al. 2012): four corners and the centre of the photo's
+    central QxQ square, mirrored too.
 ``centre@Q,…``
     The one central crop, without its mirror image.
 
@@ -38,7 +39,7 @@ GRAMMAR = (
     "METHOD@Q or METHOD@Q,Q,… with METHOD dense, crops, both, ten or centre, e.g. dense@256,384,512 or centre@256; "
     f"then, if wished, {NO_MIRROR} or {MIRROR}, and {SOFTMAX_FIRST}"
 )
-_PATTERN = rf"({'|'.join(METHODS)})@(\d+(?:,\d+)*)({MIRROR}|{NO_MIRROR})?({SOFTMAX_FIRST})?"
+_PATTERN = rf"({'|'.join(METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)({MIRROR}|{NO_MIRROR})?({SOFTMAX_FIRST})?"
 
 
 def mirrored_by_default(method: Method) -> bool:
@@ -79,7 +80,10 @@ class Protocol:
         if self.method == "centre":
             return [(down // 2, across // 2)]
         if self.method == "ten":
-            return [(0, 0), (0, across), (down, 0), (down, across), (down // 2, across // 2)]
+            room = min(down, across)
+            top, left = (down - room) // 2, (across - room) // 2
+            corners = [(top + y, left + x) for y in (0, room) for x in (0, room)]
+            return [*corners, (top + room // 2, left + room // 2)]
         if self.method == "dense":
             return []
         return [(top, left) for top in _grid(down) for left in _grid(across)]

@@ -1,84 +1,109 @@
 """Sect. 1: the released models made runs that can be tested, from their weight files.
 
-A released model has all its layers and 1000 outputs in the order of sorted WNIDs, which is the order of
-`verydeep.data.imagenet`; a file that is not such a one is refused.
+A released model has all its layers, and its outputs are taken to be in the order of sorted WNIDs, which is that of
+all released files and of `verydeep.data.imagenet`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from .checkpoints import Card, save_checkpoint, start_from
+from torch import Tensor
+
+from .checkpoints import Card, load_checkpoint, read_card, save_checkpoint, start_from
 from .config import DataSettings, to_json
-from .configurations import STRIDE
+from .configurations import LARGEST_SIDE, STRIDE
 from .data import Data, lasting_name
 from .errors import VerydeepError
 from .experiments import Row, runs_of
-from .files import file_sha256, read_json, write_json
+from .files import file_sha256, write_json
 from .nets import Net
 from .runs import BEST
-from .weights import Weights, read_weights
+from .weights import read_weights
 
 TEST_SCALE = 256
+SETTINGS = ("pooling", "resampling", "other_side")  # what can be chosen for a net that is not trained
 
 
 def take_released(
-    root: Path, rows: tuple[Row, ...], files: dict[str, str], settings: DataSettings, opened: Data
+    root: Path,
+    rows: tuple[Row, ...],
+    files: dict[str, str],
+    settings: DataSettings,
+    opened: Data,
+    given: dict[str, Any],
 ) -> None:
     """Makes a run's folder of each weight file that some rows need; those made before are kept.
 
     Args:
         files: weight files by net.
+        given: `SETTINGS` that were chosen.
 
     Raises:
-        VerydeepError: a file is not given, lacks layers, or is of another net or other classes.
+        VerydeepError: a file is not given, lacks layers, or is of another net or other classes; a setting that
+            only training reads.
     """
-    for run in runs_of(rows):
-        net = run.partition("/")[0]
-        folder = root / run
-        if net in files:
-            _take(folder, run, net, Path(files[net]), settings, opened)
-        elif not (folder / BEST).exists():
-            raise VerydeepError(f"{run} needs its weight file: say --weights {net}=FILE.")
+    needed = {run.partition("/")[0]: run for run in runs_of(rows)}
+    unknown = [net for net in files if net not in needed]
+    if unknown:
+        raise VerydeepError(f"--weights names net {unknown[0]}; these rows need {', '.join(needed)}.")
+    wrong = [name for name in given if name not in (*SETTINGS, "bad_images")]
+    if wrong:
+        raise VerydeepError(f"{wrong[0]} is for training, and the released models are not trained.")
+    shown = {**to_json(settings), "data": lasting_name(settings.data)}
+    choice = {**{name: given[name] for name in SETTINGS if name in given}, "data": shown}
+    for net, run in needed.items():
+        _take(root / run, run, net, files.get(net), opened, choice)
 
 
-def _take(folder: Path, run: str, name: str, file: Path, settings: DataSettings, opened: Data) -> None:
-    if not file.is_file():
-        raise VerydeepError(f"there is no weight file {file}, given for net {name}.")
-    digest = file_sha256(file)
-    if (folder / BEST).exists() and read_json(folder / "config.json").get("sha256") == digest:
-        return
-    weights = read_weights(str(file))
-    if weights.net != name:
-        raise VerydeepError(f"{file} holds net {weights.net}, not {name}.")
-    net = _whole_net(weights)
-    classes = opened.sets["train"].classes
-    if net.classes != len(classes):
-        raise VerydeepError(f"{file} has {net.classes} outputs for the {len(classes)} classes of {opened.name}.")
-    data = to_json(replace(settings, data=lasting_name(settings.data)))
-    card = Card(
-        net=name,
-        crop=net.crop,
-        width=net.width,
-        classes=classes,
-        mean=weights.mean,
-        test_scale=TEST_SCALE,
-        data=data,
-        data_fingerprint=opened.fingerprint(),
-    )
-    save_checkpoint(folder / BEST, net.eval(), card)
-    write_json(folder / "config.json", {"run": run, "weights": str(file.absolute()), "sha256": digest})
+def _take(folder: Path, run: str, net: str, file: str | None, opened: Data, choice: dict[str, Any]) -> None:
+    """Leaves the folder as it is where it holds just this; else writes it from the weight file, or from itself."""
+    best = folder / BEST
+    old = read_card(best) if best.exists() else None
+    if file is None and old is None:
+        raise VerydeepError(f"{run} needs its weight file: say --weights {net}=FILE.")
+    if file is not None and not Path(file).is_file():
+        raise VerydeepError(f"there is no weight file {file}, given for net {net}.")
+    digest = file_sha256(Path(file)) if file is not None else None
+    if old is not None and (digest is None or old.settings.get("weights_sha256") == digest):
+        card = replace(old, **{"pooling": "up", "resampling": "bilinear", "other_side": "round", **choice})
+        card = replace(card, data_fingerprint=opened.fingerprint(), classes=opened.classes)
+        if asdict(card) == asdict(old):
+            return
+        tensors = load_checkpoint(best).weights
+    else:
+        assert file is not None
+        weights = read_weights(file)
+        if weights.net != net:
+            raise VerydeepError(f"{file} holds net {weights.net}, not {net}.")
+        tensors = weights.tensors
+        outputs, crop, width = _sizes(file, tensors)
+        if outputs != len(opened.classes):
+            raise VerydeepError(f"{file} has {outputs} outputs for the {len(opened.classes)} classes of {opened.name}.")
+        card = Card(net, crop, width, opened.classes, weights.mean, TEST_SCALE, **choice)
+        recorded = {"weights": str(Path(file).absolute()), "weights_sha256": digest}
+        card = replace(card, data_fingerprint=opened.fingerprint(), settings=recorded)
+    save_checkpoint(best, _whole_net(card, tensors, file or str(best)), card)
+    write_json(folder / "config.json", {"run": run, **card.settings})
 
 
-def _whole_net(weights: Weights) -> Net:
-    """The net whose every layer the weights hold, its crop and width read from their shapes."""
-    lacking = [name for name in ("conv1_1", "fc6", "fc7", "fc8") if f"{name}.weight" not in weights.tensors]
+def _sizes(file: str, tensors: dict[str, Tensor]) -> tuple[int, int, float]:
+    """Outputs, crop and width of a net, from its layers' shapes."""
+    lacking = [name for name in ("conv1_1", "fc6", "fc7", "fc8") if f"{name}.weight" not in tensors]
     if lacking:
-        raise VerydeepError(f"{weights.source} lacks {', '.join(lacking)}: the released models have all their layers.")
-    shapes = {name: tuple(weights.tensors[f"{name}.weight"].shape) for name in ("conv1_1", "fc6", "fc8")}
-    net = Net(weights.net, shapes["fc8"][0], STRIDE * shapes["fc6"][-1], shapes["conv1_1"][0] / 64)
-    copied = start_from(net, weights.tensors, weights.net, classes_equal=True)
+        raise VerydeepError(f"{file} lacks {', '.join(lacking)}: the released models have all their layers.")
+    first, fc6, fc8 = (tuple(tensors[f"{name}.weight"].shape) for name in ("conv1_1", "fc6", "fc8"))
+    if len(fc6) != 4 or fc6[2] != fc6[3] or not 1 <= fc6[3] <= LARGEST_SIDE // STRIDE:
+        raise VerydeepError(f"{file} has fc6 of the shape {fc6}: it must be outputs, inputs, and a square kernel.")
+    return fc8[0], STRIDE * fc6[3], first[0] / 64
+
+
+def _whole_net(card: Card, tensors: dict[str, Tensor], source: str) -> Net:
+    """The net whose every layer the tensors hold."""
+    net = card.empty_net()
+    copied = start_from(net, tensors, card.net, classes_equal=True)
     if copied.random:
-        raise VerydeepError(f"{weights.source} lacks {', '.join(copied.random)}, or their shapes are of another net.")
-    return net
+        raise VerydeepError(f"{source} lacks {', '.join(copied.random)}, or their shapes are of another net.")
+    return net.eval()

@@ -9,22 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import DataSettings, MachineSettings, TrainSettings, typed
-from .data import Data, lasting_name, open_data
+from .config import DataSettings, MachineSettings, TrainSettings, flag, typed
+from .data import Data, open_data
 from .errors import VerydeepError
 from .estimating import estimated
 from .evaluation import evaluate
 from .experiments import Experiment, Row, find_rows
-from .experiments.sizes import DOLL, PAPER, Size
-from .planning import Plan, RunWork, make_plan
+from .experiments.sizes import DOLL, PAPER
+from .planning import BEGUN, Place, Plan, RunWork, make_plan
 from .preparing import route, train
 from .progress import Advance, Reporter, Silent, duration
 from .recipes import papers_start
 from .releasing import take_released
-from .results import Place, write_results
+from .results import write_results
 
 
 class _Interrupted(Exception):
@@ -60,115 +61,108 @@ def reproduce(
     Raises:
         VerydeepError: no such row, no such data, a run's folder of other settings.
     """
-    job = _job(name, data, out, doll, plan_only, weights or {}, reporter or Silent(), stop, given)
-    plan = estimated(job.plan(), job.opened, job.wish, job.reporter)
-    answer: dict[str, Any] = {"name": name, "folder": str(job.root), "size": job.size.name, "plan": plan.to_json()}
-    if plan_only:
-        return {**answer, "ended": "planned", "rows": {}, "claims": {}}
-    _tell(plan, job.reporter)
-    try:
-        job.work(plan)
-    except _Interrupted:
-        return {**answer, "ended": "interrupted", "rows": {}, "claims": {}}
-    return {**answer, "ended": "done", **job.results()}
+    experiment, rows = _rows(name, doll, bool(weights))
+    wish, settings = _routed(given)
+    size = DOLL if doll else PAPER
+    root = Path(out) if out else Path(size.folder)
+    asked = DataSettings(data=data or size.data)
+    # A plan can be made before ILSVRC is there.
+    absent = plan_only and data is None and asked.data == "imagenet" and not os.environ.get("IMAGENET")
+    opened = None if absent else open_data(asked)
+    if experiment.name == "released" and opened is not None and not plan_only:
+        take_released(root, rows, weights or {}, asked, opened, settings)
+    place = Place.of(root, size, opened, settings.get("bad_images") == "skip")
+    job = _Job(experiment, rows, place, asked, settings, wish, reporter or Silent(), stop)
+    return {"name": name, "folder": str(root), "size": size.name, **job.done(opened, plan_only)}
 
 
-def _job(
-    name: str,
-    data: str | None,
-    out: str | Path | None,
-    doll: bool,
-    plan_only: bool,
-    weights: dict[str, str],
-    reporter: Reporter,
-    stop: Callable[[], bool],
-    given: dict[str, Any],
-) -> _Job:
-    """The job that the arguments ask for, its data opened and its weight files taken in."""
+def _rows(name: str, doll: bool, with_weights: bool) -> tuple[Experiment, tuple[Row, ...]]:
+    """The rows that are asked for; raises VerydeepError where the other arguments do not go with them."""
     experiment, rows = find_rows(name)
     released = experiment.name == "released"
     if doll and released:
         raise VerydeepError("the released models have the paper's size: there is no --doll of them.")
-    if weights and not released:
+    if with_weights and not released:
         raise VerydeepError(f"--weights is for released; the runs of {name} are trained.")
-    size = DOLL if doll else PAPER
-    root = Path(out) if out else Path(size.folder)
+    return experiment, rows
+
+
+def _routed(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any]]:
+    """What is wished of the machine, and the settings of every run; the experiment says which data."""
     wishes, data_given, train_given = route(given)
-    wish = MachineSettings(**typed(MachineSettings, wishes))
-    asked = DataSettings(**typed(DataSettings, {"data": data or size.data, **data_given}))
-    # A plan can be made before ILSVRC is there.
-    absent = plan_only and not released and asked.data == "imagenet" and not os.environ.get("IMAGENET")
-    opened = None if absent else open_data(asked)
-    if released and opened is not None:
-        take_released(root, rows, weights, asked, opened)
-    settings = typed(TrainSettings, train_given)
-    return _Job(experiment, rows, size, asked, opened, root, settings, wish, wishes, reporter, stop)
+    if data_given:
+        raise VerydeepError(f"{flag(next(iter(data_given)))} is part of the experiment: it cannot be chosen here.")
+    return MachineSettings(**typed(MachineSettings, wishes)), typed(TrainSettings, train_given)
 
 
+@dataclass(frozen=True)
 class _Job:
-    """What is to be done, and with what."""
+    """Some rows of an experiment, to be trained and tested at a place."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        rows: tuple[Row, ...],
-        size: Size,
-        data: DataSettings,
-        opened: Data | None,
-        root: Path,
-        given: dict[str, Any],
-        wish: MachineSettings,
-        wishes: dict[str, Any],
-        reporter: Reporter,
-        stop: Callable[[], bool],
-    ) -> None:
-        self.experiment, self.rows, self.size, self.root = experiment, rows, size, root
-        self.data, self.opened = data, opened
-        self.reported = "val" if opened is None else opened.reported
-        self.given, self.wish, self.wishes = given, wish, wishes
-        self.reporter, self.stop = reporter, stop
+    experiment: Experiment
+    rows: tuple[Row, ...]
+    place: Place
+    data: DataSettings
+    given: dict[str, Any]
+    wish: MachineSettings
+    reporter: Reporter
+    stop: Callable[[], bool]
 
-    def plan(self) -> Plan:
-        """What is missing now."""
-        return make_plan(self.rows, self.size, self.data, self.reported, self.root, self.given)
+    def done(self, opened: Data | None, plan_only: bool) -> dict[str, Any]:
+        """All of it, or only the plan: ``plan``, ``ended``, ``rows``, ``claims``."""
+        plan = estimated(self._plan(), opened, self.wish, self.reporter)
+        answer: dict[str, Any] = {"plan": plan.to_json(), "ended": "planned", "rows": {}, "claims": {}}
+        if plan_only:
+            return answer
+        _tell(plan, self.reporter)
+        try:
+            self._work(plan)
+        except _Interrupted:
+            return {**answer, "ended": "interrupted"}
+        return {**answer, "ended": "done", **write_results(self.place, self.experiment, self.rows, self.reporter)}
 
-    def work(self, plan: Plan) -> None:
+    def _plan(self) -> Plan:
+        return make_plan(self.rows, self.place, self.given)
+
+    def _work(self, plan: Plan) -> None:
         """Trains and tests all that is missing; raises `_Interrupted`."""
         left = plan.seconds
         for number, run in enumerate(plan.to_train, start=1):
-            self.reporter.say(f"run {number} of {len(plan.to_train)}: {run.run}; at most {duration(left)} left in all")
+            self._go_on()
+            self.reporter.say(f"run {number} of {len(plan.to_train)}: {run.run}; about {duration(left)} left in all")
             self._train(run)
             left -= run.seconds
-        missing = self.plan().to_test
+        missing = self._plan().to_test
         for number, test in enumerate(missing, start=1):
+            self._go_on()
             self.reporter.say(f"test {number} of {len(missing)}: {test.run} by {test.protocol}")
             evaluate(
-                self.root / test.run,
+                self.place.root / test.run,
                 str(test.protocol),
+                data=self.data.data,
+                bad_images=self.given.get("bad_images", "stop"),
                 machine=self.wish,
                 reporter=_Stopping(self.reporter, self.stop),
             )
 
-    def results(self) -> dict[str, Any]:
-        """The rows' results from the stored scores, and the claims they decide."""
-        place = Place(self.root, self.size, self.reported, self.given.get("seed", 0))
-        return write_results(place, self.experiment, self.rows)
+    def _go_on(self) -> None:
+        if self.stop():
+            raise _Interrupted
 
     def _train(self, work: RunWork) -> None:
         start = papers_start(work.run)
-        settings = {**self.size.settings(work.run), **self.given}
-        if work.state == "begun":
-            settings = {name: value for name, value in self.given.items() if name in ("max_epochs", "max_steps")}
-        elif start is not None:
-            settings["start"] = str(self.root / start)
+        if work.state == BEGUN:
+            settings: dict[str, Any] = {"max_epochs": work.settings.max_epochs, "max_steps": work.settings.max_steps}
+        else:
+            settings = {**self.place.size.settings(work.run), **self.given, "data": self.data.data}
+            settings |= {} if start is None else {"start": str(self.place.root / start)}
         result = train(
             work.run,
             out=work.folder,
-            resume=work.state == "begun",
+            resume=work.state == BEGUN,
             reporter=self.reporter,
             stop=self.stop,
-            data=lasting_name(self.data.data),
-            **self.wishes,
+            **asdict(self.wish),
             **settings,
         )
         if result["ended"] == "interrupted":
@@ -202,9 +196,9 @@ def _tell(plan: Plan, reporter: Reporter) -> None:
         reporter.say(
             f"to train: {run.run} from {start}, S = {run.settings.S}, crop {run.settings.crop}, "
             f"at most {run.settings.max_epochs} epochs, about {duration(run.seconds)}"
-            + (" (begun)" if run.state == "begun" else "")
+            + (" (begun)" if run.state == BEGUN else "")
         )
     if plan.to_test:
         seconds = sum(test.seconds for test in plan.to_test)
         reporter.say(f"to test: {len(plan.to_test)} parts of protocols, about {duration(seconds)}")
-    reporter.say(f"in all at most {duration(plan.seconds)} and {plan.disk / 2**30:.2f} GiB of disk")
+    reporter.say(f"in all about {duration(plan.seconds)} and {plan.disk / 2**30:.2f} GiB of disk")

@@ -1,15 +1,13 @@
 """Sect. 4: the results of an experiment's rows, from stored scores; no net is loaded.
 
 ``results.json`` in the folder of the runs holds, by row, errors in percent with 95 % intervals, what they
-are of, when and at which commit they were made; and by claim the paired differences it speaks of.
+are of, and when and at which commit its tests were made; and by claim the paired differences it speaks of.
+Rows and claims whose scores are no longer of the runs there are leave it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,25 +15,45 @@ from numpy.typing import NDArray
 
 from .errors import VerydeepError
 from .experiments import Claim, Experiment, Row
-from .experiments.sizes import Size
 from .files import read_json, write_json
-from .metrics import difference_interval, wrong_at
-from .planning import part_folder, real_parts
-from .runs import commit
+from .metrics import difference_interval, mcnemar, wrong_at
+from .planning import Place, real_parts
+from .progress import Reporter
+from .runs import RESULTS
 from .scores import Scores, load_scores, mean_scores
 from .summary import error_with_interval
 
-RESULTS = "results.json"
 
+def write_results(place: Place, experiment: Experiment, rows: tuple[Row, ...], reporter: Reporter) -> dict[str, Any]:
+    """Computes some rows, and every claim that they and earlier scores decide.
 
-@dataclass(frozen=True)
-class Place:
-    """Where an experiment's scores are, and what they are of."""
+    Returns:
+        What ``results.json`` now holds: ``rows`` by name, ``claims`` by name.
 
-    root: Path
-    size: Size
-    set_name: str
-    seed: int
+    Raises:
+        VerydeepError: a row's scores are missing or broken, or cannot be fused.
+    """
+    path = place.root / RESULTS
+    stored = read_json(path) if path.exists() else {}
+    table = _Rows(place, experiment)
+    found: dict[str, Any] = {}
+    for row in experiment.rows:
+        before = stored.get("rows", {}).get(row.name)
+        if row in rows:
+            found[row.name] = table.result(row)
+        elif before is not None and before["checkpoints"] == table.checkpoints(row):
+            found[row.name] = before
+    results: dict[str, Any] = {"rows": found, "claims": {}}
+    write_json(path, results)
+    for claim in experiment.claims:
+        names = {name for pair in claim.pairs for name in pair}
+        if all(table.checkpoints(table.by_name[name]) for name in names):
+            try:
+                results["claims"][claim.name] = _claim(claim, table)
+            except VerydeepError as fault:
+                reporter.warn(f"the claim {claim.name} is left out: {fault}")
+    write_json(path, results)
+    return results
 
 
 @dataclass(frozen=True)
@@ -47,71 +65,87 @@ class _Wrong:
     top1: NDArray[np.bool_]
 
 
-def write_results(place: Place, experiment: Experiment, rows: Iterable[Row]) -> dict[str, Any]:
-    """Computes the rows and every claim of the experiment that they and earlier scores decide.
+class _Rows:
+    """An experiment's rows at a place, each computed at most once."""
 
-    Returns:
-        What ``results.json`` now holds: ``rows`` by name, ``claims`` by name.
+    def __init__(self, place: Place, experiment: Experiment) -> None:
+        self.by_name = {row.name: row for row in experiment.rows}
+        self._place = place
+        self._hashes: dict[str, str | None] = {}
+        self._computed: dict[str, tuple[dict[str, Any], _Wrong]] = {}
 
-    Raises:
-        VerydeepError: scores are broken, or cannot be fused.
-    """
-    path = place.root / RESULTS
-    stored = read_json(path) if path.exists() else {}
-    results: dict[str, Any] = {"rows": {**stored.get("rows", {})}, "claims": {**stored.get("claims", {})}}
-    wrong: dict[str, _Wrong] = {}
-    for row in rows:
-        results["rows"][row.name], wrong[row.name] = _row(place, row)
-    by_name = {row.name: row for row in experiment.rows}
-    for claim in experiment.claims:
-        names = [name for pair in claim.pairs for name in pair]
-        if not any(name in wrong for name in names) or not all(_scored(place, by_name[name]) for name in names):
-            continue
-        for name in names:
-            if name not in wrong:
-                results["rows"][name], wrong[name] = _row(place, by_name[name])
-        results["claims"][claim.name] = _claim(claim, wrong)
-    write_json(path, results)
-    return results
+    def checkpoints(self, row: Row) -> dict[str, str] | None:
+        """The hash of each run's checkpoint, where all of the row's scores are of these; else None."""
+        tested = [(run, self._hash(run), part) for run, part in real_parts(row.tests, self._place.size)]
+        if not tested or any(self._place.part_result(run, part, digest) is None for run, digest, part in tested):
+            return None
+        return {run: digest for run, digest, _ in tested if digest is not None}
+
+    def result(self, row: Row) -> dict[str, Any]:
+        """A row's result."""
+        return self._row(row)[0]
+
+    def wrong(self, name: str) -> _Wrong:
+        """Which photos a row gets wrong."""
+        return self._row(self.by_name[name])[1]
+
+    def _hash(self, run: str) -> str | None:
+        if run not in self._hashes:
+            self._hashes[run] = self._place.run_hash(run)
+        return self._hashes[run]
+
+    def _row(self, row: Row) -> tuple[dict[str, Any], _Wrong]:
+        if row.name not in self._computed:
+            self._computed[row.name] = self._compute(row)
+        return self._computed[row.name]
+
+    def _compute(self, row: Row) -> tuple[dict[str, Any], _Wrong]:
+        """The mean over the row's tests of the mean over each test's parts."""
+        checkpoints = self.checkpoints(row)
+        if checkpoints is None:
+            raise VerydeepError(f"the scores of {row.name} are not all there: reproduce it again.")
+        place, tests, parts = self._place, [], []
+        for test in row.tests:
+            named = real_parts((test,), place.size)
+            folders = [place.part_folder(run, part) for run, part in named]
+            tests.append(mean_scores([load_scores(folder) for folder in folders], [str(folder) for folder in folders]))
+            parts += [read_json(folder / "result.json") for folder in folders]
+        fused = mean_scores(tests, [f"{test.run} {test.protocol}" for test in row.tests])
+        result: dict[str, Any] = {
+            "size": place.size.name,
+            "data": parts[0]["data"],
+            "set": fused.set_name,
+            "images": len(fused.ids),
+            "subjects": len(np.unique(fused.subjects)),
+            "tests": [{"run": test.run, "protocol": place.size.protocol(test.protocol)} for test in row.tests],
+            **error_with_interval(fused, "top1_val", 1),
+            **error_with_interval(fused, "top5_val", 5),
+            "top5_test": None,  # only the server knows the test set's classes
+            **self._trained(row),
+            **_cost(parts),
+            "checkpoints": checkpoints,
+            "date": max(part["environment"]["time"][:10] for part in parts),
+            "commit": "/".join(sorted({str(part["environment"]["commit"]) for part in parts})),
+        }
+        return result, _wrong(fused)
+
+    def _trained(self, row: Row) -> dict[str, Any]:
+        """Seeds and steps of the row's runs; released models have none."""
+        folders = [self._place.root / run for run in dict.fromkeys(test.run for test in row.tests)]
+        trained = [folder for folder in folders if (folder / "result.json").exists()]
+        seeds = {read_json(folder / "config.json")["settings"]["seed"] for folder in trained}
+        if len(seeds) > 1:
+            raise VerydeepError(f"the runs of {row.name} have seeds {sorted(seeds)}: one folder is for one seed.")
+        steps = [read_json(folder / "result.json")["steps"] for folder in trained]
+        return {"seed": seeds.pop() if seeds else None, "steps": steps}
 
 
-def _folders(place: Place, row: Row) -> list[list[Path]]:
-    """The folders of each test's parts."""
-    return [
-        [part_folder(place.root, run, place.set_name, part) for run, part in real_parts((test,), place.size)]
-        for test in row.tests
-    ]
-
-
-def _scored(place: Place, row: Row) -> bool:
-    return all((folder / "result.json").exists() for folders in _folders(place, row) for folder in folders)
-
-
-def _row(place: Place, row: Row) -> tuple[dict[str, Any], _Wrong]:
-    """A row's result: the mean over its tests of the mean over each test's parts."""
-    adds, tests, checkpoints = 0, [], []
-    for folders in _folders(place, row):
-        tests.append(mean_scores([load_scores(folder) for folder in folders], [str(folder) for folder in folders]))
-        adds += sum(int(read_json(folder / "result.json")["multiply_adds_per_image"]) for folder in folders)
-        checkpoints.append(tests[-1].checkpoint)
-    fused = mean_scores(tests, [f"{test.run} {test.protocol}" for test in row.tests])
-    result: dict[str, Any] = {
-        "size": place.size.name,
-        "data": Path(fused.data).name,
-        "set": fused.set_name,
-        "images": len(fused.ids),
-        "subjects": len(np.unique(fused.subjects)),
-        "seed": place.seed,
-        "tests": [{"run": test.run, "protocol": place.size.protocol(test.protocol)} for test in row.tests],
-        **error_with_interval(fused, "top1_val", 1),
-        **error_with_interval(fused, "top5_val", 5),
-        "top5_test": None,  # only the server knows the test set's classes
-        "multiply_adds_per_image": adds,
-        "checkpoints": checkpoints,
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit(),
+def _cost(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of all parts together: forward multiply-adds a photo, and photos a second as they were tested."""
+    return {
+        "multiply_adds_per_image": sum(part["multiply_adds_per_image"] for part in parts),
+        "images_per_second": round(1 / sum(1 / max(part["images_per_second"], 1e-9) for part in parts), 4),
     }
-    return result, _wrong(fused)
 
 
 def _wrong(scores: Scores) -> _Wrong:
@@ -121,22 +155,24 @@ def _wrong(scores: Scores) -> _Wrong:
     return _Wrong(scores.ids, scores.subjects, wrong)
 
 
-def _claim(claim: Claim, wrong: dict[str, _Wrong]) -> dict[str, Any]:
+def _claim(claim: Claim, table: _Rows) -> dict[str, Any]:
     """The paired difference of each of a claim's pairs, in points of top-1 error, first minus second."""
     pairs = []
-    for larger, smaller in claim.pairs:
-        first, second = wrong[larger], wrong[smaller]
+    for names in claim.pairs:
+        first, second = (table.wrong(name) for name in names)
         if first.ids != second.ids:
-            raise VerydeepError(f"{larger} and {smaller} were tested on other photos: reproduce both again.")
+            raise VerydeepError(f"{names[0]} and {names[1]} were tested on other photos.")
         low, high = difference_interval(first.top1, second.top1, first.subjects)
         errors = [100 * float(found.top1.mean()) for found in (first, second)]
         pairs.append(
             {
-                "first": larger,
-                "second": smaller,
+                "first": names[0],
+                "second": names[1],
                 "errors": [round(error, 4) for error in errors],
                 "difference": round(errors[0] - errors[1], 4),
                 "interval": [round(low, 4), round(high, 4)],
+                "p": mcnemar(first.top1, second.top1, first.subjects)["p"],
             }
         )
-    return {"text": claim.text, "section": claim.section, "no_better": claim.no_better, "pairs": pairs}
+    seed = table.result(table.by_name[claim.pairs[0][0]])["seed"]
+    return {"text": claim.text, "section": claim.section, "no_better": claim.no_better, "seed": seed, "pairs": pairs}

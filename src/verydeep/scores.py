@@ -12,6 +12,7 @@ the same order, and refused for any others.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,12 @@ from .files import write_atomically
 
 TEXTS = ("set", "data", "run", "protocol", "checkpoint")
 FILE_NAME = "scores.npz"
+# What numpy and zipfile raise for files that are none, or have a byte wrong.
+_BROKEN = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+SUM_TOLERANCE = 1e-2  # of a photo's posteriors, which may be those of bf16 products
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def load_scores(path: str | Path) -> Scores:
                 set_name=text.pop("set"),
                 **text,
             )
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as fault:
+    except _BROKEN as fault:
         raise VerydeepError(f"{path} is not a scores file ({fault}): `verydeep evaluate` writes them.") from None
     _check(path, scores)
     return scores
@@ -99,11 +106,14 @@ def _check(path: Path, scores: Scores) -> None:
         raise VerydeepError(f"{path} holds arrays that do not fit together: it is broken; evaluate again.")
     if not photos or scores.labels.max() >= classes or scores.labels.min() < -1 or len(set(scores.ids)) < photos:
         raise VerydeepError(f"{path} has no photos, a photo twice, or labels that are no class: evaluate again.")
+    sums = scores.posteriors.sum(axis=1)
     bad = ~np.isfinite(scores.posteriors).all(axis=1)
     if bad.any():
         raise VerydeepError(
             f"{path} has NaN or infinite posteriors, first of photo {scores.ids[int(bad.argmax())]}: evaluate again."
         )
+    if scores.posteriors.min() < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
+        raise VerydeepError(f"{path} holds no posteriors: they are 0 or more and sum to 1 for each photo.")
 
 
 def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Sequence[float] | None = None) -> Scores:

@@ -13,9 +13,11 @@ from .experiments import Paper, Table, experiment, find_table
 from .experiments.nets import PRINTED
 from .experiments.sizes import DOLL, PAPER_CROP
 from .files import read_json, write_atomically
+from .runs import RESULTS
 
 ERRORS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
-RESULTS = "results.json"
+SIGNIFICANT = 0.05
+ROW_KEYS = {"size", "data", "images", "seed", "steps", "date", "commit", *ERRORS}
 
 
 def read_results(places: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -32,7 +34,9 @@ def read_results(places: Sequence[str | Path]) -> list[dict[str, Any]]:
                 f"{place} does not exist: give the folder `verydeep reproduce` wrote to, or its {RESULTS}."
             )
         results = read_json(path) if path.exists() else {}
-        if any(not isinstance(results.get(key, {}), dict) for key in ("rows", "claims")):
+        parts = [results.get(key, {}) for key in ("rows", "claims")]
+        good = all(isinstance(part, dict) and all(isinstance(one, dict) for one in part.values()) for part in parts)
+        if not good or any(not row.keys() >= ROW_KEYS for row in parts[0].values()):
             raise VerydeepError(f"{path} is not what `verydeep reproduce` writes.")
         found.append({"rows": results.get("rows", {}), "claims": results.get("claims", {})})
     return found
@@ -82,7 +86,10 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         (row["size"], row["data"], row["images"]) != (first["size"], first["data"], first["images"]) for row in rows
     ):
         raise VerydeepError("these results are of other sizes, data or numbers of photos: they have no common mean.")
-    found = {**first, "seeds": len(rows), "seed": [row["seed"] for row in rows]}
+    seeds = [row["seed"] for row in rows]
+    if len(set(seeds)) < len(seeds):
+        raise VerydeepError(f"these results are of the seeds {seeds}: each seed once.")
+    found = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
     for name in ERRORS:
         values = [row[name] for row in rows if row[name] is not None]
         if values:
@@ -154,11 +161,14 @@ def _note(table: Table, rows: list[dict[str, Any]]) -> str:
     found = [row["measured"] for row in rows if row["measured"]]
     if found:
         one = found[0]
-        several = one["seeds"] > 1
         photos = f"{one['images']} photos of {one['data']} ({one['set']})"
         if one["subjects"] < one["images"]:
             photos += f" of {one['subjects']} subjects"
-        spread = f"mean ± standard deviation of {one['seeds']} seeds" if several else "95 % interval in brackets"
+        seeds = sorted({row["seeds"] for row in found})
+        spread = "95 % interval in brackets" if seeds[0] == 1 else "mean ± standard deviation"
+        spread += f" of {'/'.join(map(str, seeds))} seeds" if seeds[-1] > 1 else ""
+        steps = [step for row in found for step in row["steps"]]
+        photos += f", nets of {min(steps):,} to {max(steps):,} steps" if steps else ""
         dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
         size = "" if one["size"] == "paper" else f" at doll size ({_doll_pixels()})"
         notes.append(f"Ours{size}: {photos}; {spread}; {dates}, commit {commits}. The paper's: ILSVRC-2012.")
@@ -182,24 +192,33 @@ def _layers_text(rows: list[dict[str, Any]]) -> tuple[str, list[str], list[list[
     return "Table 1: ConvNet configurations", heads, [*stages, *ends, *layers], note
 
 
-def claim_lines(results: Sequence[dict[str, Any]]) -> list[str]:
-    """A plain sentence on each of the paper's claims that the results decide, then a line a pair of rows and seed."""
-    lines: list[str] = []
+def claims(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The paper's claims that the results decide: ``claim``, ``text``, ``section``, ``verdict``, ``pairs``."""
+    rows = []
     for claim in experiment("classification").claims:
         found = [result["claims"][claim.name] for result in results if claim.name in result["claims"]]
-        pairs = [pair for one in found for pair in one["pairs"]]
+        pairs = [{**pair, "seed": one["seed"]} for one in found for pair in one["pairs"]]
         if pairs:
-            said = f"{claim.text[:1].upper()}{claim.text[1:]} (Sect. {claim.section})"
-            lines += ["", f"{said}: {_verdict(pairs, claim.no_better)}.", "", *(f"- {_told(pair)}" for pair in pairs)]
+            told = {"claim": claim.name, "text": claim.text, "section": claim.section}
+            rows.append({**told, "verdict": _verdict(pairs, claim.no_better), "pairs": pairs})
+    return rows
+
+
+def claim_lines(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A plain sentence on each of `claims`, then a line a pair of rows and seed, as Markdown."""
+    lines: list[str] = []
+    for claim in claims(results):
+        said = f"{claim['text'][:1].upper()}{claim['text'][1:]} (Sect. {claim['section']}): {claim['verdict']}."
+        lines += ["", said, "", *(f"- {_told(pair)}" for pair in claim["pairs"])]
     return lines[1:]
 
 
 def _verdict(pairs: list[dict[str, Any]], no_better: bool) -> str:
-    """In how many pairs the difference has the claimed sign beyond its interval."""
-    better = sum(pair["interval"][0] > 0 for pair in pairs)
-    worse = sum(pair["interval"][1] < 0 for pair in pairs)
+    """In how many pairs the paired test finds a difference, of the claimed sign or the other."""
+    better = sum(pair["p"] < SIGNIFICANT and pair["difference"] > 0 for pair in pairs)
+    worse = sum(pair["p"] < SIGNIFICANT and pair["difference"] < 0 for pair in pairs)
     if no_better:
-        return "does not hold here" if better else "holds here: no improvement is seen"
+        return f"an improvement is seen in {better} of {len(pairs)}" if better else "no improvement is seen here"
     if better == len(pairs):
         return "holds here"
     if worse == len(pairs):
@@ -213,7 +232,7 @@ def _told(pair: dict[str, Any]) -> str:
     first, second = pair["errors"]
     return (
         f"{pair['first']} {first:.1f} %, {pair['second']} {second:.1f} %: "
-        f"difference {pair['difference']:+.1f} points ({low:+.1f} to {high:+.1f})"
+        f"difference {pair['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), p = {pair['p']:.2g}"
     )
 
 

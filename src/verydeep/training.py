@@ -242,6 +242,7 @@ class Training:
             "best_dev_top1_error": None if self.state.best is None else self.state.best[0],
             "drops": self.state.plateau.drops,
             "test_scale": self.card.test_scale,
+            "test_scales": list(self.settings.S.test_scales(self.card.crop)),
             "seconds": round(seconds, 1),
             "folder": str(self.folder),
         }

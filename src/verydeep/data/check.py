@@ -60,9 +60,9 @@ def check_data(
         sets[name] = {"photos": len(dataset), "balance": _balance(opened, name), "smallest_side": _spread(sides)}
     return {
         "data": opened.name,
-        "classes": list(opened.sets["train"].classes),
+        "classes": list(opened.classes),
         "reported": opened.reported,
-        "ignored": opened.sets["train"].ignored,
+        "ignored": next(iter(opened.sets.values())).ignored,
         "sets": sets,
         "faults": faults,
         "duplicates": sorted(photos for photos in pictures.values() if len(photos) > 1),
@@ -84,7 +84,7 @@ def sample_crops(
     data: str, settings: TrainSettings, photos: int, classes: tuple[str, ...] = ()
 ) -> list[tuple[Pixels, str]]:
     """What the net will see: random crops of training photos, with mirror and colour shift, and class names."""
-    train = open_data(DataSettings(data=data, classes=classes)).sets["train"]
+    train = open_data(DataSettings(data=data, classes=classes)).set("train")
     few = train.take(np.linspace(0, len(train) - 1, min(photos, len(train))).astype(np.int64))
     look = look_at(few, settings.S.smallest, 0, Silent())
     loader = TrainingLoader(look.dataset, settings, look.colour_axes, 1, workers=0)

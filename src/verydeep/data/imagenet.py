@@ -4,7 +4,7 @@ Classes are in the order of sorted WNIDs, the order of all released weights; a c
 ``synset_words.txt``, WNID first. The devkit's ILSVRC2012_ID is another order and is only read to
 translate the ground truth. Sets: ``train`` and ``dev`` (10 training photos a class unless a fraction
 is given), ``val``, which is reported, and ``test`` where its folder is there, whose classes only the
-server knows.
+server knows. Without the training photos there are no ``train`` and ``dev``, and testing works.
 """
 
 from __future__ import annotations
@@ -35,24 +35,39 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
         VerydeepError: a folder or the ground truth is missing, or its length is not that of the photos.
     """
     assert root is not None
-    train_folder, val_folder = (_find(root, places) for places in (TRAIN_FOLDERS, VAL_FOLDERS))
-    train = class_folders(root, train_folder)
-    wrong = [folder for folder in train.classes if not _WNID.fullmatch(folder)]
-    if wrong:
-        raise VerydeepError(f"{train_folder} holds {wrong[0]!r}: ILSVRC's class folders are WNIDs such as n01440764.")
+    val_folder = _find(root, VAL_FOLDERS)
+    train = _train(root)
     if any(entry.is_dir() for entry in val_folder.iterdir()):
-        val = relabel(class_folders(root, val_folder), train.classes, strict=True)
+        val = class_folders(root, val_folder)
+        wnids = train.classes if train else val.classes
+        val = relabel(val, wnids, strict=True)
     else:
-        val = _flat_val(root, val_folder, train.classes)
+        val = _flat_val(root, val_folder, train.classes if train else None)
+        wnids = val.classes
     words = synset_words(root)
-    titles = tuple(f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in train.classes)
-    named = {key: _titled(found, name, key, titles) for key, found in (("train", train), ("val", val))}
-    test = next((root / place for place in TEST_FOLDERS if (root / place).is_dir()), None)
-    if test is not None:
-        named["test"] = _unlabelled(name, root, test, titles)
-    share = DEV_PHOTOS_A_CLASS if settings.dev_fraction is None else settings.dev_fraction
-    parts = split(named.pop("train"), {"dev": share}, settings.split_seed)
-    return Data(name, {**parts, **named}, False)
+    titles = tuple(f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in wnids)
+    sets = {}
+    if train:
+        share = DEV_PHOTOS_A_CLASS if settings.dev_fraction is None else settings.dev_fraction
+        sets = split(_titled(train, name, "train", titles), {"dev": share}, settings.split_seed)
+    sets["val"] = _titled(val, name, "val", titles)
+    test = _test_photos(root)
+    if test:
+        ids = tuple(str(path.relative_to(root)) for path in test)
+        sets["test"] = Dataset(name, "test", titles, ids, np.full(len(ids), -1, dtype=np.int64), PhotoReader(root))
+    return Data(name, sets, False)
+
+
+def _train(root: Path) -> Dataset | None:
+    """The training photos; None where there are none, which is enough to test."""
+    if not any((root / place).is_dir() for place in TRAIN_FOLDERS):
+        return None
+    folder = _find(root, TRAIN_FOLDERS)
+    found = class_folders(root, folder)
+    wrong = [name for name in found.classes if not _WNID.fullmatch(name)]
+    if wrong:
+        raise VerydeepError(f"{folder} holds {wrong[0]!r}: ILSVRC's class folders are WNIDs such as n01440764.")
+    return found
 
 
 def _find(root: Path, places: tuple[str, ...]) -> Path:
@@ -66,19 +81,26 @@ def _titled(found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -
     return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.ignored)
 
 
-def _unlabelled(name: str, root: Path, folder: Path, titles: tuple[str, ...]) -> Dataset:
-    photos = sorted(path for path in folder.iterdir() if is_candidate(path.name))
-    ids = tuple(str(path.relative_to(root)) for path in photos)
-    return Dataset(name, "test", titles, ids, np.full(len(ids), -1, dtype=np.int64), PhotoReader(root))
+def _test_photos(root: Path) -> list[Path]:
+    """The test photos, which lie in the first of their folders that has any, or in one folder inside it."""
+    for place in TEST_FOLDERS:
+        for pattern in ("*", "*/*"):
+            found = sorted(path for path in (root / place).glob(pattern) if path.is_file() and is_candidate(path.name))
+            if found:
+                return found
+    return []
 
 
-def _flat_val(root: Path, folder: Path, wnids: tuple[str, ...]) -> Dataset:
+def _flat_val(root: Path, folder: Path, wnids: tuple[str, ...] | None) -> Dataset:
+    """The validation photos in one folder; their classes are those of the training photos, or of their own."""
     photos = sorted(path for path in folder.iterdir() if is_candidate(path.name))
     truth = _ground_truth(root, photos)
+    wnids = tuple(sorted(set(truth))) if wnids is None else wnids
     unknown = sorted(set(truth) - set(wnids))
     if unknown:
         raise VerydeepError(f"the ground truth of {folder} names {unknown[0]}, which has no folder among the classes.")
-    labels = np.array([wnids.index(wnid) for wnid in truth], dtype=np.int64)
+    place = {wnid: number for number, wnid in enumerate(wnids)}
+    labels = np.array([place[wnid] for wnid in truth], dtype=np.int64)
     ids = tuple(str(path.relative_to(root)) for path in photos)
     return Dataset(str(root), "val", wnids, ids, labels, PhotoReader(root))
 

@@ -90,8 +90,13 @@ class Data:
     split_by_us: bool
 
     def fingerprint(self) -> str:
-        """That of the two sets training reads, `train` and `dev`."""
-        return self.sets["train"].fingerprint() + self.sets["dev"].fingerprint()
+        """That of the two sets training reads, `train` and `dev`; empty where there are none."""
+        return "".join(self.sets[name].fingerprint() for name in ("train", "dev") if name in self.sets)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, which all sets share."""
+        return next(iter(self.sets.values())).classes
 
     @property
     def reported(self) -> str:
@@ -133,8 +138,17 @@ def join(sets: list[Dataset], set_name: str) -> Dataset:
     ids = [photo for found in sets for photo in found.ids]
     labels = np.concatenate([found.labels for found in sets])
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-    joined = replace(sets[0], set_name=set_name, ids=tuple(ids), labels=labels)
+    joined = replace(sets[0], set_name=set_name, ids=tuple(ids), labels=labels, subjects=_joined_subjects(sets))
     return joined.take(order)
+
+
+def _joined_subjects(sets: list[Dataset]) -> NDArray[np.int64] | None:
+    """Subjects of sets that share none; None where no set tells its photos'."""
+    if all(found.subjects is None for found in sets):
+        return None
+    numbered = [np.unique(found.groups, return_inverse=True)[1] for found in sets]
+    starts = np.cumsum([0, *(len(np.unique(groups)) for groups in numbered[:-1])])
+    return np.concatenate([groups + start for groups, start in zip(numbered, starts, strict=True)])
 
 
 def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: int = 1) -> dict[str, Dataset]:

@@ -190,7 +190,7 @@ CLAIMS = (
         "depth",
         "the error decreases with depth",
         "4.1",
-        (("table3/A/256", "table3/B/256"), ("table3/B/256", "table3/D/256"), ("table3/A/256", "table3/E/256")),
+        tuple((f"table3/{one}/256", f"table3/{two}/256") for one, two in ("AB", "BD", "AD", "AE")),
     ),
     Claim("LRN", "local response normalisation does not help", "4.1", (("table3/A/256", "table3/A-LRN/256"),), True),
     Claim(
@@ -209,13 +209,13 @@ CLAIMS = (
         "jitter",
         "scale jittering at training time helps",
         "4.1",
-        tuple((f"table3/{net}/384", f"table3/{net}/{JITTERED}") for net in ("C", "D", "E")),
+        tuple((f"table3/{net}/{scale}", f"table3/{net}/{JITTERED}") for net in "CDE" for scale in ("256", "384")),
     ),
     Claim(
         "scales",
         "several test scales are better than one",
         "4.2",
-        tuple((f"table3/{run}", f"table4/{run}") for run in ("D/256", "D/384", f"D/{JITTERED}", f"E/{JITTERED}")),
+        tuple((row.name.replace("table4", "table3"), row.name) for row in TABLE_4.rows),
     ),
     Claim(
         "complementary",

@@ -24,6 +24,7 @@ class Size:
     crop: int
     data: str
     folder: str
+    doll: bool = False
 
     def pixels(self, q: int) -> int:
         """The paper's pixels at this size."""
@@ -36,11 +37,11 @@ class Size:
 
     def settings(self, run: str) -> dict[str, Any]:
         """What a run of the paper is given beyond its name: nothing at the paper's size."""
-        return {} if self is PAPER else _doll_settings(self, run)
+        return _doll_settings(self, run) if self.doll else {}
 
 
 PAPER = Size("paper", PAPER_CROP, "imagenet", "runs")
-DOLL = Size("doll", 64, "digits", "runs/doll")
+DOLL = Size("doll", 64, "digits", "runs/doll", doll=True)
 # The rate and batch that learned for every seed tried (NOTES.md); the paper's are for its own size.
 DOLL_NET: dict[str, Any] = {"crop": DOLL.crop, "width": 1 / 8, "batch": 32, "initialise": "glorot"}
 DOLL_FROM_RANDOM: dict[str, Any] = {"lr": 5e-3, "drop_at": (18,), "max_epochs": 22}

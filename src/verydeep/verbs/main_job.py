@@ -29,7 +29,8 @@ def train(options: argparse.Namespace) -> int:
         show(
             f"{result['folder']}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}"
         )
-        show(f"next: verydeep evaluate {result['folder']} dense@{result['test_scale']}")
+        several = ",".join(map(str, result["test_scales"]))
+        show(f"next: verydeep evaluate {result['folder']} dense@{result['test_scale']}, or dense@{several}")
     return OK
 
 

@@ -19,8 +19,6 @@ def fuse(options: argparse.Namespace) -> int:
     from ..fusion import fuse as fuse_files
 
     weights = _weights(options.weights)
-    if (options.server_file is None) != (options.devkit is None):
-        raise VerydeepError("--server-file and --devkit go together: the devkit tells each class's ILSVRC2012_ID.")
     found = fuse_files(options.files, weights, options.out, options.server_file, options.devkit)
     if options.json:
         answer_json(found)
@@ -81,7 +79,7 @@ def _show_plan(found: dict[str, Any]) -> None:
     show_table("", ["to test", "about"], tests)
     if plan["done"]:
         show(f"trained already: {', '.join(plan['done'])}")
-    show(f"in all at most {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk")
+    show(f"in all about {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk")
 
 
 def _show_rows(name: str, found: dict[str, Any]) -> None:
@@ -96,7 +94,7 @@ def _show_rows(name: str, found: dict[str, Any]) -> None:
 
 def table(options: argparse.Namespace) -> int:
     """A table of the paper with our results beside it; into a page with --write."""
-    from ..tables import claim_lines, markdown_table, read_results, table_rows, table_text, write_block
+    from ..tables import claim_lines, claims, markdown_table, read_results, table_rows, table_text, write_block
 
     places = options.results or [place for place in ("runs",) if Path(place).exists()]
     results = read_results(places)
@@ -106,7 +104,7 @@ def table(options: argparse.Namespace) -> int:
         if not lines:
             raise VerydeepError("no claim is decided by what was run: `verydeep reproduce classification` runs all.")
         if options.json:
-            answer_json(lines)
+            answer_json(claims(results))
         elif options.write is None:
             for line in lines:
                 show(line)
