@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from conftest import COLOURS, Command, make_photos, paint
 from verydeep.checkpoints import CARD_KEY, read_safetensors
+from verydeep.files import only_one
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
 
@@ -156,6 +157,31 @@ def test_evaluations_do_not_overwrite_each_other(command: Command, trained: Path
     folders = [json.loads(command(*words, "--json", "--workers", 0).stdout)["folder"] for words in asked]
     assert folders[1] == folders[2]
     assert len(set(folders)) == 3
+
+
+def test_other_photos_of_the_same_names_do_not_overwrite_the_runs_own(
+    command: Command, trained: Path, tmp_path: Path
+) -> None:
+    other = make_photos(tmp_path / "photos")
+    found = [
+        json.loads(command("evaluate", trained, "centre@36", *words, "--json", "--workers", 0).stdout)["folder"]
+        for words in ((), ("--data", other))
+    ]
+    assert found[0] != found[1]
+    assert "of-photos" in found[1]
+
+
+def test_a_test_is_not_begun_where_it_cannot_be_stored(command: Command, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "file is not a folder" in command("evaluate", trained, "dense@36", "--out", tmp_path / "file").mistake()
+    assert "is a run's folder: give another" in command("evaluate", trained, "dense@36", "--out", trained).mistake()
+
+
+def test_two_trainings_do_not_share_a_folder(command: Command, photos: Path) -> None:
+    place = photos.parent
+    with only_one(place / "run"):
+        words = ["train", "A", "--data", "photos", "--out", "run", "--max-epochs", 1, *SIZE]
+        assert "another process is at work in run" in command(*words, cwd=place).mistake()
 
 
 def test_names_that_are_not_utf8_are_kept(command: Command, tmp_path: Path) -> None:

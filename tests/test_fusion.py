@@ -111,7 +111,10 @@ OTHERS = [
     (scores(2, ids=tuple(f"p/{number:03d}" for number in range(1, PHOTOS + 1))), r"p/000 and 1 more are in one only"),
     (scores(2, ids=tuple(f"p/{number:03d}" for number in reversed(range(PHOTOS)))), r"\(in another order\)"),
     (scores(2, labels=(np.arange(PHOTOS) + 1) % 7), r"the same photos have other labels"),
-    (scores(2, labels=np.full(PHOTOS, 9)), r"2\.npz has no photos, a photo twice, or labels that are no class"),
+    (
+        scores(2, labels=np.full(PHOTOS, 9)),
+        r"2\.npz has no photos or classes, a photo twice, or labels that are no class",
+    ),
     (scores(2, subjects=np.arange(3)), r"2\.npz holds arrays that do not fit together"),
     (scores(2, posteriors=np.ones((PHOTOS, 7), dtype=np.float32)), r"2\.npz holds no posteriors: they are 0 or more"),
     (scores(2, posteriors=np.full((PHOTOS, 7), np.nan, dtype=np.float32)), r"2\.npz has NaN .* first of photo p/000"),
@@ -128,15 +131,15 @@ def test_what_cannot_be_fused_is_one_sentence(command: Command, tmp_path: Path, 
 
 MISTAKES = [
     ("fuse", r"the following arguments are required: FILE"),
-    ("fuse nowhere.npz", r"nowhere\.npz is not a scores file .*`verydeep evaluate` writes them"),
+    ("fuse nowhere.npz", r"there is no scores file nowhere\.npz: `verydeep evaluate` writes them"),
     ("fuse a.npz --weights 1,2", r"1 scores files need as many weights, not 2"),
     ("fuse a.npz --weights x", r"weights are numbers with commas between, such as 1,2,1, not 'x'"),
-    ("fuse a.npz a.npz --weights -1,2", r"weights are 0 or more and not all 0, not -1, 2"),
-    ("fuse a.npz --weights 0", r"weights are 0 or more and not all 0"),
-    ("fuse a.npz --weights nan", r"weights are 0 or more and not all 0"),
+    ("fuse a.npz a.npz --weights -1,2", r"weights are finite, 0 or more and not all 0, not -1, 2"),
+    ("fuse a.npz --weights 0", r"weights are finite, 0 or more and not all 0"),
+    ("fuse a.npz --weights nan", r"weights are finite, 0 or more and not all 0"),
     ("fuse a.npz --server-file s.txt", r"a server file and the devkit go together"),
     ("fuse a.npz --server-file s.txt --devkit nowhere", r"nowhere is not a folder: give ILSVRC's devkit"),
-    ("fuse a.npz --server-file s.txt --devkit .", r"has no meta\.mat"),
+    ("fuse a.npz --server-file s.txt --devkit .", r"has neither meta\.mat nor map_clsloc\.txt"),
 ]
 
 
@@ -147,9 +150,46 @@ def test_a_mistake_is_one_sentence(command: Command, tmp_path: Path, typed: str,
     assert {path.name for path in tmp_path.iterdir()} == {"a.npz"}
 
 
-def test_a_fusion_does_not_overwrite_what_it_fuses(command: Command, tmp_path: Path) -> None:
+def test_a_fusion_overwrites_no_input_run_or_test(command: Command, trained: Path, tmp_path: Path) -> None:
     save_scores(tmp_path / "t" / "scores.npz", scores(1))
-    assert "t holds one of the files to fuse" in command("fuse", "t", "--out", "t", cwd=tmp_path).mistake()
+    (tmp_path / "link").symlink_to("t")
+    for place in ("t", "link", "t/../t"):
+        assert "holds one of the files to fuse" in command("fuse", "t", "--out", place, cwd=tmp_path).mistake()
+    assert "holds the result of a run or a test" in command("fuse", "t", "--out", trained, cwd=tmp_path).mistake()
+    for _ in range(2):  # the same fusion may be made again
+        assert command("fuse", "t", "--out", "f", cwd=tmp_path).status == 0
+    (tmp_path / "map_clsloc.txt").write_text("n00000001 1 x\n")
+    for file in ("t/scores.npz", "map_clsloc.txt"):
+        words = ["fuse", "t", "--server-file", file, "--devkit", tmp_path]
+        assert "is an input, or among the devkit's files" in command(*words, cwd=tmp_path).mistake()
+
+
+@pytest.mark.parametrize("text", ["n00000000 x y\n", "n00000001\n", "\udcff"])
+def test_a_broken_devkit_is_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "map_clsloc.txt").write_bytes(text.encode("utf8", "surrogateescape"))
+    with pytest.raises(VerydeepError, match=r"map_clsloc\.txt is broken: each of its lines is a WNID"):
+        write_classification(tmp_path / "s.txt", scores(1), tmp_path)
+    (tmp_path / "map_clsloc.txt").unlink()
+    (tmp_path / "meta.mat").write_bytes(b"junk")
+    with pytest.raises(VerydeepError, match=r"meta\.mat is not the devkit's, or broken"):
+        write_classification(tmp_path / "s.txt", scores(1), tmp_path)
+
+
+def test_huge_weights_are_weights(tmp_path: Path) -> None:
+    paths = saved(tmp_path, scores(1), scores(2, "B"))
+    equal, huge = fuse(paths), fuse(paths, [1e308, 1e308])
+    assert huge["fusion"] == equal["fusion"]
+    assert [part["weight"] for part in huge["parts"]] == [0.5, 0.5]
+    assert fuse(paths, np.array([1, 3], dtype=np.float32))["parts"][1]["weight"] == 0.75
+    for weights in (["x", 1], 2, [None, 1], [10**400, 1]):
+        with pytest.raises(VerydeepError, match="weights are"):
+            fuse(paths, weights)  # type: ignore[arg-type]
+
+
+def test_files_may_come_one_by_one(tmp_path: Path) -> None:
+    paths = saved(tmp_path, scores(1), scores(2, "B"))
+    assert fuse(path for path in paths)["fusion"] == fuse(paths)["fusion"]
+    assert fuse(str(paths[0]))["parts"][0]["run"] == "A"
 
 
 @pytest.mark.parametrize("seed", range(8))

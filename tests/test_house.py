@@ -20,6 +20,7 @@ MODULES = {
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "stored": {"errors", "files"},
     "progress": set(),
     "configurations": {"errors"},
     "config": {"configurations", "errors"},
@@ -48,13 +49,14 @@ ARROWS: dict[str, set[str]] = {
         "weights",
     },
     "results": {
-        *("errors", "experiments", "files", "metrics", "planning", "progress", "runs", "scores", "summary"),
+        *("config", "errors", "experiments", "files", "metrics", "planning", "progress", "protocols", "scores"),
+        *("stored", "summary"),
     },
     "reproduction": {
         *("config", "data", "errors", "estimating", "evaluation", "experiments", "experiments.sizes", "planning"),
-        *("preparing", "progress", "recipes", "releasing", "results"),
+        *("files", "preparing", "progress", "recipes", "releasing", "results", "stored"),
     },
-    "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "runs"},
+    "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "stored"},
     "terminal": {"progress"},
     "optimisation": {"config", "nets"},
     "checkpoints": {"configurations", "errors", "files", "images", "nets"},
@@ -102,7 +104,7 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("report", "summary"),
     },
-    "arguments": {"config", "errors"},
+    "arguments": {"config", "errors", "recipes"},
 }
 
 

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from conftest import Command, make_imagenet, run_command
+from conftest import Command, make_imagenet, paint, run_command
 from verydeep import VerydeepError, create_net, reproduce
 from verydeep.checkpoints import load_checkpoint
 from verydeep.experiments import experiment, find_rows, runs_of
 from verydeep.experiments.sizes import DOLL, PAPER
+from verydeep.files import only_one
 from verydeep.recipes import papers_start
 from verydeep.tables import claim_lines, measured, table_rows
 
@@ -185,11 +186,137 @@ def test_a_run_of_fewer_epochs_goes_on_and_one_of_fewer_steps_is_refused(
     assert re.search(r"A/256 holds a run that was ended after 2 steps \(--max-steps\): give another --out", sentence)
 
 
+def test_a_limit_below_what_a_run_has_is_refused_and_harms_nothing(command: Command, tmp_path: Path) -> None:
+    words = ["reproduce", "table3/A/256", *FEW[:3], "--workers", 0, "--threads", 1]
+    assert command(*words, "--max-epochs", 1, cwd=tmp_path).status == 0
+    sentence = command(*words, "--max-steps", 1, cwd=tmp_path).mistake()
+    assert re.search(r"A/256 has 2 steps already, more than --max-steps: give another --out", sentence)
+    assert command(*words, "--max-epochs", 2, cwd=tmp_path).status == 0
+
+
+def test_a_start_is_not_trained_on_under_what_began_from_it(command: Command, tmp_path: Path) -> None:
+    words = ["reproduce", "table3/B/256", *FEW[:3], "--workers", 0, "--threads", 1]
+    assert command(*words, "--max-epochs", 1, cwd=tmp_path).status == 0
+    sentence = command(*words, "--max-epochs", 2, "--plan", cwd=tmp_path).mistake()
+    assert re.search(r"A/256 would be trained on, and .*B/256 has begun from it as it is", sentence)
+
+
+def test_a_finished_run_needs_its_best_net_only(
+    command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    mine = copied(doll, tmp_path)
+    (mine / "A" / "256" / "last.safetensors").unlink()
+    assert reproduced(tmp_path, "table3/A")["plan"]["train"] == []
+    (mine / "A" / "256" / "last.safetensors").write_bytes((mine / "A" / "256" / "best.safetensors").read_bytes())
+    (mine / "A" / "256" / "best.safetensors").unlink()
+    assert "has lost its best.safetensors" in command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
+
+
+def test_scores_of_another_test_in_a_parts_folder_are_refused(
+    command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    mine = copied(doll, tmp_path) / "B" / "256" / "evaluations" / "val"
+    shutil.copy(mine / "centre@73" / "scores.npz", mine / "dense@73" / "scores.npz")
+    sentence = command("reproduce", "table3/B/256", *FEW, cwd=tmp_path).mistake()
+    assert re.search(r"dense@73 holds scores of another test: remove it, and the same command tests again", sentence)
+    (mine / "dense@73" / "result.json").write_text("[")
+    assert len(reproduced(tmp_path, "table3/B/256")["plan"]["test"]) == 1  # torn: tested again
+
+
+def test_photos_replaced_since_a_test_are_tested_again(photos: Path, tmp_path: Path) -> None:
+    words = ["--doll", "--data", photos, "--max-steps", 1, "--workers", 0, "--threads", 1, "--json"]
+    first = run_command("reproduce", "table3/A/256", *words, cwd=tmp_path)
+    assert first.status == 0, first.stderr
+    again = json.loads(run_command("reproduce", "table3/A/256", *words, cwd=tmp_path).stdout)
+    assert again["plan"]["test"] == []
+    for photo in photos.rglob("*.png"):
+        paint(photo, 5, (9, 9, 9), (30, 70))
+    changed = json.loads(run_command("reproduce", "table3/A/256", *words, cwd=tmp_path).stdout)
+    assert len(changed["plan"]["test"]) == 1
+
+
+def test_one_reproduction_at_a_time(command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    mine = copied(doll, tmp_path)
+    with only_one(mine):
+        sentence = command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
+    assert "another process is at work in runs/doll: wait for it, or give another --out" in sentence
+    assert command("reproduce", "table3/A", *FEW, cwd=tmp_path).status == 0
+
+
+STRANGE: list[Any] = [
+    {"rows": []},
+    {"rows": None, "claims": {}},
+    {"rows": {"table3/A/256": {}}, "claims": {}},
+    {"rows": {}, "claims": {"LRN": {"pairs": [{}], "seed": 0}}},
+]
+
+
+@pytest.mark.parametrize("stored", STRANGE, ids=str)
+def test_strange_results_are_refused_before_the_work(command: Command, tmp_path: Path, stored: Any) -> None:
+    (tmp_path / "runs" / "doll").mkdir(parents=True)
+    (tmp_path / "runs" / "doll" / "results.json").write_text(json.dumps(stored))
+    sentence = command("reproduce", "table3/A/256", *FEW, cwd=tmp_path).mistake()
+    assert "results.json is not what `verydeep reproduce` writes: remove it" in sentence
+    assert not (tmp_path / "runs" / "doll" / "A").exists()
+
+
+CHANGES = [("top1_val", -5.0), ("top1_val", "x"), ("top1_val_interval", [1]), ("images", 0), ("steps", 5), ("set", 3)]
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES)
+def test_a_changed_row_is_refused(
+    command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path, name: str, value: Any
+) -> None:
+    found = json.loads((doll[0] / "results.json").read_text())
+    found["rows"]["table3/A/256"][name] = value
+    (tmp_path / "r.json").write_text(json.dumps(found))
+    assert (
+        "r.json is not what `verydeep reproduce` writes"
+        in command("table", "3", "--from", tmp_path / "r.json").mistake()
+    )
+
+
+def test_results_of_other_photos_do_not_stand_in_one_table(
+    command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    found = json.loads((doll[0] / "results.json").read_text())
+    other = {"rows": {"table3/A/256": {**found["rows"]["table3/A/256"], "images": 30}}, "claims": {}}
+    del found["rows"]["table3/A/256"]
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    (tmp_path / "b.json").write_text(json.dumps(other))
+    sentence = command("table", "3", "--from", "a.json", "--from", "b.json", cwd=tmp_path).mistake()
+    assert "do not stand in one table: 20 photos of digits:60 at doll size; 30 photos of" in sentence
+
+
+def test_a_page_keeps_its_line_ends_its_mode_and_its_links(command: Command, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_bytes(b"before\r\n<!-- table-2 -->\r\n<!-- /table-2 -->\r\n")
+    page.chmod(0o640)
+    (tmp_path / "link.md").symlink_to("page.md")
+    assert command("table", "2", "--write", "link.md", cwd=tmp_path).status == 0
+    assert (tmp_path / "link.md").is_symlink()
+    written = page.read_bytes()
+    assert b"133,638,952" in written
+    assert written.count(b"\n") == written.count(b"\r\n") > 8
+    assert page.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_reader_that_leaves_early_is_no_mistake(doll: tuple[Path, dict[str, Any]]) -> None:
+    words = [sys.executable, "-m", "verydeep", "table", "7", "--from", str(doll[0])]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as going:
+        assert going.stdout is not None
+        assert going.stderr is not None
+        going.stdout.close()
+        assert going.stderr.read() == b""
+        assert going.wait(timeout=60) == 0
+
+
 def test_results_say_how_long_the_nets_were_trained(doll: tuple[Path, dict[str, Any]]) -> None:
     rows = doll[1]["rows"]
     assert rows["table3/A/256"]["steps"] == [2]
     assert rows["table6/submission"]["steps"] == [2] * 7
     assert rows["table6/both"]["images_per_second"] < rows["table6/dense"]["images_per_second"]
+    assert all(row["cut_short"] for row in rows.values())
     assert all(row["seed"] == 0 and row["commit"] and row["date"] for row in rows.values())
 
 
@@ -319,16 +446,18 @@ MISTAKES = [
     ("reproduce released --data {imagenet} --weights D={other}", r"has 5 outputs for the 3 classes of imagenet"),
     ("reproduce released --data {imagenet} --weights B={E}", r"--weights names net B; these rows need D, E"),
     ("reproduce released --data {imagenet} --weights D={flat}", r"has fc6 of the shape .*inputs, and a square kernel"),
-    ("reproduce released --data {imagenet} --max-epochs 3", r"max_epochs is for training, and the released models are"),
+    ("reproduce released --data {imagenet} --max-epochs 3", r"max-epochs is for training, and the released models are"),
     ("reproduce table3/A/256 --doll --out {doll} --data digits:60 --seed 3", r"begun with seed 0, not 3: give another"),
     ("reproduce table3/A/256 --doll --out {doll} --max-steps 2", r"on other photos than these .* data digits:60\)"),
     ("table 9", r"there is no table '9' here: the tables are 1, 2, 3, 4, 5, 6, 7, text, released and claims"),
-    ("table 3 --from nowhere", r"nowhere does not exist: give the folder `verydeep reproduce` wrote to"),
+    ("table 3 --from nowhere", r"there is no nowhere: give the folder `verydeep reproduce` wrote to, or its results"),
+    ("table 3 --from {imagenet_folder}", r"there is no .*results\.json: give the folder `verydeep reproduce` wrote to"),
+    ("reproduce table3/A/256 --doll --out {page}", r"page\.md is not a folder: nothing can be stored in .*page\.md"),
+    ("reproduce released --data {imagenet} --weights D={D} --weights D={D}", r"NET=FILE, once a net"),
     ("table 3 --from {broken}", r"is broken: it does not hold a JSON object"),
     ("table 3 --from {strange}", r"is not what `verydeep reproduce` writes"),
     ("table 3 --write nowhere.md", r"cannot read nowhere\.md to write a table into it"),
     ("table 3 --write {page}", r"page\.md needs the lines <!-- table-3 --> and <!-- /table-3 --> once each"),
-    ("table claims", r"no claim is decided by what was run"),
 ]
 
 
@@ -354,7 +483,8 @@ def places(doll: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathF
 def test_a_mistake_is_one_sentence(
     command: Command, places: dict[str, Path], tmp_path: Path, typed: str, says: str
 ) -> None:
-    words = typed.format(**{**places, "imagenet": f"imagenet:{places['imagenet']}"}).split()
+    folder = places["imagenet"]
+    words = typed.format(**{**places, "imagenet": f"imagenet:{folder}", "imagenet_folder": folder}).split()
     sentence = command(*words, cwd=tmp_path, IMAGENET="").mistake()
     assert re.search(says, sentence), sentence
     assert not list(tmp_path.iterdir())
@@ -367,6 +497,7 @@ def test_table_3_prints_ours_beside_the_papers(command: Command, doll: tuple[Pat
     low, high = mine["top1_val_interval"]
     assert re.search(rf"D +\[256;512\] +384 +25\.6 +{mine['top1_val']:.1f} \({low:.1f}–{high:.1f}\) +8\.1 ", text)
     assert "20 photos of digits:60 (val)" in text
+    assert "nets of 2 steps, cut short by --max-steps: no result" in text
     assert "256 is 73, 384 is 110, 512 is 146" in text
     rows = json.loads(command("table", "3", "--from", folder, "--json").stdout)
     assert set(rows[0]) == {"row", "cells", "paper", "measured"}
@@ -398,7 +529,8 @@ def test_a_table_is_written_between_its_markers(
 
 
 def test_seeds_have_a_mean_and_a_spread() -> None:
-    row = {"size": "doll", "data": "digits", "images": 10, "top5_val": None, "top5_test": None, "steps": [9]}
+    row = {"size": "doll", "data": "digits", "images": 10, "top5_val": None, "top5_test": None}
+    row |= {"steps": [9], "cut_short": False}
     rows = [
         {**row, "top1_val": value, "top1_val_interval": [0, 9], "seed": seed} for seed, value in enumerate((3.0, 5.0))
     ]
@@ -407,8 +539,10 @@ def test_seeds_have_a_mean_and_a_spread() -> None:
     assert (found["top1_val"], found["top1_val_std"], found["seeds"]) == (4.0, 1.4142, 2)
     assert "top1_val_interval" not in found
     assert measured([]) is None
-    with pytest.raises(VerydeepError, match="each seed once"):
+    with pytest.raises(VerydeepError, match="are of one seed"):
         measured([rows[0], rows[0]])
+    with pytest.raises(VerydeepError, match="other numbers of steps"):
+        measured([rows[0], {**rows[1], "steps": [8]}])
     assert table_rows("3", [{"rows": {}, "claims": {}}])[0]["measured"] is None
 
 
@@ -434,5 +568,6 @@ def test_a_claim_is_a_plain_sentence(name: str, pairs: list[dict[str, Any]], say
 
 
 def test_settings_of_the_data_are_the_experiments() -> None:
-    with pytest.raises(VerydeepError, match="dev-fraction is part of the experiment"):
-        reproduce("table3/A/256", doll=True, plan_only=True, dev_fraction=0.2)
+    for fixed in ({"dev_fraction": 0.2}, {"net": "B"}, {"width": 0.25}, {"start": "none"}, {"S": "96"}):
+        with pytest.raises(VerydeepError, match=f"{next(iter(fixed)).replace('_', '-')} is part of the experiment"):
+            reproduce("table3/A/256", doll=True, plan_only=True, **fixed)

@@ -12,12 +12,8 @@ from typing import Any, NoReturn
 
 from .config import DataSettings, MachineSettings, TrainSettings, field_help, flag
 from .errors import VerydeepError
+from .recipes import OF_ALL_RUNS
 
-OF_ALL_RUNS = (
-    *("initialise", "momentum_at_drop", "bias_weight_decay", "bias_lr", "hold_at_chance", "colour_shift", "pooling"),
-    *("resampling", "other_side", "patience", "improvement", "validate", "bad_images", "max_epochs", "max_steps"),
-    "seed",
-)  # what the paper leaves open, and how long: settings that may hold for every run of an experiment
 OF_TRAINING = ("compile", "tensorboard", "device_batch")  # machine settings that only training reads
 
 
@@ -139,7 +135,12 @@ def _reproduce(verb: argparse.ArgumentParser) -> None:
 def _table(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("table", metavar="N", help="1 to 7, text, released, or claims")
     verb.add_argument(
-        "--from", dest="results", metavar="DIR", nargs="+", help="what reproduce wrote (runs); several: seeds' mean"
+        "--from",
+        dest="results",
+        metavar="DIR",
+        nargs="+",
+        action="extend",
+        help="what reproduce wrote (runs); several: seeds' mean",
     )
     verb.add_argument("--write", metavar="PAGE", help="into a page, between <!-- table-N --> and <!-- /table-N -->")
 

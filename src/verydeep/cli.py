@@ -31,6 +31,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         status = VERBS[options.verb](options)

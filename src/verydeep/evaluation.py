@@ -19,13 +19,13 @@ from .config import DataSettings, MachineSettings, from_json
 from .data import Data, Dataset, lasting_name, open_data, relabel
 from .data.loading import Fault, each_photo
 from .errors import ImageError, VerydeepError
-from .files import write_json
+from .files import check_place, write_json
 from .machine import Machine, this_machine
 from .nets import Net
 from .posteriors import Answers, Views, posteriors
 from .progress import Reporter, Silent
 from .protocols import Protocol, check_protocol, parse_protocol
-from .runs import EVALUATIONS, EVALUATIONS_OF_LAST, LAST, checkpoint_of, environment, run_name
+from .runs import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, checkpoint_of, environment, run_name
 from .scores import FILE_NAME, Scores, save_scores
 from .summary import summarise
 
@@ -67,7 +67,7 @@ def dataset_posteriors(
             if not isinstance(found, Fault):
                 yield index, found
             elif faults is None:
-                raise ImageError(f"{found.sentence} Remove it, or evaluate with --bad-images skip.")
+                raise ImageError(f"{found.sentence} Remove it, or leave it out with --bad-images skip.")
             else:
                 faults[index] = found.sentence
 
@@ -111,6 +111,9 @@ def evaluate(
     dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
     folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / str(tested)
+    check_place(folder)
+    if any((folder / name).exists() for name in (LAST, BEST)):
+        raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
     return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter)
 
 
@@ -126,7 +129,7 @@ def _tested(
     """The test itself, its numbers and its files."""
     answers, faults, seconds = _answers(checkpoint, dataset, protocol, machine, skip, reporter)
     kept = np.array([index for index in range(len(dataset)) if index not in faults], dtype=np.int64)
-    fingerprint = dataset.fingerprint()
+    fingerprint = dataset.fingerprint(sizes=True)
     dataset = dataset.take(kept)
     scores = _scores(checkpoint, dataset, protocol, answers.posteriors[kept])
     summary = {
@@ -191,7 +194,7 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
     # Unsplit data that the net was not trained on are tested whole.
     chosen = set_name or ("all" if opened.split_by_us and not same and not known else opened.reported)
     dataset = relabel(opened.set(chosen), card.classes, strict=True)
-    return dataset, "" if same or known else f"of-{Path(asked.data).name}"
+    return dataset, "" if same else f"of-{Path(asked.data).name}"
 
 
 def _open(settings: DataSettings) -> Data:

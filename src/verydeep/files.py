@@ -7,11 +7,15 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import VerydeepError
+
+_locking: Any = None
+with contextlib.suppress(ImportError):  # Windows has none
+    import fcntl as _locking
 
 
 def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
@@ -31,6 +35,8 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            beside.chmod(path.stat().st_mode & 0o7777)
         os.replace(beside, path)
         _sync_folder(path.parent)
     except OSError as fault:
@@ -50,8 +56,38 @@ def cannot_write(path: Path, fault: OSError) -> str:
     """The sentence for a file that could not be written."""
     kept = "; the one saved before is intact" if path.is_file() else ""
     full = fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    advice = "make room there and use --resume" if full else "use another place, or mend this one"
+    advice = "make room there and begin again where it stopped" if full else "use another place, or mend this one"
     return f"cannot write {path}: {fault.strerror or fault}{kept}; {advice}."
+
+
+def check_place(folder: Path) -> None:
+    """Raises VerydeepError where a folder is not there and cannot be made, or cannot be written to."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "is not a folder" if not there.is_dir() else "cannot be written to"
+        raise VerydeepError(f"{there} {what}: nothing can be stored in {folder}; give another --out.")
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keeps other processes that ask for the same out of a folder, which is made where it is missing.
+
+    Raises:
+        VerydeepError: another process is at work there.
+    """
+    check_place(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if _locking is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _locking.flock(handle, _locking.LOCK_EX | _locking.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise VerydeepError(f"another process is at work in {folder}: wait for it, or give another --out.") from None
+    finally:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import VerydeepError
-from .files import file_sha256, write_json
+from .files import check_place, file_sha256, read_json, write_json
 from .metrics import mcnemar, wrong_at
 from .runs import run_of_evaluation
-from .scores import FILE_NAME, Scores, load_scores, mean_scores, save_scores
+from .scores import FILE_NAME, Scores, fusion_shares, load_scores, mean_scores, save_scores
 from .server_files import write_classification
 from .summary import error_with_interval, summarise
 
@@ -19,8 +19,8 @@ TOPS = (("top1_error", 1), ("top5_error", 5))
 
 
 def fuse(
-    files: Sequence[str | Path],
-    weights: Sequence[float] | None = None,
+    files: Iterable[str | Path] | str | Path,
+    weights: Iterable[float] | None = None,
     out: str | Path | None = None,
     server_file: str | Path | None = None,
     devkit: str | Path | None = None,
@@ -42,22 +42,22 @@ def fuse(
     """
     if (server_file is None) != (devkit is None):
         raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
+    files = [files] if isinstance(files, str | Path) else list(files)
     names = [str(file) for file in files]
-    if out is not None and any(_same(Path(out), Path(file)) for file in files):
-        raise VerydeepError(f"{out} holds one of the files to fuse: give another --out.")
+    _check_places(files, out, server_file, devkit)
     found = [load_current(Path(file)) for file in files]
     fused = mean_scores(found, names, weights)
-    shares = [1.0] * len(found) if weights is None else list(weights)
+    shares = fusion_shares(len(found), weights)
     parts = [
-        {"file": name, "run": scores.run, "protocol": scores.protocol, "weight": share / sum(shares), **_errors(scores)}
+        {"file": name, "run": scores.run, "protocol": scores.protocol, "weight": share, **_errors(scores)}
         for name, scores, share in zip(names, found, shares, strict=True)
     ]
     summary = {"parts": parts, "fusion": summarise(fused), "pairs": _pairs(found, fused)}
-    if server_file is not None and devkit is not None:
-        write_classification(Path(server_file), fused, Path(devkit))
     if out is not None:
         save_scores(Path(out) / FILE_NAME, fused)
         write_json(Path(out) / "result.json", {**summary, "folder": str(out)})
+    if server_file is not None and devkit is not None:
+        write_classification(Path(server_file), fused, Path(devkit))
     return {**summary, "folder": None if out is None else str(out)}
 
 
@@ -77,9 +77,24 @@ def load_current(path: Path) -> Scores:
     return scores
 
 
-def _same(folder: Path, file: Path) -> bool:
-    """Whether a scores file lies in a folder."""
-    return (file if file.is_dir() else file.parent).absolute() == folder.absolute()
+def _check_places(
+    files: Sequence[str | Path], out: str | Path | None, server_file: str | Path | None, devkit: str | Path | None
+) -> None:
+    """Raises VerydeepError where what is to be written would overwrite an input, a run or another test."""
+    inputs = {(Path(file) / FILE_NAME if Path(file).is_dir() else Path(file)).resolve() for file in files}
+    if out is not None:
+        folder = Path(out)
+        check_place(folder)
+        if (folder / FILE_NAME).resolve() in inputs:
+            raise VerydeepError(f"{out} holds one of the files to fuse: give another --out.")
+        before = folder / "result.json"
+        if before.exists() and "parts" not in read_json(before):
+            raise VerydeepError(f"{out} holds the result of a run or a test: give another --out.")
+    if server_file is not None and devkit is not None:
+        place = Path(server_file).resolve()
+        check_place(place.parent)
+        if place in inputs or (place.exists() and Path(devkit).resolve() in place.parents):
+            raise VerydeepError(f"{server_file} is an input, or among the devkit's files: give another --server-file.")
 
 
 def _errors(scores: Scores) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from .scores import FILE_NAME
 
 # What may differ between a run's own settings and those it would be begun with now.
 FREE = ("start", "max_epochs", "max_steps", "bad_images", "preprocessing")
+# What a row's result takes from the results of its tests.
+PART_KEYS = {"data", "images_per_second", "multiply_adds_per_image", "environment"}
 MISSING, BEGUN, DONE = "missing", "begun", "done"
 
 
@@ -46,7 +48,8 @@ class Place:
         if opened is None:
             return Place(root, size, "val", "", "", skip_bad_images)
         tested = opened.sets[opened.reported]
-        return Place(root, size, opened.reported, tested.fingerprint(), opened.fingerprint(), skip_bad_images)
+        of_set = tested.fingerprint(sizes=True)
+        return Place(root, size, opened.reported, of_set, opened.fingerprint(), skip_bad_images)
 
     def part_folder(self, run: str, part: Protocol) -> Path:
         """Where a part's scores are: in the run's folder, as `evaluate` puts them."""
@@ -64,10 +67,13 @@ class Place:
         folder = self.part_folder(run, part)
         if run_hash is None or not (folder / FILE_NAME).exists() or not (folder / "result.json").exists():
             return None
-        found = read_json(folder / "result.json")
+        try:
+            found = read_json(folder / "result.json")
+        except VerydeepError:  # torn: tested again
+            return None
         whole = found.get("skipped") == 0 or self.skip_bad_images
         same = (found.get("checkpoint_sha256"), found.get("set_fingerprint")) == (run_hash, self.set_fingerprint)
-        return found if whole and same else None
+        return found if whole and same and found.keys() >= PART_KEYS else None
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,7 @@ def make_plan(rows: tuple[Row, ...], place: Place, given: dict[str, Any]) -> Pla
         VerydeepError: a run's folder holds a run of other settings, photos or beginnings.
     """
     runs = tuple(_run_work(run, place, given) for run in runs_of(rows))
+    _check_starts(runs)
     hashes = {work.run: place.run_hash(work.run) if work.state == DONE else None for work in runs}
     tests = []
     for run, part in real_parts(tuple(test for row in rows for test in row.tests), place.size):
@@ -178,49 +185,74 @@ def _run_work(run: str, place: Place, given: dict[str, Any]) -> RunWork:
         card = read_card(folder / BEST)
         return RunWork(run, folder, DONE, TrainSettings(net=card.net, crop=card.crop, width=card.width))
     settings = settings_for(run, place.size, given)
-    if not (folder / LAST).exists():
+    # Of a run that has ended the last checkpoint is not needed any more.
+    checkpoint = next((folder / name for name in (LAST, BEST) if (folder / name).exists()), None)
+    if checkpoint is None:
         return RunWork(run, folder, MISSING, settings)
     _check_same(run, place, settings)
-    return RunWork(run, folder, _state(folder, settings), settings)
+    return RunWork(run, folder, _state(folder, settings, read_card(checkpoint).state.get("step", 0)), settings)
+
+
+def _check_starts(runs: tuple[RunWork, ...]) -> None:
+    """Raises VerydeepError where a run has to be trained on although another has begun from it."""
+    by_name = {work.run: work for work in runs}
+    for work in runs:
+        start = by_name.get(papers_start(work.run) or "")
+        if start is not None and start.state != DONE and work.state != MISSING:
+            raise VerydeepError(
+                f"{start.folder} would be trained on, and {work.folder} has begun from it as it is: "
+                "ask for no more epochs, or give another --out."
+            )
 
 
 def _ended(folder: Path) -> dict[str, Any] | None:
     """What result.json says of a training that has ended."""
     path = folder / "result.json"
     result = read_json(path) if path.exists() else {}
-    return None if result.get("ended") in (None, "interrupted") else result
+    if result.get("ended") in (None, "interrupted"):
+        return None
+    if not all(isinstance(result.get(name), int) for name in ("steps", "epochs")):
+        raise VerydeepError(f"{path} is not what training writes: remove the run's folder, and it is trained anew.")
+    return result
 
 
-def _state(folder: Path, settings: TrainSettings) -> str:
+def _state(folder: Path, settings: TrainSettings, step: int) -> str:
     """How far a run is; one that ended after fewer epochs than it may now have is begun.
 
     Raises:
-        VerydeepError: it ended after fewer steps, in the middle of an epoch.
+        VerydeepError: it ended after fewer steps, in the middle of an epoch; or it has not ended and has more
+            steps than are asked for; or its best net is missing.
     """
     result = _ended(folder)
-    if result is None:
-        return BEGUN
-    if result["ended"] == "max_steps" and result["steps"] < settings.max_steps:
+    if result is not None and result["ended"] == "max_steps" and result["steps"] < settings.max_steps:
         raise VerydeepError(
             f"{folder} holds a run that was ended after {result['steps']} steps (--max-steps): "
             "give another --out, or remove it."
         )
-    return BEGUN if result["ended"] == "max_epochs" and result["epochs"] < settings.max_epochs else DONE
+    short = result is not None and result["ended"] == "max_epochs" and result["epochs"] < settings.max_epochs
+    if result is None or short:
+        if step > settings.max_steps:
+            raise VerydeepError(f"{folder} has {step} steps already, more than --max-steps: give another --out.")
+        return BEGUN
+    if not (folder / BEST).exists():
+        raise VerydeepError(f"{folder} has lost its {BEST}: remove the folder, and the run is trained anew.")
+    return DONE
 
 
 def _check_same(run: str, place: Place, settings: TrainSettings) -> None:
     """Raises VerydeepError where a folder's run is not what would be begun there now."""
     folder = place.root / run
     config = read_json(folder / "config.json")
-    begun, now = to_json(from_json(TrainSettings, config.get("settings", {}))), to_json(settings)
+    card = read_card(folder / (BEST if (folder / BEST).exists() else LAST))
+    begun, now = to_json(from_json(TrainSettings, card.settings)), to_json(settings)
     wrong = [name for name in now if name not in FREE and now[name] != begun[name]]
     start, told = papers_start(run), ""
     if config.get("run") != run:
         told = f"of the name {config.get('run')}, not {run}"
     elif wrong:
         told = f"that was begun with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
-    elif read_card(folder / LAST).data_fingerprint != place.data_fingerprint:
-        told = f"on other photos than these (it was begun with data {config.get('data', {}).get('data')})"
+    elif card.data_fingerprint != place.data_fingerprint:
+        told = f"on other photos than these (it was begun with data {card.data.get('data')})"
     elif start is not None and config.get("start_sha256") != place.run_hash(start):
         told = f"that did not begin from the {start} there is now"
     if told:

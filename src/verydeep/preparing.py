@@ -28,7 +28,7 @@ from .configurations import net_facts
 from .data import Data, Dataset, lasting_name, open_data
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
-from .files import file_sha256, read_json, write_json
+from .files import file_sha256, only_one, read_json, write_json
 from .machine import Machine, free_bytes, photos_at_once, this_machine, training_bytes
 from .nets import Net, create_net
 from .optimisation import TrainState
@@ -76,7 +76,7 @@ def train(
         settings = settings_of_run(run, train_given)
         data = DataSettings(**typed(DataSettings, data_given))
         training = _begin(run, folder, data, settings, wish, reporter)
-    with training.machine.at_work():
+    with only_one(folder), training.machine.at_work():
         return training.run(stop)
 
 

@@ -17,6 +17,12 @@ from .errors import VerydeepError
 PAPER_SCALES = ("256", "384", "256-512")
 SHALLOW = ("A", "A-LRN", "shallow-B")  # begin at S = 256 from random weights
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
+# What the paper leaves open, and for how long: settings that may hold for every run of an experiment.
+OF_ALL_RUNS = (
+    *("initialise", "momentum_at_drop", "bias_weight_decay", "bias_lr", "hold_at_chance", "colour_shift", "pooling"),
+    *("resampling", "other_side", "patience", "improvement", "validate", "bad_images", "max_epochs", "max_steps"),
+    "seed",
+)
 
 
 def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .checkpoints import Card, load_checkpoint, read_card, save_checkpoint, start_from
-from .config import DataSettings, to_json
+from .config import DataSettings, flag, to_json
 from .configurations import LARGEST_SIDE, STRIDE
 from .data import Data, lasting_name
 from .errors import VerydeepError
@@ -51,7 +51,7 @@ def take_released(
         raise VerydeepError(f"--weights names net {unknown[0]}; these rows need {', '.join(needed)}.")
     wrong = [name for name in given if name not in (*SETTINGS, "bad_images")]
     if wrong:
-        raise VerydeepError(f"{wrong[0]} is for training, and the released models are not trained.")
+        raise VerydeepError(f"{flag(wrong[0])} is for training, and the released models are not trained.")
     shown = {**to_json(settings), "data": lasting_name(settings.data)}
     choice = {**{name: given[name] for name in SETTINGS if name in given}, "data": shown}
     for net, run in needed.items():

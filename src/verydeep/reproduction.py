@@ -20,12 +20,14 @@ from .estimating import estimated
 from .evaluation import evaluate
 from .experiments import Experiment, Row, find_rows
 from .experiments.sizes import DOLL, PAPER
+from .files import check_place, only_one
 from .planning import BEGUN, Place, Plan, RunWork, make_plan
 from .preparing import route, train
 from .progress import Advance, Reporter, Silent, duration
-from .recipes import papers_start
+from .recipes import OF_ALL_RUNS, papers_start
 from .releasing import take_released
 from .results import write_results
+from .stored import RESULTS, read_results
 
 
 class _Interrupted(Exception):
@@ -53,7 +55,8 @@ def reproduce(
         plan_only: say what it would take, and do nothing.
         weights: for ``released``, a weight file by net: ``{"D": …, "E": …}``.
         stop: asked after each step whether to save and leave.
-        given: any field of TrainSettings and MachineSettings; it holds for every run.
+        given: fields of TrainSettings that the paper leaves open (`verydeep.recipes.OF_ALL_RUNS`), which then hold
+            for every run, and of MachineSettings.
 
     Returns:
         ``plan``, ``ended`` (``planned``, ``interrupted``, ``done``), ``rows`` and ``claims`` as in results.json.
@@ -90,8 +93,9 @@ def _rows(name: str, doll: bool, with_weights: bool) -> tuple[Experiment, tuple[
 def _routed(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any]]:
     """What is wished of the machine, and the settings of every run; the experiment says which data."""
     wishes, data_given, train_given = route(given)
-    if data_given:
-        raise VerydeepError(f"{flag(next(iter(data_given)))} is part of the experiment: it cannot be chosen here.")
+    fixed = [name for name in (*data_given, *train_given) if name not in OF_ALL_RUNS]
+    if fixed:
+        raise VerydeepError(f"{flag(fixed[0])} is part of the experiment: it cannot be chosen here.")
     return MachineSettings(**typed(MachineSettings, wishes)), typed(TrainSettings, train_given)
 
 
@@ -110,16 +114,20 @@ class _Job:
 
     def done(self, opened: Data | None, plan_only: bool) -> dict[str, Any]:
         """All of it, or only the plan: ``plan``, ``ended``, ``rows``, ``claims``."""
+        check_place(self.place.root)
+        read_results(self.place.root / RESULTS)  # before the work, not after it
         plan = estimated(self._plan(), opened, self.wish, self.reporter)
         answer: dict[str, Any] = {"plan": plan.to_json(), "ended": "planned", "rows": {}, "claims": {}}
         if plan_only:
             return answer
         _tell(plan, self.reporter)
-        try:
-            self._work(plan)
-        except _Interrupted:
-            return {**answer, "ended": "interrupted"}
-        return {**answer, "ended": "done", **write_results(self.place, self.experiment, self.rows, self.reporter)}
+        with only_one(self.place.root):
+            try:
+                self._work(plan)
+            except _Interrupted:
+                return {**answer, "ended": "interrupted"}
+            results = write_results(self.place, self.experiment, self.rows, self.reporter)
+        return {**answer, "ended": "done", **results}
 
     def _plan(self) -> Plan:
         return make_plan(self.rows, self.place, self.given)
@@ -140,6 +148,7 @@ class _Job:
                 self.place.root / test.run,
                 str(test.protocol),
                 data=self.data.data,
+                out=test.folder,
                 bad_images=self.given.get("bad_images", "stop"),
                 machine=self.wish,
                 reporter=_Stopping(self.reporter, self.stop),

@@ -8,19 +8,22 @@ Rows and claims whose scores are no longer of the runs there are leave it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .config import TrainSettings
 from .errors import VerydeepError
 from .experiments import Claim, Experiment, Row
 from .files import read_json, write_json
 from .metrics import difference_interval, mcnemar, wrong_at
 from .planning import Place, real_parts
 from .progress import Reporter
-from .runs import RESULTS
+from .protocols import Protocol
 from .scores import Scores, load_scores, mean_scores
+from .stored import RESULTS, read_results
 from .summary import error_with_interval
 
 
@@ -34,11 +37,11 @@ def write_results(place: Place, experiment: Experiment, rows: tuple[Row, ...], r
         VerydeepError: a row's scores are missing or broken, or cannot be fused.
     """
     path = place.root / RESULTS
-    stored = read_json(path) if path.exists() else {}
+    stored = read_results(path)
     table = _Rows(place, experiment)
     found: dict[str, Any] = {}
     for row in experiment.rows:
-        before = stored.get("rows", {}).get(row.name)
+        before = stored["rows"].get(row.name)
         if row in rows:
             found[row.name] = table.result(row)
         elif before is not None and before["checkpoints"] == table.checkpoints(row):
@@ -108,7 +111,8 @@ class _Rows:
         for test in row.tests:
             named = real_parts((test,), place.size)
             folders = [place.part_folder(run, part) for run, part in named]
-            tests.append(mean_scores([load_scores(folder) for folder in folders], [str(folder) for folder in folders]))
+            found = [_load(folder, part, checkpoints[run]) for folder, (run, part) in zip(folders, named, strict=True)]
+            tests.append(mean_scores(found, [str(folder) for folder in folders]))
             parts += [read_json(folder / "result.json") for folder in folders]
         fused = mean_scores(tests, [f"{test.run} {test.protocol}" for test in row.tests])
         result: dict[str, Any] = {
@@ -125,7 +129,7 @@ class _Rows:
             **_cost(parts),
             "checkpoints": checkpoints,
             "date": max(part["environment"]["time"][:10] for part in parts),
-            "commit": "/".join(sorted({str(part["environment"]["commit"]) for part in parts})),
+            "commit": "/".join(sorted({part["environment"]["commit"] or "unknown" for part in parts})),
         }
         return result, _wrong(fused)
 
@@ -136,8 +140,17 @@ class _Rows:
         seeds = {read_json(folder / "config.json")["settings"]["seed"] for folder in trained}
         if len(seeds) > 1:
             raise VerydeepError(f"the runs of {row.name} have seeds {sorted(seeds)}: one folder is for one seed.")
-        steps = [read_json(folder / "result.json")["steps"] for folder in trained]
-        return {"seed": seeds.pop() if seeds else None, "steps": steps}
+        ends = [read_json(folder / "result.json") for folder in trained]
+        cut = any(end["ended"] == "max_steps" and end["steps"] < TrainSettings.max_steps for end in ends)
+        return {"seed": seeds.pop() if seeds else None, "steps": [end["steps"] for end in ends], "cut_short": cut}
+
+
+def _load(folder: Path, part: Protocol, checkpoint: str) -> Scores:
+    """A part's scores, which must be what result.json beside them says."""
+    scores = load_scores(folder)
+    if (scores.checkpoint, scores.protocol) != (checkpoint, str(part)):
+        raise VerydeepError(f"{folder} holds scores of another test: remove it, and the same command tests again.")
+    return scores
 
 
 def _cost(parts: list[dict[str, Any]]) -> dict[str, Any]:

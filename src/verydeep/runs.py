@@ -19,7 +19,6 @@ from .errors import VerydeepError
 from .files import cannot_write, read_json, write_atomically
 
 LAST, BEST = "last.safetensors", "best.safetensors"
-RESULTS = "results.json"  # of an experiment, in the folder of its runs
 EVALUATIONS, EVALUATIONS_OF_LAST = "evaluations", "evaluations-of-last"
 
 

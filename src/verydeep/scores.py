@@ -11,9 +11,10 @@ the same order, and refused for any others.
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ FILE_NAME = "scores.npz"
 # What numpy and zipfile raise for files that are none, or have a byte wrong.
 _BROKEN = (
     *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, MemoryError, OverflowError),
 )
 SUM_TOLERANCE = 1e-2  # of a photo's posteriors, which may be those of bf16 products
 
@@ -92,8 +93,10 @@ def load_scores(path: str | Path) -> Scores:
                 set_name=text.pop("set"),
                 **text,
             )
-    except _BROKEN as fault:
-        raise VerydeepError(f"{path} is not a scores file ({fault}): `verydeep evaluate` writes them.") from None
+    except FileNotFoundError:
+        raise VerydeepError(f"there is no scores file {path}: `verydeep evaluate` writes them.") from None
+    except _BROKEN:
+        raise VerydeepError(f"{path} is not a scores file, or broken: `verydeep evaluate` writes them anew.") from None
     _check(path, scores)
     return scores
 
@@ -104,8 +107,16 @@ def _check(path: Path, scores: Scores) -> None:
     fits = scores.posteriors.shape == (photos, classes) and scores.posteriors.dtype == np.float32
     if not (fits and all(row.shape == (photos,) and row.dtype.kind == "i" for row in rows)):
         raise VerydeepError(f"{path} holds arrays that do not fit together: it is broken; evaluate again.")
-    if not photos or scores.labels.max() >= classes or scores.labels.min() < -1 or len(set(scores.ids)) < photos:
-        raise VerydeepError(f"{path} has no photos, a photo twice, or labels that are no class: evaluate again.")
+    if (
+        not photos
+        or not classes
+        or scores.labels.max() >= classes
+        or scores.labels.min() < -1
+        or len(set(scores.ids)) < photos
+    ):
+        raise VerydeepError(
+            f"{path} has no photos or classes, a photo twice, or labels that are no class: evaluate again."
+        )
     sums = scores.posteriors.sum(axis=1)
     bad = ~np.isfinite(scores.posteriors).all(axis=1)
     if bad.any():
@@ -116,7 +127,7 @@ def _check(path: Path, scores: Scores) -> None:
         raise VerydeepError(f"{path} holds no posteriors: they are 0 or more and sum to 1 for each photo.")
 
 
-def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Sequence[float] | None = None) -> Scores:
+def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Iterable[float] | None = None) -> Scores:
     """The fusion of scores: the weighted mean of their posteriors (Sect. 4.4), equal weights by default.
 
     Args:
@@ -128,24 +139,39 @@ def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Sequence
     """
     if not found:
         raise VerydeepError("there is nothing to fuse: give at least one scores file.")
-    weights = [1.0] * len(found) if weights is None else list(weights)
-    if len(weights) != len(found):
-        raise VerydeepError(f"{len(found)} scores files need as many weights, not {len(weights)}.")
-    if not all(weight >= 0 and np.isfinite(weight) for weight in weights) or not sum(weights) > 0:
-        shown = ", ".join(f"{weight:g}" for weight in weights)
-        raise VerydeepError(f"weights are 0 or more and not all 0, not {shown}.")
+    shares = fusion_shares(len(found), weights)
     first = found[0]
     for other, name in zip(found[1:], names[1:], strict=True):
         difference = _difference(first, other)
         if difference:
             raise VerydeepError(f"{name} cannot be fused with {names[0]}: {difference}.")
-    shares = [weight / sum(weights) for weight in weights]
     total = np.zeros(first.posteriors.shape, dtype=np.float64)
     for share, scores in zip(shares, found, strict=True):
         total += share * scores.posteriors
     run, protocol, checkpoint = (" + ".join(dict.fromkeys(texts)) for texts in zip(*map(_texts, found), strict=True))
     posteriors = total.astype(np.float32)
     return replace(first, posteriors=posteriors, run=run, protocol=protocol, checkpoint=checkpoint)
+
+
+def fusion_shares(files: int, weights: Iterable[float] | None) -> list[float]:
+    """What each file of a fusion counts, together 1; equal without weights.
+
+    Raises:
+        VerydeepError: not as many weights as files, or weights that are none.
+    """
+    if weights is None:
+        return [1 / files] * files
+    try:
+        given = [float(weight) for weight in weights]
+    except (TypeError, ValueError, OverflowError):
+        raise VerydeepError(f"weights are numbers, one a scores file, not {weights!r}.") from None
+    if len(given) != files:
+        raise VerydeepError(f"{files} scores files need as many weights, not {len(given)}.")
+    if not all(0 <= weight < math.inf for weight in given) or not any(given):
+        shown = ", ".join(f"{weight:g}" for weight in given)
+        raise VerydeepError(f"weights are finite, 0 or more and not all 0, not {shown}.")
+    scaled = [weight / max(given) for weight in given]
+    return [weight / sum(scaled) for weight in scaled]
 
 
 def _texts(scores: Scores) -> tuple[str, str, str]:

@@ -12,33 +12,25 @@ from .errors import VerydeepError
 from .experiments import Paper, Table, experiment, find_table
 from .experiments.nets import PRINTED
 from .experiments.sizes import DOLL, PAPER_CROP
-from .files import read_json, write_atomically
-from .runs import RESULTS
+from .files import write_atomically
+from .stored import ERRORS, RESULTS, read_results
 
-ERRORS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
+HEADS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
 SIGNIFICANT = 0.05
-ROW_KEYS = {"size", "data", "images", "seed", "steps", "date", "commit", *ERRORS}
 
 
-def read_results(places: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Each results.json of some folders or files; a folder without one counts as nothing run.
+def read_places(places: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """The results of some folders that `verydeep reproduce` wrote to, or of their results.json.
 
     Raises:
-        VerydeepError: a place does not exist, or its file is broken.
+        VerydeepError: there are none, or they are broken.
     """
     found = []
     for place in map(Path, places):
         path = place / RESULTS if place.is_dir() else place
-        if not place.exists():
-            raise VerydeepError(
-                f"{place} does not exist: give the folder `verydeep reproduce` wrote to, or its {RESULTS}."
-            )
-        results = read_json(path) if path.exists() else {}
-        parts = [results.get(key, {}) for key in ("rows", "claims")]
-        good = all(isinstance(part, dict) and all(isinstance(one, dict) for one in part.values()) for part in parts)
-        if not good or any(not row.keys() >= ROW_KEYS for row in parts[0].values()):
-            raise VerydeepError(f"{path} is not what `verydeep reproduce` writes.")
-        found.append({"rows": results.get("rows", {}), "claims": results.get("claims", {})})
+        if not path.exists():
+            raise VerydeepError(f"there is no {path}: give the folder `verydeep reproduce` wrote to, or its {RESULTS}.")
+        found.append(read_results(path))
     return found
 
 
@@ -56,16 +48,21 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
         return [_layers_row(net) for net in PRINTED]
     if name == "2":
         return [_parameters_row(net) for net in PRINTED]
-    return [
+    table = find_table(name)
+    rows: list[dict[str, Any]] = [
         {
             "row": row.name,
             "cells": dict(zip(table.columns, row.cells, strict=True)),
             "paper": _paper(row.paper),
             "measured": measured([found["rows"][row.name] for found in results if row.name in found["rows"]]),
         }
-        for table in [find_table(name)]
         for row in table.rows
     ]
+    of = {(one["size"], one["data"], one["images"]) for one in (row["measured"] for row in rows) if one}
+    if len(of) > 1:
+        told = "; ".join(f"{images} photos of {data} at {size} size" for size, data, images in sorted(of))
+        raise VerydeepError(f"these results do not stand in one table: {told}.")
+    return rows
 
 
 def _paper(paper: Paper) -> dict[str, Any]:
@@ -87,9 +84,11 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     ):
         raise VerydeepError("these results are of other sizes, data or numbers of photos: they have no common mean.")
     seeds = [row["seed"] for row in rows]
-    if len(set(seeds)) < len(seeds):
-        raise VerydeepError(f"these results are of the seeds {seeds}: each seed once.")
-    found = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
+    if None in seeds or len(set(seeds)) < len(seeds):
+        raise VerydeepError("these results are of one seed, or of nets that are not trained: give one of them.")
+    if any((row["steps"], row["cut_short"]) != (first["steps"], first["cut_short"]) for row in rows):
+        raise VerydeepError("these results are of nets trained for other numbers of steps: they have no common mean.")
+    found = {**first, "seeds": len(rows), "seed": seeds}
     for name in ERRORS:
         values = [row[name] for row in rows if row[name] is not None]
         if values:
@@ -137,7 +136,7 @@ def table_text(name: str, results: Sequence[dict[str, Any]]) -> tuple[str, list[
         ]
         return "Table 2: Number of parameters (paper: in millions)", ["network", "paper", "ours"], cells, ""
     table = find_table(name)
-    heads = [*table.columns, *(head for error in table.errors for head in (ERRORS[error], "ours"))]
+    heads = [*table.columns, *(head for error in table.errors for head in (HEADS[error], "ours"))]
     lines = [[*row["cells"].values(), *(cell for error in table.errors for cell in _pair(row, error))] for row in rows]
     title = f"Table {name}: {table.caption}" if name.isdigit() else table.caption
     return title, heads, lines, _note(table, rows)
@@ -164,15 +163,23 @@ def _note(table: Table, rows: list[dict[str, Any]]) -> str:
         photos = f"{one['images']} photos of {one['data']} ({one['set']})"
         if one["subjects"] < one["images"]:
             photos += f" of {one['subjects']} subjects"
-        seeds = sorted({row["seeds"] for row in found})
-        spread = "95 % interval in brackets" if seeds[0] == 1 else "mean ± standard deviation"
-        spread += f" of {'/'.join(map(str, seeds))} seeds" if seeds[-1] > 1 else ""
-        steps = [step for row in found for step in row["steps"]]
-        photos += f", nets of {min(steps):,} to {max(steps):,} steps" if steps else ""
+        most = max(row["seeds"] for row in found)
+        spread = "95 % interval in brackets" if min(row["seeds"] for row in found) == 1 else ""
+        spread += f"{' or ' if spread else ''}mean ± standard deviation of {most} seeds" if most > 1 else ""
+        photos += _training_told(found)
         dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
         size = "" if one["size"] == "paper" else f" at doll size ({_doll_pixels()})"
         notes.append(f"Ours{size}: {photos}; {spread}; {dates}, commit {commits}. The paper's: ILSVRC-2012.")
     return " ".join(notes)
+
+
+def _training_told(found: list[dict[str, Any]]) -> str:
+    """How many steps the nets of some rows were trained for."""
+    steps = sorted({step for row in found for step in row["steps"]})
+    if not steps:
+        return ""
+    told = f", nets of {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "") + " steps"
+    return told + (", cut short by --max-steps: no result" if any(row["cut_short"] for row in found) else "")
 
 
 def _doll_pixels() -> str:
@@ -250,11 +257,15 @@ def write_block(page: Path, name: str, text: str) -> None:
     """
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     try:
-        before = page.read_text(encoding="utf8")
+        before = page.read_bytes().decode("utf8")
     except (OSError, UnicodeDecodeError) as fault:
-        raise VerydeepError(f"cannot read {page} to write a table into it: {fault}.") from None
-    if before.count(begin) != 1 or before.count(end) != 1 or before.index(begin) > before.index(end):
+        reason = getattr(fault, "strerror", None) or "it is not UTF-8 text"
+        raise VerydeepError(f"cannot read {page} to write a table into it: {reason}.") from None
+    ends = "\r\n" if "\r\n" in before else "\n"
+    lines = before.replace("\r\n", "\n")
+    if lines.count(begin) != 1 or lines.count(end) != 1 or lines.index(begin) > lines.index(end):
         raise VerydeepError(f"{page} needs the lines {begin.strip()} and {end} once each, to write between.")
-    head, rest = before.split(begin)
-    text = head + begin + text.rstrip() + "\n" + end + rest.split(end)[1]
-    write_atomically(page, lambda file: file.write(text.encode()))
+    head, rest = lines.split(begin)
+    shown = "".join(letter for letter in text if letter.isprintable() or letter == "\n").replace("<!--", "&lt;!--")
+    whole = head + begin + shown.rstrip() + "\n" + end + rest.split(end)[1]
+    write_atomically(page.resolve(), lambda file: file.write(whole.replace("\n", ends).encode()))

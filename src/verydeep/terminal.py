@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +18,7 @@ from rich.text import Text
 from .progress import Advance, duration
 
 PLAIN_EVERY_SECONDS = 20.0
-PIPE_WIDTH = 200
+PIPE_WIDTH, WIDEST_FIGURE = 200, 24
 
 
 def clean(text: str) -> str:
@@ -89,12 +92,30 @@ def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]])
     """A line of title and a table to stdout; the first column is left-aligned, the others right-aligned."""
     show(title)
     table = Table(box=None, pad_edge=False)
+    cells = [[clean(str(cell)) for cell in row] for row in rows]
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(clean(str(cell))) for cell in row))
+        # The first column and the heads may take several lines, figures may not.
+        widest = max((len(row[number]) for row in cells), default=0) if number else 0
+        side: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(column, justify=side, overflow="fold", min_width=min(widest, WIDEST_FIGURE))
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
     # In a file or a pipe lines may be long; folded cells would be worse.
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    _Plain(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+class _Plain(Console):
+    """A console that leaves a broken pipe to the command line."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises it again."""
+        raise BrokenPipeError
+
+
+def show_note(text: str) -> None:
+    """A paragraph of the answer, its lines broken between words on a terminal."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**6
+    show_raw("\n".join(textwrap.wrap(clean(text), width)) + "\n")
 
 
 def fail(sentence: str) -> None:

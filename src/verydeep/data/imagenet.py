@@ -135,11 +135,15 @@ def devkit_order(root: Path) -> dict[int, str]:
     """WNID by ILSVRC2012_ID, from the devkit's ``map_clsloc.txt`` or ``meta.mat``."""
     text = _first(root, "map_clsloc.txt")
     if text:
-        return {int(number): wnid for wnid, number, *_ in (line.split() for line in text.read_text().splitlines())}
+        try:
+            return {int(number): wnid for wnid, number, *_ in (line.split() for line in text.read_text().splitlines())}
+        except ValueError:  # of a decoder too
+            raise VerydeepError(f"{text} is broken: each of its lines is a WNID, a number and words.") from None
     meta = _first(root, "meta.mat")
     if not meta:
         raise VerydeepError(
-            f"{root} has no meta.mat: it tells which class an ILSVRC2012_ID is; unpack the devkit there."
+            f"{root} has neither meta.mat nor map_clsloc.txt, which tell which class an ILSVRC2012_ID is: "
+            "unpack the devkit there."
         )
     return {int(number): wnid for number, wnid, _ in _meta_rows(meta)}
 
@@ -163,10 +167,14 @@ def _meta_rows(meta: Path) -> list[tuple[str, str, str]]:
     """ILSVRC2012_ID, WNID and words of each synset in the devkit's ``meta.mat``."""
     try:
         from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
     except ImportError:
         raise VerydeepError(f"reading {meta} needs scipy: pip install 'verydeep[mat]'.") from None
-    synsets = loadmat(meta, squeeze_me=True)["synsets"]
-    columns = [[str(value) for value in synsets[name]] for name in ("ILSVRC2012_ID", "WNID", "words")]
+    try:
+        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        columns = [[str(value) for value in synsets[name]] for name in ("ILSVRC2012_ID", "WNID", "words")]
+    except (OSError, KeyError, ValueError, IndexError, MatReadError):
+        raise VerydeepError(f"{meta} is not the devkit's, or broken: unpack the devkit again.") from None
     return list(zip(*columns, strict=True))
 
 

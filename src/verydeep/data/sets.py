@@ -75,10 +75,25 @@ class Dataset:
             subjects=None if self.subjects is None else self.subjects[indices],
         )
 
-    def fingerprint(self) -> str:
-        """SHA-256 of ids and class names: two sets with the same photos and labels have the same."""
-        rows = sorted(f"{i}\t{self.classes[label]}\n" for i, label in zip(self.ids, self.labels, strict=True))
+    def fingerprint(self, sizes: bool = False) -> str:
+        """SHA-256 of ids and class names, and with ``sizes`` of the files' sizes in bytes.
+
+        Two sets with the same photos and labels have the same; that a photo was replaced only sizes can tell.
+        """
+        root = getattr(self.read, "root", None) if sizes else None
+        told = [""] * len(self) if root is None else [f"\t{_file_size(root / photo)}" for photo in self.ids]
+        rows = sorted(
+            f"{photo}\t{self.classes[label]}{more}\n"
+            for photo, label, more in zip(self.ids, self.labels, told, strict=True)
+        )
         return hashlib.sha256("".join(rows).encode("utf8", "surrogateescape")).hexdigest()
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 @dataclass(frozen=True)

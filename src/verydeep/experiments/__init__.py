@@ -113,7 +113,8 @@ def find_rows(name: str) -> tuple[Experiment, tuple[Row, ...]]:
     Raises:
         VerydeepError: none; the sentence suggests the nearest name. Or a row of other people's results only.
     """
-    asked = name.rstrip("/")
+    asked = str(name).rstrip("/")
+    asked = f"table{asked}" if asked.isdigit() else asked
     for module in MODULES:
         found = experiment(module)
         rows = [row for row in found.rows if asked == module or f"{row.name}/".startswith(f"{asked}/")]

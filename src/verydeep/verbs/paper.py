@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from .. import terminal
 from ..arguments import given_settings
 from ..errors import VerydeepError
 from ..progress import duration
-from ..terminal import Terminal, show, show_table
+from ..terminal import Terminal, show, show_note, show_table
 from . import OK, Stopper, answer_json, error_cells
 
 
@@ -61,11 +62,15 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def _files_by_net(words: list[str]) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words]
-    wrong = [word for word, pair in zip(words, pairs, strict=True) if not pair[0] or not pair[2]]
-    if wrong:
-        raise VerydeepError(f"weights are given as NET=FILE, such as D=net_d.safetensors, not {wrong[0]!r}.")
-    return {net: file for net, _, file in pairs}
+    files: dict[str, str] = {}
+    for word in words:
+        net, _, file = word.partition("=")
+        if not net or not file or net in files:
+            raise VerydeepError(
+                f"weights are given as NET=FILE, once a net, such as D=net_d.safetensors, not {word!r}."
+            )
+        files[net] = file
+    return files
 
 
 def _show_plan(found: dict[str, Any]) -> None:
@@ -89,20 +94,19 @@ def _show_rows(name: str, found: dict[str, Any]) -> None:
     rows = find_rows(name)[1]
     for table in dict.fromkeys(row.name.partition("/")[0].removeprefix("table") for row in rows):
         _show_table(table, results)
-    show(f"verydeep table N --from {found['folder']} shows them again")
+    show(f"to see them again: verydeep table {table} --from {shlex.quote(found['folder'])}")
 
 
 def table(options: argparse.Namespace) -> int:
     """A table of the paper with our results beside it; into a page with --write."""
-    from ..tables import claim_lines, claims, markdown_table, read_results, table_rows, table_text, write_block
+    from ..stored import RESULTS
+    from ..tables import claim_lines, claims, markdown_table, read_places, table_rows, table_text, write_block
 
-    places = options.results or [place for place in ("runs",) if Path(place).exists()]
-    results = read_results(places)
-    name = options.table
+    usual = [place for place in ("runs", "runs/doll") if (Path(place) / RESULTS).exists()]
+    results = read_places(options.results or usual[:1])
+    name = options.table.removeprefix("table")
     if name == "claims":
-        lines = claim_lines(results)
-        if not lines:
-            raise VerydeepError("no claim is decided by what was run: `verydeep reproduce classification` runs all.")
+        lines = claim_lines(results) or ["No claim is decided yet: `verydeep reproduce classification` runs all rows."]
         if options.json:
             answer_json(claims(results))
         elif options.write is None:
@@ -129,7 +133,7 @@ def _show_table(name: str, results: list[dict[str, Any]]) -> None:
     caption, heads, cells, note = table_text(name, results)
     show_table(caption, heads, cells)
     if note:
-        show(note)
+        show_note(note)
 
 
 def _weights(text: str | None) -> list[float] | None:
