@@ -29,6 +29,7 @@ def test_the_mirror_is_on_but_for_the_centre() -> None:
         "centre": False,
     }
     assert str(parse_protocol("dense@256:mirror")) == "dense@256"  # one name for one thing
+    assert str(parse_protocol("dense@256:softmax-first:no-mirror")) == "dense@256:no-mirror:softmax-first"
     assert str(parse_protocol("centre@256:no-mirror")) == "centre@256"
 
 
@@ -36,7 +37,7 @@ def test_the_mirror_is_on_but_for_the_centre() -> None:
     "text",
     [
         *("dense", "dense@", "dense@x", "Dense@256", "dense@256;384", "sparse@256", "dense@-1", "dense@256:flip"),
-        *("dense@256:softmax-first:no-mirror", "crop@256", "dense@256,", ""),
+        *("dense@256:mirror:no-mirror", "dense@256:no-mirror:no-mirror", "crop@256", "dense@256,", ""),
     ],
 )
 def test_what_cannot_be_parsed_shows_the_grammar(text: str) -> None:

@@ -39,7 +39,7 @@ GRAMMAR = (
     "METHOD@Q or METHOD@Q,Q,… with METHOD dense, crops, both, ten or centre, e.g. dense@256,384,512 or centre@256; "
     f"then, if wished, {NO_MIRROR} or {MIRROR}, and {SOFTMAX_FIRST}"
 )
-_PATTERN = rf"({'|'.join(METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)({MIRROR}|{NO_MIRROR})?({SOFTMAX_FIRST})?"
+_PATTERN = rf"({'|'.join(METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{NO_MIRROR}|{SOFTMAX_FIRST})*)"
 
 
 def mirrored_by_default(method: Method) -> bool:
@@ -114,7 +114,8 @@ def parse_protocol(text: str) -> Protocol:
         VerydeepError: it does not follow the grammar, which the sentence shows.
     """
     match = re.fullmatch(_PATTERN, text.strip())
-    if not match:
+    options = re.findall(r":[^:]+", match[3]) if match else []
+    if not match or len(set(options)) < len(options) or {MIRROR, NO_MIRROR} <= set(options):
         raise VerydeepError(f"{text!r} is not a protocol: write {GRAMMAR}.")
     method = cast(Method, match[1])
     scales = tuple(int(scale) for scale in match[2].split(","))
@@ -122,10 +123,10 @@ def parse_protocol(text: str) -> Protocol:
         raise VerydeepError(f"{text!r} names a scale twice: each Q once.")
     if max(scales) > LARGEST_SIDE:
         raise VerydeepError(f"Q = {max(scales)} in {text!r} is above {LARGEST_SIDE} pixels, more than any photo needs.")
-    if match[4] and method not in ("dense", "both"):
+    if SOFTMAX_FIRST in options and method not in ("dense", "both"):
         raise VerydeepError(f"{text!r}: a crop has one place, so {SOFTMAX_FIRST} is for dense and both only.")
-    mirror = match[3] == MIRROR if match[3] else mirrored_by_default(method)
-    return Protocol(method, scales, mirror, softmax_first=bool(match[4]))
+    mirror = MIRROR in options or (mirrored_by_default(method) and NO_MIRROR not in options)
+    return Protocol(method, scales, mirror, softmax_first=SOFTMAX_FIRST in options)
 
 
 def check_protocol(protocol: Protocol, crop: int) -> None:

@@ -96,8 +96,10 @@ def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]])
     for number, column in enumerate(columns):
         # The first column and the heads may take several lines, figures may not.
         widest = max((len(row[number]) for row in cells), default=0) if number else 0
+        word = max(map(len, column.split()), default=0)
         side: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(column, justify=side, overflow="fold", min_width=min(widest, WIDEST_FIGURE))
+        most = max(widest, word) if number else None
+        table.add_column(column, justify=side, overflow="fold", min_width=min(widest, WIDEST_FIGURE), max_width=most)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     # In a file or a pipe lines may be long; folded cells would be worse.

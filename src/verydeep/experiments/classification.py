@@ -31,7 +31,7 @@ def _scale_rows(table: str, tests: dict[str, str], errors: str) -> tuple[Row, ..
 TABLE_3 = Table(
     "3",
     "ConvNet performance at a single test scale",
-    ("ConvNet config.", "train (S)", "test (Q)"),
+    ("config.", "train (S)", "test (Q)"),
     _scale_rows(
         "table3",
         SINGLE,
@@ -54,7 +54,7 @@ TABLE_3 = Table(
 TABLE_4 = Table(
     "4",
     "ConvNet performance at multiple test scales",
-    ("ConvNet config.", "train (S)", "test (Q)"),
+    ("config.", "train (S)", "test (Q)"),
     _scale_rows(
         "table4",
         MULTIPLE,
@@ -82,7 +82,7 @@ def _method_row(net: str, method: str, top1: float, top5: float) -> Row:
 TABLE_5 = Table(
     "5",
     "ConvNet evaluation techniques comparison, S in [256;512], Q = 256, 384, 512",
-    ("ConvNet config.", "evaluation method"),
+    ("config.", "evaluation method"),
     (
         _method_row("D", "dense", 24.8, 7.5),
         _method_row("D", "crops", 24.6, 7.5),

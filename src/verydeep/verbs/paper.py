@@ -104,6 +104,8 @@ def table(options: argparse.Namespace) -> int:
 
     usual = [place for place in ("runs", "runs/doll") if (Path(place) / RESULTS).exists()]
     results = read_places(options.results or usual[:1])
+    if not results and not options.json:
+        Terminal(options.quiet).say("nothing is stored in runs or runs/doll: --from names another folder")
     name = options.table.removeprefix("table")
     if name == "claims":
         lines = claim_lines(results) or ["No claim is decided yet: `verydeep reproduce classification` runs all rows."]
@@ -151,7 +153,10 @@ def _show_fusion(found: dict[str, Any]) -> None:
     ]
     title = f"{fusion['images']} photos of {fusion['data']} ({fusion['set']})"
     columns = ["", "weight", "top1 error", "95 % interval", "top5 error", "95 % interval"]
-    show_table(title, columns, [*rows, ("fusion", "", *_errors(fusion))])
+    if fusion["top1_error"] is None:
+        show_table(f"{title}: their classes are not known, so there are no errors", columns[:2], [r[:2] for r in rows])
+    else:
+        show_table(title, columns, [*rows, ("fusion", "", *_errors(fusion))])
     names = {0: "fusion", **{number: str(number) for number in range(1, len(rows) + 1)}}
     tests = [
         (
