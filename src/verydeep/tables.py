@@ -86,9 +86,12 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     seeds = [row["seed"] for row in rows]
     if None in seeds or len(set(seeds)) < len(seeds):
         raise VerydeepError("these results are of one seed, or of nets that are not trained: give one of them.")
-    if any((row["steps"], row["cut_short"]) != (first["steps"], first["cut_short"]) for row in rows):
-        raise VerydeepError("these results are of nets trained for other numbers of steps: they have no common mean.")
-    found = {**first, "seeds": len(rows), "seed": seeds}
+    if any(row["cut_short"] != first["cut_short"] for row in rows):
+        raise VerydeepError(
+            "some of these results are of trainings cut short by --max-steps: they have no common mean."
+        )
+    # The plateau rule ends each seed's training at a step of its own.
+    found = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
     for name in ERRORS:
         values = [row[name] for row in rows if row[name] is not None]
         if values:
