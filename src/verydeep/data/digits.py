@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,8 +38,7 @@ class SceneReader:
 
     def __call__(self, photo_id: str) -> Pixels:
         """uint8 RGB (H,W,3)."""
-        set_name, _, number = photo_id.partition("/")
-        return scene(set_name, int(number))[0]
+        return _painted(photo_id).copy()
 
 
 def open_named(name: str, _root: Path | None, _settings: DataSettings) -> Data:
@@ -93,6 +92,13 @@ def scene(set_name: str, index: int) -> tuple[Pixels, tuple[float, float, float,
     rows, columns = np.nonzero(ink.max(axis=1) > 0.5)[0], np.nonzero(ink.max(axis=0) > 0.5)[0]
     box = (x + columns[0], y + rows[0], x + columns[-1] + 1, y + rows[-1] + 1)
     return np.clip(ground, 0, 255).astype(np.uint8), (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+
+
+@lru_cache(maxsize=SETS["train"])  # painting a scene takes longer than all that follows, every epoch
+def _painted(photo_id: str) -> Pixels:
+    """The scene of an id; whoever may write to it gets a copy."""
+    set_name, _, number = photo_id.partition("/")
+    return scene(set_name, int(number))[0]
 
 
 @cache

@@ -47,7 +47,7 @@ DOLL_NET: dict[str, Any] = {"crop": DOLL.crop, "width": 1 / 8, "batch": 32, "ini
 DOLL_FROM_RANDOM: dict[str, Any] = {"lr": 5e-3, "drop_at": (18,), "max_epochs": 22}
 DOLL_FROM_A: dict[str, Any] = {"lr": 5e-3, "drop_at": (12,), "max_epochs": 16}
 # Sect. 3.1: from a net trained at another S, a tenth of the rate.
-DOLL_FINE_TUNE: dict[str, Any] = {"lr": 5e-4, "drop_at": (), "max_epochs": 5}
+DOLL_FINE_TUNE: dict[str, Any] = {"lr": 5e-4, "drop_at": (9,), "max_epochs": 11}
 
 
 def _doll_settings(size: Size, run: str) -> dict[str, Any]:
