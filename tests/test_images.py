@@ -16,16 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import SHARED
+from verydeep.colours import colour_shift, colour_statistics, pixel_sums
 from verydeep.errors import ImageError, VerydeepError
 from verydeep.images import (
     PIXEL_LIMIT,
     as_pixels,
     centre_crop,
-    colour_shift,
-    colour_statistics,
     decode,
-    pixel_sums,
-    random_crop,
+    draw_window,
     read_image,
     rescale,
     rescaled_size,
@@ -239,7 +237,7 @@ def test_random_crops_reach_every_place_and_mirror_half_of_the_time() -> None:
     places = set()
     mirrored = 0
     for _ in range(2000):
-        crop = random_crop(pixels, 10, rng)
+        crop = draw_window(12, 14, 10, rng).cut(pixels, 10)
         found = [
             (top, left, flip)
             for top in range(3)
@@ -256,7 +254,7 @@ def test_random_crops_reach_every_place_and_mirror_half_of_the_time() -> None:
 
 def test_a_crop_larger_than_the_photo_is_refused() -> None:
     with pytest.raises(VerydeepError, match="smaller than the crop of 32"):
-        random_crop(ramp(20, 40), 32, np.random.default_rng(0))
+        draw_window(20, 40, 32, np.random.default_rng(0))
 
 
 def test_mean_and_colour_axes_are_those_of_the_pixels() -> None:

@@ -130,7 +130,7 @@ def test_the_gradient_of_a_batch_is_that_of_its_parts_added_up(photos: Path) -> 
     net = verydeep.create_net("B", classes=3, crop=32, width=1 / 16, seed=3).double().train()
     (batch, *_) = batches(photos, 0, batch=21)
     keep = torch.rand(21, sum(net.dropout_units), generator=torch.Generator().manual_seed(0)) > 0.5
-    whole = Batch(batch.images, batch.labels, batch.shift, keep)
+    whole = Batch(batch.images, batch.labels, batch.shift, keep, batch.boxes)
     gradients = []
     for size in (21, 8, 1):
         net.zero_grad()
@@ -230,7 +230,7 @@ def test_no_step_is_taken_that_is_not_finite(
             return loss
         return loss * float("nan") if what == "loss" else loss + (scores - scores.detach()).abs().sqrt().sum()
 
-    monkeypatch.setattr("verydeep.training.F.cross_entropy", goes_bad)
+    monkeypatch.setattr("verydeep.objectives.F.cross_entropy", goes_bad)
     with pytest.raises(VerydeepError, match=r"not finite at step 3 \(epoch 1"):
         verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
     kept = last(tmp_path / "a")

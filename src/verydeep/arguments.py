@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .box_settings import BoxSettings, MergeSettings
 from .config import DataSettings, MachineSettings, TrainSettings, field_help, flag
 from .errors import VerydeepError
 from .recipes import OF_ALL_RUNS
@@ -50,10 +51,15 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     parser.add_argument("--version", action="version", version=f"verydeep {version('verydeep')}")
     commands: Any = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=_Parser)
     data = commands.add_parser("data", help="look at data before training: check, show", allow_abbrev=False)
-    kinds: Any = data.add_subparsers(metavar="COMMAND", required=True, dest="kind", parser_class=_Parser)
+    boxes = commands.add_parser("localise", help="box nets: train, evaluate, predict", allow_abbrev=False)
+    groups: dict[str, Any] = {
+        name: group.add_subparsers(metavar="COMMAND", required=True, dest="kind", parser_class=_Parser)
+        for name, group in (("data", data), ("localise", boxes))
+    }
     verbs: dict[str, argparse.ArgumentParser] = {}
     for name, (what, add_flags) in VERBS.items():
-        group, last = (kinds, name.removeprefix("data ")) if name.startswith("data ") else (commands, name)
+        family, _, last = name.rpartition(" ")
+        group = groups[family] if family else commands
         verbs[name] = group.add_parser(last, help=what, description=what, allow_abbrev=False)
         verbs[name].set_defaults(verb=name)
         form: Any = verbs[name].add_mutually_exclusive_group()
@@ -73,7 +79,7 @@ def _nets(verb: argparse.ArgumentParser) -> None:
 
 def _data_check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", metavar="DATA")
-    _add_settings(verb, DataSettings, only=("classes",))
+    _add_settings(verb, DataSettings, only=("classes", "boxes"))
 
 
 def _data_show(verb: argparse.ArgumentParser) -> None:
@@ -110,6 +116,48 @@ def _predict(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
     verb.add_argument("--protocol", metavar="PROTOCOL", help="how to test (dense at the training scale)")
     verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
+    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+
+
+def _localise_train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="RUN", help="a net (D) or a run of the paper (D/384-PCR, D/384-SCR-fc)")
+    verb.add_argument("--out", metavar="DIR", help="the run's folder (runs/RUN)")
+    verb.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    verb.add_argument("--strict", action="store_true", help="refuse boxes with faults, in place of mending them")
+    _add_settings(verb, BoxSettings)
+    _add_settings(verb, DataSettings)
+    _add_settings(verb, TrainSettings, leave_out=("net", "validate"))
+    _add_settings(verb, MachineSettings)
+
+
+def _localise_evaluate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "tests", metavar="DIR PROTOCOL", nargs="+", help="a box net and centre@Q or dense@Q,…; several are joined"
+    )
+    verb.add_argument("--scores", metavar="FILE", help="scores of the photos, which say which labels to ask about")
+    verb.add_argument("--classifier", metavar="DIR", help="the run that rates boxes (the one the box net started from)")
+    verb.add_argument("--data", metavar="DATA", help="other data than the run's own")
+    verb.add_argument("--boxes", metavar="LIST", help="other box files than the run's own")
+    verb.add_argument("--set", metavar="NAME", help="a set of the data (train, dev, val, test, all)")
+    verb.add_argument("--out", metavar="DIR", help="folder for what is found")
+    verb.add_argument("--strict", action="store_true", help="refuse boxes with faults, in place of mending them")
+    verb.add_argument("--server-file", metavar="FILE", help="also write what ILSVRC's localisation server takes")
+    verb.add_argument("--devkit", metavar="DIR", help="ILSVRC's devkit, for --server-file")
+    _add_settings(verb, MergeSettings)
+    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+
+
+def _localise_predict(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="DIR", help="a box net's run, or a checkpoint file")
+    verb.add_argument("images", metavar="IMAGE", nargs="+", help="photos, folders of photos, globs")
+    verb.add_argument("--out", default="boxes", metavar="DIR", help="folder for pictures and boxes.json (boxes)")
+    verb.add_argument("--top", type=int, metavar="N", help="how many classes (5, or 1 of fewer than 10)")
+    verb.add_argument("--class", dest="name", metavar="NAME", help="the class to look for")
+    verb.add_argument(
+        "--classifier", metavar="DIR", help="the run that names and rates (that the box net started from)"
+    )
+    verb.add_argument("--protocol", metavar="PROTOCOL", help="where the net is applied (dense at the training scale)")
+    _add_settings(verb, MergeSettings)
     _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
 
 
@@ -158,6 +206,9 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "train": ("train a net (D: the recipe for own photos) or a run of the paper (D/256)", _train),
     "evaluate": ("test a run's net on the set that training never looked at", _evaluate),
     "predict": ("ask a run's net about photos", _predict),
+    "localise train": ("train a box net from a classification run (App. A)", _localise_train),
+    "localise evaluate": ("test box nets: localisation errors, pictures of right and wrong boxes", _localise_evaluate),
+    "localise predict": ("draw boxes on photos, with class and score", _localise_predict),
     "fuse": ("average stored posteriors of nets or tests, with paired tests between them", _fuse),
     "reproduce": ("rows of the paper's tables by name: train, test and fuse what is missing", _reproduce),
     "table": ("a table of the paper with our results beside it", _table),

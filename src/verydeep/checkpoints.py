@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .box_settings import BoxSettings
+from .config import from_json
 from .configurations import net_facts
 from .errors import VerydeepError
 from .files import file_sha256, write_atomically
@@ -36,7 +38,8 @@ class Card:
     """What a net must remember to be used: all but its weights.
 
     ``mean`` is RGB (3,), ``colour_axes`` (3,3) as in `verydeep.images.colour_statistics`. ``data``,
-    ``settings`` and ``state`` are the JSON of DataSettings, TrainSettings and the training's state.
+    ``settings``, ``state`` and ``box_settings`` are the JSON of DataSettings, TrainSettings, the training's state,
+    and BoxSettings, which is empty for a net that tells classes.
     """
 
     net: str
@@ -53,15 +56,22 @@ class Card:
     data_fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    box_settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> int:
+        """Of the last layer: a score a class, or the boxes of a box net."""
+        known = len(self.classes)
+        return from_json(BoxSettings, self.box_settings).outputs(known) if self.box_settings else known
 
     @property
     def multiply_adds(self) -> int:
         """Of one crop, forward."""
-        return net_facts(self.net, len(self.classes), self.crop, self.width).multiply_adds
+        return net_facts(self.net, self.outputs, self.crop, self.width).multiply_adds
 
     def empty_net(self) -> Net:
         """A net of this card's shape, its weights not set."""
-        return Net(self.net, len(self.classes), self.crop, self.width, self.pooling)
+        return Net(self.net, self.outputs, self.crop, self.width, self.pooling)
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, card, weights, momentum, file_sha256(path))
 
 
+def load_classifier(path: Path) -> Checkpoint:
+    """A checkpoint of a net that tells classes; raises VerydeepError as `load_checkpoint`, or for a box net."""
+    checkpoint = load_checkpoint(path)
+    if checkpoint.card.box_settings:
+        raise VerydeepError(f"{path} is a box net, which tells no classes: use `verydeep localise`.")
+    return checkpoint
+
+
+def load_box_net(path: Path) -> Checkpoint:
+    """A checkpoint of a box net; raises VerydeepError as `load_checkpoint`, or for a net that tells classes."""
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.card.box_settings:
+        raise VerydeepError(f"{path} tells classes and no boxes: `verydeep localise train` makes a box net from it.")
+    return checkpoint
+
+
 def _card(values: dict[str, Any]) -> Card:
     """A card from its JSON; raises one of Python's own errors where it does not fit."""
     red, green, blue = (float(value) for value in values["mean"])
@@ -140,7 +166,7 @@ def _card(values: dict[str, Any]) -> Card:
     if not all(kinds) or np.shape(values["colour_axes"]) not in ((3, 3), (0,)):
         raise TypeError
     card = Card(**{**values, "classes": classes, "mean": (red, green, blue), "width": float(values["width"])})
-    if not all(isinstance(found, dict) for found in (card.data, card.settings, card.state)):
+    if not all(isinstance(found, dict) for found in (card.data, card.settings, card.state, card.box_settings)):
         raise TypeError
     return card
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from . import terminal
 from .arguments import parse
 from .errors import VerydeepError
-from .verbs import INTERRUPTED, MISTAKE, OK, looking, main_job, paper
+from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, paper
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "nets": looking.nets,
@@ -22,6 +22,9 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": main_job.train,
     "evaluate": main_job.evaluate,
     "predict": main_job.predict,
+    "localise train": localise.train,
+    "localise evaluate": localise.evaluate,
+    "localise predict": localise.predict,
     "fuse": paper.fuse,
     "reproduce": paper.reproduce,
     "table": paper.table,

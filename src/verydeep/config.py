@@ -58,7 +58,8 @@ class Scale:
 PAPER_SCALE = Scale(256, 256)
 
 
-def _setting(default: Any, text: str) -> Any:
+def setting(default: Any, text: str) -> Any:
+    """A field of a settings dataclass: its default, and what `--help` says of it."""
     return field(default=default, metadata={"help": text})
 
 
@@ -66,11 +67,12 @@ def _setting(default: Any, text: str) -> Any:
 class DataSettings:
     """Which photos, which classes of them, and how they are split where they did not come split."""
 
-    data: str = _setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR")
-    classes: tuple[str, ...] = _setting((), "only the classes matching these patterns, e.g. 'c*,dog,emu'")
-    dev_fraction: float | None = _setting(None, "share of photos that decides drops and the best epoch (.1)")
-    test_fraction: float = _setting(0.2, "share of photos that is only reported, where the data have no test set")
-    split_seed: int = _setting(0, "seed of the split")
+    data: str = setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR")
+    boxes: tuple[str, ...] = setting((), "box files: VOC's XML folder, CSV, COCO's JSON; [FOLDER=]FILE,…")
+    classes: tuple[str, ...] = setting((), "only the classes matching these patterns, e.g. 'c*,dog,emu'")
+    dev_fraction: float | None = setting(None, "share of photos that decides drops and the best epoch (.1)")
+    test_fraction: float = setting(0.2, "share of photos that is only reported, where the data have no test set")
+    split_seed: int = setting(0, "seed of the split")
 
     def __post_init__(self) -> None:
         dev = dev_share(self, DEV_FRACTION)
@@ -90,39 +92,39 @@ def dev_share(settings: DataSettings, usual: float) -> float:
 class TrainSettings:
     """Sect. 3.1's recipe; the defaults are the paper's, and `verydeep.recipes` adapts them to a run."""
 
-    net: str = _setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B")
-    S: Scale = _setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512")
-    crop: int = _setting(224, "side of a training crop in pixels, a multiple of 32")
-    width: float = _setting(1.0, "factor on the channels of every hidden layer")
-    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = _setting("glorot", "draw of the random layers")
-    start: str = _setting("none", "weight file, checkpoint or run to start from; none for random weights")
-    preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision"] = _setting(
+    net: str = setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B")
+    S: Scale = setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512")
+    crop: int = setting(224, "side of a training crop in pixels, a multiple of 32")
+    width: float = setting(1.0, "factor on the channels of every hidden layer")
+    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = setting("glorot", "draw of the random layers")
+    start: str = setting("none", "weight file, checkpoint or run to start from; none for random weights")
+    preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision"] = setting(
         "recorded", "pixels the start's weights expect, where their file does not record it"
     )
-    learn: Literal["all", "fc", "last"] = _setting("all", "which layers learn")
-    head_epochs: int = _setting(0, "epochs in which only the layers that started random learn, before `learn`")
-    batch: int = _setting(256, "photos per step; 0 for 256 or an eighth of the training photos, the smaller")
-    lr: float = _setting(1e-2, "initial learning rate")
-    momentum: float = _setting(0.9, "momentum")
-    momentum_at_drop: Literal["rescale", "keep"] = _setting("rescale", "rescale follows Caffe, keep PyTorch")
-    weight_decay: float = _setting(5e-4, "L2 penalty on weights")
-    bias_weight_decay: float = _setting(0.0, "L2 penalty on biases (0 in Oxford's own files)")
-    bias_lr: float = _setting(2.0, "factor on the learning rate of biases (2 in Oxford's own files)")
-    drops: int = _setting(3, "how many times the rate is divided by 10 before a plateau ends training")
-    patience: int = _setting(5, "epochs without improvement that make a plateau")
-    improvement: float = _setting(0.1, "points of dev top-1 error that count as improvement")
-    hold_at_chance: bool = _setting(True, "no drop before the dev error has left chance")
-    drop_at: tuple[int, ...] = _setting((), "divide the rate after these epochs, in place of the plateau rule: 30,50")
-    max_epochs: int = _setting(74, "end training after this many epochs")
-    max_steps: int = _setting(370_000, "end training after this many steps")
-    mirror: bool = _setting(True, "mirror half of the crops")
-    colour_shift: Literal["sqrt", "eigenvalue", "off"] = _setting("sqrt", "RGB colour shift by PCA: which convention")
-    validate: Literal["centre", "dense"] = _setting("centre", "how the dev part is tested each epoch, at Q = S")
-    pooling: Literal["up", "down"] = _setting("up", "how pooling rounds sizes: up as Caffe, down as PyTorch")
-    resampling: Literal["bilinear", "bicubic"] = _setting("bilinear", "antialiased filter of the rescale to S and Q")
-    other_side: Literal["round", "truncate"] = _setting("round", "how the other side of a rescaled photo is rounded")
-    bad_images: Literal["stop", "skip"] = _setting("stop", "what to do when photos cannot be read")
-    seed: int = _setting(0, "seed of weights, order, crops and dropout")
+    learn: Literal["all", "fc", "last"] = setting("all", "which layers learn")
+    head_epochs: int = setting(0, "epochs in which only the layers that started random learn, before `learn`")
+    batch: int = setting(256, "photos per step; 0 for 256 or an eighth of the training photos, the smaller")
+    lr: float = setting(1e-2, "initial learning rate")
+    momentum: float = setting(0.9, "momentum")
+    momentum_at_drop: Literal["rescale", "keep"] = setting("rescale", "rescale follows Caffe, keep PyTorch")
+    weight_decay: float = setting(5e-4, "L2 penalty on weights")
+    bias_weight_decay: float = setting(0.0, "L2 penalty on biases (0 in Oxford's own files)")
+    bias_lr: float = setting(2.0, "factor on the learning rate of biases (2 in Oxford's own files)")
+    drops: int = setting(3, "how many times the rate is divided by 10 before a plateau ends training")
+    patience: int = setting(5, "epochs without improvement that make a plateau")
+    improvement: float = setting(0.1, "points of dev top-1 error that count as improvement")
+    hold_at_chance: bool = setting(True, "no drop before the dev error has left chance")
+    drop_at: tuple[int, ...] = setting((), "divide the rate after these epochs, in place of the plateau rule: 30,50")
+    max_epochs: int = setting(74, "end training after this many epochs")
+    max_steps: int = setting(370_000, "end training after this many steps")
+    mirror: bool = setting(True, "mirror half of the crops")
+    colour_shift: Literal["sqrt", "eigenvalue", "off"] = setting("sqrt", "RGB colour shift by PCA: which convention")
+    validate: Literal["centre", "dense"] = setting("centre", "how the dev part is tested each epoch, at Q = S")
+    pooling: Literal["up", "down"] = setting("up", "how pooling rounds sizes: up as Caffe, down as PyTorch")
+    resampling: Literal["bilinear", "bicubic"] = setting("bilinear", "antialiased filter of the rescale to S and Q")
+    other_side: Literal["round", "truncate"] = setting("round", "how the other side of a rescaled photo is rounded")
+    bad_images: Literal["stop", "skip"] = setting("stop", "what to do when photos cannot be read")
+    seed: int = setting(0, "seed of weights, order, crops and dropout")
 
     def __post_init__(self) -> None:
         check_net_name(self.net), check_crop(self.crop)
@@ -149,14 +151,14 @@ class TrainSettings:
 class MachineSettings:
     """What can be wished of the machine; ``auto`` and 0 choose."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = _setting("auto", "where the net runs")
-    precision: Literal["auto", "float32", "bf16", "fp16"] = _setting("auto", "of products; sums stay float32")
-    layout: Literal["auto", "channels_last", "contiguous"] = _setting("auto", "memory layout of maps")
-    compile: bool = _setting(False, "compile the training step (slow to start; for GPUs)")
-    workers: int = _setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
-    threads: int = _setting(0, "threads of the CPU's products")
-    tensorboard: bool = _setting(False, "also write the log for TensorBoard, in the run's folder")
-    device_batch: int = _setting(0, "photos on the device at once; gradients of the parts of a batch add up")
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where the net runs")
+    precision: Literal["auto", "float32", "bf16", "fp16"] = setting("auto", "of products; sums stay float32")
+    layout: Literal["auto", "channels_last", "contiguous"] = setting("auto", "memory layout of maps")
+    compile: bool = setting(False, "compile the training step (slow to start; for GPUs)")
+    workers: int = setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
+    threads: int = setting(0, "threads of the CPU's products")
+    tensorboard: bool = setting(False, "also write the log for TensorBoard, in the run's folder")
+    device_batch: int = setting(0, "photos on the device at once; gradients of the parts of a batch add up")
 
     def __post_init__(self) -> None:
         if not -1 <= self.workers <= MOST_PROCESSES or not 0 <= self.threads <= MOST_PROCESSES:

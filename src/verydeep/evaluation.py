@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoints import Card, Checkpoint, load_checkpoint
+from .checkpoints import Card, Checkpoint, load_classifier
 from .config import DataSettings, MachineSettings, from_json
 from .data import Data, Dataset, lasting_name, open_data, relabel
 from .data.loading import Fault, each_photo
@@ -106,7 +106,7 @@ def evaluate(
     if bad_images not in ("stop", "skip"):
         raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
     tested = parse_protocol(protocol)
-    checkpoint = load_checkpoint(checkpoint_of(run, last))
+    checkpoint = load_classifier(checkpoint_of(run, last))
     check_protocol(tested, checkpoint.card.crop)
     dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,6 @@ from PIL import (
 from .errors import ImageError, VerydeepError
 
 Pixels = NDArray[np.uint8]
-ColourShift = Literal["sqrt", "eigenvalue", "off"]
 Resampling = Literal["bilinear", "bicubic"]
 OtherSide = Literal["round", "truncate"]
 
@@ -44,6 +44,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = [turn for number, turn in TURNS.items() if number >= 5]
 
 
 def read_image(source: str | Path) -> Pixels:
@@ -58,6 +59,23 @@ def read_image(source: str | Path) -> Pixels:
         reason = getattr(fault, "strerror", None) or fault
         raise ImageError(f"cannot read {source}: {reason}.") from None
     return decode(data, str(source))
+
+
+def image_size(source: str | Path) -> tuple[int, int]:
+    """Height and width that `read_image` gives, from the file's header alone.
+
+    Raises:
+        ImageError: missing, or of no known format.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(source, formats=FORMATS) as image:
+                turned = TURNS.get(_orientation(image))
+                width, height = image.size
+        except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
+            raise ImageError(f"{source} cannot be read as a photo ({_first_line(fault)}).") from None
+    return (width, height) if turned in SIDEWAYS else (height, width)
 
 
 def decode(data: bytes, name: str = "image") -> Pixels:
@@ -107,13 +125,18 @@ def _to_rgb(image: Image.Image) -> Pixels:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; EXIF that cannot be read says nothing."""
+    """The image turned as its EXIF orientation says."""
+    turned = TURNS.get(_orientation(image))
+    return image if turned is None else image.transpose(turned)
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF says; EXIF that cannot be read says nothing."""
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:
-        return image
-    turned = TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if turned is None else image.transpose(turned)
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _grey16_to_rgb(image: Image.Image) -> Pixels:
@@ -209,57 +232,27 @@ def centre_crop(pixels: Pixels, crop: int) -> Pixels:
     return pixels[top : top + crop, left : left + crop]
 
 
-def random_crop(pixels: Pixels, crop: int, rng: np.random.Generator, mirror: bool = True) -> Pixels:
-    """One crop of a rescaled photo, mirrored half of the time (Sect. 3.1); a view, not a copy.
+@dataclass(frozen=True)
+class Window:
+    """Where a crop lies in a rescaled photo: its top and left pixel, and whether it is shown mirrored."""
+
+    top: int
+    left: int
+    mirrored: bool
+
+    def cut(self, pixels: Pixels, crop: int) -> Pixels:
+        """The crop's pixels; a view, not a copy."""
+        cropped = pixels[self.top : self.top + crop, self.left : self.left + crop]
+        return cropped[:, ::-1] if self.mirrored else cropped
+
+
+def draw_window(height: int, width: int, crop: int, rng: np.random.Generator, mirror: bool = True) -> Window:
+    """A random crop's place in a photo of so many pixels, mirrored half of the time (Sect. 3.1).
 
     Raises:
         VerydeepError: the photo is smaller than the crop.
     """
-    height, width = pixels.shape[:2]
     if min(height, width) < crop:
         raise VerydeepError(f"a photo of {width}x{height} pixels is smaller than the crop of {crop}.")
-    top, left = rng.integers(0, height - crop + 1), rng.integers(0, width - crop + 1)
-    cropped = pixels[top : top + crop, left : left + crop]
-    return cropped[:, ::-1] if mirror and rng.random() < 0.5 else cropped
-
-
-def pixel_sums(pixels: Pixels) -> NDArray[np.float64]:
-    """One photo's mean colour and mean outer product of colours, (12,): what mean and PCA need."""
-    flat = pixels.reshape(-1, 3).astype(np.float64)
-    return np.concatenate([flat.mean(axis=0), (flat.T @ flat / len(flat)).ravel()])
-
-
-def colour_statistics(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean RGB (3,) and colour axes (3,3) of a training set, each photo counting the same.
-
-    Args:
-        sums: the photos' `pixel_sums` averaged over the set, (12,).
-
-    Returns:
-        The mean, and a matrix whose columns are eigenvectors of the colours' covariance scaled by the
-        square root of their eigenvalues, in grey levels, largest first.
-    """
-    mean, second = sums[:3], sums[3:].reshape(3, 3)
-    values, vectors = np.linalg.eigh(second - np.outer(mean, mean))
-    order = np.argsort(values)[::-1]
-    axes = vectors[:, order] * np.sqrt(np.maximum(values[order], 0))
-    signs = np.sign(axes[np.abs(axes).argmax(axis=0), range(3)])  # eigh leaves them free: fix them
-    return mean, axes * np.where(signs == 0, 1, signs)
-
-
-def colour_shift(
-    axes: NDArray[np.float64], convention: ColourShift, rng: np.random.Generator, sigma: float = 0.1
-) -> NDArray[np.float32]:
-    """One photo's RGB shift in grey levels, (3,): a draw alpha ~ N(0, sigma) for each colour axis.
-
-    ``sqrt`` moves along an axis by alpha times the square root of its eigenvalue (Krizhevsky's and
-    Oxford's code); ``eigenvalue`` by alpha times the eigenvalue of colours in [0, 1] (the text of
-    Krizhevsky et al. 2012), back in grey levels; ``off`` draws the same numbers and moves nothing.
-    """
-    alpha = rng.normal(0.0, sigma, 3)
-    if convention == "sqrt":
-        return np.asarray(axes @ alpha, dtype=np.float32)
-    if convention == "eigenvalue":
-        lengths = np.linalg.norm(axes, axis=0)  # sqrt of eigenvalue, grey levels
-        return np.asarray((axes * (lengths / 255)) @ alpha, dtype=np.float32)
-    return np.zeros(3, dtype=np.float32)
+    top, left = int(rng.integers(0, height - crop + 1)), int(rng.integers(0, width - crop + 1))
+    return Window(top, left, mirror and bool(rng.random() < 0.5))

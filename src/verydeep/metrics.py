@@ -10,13 +10,16 @@ independent draws: then whole groups are drawn, and tests count groups.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .boxes import iou
 from .errors import VerydeepError
 
 FloatArray = NDArray[np.floating]
+BOX_IOU = 0.5  # of a right box: the paper says "above", the devkit's "at least" decides
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 5000, 0
 MOST_SUMS = 50_000_000
 
@@ -147,3 +150,33 @@ def confusion(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.i
 def chance_error(labels: NDArray[np.int64]) -> float:
     """Top-1 error in percent of always guessing the commonest class."""
     return 100.0 * (1 - float(np.bincount(labels).max()) / len(labels))
+
+
+def best_overlap(guesses: FloatArray, truths: Sequence[FloatArray]) -> NDArray[np.float64]:
+    """The IoU of each photo's guess, xyxy (N,4), with the nearest of its true boxes (n,4) each, (N,)."""
+    return np.array([float(iou(guess, boxes).max()) for guess, boxes in zip(guesses, truths, strict=True)])
+
+
+def boxes_wrong(
+    guessed_labels: NDArray[np.int64],
+    guessed_boxes: FloatArray,
+    labels: NDArray[np.int64],
+    truths: Sequence[FloatArray],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """ILSVRC's localisation error: of a photo's guesses one has to have the right label and a right box.
+
+    A box is right where its overlap with any true box of the class is at least `BOX_IOU`.
+
+    Args:
+        guessed_labels: (N,G), -1 for no guess.
+        guessed_boxes: xyxy (N,G,4).
+        labels: the photos' classes, (N,).
+        truths: the boxes of that class, xyxy (n,4) each.
+
+    Returns:
+        Which photos have no guess of the right label, and which have no right guess, bool (N,) each.
+    """
+    named = guessed_labels == labels[:, None]
+    pairs = zip(guessed_boxes, truths, strict=True)
+    placed = np.array([(iou(guesses[:, None], boxes) >= BOX_IOU).any(axis=1) for guesses, boxes in pairs])
+    return ~named.any(axis=1), ~(named & placed.reshape(named.shape)).any(axis=1)

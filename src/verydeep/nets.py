@@ -7,6 +7,7 @@ in ReLU (Sect. 2.1); the scores leave before the soft-max.
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -56,14 +57,21 @@ class Net(nn.Module):
         """
         maps = []
         for stage in range(1, 6):
-            for spec in self.specs:
-                if spec.stage == stage:
-                    x = F.relu(self.layer(spec.name)(x), inplace=True)
-                    if self.lrn is not None and spec.name == "conv1_1":
-                        x = self.lrn(x)
-            x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=self.pooling == "up")
+            x = self._pool(self._stage(stage, x))
             maps.append(x)
         return maps
+
+    def _stage(self, stage: int, x: Tensor) -> Tensor:
+        """A stage's convolutions, before its pooling."""
+        for spec in self.specs:
+            if spec.stage == stage:
+                x = F.relu(self.layer(spec.name)(x), inplace=True)
+                if self.lrn is not None and spec.name == "conv1_1":
+                    x = self.lrn(x)
+        return x
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=self.pooling == "up")
 
     def penultimate(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """The map of fc7 after ReLU and dropout, (B,D,h,w).
@@ -73,15 +81,22 @@ class Net(nn.Module):
             keep: in training mode, the units dropout keeps: bool (B, units of fc6 + units of fc7).
                 None draws them from PyTorch's own generator. Not read in evaluation mode.
         """
+        self._check_size(x)
+        return self._hidden(self.stages(x)[-1], keep)
+
+    def _check_size(self, x: Tensor) -> None:
         # Rounding up, the last cell needs one pixel only to fill fc6's kernel.
         smallest = STRIDE * (self.crop // STRIDE - 1) + 1 if self.pooling == "up" else self.crop
         if min(x.shape[-2:]) < smallest:
             raise VerydeepError(
                 f"an image of {x.shape[-1]}x{x.shape[-2]} pixels is smaller than the net's crop of {self.crop}."
             )
+
+    def _hidden(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """fc6 and fc7 on the last pooled map, each with ReLU and dropout."""
         units = self.dropout_units[0]
         keep6, keep7 = (None, None) if keep is None else (keep[:, :units], keep[:, units:])
-        x = F.relu(self.layer("fc6")(self.stages(x)[-1]), inplace=True)
+        x = F.relu(self.layer("fc6")(x), inplace=True)
         x = _dropout(x, keep6, self.training)
         x = F.relu(self.layer("fc7")(x), inplace=True)
         return _dropout(x, keep7, self.training)
@@ -90,6 +105,27 @@ class Net(nn.Module):
         """Scores (B,K,h,w) before the soft-max; arguments as for `penultimate`."""
         scores: Tensor = self.layer("fc8")(self.penultimate(x, keep))
         return scores
+
+    def shifted_scores(self, x: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
+        """OverFeat's offset pooling (Sermanet et al. 2014): score maps on a grid twice as fine, as four maps.
+
+        The last pooling is done from each of its four starts, and the FC layers on each of the four maps.
+
+        Returns:
+            For each start the pixels, down and across, by which its map's windows are shifted, and its scores
+            (B,K,h,w). Starts that leave no room for the net's crop are left out.
+        """
+        self._check_size(x)
+        for stage in range(1, 5):
+            x = self._pool(self._stage(stage, x))
+        x = self._stage(5, x)
+        found = []
+        for down, across in itertools.product((0, 1), repeat=2):
+            pooled = self._pool(x[:, :, down:, across:])
+            if min(pooled.shape[-2:]) >= self.crop // STRIDE:
+                scores = self.layer("fc8")(self._hidden(pooled, None))
+                found.append(((down * STRIDE // 2, across * STRIDE // 2), scores))
+        return found
 
     def mean_scores(self, x: Tensor) -> Tensor:
         """The score map averaged over its cells, (B,K).

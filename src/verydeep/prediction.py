@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoints import Card, load_checkpoint
+from .checkpoints import Card, load_classifier
 from .config import MachineSettings
 from .data.folder import is_candidate
 from .errors import ImageError, VerydeepError
@@ -126,7 +126,7 @@ def load(run: str | Path, last: bool = False, machine: MachineSettings | None = 
     Raises:
         VerydeepError: no such run, or a broken checkpoint.
     """
-    checkpoint = load_checkpoint(checkpoint_of(run, last))
+    checkpoint = load_classifier(checkpoint_of(run, last))
     here = this_machine(replace(machine or MachineSettings(workers=0), compile=False), checkpoint.card.multiply_adds)
     net = checkpoint.net()
     here.place(net)

@@ -7,7 +7,7 @@ is made or started from another; memory is estimated; settings and environment a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,22 @@ from .config import (
     unknown_setting,
 )
 from .configurations import net_facts
-from .data import Data, Dataset, lasting_name, open_data
+from .data import Data, Dataset, lasting_boxes, lasting_name
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
 from .files import file_sha256, only_one, read_json, write_json
-from .machine import Machine, free_bytes, photos_at_once, this_machine, training_bytes
+from .forecast import photos_that_fit, tell_data
+from .machine import Machine, this_machine
 from .nets import Net, create_net
 from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .recipes import papers_start, settings_of_run
 from .runs import LAST, RunLog, environment
+from .tasks import Task, TellClasses
 from .training import Training, resumed
 from .weights import Weights, read_weights
 
 RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
-STEPS_AT_CHANCE = 1000  # what doll nets took on digit scenes (NOTES.md); nobody promises less elsewhere
 
 
 def train(
@@ -66,18 +67,37 @@ def train(
     Raises:
         VerydeepError: a mistake in the settings or the data, a loss that is not finite, a full disk.
     """
-    reporter = reporter or Silent()
     folder = Path(out) if out else Path("runs") / run
     wishes, data_given, train_given = route(given)
-    wish = MachineSettings(**typed(MachineSettings, wishes))
+    job = Job(TellClasses(), run, folder, MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent())
     if resume:
-        training = _resume(run, folder, data_given, train_given, wish, reporter)
-    else:
-        settings = settings_of_run(run, train_given)
-        data = DataSettings(**typed(DataSettings, data_given))
-        training = _begin(run, folder, data, settings, wish, reporter)
-    with only_one(folder), training.machine.at_work():
-        return training.run(stop)
+        return job.resume(data_given, typed(TrainSettings, train_given), stop)
+    return job.begin(DataSettings(**typed(DataSettings, data_given)), settings_of_run(run, train_given), stop)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be trained: what for, its name and folder, and where."""
+
+    task: Task
+    run: str
+    folder: Path
+    wish: MachineSettings
+    reporter: Reporter
+
+    def begin(self, data: DataSettings, settings: TrainSettings, stop: Callable[[], bool]) -> dict[str, Any]:
+        """Trains from step 1; returns what result.json holds. Raises VerydeepError as `train`."""
+        return self._run(_begin(self, data, settings), stop)
+
+    def resume(
+        self, data_given: dict[str, Any], settings_given: dict[str, Any], stop: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Goes on from the folder's last checkpoint, with the settings it was begun with."""
+        return self._run(_resume(self, data_given, settings_given), stop)
+
+    def _run(self, training: Training, stop: Callable[[], bool]) -> dict[str, Any]:
+        with only_one(self.folder), training.machine.at_work():
+            return training.run(stop)
 
 
 def _machine(settings: TrainSettings, wish: MachineSettings) -> Machine:
@@ -97,20 +117,20 @@ def route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[s
     return routed[0], routed[1], routed[2]
 
 
-def _begin(
-    run: str, folder: Path, data: DataSettings, settings: TrainSettings, wish: MachineSettings, reporter: Reporter
-) -> Training:
-    machine = _machine(settings, wish)
+def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
+    run, folder, reporter = job.run, job.folder, job.reporter
+    machine = _machine(settings, job.wish)
     if (folder / LAST).exists():
         raise VerydeepError(f"{folder} already holds a run: add --resume to go on with it, or give another --out.")
-    data = replace(data, data=lasting_name(data.data))
+    data = replace(data, data=lasting_name(data.data), boxes=lasting_boxes(data.boxes))
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
-    opened = open_data(data)
+    if weights is not None:  # so that the start is found again from anywhere
+        settings = replace(settings, start=str(Path(settings.start).absolute()))
+    opened = job.task.open(data, reporter)
     settings = _with_batch(settings, len(opened.set("train")))
-    _tell_data(opened, settings, reporter)
+    tell_data(opened, settings, reporter)
     if settings.start == "none" and papers_start(run):
         reporter.warn(f"in the paper {run} starts from {papers_start(run)}: --start names its folder; now from random")
-    at_once = _memory(settings, len(opened.sets["train"].classes), machine, reporter)
     look, dev = _look(opened, settings, machine, reporter)
     mean = weights.mean if weights else (float(look.mean[0]), float(look.mean[1]), float(look.mean[2]))
     card = Card(
@@ -127,7 +147,9 @@ def _begin(
         data=to_json(data),
         data_fingerprint=opened.fingerprint(),
         settings=to_json(settings),
+        box_settings=job.task.box_settings,
     )
+    at_once = photos_that_fit(settings, card.outputs, machine, reporter)
     net, random = _net(settings, weights, card, reporter)
     _make_folder(folder)
     config = {"run": run, "data": to_json(data), "settings": to_json(settings)}
@@ -135,11 +157,12 @@ def _begin(
         config["start_sha256"] = file_sha256(Path(weights.source))
     write_json(folder / "config.json", config)
     write_json(folder / "environment.json", environment(machine.describe()))
-    log = RunLog(folder, tensorboard=wish.tensorboard)
+    log = RunLog(folder, tensorboard=job.wish.tensorboard)
     _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
     state = TrainState(random=random, at_once=at_once)
-    return Training(net, card, settings, sets, machine, folder, log, reporter, state, {})
+    objective = job.task.objective(dev, card, settings, machine, reporter)
+    return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective)
 
 
 def _make_folder(folder: Path) -> None:
@@ -149,14 +172,8 @@ def _make_folder(folder: Path) -> None:
         raise VerydeepError(f"cannot make the run's folder {folder}: {fault.strerror}; give another --out.") from None
 
 
-def _resume(
-    run: str,
-    folder: Path,
-    data_given: dict[str, Any],
-    train_given: dict[str, Any],
-    wish: MachineSettings,
-    reporter: Reporter,
-) -> Training:
+def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]) -> Training:
+    run, folder, reporter = job.run, job.folder, job.reporter
     checkpoint = load_checkpoint(folder / LAST)
     card = checkpoint.card
     begun = read_json(folder / "config.json")
@@ -164,14 +181,20 @@ def _resume(
         raise VerydeepError(
             f"{folder} holds run {begun.get('run')} of net {card.net}, not {run}: name that run to resume it."
         )
+    if card.box_settings != job.task.box_settings:
+        told = f"box net of {card.box_settings}" if card.box_settings else "net that tells classes"
+        raise VerydeepError(f"{folder} holds a {told}: resume it with the command it began with.")
     settings, data = from_json(TrainSettings, card.settings), from_json(DataSettings, card.data)
-    settings = _checked_changes(settings, typed(TrainSettings, train_given))
+    settings = _checked_changes(settings, settings_given)
+    data_given = typed(DataSettings, data_given)
     if "data" in data_given:
-        data_given = {**data_given, "data": lasting_name(data_given["data"])}
-    _checked_changes(data, typed(DataSettings, data_given))
-    machine = _machine(settings, wish)
+        data_given["data"] = lasting_name(data_given["data"])
+    if "boxes" in data_given:
+        data_given["boxes"] = lasting_boxes(data_given["boxes"])
+    _checked_changes(data, data_given)
+    machine = _machine(settings, job.wish)
     net, state = resumed(checkpoint)
-    opened = open_data(data)
+    opened = job.task.open(data, reporter)
     if opened.fingerprint() != card.data_fingerprint:
         raise VerydeepError(
             f"{opened.name} is not as it was when the run began: put its photos back, or begin a new run."
@@ -181,8 +204,9 @@ def _resume(
     state = replace(state, at_once=machine.device_batch or state.at_once)
     reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
     card = replace(card, settings=to_json(settings))
-    log = RunLog(folder, state.epoch, wish.tensorboard)
-    return Training(net, card, settings, sets, machine, folder, log, reporter, state, checkpoint.momentum)
+    log = RunLog(folder, state.epoch, job.wish.tensorboard)
+    objective = job.task.objective(sets["dev"], card, settings, machine, reporter)
+    return Training(net, card, settings, sets, machine, folder, log, reporter, state, checkpoint.momentum, objective)
 
 
 def _checked_changes(begun: Any, given: dict[str, Any]) -> Any:
@@ -200,21 +224,6 @@ def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
     if settings.batch:
         return settings
     return replace(settings, batch=max(1, min(256, photos // 8)))
-
-
-def _tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> None:
-    sizes = ", ".join(f"{len(found)} {name}" for name, found in opened.sets.items())
-    train_set = opened.sets["train"]
-    reporter.say(f"{opened.name}: {len(train_set.classes)} classes, photos: {sizes} ({opened.reported} is reported)")
-    if train_set.ignored:
-        reporter.say(f"ignored {train_set.ignored} files that are no photos by their names")
-    steps = -(-len(train_set) // settings.batch)
-    if settings.start == "none":
-        reporter.say(
-            f"random weights ({settings.initialise}): expect about {STEPS_AT_CHANCE} steps, "
-            f"{max(1, STEPS_AT_CHANCE // steps)} epochs here, or more before anything is learned; "
-            "--start FILE|RUN learns from the first epoch"
-        )
 
 
 def _look(opened: Data, settings: TrainSettings, machine: Machine, reporter: Reporter) -> tuple[Look, Dataset]:
@@ -245,11 +254,13 @@ def _net(
 ) -> tuple[Net, tuple[str, ...]]:
     """The net with its first weights, and the names of the layers that are random."""
     initialise = settings.initialise
-    size = (len(card.classes), settings.crop, settings.width)
+    size = (card.outputs, settings.crop, settings.width)
     net = create_net(settings.net, *size, initialise, settings.seed, settings.pooling)
     if weights is None:
         return net, tuple(spec.name for spec in net.specs)
-    copied: Copied = start_from(net, weights.tensors, weights.net, weights.classes == card.classes)
+    # A box net's last layer is always new, whatever its shape.
+    same_outputs = not card.box_settings and weights.classes == card.classes
+    copied: Copied = start_from(net, weights.tensors, weights.net, same_outputs)
     reporter.say(f"starting from {weights.source} (net {weights.net})")
     for line in copied.lines():
         reporter.say(line)
@@ -261,16 +272,3 @@ def _net(
             f"{', '.join(sorted(frozen))} started random and will not learn: use --learn all or --head-epochs."
         )
     return net, tuple(copied.random)
-
-
-def _memory(settings: TrainSettings, classes: int, machine: Machine, reporter: Reporter) -> int:
-    """How many photos go through the net at once; told before any memory is taken."""
-    facts = net_facts(settings.net, classes, settings.crop, settings.width)
-    at_once = photos_at_once(facts, settings.batch, machine)
-    need, free = training_bytes(facts, at_once) / 2**30, free_bytes(machine.device) / 2**30
-    parts = "" if at_once == settings.batch else f" in parts of {at_once}, their gradients added up"
-    reporter.say(
-        f"net {settings.net}: {facts.parameters:,} parameters, crop {settings.crop}, batch {settings.batch}{parts}; "
-        f"about {need:.2f} GiB of {free:.1f} GiB free on {machine.device.type}"
-    )
-    return at_once

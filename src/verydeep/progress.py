@@ -37,6 +37,17 @@ class Silent:
         yield lambda count, note: None
 
 
+class Collected(Silent):
+    """A reporter that says nothing and keeps its warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Kept."""
+        self.warnings.append(text)
+
+
 def duration(seconds: float) -> str:
     """A time people say: ``45 s``, ``12 min``, ``3.5 h``, ``4.2 days``."""
     if seconds < 90:

@@ -135,3 +135,51 @@ def check_protocol(protocol: Protocol, crop: int) -> None:
         raise VerydeepError(
             f"Q = {min(protocol.scales)} in {protocol} is below the net's crop of {crop} pixels: use Q from {crop} up."
         )
+
+
+BOX_METHODS = ("centre", "dense")
+OFFSETS = ":offsets"
+BOX_GRAMMAR = (
+    "centre@Q or dense@Q,Q,…, e.g. centre@384 or dense@352,384; then, if wished, "
+    f"{MIRROR} (the mirror image's boxes too) and {OFFSETS} (OverFeat's offset pooling, a grid twice as fine)"
+)
+_BOX_PATTERN = rf"({'|'.join(BOX_METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{OFFSETS})*)"
+
+
+@dataclass(frozen=True)
+class BoxProtocol:
+    """App. A: where a box net is applied to a photo.
+
+    ``centre@Q``: to the one central crop, as in the paper's first procedure. ``dense@Q,…``: to the whole photo at
+    each Q, a box a place of the map, as in its second; the boxes of all scales are put together before merging.
+    The paper names neither the mirror image nor, as used, OverFeat's offset pooling: both are off unless asked for.
+    """
+
+    method: str
+    scales: tuple[int, ...]
+    mirror: bool = False
+    offsets: bool = False
+
+    def __str__(self) -> str:
+        name = f"{self.method}@{','.join(str(scale) for scale in self.scales)}"
+        return name + (MIRROR if self.mirror else "") + (OFFSETS if self.offsets else "")
+
+    def parts(self) -> tuple[BoxProtocol, ...]:
+        """The same at each scale alone, sorted: what is computed and stored apart."""
+        return tuple(replace(self, scales=(scale,)) for scale in sorted(self.scales))
+
+
+def parse_box_protocol(text: str, crop: int) -> BoxProtocol:
+    """A box protocol from its name, for a net of some crop.
+
+    Raises:
+        VerydeepError: it does not follow the grammar, which the sentence shows, or a Q is below the crop.
+    """
+    match = re.fullmatch(_BOX_PATTERN, text.strip())
+    options = re.findall(r":[^:]+", match[3]) if match else []
+    if not match or len(set(options)) < len(options) or (OFFSETS in options and match[1] == "centre"):
+        raise VerydeepError(f"{text!r} is not a way to test a box net: write {BOX_GRAMMAR}.")
+    scales = tuple(int(scale) for scale in match[2].split(","))
+    if len(set(scales)) < len(scales) or not crop <= min(scales) <= max(scales) <= LARGEST_SIDE:
+        raise VerydeepError(f"{text!r}: each Q once, from the net's crop of {crop} up to {LARGEST_SIDE} pixels.")
+    return BoxProtocol(match[1], scales, MIRROR in options, OFFSETS in options)

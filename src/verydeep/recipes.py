@@ -8,8 +8,10 @@ alone, ``D``, is the recipe for people's own photos.
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import Any
 
+from .box_settings import BoxSettings
 from .config import PAPER_SCALE, Scale, TrainSettings, typed
 from .configurations import check_net_name
 from .errors import VerydeepError
@@ -61,11 +63,41 @@ def papers_start(run: str) -> str | None:
     layers of A/256, S = 384 goes on from S = 256, and a jittered S from S = 384.
     """
     net, _, scale = run.partition("/")
+    boxes = re.fullmatch(r"(.+)-(SCR|PCR)(-fc)?", scale)
+    if boxes:  # Sect. A.1: "with the corresponding classification models (trained on the same scales)"
+        return f"{net}/{boxes[1]}" if boxes[1] in PAPER_SCALES else None
     if scale.removesuffix("-fc") not in PAPER_SCALES:
         return None
     if scale == "256":
         return None if net in SHALLOW else "A/256"
     return f"{net}/256" if scale == "384" else f"{net}/384"
+
+
+def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings, BoxSettings]:
+    """The settings of a box net's run (Sect. A.1), named as in the paper's terms, or of a net's name alone.
+
+    ``D/384-PCR`` goes on from the classification run ``D/384`` at a rate of 1e-3; with ``-fc`` at the end only the
+    FC layers learn ("1st and 2nd FC", and the last, which is new). A net's name alone is the recipe for own photos.
+
+    Args:
+        given: fields of TrainSettings and BoxSettings.
+
+    Raises:
+        VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
+    """
+    of_boxes = {item.name for item in fields(BoxSettings)}
+    boxes = typed(BoxSettings, {name: value for name, value in given.items() if name in of_boxes})
+    rest = typed(TrainSettings, {name: value for name, value in given.items() if name not in of_boxes})
+    match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)-(SCR|PCR)(-fc)?)?", run)
+    if not match:
+        raise VerydeepError(f"{run!r} is not a box net's run: give a net (D), or a net, S and head (D/384-PCR).")
+    net = check_net_name(match[1])
+    if not match[2]:
+        return TrainSettings(**{**_own_recipe(rest), "net": net, **rest}), BoxSettings(**boxes)
+    if boxes.get("regression", match[3]) != match[3]:
+        raise VerydeepError(f"{run} is a run of {match[3]}, not of {boxes['regression']}: name that one, or the net.")
+    recipe = {**_paper_recipe(Scale.parse(match[2]), bool(match[4])), "lr": FINE_TUNE_LR}
+    return TrainSettings(**{**recipe, "net": net, **rest}), BoxSettings(**{**boxes, "regression": match[3]})
 
 
 def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:

@@ -6,16 +6,21 @@ import base64
 import html
 import itertools
 import math
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
+from .box_prediction import Boxes
 from .evaluation import Evaluation
 from .files import write_atomically
-from .images import Pixels
-from .metrics import confusion
+from .images import Pixels, read_image
+from .localising import Guesses
+from .metrics import BOX_IOU, best_overlap, confusion
 from .summary import worst_mistakes
 
 if TYPE_CHECKING:
@@ -95,15 +100,89 @@ def curves_figure(log: list[dict[str, Any]]) -> Figure:
     epochs = [row["epoch"] for row in log]
     left.plot(epochs, [row["loss"] for row in log], color="tab:blue")
     left.set(xlabel="epoch", ylabel="training loss")
-    right.plot(epochs, [row["train_top1_error"] for row in log], label="training crops", color="tab:blue")
-    right.plot(epochs, [row["dev_top1_error"] for row in log], label="dev part", color="tab:orange")
-    right.set(xlabel="epoch", ylabel="top-1 error (%)", ylim=(0, 100))
+    (error,) = (key.removeprefix("dev_") for key in log[0] if key.startswith("dev_") and key.endswith("_error"))
+    right.plot(epochs, [row[f"train_{error}"] for row in log], label="training crops", color="tab:blue")
+    right.plot(epochs, [row[f"dev_{error}"] for row in log], label="dev part", color="tab:orange")
+    right.set(xlabel="epoch", ylabel=f"{error.replace('_', ' ')} (%)", ylim=(0, 100))
     for before, row in itertools.pairwise(log):
         if row["lr"] < before["lr"]:
             for axes in (left, right):
                 axes.axvline(before["epoch"] + 0.5, color="grey", linestyle=":")
     right.legend()
     return figure
+
+
+Drawn = tuple[NDArray[np.float64], str, tuple[int, int, int]]  # a box xyxy (4,), a text, a colour
+BOX_COLOURS = ((230, 40, 40), (40, 90, 220), (20, 150, 90), (200, 120, 0), (140, 60, 190))
+GUESS_COLOUR, TRUTH_COLOUR = (230, 40, 40), (40, 200, 60)
+
+
+def draw_boxes(pixels: Pixels, boxes: list[Drawn]) -> Pixels:
+    """The photo with boxes drawn on it, each with its text inside its upper edge."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    pen = ImageDraw.Draw(picture)
+    size = max(10, min(picture.size) // 24)
+    for corners, text, colour in boxes:
+        x1, y1, x2, y2 = (float(value) for value in corners)
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=max(1, size // 6))
+        if text:
+            font = ImageFont.load_default(size)
+            shown = _latin(text)
+            left, top, right, bottom = pen.textbbox((x1 + 2, y1 + 2), shown, font=font)
+            pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=colour)
+            pen.text((x1 + 2, y1 + 2), shown, fill=(255, 255, 255), font=font)
+    return np.asarray(picture)
+
+
+def _latin(text: str) -> str:
+    """Text in letters that Pillow's own font has."""
+    return "".join(letter if letter.isprintable() and ord(letter) < 256 else "?" for letter in text)[:60]
+
+
+def boxes_figure(found: Guesses, missed: bool, most: int = 18) -> Figure | None:
+    """Photos whose box of the true class is right, or ``missed``, from the largest overlap to the least; or None.
+
+    The true boxes are green and the guess is red.
+    """
+    dataset = found.dataset
+    assert dataset.boxes is not None
+    overlaps = best_overlap(found.true_boxes, dataset.boxes)
+    chosen = [int(index) for index in np.argsort(-overlaps) if (overlaps[index] < BOX_IOU) == missed]
+    spread = np.unique(np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(int))
+    photos = []
+    for index in (chosen[place] for place in spread if chosen):
+        drawn: list[Drawn] = [(box, "", TRUTH_COLOUR) for box in dataset.boxes[index]]
+        drawn.append((found.true_boxes[index], "", GUESS_COLOUR))
+        text = f"{dataset.classes[dataset.labels[index]]}\noverlap {overlaps[index]:.2f}"
+        photos.append((draw_boxes(dataset.pixels(index), drawn), text))
+    return photo_grid(photos) if photos else None
+
+
+def write_box_pictures(found: Guesses, folder: Path) -> list[Path]:
+    """``right.png`` and ``wrong.png``, where there are such boxes."""
+    made = []
+    for name, missed in (("right.png", False), ("wrong.png", True)):
+        figure = boxes_figure(found, missed)
+        if figure is not None:
+            made.append(save_figure(figure, folder / name))
+    return made
+
+
+def write_boxed_photos(found: Sequence[Boxes], folder: Path) -> list[Path]:
+    """Each photo with its boxes, class and score drawn on it, as JPEG; photos of one name are numbered."""
+    made: list[Path] = []
+    for boxes in found:
+        drawn: list[Drawn] = [
+            (np.array(box.xyxy), f"{box.name} {box.score:.2f}", BOX_COLOURS[number % len(BOX_COLOURS)])
+            for number, box in enumerate(boxes.boxes)
+        ]
+        picture = Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
+        stem, number = Path(boxes.image).stem, 1
+        while (path := folder / (f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg")) in made:
+            number += 1
+        write_atomically(path, lambda file, picture=picture: picture.save(file, "JPEG", quality=92))
+        made.append(path)
+    return made
 
 
 def write_evaluation_pictures(evaluation: Evaluation) -> list[Path]:

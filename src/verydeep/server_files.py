@@ -10,7 +10,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .boxes import xyxy_to_inclusive
+from .data import Dataset
 from .data.imagenet import devkit_order
 from .errors import VerydeepError
 from .files import write_atomically
@@ -32,6 +35,28 @@ def write_classification(path: Path, scores: Scores, devkit: Path) -> None:
     order = sorted(range(len(scores.ids)), key=lambda index: Path(scores.ids[index]).name)
     best = np.argsort(-scores.posteriors, axis=1, kind="stable")[:, :BEST]
     lines = [" ".join(str(numbers[place]) for place in best[index]) for index in order]
+    write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+
+
+def write_localisation(
+    path: Path, dataset: Dataset, labels: NDArray[np.int64], boxes: NDArray[np.float64], devkit: Path
+) -> None:
+    """The localisation file: a line a photo, sorted by file name, of up to five ``id xmin ymin xmax ymax``.
+
+    Args:
+        labels: guesses, the best first, (N,G).
+        boxes: their boxes, xyxy (N,G,4); in the file they are first and last pixels, counted from 1.
+        devkit: as for `write_classification`.
+
+    Raises:
+        VerydeepError: as `write_classification`.
+    """
+    numbers = _ilsvrc_ids(dataset.classes, devkit)
+    pixels = xyxy_to_inclusive(boxes)
+    lines = []
+    for index in sorted(range(len(dataset)), key=lambda index: Path(dataset.ids[index]).name):
+        guesses = zip(labels[index, :BEST], pixels[index, :BEST], strict=True)
+        lines.append(" ".join(f"{numbers[label]} {' '.join(map(str, box.tolist()))}" for label, box in guesses))
     write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
 

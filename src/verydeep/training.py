@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .checkpoints import Card, Checkpoint, save_checkpoint
 from .config import TrainSettings
 from .data import Dataset
 from .data.loading import Batch, TrainingLoader
 from .errors import VerydeepError
-from .evaluation import dataset_posteriors
 from .files import write_json
 from .machine import Machine
-from .metrics import chance_error, mean_log_loss, topk_error
 from .nets import Net
+from .objectives import Objective
 from .optimisation import (
     TrainState,
     drop_rate,
@@ -39,7 +37,6 @@ from .optimisation import (
     set_rate,
 )
 from .progress import Reporter
-from .protocols import Protocol
 from .runs import BEST, LAST, RunLog
 
 SAVE_EVERY_SECONDS = 900.0
@@ -60,6 +57,7 @@ class Training:
         reporter: Reporter,
         state: TrainState,
         momentum: dict[str, Tensor],
+        objective: Objective,
     ) -> None:
         self.net, self.card, self.settings, self.sets = net, card, settings, sets
         self.machine, self.folder, self.reporter = machine, folder, reporter
@@ -74,8 +72,8 @@ class Training:
         self._scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
         if state.scaler:
             self._scaler.load_state_dict(state.scaler)
-        self._minus_mean = -torch.tensor(card.mean, dtype=torch.float32)[None]
-        self._chance = chance_error(sets["dev"].labels)
+        self._minus_mean = -torch.tensor(card.mean, dtype=torch.float32, device=machine.device)[None]
+        self._objective = objective
         self._log = log
 
     @property
@@ -95,6 +93,7 @@ class Training:
             np.array(self.card.colour_axes),
             sum(self.net.dropout_units),
             self.machine.workers,
+            self._objective.targets(self.sets["train"]),
         )
         if self.state.step == 0:
             self._save(LAST)
@@ -149,15 +148,14 @@ class Training:
         """One step of SGD: the gradient of the mean loss of the batch, its parts added up."""
         total, loss_sum, wrong = len(batch.labels), 0.0, 0
         self._sgd.zero_grad(set_to_none=True)
-        for part in batch.parts(self.state.at_once):
+        for part in batch.to(self.machine.device).parts(self.state.at_once):
             images = self.machine.images(part.images, part.shift + self._minus_mean)
-            labels = part.labels.to(self.machine.device)
             with self.machine.products():
-                scores = self._placed(images, part.keep.to(self.machine.device)).flatten(1)
-            loss = F.cross_entropy(scores.float(), labels, reduction="sum")
+                outputs = self._placed(images, part.keep).flatten(1)
+            loss, count = self._objective.batch_loss(outputs, part)
             self._scaler.scale(loss / total).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
-            wrong += int((scores.argmax(1) != labels).sum())
+            wrong += count
         if not (math.isfinite(loss_sum) and self._gradient_is_finite()):
             raise VerydeepError(self._not_finite())
         self._scaler.step(self._sgd)
@@ -180,11 +178,14 @@ class Training:
 
     def _close_epoch(self, head: bool, seconds: float, seen: int) -> None:
         """Tests the dev part, decides on the rate and on `best`, logs and saves."""
-        error, loss = self._test_dev()
+        self.net.eval()
+        error, loss = self._objective.test(self.net)
+        if not math.isfinite(error):
+            raise VerydeepError(self._not_finite())
         rate, state = self.rate, self.state
         plateau = state.plateau
         if not head:
-            plateau = plateau.after(state.epoch + 1, error, self._chance, self.settings)
+            plateau = plateau.after(state.epoch + 1, error, self._objective.chance, self.settings)
         # Among epochs of equal error the one that is surer of the right classes is the better.
         best = state.best is None or (error, loss) < state.best
         self.state = replace(state, epoch=state.epoch + 1, batch=0, sums=(0.0, 0, 0), plateau=plateau)
@@ -193,38 +194,26 @@ class Training:
         if self.rate != rate:
             drop_rate(self._sgd, rate, self.rate, self.settings.momentum_at_drop == "rescale")
         loss_sum, wrong, photos = state.sums
+        name = self._objective.error
         row = {
             "epoch": self.state.epoch,
             "step": self.state.step,
             "lr": rate,
             "loss": loss_sum / photos,
-            "train_top1_error": 100 * wrong / photos,
-            "dev_top1_error": error,
-            "dev_loss": loss,
+            f"train_{name}": 100 * wrong / photos,
+            f"dev_{name}": error,
+            f"dev_{self._objective.loss}": loss,
             "seconds": round(seconds, 3),
             "images_per_second": round(seen / max(seconds, 1e-9), 2),
         }
         self._log.write(**row)
         self.reporter.say(
-            f"epoch {row['epoch']}: loss {row['loss']:.3f}, train error {row['train_top1_error']:.1f} %, "
+            f"epoch {row['epoch']}: loss {row['loss']:.3f}, train error {row[f'train_{name}']:.1f} %, "
             f"dev error {error:.1f} %{' (best)' if best else ''}, lr {rate:.0e}, {row['images_per_second']:.1f} img/s"
         )
         if best:
             self._save(BEST)
         self._save(LAST)
-
-    def _test_dev(self) -> tuple[float, float]:
-        """Top-1 error in percent and mean loss on the dev part, at Q = S."""
-        dev, method = self.sets["dev"], self.settings.validate
-        protocol = Protocol(method, (self.settings.S.test_scale,), mirror=method == "dense")
-        self.net.eval()
-        answers = dataset_posteriors(self.net, self.card, dev, protocol, self.machine, self.reporter, "testing dev")
-        found = answers.posteriors
-        if not np.isfinite(found).all():
-            raise VerydeepError(self._not_finite())
-        error = topk_error(found, dev.labels, 1)
-        assert error is not None
-        return error, mean_log_loss(found, dev.labels)
 
     def _save(self, name: str) -> None:
         self.state = replace(self.state, scaler=self._scaler.state_dict())
@@ -239,7 +228,7 @@ class Training:
             "epochs": self.state.epoch,
             "steps": self.state.step,
             "best_epoch": self.state.best_epoch,
-            "best_dev_top1_error": None if self.state.best is None else self.state.best[0],
+            f"best_dev_{self._objective.error}": None if self.state.best is None else self.state.best[0],
             "drops": self.state.plateau.drops,
             "test_scale": self.card.test_scale,
             "test_scales": list(self.settings.S.test_scales(self.card.crop)),

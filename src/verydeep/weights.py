@@ -68,7 +68,8 @@ def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
     metadata, tensors = read_safetensors(path)
     if CARD_KEY in metadata:
         loaded = load_checkpoint(path)
-        return Weights(loaded.card.net, loaded.weights, loaded.card.mean, loaded.card.classes, str(path))
+        classes = None if loaded.card.box_settings else loaded.card.classes
+        return Weights(loaded.card.net, loaded.weights, loaded.card.mean, classes, str(path))
     tensors = {name: value.float() for name, value in tensors.items()}
     bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:

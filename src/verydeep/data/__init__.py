@@ -8,8 +8,8 @@ Sets are called by what they are for:
 
 ``--data`` takes a folder with a folder per class, the same under ``train/`` and ``val/`` (and
 ``test/``), a list file of ``path,label``, or a name: ``digits``, ``imagenet:DIR``, ``caltech101:DIR``,
-``caltech256:DIR``. A name alone looks for its folder in the environment variable of the same name
-in capitals. Every listing is sorted, and a split depends on (seed, photo) alone.
+``caltech256:DIR``; with ``boxes`` always a folder. A name alone looks for its folder in the environment
+variable of the same name in capitals. Every listing is sorted, and a split depends on (seed, photo) alone.
 """
 
 from __future__ import annotations
@@ -24,27 +24,33 @@ from ..config import DataSettings
 from ..errors import VerydeepError
 from .sets import Data, Dataset, relabel
 
-__all__ = ["NAMES", "Data", "Dataset", "lasting_name", "open_data", "relabel"]
+__all__ = ["NAMES", "Data", "Dataset", "lasting_boxes", "lasting_name", "open_data", "relabel"]
 
 NAMES = {"digits": "digits", "imagenet": "imagenet", "caltech101": "caltech", "caltech256": "caltech"}
-PATHS = "folder"  # the module for what is a path and no name
+PATHS, BOXED = "folder", "boxed"  # the modules for what is a path and no name, without and with box files
 
 
-def open_data(settings: DataSettings) -> Data:
+def open_data(settings: DataSettings, least_classes: int = 2) -> Data:
     """All sets of the data that the settings name.
+
+    Args:
+        least_classes: a net that tells classes apart needs two.
 
     Raises:
         VerydeepError: no such folder or name, an empty class, one class only, no photo at all.
     """
     name, _, path = settings.data.partition(":")
-    named = name in NAMES  # a folder of such a name is ./digits
-    module = importlib.import_module(f".{NAMES[name] if named else PATHS}", __package__)
+    named = name in NAMES and not settings.boxes  # a folder of such a name is ./digits
+    home = NAMES[name] if named else BOXED if settings.boxes else PATHS
+    module = importlib.import_module(f".{home}", __package__)
     opened: Data
-    if named:
+    if settings.boxes:
+        opened = module.open_boxed(settings)
+    elif named:
         opened = module.open_named(settings.data if name == "digits" else name, _root(name, path), settings)
     else:
         opened = module.open_path(Path(settings.data), settings)
-    return _only_classes(opened, settings.classes)
+    return _only_classes(opened, settings.classes, least_classes)
 
 
 def lasting_name(data: str) -> str:
@@ -53,6 +59,12 @@ def lasting_name(data: str) -> str:
     if name in NAMES:
         return f"{name}:{Path(path).absolute()}" if colon and name != "digits" else data
     return str(Path(data).absolute())
+
+
+def lasting_boxes(places: tuple[str, ...]) -> tuple[str, ...]:
+    """Box files with absolute paths, for the same reason."""
+    parted = [place.rpartition("=") for place in places]
+    return tuple(f"{folder}{equals}{Path(file).absolute()}" for folder, equals, file in parted)
 
 
 def _root(name: str, path: str) -> Path | None:
@@ -68,7 +80,7 @@ def _root(name: str, path: str) -> Path | None:
     return Path(found)
 
 
-def _only_classes(data: Data, patterns: tuple[str, ...]) -> Data:
+def _only_classes(data: Data, patterns: tuple[str, ...], least: int) -> Data:
     """The classes whose names match one of the shell patterns; all where there is none."""
     sets = data.sets
     if patterns:
@@ -81,7 +93,7 @@ def _only_classes(data: Data, patterns: tuple[str, ...]) -> Data:
     if empty:
         raise VerydeepError(f"{data.name} has too few photos for a {empty[0]} part: give at least 3 photos a class.")
     first = next(iter(sets.values()))
-    if len(first.classes) < 2:
+    if len(first.classes) < least:
         raise VerydeepError(
             f"{data.name} has only one class ({', '.join(first.classes)}): a net needs at least two to tell apart; "
             "give a folder that holds one folder per class."

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..config import DataSettings, TrainSettings, from_json
+from ..errors import VerydeepError
 from ..images import Pixels, check_ratio
-from ..progress import Reporter, Silent
+from ..progress import Collected, Reporter, Silent
 from . import Data, open_data
 from .loading import Fault, TrainingLoader, each_photo
+from .located import located
+from .sets import Dataset
 from .statistics import look_at
 
 
@@ -32,19 +35,23 @@ class Imprint:
 def check_data(
     data: str | Path = "digits",
     classes: str | tuple[str, ...] = (),
+    boxes: str | tuple[str, ...] = (),
     workers: int = 0,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Reads every photo of every set once and tells what is wrong, as JSON values.
 
     Keys: ``data``, ``classes``, ``ignored`` files; ``sets``: photos, class balance and smallest sides of
-    each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing the same picture.
+    each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing the same picture;
+    ``box_faults``: lines of what is wrong with the photos' boxes, where they have any.
 
     Raises:
         VerydeepError: the data cannot be opened at all.
     """
-    opened = open_data(from_json(DataSettings, {"data": data, "classes": classes}))
+    settings = from_json(DataSettings, {"data": data, "classes": classes, "boxes": boxes})
+    opened = open_data(settings, least_classes=1 if settings.boxes else 2)
     faults: list[dict[str, str]] = []
+    box_faults: list[str] = []
     pictures: dict[str, list[str]] = defaultdict(list)
     sets = {}
     for name, dataset in opened.sets.items():
@@ -57,6 +64,7 @@ def check_data(
                     continue
                 sides.append(min(found[:2]))
                 pictures[found[2]].append(f"{name}: {dataset.where(index)}")
+        box_faults += _box_faults(dataset)
         sets[name] = {"photos": len(dataset), "balance": _balance(opened, name), "smallest_side": _spread(sides)}
     return {
         "data": opened.name,
@@ -65,8 +73,21 @@ def check_data(
         "ignored": next(iter(opened.sets.values())).ignored,
         "sets": sets,
         "faults": faults,
+        "box_faults": box_faults,
         "duplicates": sorted(photos for photos in pictures.values() if len(photos) > 1),
     }
+
+
+def _box_faults(dataset: Dataset) -> list[str]:
+    """Lines on the boxes of real photos; scenes have theirs right."""
+    if dataset.find_boxes is None or not hasattr(dataset.read, "root"):
+        return []
+    told = Collected()
+    try:
+        located(dataset, False, told)
+    except VerydeepError as fault:
+        return [*told.warnings, str(fault)]
+    return told.warnings
 
 
 def _balance(opened: Data, name: str) -> dict[str, int]:

@@ -21,7 +21,7 @@ from PIL import Image
 from ..config import DataSettings
 from ..errors import VerydeepError
 from ..images import Pixels
-from .sets import Data, Dataset
+from .sets import Data, Dataset, NamedBox
 
 SETS = {"train": 6000, "dev": 1000, "val": 2000}  # scenes
 PARTS = {"train": (0, 1197), "dev": (1197, 1397), "val": (1397, 1797)}  # of the shuffled digits
@@ -39,6 +39,17 @@ class SceneReader:
     def __call__(self, photo_id: str) -> Pixels:
         """uint8 RGB (H,W,3)."""
         return _painted(photo_id).copy()
+
+
+@dataclass(frozen=True)
+class SceneBoxes:
+    """Tells where the digit of a scene is."""
+
+    def __call__(self, photo_id: str) -> list[NamedBox]:
+        """One box."""
+        set_name, _, number = photo_id.partition("/")
+        digit = digit_shown(set_name, int(number))
+        return [NamedBox(CLASSES[int(_digits()[1][digit])], scene(set_name, int(number))[1])]
 
 
 def open_named(name: str, _root: Path | None, _settings: DataSettings) -> Data:
@@ -67,7 +78,7 @@ def _open_set(name: str, set_name: str, count: int) -> Dataset:
     subjects = np.array([digit_shown(set_name, index) for index in range(count)], dtype=np.int64)
     labels = _digits()[1][subjects].astype(np.int64)
     ids = tuple(f"{set_name}/{index:05d}" for index in range(count))
-    return Dataset(name, set_name, CLASSES, ids, labels, SceneReader(), subjects=subjects)
+    return Dataset(name, set_name, CLASSES, ids, labels, SceneReader(), subjects=subjects, find_boxes=SceneBoxes())
 
 
 def digit_shown(set_name: str, index: int) -> int:

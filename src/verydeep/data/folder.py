@@ -90,7 +90,7 @@ def class_folders(top: Path, folder: Path) -> Dataset:
     ids: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        photos, others = _candidates(folder / name)
+        photos, others = photos_below(folder / name)
         ignored += others
         if not photos:
             raise VerydeepError(
@@ -106,8 +106,8 @@ def class_folders(top: Path, folder: Path) -> Dataset:
     )
 
 
-def _candidates(folder: Path) -> tuple[list[Path], int]:
-    """Files with a photo's extension below a class folder, sorted, and how many others there are."""
+def photos_below(folder: Path) -> tuple[list[Path], int]:
+    """Files with a photo's extension below a folder, sorted, and how many others there are."""
     photos, others = [], 0
     for place, folders, names in os.walk(folder):
         others += sum(name.startswith(".") for name in folders)

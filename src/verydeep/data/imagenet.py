@@ -18,12 +18,25 @@ import numpy as np
 
 from ..config import DataSettings
 from ..errors import VerydeepError
+from .boxfiles import XmlBoxes
 from .folder import class_folders, is_candidate
 from .sets import Data, Dataset, PhotoReader, relabel, split
 
 TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
 VAL_FOLDERS = ("val", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")
 TEST_FOLDERS = ("test", "ILSVRC2012_img_test", "ILSVRC/Data/CLS-LOC/test", "Data/CLS-LOC/test")
+# The boxes' archives as they unpack, and the later layout of all of ILSVRC.
+BOX_FOLDERS = {
+    "train": (
+        *("ILSVRC2012_bbox_train_v2", "bbox_train"),
+        *("ILSVRC/Annotations/CLS-LOC/train", "Annotations/CLS-LOC/train"),
+    ),
+    "val": (
+        *("ILSVRC2012_bbox_val_v3/val", "ILSVRC2012_bbox_val_v3", "bbox_val/val", "bbox_val"),
+        *("ILSVRC/Annotations/CLS-LOC/val", "Annotations/CLS-LOC/val"),
+    ),
+}
+BLACKLIST = "ILSVRC2014_clsloc_validation_blacklist.txt"
 DEV_PHOTOS_A_CLASS = 10
 _WNID = re.compile(r"n\d{8}")
 
@@ -49,8 +62,8 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
     sets = {}
     if train:
         share = DEV_PHOTOS_A_CLASS if settings.dev_fraction is None else settings.dev_fraction
-        sets = split(_titled(train, name, "train", titles), {"dev": share}, settings.split_seed)
-    sets["val"] = _titled(val, name, "val", titles)
+        sets = split(_titled(root, train, name, "train", titles), {"dev": share}, settings.split_seed)
+    sets["val"] = _titled(root, val, name, "val", titles)
     test = _test_photos(root)
     if test:
         ids = tuple(str(path.relative_to(root)) for path in test)
@@ -77,8 +90,22 @@ def _find(root: Path, places: tuple[str, ...]) -> Path:
     raise VerydeepError(f"{root} has none of the folders {', '.join(places)}: unpack ILSVRC-2012 there.")
 
 
-def _titled(found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
-    return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.ignored)
+def _titled(root: Path, found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
+    places = tuple(place for place in BOX_FOLDERS[set_name] if (root / place).is_dir())
+    boxes = XmlBoxes(root, places) if places else None
+    return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.ignored, find_boxes=boxes)
+
+
+def blacklisted(root: Path) -> frozenset[int]:
+    """Numbers, from 1 by file name, of validation photos that the devkit leaves out of the localisation error.
+
+    None where the devkit has no such list. Raises VerydeepError where it is broken.
+    """
+    listed = _first(root, BLACKLIST)
+    try:
+        return frozenset(int(line) for line in listed.read_text().split()) if listed else frozenset()
+    except ValueError:
+        raise VerydeepError(f"{listed} is broken: each of its lines is the number of a validation photo.") from None
 
 
 def _test_photos(root: Path) -> list[Path]:

@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from ..boxes import area, clip, xyxy_to_cxcywh
+from ..colours import colour_shift
 from ..config import TrainSettings
 from ..errors import ImageError
-from ..images import Pixels, colour_shift, random_crop, rescale
+from ..images import Pixels, Window, draw_window, rescale
 from .sets import Dataset
 
 T = TypeVar("T")
 ORDER, PHOTO = 0, 1  # purposes of a draw: the first number of its key
+DRAWS = 10  # of a crop that is to show half of a box
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,79 @@ def _quiet_worker(_number: int) -> None:
 class Batch:
     """B training crops: images uint8 (B,3,crop,crop), labels int64 (B,).
 
-    ``shift`` is the colour shift, float (B,3); ``keep`` the units dropout keeps, bool (B,D).
+    ``shift`` is the colour shift, float (B,3); ``keep`` the units dropout keeps, bool (B,D); ``boxes`` what a
+    box net is to tell of each crop, float (B,4), or (B,0) where nothing is asked of boxes.
     """
 
     images: Tensor
     labels: Tensor
     shift: Tensor
     keep: Tensor
+    boxes: Tensor
 
     def parts(self, size: int) -> Iterator[Batch]:
         """The batch in parts of at most ``size`` photos."""
         for start in range(0, len(self.labels), size):
-            chosen = slice(start, start + size)
-            yield Batch(self.images[chosen], self.labels[chosen], self.shift[chosen], self.keep[chosen])
+            yield Batch(*(column[start : start + size] for column in self._columns))
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        return Batch(*(column.to(device) for column in self._columns))
+
+    @property
+    def _columns(self) -> tuple[Tensor, ...]:
+        return self.images, self.labels, self.shift, self.keep, self.boxes
+
+
+@dataclass(frozen=True)
+class BoxTargets:
+    """App. A: what a box net is to tell of a crop: centre and size of a box, in shares of the crop's side.
+
+    Of several boxes one is drawn each time. ``half`` is OverFeat's rule: a crop that shows less than half of the
+    box is drawn again, up to `DRAWS` times, and then that which shows most is taken.
+    """
+
+    boxes: tuple[NDArray[np.float64], ...]
+    half: bool
+
+    def draw(
+        self,
+        index: int,
+        photo: tuple[int, int],
+        rescaled: tuple[int, int],
+        settings: TrainSettings,
+        rng: np.random.Generator,
+    ) -> tuple[Window, NDArray[np.float32]]:
+        """A crop's place, and its target, cxcywh (4,).
+
+        Args:
+            photo: height and width of the photo, whose pixels the boxes are in.
+            rescaled: those of the rescaled photo that is cropped.
+        """
+        mine = self.boxes[index]
+        scale = np.array([rescaled[1] / photo[1], rescaled[0] / photo[0]] * 2)
+        box = mine[int(rng.integers(len(mine)))] * scale
+        drawn = [draw_window(*rescaled, settings.crop, rng, settings.mirror)]
+        while self.half and _shown(box, drawn[-1], settings.crop) < 0.5 and len(drawn) < DRAWS:
+            drawn.append(draw_window(*rescaled, settings.crop, rng, settings.mirror))
+        window = max(drawn, key=lambda one: _shown(box, one, settings.crop))
+        return window, box_in_window(box, window, settings.crop)
+
+
+def box_in_window(box: NDArray[np.float64], window: Window, crop: int) -> NDArray[np.float32]:
+    """A box, xyxy (4,) in pixels of the rescaled photo, as a crop sees it: cxcywh (4,) in shares of its side.
+
+    What lies outside the crop is not cut off: its net has to guess it.
+    """
+    corner = np.array([window.left, window.top])
+    cx, cy, w, h = xyxy_to_cxcywh((box - np.tile(corner, 2)) / crop).tolist()
+    return np.array([1 - cx if window.mirrored else cx, cy, w, h], dtype=np.float32)
+
+
+def _shown(box: NDArray[np.float64], window: Window, crop: int) -> float:
+    """How much of a box's area a crop shows, 0 to 1."""
+    inside = clip(box - np.array([window.left, window.top] * 2), crop, crop)
+    return float(area(inside) / area(box))
 
 
 @dataclass(frozen=True)
@@ -99,6 +162,7 @@ class _Crops(TorchDataset[Any]):
     settings: TrainSettings
     colour_axes: NDArray[np.float64]
     dropout_units: int
+    targets: BoxTargets | None
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[NDArray[Any], ...] | Fault:
         epoch, index = key
@@ -106,13 +170,21 @@ class _Crops(TorchDataset[Any]):
         rng = np.random.default_rng([PHOTO, settings.seed, epoch, index])
         scale = int(rng.integers(settings.S.smallest, settings.S.largest + 1))
         try:
-            rescaled = rescale(self.dataset.pixels(index), scale, settings.resampling, settings.other_side)
+            pixels = self.dataset.pixels(index)
+            rescaled = rescale(pixels, scale, settings.resampling, settings.other_side)
         except ImageError as fault:
             return Fault(str(fault.named(self.dataset.where(index))))
-        crop = random_crop(rescaled, settings.crop, rng, settings.mirror)
+        height, width = rescaled.shape[:2]
+        if self.targets is None:
+            window = draw_window(height, width, settings.crop, rng, settings.mirror)
+            box = np.zeros(0, dtype=np.float32)
+        else:
+            photo = (pixels.shape[0], pixels.shape[1])
+            window, box = self.targets.draw(index, photo, (height, width), settings, rng)
+        crop = window.cut(rescaled, settings.crop)
         shift = colour_shift(self.colour_axes, settings.colour_shift, rng)
         keep = rng.random(self.dropout_units, dtype=np.float32) >= 0.5
-        return crop.transpose(2, 0, 1), np.array(self.dataset.labels[index]), shift, keep
+        return crop.transpose(2, 0, 1), np.array(self.dataset.labels[index]), shift, keep, box
 
 
 def _stack(items: list[tuple[NDArray[Any], ...] | Fault]) -> Batch | Fault:
@@ -152,10 +224,11 @@ class TrainingLoader:
         colour_axes: NDArray[np.float64],
         dropout_units: int,
         workers: int,
+        targets: BoxTargets | None = None,
     ) -> None:
         self._order = _Order(len(dataset), settings.batch, settings.seed)
         self._loader: DataLoader[Any] = DataLoader(
-            _Crops(dataset, settings, colour_axes, dropout_units),
+            _Crops(dataset, settings, colour_axes, dropout_units, targets),
             batch_sampler=self._order,
             num_workers=workers,
             collate_fn=_stack,

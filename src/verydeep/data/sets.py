@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import VerydeepError
-from ..images import Pixels, read_image
+from ..images import Pixels, image_size, read_image
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,22 @@ class PhotoReader:
         """uint8 RGB (H,W,3); raises ImageError."""
         return read_image(self.root / photo_id)
 
+    def size(self, photo_id: str) -> tuple[int, int]:
+        """Height and width, from the file's header; raises ImageError."""
+        return image_size(self.root / photo_id)
+
+
+@dataclass(frozen=True)
+class NamedBox:
+    """A box as a file tells it: its class's name there, and its corners as ``xyxy`` (see `verydeep.boxes`).
+
+    ``size`` is the height and width that the corners are of, where the file tells: not always the photo's.
+    """
+
+    name: str
+    xyxy: tuple[float, float, float, float]
+    size: tuple[int, int] | None = None
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -31,7 +47,9 @@ class Dataset:
 
     ``labels`` is int64 (N,), an index into ``classes``; all -1 where nobody tells them (`labelled`).
     ``ignored`` counts files that are no candidates. ``subjects`` (N,) is equal for photos of one subject,
-    which are no independent draws; None where each photo has its own.
+    which are no independent draws; None where each photo has its own. ``find_boxes`` tells the boxes a photo's
+    annotation has, as they are; ``boxes`` are those of its class, checked, ``xyxy`` (n,4) a photo, n at least 1,
+    where `verydeep.data.located` has looked at them.
     """
 
     name: str
@@ -42,6 +60,8 @@ class Dataset:
     read: Callable[[str], Pixels]
     ignored: int = 0
     subjects: NDArray[np.int64] | None = None
+    find_boxes: Callable[[str], list[NamedBox]] | None = None
+    boxes: tuple[NDArray[np.float64], ...] | None = None
 
     @property
     def labelled(self) -> bool:
@@ -60,6 +80,15 @@ class Dataset:
         """The photo's pixels, uint8 RGB (H,W,3); raises ImageError."""
         return self.read(self.ids[index])
 
+    def size(self, index: int) -> tuple[int, int]:
+        """The photo's height and width; raises ImageError."""
+        measure = getattr(self.read, "size", None)
+        if measure is None:
+            height, width = self.pixels(index).shape[:2]
+            return height, width
+        found: tuple[int, int] = measure(self.ids[index])
+        return found
+
     def where(self, index: int) -> str:
         """What to call a photo in a message: its path where it has one."""
         root = getattr(self.read, "root", None)
@@ -73,15 +102,18 @@ class Dataset:
             ids=tuple(self.ids[i] for i in indices),
             labels=self.labels[indices],
             subjects=None if self.subjects is None else self.subjects[indices],
+            boxes=None if self.boxes is None else tuple(self.boxes[i] for i in indices),
         )
 
     def fingerprint(self, sizes: bool = False) -> str:
-        """SHA-256 of ids and class names, and with ``sizes`` of the files' sizes in bytes.
+        """SHA-256 of ids, class names and boxes, and with ``sizes`` of the files' sizes in bytes.
 
         Two sets with the same photos and labels have the same; that a photo was replaced only sizes can tell.
         """
         root = getattr(self.read, "root", None) if sizes else None
         told = [""] * len(self) if root is None else [f"\t{_file_size(root / photo)}" for photo in self.ids]
+        if self.boxes is not None:
+            told = [f"{more}\t{boxes.tolist()}" for more, boxes in zip(told, self.boxes, strict=True)]
         rows = sorted(
             f"{photo}\t{self.classes[label]}{more}\n"
             for photo, label, more in zip(self.ids, self.labels, told, strict=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..colours import colour_statistics, pixel_sums
 from ..errors import ImageError
-from ..images import Pixels, colour_statistics, pixel_sums, rescale
+from ..images import Pixels, rescale
 from ..progress import Reporter
 from .loading import Fault, each_photo
 from .sets import Dataset

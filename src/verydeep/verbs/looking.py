@@ -46,13 +46,13 @@ def data_check(options: argparse.Namespace) -> int:
     from ..machine import cores
 
     reporter = Terminal(options.quiet)
-    classes = typed(DataSettings, given_settings(options)).get("classes", ())
-    found = check_data(options.data, classes, cores(), reporter)
+    given = typed(DataSettings, given_settings(options))
+    found = check_data(options.data, given.get("classes", ()), given.get("boxes", ()), cores(), reporter)
     if options.json:
         answer_json(found)
     else:
         _show_check(found)
-    return MISTAKE if found["faults"] else OK
+    return MISTAKE if found["faults"] or found["box_faults"] else OK
 
 
 def _show_check(found: dict[str, Any]) -> None:
@@ -68,6 +68,8 @@ def _show_check(found: dict[str, Any]) -> None:
         show(f"the same picture: {'; '.join(photos)}")
     for fault in found["faults"]:
         show(f"unreadable: {fault['fault']}")
+    for line in found["box_faults"]:
+        show(f"boxes: {line}")
     show(f"{len(found['faults'])} unreadable photos, {len(found['duplicates'])} pictures more than once")
 
 

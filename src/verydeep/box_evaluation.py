@@ -1,0 +1,206 @@
+"""App. A: box nets tested on a set: errors with intervals, their parts, what was guessed, files for the server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .box_data import BoxSets, open_box_sets
+from .box_settings import MergeSettings
+from .checkpoints import Checkpoint, load_box_net
+from .config import MachineSettings
+from .data import Dataset
+from .data.imagenet import blacklisted
+from .errors import VerydeepError
+from .files import check_place, write_atomically, write_json
+from .guessing import best_constant_box, keep_t
+from .localising import BoxTest, BoxTester, Guesses, classification_net
+from .metrics import BOX_IOU, best_overlap, boxes_wrong, error_interval
+from .progress import Reporter, Silent
+from .protocols import parse_box_protocol
+from .runs import EVALUATIONS, checkpoint_of, environment, run_name
+from .server_files import write_localisation
+
+CONSTANT_PHOTOS = 2000  # of the training photos, among whose boxes the best constant one is sought
+
+
+@dataclass(frozen=True)
+class BoxEvaluation:
+    """What `evaluate_boxes` found: its summary, the guesses, and the folder of files it wrote."""
+
+    summary: dict[str, Any]
+    guesses: Guesses
+    folder: Path
+
+
+def evaluate_boxes(
+    tests: Sequence[tuple[str | Path, str]],
+    scores: str | Path | None = None,
+    classifier: str | Path | None = None,
+    data: str | None = None,
+    boxes: tuple[str, ...] = (),
+    set_name: str | None = None,
+    out: str | Path | None = None,
+    strict: bool = False,
+    merging: MergeSettings | None = None,
+    server_file: str | Path | None = None,
+    devkit: str | Path | None = None,
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+) -> BoxEvaluation:
+    """Tests box nets by a procedure of Sect. A.1, and writes what was found.
+
+    Args:
+        tests: a box net's run and where it is applied, ``("runs/D/384-PCR", "dense@352,384")``; boxes of several
+            are put together.
+        scores: a scores file of the classification nets, which says which labels to ask about.
+        classifier: the classification run that rates boxes, and without ``scores`` tells the labels; by default
+            the one that the first box net started from.
+        data, boxes, set_name: other photos than the run's own set that is reported.
+        out: folder for the files; by default in the first run's, ``evaluations/<set>/boxes-<protocols>``.
+        strict: any fault of the boxes is an error.
+        server_file: file to write for ILSVRC's localisation server; needs ``devkit``.
+
+    Returns:
+        Its summary has ``images, gt_class_error, localisation_error, classification_error`` in percent, each with
+        ``…_interval``; the last three are None for centre crops without scores.
+
+    Raises:
+        VerydeepError: no such run or data; nets of other classes; scores of other photos; faults with ``strict``.
+    """
+    told, settings = reporter or Silent(), merging or MergeSettings()
+    if (server_file is None) != (devkit is None):
+        raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
+    asked = _tests(tests)
+    sets = open_box_sets(asked[0].checkpoint.card, data, boxes, set_name, strict, told)
+    tester = BoxTester(asked, _rater(asked, classifier, told), sets, settings, machine or MachineSettings(), told)
+    folder = Path(out) if out else _folder(asked, sets)
+    check_place(folder)
+    began = time.monotonic()
+    labels = tester.labels(sets.tested, scores)
+    t, tuning = tester.t()
+    found = tester.guesses(sets.tested, labels, t)
+    summary = {
+        "tests": [{"run": run_name(one.checkpoint.path), "protocol": str(one.protocol)} for one in asked],
+        "regression": asked[0].checkpoint.card.box_settings["regression"],
+        "set": sets.tested.set_name,
+        "data": sets.tested.name,
+        "images": len(sets.tested),
+        **_errors(found, sets, labels.labels.shape[1]),
+        "t": t if tester.dense else None,
+        **tuning,
+        "rate": settings.rate if tester.dense else None,
+        "faults": {name: len(photos) for name, photos in sets.faults.items()},
+        "seconds": round(time.monotonic() - began, 2),
+        "checkpoints": [one.checkpoint.sha256 for one in asked],
+        "classifier": None if tester.rater is None else tester.rater.sha256,
+        "folder": str(folder),
+    }
+    _write(folder, summary, found, tester)
+    if len(asked) == 1 and tuning["tuned_on"]:
+        keep_t(asked[0].checkpoint.path.parent, asked[0].protocol, t)
+    if server_file is not None and devkit is not None:
+        write_localisation(Path(server_file), sets.tested, found.labels, found.boxes, Path(devkit))
+    return BoxEvaluation(summary, found, folder)
+
+
+def _tests(tests: Sequence[tuple[str | Path, str]]) -> list[BoxTest]:
+    """The nets and protocols that are asked for; raises VerydeepError where they do not go together."""
+    if not tests:
+        raise VerydeepError("there is nothing to test: give a box net's run and a protocol, such as dense@256.")
+    found = []
+    for run, protocol in tests:
+        checkpoint = load_box_net(checkpoint_of(run, last=False))
+        found.append(BoxTest(checkpoint, parse_box_protocol(protocol, checkpoint.card.crop)))
+    first = found[0].checkpoint
+    for other in found[1:]:
+        if other.checkpoint.card.classes != first.card.classes:
+            raise VerydeepError(f"{other.checkpoint.path} and {first.path} know other classes: they cannot be fused.")
+    return found
+
+
+def _rater(tests: list[BoxTest], classifier: str | Path | None, reporter: Reporter) -> Checkpoint | None:
+    """The classification net: the one named, else the one the first box net started from, where it still is one."""
+    if classifier is None and all(test.protocol.method == "centre" for test in tests):
+        return None
+    found = classification_net(tests[0].checkpoint, classifier)
+    if found is not None and classifier is None:
+        reporter.say(f"boxes are rated by the net it started from, {found.path.parent}")
+    return found
+
+
+def _folder(tests: list[BoxTest], sets: BoxSets) -> Path:
+    first = tests[0].checkpoint.path.parent
+    names = [str(tests[0].protocol)]
+    names += [f"{run_name(test.checkpoint.path).replace('/', '-')}-{test.protocol}" for test in tests[1:]]
+    return first / EVALUATIONS / sets.place(sets.tested) / f"boxes-{'+'.join(names)}"
+
+
+def _errors(found: Guesses, sets: BoxSets, guesses: int) -> dict[str, Any]:
+    """All errors of some guesses, in percent with 95 % intervals; None where they are not known."""
+    dataset = found.dataset
+    names = ("gt_class_error", "localisation_error", "classification_error", "box_only_error")
+    if not dataset.labelled:
+        return {"guesses": guesses, **{key: None for name in names for key in (name, f"{name}_interval")}}
+    assert dataset.boxes is not None
+    missed = best_overlap(found.true_boxes, dataset.boxes) < BOX_IOU
+    wrong: dict[str, NDArray[np.bool_] | None] = dict.fromkeys(names)
+    wrong["gt_class_error"] = missed
+    if guesses:
+        unnamed, unplaced = boxes_wrong(found.labels, found.boxes, dataset.labels, dataset.boxes)
+        wrong |= {names[1]: unplaced, names[2]: unnamed, names[3]: unplaced & ~unnamed}
+    rows = {key: value for name in names for key, value in _percent(name, wrong[name], dataset.groups).items()}
+    if guesses > 1:
+        first = boxes_wrong(found.labels[:, :1], found.boxes[:, :1], dataset.labels, dataset.boxes)[1]
+        rows |= _percent("one_guess_error", first, dataset.groups)
+    return {"guesses": guesses, **rows, **_constant(dataset, sets), **_without_blacklisted(dataset, wrong)}
+
+
+def _percent(name: str, wrong: NDArray[np.bool_] | None, groups: NDArray[np.int64]) -> dict[str, Any]:
+    if wrong is None:
+        return {name: None, f"{name}_interval": None}
+    ends = [round(end, 4) for end in error_interval(wrong, groups)]
+    return {name: round(100 * float(wrong.mean()), 4), f"{name}_interval": ends}
+
+
+def _constant(dataset: Dataset, sets: BoxSets) -> dict[str, float | None]:
+    """The GT-class error of the best constant box, sought on training photos."""
+    train = sets.train(CONSTANT_PHOTOS)
+    if train is None or train.boxes is None or dataset.boxes is None:
+        return {"constant_box_error": None}
+    shares = best_constant_box([train.size(index) for index in range(len(train))], train.boxes)
+    sizes = np.array([dataset.size(index) for index in range(len(dataset))])
+    guesses = shares * np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)
+    return {"constant_box_error": round(100 * float((best_overlap(guesses, dataset.boxes) < BOX_IOU).mean()), 4)}
+
+
+def _without_blacklisted(dataset: Dataset, wrong: dict[str, NDArray[np.bool_] | None]) -> dict[str, Any]:
+    """ILSVRC's localisation error once more without the validation photos that its devkit leaves out."""
+    unplaced = wrong["localisation_error"]
+    if (dataset.name, dataset.set_name) != ("imagenet", "val") or unplaced is None:
+        return {}
+    listed = blacklisted(Path(dataset.read.root))  # type: ignore[attr-defined]
+    numbers = np.array([int(Path(photo).stem.rpartition("_")[2]) for photo in dataset.ids])
+    kept = ~np.isin(numbers, sorted(listed))
+    told = {"blacklisted": int((~kept).sum())}
+    return {**told, **_percent("localisation_error_without_blacklisted", unplaced[kept], dataset.groups[kept])}
+
+
+def _write(folder: Path, summary: dict[str, Any], found: Guesses, tester: BoxTester) -> None:
+    arrays = {
+        "ids": np.array(found.dataset.ids),
+        "classes": np.array(found.dataset.classes),
+        "true_labels": found.dataset.labels,
+        "labels": found.labels,
+        "boxes": found.boxes,
+        "ratings": found.ratings,
+        "true_class_boxes": found.true_boxes,
+    }
+    write_atomically(folder / "guesses.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    write_json(folder / "result.json", {**summary, "environment": environment(tester.machine.describe())})

@@ -1,0 +1,211 @@
+"""App. A: boxes: their formats, their overlap, and the greedy merging of many predictions into few.
+
+Formats are in the names, and an array of boxes has them in its last axis, (…,4), float64:
+
+- ``xyxy``: xmin, ymin, xmax, ymax in continuous pixels from 0, edges included, area (xmax-xmin)·(ymax-ymin).
+  The house's own; where no format is named it is this one.
+- ``inclusive``: first and last pixel covered, counted from 1, as VOC's and ILSVRC's files and devkits write
+  them: a box of one pixel is 1, 1, 1, 1, and widths have a ``+ 1``.
+- ``xywh``: corner and size, as in COCO's files.
+- ``cxcywh``: centre and size, what a box net predicts.
+
+The devkit's overlap of inclusive boxes is the plain one of the same boxes as ``xyxy``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Match = Literal["relative", "literal"]
+Coordinates = Literal["windows", "pair"]
+PAIRS_AT_ONCE = 2**16  # of boxes compared: what stays in a processor's cache
+_CX, _LEAST = 4, 1e-30  # a row of `_measures`; what keeps a box of no size from dividing 0 by 0
+
+
+def cxcywh_to_xyxy(boxes: ArrayLike) -> Array:
+    """Centre and size to corners, (…,4); a negative size counts as none."""
+    cx, cy, w, h = _columns(boxes)
+    w, h = np.maximum(w, 0) / 2, np.maximum(h, 0) / 2
+    return np.stack([cx - w, cy - h, cx + w, cy + h], axis=-1)
+
+
+def xyxy_to_cxcywh(boxes: ArrayLike) -> Array:
+    """Corners to centre and size, (…,4)."""
+    x1, y1, x2, y2 = _columns(boxes)
+    return np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=-1)
+
+
+def xywh_to_xyxy(boxes: ArrayLike) -> Array:
+    """Corner and size to corners, (…,4)."""
+    x, y, w, h = _columns(boxes)
+    return np.stack([x, y, x + w, y + h], axis=-1)
+
+
+def inclusive_to_xyxy(boxes: ArrayLike) -> Array:
+    """First and last pixels, counted from 1, to edges, (…,4)."""
+    return np.subtract(np.asarray(boxes, dtype=np.float64), [1.0, 1.0, 0.0, 0.0], dtype=np.float64)
+
+
+def xyxy_to_inclusive(boxes: ArrayLike) -> NDArray[np.int64]:
+    """Edges to the first and last pixel of the nearest whole pixels, int64 (…,4), each box at least one pixel."""
+    edges = np.floor(np.asarray(boxes, dtype=np.float64) + 0.5).astype(np.int64)
+    first = edges[..., :2] + 1
+    return np.concatenate([first, np.maximum(first, edges[..., 2:])], axis=-1)
+
+
+def clip(boxes: ArrayLike, height: float, width: float) -> Array:
+    """Boxes cut at an image's edges, (…,4)."""
+    return np.clip(np.asarray(boxes, dtype=np.float64), 0.0, np.array([width, height, width, height]))
+
+
+def area(boxes: ArrayLike) -> Array:
+    """Areas in square pixels, (…,)."""
+    x1, y1, x2, y2 = _columns(boxes)
+    return np.asarray(np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0))
+
+
+def iou(first: ArrayLike, second: ArrayLike) -> Array:
+    """Intersection over union of boxes paired by broadcasting, (…,); 0 where neither has an area."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    corners = np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], axis=-1)
+    common = area(corners)
+    union = area(a) + area(b) - common
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
+
+
+def iou_inclusive(first: ArrayLike, second: ArrayLike) -> Array:
+    """The devkits' overlap of inclusive boxes: widths and heights have a ``+ 1``, (…,)."""
+    return iou(inclusive_to_xyxy(first), inclusive_to_xyxy(second))
+
+
+def _columns(boxes: ArrayLike) -> tuple[Array, Array, Array, Array]:
+    array = np.asarray(boxes, dtype=np.float64)
+    return array[..., 0], array[..., 1], array[..., 2], array[..., 3]
+
+
+class Merging:
+    """Sect. A.1's greedy merging (Sermanet et al. 2014): the closest pair becomes one box, again and again.
+
+    ``match`` tells how far apart two boxes are. ``relative``, the default, is the distance of their centres
+    over their mean diagonal, plus 1 - IoU. ``literal`` is OverFeat's text: the distance of the centres plus the
+    area of the intersection, in pixels, by which a larger overlap is a worse match. ``coordinates`` tells where
+    the new box lies: at the mean of all windows it came from (``windows``), or half-way (``pair``: OverFeat's
+    text, by which one outlier moves a cluster half-way). Its rating is the sum of theirs.
+
+    Ties are broken by coordinates, so the order of the boxes given does not matter. Of each box only its
+    nearest other is kept in mind, so merging n boxes takes about n² comparisons and memory of n.
+
+    Attributes:
+        boxes: (m,4), those that are left.
+        ratings: (m,…), as given.
+        windows: (m,), how many given boxes each came from.
+    """
+
+    def __init__(
+        self, boxes: ArrayLike, ratings: ArrayLike, match: Match = "relative", coordinates: Coordinates = "windows"
+    ) -> None:
+        given, rated = np.asarray(boxes, dtype=np.float64).reshape(-1, 4), np.asarray(ratings, dtype=np.float64)
+        keys = [*rated.reshape(len(given), rated.size // max(1, len(given))).T[::-1], *given.T[::-1]]
+        order = np.lexsort(keys)
+        self._match, self._coordinates = match, coordinates
+        self.boxes, self.ratings, self.windows = given[order], rated[order], np.ones(len(given))
+        self._measures = _measures(self.boxes)
+        self._distance = np.full(len(given), np.inf)  # to the nearest other box …
+        self._nearest = np.zeros(len(given), dtype=np.int64)  # … which is this one
+        self._gone: list[int] = []  # still in the arrays, infinitely far from all
+        self._seek(np.arange(len(given)))
+
+    def until(self, t: float) -> Merging:
+        """Merges while the closest pair's match is at most ``t``; a larger t later goes on from there."""
+        while len(self._distance):
+            one = int(self._distance.argmin())
+            if not self._distance[one] <= t or self._distance[one] == np.inf:
+                break
+            self._join(*sorted((one, int(self._nearest[one]))))
+            if len(self._gone) > max(16, len(self._distance) // 4):
+                self._forget_gone()
+        self._forget_gone()
+        return self
+
+    def _join(self, kept: int, gone: int) -> None:
+        """The pair as one box in the first's place."""
+        one, other = (self.windows[kept], self.windows[gone]) if self._coordinates == "windows" else (1.0, 1.0)
+        self.boxes[kept] = (one * self.boxes[kept] + other * self.boxes[gone]) / (one + other)
+        self.ratings[kept] += self.ratings[gone]
+        self.windows[kept] += self.windows[gone]
+        self._measures[:, kept] = _measures(self.boxes[kept : kept + 1])[:, 0]
+        self._measures[_CX, gone] = self._distance[gone] = np.inf
+        self._gone.append(gone)
+        lost = (self._nearest == kept) | (self._nearest == gone)
+        lost[kept], lost[gone] = True, False
+        found = self._distances(np.array([kept]))[0]
+        closer = (found < self._distance) | ((found == self._distance) & (kept < self._nearest))
+        closer[gone] = False
+        self._distance[closer], self._nearest[closer] = found[closer], kept
+        lost &= self._distance < np.inf
+        self._seek(np.flatnonzero(lost))
+
+    def _forget_gone(self) -> None:
+        """Takes boxes that are gone out of the arrays; the order of the others stays."""
+        if self._gone:
+            left = np.ones(len(self._distance), dtype=bool)
+            left[self._gone] = False
+            self._nearest = (np.cumsum(left) - 1)[self._nearest][left]
+            self._distance, self._measures = self._distance[left], np.ascontiguousarray(self._measures[:, left])
+            self.boxes, self.ratings, self.windows = self.boxes[left], self.ratings[left], self.windows[left]
+            self._gone = []
+
+    def _seek(self, rows: NDArray[np.int64]) -> None:
+        """The nearest other box of some boxes, the first in order among equals."""
+        step = max(1, PAIRS_AT_ONCE // max(1, len(self.boxes)))
+        for start in range(0, len(rows), step):
+            chosen = rows[start : start + step]
+            found = self._distances(chosen)
+            self._nearest[chosen] = nearest = found.argmin(axis=1)
+            self._distance[chosen] = found[np.arange(len(chosen)), nearest]
+
+    def _distances(self, rows: NDArray[np.int64]) -> Array:
+        """Matches of some boxes with all, (r,n); infinite with itself and with boxes that are gone."""
+        found = _matches(self._measures[:, rows, None], self._measures[:, None, :], self._match)
+        found[np.arange(len(rows)), rows] = np.inf
+        return found
+
+
+def _measures(boxes: Array) -> Array:
+    """Corners, centre, half the diagonal and area of boxes (n,4) as rows, (8,n); sizes never quite 0."""
+    x1, y1, x2, y2 = boxes.T
+    w, h = x2 - x1, y2 - y1
+    half = np.sqrt(w * w + h * h) / 2
+    return np.stack([x1, y1, x2, y2, (x1 + x2) / 2, (y1 + y2) / 2, half + _LEAST, np.maximum(w * h, _LEAST)])
+
+
+def _matches(one: Array, other: Array, match: Match) -> Array:
+    """How far apart boxes are, from their measures; the same whichever is named first."""
+    across = np.minimum(one[2], other[2]) - np.maximum(one[0], other[0])
+    down = np.minimum(one[3], other[3]) - np.maximum(one[1], other[1])
+    common = np.maximum(across, 0) * np.maximum(down, 0)
+    dx, dy = one[4] - other[4], one[5] - other[5]
+    centres = np.sqrt(dx * dx + dy * dy)
+    if match == "literal":
+        return np.asarray(centres + common)
+    return np.asarray(centres / (one[6] + other[6]) + (1 - common / (one[7] + other[7] - common)))
+
+
+def greedy_merge(
+    boxes: ArrayLike,
+    ratings: ArrayLike,
+    t: float,
+    match: Match = "relative",
+    coordinates: Coordinates = "windows",
+) -> tuple[Array, Array, Array]:
+    """Boxes (n,4) and their ratings (n,…) merged while the closest pair's match is at most ``t``.
+
+    Returns:
+        Boxes (m,4), their summed ratings (m,…), and how many windows each came from (m,); see `Merging`.
+    """
+    merged = Merging(boxes, ratings, match, coordinates).until(t)
+    return merged.boxes, merged.ratings, merged.windows

@@ -1,0 +1,40 @@
+"""What is told before a training takes time and memory: the data, what to expect, and what fits."""
+
+from __future__ import annotations
+
+from .config import TrainSettings
+from .configurations import net_facts
+from .data import Data
+from .machine import Machine, free_bytes, photos_at_once, training_bytes
+from .progress import Reporter
+
+STEPS_AT_CHANCE = 1000  # what doll nets took on digit scenes (NOTES.md); nobody promises less elsewhere
+
+
+def tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> None:
+    """Classes, sets and their photos, and what random weights will take."""
+    sizes = ", ".join(f"{len(found)} {name}" for name, found in opened.sets.items())
+    train_set = opened.sets["train"]
+    reporter.say(f"{opened.name}: {len(train_set.classes)} classes, photos: {sizes} ({opened.reported} is reported)")
+    if train_set.ignored:
+        reporter.say(f"ignored {train_set.ignored} files that are no photos by their names")
+    steps = -(-len(train_set) // settings.batch)
+    if settings.start == "none":
+        reporter.say(
+            f"random weights ({settings.initialise}): expect about {STEPS_AT_CHANCE} steps, "
+            f"{max(1, STEPS_AT_CHANCE // steps)} epochs here, or more before anything is learned; "
+            "--start FILE|RUN learns from the first epoch"
+        )
+
+
+def photos_that_fit(settings: TrainSettings, outputs: int, machine: Machine, reporter: Reporter) -> int:
+    """How many photos go through the net at once; told before any memory is taken."""
+    facts = net_facts(settings.net, outputs, settings.crop, settings.width)
+    at_once = photos_at_once(facts, settings.batch, machine)
+    need, free = training_bytes(facts, at_once) / 2**30, free_bytes(machine.device) / 2**30
+    parts = "" if at_once == settings.batch else f" in parts of {at_once}, their gradients added up"
+    reporter.say(
+        f"net {settings.net}: {facts.parameters:,} parameters, crop {settings.crop}, batch {settings.batch}{parts}; "
+        f"about {need:.2f} GiB of {free:.1f} GiB free on {machine.device.type}"
+    )
+    return at_once

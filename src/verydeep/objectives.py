@@ -1,0 +1,146 @@
+"""What a net learns, and how its dev part is judged: classes (Sect. 3.1), or boxes (App. A)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .box_settings import BoxSettings
+from .boxes import cxcywh_to_xyxy, iou
+from .checkpoints import Card
+from .data import Dataset
+from .data.loading import Batch, BoxTargets
+from .evaluation import dataset_posteriors
+from .finding import dataset_windows
+from .machine import Machine
+from .metrics import BOX_IOU, best_overlap, chance_error, mean_log_loss, topk_error
+from .nets import Net
+from .progress import Reporter
+from .protocols import BoxProtocol, Protocol
+
+
+class Objective(Interface):
+    """What is minimised on training crops, and measured on the dev part after each epoch.
+
+    ``error`` is the error's name in logs, ``loss`` that of what decides among epochs of equal error, and ``chance``
+    the error in percent of knowing nothing.
+    """
+
+    @property
+    def error(self) -> str:
+        """The error's name."""
+
+    @property
+    def loss(self) -> str:
+        """The name of the dev part's loss."""
+
+    @property
+    def chance(self) -> float:
+        """In percent."""
+
+    def targets(self, train: Dataset) -> BoxTargets | None:
+        """What crops are to tell of boxes; None for nothing."""
+
+    def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """The sum of the photos' losses, a scalar, and how many photos are wrong.
+
+        Args:
+            outputs: float (B,C) of the net on the batch's crops.
+            batch: its labels and boxes on the device of the outputs.
+        """
+
+    def test(self, net: Net) -> tuple[float, float]:
+        """The dev part's error in percent, and its loss; NaN where the net's answers are."""
+
+
+@dataclass(frozen=True)
+class ClassObjective:
+    """Multinomial logistic regression; the dev part by top-1 error at Q = S."""
+
+    dev: Dataset
+    card: Card
+    method: Literal["centre", "dense"]
+    machine: Machine
+    reporter: Reporter
+    error: str = "top1_error"
+    loss: str = "loss"
+
+    @property
+    def chance(self) -> float:
+        """The error of always guessing the commonest class."""
+        return chance_error(self.dev.labels)
+
+    def targets(self, train: Dataset) -> BoxTargets | None:
+        """None."""
+        return None
+
+    def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """Cross-entropy."""
+        loss = F.cross_entropy(outputs.float(), batch.labels, reduction="sum")
+        return loss, int((outputs.argmax(1) != batch.labels).sum())
+
+    def test(self, net: Net) -> tuple[float, float]:
+        """Top-1 error in percent, and mean log loss."""
+        protocol = Protocol(self.method, (self.card.test_scale,), mirror=self.method == "dense")
+        answers = dataset_posteriors(net, self.card, self.dev, protocol, self.machine, self.reporter, "testing dev")
+        if not np.isfinite(answers.posteriors).all():
+            return np.nan, np.nan
+        error = topk_error(answers.posteriors, self.dev.labels, 1)
+        assert error is not None
+        return error, mean_log_loss(answers.posteriors, self.dev.labels)
+
+
+@dataclass(frozen=True)
+class BoxObjective:
+    """Sect. A.1's Euclidean loss, half the squared distance of (cx, cy, w, h), all in shares of the crop's side.
+
+    Under PCR only the four outputs of a photo's class are asked for, and get a gradient. The dev part is judged by
+    the first procedure: the centre crop at Q = S, the true class, right at an overlap of `BOX_IOU`.
+    """
+
+    dev: Dataset
+    card: Card
+    boxes: BoxSettings
+    machine: Machine
+    reporter: Reporter
+    error: str = "gt_class_error"
+    loss: str = "missed_overlap"
+    chance: float = 100.0
+
+    def targets(self, train: Dataset) -> BoxTargets | None:
+        """The boxes of the training photos."""
+        assert train.boxes is not None
+        return BoxTargets(train.boxes, self.boxes.half_of_box)
+
+    def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """The Euclidean loss; a crop is wrong where the overlap with its target is below `BOX_IOU`."""
+        told = outputs.float()
+        if self.boxes.regression == "PCR":
+            told = told.view(len(told), -1, 4)[torch.arange(len(told), device=told.device), batch.labels]
+        loss = (told - batch.boxes).square().sum() / 2
+        overlap = iou(*(_corners(boxes) for boxes in (told, batch.boxes)))
+        return loss, int((overlap < BOX_IOU).sum())
+
+    def test(self, net: Net) -> tuple[float, float]:
+        """GT-class error in percent, and the mean of 1 - IoU with the nearest box of the class."""
+        protocol = BoxProtocol("centre", (self.card.test_scale,))
+        labels = self.dev.labels[:, None]
+        found = dataset_windows(
+            net, self.card, None, self.dev, labels, protocol, self.machine, self.reporter, "testing dev"
+        )
+        guesses = np.stack([found[index].boxes[0, 0] for index in range(len(self.dev))])
+        if not np.isfinite(guesses).all():
+            return np.nan, np.nan
+        assert self.dev.boxes is not None
+        overlap = best_overlap(guesses, self.dev.boxes)
+        return 100 * float((overlap < BOX_IOU).mean()), float(1 - overlap.mean())
+
+
+def _corners(boxes: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return cxcywh_to_xyxy(boxes.detach().cpu().numpy())

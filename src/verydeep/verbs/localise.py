@@ -1,0 +1,145 @@
+"""The verbs of App. A: localise train, evaluate, predict."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .. import terminal
+from ..arguments import given_settings
+from ..box_settings import MergeSettings
+from ..config import MachineSettings, typed
+from ..errors import ImageError, VerydeepError
+from ..terminal import Terminal, show, show_table
+from . import MISTAKE, OK, Stopper, answer_json, error_cells
+
+ERRORS = {
+    "gt_class_error": "the true class's box",
+    "localisation_error": "localisation",
+    "classification_error": "of it, no guess of the right class",
+    "box_only_error": "of it, the right class and a wrong box",
+    "one_guess_error": "localisation with one guess",
+    "localisation_error_without_blacklisted": "localisation, as the devkit counts",
+}
+
+
+def train(options: argparse.Namespace) -> int:
+    """A box net trained, begun or resumed; 130 or 143 where it was interrupted."""
+    from ..localise import train_boxes
+
+    reporter = Terminal(options.quiet)
+    with Stopper(reporter) as stopper:
+        result = train_boxes(
+            options.run,
+            options.out,
+            options.resume,
+            options.strict,
+            reporter,
+            stopper,
+            **given_settings(options),
+        )
+    if options.json:
+        answer_json(result)
+    if result["ended"] == "interrupted":
+        terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
+        return 128 + stopper.signal
+    if not options.json:
+        folder, error = result["folder"], result["best_dev_gt_class_error"]
+        show(f"{folder}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}")
+        several = ",".join(map(str, result["test_scales"]))
+        show(f"next: verydeep localise evaluate {folder} dense@{result['test_scale']}, or dense@{several}")
+    return OK
+
+
+def _settings(options: argparse.Namespace) -> tuple[MergeSettings, MachineSettings]:
+    """How boxes merge, and what is wished of the machine."""
+    given = given_settings(options)
+    of_machine = {name: value for name, value in given.items() if name in MachineSettings.__dataclass_fields__}
+    rest = {name: value for name, value in given.items() if name not in of_machine}
+    return MergeSettings(**typed(MergeSettings, rest)), MachineSettings(**typed(MachineSettings, of_machine))
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Box nets tested on a set."""
+    from ..box_evaluation import evaluate_boxes
+    from ..report import write_box_pictures
+
+    if len(options.tests) % 2:
+        raise VerydeepError("a test is a run's folder and a protocol, such as `runs/D/384-PCR dense@352,384`.")
+    merging, machine = _settings(options)
+    found = evaluate_boxes(
+        list(zip(options.tests[::2], options.tests[1::2], strict=True)),
+        scores=options.scores,
+        classifier=options.classifier,
+        data=options.data,
+        boxes=tuple(filter(None, (options.boxes or "").split(","))),
+        set_name=options.set,
+        out=options.out,
+        strict=options.strict,
+        merging=merging,
+        server_file=options.server_file,
+        devkit=options.devkit,
+        machine=machine,
+        reporter=Terminal(options.quiet),
+    )
+    if found.guesses.dataset.labelled:
+        write_box_pictures(found.guesses, found.folder)
+    if options.json:
+        answer_json(found.summary)
+    else:
+        _show(found.summary)
+    return OK
+
+
+def _show(summary: dict[str, Any]) -> None:
+    named = " and ".join(f"{test['run']} {test['protocol']}" for test in summary["tests"])
+    title = f"{named} on {summary['images']} photos of {summary['data']} ({summary['set']})"
+    rows = [(text, *error_cells(summary, name)) for name, text in ERRORS.items() if summary.get(name) is not None]
+    if rows:
+        show_table(title, ["error", "", "95 % interval"], rows)
+    else:
+        show(f"{title}: their classes are not known, so there are no errors")
+    if summary.get("constant_box_error") is not None:
+        show(f"the best constant box: {summary['constant_box_error']:.2f} %")
+    if summary["localisation_error"] is not None:
+        t = "" if summary["t"] is None else f"; t = {summary['t']:g}, tuned on {summary['tuned_on'] or 'nothing'}"
+        show(f"{summary['guesses']} guesses a photo{t}")
+    show(f"guesses and pictures: {summary['folder']}")
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Boxes drawn on photos; status 2 where one could not be read."""
+    from ..box_prediction import load_localiser
+    from ..files import check_place, write_json
+    from ..prediction import find_photos
+    from ..report import write_boxed_photos
+
+    photos: list[str] = []
+    problems: list[str] = []
+    for pattern in options.images:
+        try:
+            photos.extend(photo for photo in find_photos(pattern) if photo not in photos)
+        except ImageError as problem:
+            problems.append(str(problem))
+    folder = Path(options.out)
+    check_place(folder)
+    merging, machine = _settings(options)
+    reporter = Terminal(options.quiet)
+    net = load_localiser(options.run, options.classifier, options.protocol, merging, machine, reporter)
+    faults: dict[int, str] = {}
+    found = net.predict(photos, options.top, options.name, faults, reporter)
+    answers = [boxes.to_json() for boxes in found]
+    pictures = write_boxed_photos(found, folder)
+    write_json(folder / "boxes.json", {"photos": answers})
+    if options.json:
+        answer_json(answers)
+    else:
+        for boxes, picture in zip(found, pictures, strict=True):
+            show(f"{boxes.image}  ({picture})")
+            for box in boxes.boxes:
+                corners = ", ".join(f"{value:.0f}" for value in box.xyxy)
+                show(f"  {box.name}  score {box.score:.3f}  box {corners}")
+    for sentence in [*problems, *faults.values()]:
+        terminal.fail(sentence)
+    return MISTAKE if problems or faults else OK
