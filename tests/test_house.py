@@ -24,14 +24,17 @@ ARROWS: dict[str, set[str]] = {
     "progress": set(),
     "configurations": {"errors"},
     "config": {"configurations", "errors"},
-    "recipes": {"config", "configurations", "errors"},
+    "boxes": set(),
+    "box_settings": {"config", "errors"},
+    "recipes": {"box_settings", "config", "configurations", "errors"},
+    "colours": set(),
     "images": {"errors"},
-    "metrics": {"errors"},
+    "metrics": {"boxes", "errors"},
     "nets": {"configurations", "errors"},
     "machine": {"config", "configurations", "errors"},
     "runs": {"errors", "files"},
     "summary": {"metrics", "scores"},
-    "server_files": {"data.imagenet", "errors", "files", "scores"},
+    "server_files": {"boxes", "data", "data.imagenet", "errors", "files", "scores"},
     "fusion": {"errors", "files", "metrics", "runs", "scores", "server_files", "summary"},
     "experiments": {"errors", "recipes"},
     "experiments.classification": {"experiments"},
@@ -59,19 +62,25 @@ ARROWS: dict[str, set[str]] = {
     "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "stored"},
     "terminal": {"progress"},
     "optimisation": {"config", "nets"},
-    "checkpoints": {"configurations", "errors", "files", "images", "nets"},
+    "checkpoints": {"box_settings", "config", "configurations", "errors", "files", "images", "nets"},
     "weights": {"checkpoints", "configurations", "errors", "runs"},
     "protocols": {"configurations", "errors"},
     "posteriors": {"images", "machine", "nets", "protocols"},
     "data": {"config", "data.sets", "errors"},  # and the data sets below, by their names
     "data.sets": {"errors", "images"},
     "data.folder": {"config", "data.sets", "errors"},
-    "data.imagenet": {"config", "data.folder", "data.sets", "errors"},
+    "data.imagenet": {"config", "data.boxfiles", "data.folder", "data.sets", "errors"},
     "data.caltech": {"config", "data.folder", "data.sets", "errors"},
     "data.digits": {"config", "data.sets", "errors", "images"},
-    "data.loading": {"config", "data.sets", "errors", "images"},
-    "data.statistics": {"data.loading", "data.sets", "errors", "images", "progress"},
-    "data.check": {"config", "data", "data.loading", "data.statistics", "images", "progress"},
+    "data.boxfiles": {"boxes", "data.sets", "errors"},
+    "data.boxed": {"boxes", "config", "data.boxfiles", "data.folder", "data.sets", "errors"},
+    "data.located": {"boxes", "data.sets", "errors", "progress"},
+    "data.loading": {"boxes", "colours", "config", "data.sets", "errors", "images"},
+    "data.statistics": {"colours", "data.loading", "data.sets", "errors", "images", "progress"},
+    "data.check": {
+        *("config", "data", "data.loading", "data.located", "data.sets", "data.statistics", "errors", "images"),
+        "progress",
+    },
     "scores": {"errors", "files"},
     "evaluation": {
         *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets"),
@@ -82,14 +91,60 @@ ARROWS: dict[str, set[str]] = {
         *("progress", "protocols", "runs"),
     },
     "training": {
-        *("checkpoints", "config", "data", "data.loading", "errors", "evaluation", "files", "machine", "metrics"),
-        *("nets", "optimisation", "progress", "protocols", "runs"),
+        *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets", "objectives"),
+        *("optimisation", "progress", "runs"),
+    },
+    "windows": {
+        *("boxes", "checkpoints", "configurations", "errors", "images", "machine", "nets", "posteriors", "protocols"),
+    },
+    "finding": {
+        *("checkpoints", "data", "data.loading", "errors", "files", "machine", "nets", "progress", "protocols"),
+        "windows",
+    },
+    "objectives": {
+        *("box_settings", "boxes", "checkpoints", "data", "data.loading", "evaluation", "finding", "machine"),
+        *("metrics", "nets", "progress", "protocols"),
+    },
+    "balancing": {"nets"},
+    "tasks": {
+        *(
+            "balancing",
+            "images",
+            "nets",
+            "box_settings",
+            "checkpoints",
+            "config",
+            "data",
+            "data.located",
+            "machine",
+            "objectives",
+            "progress",
+        ),
+    },
+    "forecast": {"config", "configurations", "data", "machine", "progress"},
+    "guessing": {"box_settings", "boxes", "errors", "files", "metrics", "progress", "protocols", "windows"},
+    "localise": {
+        *("box_settings", "checkpoints", "config", "preparing", "progress", "recipes", "runs", "tasks"),
+    },
+    "box_data": {"checkpoints", "config", "data", "data.located", "errors", "progress"},
+    "localising": {
+        *("box_data", "box_settings", "boxes", "checkpoints", "config", "data", "errors", "evaluation", "finding"),
+        *("guessing", "machine", "progress", "protocols", "runs", "scores", "windows"),
+    },
+    "box_evaluation": {
+        *("box_data", "box_settings", "checkpoints", "config", "data", "data.imagenet", "errors", "files"),
+        *("guessing", "localising", "metrics", "progress", "protocols", "runs", "server_files"),
+    },
+    "box_prediction": {
+        *("box_settings", "checkpoints", "config", "errors", "guessing", "images", "localising", "machine"),
+        *("prediction", "progress", "protocols", "runs", "windows"),
     },
     "preparing": {
         *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "files"),
-        *("machine", "nets", "optimisation", "progress", "recipes", "runs", "training", "weights"),
+        *("forecast", "machine", "nets", "optimisation", "progress", "recipes", "runs", "tasks", "training"),
+        "weights",
     },
-    "report": {"evaluation", "files", "images", "metrics", "summary"},
+    "report": {"box_prediction", "evaluation", "files", "images", "localising", "metrics", "summary"},
     "demo": {
         *(
             "data.check",
@@ -104,7 +159,7 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("report", "summary"),
     },
-    "arguments": {"config", "errors", "recipes"},
+    "arguments": {"box_settings", "config", "errors", "recipes"},
 }
 
 
@@ -171,8 +226,19 @@ def test_public_functions_and_classes_say_what_they_do() -> None:
 
 PUBLIC = [
     *("Classifier", "DataSettings", "ImageError", "MachineSettings", "NET_NAMES", "Net", "Scale", "TrainSettings"),
-    *("VerydeepError", "check_data", "create_net", "demo", "evaluate", "fuse", "load", "load_scores"),
-    *("net_facts", "open_data", "parse_protocol", "predict", "read_image", "reproduce", "train"),
+    *(
+        "VerydeepError",
+        "check_data",
+        "create_net",
+        "demo",
+        "evaluate",
+        "evaluate_boxes",
+        "fuse",
+        "load",
+        "load_localiser",
+    ),
+    *("load_scores", "net_facts", "open_data", "parse_protocol", "predict", "read_image", "reproduce", "train"),
+    "train_boxes",
 ]
 
 

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .box_evaluation import evaluate_boxes
+    from .box_prediction import load_localiser
     from .config import DataSettings, MachineSettings, Scale, TrainSettings
     from .configurations import NET_NAMES, net_facts
     from .data import open_data
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .fusion import fuse
     from .images import read_image
+    from .localise import train_boxes
     from .nets import Net, create_net
     from .prediction import Classifier, load, predict
     from .preparing import train
@@ -38,8 +41,10 @@ _HOMES = {
     "create_net": "nets",
     "demo": "demo",
     "evaluate": "evaluation",
+    "evaluate_boxes": "box_evaluation",
     "fuse": "fusion",
     "load": "prediction",
+    "load_localiser": "box_prediction",
     "load_scores": "scores",
     "net_facts": "configurations",
     "open_data": "data",
@@ -48,6 +53,7 @@ _HOMES = {
     "read_image": "images",
     "reproduce": "reproduction",
     "train": "preparing",
+    "train_boxes": "localise",
 }
 __all__ = [
     "NET_NAMES",
@@ -63,8 +69,10 @@ __all__ = [
     "create_net",
     "demo",
     "evaluate",
+    "evaluate_boxes",
     "fuse",
     "load",
+    "load_localiser",
     "load_scores",
     "net_facts",
     "open_data",
@@ -73,6 +81,7 @@ __all__ = [
     "read_image",
     "reproduce",
     "train",
+    "train_boxes",
 ]
 
 

@@ -60,11 +60,9 @@ def evaluate_boxes(
         tests: a box net's run and where it is applied, ``("runs/D/384-PCR", "dense@352,384")``; boxes of several
             are put together.
         scores: a scores file of the classification nets, which says which labels to ask about.
-        classifier: the classification run that rates boxes, and without ``scores`` tells the labels; by default
-            the one that the first box net started from.
+        classifier: the run that rates boxes, and without ``scores`` tells the labels; by default the first's start.
         data, boxes, set_name: other photos than the run's own set that is reported.
-        out: folder for the files; by default in the first run's, ``evaluations/<set>/boxes-<protocols>``.
-        strict: any fault of the boxes is an error.
+        out: folder for the files; by default in the first run's ``evaluations``.
         server_file: file to write for ILSVRC's localisation server; needs ``devkit``.
 
     Returns:
@@ -74,40 +72,49 @@ def evaluate_boxes(
     Raises:
         VerydeepError: no such run or data; nets of other classes; scores of other photos; faults with ``strict``.
     """
-    told, settings = reporter or Silent(), merging or MergeSettings()
     if (server_file is None) != (devkit is None):
         raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
+    told, settings = reporter or Silent(), merging or MergeSettings()
     asked = _tests(tests)
     sets = open_box_sets(asked[0].checkpoint.card, data, boxes, set_name, strict, told)
     tester = BoxTester(asked, _rater(asked, classifier, told), sets, settings, machine or MachineSettings(), told)
     folder = Path(out) if out else _folder(asked, sets)
     check_place(folder)
-    began = time.monotonic()
+    found = _tested(tester, scores, folder)
+    if server_file is not None and devkit is not None:
+        guesses = found.guesses
+        write_localisation(Path(server_file), guesses.dataset, guesses.labels, guesses.boxes, Path(devkit))
+    return found
+
+
+def _tested(tester: BoxTester, scores: str | Path | None, folder: Path) -> BoxEvaluation:
+    """The test itself, its numbers and its files."""
+    began, sets = time.monotonic(), tester.sets
     labels = tester.labels(sets.tested, scores)
     t, tuning = tester.t()
     found = tester.guesses(sets.tested, labels, t)
-    summary = {
-        "tests": [{"run": run_name(one.checkpoint.path), "protocol": str(one.protocol)} for one in asked],
-        "regression": asked[0].checkpoint.card.box_settings["regression"],
+    errors = {**_errors(found, sets, labels.labels.shape[1]), "t": t if tester.dense else None, **tuning}
+    summary = {**_of(tester), **errors, "seconds": round(time.monotonic() - began, 2), "folder": str(folder)}
+    _write(folder, summary, found, tester)
+    if len(tester.tests) == 1 and tuning["tuned_on"]:
+        keep_t(tester.tests[0].checkpoint.path.parent, tester.tests[0].protocol, t)
+    return BoxEvaluation(summary, found, folder)
+
+
+def _of(tester: BoxTester) -> dict[str, Any]:
+    """What a summary is of: nets, photos, settings."""
+    tests, sets = tester.tests, tester.sets
+    return {
+        "tests": [{"run": run_name(one.checkpoint.path), "protocol": str(one.protocol)} for one in tests],
+        "regression": tests[0].checkpoint.card.box_settings["regression"],
         "set": sets.tested.set_name,
         "data": sets.tested.name,
         "images": len(sets.tested),
-        **_errors(found, sets, labels.labels.shape[1]),
-        "t": t if tester.dense else None,
-        **tuning,
-        "rate": settings.rate if tester.dense else None,
+        "rate": tester.settings.rate if tester.dense else None,
         "faults": {name: len(photos) for name, photos in sets.faults.items()},
-        "seconds": round(time.monotonic() - began, 2),
-        "checkpoints": [one.checkpoint.sha256 for one in asked],
+        "checkpoints": [one.checkpoint.sha256 for one in tests],
         "classifier": None if tester.rater is None else tester.rater.sha256,
-        "folder": str(folder),
     }
-    _write(folder, summary, found, tester)
-    if len(asked) == 1 and tuning["tuned_on"]:
-        keep_t(asked[0].checkpoint.path.parent, asked[0].protocol, t)
-    if server_file is not None and devkit is not None:
-        write_localisation(Path(server_file), sets.tested, found.labels, found.boxes, Path(devkit))
-    return BoxEvaluation(summary, found, folder)
 
 
 def _tests(tests: Sequence[tuple[str | Path, str]]) -> list[BoxTest]:

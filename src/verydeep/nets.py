@@ -120,10 +120,11 @@ class Net(nn.Module):
             x = self._pool(self._stage(stage, x))
         x = self._stage(5, x)
         found = []
+        up = 1 if self.pooling == "up" else 0
         for down, across in itertools.product((0, 1), repeat=2):
-            pooled = self._pool(x[:, :, down:, across:])
-            if min(pooled.shape[-2:]) >= self.crop // STRIDE:
-                scores = self.layer("fc8")(self._hidden(pooled, None))
+            cells = [(side - gone + up) // 2 for side, gone in zip(x.shape[-2:], (down, across), strict=True)]
+            if min(cells) >= self.crop // STRIDE:
+                scores = self.layer("fc8")(self._hidden(self._pool(x[:, :, down:, across:]), None))
                 found.append(((down * STRIDE // 2, across * STRIDE // 2), scores))
         return found
 

@@ -151,6 +151,8 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     )
     at_once = photos_that_fit(settings, card.outputs, machine, reporter)
     net, random = _net(settings, weights, card, reporter)
+    if weights is not None:
+        job.task.prepare(net, card, look.dataset, settings, reporter)
     _make_folder(folder)
     config = {"run": run, "data": to_json(data), "settings": to_json(settings)}
     if weights is not None:  # which net exactly it began from

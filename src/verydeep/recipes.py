@@ -18,6 +18,7 @@ from .errors import VerydeepError
 
 PAPER_SCALES = ("256", "384", "256-512")
 SHALLOW = ("A", "A-LRN", "shallow-B")  # begin at S = 256 from random weights
+OWN_BOX_BATCH = 32  # a box net on few photos wants more steps than a net that tells classes
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
 # What the paper leaves open, and for how long: settings that may hold for every run of an experiment.
 OF_ALL_RUNS = (
@@ -93,7 +94,8 @@ def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings,
         raise VerydeepError(f"{run!r} is not a box net's run: give a net (D), or a net, S and head (D/384-PCR).")
     net = check_net_name(match[1])
     if not match[2]:
-        return TrainSettings(**{**_own_recipe(rest), "net": net, **rest}), BoxSettings(**boxes)
+        own = {**_own_recipe(rest), "head_epochs": 0, "batch": OWN_BOX_BATCH}
+        return TrainSettings(**{**own, "net": net, **rest}), BoxSettings(**boxes)
     if boxes.get("regression", match[3]) != match[3]:
         raise VerydeepError(f"{run} is a run of {match[3]}, not of {boxes['regression']}: name that one, or the net.")
     recipe = {**_paper_recipe(Scale.parse(match[2]), bool(match[4])), "lr": FINE_TUNE_LR}

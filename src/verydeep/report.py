@@ -180,9 +180,13 @@ def write_boxed_photos(found: Sequence[Boxes], folder: Path) -> list[Path]:
         stem, number = Path(boxes.image).stem, 1
         while (path := folder / (f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg")) in made:
             number += 1
-        write_atomically(path, lambda file, picture=picture: picture.save(file, "JPEG", quality=92))
+        _save_photo(picture, path)
         made.append(path)
     return made
+
+
+def _save_photo(picture: Image.Image, path: Path) -> None:
+    write_atomically(path, lambda file: picture.save(file, "JPEG", quality=92))
 
 
 def write_evaluation_pictures(evaluation: Evaluation) -> list[Path]:

@@ -9,14 +9,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 from typing import Protocol as Interface
 
+import numpy as np
+import torch
+
+from .balancing import balance
 from .box_settings import BoxSettings
 from .checkpoints import Card
 from .config import DataSettings, TrainSettings, to_json
 from .data import Data, Dataset, open_data
 from .data.located import located
+from .images import centre_crop, rescale
 from .machine import Machine
+from .nets import Net
 from .objectives import BoxObjective, ClassObjective, Objective
 from .progress import Reporter
+
+LOOKED_AT = 64  # training photos whose maps are looked at
 
 
 class Task(Interface):
@@ -28,6 +36,9 @@ class Task(Interface):
 
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
         """The data, their `train` and `dev` sets as training reads them."""
+
+    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+        """What is done to a net that starts from another, before step 1."""
 
     def objective(
         self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter
@@ -47,6 +58,9 @@ class TellClasses:
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
         """All photos."""
         return open_data(data)
+
+    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+        """Nothing."""
 
     def objective(
         self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter
@@ -72,6 +86,16 @@ class TellBoxes:
         opened = open_data(data, least_classes=1)
         learned = {name: located(opened.set(name), self.strict, reporter).dataset for name in ("train", "dev")}
         return replace(opened, sets={**opened.sets, **learned})
+
+    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+        """Balances the FC layers' maps, seen on centre crops of a few training photos."""
+        if not self.boxes.balance:
+            return
+        chosen = np.unique(np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).astype(np.int64))
+        scaled = [rescale(train.pixels(int(index)), card.test_scale, card.resampling) for index in chosen]
+        crops = torch.from_numpy(np.stack([centre_crop(pixels, card.crop) for pixels in scaled])).permute(0, 3, 1, 2)
+        factors = balance(net, crops.float() - torch.tensor(card.mean)[None, :, None, None], settings.lr)
+        reporter.say("the maps of fc6 and fc7 are scaled by {:.2g} and {:.2g} to fit the rate".format(*factors))
 
     def objective(
         self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter

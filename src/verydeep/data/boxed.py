@@ -67,11 +67,12 @@ def _matched(root: Path, photos: list[str], places: tuple[str, ...]) -> PhotoBox
             photo = by_name.one(image, file) if photo is None and not equals else photo
             if photo is None:
                 unmatched.append(image)
-            else:
+            elif boxes:
                 found[photo] += boxes
     if not found:
+        first = f" (the first is {unmatched[0]})" if unmatched else ""
         raise VerydeepError(
-            f"the boxes name no photo below {root} (the first is {unmatched[0]}): give the folder that their names "
+            f"the boxes name no photo below {root}{first}: give the folder that their names "
             f"count from as --data, or as FOLDER=FILE below it."
         )
     return PhotoBoxes(dict(found), tuple(unmatched), tuple(photo for photo in photos if photo not in found))

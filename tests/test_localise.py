@@ -1,0 +1,408 @@
+"""App. A: what a box net tells, how it learns it, and from windows to guesses and errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import verydeep
+from verydeep.balancing import balance
+from verydeep.box_settings import BoxSettings, MergeSettings
+from verydeep.boxes import iou
+from verydeep.checkpoints import Card
+from verydeep.config import MachineSettings, to_json
+from verydeep.data.loading import Batch
+from verydeep.errors import VerydeepError
+from verydeep.finding import Windows, load_windows, save_windows
+from verydeep.guessing import T_GRID, best_constant_box, guess, keep_t, kept_t, tuned_t, union
+from verydeep.images import Pixels
+from verydeep.machine import this_machine
+from verydeep.metrics import best_overlap, boxes_wrong
+from verydeep.nets import Net, create_net
+from verydeep.objectives import BoxObjective
+from verydeep.progress import Silent
+from verydeep.protocols import BoxProtocol, parse_box_protocol
+from verydeep.windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_rater
+
+CLASSES = ("a", "b", "c")
+
+
+def card(regression: str = "PCR", **changes: Any) -> Card:
+    boxes = to_json(BoxSettings(regression=regression)) if regression else {}  # type: ignore[arg-type]
+    made = Card("A", 32, 1 / 16, CLASSES, (110.0, 115.0, 120.0), 40, box_settings=boxes)
+    return replace(made, **changes)
+
+
+def box_net(regression: str = "PCR", seed: int = 0) -> Net:
+    outputs = {"PCR": 12, "SCR": 4, "": 3}[regression]
+    return create_net("A", classes=outputs, crop=32, width=1 / 16, seed=seed).eval()
+
+
+def photo(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def find(
+    photos: list[Pixels],
+    protocol: str,
+    labels: list[list[int]],
+    regression: str = "PCR",
+    net: Net | None = None,
+    rater: Rater | None = None,
+) -> list[PhotoWindows]:
+    """Windows of photos by a protocol of one scale."""
+    asked = parse_box_protocol(protocol, 32)
+    here = this_machine(MachineSettings(workers=0, threads=1), 1)
+    net = box_net(regression) if net is None else net
+    finder = WindowFinder(net, card(regression), rater, asked, here)
+    views = BoxViews(asked.scales[0], "bilinear", "round")
+    found = finder.run(((index, views(pixels)) for index, pixels in enumerate(photos)), np.array(labels))
+    return [found[index] for index in range(len(photos))]
+
+
+def told(regression: str, boxes: list[list[float]]) -> Net:
+    """A net that tells the same boxes, cxcywh in shares of the crop, whatever it sees."""
+    net = box_net(regression)
+    with torch.no_grad():
+        net.layer("fc8").weight.zero_()
+        bias = net.layer("fc8").bias
+        assert bias is not None
+        bias.copy_(torch.tensor(boxes).flatten())
+    return net
+
+
+def test_a_box_is_where_its_window_is_by_hand() -> None:
+    """Centre crop of a 64x96 photo at Q = 48: 48x72, corner (8, 20); a box of half the crop at its middle."""
+    (found,) = find([photo(64, 96)], "centre@48", [[0]], "SCR", told("SCR", [[0.5, 0.5, 0.5, 0.5]]))
+    scaled = np.array([20 + 8, 8 + 8, 20 + 24, 8 + 24])
+    assert found.boxes.shape == (1, 1, 4)
+    assert found.boxes[0, 0] == pytest.approx(scaled * 64 / 48)
+    assert found.ratings.tolist() == [[1.0]]
+
+
+def test_per_class_regression_answers_for_the_class_asked() -> None:
+    boxes = [[0.5, 0.5, 1.0, 1.0], [0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.5, 0.5]]
+    (found,) = find([photo(32, 32)], "centre@32", [[2, 0, 2]], "PCR", told("PCR", boxes))
+    assert found.boxes[0].tolist() == [[16, 16, 32, 32], [0, 0, 32, 32], [16, 16, 32, 32]]
+
+
+def test_boxes_are_cut_at_the_photos_edge_and_have_no_negative_size() -> None:
+    (found,) = find([photo(32, 32)], "centre@32", [[0]], "SCR", told("SCR", [[0.5, 0.5, 3.0, -1.0]]))
+    assert found.boxes[0, 0].tolist() == [0, 16, 32, 16]
+
+
+def test_dense_has_a_window_every_32_pixels_and_its_box_there() -> None:
+    """A photo of 64x96: windows at 0, 32 down and 0, 32, 64 across, row by row."""
+    (found,) = find([photo(64, 96)], "dense@64", [[0]], "SCR", told("SCR", [[0.5, 0.5, 0.25, 0.25]]))
+    corners = [(down, across) for down in (0, 32) for across in (0, 32, 64)]
+    expected = [[across + 12, down + 12, across + 20, down + 20] for down, across in corners]
+    assert found.boxes[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("regression", ["PCR", "SCR"])
+def test_dense_at_the_crop_is_the_centre_crop(regression: str) -> None:
+    labels = [[0, 1], [2, 2]]
+    photos = [photo(40, 40), photo(50, 50, 1)]
+    dense, centre = (find(photos, f"{method}@32", labels, regression) for method in ("dense", "centre"))
+    for one, other in zip(dense, centre, strict=True):
+        assert one.boxes == pytest.approx(other.boxes, abs=1e-4)
+
+
+def test_a_batch_is_one_by_one_in_any_order() -> None:
+    photos = [photo(40, 60, n) for n in range(4)] + [photo(60, 40, n) for n in range(3)]
+    labels = [[n % 3, (n + 1) % 3] for n in range(7)]
+    together = find(photos, "dense@40", labels)
+    for index in (6, 0, 3):
+        (alone,) = find([photos[index]], "dense@40", [labels[index]])
+        assert together[index].boxes == pytest.approx(alone.boxes, abs=1e-3)
+    turned = find(photos[::-1], "dense@40", labels[::-1])[::-1]
+    assert all(a.boxes == pytest.approx(b.boxes, abs=1e-3) for a, b in zip(together, turned, strict=True))
+
+
+def test_the_mirror_image_has_the_mirrored_boxes() -> None:
+    """With :mirror a photo and its mirror image have the same windows, mirrored."""
+    here = photo(40, 64)
+    (plain,), (other,) = (find([one], "dense@40:mirror", [[1]]) for one in (here, here[:, ::-1].copy()))
+    back = other.boxes.copy()
+    back[..., 0], back[..., 2] = 64 - other.boxes[..., 2], 64 - other.boxes[..., 0]
+    many = len(plain.boxes) // 2
+    assert plain.boxes[:many] == pytest.approx(back[many:], abs=1e-3)
+    assert plain.boxes[many:] == pytest.approx(back[:many], abs=1e-3)
+    assert find([here], "dense@40", [[1]])[0].boxes == pytest.approx(plain.boxes[:many], abs=1e-3)
+
+
+def test_offsets_give_a_grid_twice_as_fine_that_holds_the_plain_one() -> None:
+    """OverFeat's trick: 64x64 has 2x2 windows; the other starts of the last pooling put more 16 pixels between."""
+    net = told("SCR", [[0.5, 0.5, 0.25, 0.25]])
+    (plain,) = find([photo(64, 64)], "dense@64", [[0]], "SCR", net)
+    (fine,) = find([photo(64, 64)], "dense@64:offsets", [[0]], "SCR", net)
+    corners = {(float(box[1]) - 12, float(box[0]) - 12) for box in fine.boxes[:, 0]}
+    assert corners == {(down, across) for down in (0, 16, 32, 48) for across in (0, 16, 32, 48)}
+    real = box_net("SCR")
+    (plain,), (fine,) = (find([photo(64, 64)], name, [[0]], "SCR", real) for name in ("dense@64", "dense@64:offsets"))
+    assert fine.boxes[: len(plain.boxes)] == pytest.approx(plain.boxes, abs=1e-3)
+
+
+def test_offsets_that_leave_no_room_for_the_crop_are_left_out() -> None:
+    net = create_net("A", classes=4, crop=32, width=1 / 16, pooling="down").eval()
+    found = net.shifted_scores(torch.zeros(1, 3, 32, 32))
+    assert [start for start, _ in found] == [(0, 0)]
+
+
+def test_a_window_is_rated_by_its_own_posterior() -> None:
+    classifier = box_net("", seed=5)
+    pixels = photo(64, 96, 3)
+    (found,) = find([pixels], "dense@64", [[2, 0]], "SCR", rater=Rater(classifier, card("")))
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
+    with torch.inference_mode():
+        scores = classifier(image - torch.tensor([110.0, 115.0, 120.0])[None, :, None, None])
+    expected = F.softmax(scores, dim=1)[0, [2, 0]].flatten(1).T.numpy()
+    assert found.ratings == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"crop": 64}, "crop 64, not 32"),
+        ({"classes": ("x", "y")}, "other classes"),
+        ({"pooling": "down"}, "pooling down"),
+    ],
+)
+def test_a_net_that_sees_other_windows_cannot_rate(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(VerydeepError, match=sentence):
+        check_rater(card(), card("", **change))
+
+
+GRAMMAR = [
+    ("dense@64,96", BoxProtocol("dense", (64, 96))),
+    ("centre@64", BoxProtocol("centre", (64,))),
+    ("dense@64:offsets:mirror", BoxProtocol("dense", (64,), True, True)),
+    ("dense@64:mirror", BoxProtocol("dense", (64,), True)),
+    ("crops@64", None),
+    ("dense@", None),
+    ("dense@64:mirror:mirror", None),
+    ("centre@64:offsets", None),
+    ("dense@64,64", None),
+    ("dense@16", None),
+    ("dense@9000", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), GRAMMAR)
+def test_box_protocols(text: str, expected: BoxProtocol | None) -> None:
+    if expected is None:
+        with pytest.raises(VerydeepError, match=r"write centre@Q or dense@Q|each Q once, from the net's crop of 32"):
+            parse_box_protocol(text, 32)
+    else:
+        assert parse_box_protocol(text, 32) == expected
+        assert parse_box_protocol(str(expected), 32) == expected
+        assert [part.scales for part in expected.parts()] == [(scale,) for scale in sorted(expected.scales)]
+
+
+def batch(labels: list[int], boxes: list[list[float]]) -> Batch:
+    count = len(labels)
+    return Batch(
+        torch.zeros(count, 3, 32, 32, dtype=torch.uint8),
+        torch.tensor(labels),
+        torch.zeros(count, 3),
+        torch.ones(count, 1, dtype=torch.bool),
+        torch.tensor(boxes),
+    )
+
+
+def objective(regression: str) -> BoxObjective:
+    here = this_machine(MachineSettings(workers=0, threads=1), 1)
+    return BoxObjective(None, card(regression), BoxSettings(regression=regression), here, Silent())  # type: ignore[arg-type]
+
+
+def test_the_euclidean_loss_by_hand() -> None:
+    """Half the squared distance, a photo: (.1² + .2² + 0 + .4²) / 2 = .105; the second is exact."""
+    targets = [[0.5, 0.5, 0.5, 0.5], [0.2, 0.3, 0.1, 0.1]]
+    outputs = torch.tensor([[0.6, 0.3, 0.5, 0.9], [0.2, 0.3, 0.1, 0.1]])
+    loss, wrong = objective("SCR").batch_loss(outputs, batch([0, 1], targets))
+    assert loss.item() == pytest.approx(0.105)
+    # Corners .35, -.15, .85, .75 and .25, .25, .75, .75: .4 x .5 in common of .5 x .9 + .25 - .2.
+    assert wrong == 1
+    assert float(iou([0.35, -0.15, 0.85, 0.75], [0.25, 0.25, 0.75, 0.75])) == pytest.approx(0.2 / 0.5)
+
+
+def test_under_pcr_only_the_labelled_class_gets_a_gradient() -> None:
+    outputs = torch.rand(2, 12, requires_grad=True)
+    loss, _ = objective("PCR").batch_loss(outputs, batch([2, 0], [[0.5] * 4, [0.1] * 4]))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert outputs.grad is not None
+    touched = outputs.grad.abs().view(2, 3, 4).sum(2) > 0
+    assert touched.tolist() == [[False, False, True], [True, False, False]]
+
+
+# guessed labels, guessed boxes, the class, its boxes; whether no guess has the class, whether none is right; why
+G = [0.0, 0, 10, 10]
+ERRORS: list[tuple[list[int], list[list[float]], int, list[list[float]], bool, bool, str]] = [
+    ([1], [G], 1, [G], False, False, "the right label and box"),
+    ([1], [[0, 0, 10, 5]], 1, [G], False, False, "exactly .50 counts"),
+    ([1], [[0, 0, 10, 4.99]], 1, [G], False, True, "less does not"),
+    ([0], [G], 1, [G], True, True, "a perfect box of a wrong label"),
+    ([0, 1], [[0, 0, 1, 1], G], 1, [G], False, False, "the second guess"),
+    ([0, 1], [G, [50, 50, 60, 60]], 1, [G], False, True, "the box belongs to the wrong guess"),
+    ([1], [G], 1, [[50, 50, 60, 60], [1, 0, 10, 10]], False, False, "any of several boxes of the class"),
+    ([1, -1, -1, -1, -1], [G] * 5, 1, [G], False, False, "fewer than five guesses"),
+    ([-1, -1], [G] * 2, 1, [G], True, True, "no guess at all"),
+]
+
+
+@pytest.mark.parametrize(("labels", "boxes", "label", "truth", "unnamed", "unplaced", "reason"), ERRORS)
+def test_the_devkits_error_by_hand(
+    labels: list[int],
+    boxes: list[list[float]],
+    label: int,
+    truth: list[list[float]],
+    unnamed: bool,
+    unplaced: bool,
+    reason: str,
+) -> None:
+    found = boxes_wrong(np.array([labels]), np.array([boxes]), np.array([label]), [np.array(truth)])
+    assert (bool(found[0][0]), bool(found[1][0])) == (unnamed, unplaced), reason
+
+
+def windows(boxes: list[list[list[float]]], ratings: list[list[float]]) -> PhotoWindows:
+    return PhotoWindows(np.array(boxes, dtype=np.float32), np.array(ratings, dtype=np.float32))
+
+
+A, B, C = [0.0, 0, 10, 10], [1.0, 0, 11, 10], [40.0, 40, 50, 50]
+
+
+def test_the_best_rated_merged_box_of_each_label() -> None:
+    """Label 7: A and B merge and together outweigh C. Label 3: C alone is best."""
+    photo_windows = windows([[A, A], [B, B], [C, C]], [[0.3, 0.1], [0.3, 0.1], [0.5, 0.9]])
+    boxes, ratings = guess(photo_windows, np.array([7, 3]), MergeSettings(), 0.5)
+    assert boxes.tolist() == [[0.5, 0, 10.5, 10], C]
+    assert ratings == pytest.approx([0.6, 0.9])
+    unmerged = guess(photo_windows, np.array([7, 3]), MergeSettings(), 0.0)
+    assert unmerged[0].tolist() == [C, C]
+
+
+def test_boxes_never_merge_across_labels_unless_told() -> None:
+    """Two labels' windows at the same place: within a label each keeps its own rating; across they share a box."""
+    photo_windows = windows([[A, B], [C, C]], [[0.9, 0.2], [0.1, 0.1]])
+    within = guess(photo_windows, np.array([0, 1]), MergeSettings(), 0.5)
+    across = guess(photo_windows, np.array([0, 1]), MergeSettings(merge="across"), 0.5)
+    assert within[0].tolist() == [A, B]
+    assert across[0].tolist() == [[0.5, 0, 10.5, 10]] * 2
+    assert across[1] == pytest.approx([0.9, 0.2])
+
+
+def test_a_label_asked_twice_has_one_box_and_windows_join_in_any_order() -> None:
+    first, second = windows([[A, A]], [[0.4, 0.4]]), windows([[B, B], [C, C]], [[0.4, 0.4], [0.5, 0.5]])
+    found = [
+        guess(union(parts), np.array([2, 2]), MergeSettings(), 0.5) for parts in ((first, second), (second, first))
+    ]
+    assert found[0][0].tolist() == [[0.5, 0, 10.5, 10]] * 2
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_t_is_tuned_where_the_error_is_least() -> None:
+    """Windows scatter about the truth: alone each overlaps too little, their mean is right."""
+    truth = np.array([[20.0, 20, 60, 60]])
+    rng = np.random.default_rng(0)
+    scattered = [truth + rng.normal(0, 9, (30, 4)) for _ in range(40)]
+    photos = [PhotoWindows(boxes[:, None].astype(np.float32), np.ones((30, 1), np.float32)) for boxes in scattered]
+    t, errors = tuned_t(photos, [truth] * 40, MergeSettings(), Silent())
+    assert len(errors) == len(T_GRID)
+    assert errors[T_GRID.index(t)] == min(errors)
+    assert errors[0] > 0
+    assert min(errors) == 0
+    found = np.array([guess(photo, np.array([0]), MergeSettings(), t)[0][0] for photo in photos])
+    assert (best_overlap(found, [truth] * 40) >= 0.5).all()
+    with pytest.raises(VerydeepError, match="say with --t at which match"):
+        tuned_t(photos, [truth] * 40, MergeSettings(match="literal"), Silent())
+
+
+def test_the_best_constant_box() -> None:
+    """Three photos of different sizes: two have a box in the left third, one on the right."""
+    sizes = [(10, 30), (100, 300), (60, 60)]
+    boxes = [np.array([[0.0, 0, 10, 10]]), np.array([[0.0, 0, 100, 100]]), np.array([[40.0, 0, 60, 60]])]
+    assert best_constant_box(sizes, boxes) == pytest.approx(np.array([0, 0, 1 / 3, 1]))
+
+
+def test_a_kept_t_is_found_again(tmp_path: Path) -> None:
+    protocol = BoxProtocol("dense", (64,))
+    assert kept_t(tmp_path, protocol) is None
+    keep_t(tmp_path, BoxProtocol("dense", (96,)), 0.7)
+    assert kept_t(tmp_path, protocol) == 0.7  # of another scale, rather than none
+    keep_t(tmp_path, protocol, 0.4)
+    assert kept_t(tmp_path, protocol) == 0.4
+
+
+def test_windows_on_disk_come_back_and_others_do_not(tmp_path: Path) -> None:
+    photos = (windows([[A, B], [B, C]], [[0.1, 0.2], [0.3, 0.4]]), windows([[C, C]], [[1, 1]]))
+    save_windows(tmp_path, Windows(("x", "y"), np.array([[0, 1], [1, 1]]), photos), "key")
+    found = load_windows(tmp_path, "key")
+    assert found is not None
+    assert found.ids == ("x", "y")
+    for one, other in zip(found.photos, photos, strict=True):
+        assert np.array_equal(one.boxes, other.boxes)
+        assert np.array_equal(one.ratings, other.ratings)
+    assert load_windows(tmp_path, "another") is None
+    path = tmp_path / "windows.npz"
+    path.write_bytes(path.read_bytes()[:200])
+    assert load_windows(tmp_path, "key") is None
+    assert load_windows(tmp_path / "nowhere", "key") is None
+
+
+def test_a_box_net_and_a_net_that_tells_classes_are_not_taken_for_each_other(trained: Path, tmp_path: Path) -> None:
+    from verydeep.checkpoints import load_box_net, save_checkpoint
+
+    with pytest.raises(VerydeepError, match="tells classes and no boxes"):
+        load_box_net(trained / "best.safetensors")
+    net: Any = box_net()
+    save_checkpoint(tmp_path / "best.safetensors", net, card())
+    assert load_box_net(tmp_path / "best.safetensors").net().layer("fc8").out_channels == 12
+    with pytest.raises(VerydeepError, match="is a box net, which tells no classes"):
+        verydeep.load(tmp_path)
+    with pytest.raises(VerydeepError, match="is a box net"):
+        verydeep.evaluate(tmp_path, "dense@40")
+
+
+@pytest.mark.parametrize(("name", "start"), [("D/384-PCR", "D/384"), ("D/256-SCR-fc", "D/256"), ("D/100-PCR", None)])
+def test_a_box_run_starts_from_the_classification_run_of_its_scale(name: str, start: str | None) -> None:
+    from verydeep.recipes import papers_start, settings_of_box_run
+
+    settings, boxes = settings_of_box_run(name if start else "D/384-PCR", {})
+    assert papers_start(name) == start
+    assert settings.lr == 1e-3
+    assert settings.learn == ("fc" if name.endswith("-fc") else "all")
+    assert boxes.regression in name
+    with pytest.raises(VerydeepError, match="is a run of PCR, not of SCR"):
+        settings_of_box_run("D/384-PCR", {"regression": "SCR"})
+    with pytest.raises(VerydeepError, match="is not a box net's run"):
+        settings_of_box_run("D/384", {})
+
+
+def test_balancing_changes_the_size_of_maps_and_nothing_that_is_told() -> None:
+    net = create_net("B", classes=5, crop=32, width=1 / 16, seed=2).eval()
+    with torch.no_grad():
+        for name in ("fc6", "fc7"):
+            bias = net.layer(name).bias
+            assert bias is not None
+            bias.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 60
+    before = net.penultimate(images)
+    first, second = balance(net, images, 1e-3)
+    after = net.penultimate(images)
+    assert torch.allclose(after, before * second, rtol=1e-4, atol=1e-6)
+    sixth = F.relu(net.layer("fc6")(net.stages(images)[-1]))
+    for found in (sixth, after):
+        assert found.flatten(1).square().sum(1).mean().item() == pytest.approx(500, rel=1e-4)
+    assert first != second
+    with torch.no_grad():
+        net.layer("fc6").weight.zero_()
+        bias = net.layer("fc6").bias
+        assert bias is not None
+        bias.zero_()
+    assert balance(net, images, 1e-3)[0] == 1.0  # a map of zeros has no size
