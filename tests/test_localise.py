@@ -393,16 +393,43 @@ def test_balancing_changes_the_size_of_maps_and_nothing_that_is_told() -> None:
             bias.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 60
     before = net.penultimate(images)
-    first, second = balance(net, images, 1e-3)
+    first, second, third = balance(net, images, 1e-3)
     after = net.penultimate(images)
     assert torch.allclose(after, before * second, rtol=1e-4, atol=1e-6)
-    sixth = F.relu(net.layer("fc6")(net.stages(images)[-1]))
-    for found in (sixth, after):
-        assert found.flatten(1).square().sum(1).mean().item() == pytest.approx(500, rel=1e-4)
-    assert first != second
+    assert after.flatten(1).square().sum(1).mean().item() == pytest.approx(500, rel=1e-4)
+    assert net(images).square().mean().sqrt().item() == pytest.approx(0.02, rel=1e-3)
+    assert len({first, second, third, 1.0}) == 4
+
+
+def test_after_balancing_each_fc_layers_part_of_the_curvature_is_small() -> None:
+    """By autograd: the squared gradient of a box's four numbers by each layer's weights, times the rate."""
+    rate = 1e-3
+    net = create_net("A", classes=4, crop=32, width=1 / 16, seed=4).eval()
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 100
+    with torch.no_grad():
+        net.layer("fc6").weight.mul_(30)  # a start whose maps are far too large
+
+    def parts() -> list[float]:
+        found = torch.zeros(3)
+        for image in images:
+            for number in net(image[None]).flatten():
+                weights = [net.layer(name).weight for name in ("fc6", "fc7", "fc8")]
+                slopes = torch.autograd.grad(number, weights, retain_graph=True)
+                found += torch.stack([slope.square().sum() for slope in slopes]) * rate / len(images)
+        return found.tolist()
+
+    before = parts()
+    balance(net, images, rate)
+    sixth, seventh, eighth = parts()
+    assert max(before) > 4
+    # Dropout's doubling is in what fc7 and fc8 are shown, not here: 4 numbers of 1 / 2 each, and half of fc6's.
+    assert eighth == pytest.approx(2.0, rel=1e-3)
+    assert sixth == pytest.approx(2 * seventh, rel=1e-3)
+    assert sixth + seventh < 0.5
+
+
+def test_a_map_of_zeros_has_no_size_to_change() -> None:
+    net = create_net("A", classes=4, crop=32, width=1 / 16)
     with torch.no_grad():
         net.layer("fc6").weight.zero_()
-        bias = net.layer("fc6").bias
-        assert bias is not None
-        bias.zero_()
-    assert balance(net, images, 1e-3)[0] == 1.0  # a map of zeros has no size
+    assert balance(net, torch.ones(2, 3, 32, 32), 1e-3) == (1.0, 1.0, 1.0)

@@ -66,8 +66,8 @@ def evaluate_boxes(
         server_file: file to write for ILSVRC's localisation server; needs ``devkit``.
 
     Returns:
-        Its summary has ``images, gt_class_error, localisation_error, classification_error`` in percent, each with
-        ``…_interval``; the last three are None for centre crops without scores.
+        Its summary has ``images``, and in percent, with intervals, ``gt_class_error``, ``localisation_error`` and
+        ``classification_error``, both None for centre crops without scores.
 
     Raises:
         VerydeepError: no such run or data; nets of other classes; scores of other photos; faults with ``strict``.
@@ -82,8 +82,7 @@ def evaluate_boxes(
     check_place(folder)
     found = _tested(tester, scores, folder)
     if server_file is not None and devkit is not None:
-        guesses = found.guesses
-        write_localisation(Path(server_file), guesses.dataset, guesses.labels, guesses.boxes, Path(devkit))
+        write_localisation(Path(server_file), found.guesses.dataset, found.guesses.labels, found.guesses.boxes, devkit)
     return found
 
 

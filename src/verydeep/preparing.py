@@ -132,8 +132,27 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     if settings.start == "none" and papers_start(run):
         reporter.warn(f"in the paper {run} starts from {papers_start(run)}: --start names its folder; now from random")
     look, dev = _look(opened, settings, machine, reporter)
+    card = _card(job, data, settings, look, weights, opened.fingerprint())
+    at_once = photos_that_fit(settings, card.outputs, machine, reporter)
+    net, random = _net(settings, weights, card, reporter)
+    if weights is not None:
+        job.task.prepare(net, card, look.dataset, settings, reporter)
+    _make_folder(folder)
+    _write_down(job, data, settings, weights, machine)
+    log = RunLog(folder, tensorboard=job.wish.tensorboard)
+    _note_faults(folder, look.faults)
+    sets = {"train": look.dataset, "dev": dev}
+    state = TrainState(random=random, at_once=at_once)
+    objective = job.task.objective(dev, card, settings, machine, reporter)
+    return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective)
+
+
+def _card(
+    job: Job, data: DataSettings, settings: TrainSettings, look: Look, weights: Weights | None, fingerprint: str
+) -> Card:
+    """What the net must remember."""
     mean = weights.mean if weights else (float(look.mean[0]), float(look.mean[1]), float(look.mean[2]))
-    card = Card(
+    return Card(
         net=settings.net,
         crop=settings.crop,
         width=settings.width,
@@ -145,26 +164,21 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
         other_side=settings.other_side,
         colour_axes=look.colour_axes.tolist(),
         data=to_json(data),
-        data_fingerprint=opened.fingerprint(),
+        data_fingerprint=fingerprint,
         settings=to_json(settings),
         box_settings=job.task.box_settings,
     )
-    at_once = photos_that_fit(settings, card.outputs, machine, reporter)
-    net, random = _net(settings, weights, card, reporter)
-    if weights is not None:
-        job.task.prepare(net, card, look.dataset, settings, reporter)
-    _make_folder(folder)
-    config = {"run": run, "data": to_json(data), "settings": to_json(settings)}
+
+
+def _write_down(
+    job: Job, data: DataSettings, settings: TrainSettings, weights: Weights | None, machine: Machine
+) -> None:
+    """config.json and environment.json, enough to begin the run again."""
+    config = {"run": job.run, "data": to_json(data), "settings": to_json(settings)}
     if weights is not None:  # which net exactly it began from
         config["start_sha256"] = file_sha256(Path(weights.source))
-    write_json(folder / "config.json", config)
-    write_json(folder / "environment.json", environment(machine.describe()))
-    log = RunLog(folder, tensorboard=job.wish.tensorboard)
-    _note_faults(folder, look.faults)
-    sets = {"train": look.dataset, "dev": dev}
-    state = TrainState(random=random, at_once=at_once)
-    objective = job.task.objective(dev, card, settings, machine, reporter)
-    return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective)
+    write_json(job.folder / "config.json", config)
+    write_json(job.folder / "environment.json", environment(machine.describe()))
 
 
 def _make_folder(folder: Path) -> None:

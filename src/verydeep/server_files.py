@@ -39,7 +39,7 @@ def write_classification(path: Path, scores: Scores, devkit: Path) -> None:
 
 
 def write_localisation(
-    path: Path, dataset: Dataset, labels: NDArray[np.int64], boxes: NDArray[np.float64], devkit: Path
+    path: Path, dataset: Dataset, labels: NDArray[np.int64], boxes: NDArray[np.float64], devkit: str | Path
 ) -> None:
     """The localisation file: a line a photo, sorted by file name, of up to five ``id xmin ymin xmax ymax``.
 
@@ -51,7 +51,7 @@ def write_localisation(
     Raises:
         VerydeepError: as `write_classification`.
     """
-    numbers = _ilsvrc_ids(dataset.classes, devkit)
+    numbers = _ilsvrc_ids(dataset.classes, Path(devkit))
     pixels = xyxy_to_inclusive(boxes)
     lines = []
     for index in sorted(range(len(dataset)), key=lambda index: Path(dataset.ids[index]).name):

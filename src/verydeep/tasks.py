@@ -95,7 +95,7 @@ class TellBoxes:
         scaled = [rescale(train.pixels(int(index)), card.test_scale, card.resampling) for index in chosen]
         crops = torch.from_numpy(np.stack([centre_crop(pixels, card.crop) for pixels in scaled])).permute(0, 3, 1, 2)
         factors = balance(net, crops.float() - torch.tensor(card.mean)[None, :, None, None], settings.lr)
-        reporter.say("the maps of fc6 and fc7 are scaled by {:.2g} and {:.2g} to fit the rate".format(*factors))
+        reporter.say("fc6, fc7 and fc8 are scaled by {:.2g}, {:.2g} and {:.2g} to fit the rate".format(*factors))
 
     def objective(
         self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter
