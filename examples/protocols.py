@@ -98,7 +98,7 @@ def store() -> None:
     findings = [_compared(text, larger, smaller) for text, larger, smaller in pairs if _tested([*larger, *smaller])]
     where = environment({"cores": os.cpu_count(), "precision": PRECISION})
     settings = read_json(TOP / FIXED / "config.json")["settings"]
-    classes = len(load_scores(parts([(FIXED, f"dense@{ONE}")])[0]).classes)
+    classes = len(load_scores(parts(ROWS[next(iter(rows))])[0]).classes)
     stored = {"rows": rows, "findings": findings, "classes": classes, "crop": settings["crop"], "environment": where}
     if (TOP / EXACT / "result.json").exists():
         stored["float32"] = _against_float32()
