@@ -14,6 +14,7 @@ class BoxSettings:
     """What a box net is: one box for all classes, or one for each; Sect. A.1."""
 
     regression: Literal["PCR", "SCR"] = setting("PCR", "a box per class (PCR), or a single one for all classes (SCR)")
+    dropout: bool = setting(True, "dropout in training; on few photos it makes the boxes of testing too small")
     balance: bool = setting(True, "scale the start's FC maps to fit the rate, which changes nothing a net tells")
     half_of_box: bool = setting(False, "OverFeat's rule: training crops that show at least half of the box")
 

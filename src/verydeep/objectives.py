@@ -33,6 +33,10 @@ class Objective(Interface):
     """
 
     @property
+    def dropout(self) -> bool:
+        """Whether dropout is at work in training."""
+
+    @property
     def error(self) -> str:
         """The error's name."""
 
@@ -70,6 +74,7 @@ class ClassObjective:
     reporter: Reporter
     error: str = "top1_error"
     loss: str = "loss"
+    dropout: bool = True
 
     @property
     def chance(self) -> float:
@@ -112,6 +117,11 @@ class BoxObjective:
     error: str = "gt_class_error"
     loss: str = "missed_overlap"
     chance: float = 100.0
+
+    @property
+    def dropout(self) -> bool:
+        """As the settings say."""
+        return self.boxes.dropout
 
     def targets(self, train: Dataset) -> BoxTargets | None:
         """The boxes of the training photos."""

@@ -95,7 +95,8 @@ def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings,
     net = check_net_name(match[1])
     if not match[2]:
         own = {**_own_recipe(rest), "head_epochs": 0, "batch": OWN_BOX_BATCH}
-        return TrainSettings(**{**own, "net": net, **rest}), BoxSettings(**boxes)
+        # On little-trained FC layers dropout's noise makes maps larger than testing's are (NOTES.md).
+        return TrainSettings(**{**own, "net": net, **rest}), BoxSettings(**{"dropout": False, **boxes})
     if boxes.get("regression", match[3]) != match[3]:
         raise VerydeepError(f"{run} is a run of {match[3]}, not of {boxes['regression']}: name that one, or the net.")
     recipe = {**_paper_recipe(Scale.parse(match[2]), bool(match[4])), "lr": FINE_TUNE_LR}

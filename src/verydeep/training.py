@@ -120,7 +120,7 @@ class Training:
         head = self.state.epoch < self.settings.head_epochs and bool(self.state.random)
         learning = learning_layers(self.net, self.settings, list(self.state.random), head)
         freeze_all_but(self.net, learning)
-        self.net.train()
+        self.net.train(self._objective.dropout)  # dropout is all that training mode changes
         began, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
         label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
         photos = len(self.sets["train"])

@@ -1,0 +1,292 @@
+"""App. A by the real commands: box nets on digits and on own photos, and every mistake's sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import Command, make_imagenet, run_command
+from verydeep.scores import load_scores, save_scores
+from verydeep.server_files import write_localisation
+
+TINY = ["--crop", 32, "--width", 0.03125, "--S", 36, "--workers", 0, "--threads", 1]
+DOLL = ["--crop", 64, "--S", 73, "--width", 0.125, "--batch", 32, "--lr", "5e-3", "--workers", 1, "--threads", 1]
+
+
+@pytest.fixture(scope="module")
+def doll(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SCR from random weights, PCR from it, and a classification net that has hardly begun; by the real commands."""
+    place = tmp_path_factory.mktemp("doll")
+    random = ["--data", "digits", "--initialise", "glorot", *DOLL]
+    scr = ["localise", "train", "A", *random, "--max-epochs", 3, "--regression", "SCR", "--out", "scr"]
+    pcr = ["localise", "train", "A", "--data", "digits", "--start", "scr", *DOLL, "--max-epochs", 3, "--out", "pcr"]
+    named = ["train", "A", "--data", "digits", "--start", "scr", *DOLL, "--max-steps", 40, "--out", "classes"]
+    for words in (scr, pcr, named):
+        answer = run_command(*words, "--json", cwd=place)
+        assert answer.status == 0, answer.stderr
+    return place
+
+
+@pytest.mark.parametrize("regression", ["scr", "pcr"])
+def test_box_nets_learn_where_a_digit_is(doll: Path, regression: str) -> None:
+    """The first procedure at S = Q (the paper's 256 in doll pixels), beside the best constant box."""
+    answer = run_command("localise", "evaluate", regression, "centre@73", "--json", cwd=doll)
+    assert answer.status == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["images"] == 2000
+    assert found["gt_class_error"] <= 20, found
+    assert found["constant_box_error"] > 2 * found["gt_class_error"]
+    low, high = found["gt_class_error_interval"]
+    assert low <= found["gt_class_error"] <= high
+    assert found["localisation_error"] is found["classification_error"] is None
+    folder = doll / found["folder"]
+    assert {path.name for path in folder.iterdir()} == {"guesses.npz", "result.json", "right.png", "wrong.png"}
+    with np.load(folder / "guesses.npz", allow_pickle=False) as guesses:
+        assert guesses["true_class_boxes"].shape == (2000, 4)
+
+
+def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command) -> None:
+    """Dense boxes of both nets, five labels, t tuned on dev photos; its parts add up; windows are used again."""
+    place = ["localise", "evaluate", "pcr", "dense@64,96", "scr", "dense@96", "--classifier", "classes"]
+    answer = command(*place, "--json", cwd=doll)
+    assert answer.status == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["guesses"] == 5
+    assert found["tuned_on"] == "500 dev photos"
+    assert len(found["gt_class_error_by_t"]) == 16
+    assert found["localisation_error"] == pytest.approx(
+        found["classification_error"] + found["box_only_error"], abs=1e-3
+    )
+    assert found["one_guess_error"] >= found["localisation_error"]
+    assert "by classes" in answer.stderr or "classes by" in answer.stderr
+    again = command(*place, cwd=doll)
+    assert again.status == 0, again.stderr
+    assert "dense@96 on" not in again.stderr  # nothing is asked of a net twice
+    assert "localisation with one guess" in again.stdout
+    assert "the best constant box" in again.stdout
+    # By the scores the classification net left, and rated by the image's posterior: another way, the same photos.
+    scores = next((doll / "pcr" / "evaluations" / "val").glob("labels-*/scores.npz"))
+    voted = command(
+        *("localise", "evaluate", "pcr", "dense@96:mirror:offsets", "--scores", scores, "--rate", "image"),
+        *("--t", 0.6, "--json"),
+        cwd=doll,
+    )
+    assert voted.status == 0, voted.stderr
+    told = json.loads(voted.stdout)
+    assert told["classification_error"] == found["classification_error"]
+    assert (told["t"], told["tuned_on"], told["rate"]) == (0.6, None, "image")
+
+
+def own_photos(place: Path, faulty: bool = False) -> Path:
+    """Discs on grey, red or blue, with a CSV of their boxes."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(24):
+        picture = np.full((48, 64, 3), 120, dtype=np.uint8)
+        x, y = int(rng.integers(4, 30)), int(rng.integers(4, 18))
+        picture[y : y + 24, x : x + 28] = (220, 30, 30) if number % 2 else (30, 30, 220)
+        (place / "photos").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / "photos" / f"{number:02d}.png")
+        lines.append(f"{number:02d}.png,{x + 1},{y + 1},{x + 28},{y + 24},{'red' if number % 2 else 'blue'}")
+    if faulty:
+        lines[2] = "02.png,40,30,10,5,blue"
+        lines.append("nowhere.png,1,1,9,9,red")
+    (place / "boxes.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classification run and a box net on own photos; not to be changed."""
+    place = own_photos(tmp_path_factory.mktemp("own"))
+    data = ["--data", "photos", "--boxes", "boxes.csv"]
+    named = run_command("train", "A", *data, *TINY, "--max-epochs", 2, "--out", "classes", cwd=place)
+    assert named.status == 0, named.stderr
+    words = ("localise", "train", "A", *data, "--start", "classes", *TINY, "--max-epochs", 3, "--out", "net")
+    boxes = run_command(*words, cwd=place)
+    assert boxes.status == 0, boxes.stderr
+    assert "random 1 layers: fc8" in boxes.stderr
+    assert "to fit the rate" in boxes.stderr
+    assert "next: verydeep localise evaluate net dense@36" in boxes.stdout
+    return place
+
+
+def test_own_photos_trained_tested_and_asked(own: Path, command: Command, tmp_path: Path) -> None:
+    found = command("localise", "evaluate", "net", "dense@36,48", "--json", cwd=own)
+    assert found.status == 0, found.stderr
+    summary = json.loads(found.stdout)
+    assert summary["images"] == 4
+    assert summary["guesses"] == 1  # of two classes
+    assert summary["one_guess_error"] if "one_guess_error" in summary else True
+    assert "boxes are rated by the net it started from" in found.stderr
+    asked = command("localise", "predict", "net", "photos", "--out", tmp_path / "drawn", "--json", cwd=own)
+    assert asked.status == 0, asked.stderr
+    answers = json.loads(asked.stdout)
+    assert len(answers) == 24
+    for answer in answers:
+        (box,) = answer["boxes"]
+        assert box["class"] in ("red", "blue")
+        assert 0 <= box["box"][0] <= box["box"][2] <= 64
+        assert 0 <= box["box"][1] <= box["box"][3] <= 48
+        assert box["score"] > 0
+    assert len(list((tmp_path / "drawn").glob("*.jpg"))) == 24
+    with Image.open(tmp_path / "drawn" / "00.jpg") as picture:
+        assert picture.size == (64, 48)
+    assert json.loads((tmp_path / "drawn" / "boxes.json").read_text()) == {"photos": answers}
+    named = command("localise", "predict", "net", "photos/03.png", "--class", "blue", "--out", tmp_path / "b", cwd=own)
+    assert "blue  score" in named.stdout
+    top = command("localise", "predict", "net", "photos/03.png", "--top", 2, "--out", tmp_path / "b", "--json", cwd=own)
+    assert len(json.loads(top.stdout)[0]["boxes"]) == 2
+
+
+def test_in_python(own: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import verydeep
+
+    monkeypatch.chdir(own)
+    here = verydeep.MachineSettings(workers=0, threads=1)
+    found = verydeep.evaluate_boxes([("net", "centre@36")], machine=here, out=tmp_path)
+    assert found.summary["images"] == len(found.guesses.dataset) == 4
+    net = verydeep.load_localiser("net", machine=here)
+    photo = verydeep.read_image("photos/05.png")
+    (in_memory,), (from_file,) = net.predict(photo), net.predict("photos/05.png")
+    assert in_memory.boxes == from_file.boxes
+    with pytest.raises(verydeep.ImageError, match=r"boxes\.csv"):
+        net.predict(["boxes.csv"])
+
+
+def test_a_resumed_box_net_is_the_unbroken_one(own: Path, command: Command, tmp_path: Path) -> None:
+    words = ["localise", "train", "A", "--data", "photos", "--boxes", "boxes.csv", "--start", "classes", *TINY]
+    for name, epochs in (("whole", 4), ("parts", 2)):
+        assert command(*words, "--max-epochs", epochs, "--out", tmp_path / name, cwd=own).status == 0
+    more = command("localise", "train", "A", "--out", tmp_path / "parts", "--resume", "--max-epochs", 4, cwd=own)
+    assert more.status == 0, more.stderr
+    whole, parts = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole[-2000:] == parts[-2000:]
+    other = command("localise", "train", "A", "--out", tmp_path / "parts", "--resume", "--regression", "SCR", cwd=own)
+    assert "resume it with the command it began with" in other.mistake()
+    wrong = command("train", "A", "--out", tmp_path / "parts", "--resume", cwd=own)
+    assert "holds a box net of" in wrong.mistake()
+
+
+def test_faults_of_boxes_are_told_mended_and_refused_when_strict(command: Command, tmp_path: Path) -> None:
+    place = own_photos(tmp_path, faulty=True)
+    words = ["localise", "train", "A", "--data", "photos", "--boxes", "boxes.csv", *TINY, "--max-steps", 1]
+    mended = command(*words, "--out", "mended", cwd=place)
+    assert mended.status == 0, mended.stderr
+    told = [line for line in mended.stderr.splitlines() if line.startswith("warning: ")]
+    assert any("a box of a photo that is not there: left out; nowhere.png" in line for line in told)
+    strict = command(*words, "--strict", "--out", "strict", cwd=place)
+    assert "mend it, or go on without --strict" in strict.mistake()
+    assert not (place / "strict").exists()
+    checked = command("data", "check", "photos", "--boxes", "boxes.csv", cwd=place)
+    assert checked.status == 2
+    assert "boxes: " in checked.stdout
+    assert "a box with swapped corners: put right" in checked.stdout
+
+
+def test_photos_of_classes_the_net_does_not_know(own: Path, command: Command, tmp_path: Path) -> None:
+    lines = (own / "boxes.csv").read_text().replace(",red", ",green", 3)
+    (tmp_path / "boxes.csv").write_text(lines)
+    words = ["localise", "evaluate", "net", "centre@36", "--data", own / "photos", "--boxes", tmp_path / "boxes.csv"]
+    found = command(*words, "--set", "all", "--json", "--out", tmp_path / "found", cwd=own)
+    assert found.status == 0, found.stderr
+    assert json.loads(found.stdout)["images"] == 21
+    assert json.loads(found.stdout)["faults"] == {"class": 3}
+    assert "3 photos of classes the net does not know (green): left out" in found.stderr
+    strict = command(*words, "--set", "all", "--strict", cwd=own)
+    assert "photos of class 'green', which the net does not know" in strict.mistake()
+
+
+def test_scores_of_other_photos_or_classes_are_refused(own: Path, command: Command, tmp_path: Path) -> None:
+    assert command("localise", "evaluate", "net", "dense@36", "--t", 0.5, cwd=own).status == 0
+    scores = load_scores(next((own / "net" / "evaluations" / "test").glob("labels-*/scores.npz")))
+    other = tmp_path / "other.npz"
+    from dataclasses import replace
+
+    save_scores(other, replace(scores, ids=("x", *scores.ids[1:])))
+    words = ("localise", "evaluate", "net", "dense@36", "--scores", other)
+    assert f"is of other photos: {scores.ids[0]} is not in it" in command(*words, cwd=own).mistake()
+    save_scores(other, replace(scores, classes=("blue", "green")))
+    assert "is of other classes than the box net" in command(*words, cwd=own).mistake()
+
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["evaluate", "net"], "a test is a run's folder and a protocol"),
+    (["evaluate", "net", "crops@36"], "is not a way to test a box net: write centre@Q or dense@Q"),
+    (["evaluate", "net", "dense@16"], "each Q once, from the net's crop of 32"),
+    (["evaluate", "classes", "dense@36"], "tells classes and no boxes"),
+    (["evaluate", "nowhere", "dense@36"], "does not exist"),
+    (["evaluate", "net", "dense@36", "--classifier", "net"], "is a box net, which tells no classes"),
+    (["evaluate", "net", "dense@36", "--match", "literal"], "say with --t at which match merging ends"),
+    (["evaluate", "net", "dense@36", "--t", "-1"], "0 or more, not -1"),
+    (["evaluate", "net", "dense@36", "--server-file", "x"], "a server file and the devkit go together"),
+    (["evaluate", "net", "dense@36", "--scores", "nothing.npz"], "there is no scores file nothing.npz"),
+    (["evaluate", "net", "dense@36", "--matching", "x"], "unknown setting '--matching': did you mean --match?"),
+    (["predict", "net", "photos/00.png", "--class", "green"], "the net knows no class 'green'"),
+    (["predict", "net", "photos/00.png", "--top", "0"], "top must be 1 or more"),
+    (["predict", "classes", "photos/00.png"], "tells classes and no boxes"),
+    (["train", "A", "--data", "digits", "--regression", "XCR"], "regression is one of PCR, SCR"),
+    (["train", "D/256", "--data", "digits"], "is not a box net's run"),
+    (["train", "A", "--data", "photos"], "holds no class folders"),
+    (["train", "A", "--data", "photos", "--boxes", "nothing.csv"], "cannot read nothing.csv"),
+    (["train", "A", "--data", "photos", "--boxes", "boxes.csv", "--out", "net"], "already holds a run"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES)
+def test_mistakes(own: Path, words: list[str], sentence: str) -> None:
+    assert sentence in run_command("localise", *words, cwd=own).mistake()
+
+
+def test_other_verbs_refuse_box_nets(own: Path, command: Command) -> None:
+    assert "is a box net, which tells no classes" in command("evaluate", "net", "dense@36", cwd=own).mistake()
+    assert "is a box net" in command("predict", "net", "photos/00.png", cwd=own).mistake()
+
+
+def test_without_a_classification_net_the_class_is_asked_for(own: Path, command: Command, tmp_path: Path) -> None:
+    data = ["--data", own / "photos", "--boxes", own / "boxes.csv"]
+    trained = command("localise", "train", "A", *data, *TINY, "--max-steps", 2, "--out", tmp_path / "alone")
+    assert trained.status == 0, trained.stderr
+    photo = own / "photos" / "00.png"
+    asked = ("localise", "predict", tmp_path / "alone", photo, "--out", tmp_path / "drawn")
+    assert "which class to look for is not known: give --classifier RUN, or --class NAME" in command(*asked).mistake()
+    assert command(*asked, "--class", "red").status == 0
+    tested = command("localise", "evaluate", tmp_path / "alone", "dense@36")
+    assert "which classes to ask about is not known: give --classifier RUN or --scores FILE" in tested.mistake()
+
+
+def test_an_unreadable_photo_has_status_2_and_the_others_their_boxes(
+    own: Path, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "torn.png").write_bytes((own / "photos" / "00.png").read_bytes()[:60])
+    words = (
+        "localise",
+        "predict",
+        "net",
+        tmp_path / "torn.png",
+        own / "photos" / "01.png",
+        "--out",
+        tmp_path / "drawn",
+    )
+    answer = command(*words, "--json", cwd=own)
+    assert answer.status == 2
+    assert [Path(row["image"]).name for row in json.loads(answer.stdout)] == ["01.png"]
+    assert "torn.png" in answer.stderr
+
+
+def test_the_localisation_servers_file(tmp_path: Path) -> None:
+    """Sorted by file name, ids of the devkit's own order, first and last pixels counted from 1."""
+    from verydeep.data.sets import Dataset
+
+    make_imagenet(tmp_path)
+    classes = ("n01440764 tench", "n01443537 goldfish", "n02084071 dog")
+    ids = ("val/ILSVRC2012_val_00000002.png", "val/ILSVRC2012_val_00000001.png")
+    dataset = Dataset("imagenet", "val", classes, ids, np.array([0, 1]), str)  # type: ignore[arg-type]
+    boxes: Any = np.array([[[0, 0, 10, 20], [5.4, 5.6, 7.5, 9.5]], [[1, 2, 3, 4], [0, 0, 1, 1]]])
+    write_localisation(tmp_path / "loc.txt", dataset, np.array([[0, 2], [1, 0]]), boxes, tmp_path)
+    assert (tmp_path / "loc.txt").read_text() == "3 2 3 3 4 2 1 1 1 1\n2 1 1 10 20 1 6 7 8 10\n"
