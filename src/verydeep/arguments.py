@@ -181,7 +181,7 @@ def _reproduce(verb: argparse.ArgumentParser) -> None:
 
 
 def _table(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("table", metavar="N", help="1 to 7, text, released, or claims")
+    verb.add_argument("table", metavar="N", help="1 to 10, text, released, or claims")
     verb.add_argument(
         "--from",
         dest="results",

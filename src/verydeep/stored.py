@@ -11,6 +11,7 @@ from .files import read_json
 
 RESULTS = "results.json"  # in the folder of an experiment's runs
 ERRORS = ("top1_val", "top5_val", "top5_test")
+BOX_ERRORS = ("gt_class_val",)  # in rows of App. A only
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _check_row(row: dict[str, Any]) -> None:
     """Raises one of Python's errors where a row is not as `verydeep.results` makes it."""
-    for name in ERRORS:
+    for name in (*ERRORS, *(name for name in BOX_ERRORS if name in row)):
         if row[name] is not None:
             _require(_percent(row[name]))
             low, high = row[f"{name}_interval"]

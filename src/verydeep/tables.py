@@ -9,11 +9,11 @@ from typing import Any
 
 from .configurations import TABLE_1, net_facts
 from .errors import VerydeepError
-from .experiments import Paper, Table, experiment, find_table
+from .experiments import MODULES, Paper, Table, experiment, find_table
 from .experiments.nets import PRINTED
 from .experiments.sizes import DOLL, PAPER_CROP
 from .files import write_atomically
-from .stored import ERRORS, RESULTS, read_results
+from .stored import BOX_ERRORS, ERRORS, RESULTS, read_results
 
 HEADS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
 SIGNIFICANT = 0.05
@@ -38,7 +38,7 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
     """The rows of a table as JSON values: ``row``, ``cells``, ``paper``, ``measured``.
 
     Args:
-        name: ``1`` to ``7``, ``text`` or ``released``.
+        name: ``1`` to ``10``, ``text``, ``localisation-text`` or ``released``.
         results: of one reproduction, or of several with different seeds, whose mean is taken.
 
     Raises:
@@ -66,7 +66,8 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
 
 
 def _paper(paper: Paper) -> dict[str, Any]:
-    values = {name: getattr(paper, name) for name in ERRORS}
+    values = {name: getattr(paper, name) for name in (*ERRORS, *BOX_ERRORS)}
+    values = {name: value for name, value in values.items() if name in ERRORS or value is not None}
     return {**values, **({"note": paper.note} if paper.note else {})}
 
 
@@ -92,8 +93,8 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         )
     # The plateau rule ends each seed's training at a step of its own.
     found = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
-    for name in ERRORS:
-        values = [row[name] for row in rows if row[name] is not None]
+    for name in (*ERRORS, *BOX_ERRORS):
+        values = [row[name] for row in rows if row.get(name) is not None]
         if values:
             found[name] = round(statistics.mean(values), 4)
             found[f"{name}_std"] = round(statistics.stdev(values), 4)
@@ -139,7 +140,7 @@ def table_text(name: str, results: Sequence[dict[str, Any]]) -> tuple[str, list[
         ]
         return "Table 2: Number of parameters (paper: in millions)", ["network", "paper", "ours"], cells, ""
     table = find_table(name)
-    heads = [*table.columns, *(head for error in table.errors for head in (HEADS[error], "ours"))]
+    heads = [*table.columns, *(head for error in table.errors for head in ({**HEADS, **table.heads}[error], "ours"))]
     lines = [[*row["cells"].values(), *(cell for error in table.errors for cell in _pair(row, error))] for row in rows]
     title = f"Table {name}: {table.caption}" if name.isdigit() else table.caption
     return title, heads, lines, _note(table, rows)
@@ -147,7 +148,7 @@ def table_text(name: str, results: Sequence[dict[str, Any]]) -> tuple[str, list[
 
 def _pair(row: dict[str, Any], error: str) -> tuple[str, str]:
     """The paper's figure and ours, empty where there is none."""
-    paper, ours = row["paper"][error], row["measured"]
+    paper, ours = row["paper"].get(error), row["measured"]
     shown = "" if paper is None else f"{paper:.1f}"
     if ours is None or ours.get(error) is None:
         return shown, ""
@@ -205,7 +206,7 @@ def _layers_text(rows: list[dict[str, Any]]) -> tuple[str, list[str], list[list[
 def claims(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The paper's claims that the results decide: ``claim``, ``text``, ``section``, ``verdict``, ``pairs``."""
     rows = []
-    for claim in experiment("classification").claims:
+    for claim in (claim for name in MODULES for claim in experiment(name).claims):
         found = [result["claims"][claim.name] for result in results if claim.name in result["claims"]]
         pairs = [{**pair, "seed": one["seed"]} for one in found for pair in one["pairs"]]
         if pairs:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ..errors import VerydeepError
 from ..recipes import papers_start
 
-MODULES = ("classification", "released")
+MODULES = ("classification", "localisation", "released")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,16 @@ class Test:
 
 @dataclass(frozen=True)
 class Paper:
-    """The paper's errors in percent on ILSVRC; None where it prints a dash, a blank, or nothing."""
+    """The paper's errors in percent on ILSVRC; None where it prints a dash, a blank, or nothing.
+
+    In the tables of App. A ``top5_…`` are localisation errors, and ``gt_class_val`` is that of the true class's box.
+    """
 
     top1_val: float | None = None
     top5_val: float | None = None
     top5_test: float | None = None
     note: str = ""
+    gt_class_val: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its name (``3``), its caption, the heads of its cells, its rows, which errors it has."""
+    """A table: its name (``3``), its caption, the heads of its cells, its rows, which errors it has and their heads."""
 
     name: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     errors: tuple[str, ...] = ("top1_val", "top5_val")
+    heads: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
