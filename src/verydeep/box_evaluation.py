@@ -38,6 +38,15 @@ class BoxEvaluation:
     guesses: Guesses
     folder: Path
 
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Which photos count in the localisation error, or for centre crops in the GT-class error, bool (N,)."""
+        found = self.guesses
+        assert found.dataset.boxes is not None
+        if self.summary["localisation_error"] is None:
+            return np.asarray(best_overlap(found.true_boxes, found.dataset.boxes) < BOX_IOU)
+        return boxes_wrong(found.labels, found.boxes, found.dataset.labels, found.dataset.boxes)[1]
+
 
 def evaluate_boxes(
     tests: Sequence[tuple[str | Path, str]],

@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .box_reproduction import BoxJob, reproduce_boxes
 from .config import DataSettings, MachineSettings, TrainSettings, flag, typed
 from .data import Data, open_data
 from .errors import VerydeepError
@@ -48,15 +50,13 @@ def reproduce(
     """Reproduces rows of the paper's tables.
 
     Args:
-        name: a row (``table3/D/256``), a table (``table3``), ``classification`` or ``released``.
-        data: ``imagenet:DIR`` by default, for the doll ``digits``.
-        out: folder of all runs; ``runs`` by default, for the doll ``runs/doll``.
+        name: a row (``table3/D/256``), a table, ``classification``, ``localisation`` or ``released``.
+        data, out: ``imagenet:DIR`` and ``runs`` by default, for the doll ``digits`` and ``runs/doll``.
         doll: nets of an eighth of the width on crops of 64 pixels, in minutes.
         plan_only: say what it would take, and do nothing.
         weights: for ``released``, a weight file by net: ``{"D": …, "E": …}``.
         stop: asked after each step whether to save and leave.
-        given: fields of TrainSettings that the paper leaves open (`verydeep.recipes.OF_ALL_RUNS`), which then hold
-            for every run, and of MachineSettings.
+        given: what the paper leaves open (`verydeep.recipes.OF_ALL_RUNS`), for every run, and MachineSettings.
 
     Returns:
         ``plan``, ``ended`` (``planned``, ``interrupted``, ``done``), ``rows`` and ``claims`` as in results.json.
@@ -69,14 +69,20 @@ def reproduce(
     size = DOLL if doll else PAPER
     root = Path(out) if out else Path(size.folder)
     asked = DataSettings(data=data or size.data)
-    # A plan can be made before ILSVRC is there.
     absent = plan_only and data is None and asked.data == "imagenet" and not os.environ.get("IMAGENET")
-    opened = None if absent else open_data(asked)
+    opened = None if absent else open_data(asked)  # a plan can be made before ILSVRC is there
     if experiment.name == "released" and opened is not None and not plan_only:
         take_released(root, rows, weights or {}, asked, opened, settings)
     place = Place.of(root, size, opened, settings.get("bad_images") == "skip")
-    job = _Job(experiment, rows, place, asked, settings, wish, reporter or Silent(), stop)
-    return {"name": name, "folder": str(root), "size": size.name, **job.done(opened, plan_only)}
+    told, head = reporter or Silent(), {"name": name, "folder": str(root), "size": size.name}
+    if experiment.name == "localisation":
+        row_of = partial(
+            reproduce, data=data, out=out, doll=doll, plan_only=plan_only, reporter=told, stop=stop, **given
+        )
+        boxes = BoxJob(rows, place, asked, settings, wish, told, stop)
+        return {**head, **reproduce_boxes(boxes, experiment, opened, plan_only, row_of)}
+    job = _Job(experiment, rows, place, asked, settings, wish, told, stop)
+    return {**head, **job.done(opened, plan_only)}
 
 
 def _rows(name: str, doll: bool, with_weights: bool) -> tuple[Experiment, tuple[Row, ...]]:

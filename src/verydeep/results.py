@@ -7,6 +7,7 @@ Rows and claims whose scores are no longer of the runs there are leave it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,26 +47,35 @@ def write_results(place: Place, experiment: Experiment, rows: tuple[Row, ...], r
             found[row.name] = table.result(row)
         elif before is not None and before["checkpoints"] == table.checkpoints(row):
             found[row.name] = before
-    results: dict[str, Any] = {"rows": found, "claims": {}}
+    results = with_others(stored, found, experiment)
     write_json(path, results)
     for claim in experiment.claims:
         names = {name for pair in claim.pairs for name in pair}
         if all(table.checkpoints(table.by_name[name]) for name in names):
             try:
-                results["claims"][claim.name] = _claim(claim, table)
+                seed = table.result(table.by_name[claim.pairs[0][0]])["seed"]
+                results["claims"][claim.name] = decided(claim, table.wrong, seed)
             except VerydeepError as fault:
                 reporter.warn(f"the claim {claim.name} is left out: {fault}")
     write_json(path, results)
     return results
 
 
+def with_others(stored: dict[str, Any], rows: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Results of an experiment's rows, none of its claims yet, and the rows and claims of others as stored."""
+    mine = {row.name for row in experiment.rows}, {claim.name for claim in experiment.claims}
+    others = {name: row for name, row in stored["rows"].items() if name not in mine[0]}
+    claims = {name: claim for name, claim in stored["claims"].items() if name not in mine[1]}
+    return {"rows": {**others, **rows}, "claims": claims}
+
+
 @dataclass(frozen=True)
-class _Wrong:
+class Wrong:
     """Which photos a row gets wrong, and what tells them apart."""
 
     ids: tuple[str, ...]
     subjects: NDArray[np.int64]
-    top1: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
 
 
 class _Rows:
@@ -75,7 +85,7 @@ class _Rows:
         self.by_name = {row.name: row for row in experiment.rows}
         self._place = place
         self._hashes: dict[str, str | None] = {}
-        self._computed: dict[str, tuple[dict[str, Any], _Wrong]] = {}
+        self._computed: dict[str, tuple[dict[str, Any], Wrong]] = {}
 
     def checkpoints(self, row: Row) -> dict[str, str] | None:
         """The hash of each run's checkpoint, where all of the row's scores are of these; else None."""
@@ -88,7 +98,7 @@ class _Rows:
         """A row's result."""
         return self._row(row)[0]
 
-    def wrong(self, name: str) -> _Wrong:
+    def wrong(self, name: str) -> Wrong:
         """Which photos a row gets wrong."""
         return self._row(self.by_name[name])[1]
 
@@ -97,12 +107,12 @@ class _Rows:
             self._hashes[run] = self._place.run_hash(run)
         return self._hashes[run]
 
-    def _row(self, row: Row) -> tuple[dict[str, Any], _Wrong]:
+    def _row(self, row: Row) -> tuple[dict[str, Any], Wrong]:
         if row.name not in self._computed:
             self._computed[row.name] = self._compute(row)
         return self._computed[row.name]
 
-    def _compute(self, row: Row) -> tuple[dict[str, Any], _Wrong]:
+    def _compute(self, row: Row) -> tuple[dict[str, Any], Wrong]:
         """The mean over the row's tests of the mean over each test's parts."""
         checkpoints = self.checkpoints(row)
         if checkpoints is None:
@@ -161,22 +171,29 @@ def _cost(parts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _wrong(scores: Scores) -> _Wrong:
+def _wrong(scores: Scores) -> Wrong:
     wrong = wrong_at(scores.posteriors, scores.labels, 1)
     if wrong is None:
         raise VerydeepError(f"{scores.title} has one class only: there is no error to speak of.")
-    return _Wrong(scores.ids, scores.subjects, wrong)
+    return Wrong(scores.ids, scores.subjects, wrong)
 
 
-def _claim(claim: Claim, table: _Rows) -> dict[str, Any]:
-    """The paired difference of each of a claim's pairs, in points of top-1 error, first minus second."""
+def decided(claim: Claim, wrong: Callable[[str], Wrong], seed: int | None) -> dict[str, Any]:
+    """The paired difference of each of a claim's pairs, in points of error, first minus second.
+
+    Args:
+        wrong: which photos a row gets wrong, by its name.
+
+    Raises:
+        VerydeepError: two rows are of other photos.
+    """
     pairs = []
     for names in claim.pairs:
-        first, second = (table.wrong(name) for name in names)
+        first, second = (wrong(name) for name in names)
         if first.ids != second.ids:
             raise VerydeepError(f"{names[0]} and {names[1]} were tested on other photos.")
-        low, high = difference_interval(first.top1, second.top1, first.subjects)
-        errors = [100 * float(found.top1.mean()) for found in (first, second)]
+        low, high = difference_interval(first.wrong, second.wrong, first.subjects)
+        errors = [100 * float(found.wrong.mean()) for found in (first, second)]
         pairs.append(
             {
                 "first": names[0],
@@ -184,8 +201,7 @@ def _claim(claim: Claim, table: _Rows) -> dict[str, Any]:
                 "errors": [round(error, 4) for error in errors],
                 "difference": round(errors[0] - errors[1], 4),
                 "interval": [round(low, 4), round(high, 4)],
-                "p": mcnemar(first.top1, second.top1, first.subjects)["p"],
+                "p": mcnemar(first.wrong, second.wrong, first.subjects)["p"],
             }
         )
-    seed = table.result(table.by_name[claim.pairs[0][0]])["seed"]
     return {"text": claim.text, "section": claim.section, "no_better": claim.no_better, "seed": seed, "pairs": pairs}

@@ -48,10 +48,20 @@ DOLL_FROM_RANDOM: dict[str, Any] = {"lr": 5e-3, "drop_at": (18,), "max_epochs": 
 DOLL_FROM_A: dict[str, Any] = {"lr": 5e-3, "drop_at": (12,), "max_epochs": 16}
 # Sect. 3.1: from a net trained at another S, a tenth of the rate.
 DOLL_FINE_TUNE: dict[str, Any] = {"lr": 5e-4, "drop_at": (9,), "max_epochs": 11}
+DOLL_BOXES: dict[str, Any] = {"lr": 5e-3, "drop_at": (6,), "max_epochs": 8}
 
 
 def _doll_settings(size: Size, run: str) -> dict[str, Any]:
-    scale = Scale.parse(run.partition("/")[2].removesuffix("-fc"))
+    boxes = re.fullmatch(r".+/(.+?)-(?:SCR|PCR)(?:-fc)?", run)
+    scale = Scale.parse(boxes[1] if boxes else run.partition("/")[2].removesuffix("-fc"))
     start = papers_start(run)
-    stage = DOLL_FROM_RANDOM if start is None else DOLL_FROM_A if start == "A/256" else DOLL_FINE_TUNE
+    stage = (
+        DOLL_BOXES
+        if boxes
+        else DOLL_FROM_RANDOM
+        if start is None
+        else DOLL_FROM_A
+        if start == "A/256"
+        else DOLL_FINE_TUNE
+    )
     return {**DOLL_NET, **stage, "S": Scale(size.pixels(scale.smallest), size.pixels(scale.largest))}
