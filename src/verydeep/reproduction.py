@@ -76,11 +76,9 @@ def reproduce(
     place = Place.of(root, size, opened, settings.get("bad_images") == "skip")
     told, head = reporter or Silent(), {"name": name, "folder": str(root), "size": size.name}
     if experiment.name == "localisation":
-        row_of = partial(
-            reproduce, data=data, out=out, doll=doll, plan_only=plan_only, reporter=told, stop=stop, **given
-        )
+        row_of = partial(reproduce, data=data, out=out, doll=doll, plan_only=plan_only, reporter=told, stop=stop)
         boxes = BoxJob(rows, place, asked, settings, wish, told, stop)
-        return {**head, **reproduce_boxes(boxes, experiment, opened, plan_only, row_of)}
+        return {**head, **reproduce_boxes(boxes, experiment, opened, plan_only, partial(row_of, **given))}
     job = _Job(experiment, rows, place, asked, settings, wish, told, stop)
     return {**head, **job.done(opened, plan_only)}
 
