@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from conftest import Command, make_imagenet, paint, run_command
@@ -574,3 +576,72 @@ def test_settings_of_the_data_are_the_experiments() -> None:
     for fixed in ({"dev_fraction": 0.2}, {"net": "B"}, {"width": 0.25}, {"start": "none"}, {"S": "96"}):
         with pytest.raises(VerydeepError, match=f"{next(iter(fixed)).replace('_', '-')} is part of the experiment"):
             reproduce("table3/A/256", doll=True, plan_only=True, **fixed)
+
+
+@pytest.fixture(scope="module")
+def boxed(doll: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """Tables 8 to 10 on top of the runs that are there, from one command."""
+    folder, _ = doll
+    answer = run_command("reproduce", "localisation", *FEW, "--json", cwd=folder.parents[1])
+    assert answer.status == 0, answer.stderr
+    return folder, json.loads(answer.stdout)
+
+
+def test_the_rows_of_appendix_a_are_run(boxed: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = boxed
+    rows = {row.name: row for row in experiment("localisation").rows if row.tests}
+    assert rows.keys() <= found["rows"].keys()
+    assert set(found["claims"]) >= {claim.name for claim in experiment("localisation").claims}
+    for name, row in rows.items():
+        result, error = found["rows"][name], "gt_class_val" if row.paper.top5_val is None else "top5_val"
+        assert result["images"] == 20
+        assert 0 <= result[error] <= 100
+        other = "top5_val" if error == "gt_class_val" else "gt_class_val"
+        assert result[other] is None
+    assert set(found["rows"]) > {row.name for row in OWN}  # those of the classification experiment stay
+    assert [work["run"] for work in found["plan"]["train"]] == [
+        *("D/384-SCR-fc", "D/384-PCR-fc", "D/384-PCR", "D/256-PCR", "D/256-SCR-fc", "D/256-PCR-fc")
+    ]
+    start = hashlib.sha256((folder / "D" / "384" / "best.safetensors").read_bytes()).hexdigest()
+    assert json.loads((folder / "D" / "384-PCR" / "config.json").read_text())["start_sha256"] == start
+
+
+def test_only_the_fc_layers_of_a_box_net_learn_where_its_name_says_so(boxed: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = boxed
+    start = load_checkpoint(folder / "D" / "384" / "best.safetensors").weights
+    for name, same in (("384-SCR-fc", True), ("384-PCR", False)):
+        weights = load_checkpoint(folder / "D" / name / "last.safetensors").weights
+        assert torch.equal(start["conv1_1.weight"], weights["conv1_1.weight"]) == same
+        assert not torch.equal(start["fc7.weight"], weights["fc7.weight"])
+
+
+def test_tables_8_to_10_have_the_papers_errors_and_ours(boxed: tuple[Path, dict[str, Any]], command: Command) -> None:
+    folder, found = boxed
+    rows = json.loads(command("table", 9, "--from", folder, "--json").stdout)
+    assert rows[3]["paper"] == {"top1_val": None, "top5_val": 26.9, "top5_test": 25.3}
+    assert rows[3]["measured"]["top5_val"] == found["rows"]["table9/fusion"]["top5_val"]
+    shown = command("table", "8", "--from", folder).stdout
+    assert "GT class" in shown
+    assert "36.4" in shown
+    assert "per-class regression is better" in command("table", "claims", "--from", folder).stdout.lower()
+    again = command("reproduce", "table8/PCR", *FEW, cwd=folder.parents[1])
+    assert again.status == 0, again.stderr
+    assert "to train" not in again.stderr
+
+
+def test_a_box_net_of_another_start_is_refused(boxed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = boxed
+    shutil.copytree(folder, tmp_path / "runs")
+    config = tmp_path / "runs" / "D" / "384-PCR" / "config.json"
+    config.write_text(config.read_text().replace('"start_sha256": "', '"start_sha256": "0'))
+    answer = run_command("reproduce", "table8/PCR", *FEW, "--out", "runs", cwd=tmp_path)
+    assert "did not begin from the D/384 there is now" in answer.mistake()
+
+
+def test_a_plan_of_the_localisation_experiment_needs_no_data(command: Command, tmp_path: Path) -> None:
+    answer = command("reproduce", "table9/fusion", "--plan", "--json", cwd=tmp_path)
+    assert answer.status == 0, answer.stderr
+    runs = [row["run"] for row in json.loads(answer.stdout)["plan"]["train"]]
+    assert runs.index("D/384") < runs.index("D/384-PCR")
+    assert "E/256-512" in runs  # one of the nets that tell the labels
+    assert "D/384-SCR-fc" not in runs
