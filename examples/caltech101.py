@@ -10,22 +10,18 @@ crop is 96 and 23 classes are used; with a CUDA device all 102 classes at 224.
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from commands import TOP, answer, error_cell
 
 from verydeep.files import read_json, write_json
 from verydeep.runs import environment
 from verydeep.tables import markdown_table, write_block
 
-TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "caltech101.json"
 DATA = "--data caltech101:$CALTECH101"
 CPU = {
@@ -47,14 +43,10 @@ GPU = {
 STARTS = {"D": "ILSVRC's conv layers, FC layers random", "A": "random weights"}
 
 
-def answer(command: str) -> tuple[Any, float]:
+def timed(command: str) -> tuple[Any, float]:
     """A command's JSON, and how long it took."""
     began = time.monotonic()
-    words = [os.path.expandvars(word) for word in shlex.split(command)]
-    done = subprocess.run(
-        [sys.executable, "-m", "verydeep", *words, "--json"], cwd=TOP, stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout), round(time.monotonic() - began, 1)
+    return answer(command), round(time.monotonic() - began, 1)
 
 
 def run() -> None:
@@ -75,7 +67,7 @@ def run() -> None:
         }
         for protocol in size["protocols"]:
             test = f"evaluate {command.split()[-1]} {protocol}"
-            summary, took = answer(test)
+            summary, took = timed(test)
             kept = {
                 key: value
                 for key, value in summary.items()
@@ -93,7 +85,7 @@ def _trained(command: str) -> dict[str, Any]:
     done = TOP / command.rsplit(maxsplit=1)[-1] / "result.json"
     if done.exists():
         return read_json(done)
-    result: dict[str, Any] = answer(command)[0]
+    result: dict[str, Any] = answer(command)
     return result
 
 
@@ -108,7 +100,7 @@ def write() -> None:
     for done in stored["runs"]:
         commands += [f"verydeep {done['command']}", *(f"verydeep {test['command']}" for test in done["tests"])]
         for test in done["tests"]:
-            errors = [_error(test, "top1_error"), _error(test, "top5_error")]
+            errors = [error_cell(test, "top1_error"), error_cell(test, "top5_error")]
             training = f"{done['seconds'] / 60:.0f} min, {done['training']['epochs']} epochs"
             testing = f"{test['seconds'] / 60:.1f} min"
             rows.append([done["net"], STARTS[done["net"]], training, test["protocol"], *errors, testing])
@@ -124,11 +116,6 @@ def write() -> None:
     )
     code = "```sh\n" + "\n".join(commands) + "\n```"
     write_block(TOP / "README.md", "caltech101", f"{code}\n\n{markdown_table(columns, rows)}\n\n{note}")
-
-
-def _error(test: dict[str, Any], name: str) -> str:
-    low, high = test[f"{name}_interval"]
-    return f"{test[name]:.1f} ({low:.1f}–{high:.1f})"
 
 
 if __name__ == "__main__":

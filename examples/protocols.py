@@ -11,13 +11,13 @@ changes is measured too.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from commands import TOP, answer, error_cell, verdict
 
 from verydeep.files import read_json, write_json
 from verydeep.fusion import fuse
@@ -26,7 +26,6 @@ from verydeep.runs import environment
 from verydeep.scores import load_scores
 from verydeep.tables import markdown_table, write_block
 
-TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "protocols.json"
 FIXED, JITTERED = "runs/protocols/D-110", "runs/protocols/D-110-219"
 PRECISION = os.environ.get("PRECISION", "float32")
@@ -58,15 +57,6 @@ FINDINGS: list[tuple[str, str, str]] = [
 ]
 
 
-def answer(command: str, precision: str = PRECISION) -> Any:
-    """A command's JSON."""
-    words = [os.path.expandvars(word) for word in shlex.split(f"{command} --precision {precision}")]
-    done = subprocess.run(
-        [sys.executable, "-m", "verydeep", *words, "--json"], cwd=TOP, stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout)
-
-
 def parts(tests: list[tuple[str, str]]) -> list[Path]:
     """The folders of the scores whose mean a row is."""
     named = [(run, part) for run, protocol in tests for part in parse_protocol(protocol).parts()]
@@ -78,14 +68,18 @@ def run() -> None:
     for run_folder, command in TRAIN.items():
         done = TOP / run_folder / "result.json"
         if not done.exists() or read_json(done)["ended"] == "interrupted":
-            answer(command + (" --resume" if (TOP / run_folder / "last.safetensors").exists() else ""))
+            _run(command + (" --resume" if (TOP / run_folder / "last.safetensors").exists() else ""))
     for folder in dict.fromkeys(folder for tests in ROWS.values() for folder in parts(tests)):
         if not (folder / "result.json").exists():  # written last
-            answer(f"evaluate {shlex.quote(str(folder.parents[2]))} {folder.name}")
+            _run(f"evaluate {shlex.quote(str(folder.parents[2]))} {folder.name}")
             store()
     if not (TOP / EXACT / "result.json").exists():
-        answer(f"evaluate {FIXED} dense@{ONE} --out {EXACT}", "float32")
+        answer(f"evaluate {FIXED} dense@{ONE} --out {EXACT}")
     store()
+
+
+def _run(command: str) -> None:
+    answer(f"{command} --precision {PRECISION}")
 
 
 def store() -> None:
@@ -149,8 +143,8 @@ def write() -> None:
     rows = [
         [
             name,
-            _error(row, "top1_error"),
-            _error(row, "top5_error"),
+            error_cell(row, "top1_error"),
+            error_cell(row, "top5_error"),
             f"{row['multiply_adds_per_image'] / 1e9:.1f}",
             f"{row['images_per_second']:.2f}",
         ]
@@ -172,25 +166,9 @@ def write() -> None:
         )
     if len(stored["rows"]) < len(ROWS):
         note += f" {len(ROWS) - len(stored['rows'])} of {len(ROWS)} rows are not measured yet and left out."
-    told = [f"- {row['text']}: {_verdict(row)}" for row in stored["findings"]]
+    told = [f"- {row['text']}: {verdict(row)}" for row in stored["findings"]]
     text = f"{markdown_table(columns, rows)}\n\n{note}\n\nWhat the paper finds, here:\n\n" + "\n".join(told)
     write_block(TOP / "README.md", "protocols", text)
-
-
-def _error(row: dict[str, Any], name: str) -> str:
-    low, high = row[f"{name}_interval"]
-    return f"{row[name]:.1f} ({low:.1f}–{high:.1f})"
-
-
-def _verdict(row: dict[str, Any]) -> str:
-    better, worse = row["only_first_wrong"], row["only_second_wrong"]
-    counts = f"{better} photos right only now, {worse} only before, p = {row['p']:.2g}"
-    if row["p"] >= 0.05:
-        sign = (
-            "so on these photos" if better > worse else "not so on these photos" if worse > better else "no difference"
-        )
-        return f"{sign}, but not decided ({counts})"
-    return f"holds ({counts})" if better > worse else f"does not hold ({counts})"
 
 
 if __name__ == "__main__":

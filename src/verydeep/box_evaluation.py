@@ -217,5 +217,7 @@ def _write(folder: Path, summary: dict[str, Any], found: Guesses, tester: BoxTes
         "ratings": found.ratings,
         "true_class_boxes": found.true_boxes,
     }
+    if found.dataset.boxes is not None:
+        arrays["true_class_overlaps"] = best_overlap(found.true_boxes, found.dataset.boxes)
     write_atomically(folder / "guesses.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
     write_json(folder / "result.json", {**summary, "environment": environment(tester.machine.describe())})

@@ -1,0 +1,38 @@
+"""What the examples share: the real command as a user types it, and its figures as cells of a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TOP = Path(__file__).resolve().parents[1]
+
+
+def answer(command: str) -> Any:
+    """A command's JSON; ``$NAME`` stands for an environment variable."""
+    words = [os.path.expandvars(word) for word in shlex.split(command)]
+    done = subprocess.run(
+        [sys.executable, "-m", "verydeep", *words, "--json"], cwd=TOP, stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def error_cell(row: dict[str, Any], name: str) -> str:
+    """An error with its interval."""
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.1f} ({low:.1f}–{high:.1f})"
+
+
+def verdict(row: dict[str, Any], counted: str = "photos") -> str:
+    """Whether a claim holds by McNemar's test: only the first wrong, only the second wrong, p."""
+    better, worse = row["only_first_wrong"], row["only_second_wrong"]
+    counts = f"{better} {counted} right only now, {worse} only before, p = {row['p']:.2g}"
+    if row["p"] >= 0.05:
+        sign = "so on these photos" if better > worse else "not so on these photos"
+        return f"{sign if better != worse else 'no difference'}, but not decided ({counts})"
+    return f"holds ({counts})" if better > worse else f"does not hold ({counts})"
