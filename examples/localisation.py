@@ -71,15 +71,16 @@ DENSE = {
     ],
 }
 ROWS = {**CENTRE, **DENSE}
+CENTRE_NAMES, DENSE_NAMES = list(CENTRE), list(DENSE)
 # What the paper finds: the row with the larger GT-class error, and that with the smaller.
 FINDINGS = [
-    ("PCR is better than SCR", list(CENTRE)[0], list(CENTRE)[1]),
-    ("all layers are better than the FC layers only", list(CENTRE)[1], list(CENTRE)[2]),
-    (f"the whole photo is better than a central crop (S = {LARGE})", list(CENTRE)[2], list(DENSE)[1]),
-    (f"the whole photo is better than a central crop (S = {SMALL})", list(CENTRE)[3], list(DENSE)[0]),
-    ("two test scales are better than one", list(DENSE)[1], list(DENSE)[2]),
-    (f"two box nets are better than that of S = {LARGE}", list(DENSE)[2], list(DENSE)[3]),
-    (f"two box nets are better than that of S = {SMALL}", list(DENSE)[0], list(DENSE)[3]),
+    ("PCR is better than SCR", CENTRE_NAMES[0], CENTRE_NAMES[1]),
+    ("all layers are better than the FC layers only", CENTRE_NAMES[1], CENTRE_NAMES[2]),
+    (f"the whole photo is better than a central crop (S = {LARGE})", CENTRE_NAMES[2], DENSE_NAMES[1]),
+    (f"the whole photo is better than a central crop (S = {SMALL})", CENTRE_NAMES[3], DENSE_NAMES[0]),
+    ("two test scales are better than one", DENSE_NAMES[1], DENSE_NAMES[2]),
+    (f"two box nets are better than that of S = {LARGE}", DENSE_NAMES[2], DENSE_NAMES[3]),
+    (f"two box nets are better than that of S = {SMALL}", DENSE_NAMES[0], DENSE_NAMES[3]),
 ]
 
 
