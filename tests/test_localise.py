@@ -149,6 +149,25 @@ def test_offsets_give_a_grid_twice_as_fine_that_holds_the_plain_one() -> None:
     assert fine.boxes[: len(plain.boxes)] == pytest.approx(plain.boxes, abs=1e-3)
 
 
+def test_crops_are_seen_as_training_crops_are() -> None:
+    """25 windows of a 5x5 grid that touches the edges, each as if its crop were a photo of its own."""
+    pixels = photo(40, 64)
+    (found,) = find([pixels], "crops@40", [[1]])
+    tops, lefts = (0, 2, 4, 6, 8), (0, 8, 16, 24, 32)
+    assert len(found.boxes) == 25
+    for number in (0, 7, 13, 24):
+        top, left = tops[number // 5], lefts[number % 5]
+        (alone,) = find([pixels[top : top + 32, left : left + 32].copy()], "centre@32", [[1]])
+        inside = np.clip(alone.boxes[0, 0], 0.01, 31.99)
+        if np.array_equal(inside, alone.boxes[0, 0]):  # a box that is not cut at the crop's edge
+            assert found.boxes[number, 0] == pytest.approx(alone.boxes[0, 0] + [left, top, left, top], abs=1e-3)
+    classifier = Rater(box_net("", seed=5), card(""))
+    (rated,) = find([photo(32, 32)], "crops@32", [[1]], rater=classifier)
+    (centre,) = find([photo(32, 32)], "centre@32", [[1]], rater=classifier)
+    assert rated.boxes == pytest.approx(np.repeat(centre.boxes, 25, axis=0), abs=1e-4)
+    assert rated.ratings == pytest.approx(np.repeat(centre.ratings, 25, axis=0), abs=1e-5)
+
+
 def test_offsets_that_leave_no_room_for_the_crop_are_left_out() -> None:
     net = create_net("A", classes=4, crop=32, width=1 / 16, pooling="down").eval()
     found = net.shifted_scores(torch.zeros(1, 3, 32, 32))
@@ -184,7 +203,9 @@ GRAMMAR = [
     ("centre@64", BoxProtocol("centre", (64,))),
     ("dense@64:offsets:mirror", BoxProtocol("dense", (64,), True, True)),
     ("dense@64:mirror", BoxProtocol("dense", (64,), True)),
-    ("crops@64", None),
+    ("crops@64:mirror", BoxProtocol("crops", (64,), True)),
+    ("ten@64", None),
+    ("crops@64:offsets", None),
     ("dense@", None),
     ("dense@64:mirror:mirror", None),
     ("centre@64:offsets", None),
@@ -197,7 +218,7 @@ GRAMMAR = [
 @pytest.mark.parametrize(("text", "expected"), GRAMMAR)
 def test_box_protocols(text: str, expected: BoxProtocol | None) -> None:
     if expected is None:
-        with pytest.raises(VerydeepError, match=r"write centre@Q or dense@Q|each Q once, from the net's crop of 32"):
+        with pytest.raises(VerydeepError, match=r"write centre@Q, dense@Q|each Q once, from the net's crop of 32"):
             parse_box_protocol(text, 32)
     else:
         assert parse_box_protocol(text, 32) == expected

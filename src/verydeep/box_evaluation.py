@@ -101,7 +101,7 @@ def _tested(tester: BoxTester, scores: str | Path | None, folder: Path) -> BoxEv
     labels = tester.labels(sets.tested, scores)
     t, tuning = tester.t()
     found = tester.guesses(sets.tested, labels, t)
-    errors = {**_errors(found, sets, labels.labels.shape[1]), "t": t if tester.dense else None, **tuning}
+    errors = {**_errors(found, sets, labels.labels.shape[1]), "t": t if tester.merges else None, **tuning}
     summary = {**_of(tester), **errors, "seconds": round(time.monotonic() - began, 2), "folder": str(folder)}
     _write(folder, summary, found, tester)
     if len(tester.tests) == 1 and tuning["tuned_on"]:
@@ -118,7 +118,7 @@ def _of(tester: BoxTester) -> dict[str, Any]:
         "set": sets.tested.set_name,
         "data": sets.tested.name,
         "images": len(sets.tested),
-        "rate": tester.settings.rate if tester.dense else None,
+        "rate": tester.settings.rate if tester.merges else None,
         "faults": {name: len(photos) for name, photos in sets.faults.items()},
         "checkpoints": [one.checkpoint.sha256 for one in tests],
         "classifier": None if tester.rater is None else tester.rater.sha256,

@@ -1,9 +1,9 @@
 """App. A: a box net tested: both procedures of Sect. A.1, one way.
 
-``centre@Q`` is the first: the box of the photo's true class on its central crop. ``dense@Q,…`` is the second: boxes
-at all places and scales for the labels that a classification net gives the photo (five, or one where there are fewer
-than `FEW_CLASSES`), merged, rated by the classification net, one box a label. Several box nets join by the union of
-their boxes. The error is ILSVRC's (`verydeep.metrics.boxes_wrong`).
+``centre@Q`` is the first: the box of the photo's true class on its central crop. ``dense@Q,…`` (or ``crops@Q,…``) is
+the second: boxes at all places and scales for the labels that a classification net gives the photo (five, or one
+where there are fewer than `FEW_CLASSES`), merged, rated by the classification net, one box a label. Several box nets
+join by the union of their boxes. The error is ILSVRC's (`verydeep.metrics.boxes_wrong`).
 
 Windows are stored by box net and scale and used again; merging and errors then take seconds.
 """
@@ -91,13 +91,13 @@ class BoxTester:
                 check_rater(test.checkpoint.card, rater.card)
 
     @property
-    def dense(self) -> bool:
+    def merges(self) -> bool:
         """Whether any of the tests has more than one window a photo."""
-        return any(test.protocol.method == "dense" for test in self.tests)
+        return any(test.protocol.method != "centre" for test in self.tests)
 
     def windows(self, dataset: Dataset, labels: NDArray[np.int64]) -> list[list[Windows]]:
         """Each test's windows, scale by scale, of the labels (N,L); from disk where they are there."""
-        rated = self.rater if self.settings.rate == "window" and self.dense else None
+        rated = self.rater if self.settings.rate == "window" and self.merges else None
         with self.machine.at_work():
             return [
                 [self._part(test.checkpoint, part, rated, dataset, labels) for part in test.protocol.parts()]
@@ -138,7 +138,7 @@ class BoxTester:
 
     def t(self) -> tuple[float, dict[str, Any]]:
         """The threshold of merging, and how it was found."""
-        if self.settings.t is not None or not self.dense:
+        if self.settings.t is not None or not self.merges:
             return (USUAL_T if self.settings.t is None else self.settings.t), {"tuned_on": None}
         tuning = self.sets.dev(TUNING_PHOTOS)
         if tuning is None:
@@ -172,7 +172,7 @@ class BoxTester:
             VerydeepError: the scores are of other photos or classes; neither scores nor net are there.
         """
         classes = self.tests[0].checkpoint.card.classes
-        if given is None and not self.dense:
+        if given is None and not self.merges:
             return Labels(np.zeros((len(dataset), 0), dtype=np.int64), None)
         if len(classes) == 1:
             return Labels(np.zeros((len(dataset), 1), dtype=np.int64), None)

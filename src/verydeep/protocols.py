@@ -137,11 +137,11 @@ def check_protocol(protocol: Protocol, crop: int) -> None:
         )
 
 
-BOX_METHODS = ("centre", "dense")
+BOX_METHODS = ("centre", "dense", "crops")
 OFFSETS = ":offsets"
 BOX_GRAMMAR = (
-    "centre@Q or dense@Q,Q,…, e.g. centre@384 or dense@352,384; then, if wished, "
-    f"{MIRROR} (the mirror image's boxes too) and {OFFSETS} (OverFeat's offset pooling, a grid twice as fine)"
+    "centre@Q, dense@Q,Q,… or crops@Q,Q,…, e.g. centre@384 or dense@352,384; then, if wished, "
+    f"{MIRROR} (the mirror image's boxes too) and, for dense, {OFFSETS} (OverFeat's offset pooling, a finer grid)"
 )
 _BOX_PATTERN = rf"({'|'.join(BOX_METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{OFFSETS})*)"
 
@@ -152,6 +152,8 @@ class BoxProtocol:
 
     ``centre@Q``: to the one central crop, as in the paper's first procedure. ``dense@Q,…``: to the whole photo at
     each Q, a box a place of the map, as in its second; the boxes of all scales are put together before merging.
+    ``crops@Q,…`` is ours: the crops of Sect. 3.2's 5x5 grid in place of the places of the map. Each is seen as
+    training crops are, with nothing around it, which matters to nets of a small crop (NOTES.md).
     The paper names neither the mirror image nor, as used, OverFeat's offset pooling: both are off unless asked for.
     """
 
@@ -163,6 +165,13 @@ class BoxProtocol:
     def __str__(self) -> str:
         name = f"{self.method}@{','.join(str(scale) for scale in self.scales)}"
         return name + (MIRROR if self.mirror else "") + (OFFSETS if self.offsets else "")
+
+    def corners(self, height: int, width: int, crop: int) -> list[tuple[int, int]]:
+        """Top and left of each crop of a photo of so many pixels; none for ``dense``."""
+        if self.method == "dense":
+            return []
+        method: Method = "centre" if self.method == "centre" else "crops"
+        return Protocol(method, self.scales, mirror=False).corners(height, width, crop)
 
     def parts(self) -> tuple[BoxProtocol, ...]:
         """The same at each scale alone, sorted: what is computed and stored apart."""
@@ -177,7 +186,7 @@ def parse_box_protocol(text: str, crop: int) -> BoxProtocol:
     """
     match = re.fullmatch(_BOX_PATTERN, text.strip())
     options = re.findall(r":[^:]+", match[3]) if match else []
-    if not match or len(set(options)) < len(options) or (OFFSETS in options and match[1] == "centre"):
+    if not match or len(set(options)) < len(options) or (OFFSETS in options and match[1] != "dense"):
         raise VerydeepError(f"{text!r} is not a way to test a box net: write {BOX_GRAMMAR}.")
     scales = tuple(int(scale) for scale in match[2].split(","))
     if len(set(scales)) < len(scales) or not crop <= min(scales) <= max(scales) <= LARGEST_SIDE:

@@ -102,7 +102,7 @@ class WindowFinder:
                 yield index, [pixels]
 
         with torch.inference_mode(), self._machine.products():
-            for indices, batch in equal_sizes(shown(), lambda height, width: height * width):
+            for indices, batch in equal_sizes(shown(), self._pixels):
                 asked = torch.from_numpy(labels[indices]).to(self._machine.device)
                 pieces = [self._looked(batch, asked, mirrored) for mirrored in self._ways]
                 boxes, ratings = (torch.cat(parts, 2).float().cpu().numpy() for parts in zip(*pieces, strict=True))
@@ -111,6 +111,11 @@ class WindowFinder:
                     found[index] = PhotoWindows(photo, ratings[row].T)
                 done(len(indices))
         return found
+
+    def _pixels(self, height: int, width: int) -> int:
+        """Pixels that go through a net for one photo of so many."""
+        crops = self._protocol.corners(height, width, self._net.crop)
+        return len(crops) * self._net.crop**2 or height * width
 
     @property
     def _ways(self) -> tuple[bool, ...]:
@@ -138,8 +143,9 @@ class WindowFinder:
             return net.shifted_scores(images)
         if self._protocol.method == "dense":
             return [((0, 0), net(images))]
-        top, left = ((side - net.crop) // 2 for side in images.shape[2:])
-        return [((top, left), net(images[:, :, top : top + net.crop, left : left + net.crop]))]
+        corners = self._protocol.corners(images.shape[2], images.shape[3], net.crop)
+        crops = [images[:, :, top : top + net.crop, left : left + net.crop] for top, left in corners]
+        return list(zip(corners, net(torch.cat(crops)).chunk(len(corners)), strict=True))
 
     def _boxes(self, scores: Tensor, corner: tuple[int, int], labels: Tensor) -> Tensor:
         """The boxes of the labels asked about at each place of a map, xyxy (B,L,h·w,4)."""

@@ -1,0 +1,117 @@
+"""App. A: how long merging takes, how it grows, and what a box net costs beside a net that tells classes.
+
+    python benchmarks/boxes.py run
+    python benchmarks/boxes.py write    # into docs/localisation.md
+
+Random boxes of one label (a photo has some 60 of each); and net D at 224 with 1000 classes,
+dense at one Q: the box net (PCR, 4000 outputs, boxes of six labels told) against dense classification without its
+mirror image, on the same noise photos, the two taking turns. What counts is their ratio.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verydeep.box_settings import BoxSettings
+from verydeep.boxes import greedy_merge
+from verydeep.checkpoints import Card
+from verydeep.config import MachineSettings, to_json
+from verydeep.configurations import net_facts
+from verydeep.files import read_json, write_json
+from verydeep.machine import Machine, this_machine
+from verydeep.nets import create_net
+from verydeep.posteriors import Views, posteriors
+from verydeep.protocols import BoxProtocol, parse_protocol
+from verydeep.runs import environment
+from verydeep.tables import markdown_table, write_block
+from verydeep.windows import BoxViews, WindowFinder
+
+TOP = Path(__file__).resolve().parents[1]
+RESULTS = TOP / "docs" / "results" / "boxes.json"
+COUNTS = (60, 1000, 2000, 5000)
+TURNS, PHOTOS, Q, T = 3, {"cpu": 1, "cuda": 64, "mps": 4}, 256, 0.6
+
+
+def run() -> None:
+    """Measures and stores."""
+    machine = this_machine(MachineSettings(), net_facts("D").multiply_adds)
+    merging = {str(count): [_merge(count, turn) for turn in range(TURNS)] for count in COUNTS}
+    with machine.at_work():
+        boxes, classes = _nets(machine)
+    where = environment(machine.describe())
+    write_json(RESULTS, {"merging": merging, "boxes": boxes, "classes": classes, "Q": Q, "environment": where})
+
+
+def _merge(count: int, seed: int) -> float:
+    """Seconds of merging so many boxes of one label."""
+    rng = np.random.default_rng(seed)
+    corner, size = rng.uniform(0, 400, (count, 2)), rng.uniform(40, 200, (count, 2))
+    boxes, ratings = np.concatenate([corner, corner + size], axis=1), rng.random(count)
+    return _seconds(lambda: greedy_merge(boxes, ratings, T))
+
+
+def _nets(machine: Machine) -> tuple[list[float], list[float]]:
+    """Seconds a photo of the box net and of the other one, in turns; the first turn warms up."""
+    count = PHOTOS[machine.device.type]
+    rng = np.random.default_rng(0)
+    photos: list[NDArray[np.uint8]] = [rng.integers(0, 256, (375, 500, 3)).astype(np.uint8) for _ in range(count)]
+    names = tuple(map(str, range(1000)))
+    card = Card("D", 224, 1.0, names, (120.0, 120.0, 120.0), Q, box_settings=to_json(BoxSettings()))
+    box_net, class_net = create_net("D", classes=card.outputs).eval(), create_net("D").eval()
+    machine.place(box_net), machine.place(class_net)
+    labels = rng.integers(0, 1000, (count, 6))
+    asked = parse_protocol(f"dense@{Q}:no-mirror")
+
+    def boxes() -> None:
+        finder = WindowFinder(box_net, card, None, BoxProtocol("dense", (Q,)), machine)
+        finder.run(enumerate(map(BoxViews(Q, "bilinear", "round"), photos)), labels)
+
+    def classes() -> None:
+        posteriors(class_net, np.full(3, 120.0), asked, enumerate(map(Views(asked, 224), photos)), count, machine)
+
+    found: tuple[list[float], list[float]] = ([], [])
+    for turn in range(TURNS + 1):
+        for kept, work in zip(found, (boxes, classes), strict=True):
+            seconds = _seconds(work) / count
+            if turn:
+                kept.append(seconds)
+    return found
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def write() -> None:
+    """Puts the stored measurement into the page."""
+    stored = read_json(RESULTS)
+    merging = {int(count): seconds for count, seconds in stored["merging"].items()}
+    rows = [
+        [count, f"{1000 * statistics.median(seconds):.0f}", f"{1000 * min(seconds):.0f}–{1000 * max(seconds):.0f}"]
+        for count, seconds in merging.items()
+    ]
+    grown = statistics.median(merging[5000]) / statistics.median(merging[1000])
+    ratios = [boxes / classes for boxes, classes in zip(stored["boxes"], stored["classes"], strict=True)]
+    where = stored["environment"]
+    note = (
+        f"Five times as many boxes (1,000 to 5,000) take {grown:.0f} times as long: n² would be 25, n³ 125. A box net, "
+        f"dense at Q = {stored['Q']}, takes {statistics.median(ratios):.2f} of the time of dense classification "
+        f"({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} turns; net D, 224, 1000 classes). "
+        f"{where['processor']}, {where['cores']} cores; torch {where['versions']['torch']}, {where['time'][:10]}, "
+        f"commit {where['commit']}."
+    )
+    table = markdown_table(["boxes of a label", "ms to merge", "least–most"], rows)
+    write_block(TOP / "docs" / "localisation.md", "boxes", f"{table}\n\n{note}")
+
+
+if __name__ == "__main__":
+    {"run": run, "write": write}[sys.argv[1]]()
