@@ -4,7 +4,7 @@
     python examples/localisation.py write     # the stored results into README.md
 
 Runs the commands as a user would and stores what they answer; what is done already is not done again. On a CPU the
-crop is 96 and 150 photos a class are learned from; with a CUDA device the crop is 224 and all photos are used. S and
+crop is 96 and 100 photos a class are learned from; with a CUDA device the crop is 224 and all photos are used. S and
 Q are multiples of 32, as all of the paper's are: then windows end where the photo does. ``PRECISION=bf16`` halves
 the time on a processor that multiplies bf16 itself.
 """
@@ -34,7 +34,7 @@ PLACE = "runs/localisation"
 FILES = {"airplanes": "airplane.csv", "Faces": "face.csv", "Motorbikes": "motorcycle.csv"}
 PRECISION = os.environ.get("PRECISION", "float32")
 ON_GPU = torch.cuda.is_available()
-CROP, SMALL, LARGE, PHOTOS, EPOCHS = (224, 256, 384, 0, 30) if ON_GPU else (96, 128, 160, 300, 6)
+CROP, SMALL, LARGE, PHOTOS, EPOCHS = (224, 256, 384, 0, 30) if ON_GPU else (96, 128, 160, 200, 5)
 SEVERAL = f"{LARGE - 32},{LARGE}"
 DATA = f"--data $CALTECH101 --boxes {','.join(f'{name}={PLACE}/{name}.csv' for name in FILES)}"
 COMMON = f"{DATA} --dev-fraction 0.1 --test-fraction 0.4 --crop {CROP} --precision {PRECISION}"

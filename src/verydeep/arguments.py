@@ -156,7 +156,7 @@ def _localise_predict(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--classifier", metavar="DIR", help="the run that names and rates (that the box net started from)"
     )
-    verb.add_argument("--protocol", metavar="PROTOCOL", help="where the net is applied (dense at the training scale)")
+    verb.add_argument("--protocol", metavar="PROTOCOL", help="where it is applied (dense@Q; centre@Q below crop 224)")
     _add_settings(verb, MergeSettings)
     _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
 

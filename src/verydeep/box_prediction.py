@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .box_settings import MergeSettings
-from .checkpoints import Checkpoint, load_box_net
+from .checkpoints import Card, Checkpoint, load_box_net
 from .config import MachineSettings
 from .errors import ImageError, VerydeepError
 from .guessing import USUAL_T, guess, kept_t, union
@@ -23,6 +23,7 @@ from .protocols import BoxProtocol, parse_box_protocol
 from .runs import checkpoint_of
 from .windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_rater
 
+PAPER_CROP = 224
 AT_ONCE = 64  # photos held in memory
 
 
@@ -161,7 +162,7 @@ def load_localiser(
 
     Args:
         classifier: a classification run; by default the one the box net started from, where it still is one.
-        protocol: such as ``dense@352,384``; by default dense at the Q of its training.
+        protocol: such as ``dense@352,384``; by default `usual_protocol`.
         merging: without its ``t``, the one that testing the run has tuned is taken.
 
     Raises:
@@ -170,7 +171,7 @@ def load_localiser(
     settings, told = merging or MergeSettings(), reporter or Silent()
     checkpoint = load_box_net(checkpoint_of(run, last=False))
     card = checkpoint.card
-    asked = BoxProtocol("dense", (card.test_scale,)) if protocol is None else parse_box_protocol(protocol, card.crop)
+    asked = usual_protocol(card) if protocol is None else parse_box_protocol(protocol, card.crop)
     here = this_machine(replace(machine or MachineSettings(workers=0), compile=False), card.multiply_adds)
     net = checkpoint.net()
     here.place(net)
@@ -192,10 +193,19 @@ def load_localiser(
     )
 
 
+def usual_protocol(card: Card) -> BoxProtocol:
+    """Dense at the Q of its training, as the paper does; for a crop below the paper's the central crop.
+
+    A small crop's last map has few cells, none of them far from the crop's edge, and such a net tells boxes by that
+    edge: on whole photos, where there is none, it errs several times as often (NOTES.md).
+    """
+    return BoxProtocol("dense" if card.crop >= PAPER_CROP else "centre", (card.test_scale,))
+
+
 def _t(run: str | Path, settings: MergeSettings, protocol: BoxProtocol, reporter: Reporter) -> float:
     """The threshold of merging: as given, as tuned, or the usual one."""
-    if settings.t is not None:
-        return settings.t
+    if settings.t is not None or protocol.method == "centre":  # one window has nothing to merge with
+        return USUAL_T if settings.t is None else settings.t
     kept = kept_t(Path(run), protocol) if Path(run).is_dir() else None
     if kept is None:
         reporter.say(f"no t is tuned yet: t is {USUAL_T} (`verydeep localise evaluate` tunes it, --t says another)")
