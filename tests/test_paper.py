@@ -248,3 +248,73 @@ def test_every_claim_is_of_rows_there_are() -> None:
     assert [claim.name for claim in found.claims] == [
         *("depth", "LRN", "C", "shallow", "jitter", "scales", "complementary", "fusion")
     ]
+
+
+# App. A, typed a second time: cells left of the errors, then the errors as printed.
+SECOND_A = {
+    "8": """
+        1st and 2nd FC | SCR | 36.4
+        1st and 2nd FC | PCR | 34.3
+        all | PCR | 33.1
+    """,
+    "9": """
+        256 | 256 | 29.5 | -
+        384 | 384 | 28.2 | 26.7
+        384 | 352,384 | 27.5 | -
+        fusion | 256/256 and 384/352,384 | 26.9 | 25.3
+    """,
+    "10": """
+        VGG | 26.9 | 25.3
+        GoogLeNet (Szegedy et al., 2014) | - | 26.7
+        OverFeat (Sermanet et al., 2014) | 30.0 | 29.9
+        Krizhevsky et al. (2012) | - | 34.2
+    """,
+}
+OF_A = {"8": ["gt_class_val"], "9": ["top5_val", "top5_test"], "10": ["top5_val", "top5_test"]}
+
+
+@pytest.mark.parametrize("name", SECOND_A)
+def test_both_typings_of_appendix_a_agree(name: str) -> None:
+    lines = [[cell.strip() for cell in line.split("|")] for line in SECOND_A[name].strip().splitlines()]
+    rows = table_rows(name, [])
+    assert len(rows) == len(lines)
+    for row, line in zip(rows, lines, strict=True):
+        many = len(OF_A[name])
+        assert list(row["cells"].values()) == line[:-many]
+        shown = [row["paper"].get(error) for error in OF_A[name]]
+        assert ["-" if error is None else str(error) for error in shown] == line[-many:]
+
+
+@pytest.mark.parametrize("name", SECOND_A)
+def test_the_second_typing_of_appendix_a_is_the_papers_text(name: str) -> None:
+    text = paper()
+    table = text[text.index(f"Table {name}: **") :]
+    printed = re.findall(r"(?<=\t)(\d+\.\d|-)(?=\t|$)", table, re.MULTILINE)
+    typed = [cell.strip() for line in SECOND_A[name].strip().splitlines() for cell in line.split("|")]
+    errors = [cell for cell in typed if re.fullmatch(r"\d+\.\d|-", cell)]
+    assert printed[: len(errors)] == errors
+
+
+def test_the_rows_of_appendix_a_are_of_the_papers_nets() -> None:
+    """Table 8 at S = 384, Table 9's S and Q as its cells say; fusion is of its first and third rows."""
+    rows = {row.name: row for row in experiment("localisation").rows}
+    for name, row in rows.items():
+        for test in row.tests:
+            assert papers_start(test.run) == test.run.partition("-")[0]
+            assert test.protocol.startswith("centre" if "table8" in name or "text" in name else "dense")
+    for name in ("table9/256", "table9/384", "table9/384-several"):
+        scale, q = rows[name].cells
+        (test,) = rows[name].tests
+        assert (test.run, test.protocol) == (f"D/{scale}-PCR", f"dense@{q}")
+    fused = (*rows["table9/256"].tests, *rows["table9/384-several"].tests)
+    assert rows["table9/fusion"].tests == rows["table10/VGG"].tests == fused
+    assert [row.tests[0].run for row in rows.values() if row.name.startswith("table8/")] == [
+        *("D/384-SCR-fc", "D/384-PCR-fc", "D/384-PCR")
+    ]
+
+
+def test_every_claim_of_appendix_a_is_of_rows_there_are() -> None:
+    found = experiment("localisation")
+    names = {row.name for row in found.rows}
+    assert all(name in names for claim in found.claims for pair in claim.pairs for name in pair)
+    assert [claim.name for claim in found.claims] == ["PCR", "all-layers", "whole-image", "box-scales", "box-fusion"]
