@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,7 +221,8 @@ def test_ilsvrcs_boxes_by_wnid_by_words_and_the_blacklist(tmp_path: Path) -> Non
     xml(boxes / "n02084071" / "n02084071_4.xml", [("dog", 11, 6, 30, 25)])
     xml(boxes / "n01440764" / "n01440764_5.xml", [("Tinca_tinca", 11, 6, 30, 25), ("n02084071", 1, 1, 9, 9)])
     xml(boxes / "n01440764" / "n01440764_6.xml", [("n02084071", 1, 1, 9, 9)])  # none of its class
-    (boxes / "n01440764" / "n01440764_7.xml").write_text("torn")
+    for photo in (7, 8, 9):
+        (boxes / "n01440764" / f"n01440764_{photo}.xml").write_text("torn")
     for photo in range(1, 5):
         xml(tmp_path / "bbox_val" / f"ILSVRC2012_val_{photo:08d}.xml", [("n01440764", 1, 1, 9, 9)])
     data = open_data(DataSettings(data=f"imagenet:{tmp_path}", dev_fraction=0.1))
@@ -232,18 +234,48 @@ def test_ilsvrcs_boxes_by_wnid_by_words_and_the_blacklist(tmp_path: Path) -> Non
     assert by_photo["n02084071_3"].tolist() == [[10, 5, 30, 25], [0, 0, 9, 9]]
     assert by_photo["n02084071_4"].tolist() == [[10, 5, 30, 25]]
     assert by_photo["n01440764_5"].tolist() == [[10, 5, 30, 25]]
-    every = located(train, False, Silent())
-    assert {Path(photo).stem for photo in every.faults.get("broken", [])} <= {"n01440764_7"}
+    every = located(data.set("train"), False, Silent())
+    torn = [photo for photo in train.ids if Path(photo).stem in ("n01440764_7", "n01440764_8", "n01440764_9")]
+    assert [Path(photo).stem for photo in every.faults.get("broken", [])] == [Path(photo).stem for photo in torn]
+    assert torn
     assert "n01440764_6" not in {Path(photo).stem for photo in every.dataset.ids}
     val = located(data.sets["val"], False, Silent()).dataset
     assert len(val) == 1  # the one tench: the others' boxes are of another class
-    assert blacklisted(tmp_path) == frozenset()
+    assert blacklisted(tmp_path) is None
     devkit = tmp_path / "ILSVRC2012_devkit_t12" / "data"
     (devkit / "ILSVRC2014_clsloc_validation_blacklist.txt").write_text("1\n3\n")
-    assert blacklisted(tmp_path) == {1, 3}
+    assert blacklisted(tmp_path) == frozenset({1, 3})
     (devkit / "ILSVRC2014_clsloc_validation_blacklist.txt").write_text("one\n")
     with pytest.raises(VerydeepError, match=r"blacklist\.txt is broken"):
         blacklisted(tmp_path)
+
+
+def test_words_are_of_synsets_only(tmp_path: Path) -> None:
+    """A dog's box is none of a hot dog's; a photo that no file names is told, and refused when strict."""
+    photos_in(tmp_path / "photos")
+    table = rows(tmp_path, {})
+    table.write_text(table.read_text().replace(",cat", ",hot dog") + "a/0.png,1,1,9,9,dog\n")
+    found = located(opened(tmp_path / "photos", table), True, Silent()).dataset
+    assert found.boxes is not None
+    assert found.boxes[0].tolist() == [[10, 5, 30, 25]]
+    paint(tmp_path / "photos" / "a" / "unnamed.png", 1, (1, 2, 3))
+    told = Collected()
+    located(opened(tmp_path / "photos", table), False, told)
+    assert told.warnings == ["all: 1 times a photo that no box file names: left out; a/unnamed.png"]
+    with pytest.raises(VerydeepError, match=r"unnamed\.png; mend it"):
+        located(opened(tmp_path / "photos", table), True, Silent())
+
+
+def test_sizes_that_are_none_say_nothing(tmp_path: Path) -> None:
+    told: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 0, "width": 1e400}],
+        "categories": [{"id": 1, "name": "c"}],
+    }
+    told["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}]
+    (tmp_path / "boxes.json").write_text(json.dumps(told))
+    assert read_boxes(tmp_path / "boxes.json")["a.png"][0].size is None
+    xml(tmp_path / "x" / "p.xml", [("cat", 1, 1, 2, 2)], width=0, height=9)
+    assert read_boxes(tmp_path / "x")["p"][0].size is None
 
 
 def test_data_without_boxes_say_so(photos: Path) -> None:

@@ -213,12 +213,10 @@ def test_ratings_of_several_classes_are_summed_apart() -> None:
     assert greedy_merge(boxes, ratings, 0.5)[1].tolist() == [[0.2, 0.5], [0.1, 0.0]]
 
 
-def comparisons(count: int) -> int:
-    """Pairs of boxes compared in merging so many random ones to the end."""
-    rng = np.random.default_rng(0)
-    corner, size = rng.uniform(0, 400, (count, 2)), rng.uniform(40, 200, (count, 2))
-    merging = Merging(np.concatenate([corner, corner + size], axis=1), np.ones(count))
-    pairs, compare = [count * count], merging._distances
+def comparisons(boxes: Array) -> int:
+    """Pairs of boxes compared in merging them to the end."""
+    merging = Merging(boxes, np.ones(len(boxes)))
+    pairs, compare = [len(boxes) ** 2], merging._distances
 
     def counted(rows: NDArray[np.int64]) -> Array:
         pairs.append(len(rows) * len(merging.boxes))
@@ -229,8 +227,22 @@ def comparisons(count: int) -> int:
     return sum(pairs)
 
 
-def test_work_grows_with_the_square_of_the_boxes() -> None:
+def scattered(count: int) -> Array:
+    rng = np.random.default_rng(0)
+    corner, size = rng.uniform(0, 400, (count, 2)), rng.uniform(40, 200, (count, 2))
+    return np.concatenate([corner, corner + size], axis=1)
+
+
+@pytest.mark.parametrize("kind", ["scattered", "cut at the edges of a photo", "all alike"])
+def test_work_grows_with_the_square_of_the_boxes(kind: str) -> None:
     """Counted, not timed: four times as many boxes take about 16 times as many comparisons, and not 64."""
-    few, many = comparisons(100), comparisons(400)
-    assert few < 8 * 100**2
-    assert 10 < many / few < 24
+    found = []
+    for count in (100, 400):
+        boxes = scattered(count)
+        if kind == "all alike":
+            boxes = np.tile(boxes[:1], (count, 1))
+        elif kind != "scattered":
+            boxes = clip(boxes * 1.5 - 150, 300, 300)
+        found.append(comparisons(boxes))
+    assert found[0] < 8 * 100**2
+    assert 8 < found[1] / found[0] < 24

@@ -59,22 +59,14 @@ ARROWS: dict[str, set[str]] = {
     "box_reproduction": {
         *("box_evaluation", "checkpoints", "config", "data", "errors", "estimating", "experiments"),
         *("experiments.localisation", "files", "fusion", "localise", "planning", "progress", "recipes", "results"),
-        *("runs", "stored"),
+        *("runs", "stopping", "stored"),
     },
     "reproduction": {
-        *(
-            "box_reproduction",
-            "config",
-            "data",
-            "errors",
-            "estimating",
-            "evaluation",
-            "experiments",
-            "experiments.sizes",
-            "planning",
-        ),
-        *("files", "preparing", "progress", "recipes", "releasing", "results", "stored"),
+        *("box_reproduction", "config", "data", "errors", "estimating", "evaluation", "experiments"),
+        *("experiments.sizes", "files", "planning", "preparing", "progress", "recipes", "releasing", "results"),
+        *("stopping", "stored"),
     },
+    "stopping": {"progress"},
     "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "stored"},
     "terminal": {"progress"},
     "optimisation": {"config", "nets"},
@@ -133,12 +125,12 @@ ARROWS: dict[str, set[str]] = {
     },
     "box_data": {"checkpoints", "config", "data", "data.located", "errors", "progress"},
     "localising": {
-        *("box_data", "box_settings", "boxes", "checkpoints", "config", "data", "errors", "evaluation", "finding"),
-        *("guessing", "machine", "progress", "protocols", "runs", "scores", "windows"),
+        *("box_data", "box_settings", "boxes", "checkpoints", "config", "data", "errors", "evaluation", "files"),
+        *("finding", "fusion", "guessing", "machine", "progress", "protocols", "runs", "scores", "windows"),
     },
     "box_evaluation": {
         *("box_data", "box_settings", "checkpoints", "config", "data", "data.imagenet", "errors", "files"),
-        *("guessing", "localising", "metrics", "progress", "protocols", "runs", "server_files"),
+        *("guessing", "localising", "metrics", "progress", "protocols", "runs", "scores", "server_files"),
     },
     "box_prediction": {
         *("box_settings", "checkpoints", "config", "errors", "guessing", "images", "localising", "machine"),

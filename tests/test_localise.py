@@ -28,7 +28,7 @@ from verydeep.nets import Net, create_net
 from verydeep.objectives import BoxObjective
 from verydeep.progress import Silent
 from verydeep.protocols import BoxProtocol, parse_box_protocol
-from verydeep.windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_rater
+from verydeep.windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
 
 CLASSES = ("a", "b", "c")
 
@@ -152,15 +152,19 @@ def test_offsets_give_a_grid_twice_as_fine_that_holds_the_plain_one() -> None:
 def test_crops_are_seen_as_training_crops_are() -> None:
     """25 windows of a 5x5 grid that touches the edges, each as if its crop were a photo of its own."""
     pixels = photo(40, 64)
-    (found,) = find([pixels], "crops@40", [[1]])
+    net = box_net()
+    with torch.no_grad():
+        net.layer("fc8").weight.mul_(0.001)  # small boxes near the middle of each crop, which no edge cuts
+        bias = net.layer("fc8").bias
+        assert bias is not None
+        bias.copy_(torch.tensor([0.5, 0.5, 0.25, 0.25]).repeat(3))
+    (found,) = find([pixels], "crops@40", [[1]], net=net)
     tops, lefts = (0, 2, 4, 6, 8), (0, 8, 16, 24, 32)
     assert len(found.boxes) == 25
     for number in (0, 7, 13, 24):
         top, left = tops[number // 5], lefts[number % 5]
-        (alone,) = find([pixels[top : top + 32, left : left + 32].copy()], "centre@32", [[1]])
-        inside = np.clip(alone.boxes[0, 0], 0.01, 31.99)
-        if np.array_equal(inside, alone.boxes[0, 0]):  # a box that is not cut at the crop's edge
-            assert found.boxes[number, 0] == pytest.approx(alone.boxes[0, 0] + [left, top, left, top], abs=1e-3)
+        (alone,) = find([pixels[top : top + 32, left : left + 32].copy()], "centre@32", [[1]], net=net)
+        assert found.boxes[number, 0] == pytest.approx(alone.boxes[0, 0] + [left, top, left, top], abs=1e-3)
     classifier = Rater(box_net("", seed=5), card(""))
     (rated,) = find([photo(32, 32)], "crops@32", [[1]], rater=classifier)
     (centre,) = find([photo(32, 32)], "centre@32", [[1]], rater=classifier)
@@ -188,14 +192,20 @@ def test_a_window_is_rated_by_its_own_posterior() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"crop": 64}, "crop 64, not 32"),
-        ({"classes": ("x", "y")}, "other classes"),
+        ({"crop": 64}, "has crop 64 and the box net 32"),
         ({"pooling": "down"}, "pooling down"),
     ],
 )
 def test_a_net_that_sees_other_windows_cannot_rate(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(VerydeepError, match=sentence):
         check_rater(card(), card("", **change))
+
+
+def test_a_net_of_other_classes_can_neither_name_nor_rate() -> None:
+    check_classes(card(), card(""))
+    for classes in (("x", "y", "z"), ("b", "a", "c")):
+        with pytest.raises(VerydeepError, match="knows other classes than the box net"):
+            check_classes(card(), card("", classes=classes))
 
 
 GRAMMAR = [
@@ -352,12 +362,19 @@ def test_the_best_constant_box() -> None:
 
 
 def test_a_kept_t_is_found_again(tmp_path: Path) -> None:
-    protocol = BoxProtocol("dense", (64,))
-    assert kept_t(tmp_path, protocol) is None
-    keep_t(tmp_path, BoxProtocol("dense", (96,)), 0.7)
-    assert kept_t(tmp_path, protocol) == 0.7  # of another scale, rather than none
-    keep_t(tmp_path, protocol, 0.4)
-    assert kept_t(tmp_path, protocol) == 0.4
+    """Of the same net and settings; of another scale rather than none; a broken file holds nothing."""
+    here, other, usual = BoxProtocol("dense", (64,)), BoxProtocol("dense", (96,)), MergeSettings()
+    assert kept_t(tmp_path, "a" * 64, here, usual) is None
+    keep_t(tmp_path, "a" * 64, other, usual, 0.7)
+    assert kept_t(tmp_path, "a" * 64, here, usual) == 0.7
+    assert kept_t(tmp_path, "b" * 64, here, usual) is None
+    assert kept_t(tmp_path, "a" * 64, here, MergeSettings(coordinates="pair")) is None
+    keep_t(tmp_path, "a" * 64, here, usual, 0.4)
+    assert kept_t(tmp_path, "a" * 64, here, usual) == 0.4
+    (tmp_path / "t.json").write_text("[1")
+    assert kept_t(tmp_path, "a" * 64, here, usual) is None
+    keep_t(tmp_path, "a" * 64, here, usual, 0.4)
+    assert kept_t(tmp_path, "a" * 64, here, usual) == 0.4
 
 
 def test_windows_on_disk_come_back_and_others_do_not(tmp_path: Path) -> None:

@@ -63,10 +63,11 @@ def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command
         found["classification_error"] + found["box_only_error"], abs=1e-3
     )
     assert found["one_guess_error"] >= found["localisation_error"]
-    assert "by classes" in answer.stderr or "classes by" in answer.stderr
+    stored = {path: path.stat().st_mtime_ns for path in doll.rglob("windows.npz")}
+    assert len(stored) == 6  # two scales and one, of the dev photos and of those that are reported
     again = command(*place, cwd=doll)
     assert again.status == 0, again.stderr
-    assert "dense@96 on" not in again.stderr  # nothing is asked of a net twice
+    assert {path: path.stat().st_mtime_ns for path in doll.rglob("windows.npz")} == stored  # no net is asked twice
     assert "localisation with one guess" in again.stdout
     assert "the best constant box" in again.stdout
     # By the scores the classification net left, and rated by the image's posterior: another way, the same photos.
@@ -257,7 +258,32 @@ def test_without_a_classification_net_the_class_is_asked_for(own: Path, command:
     assert "which class to look for is not known: give --classifier RUN, or --class NAME" in command(*asked).mistake()
     assert command(*asked, "--class", "red").status == 0
     tested = command("localise", "evaluate", tmp_path / "alone", "dense@36")
-    assert "which classes to ask about is not known: give --classifier RUN or --scores FILE" in tested.mistake()
+    assert "no classification net is at hand to rate boxes with: give --classifier RUN" in tested.mistake()
+    voted = command("localise", "evaluate", tmp_path / "alone", "dense@36", "--rate", "image")
+    assert "which classes to ask about is not known: give --classifier RUN or --scores FILE" in voted.mistake()
+
+
+def test_pictures_never_take_the_place_of_photos(own: Path, command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    with Image.open(own / "photos" / "00.png") as picture:
+        picture.save(folder / "a.jpg")
+    before = (folder / "a.jpg").read_bytes()
+    answer = command("localise", "predict", "net", folder, "--out", folder, cwd=own)
+    assert answer.status == 0, answer.stderr
+    assert (folder / "a.jpg").read_bytes() == before
+    assert (folder / "a-2.jpg").exists()
+
+
+def test_t_is_tuned_on_the_training_side_whatever_is_tested(own: Path, command: Command, tmp_path: Path) -> None:
+    """All own photos tested: the dev photos are among them, so nothing is left to tune on."""
+    words = ("localise", "evaluate", "net", "dense@36", "--json", "--out", tmp_path / "found", "--set")
+    whole = command(*words, "all", cwd=own)
+    assert whole.status == 0, whole.stderr
+    found = json.loads(whole.stdout)
+    assert (found["images"], found["tuned_on"], found["constant_box_error"]) == (24, None, None)
+    assert "no dev photos to tune t on" in whole.stderr
+    assert json.loads(command(*words, "test", cwd=own).stdout)["tuned_on"] == "2 dev photos"
 
 
 def test_an_unreadable_photo_has_status_2_and_others_boxes(own: Path, command: Command, tmp_path: Path) -> None:

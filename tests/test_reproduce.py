@@ -624,9 +624,14 @@ def test_tables_8_to_10_have_the_papers_errors_and_ours(boxed: tuple[Path, dict[
     assert "GT class" in shown
     assert "36.4" in shown
     assert "per-class regression is better" in command("table", "claims", "--from", folder).stdout.lower()
-    again = command("reproduce", "table8/PCR", *FEW, cwd=folder.parents[1])
+    net = folder / "D" / "384-PCR" / "best.safetensors"
+    made = net.stat().st_mtime_ns
+    again = command("reproduce", "table8/PCR", *FEW, "--json", cwd=folder.parents[1])
     assert again.status == 0, again.stderr
-    assert "to train" not in again.stderr
+    assert net.stat().st_mtime_ns == made
+    assert json.loads(again.stdout)["claims"].keys() == found["claims"].keys()  # of all rows that are there
+    other = command("reproduce", "table8/PCR", *FEW, "--pooling", "down", cwd=folder.parents[1])
+    assert "pooling up, not down" in other.mistake()
 
 
 def test_a_box_net_of_another_start_is_refused(boxed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

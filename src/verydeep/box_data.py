@@ -12,18 +12,23 @@ from .config import DataSettings, from_json
 from .data import Data, Dataset, lasting_boxes, lasting_name, open_data, relabel
 from .data.located import located
 from .errors import VerydeepError
-from .progress import Reporter
+from .progress import Reporter, Silent
 
 
 @dataclass(frozen=True)
 class BoxSets:
-    """A set to be tested, its photos all with boxes where classes are known, and the training side's sets."""
+    """A set to be tested, its photos all with boxes where classes are known, and what the net was trained on.
+
+    ``own`` are the net's own data, None where they are not there any more: its training side's sets are taken from
+    them, without any photo that is tested.
+    """
 
     tested: Dataset
-    opened: Data
+    own: Data | None
     classes: tuple[str, ...]
     apart: str
     faults: dict[str, list[str]]
+    bad: frozenset[str]
     reporter: Reporter
 
     def place(self, dataset: Dataset) -> str:
@@ -31,7 +36,7 @@ class BoxSets:
         return str(Path(self.apart) / dataset.set_name)
 
     def dev(self, most: int) -> Dataset | None:
-        """At most so many photos of the dev part, evenly spread, with their boxes; None where there is none."""
+        """At most so many photos of the dev part, evenly spread, with their boxes; None where there are none."""
         return self._some("dev", most)
 
     def train(self, most: int) -> Dataset | None:
@@ -39,17 +44,20 @@ class BoxSets:
         return self._some("train", most)
 
     def _some(self, name: str, most: int) -> Dataset | None:
-        if name not in self.opened.sets:
+        if self.own is None or name not in self.own.sets or self.own.sets[name].find_boxes is None:
             return None
-        found = relabel(self.opened.sets[name], self.classes)
-        if not len(found) or found.find_boxes is None:
+        found = relabel(self.own.sets[name], self.classes)
+        tested = set() if self.apart else set(self.tested.ids)
+        kept = [index for index, photo in enumerate(found.ids) if photo not in tested and photo not in self.bad]
+        if not kept:
             return None
-        chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).astype(np.int64))
-        return located(found.take(chosen), False, self.reporter).dataset
+        chosen = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).astype(np.int64))
+        return located(found.take(np.array(kept, dtype=np.int64)[chosen]), False, Silent()).dataset
 
 
 def open_box_sets(
     card: Card,
+    bad: frozenset[str],
     data: str | None,
     boxes: tuple[str, ...],
     set_name: str | None,
@@ -59,6 +67,7 @@ def open_box_sets(
     """The sets for testing a box net.
 
     Args:
+        bad: photos of the run's own data that could not be read.
         data, boxes: others than those it was trained on.
         set_name: by default the reported set, or all photos of other, unsplit data.
         strict: photos of unknown classes and faults of boxes are errors; else they are left out or mended, and told.
@@ -70,8 +79,9 @@ def open_box_sets(
     asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=())
     asked = replace(asked, boxes=lasting_boxes(boxes)) if boxes else asked
     same = asked == trained_on
+    other = asked.data != trained_on.data  # other boxes of the same photos leave them split as they were
     opened = open_data(asked if same else replace(asked, classes=()), least_classes=1)
-    chosen = opened.set(set_name or ("all" if opened.split_by_us and not same else opened.reported))
+    chosen = opened.set(set_name or ("all" if opened.split_by_us and other else opened.reported))
     known = relabel(chosen, card.classes, strict)
     faults: dict[str, list[str]] = {}
     if len(known) < len(chosen):
@@ -86,4 +96,13 @@ def open_box_sets(
     if known.labelled:
         found = located(known, strict, reporter)
         known, faults = found.dataset, {**faults, **found.faults}
-    return BoxSets(known, opened, card.classes, "" if same else f"of-{Path(asked.data).name}", faults, reporter)
+    apart = "" if same else f"of-{Path(asked.data).name}"
+    return BoxSets(known, opened if same else _own(trained_on), card.classes, apart, faults, bad, reporter)
+
+
+def _own(settings: DataSettings) -> Data | None:
+    """The data a net was trained on; None where they are gone."""
+    try:
+        return open_data(settings, least_classes=1)
+    except VerydeepError:
+        return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from .localising import BoxTest, BoxTester, Guesses, classification_net
 from .metrics import BOX_IOU, best_overlap, boxes_wrong, error_interval
 from .progress import Reporter, Silent
 from .protocols import parse_box_protocol
-from .runs import EVALUATIONS, checkpoint_of, environment, run_name
-from .server_files import write_localisation
+from .runs import BEST, EVALUATIONS, LAST, bad_images, checkpoint_of, environment, run_name
+from .scores import FILE_NAME as SCORES
+from .scores import load_scores
+from .server_files import ilsvrc_ids, write_localisation
 
+GUESSES = "guesses.npz"
 CONSTANT_PHOTOS = 2000  # of the training photos, among whose boxes the best constant one is sought
 
 
@@ -37,15 +41,6 @@ class BoxEvaluation:
     summary: dict[str, Any]
     guesses: Guesses
     folder: Path
-
-    @property
-    def wrong(self) -> NDArray[np.bool_]:
-        """Which photos count in the localisation error, or for centre crops in the GT-class error, bool (N,)."""
-        found = self.guesses
-        assert found.dataset.boxes is not None
-        if self.summary["localisation_error"] is None:
-            return np.asarray(best_overlap(found.true_boxes, found.dataset.boxes) < BOX_IOU)
-        return boxes_wrong(found.labels, found.boxes, found.dataset.labels, found.dataset.boxes)[1]
 
 
 def evaluate_boxes(
@@ -83,12 +78,12 @@ def evaluate_boxes(
     """
     if (server_file is None) != (devkit is None):
         raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
-    told, settings = reporter or Silent(), merging or MergeSettings()
-    asked = _tests(tests)
-    sets = open_box_sets(asked[0].checkpoint.card, data, boxes, set_name, strict, told)
-    tester = BoxTester(asked, _rater(asked, classifier, told), sets, settings, machine or MachineSettings(), told)
-    folder = Path(out) if out else _folder(asked, sets)
-    check_place(folder)
+    asked, told = _tests(tests), reporter or Silent()
+    first, wish = asked[0].checkpoint, machine or MachineSettings()
+    sets = open_box_sets(first.card, bad_images(first.path.parent), data, boxes, set_name, strict, told)
+    tester = BoxTester(asked, _rater(asked, classifier, told), sets, merging or MergeSettings(), wish, told)
+    folder = Path(out) if out else _folder(tester)
+    _check_places(tester, scores, folder, server_file, devkit)
     found = _tested(tester, scores, folder)
     if server_file is not None and devkit is not None:
         write_localisation(Path(server_file), found.guesses.dataset, found.guesses.labels, found.guesses.boxes, devkit)
@@ -105,7 +100,8 @@ def _tested(tester: BoxTester, scores: str | Path | None, folder: Path) -> BoxEv
     summary = {**_of(tester), **errors, "seconds": round(time.monotonic() - began, 2), "folder": str(folder)}
     _write(folder, summary, found, tester)
     if len(tester.tests) == 1 and tuning["tuned_on"]:
-        keep_t(tester.tests[0].checkpoint.path.parent, tester.tests[0].protocol, t)
+        net = tester.tests[0].checkpoint
+        keep_t(net.path.parent, net.sha256, tester.tests[0].protocol, tester.settings, t)
     return BoxEvaluation(summary, found, folder)
 
 
@@ -118,7 +114,7 @@ def _of(tester: BoxTester) -> dict[str, Any]:
         "set": sets.tested.set_name,
         "data": sets.tested.name,
         "images": len(sets.tested),
-        "rate": tester.settings.rate if tester.merges else None,
+        "merging": asdict(tester.settings) if tester.merges else None,
         "faults": {name: len(photos) for name, photos in sets.faults.items()},
         "checkpoints": [one.checkpoint.sha256 for one in tests],
         "classifier": None if tester.rater is None else tester.rater.sha256,
@@ -145,16 +141,56 @@ def _rater(tests: list[BoxTest], classifier: str | Path | None, reporter: Report
     if classifier is None and all(test.protocol.method == "centre" for test in tests):
         return None
     found = classification_net(tests[0].checkpoint, classifier)
+    nets = [test.checkpoint for test in tests[1:]] + ([] if found is None else [found])
+    for other in nets:
+        if _split(other) != _split(tests[0].checkpoint):
+            reporter.warn(f"{other.path.parent} was trained on other data or another split: on photos tested, perhaps")
     if found is not None and classifier is None:
         reporter.say(f"boxes are rated by the net it started from, {found.path.parent}")
     return found
 
 
-def _folder(tests: list[BoxTest], sets: BoxSets) -> Path:
+def _split(checkpoint: Checkpoint) -> list[Any]:
+    """What decides which photos a net was trained on."""
+    told = checkpoint.card.data
+    return [told.get(name) for name in ("data", "dev_fraction", "test_fraction", "split_seed")]
+
+
+def _check_places(
+    tester: BoxTester,
+    scores: str | Path | None,
+    folder: Path,
+    server_file: str | Path | None,
+    devkit: str | Path | None,
+) -> None:
+    """Raises VerydeepError, before the work, for what would fail after it."""
+    check_place(folder)
+    if any((folder / name).exists() for name in (LAST, BEST)):
+        raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
+    tested = tester.sets.tested
+    if scores is not None and not (Path(scores) / SCORES if Path(scores).is_dir() else Path(scores)).exists():
+        load_scores(Path(scores))  # its sentence
+    if (tested.name, tested.set_name) == ("imagenet", "val"):
+        blacklisted(Path(tested.read.root))  # type: ignore[attr-defined]
+    if server_file is None or devkit is None:
+        return
+    if scores is None and not tester.merges:
+        raise VerydeepError("a server file needs labels: test by dense@Q, or give --scores FILE.")
+    if tester.sets.faults.get("none") or tester.sets.faults.get("class"):
+        raise VerydeepError("a server file has a line for every photo, and some were left out for want of a right box.")
+    check_place(Path(server_file).absolute().parent)
+    ilsvrc_ids(tested.classes, Path(devkit))
+
+
+def _folder(tester: BoxTester) -> Path:
+    """Named by what was asked, and by what of the merging is not usual."""
+    tests, sets, usual = tester.tests, tester.sets, asdict(MergeSettings())
     first = tests[0].checkpoint.path.parent
     names = [str(tests[0].protocol)]
     names += [f"{run_name(test.checkpoint.path).replace('/', '-')}-{test.protocol}" for test in tests[1:]]
-    return first / EVALUATIONS / sets.place(sets.tested) / f"boxes-{'+'.join(names)}"
+    changed = {name: value for name, value in asdict(tester.settings).items() if value != usual[name]}
+    ways = "".join(f",{name}={value}" for name, value in changed.items())
+    return first / EVALUATIONS / sets.place(sets.tested) / f"boxes-{'+'.join(names)}{ways}"
 
 
 def _errors(found: Guesses, sets: BoxSets, guesses: int) -> dict[str, Any]:
@@ -186,10 +222,13 @@ def _percent(name: str, wrong: NDArray[np.bool_] | None, groups: NDArray[np.int6
 
 def _constant(dataset: Dataset, sets: BoxSets) -> dict[str, float | None]:
     """The GT-class error of the best constant box, sought on training photos."""
-    train = sets.train(CONSTANT_PHOTOS)
-    if train is None or train.boxes is None or dataset.boxes is None:
+    try:
+        train = sets.train(CONSTANT_PHOTOS)
+        if train is None or train.boxes is None or dataset.boxes is None:
+            return {"constant_box_error": None}
+        shares = best_constant_box([train.size(index) for index in range(len(train))], train.boxes)
+    except VerydeepError:  # a training photo is gone or broken: no reason to lose a test
         return {"constant_box_error": None}
-    shares = best_constant_box([train.size(index) for index in range(len(train))], train.boxes)
     sizes = np.array([dataset.size(index) for index in range(len(dataset))])
     guesses = shares * np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)
     return {"constant_box_error": round(100 * float((best_overlap(guesses, dataset.boxes) < BOX_IOU).mean()), 4)}
@@ -201,8 +240,10 @@ def _without_blacklisted(dataset: Dataset, wrong: dict[str, NDArray[np.bool_] | 
     if (dataset.name, dataset.set_name) != ("imagenet", "val") or unplaced is None:
         return {}
     listed = blacklisted(Path(dataset.read.root))  # type: ignore[attr-defined]
-    numbers = np.array([int(Path(photo).stem.rpartition("_")[2]) for photo in dataset.ids])
-    kept = ~np.isin(numbers, sorted(listed))
+    named = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", Path(photo).stem) for photo in dataset.ids]
+    if listed is None or not all(named):
+        return {}
+    kept = ~np.isin([int(match[1]) for match in named if match], sorted(listed))
     told = {"blacklisted": int((~kept).sum())}
     return {**told, **_percent("localisation_error_without_blacklisted", unplaced[kept], dataset.groups[kept])}
 
@@ -217,7 +258,14 @@ def _write(folder: Path, summary: dict[str, Any], found: Guesses, tester: BoxTes
         "ratings": found.ratings,
         "true_class_boxes": found.true_boxes,
     }
-    if found.dataset.boxes is not None:
-        arrays["true_class_overlaps"] = best_overlap(found.true_boxes, found.dataset.boxes)
-    write_atomically(folder / "guesses.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    dataset = found.dataset
+    if dataset.boxes is not None:
+        # Of the headline: without labels that is the box of the true class.
+        overlaps = best_overlap(found.true_boxes, dataset.boxes)
+        placed = found.labels.shape[1] > 0
+        wrong = (
+            boxes_wrong(found.labels, found.boxes, dataset.labels, dataset.boxes)[1] if placed else overlaps < BOX_IOU
+        )
+        arrays |= {"true_class_overlaps": overlaps, "wrong": wrong, "subjects": dataset.groups}
+    write_atomically(folder / GUESSES, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
     write_json(folder / "result.json", {**summary, "environment": environment(tester.machine.describe())})

@@ -14,14 +14,14 @@ from .checkpoints import Card, Checkpoint, load_box_net
 from .config import MachineSettings
 from .errors import ImageError, VerydeepError
 from .guessing import USUAL_T, guess, kept_t, union
-from .images import Pixels, as_pixels
+from .images import Pixels, as_pixels, check_ratio
 from .localising import FEW_CLASSES, GUESSES, classification_net
-from .machine import this_machine
+from .machine import Machine, this_machine
 from .prediction import Classifier
 from .progress import Reporter, Silent
 from .protocols import BoxProtocol, parse_box_protocol
 from .runs import checkpoint_of
-from .windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_rater
+from .windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
 
 PAPER_CROP = 224
 AT_ONCE = 64  # photos held in memory
@@ -62,6 +62,7 @@ class Localiser:
     protocol: BoxProtocol
     settings: MergeSettings
     t: float
+    machine: Machine
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -97,46 +98,57 @@ class Localiser:
         with (reporter or Silent()).track("asking", len(asked)) as advance:
             for start in range(0, len(asked), AT_ONCE):
                 some = _read(asked, range(start, min(start + AT_ONCE, len(asked))), faults)
-                found += self._boxes(some, many, name) if some else []
+                with self.machine.at_work():
+                    found += self._boxes(some, many, name) if some else []
                 advance(min(AT_ONCE, len(asked) - start), "")
         return found
 
-    def _boxes(self, photos: dict[str, Pixels], top: int, name: str | None) -> list[Boxes]:
-        shown = list(photos.values())
-        labels = self._labels(shown, top, name)
+    def _boxes(self, photos: list[tuple[str, Pixels]], top: int, name: str | None) -> list[Boxes]:
+        shown = [pixels for _, pixels in photos]
+        labels, posteriors = self._labels(shown, top, name)
         by_scale = []
         card = self.checkpoint.card
         for part in self.protocol.parts():
             views = BoxViews(part.scales[0], card.resampling, card.other_side)
             by_scale.append(self.finder.run(((index, views(one)) for index, one in enumerate(shown)), labels))
         answers = []
-        for index, image in enumerate(photos):
+        for index, (image, _) in enumerate(photos):
             windows: PhotoWindows = union([scale[index] for scale in by_scale])
             boxes, ratings = guess(windows, labels[index], self.settings, self.t)
+            if self.settings.rate == "image":
+                ratings = ratings * posteriors[index]
             rows = zip(labels[index], ratings, boxes, strict=True)
             found = (FoundBox(self.classes[label], float(score), _four(box)) for label, score, box in rows)
             answers.append(Boxes(image, tuple(found)))
         return answers
 
-    def _labels(self, photos: list[Pixels], top: int, name: str | None) -> NDArray[np.int64]:
-        """The classes to look for, (N,L)."""
+    def _labels(
+        self, photos: list[Pixels], top: int, name: str | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The classes to look for and their posteriors, (N,L) each; 1 where no net classifies."""
         if name is not None or len(self.classes) == 1:
             if name is not None and name not in self.classes:
                 raise VerydeepError(f"the net knows no class {name!r}: it knows {', '.join(self.classes[:10])}.")
-            return np.full((len(photos), 1), self.classes.index(name or self.classes[0]), dtype=np.int64)
-        if self.classifier is None:
+            chosen = np.full((len(photos), 1), self.classes.index(name or self.classes[0]), dtype=np.int64)
+        elif self.classifier is None:
             raise VerydeepError("which class to look for is not known: give --classifier RUN, or --class NAME.")
-        best = np.argsort(-self.classifier.posteriors(photos), axis=1, kind="stable")
-        return best[:, :top]
+        found = None if self.classifier is None else self.classifier.posteriors(photos)
+        if name is None and len(self.classes) > 1:
+            assert found is not None
+            chosen = np.argsort(-found, axis=1, kind="stable")[:, :top]
+        ones = np.ones(chosen.shape, dtype=np.float32)
+        return chosen, ones if found is None else np.take_along_axis(found, chosen, axis=1)
 
 
-def _read(images: list[Any], chosen: range, faults: dict[int, str] | None) -> dict[str, Pixels]:
-    """Photos by their names; two of one name are told apart by their place."""
-    found: dict[str, Pixels] = {}
+def _read(images: list[Any], chosen: range, faults: dict[int, str] | None) -> list[tuple[str, Pixels]]:
+    """Photos with their names."""
+    found: list[tuple[str, Pixels]] = []
     for index in chosen:
         name = str(images[index]) if isinstance(images[index], str | Path) else f"image {index}"
         try:
-            found[name] = as_pixels(images[index], name)
+            pixels = as_pixels(images[index], name)
+            check_ratio(pixels)
+            found.append((name, pixels))
         except ImageError as fault:
             named = fault.named(name)
             if faults is None:
@@ -180,17 +192,13 @@ def load_localiser(
     rater = None
     if classes is not None:
         here.place(classes.net)
+    if classes is not None:
+        check_classes(card, classes.card)
     if classes is not None and settings.rate == "window":
         check_rater(card, classes.card)
         rater = Rater(classes.net, classes.card)
-    return Localiser(
-        checkpoint,
-        WindowFinder(net, card, rater, asked, here),
-        classes,
-        asked,
-        settings,
-        _t(run, settings, asked, told),
-    )
+    finder, t = WindowFinder(net, card, rater, asked, here), _t(checkpoint, settings, asked, told)
+    return Localiser(checkpoint, finder, classes, asked, settings, t, here)
 
 
 def usual_protocol(card: Card) -> BoxProtocol:
@@ -202,11 +210,11 @@ def usual_protocol(card: Card) -> BoxProtocol:
     return BoxProtocol("dense" if card.crop >= PAPER_CROP else "centre", (card.test_scale,))
 
 
-def _t(run: str | Path, settings: MergeSettings, protocol: BoxProtocol, reporter: Reporter) -> float:
+def _t(checkpoint: Checkpoint, settings: MergeSettings, protocol: BoxProtocol, reporter: Reporter) -> float:
     """The threshold of merging: as given, as tuned, or the usual one."""
     if settings.t is not None or protocol.method == "centre":  # one window has nothing to merge with
         return USUAL_T if settings.t is None else settings.t
-    kept = kept_t(Path(run), protocol) if Path(run).is_dir() else None
+    kept = kept_t(checkpoint.path.parent, checkpoint.sha256, protocol, settings)
     if kept is None:
         reporter.say(f"no t is tuned yet: t is {USUAL_T} (`verydeep localise evaluate` tunes it, --t says another)")
     return USUAL_T if kept is None else kept

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .box_evaluation import BoxEvaluation, evaluate_boxes
+from .box_evaluation import GUESSES, BoxEvaluation, evaluate_boxes
 from .checkpoints import read_card
-from .config import DataSettings, MachineSettings, TrainSettings
+from .config import DataSettings, MachineSettings, TrainSettings, flag, from_json, to_json
 from .data import Data
 from .errors import VerydeepError
 from .estimating import estimated
@@ -25,11 +25,12 @@ from .experiments.localisation import CENTRE_ROW, LABELS_ROW, RATING_RUN
 from .files import file_sha256, only_one, read_json, write_json
 from .fusion import fuse
 from .localise import train_boxes
-from .planning import BEGUN, DONE, MISSING, Place, Plan, RunWork, real_parts
-from .progress import Reporter
+from .planning import BEGUN, DONE, FREE, MISSING, Place, Plan, RunWork, real_parts
+from .progress import Reporter, duration
 from .recipes import papers_start, settings_of_box_run
 from .results import Wrong, decided, with_others
 from .runs import BEST, LAST
+from .stopping import Interrupted, Stopping
 from .stored import RESULTS, read_results
 
 LABELS = "localisation-labels"  # folder, beside the runs, of the fused posteriors that tell the labels
@@ -72,15 +73,23 @@ class BoxJob:
                 f"{folder} holds a box net that did not begin from the {papers_start(run)} there is now: "
                 "remove it, or give another --out."
             )
-        ended = read_json(folder / "result.json").get("ended") if (folder / "result.json").exists() else None
-        return RunWork(run, folder, BEGUN if ended in (None, "interrupted") else DONE, settings)
+        begun, now = to_json(from_json(TrainSettings, read_card(checkpoint).settings)), to_json(settings)
+        other = [name for name in now if name not in FREE and now[name] != begun[name]]
+        if other:
+            told = f"{flag(other[0])} {begun[other[0]]}, not {now[other[0]]}"
+            raise VerydeepError(f"{folder} holds a box net begun with {told}: give another --out, or remove it.")
+        ended = read_json(folder / "result.json") if (folder / "result.json").exists() else {}
+        short = ended.get("ended") == "max_epochs" and ended.get("epochs", 0) < settings.max_epochs
+        going = ended.get("ended") in (None, "interrupted") or short
+        return RunWork(run, folder, BEGUN if going else DONE, settings)
 
     def train(self, work: RunWork) -> bool:
         """Trains a box net; False where somebody asked to stop."""
         begun = work.state == BEGUN
-        settings = {} if begun else {**self.place.size.settings(work.run), **self.given, "data": self.data.data}
+        settings: dict[str, Any] = {"max_epochs": work.settings.max_epochs, "max_steps": work.settings.max_steps}
         if not begun:
-            settings["start"] = str(self.place.root / str(papers_start(work.run)))
+            start = str(self.place.root / str(papers_start(work.run)))
+            settings = {**self.place.size.settings(work.run), **self.given, "data": self.data.data, "start": start}
         result = train_boxes(
             work.run,
             out=work.folder,
@@ -103,7 +112,7 @@ class BoxJob:
             data=self.data.data,
             out=root / "localisation" / row.name,
             machine=self.wish,
-            reporter=self.reporter,
+            reporter=Stopping(self.reporter, self.stop),
         )
         return self._result(row, found), found
 
@@ -184,16 +193,18 @@ def reproduce_boxes(
         return answer
     if any(one["ended"] == "interrupted" for one in needed):
         return {**answer, "ended": "interrupted"}
+    for work in plan.to_train:
+        told = f"at most {work.settings.max_epochs} epochs, about {duration(work.seconds)}"
+        job.reporter.say(f"to train: box net {work.run} from {papers_start(work.run)}, S = {work.settings.S}, {told}")
     with only_one(job.place.root):
         for work in job.works():
             if work.state != DONE and not job.train(work):
                 return {**answer, "ended": "interrupted"}
-        found: dict[str, tuple[dict[str, Any], BoxEvaluation]] = {}
-        for row in job.rows:
-            if job.stop():
-                return {**answer, "ended": "interrupted"}
-            found[row.name] = job.test(row)
-        return {**answer, "ended": "done", **_stored(job.place.root / RESULTS, experiment, found)}
+        try:
+            found = {row.name: job.test(row)[0] for row in job.rows}
+        except Interrupted:
+            return {**answer, "ended": "interrupted"}
+        return {**answer, "ended": "done", **_stored(job.place.root, experiment, found)}
 
 
 def _together(plans: list[dict[str, Any]], boxes: dict[str, Any]) -> dict[str, Any]:
@@ -211,27 +222,28 @@ def _together(plans: list[dict[str, Any]], boxes: dict[str, Any]) -> dict[str, A
     }
 
 
-def _stored(
-    path: Path, experiment: Experiment, found: dict[str, tuple[dict[str, Any], BoxEvaluation]]
-) -> dict[str, Any]:
-    """Puts rows into results.json, with the claims that they decide; earlier rows of the same nets stay."""
-    before = read_results(path)
-    nets = {run: digest for result, _ in found.values() for run, digest in result["checkpoints"].items()}
+def _stored(root: Path, experiment: Experiment, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Puts rows into results.json; earlier rows of the same nets stay, and all claims that the rows decide."""
+    before = read_results(root / RESULTS)
+    nets = {run: digest for result in found.values() for run, digest in result["checkpoints"].items()}
     mine = {row.name for row in experiment.rows}
     kept = {
         name: row
         for name, row in before["rows"].items()
         if name in mine and all(nets.get(run, digest) == digest for run, digest in row["checkpoints"].items())
     }
-    results = with_others(before, {**kept, **{name: result for name, (result, _) in found.items()}}, experiment)
-
-    def wrong(name: str) -> Wrong:
-        dataset = found[name][1].guesses.dataset
-        return Wrong(dataset.ids, dataset.groups, found[name][1].wrong)
-
+    rows = {**kept, **found}
+    results = with_others(before, rows, experiment)
     for claim in experiment.claims:
-        if all(name in found for pair in claim.pairs for name in pair):
-            seed = found[claim.pairs[0][0]][0]["seed"]
-            results["claims"][claim.name] = decided(claim, wrong, seed)
-    write_json(path, results)
+        names = {name for pair in claim.pairs for name in pair}
+        if all(name in rows and (root / "localisation" / name / GUESSES).exists() for name in names):
+            seed = rows[claim.pairs[0][0]]["seed"]
+            results["claims"][claim.name] = decided(claim, lambda name: _wrong(root / "localisation" / name), seed)
+    write_json(root / RESULTS, results)
     return results
+
+
+def _wrong(folder: Path) -> Wrong:
+    """Which photos a row gets wrong, from what testing it left."""
+    with np.load(folder / GUESSES, allow_pickle=False) as stored:
+        return Wrong(tuple(map(str, stored["ids"])), stored["subjects"], stored["wrong"])

@@ -52,9 +52,12 @@ def inclusive_to_xyxy(boxes: ArrayLike) -> Array:
 
 def xyxy_to_inclusive(boxes: ArrayLike) -> NDArray[np.int64]:
     """Edges to the first and last pixel of the nearest whole pixels, int64 (…,4), each box at least one pixel."""
-    edges = np.floor(np.asarray(boxes, dtype=np.float64) + 0.5).astype(np.int64)
-    first = edges[..., :2] + 1
-    return np.concatenate([first, np.maximum(first, edges[..., 2:])], axis=-1)
+    given = np.asarray(boxes, dtype=np.float64)
+    edges = np.floor(given + 0.5).astype(np.int64)
+    middle = np.floor((given[..., :2] + given[..., 2:]) / 2).astype(np.int64) + 1
+    thin = edges[..., :2] >= edges[..., 2:]  # no pixel's middle is inside: then the one its own middle is in
+    first, last = np.where(thin, middle, edges[..., :2] + 1), np.where(thin, middle, edges[..., 2:])
+    return np.concatenate([first, last], axis=-1)
 
 
 def clip(boxes: ArrayLike, height: float, width: float) -> Array:
@@ -134,19 +137,20 @@ class Merging:
     def _join(self, kept: int, gone: int) -> None:
         """The pair as one box in the first's place."""
         one, other = (self.windows[kept], self.windows[gone]) if self._coordinates == "windows" else (1.0, 1.0)
-        self.boxes[kept] = (one * self.boxes[kept] + other * self.boxes[gone]) / (one + other)
+        # Written so that equal boxes stay what they are, to the bit.
+        self.boxes[kept] += other / (one + other) * (self.boxes[gone] - self.boxes[kept])
         self.ratings[kept] += self.ratings[gone]
         self.windows[kept] += self.windows[gone]
         self._measures[:, kept] = _measures(self.boxes[kept : kept + 1])[:, 0]
         self._measures[_CX, gone] = self._distance[gone] = np.inf
         self._gone.append(gone)
-        lost = (self._nearest == kept) | (self._nearest == gone)
-        lost[kept], lost[gone] = True, False
+        near = (self._nearest == kept) | (self._nearest == gone)
         found = self._distances(np.array([kept]))[0]
-        closer = (found < self._distance) | ((found == self._distance) & (kept < self._nearest))
-        closer[gone] = False
+        # What was near one of the two stays near the new box unless that has moved away: then it is sought anew.
+        lost = near & (found > self._distance)
+        closer = (found < self._distance) | ((found == self._distance) & (near | (kept < self._nearest)))
+        lost[kept], lost[gone], closer[gone] = True, False, False
         self._distance[closer], self._nearest[closer] = found[closer], kept
-        lost &= self._distance < np.inf
         self._seek(np.flatnonzero(lost))
 
     def _forget_gone(self) -> None:

@@ -102,17 +102,35 @@ def tuned_t(
     return min(keys)[2], [round(float(error), 4) for error in errors]
 
 
-def keep_t(run: Path, protocol: BoxProtocol, t: float) -> None:
-    """Keeps a tuned t in a run's folder, for photos that come without boxes to tune it on."""
+def keep_t(run: Path, of: str, protocol: BoxProtocol, settings: MergeSettings, t: float) -> None:
+    """Keeps a tuned t in a run's folder, for photos that come without boxes to tune it on.
+
+    Args:
+        of: SHA-256 of the box net's checkpoint.
+    """
     path = run / T_FILE
-    write_json(path, {**(read_json(path) if path.exists() else {}), str(protocol): t})
+    kept = _kept(path)
+    write_json(path, {**kept, f"{_of(of, settings)} {protocol}": t})
 
 
-def kept_t(run: Path, protocol: BoxProtocol) -> float | None:
-    """The t kept for a protocol, or else for another one of the run; None where there is none."""
-    path = run / T_FILE
-    found = {name: t for name, t in (read_json(path) if path.exists() else {}).items() if isinstance(t, int | float)}
+def kept_t(run: Path, of: str, protocol: BoxProtocol, settings: MergeSettings) -> float | None:
+    """The t kept for a net, settings and protocol, or else for another protocol; None where there is none."""
+    mine = _of(of, settings)
+    found = {name.removeprefix(mine).strip(): t for name, t in _kept(run / T_FILE).items() if name.startswith(mine)}
     return found.get(str(protocol), next(iter(found.values()), None))
+
+
+def _kept(path: Path) -> dict[str, float]:
+    """What a folder's file holds; a broken one holds nothing."""
+    try:
+        found = read_json(path) if path.exists() else {}
+    except VerydeepError:
+        return {}
+    return {name: t for name, t in found.items() if isinstance(t, int | float) and 0 <= t < float("inf")}
+
+
+def _of(checkpoint: str, settings: MergeSettings) -> str:
+    return f"{checkpoint[:12]} {settings.match} {settings.coordinates} {settings.merge} {settings.rate}"
 
 
 def best_constant_box(sizes: Sequence[tuple[int, int]], boxes: Sequence[Array]) -> Array:

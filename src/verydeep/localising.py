@@ -10,6 +10,7 @@ Windows are stored by box net and scale and used again; merging and errors then 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,14 +27,16 @@ from .config import MachineSettings
 from .data import Dataset
 from .errors import VerydeepError
 from .evaluation import dataset_posteriors
+from .files import check_place
 from .finding import Windows, dataset_windows, load_windows, save_windows, windows_key
+from .fusion import load_current
 from .guessing import USUAL_T, guess, tuned_t, union
 from .machine import Machine, this_machine
 from .progress import Reporter
 from .protocols import BoxProtocol, Protocol
 from .runs import EVALUATIONS, checkpoint_of
 from .scores import FILE_NAME, Scores, load_scores, save_scores
-from .windows import Rater, check_rater
+from .windows import PhotoWindows, Rater, check_classes, check_rater
 
 FEW_CLASSES = 10  # with fewer, five guesses would be most of them: one guess is the headline
 GUESSES = 5
@@ -86,9 +89,15 @@ class BoxTester:
         self.tests, self.rater, self.sets, self.settings, self.reporter = tests, rater, sets, settings, reporter
         first = tests[0].checkpoint.card
         self.machine: Machine = this_machine(replace(wish, compile=False), first.multiply_adds)
-        if rater is not None and settings.rate == "window":
+        if rater is not None:
             for test in tests:
-                check_rater(test.checkpoint.card, rater.card)
+                check_classes(test.checkpoint.card, rater.card)
+                if settings.rate == "window":
+                    check_rater(test.checkpoint.card, rater.card)
+        if rater is None and self.merges and settings.rate == "window" and len(first.classes) > 1:
+            raise VerydeepError(
+                "no classification net is at hand to rate boxes with: give --classifier RUN, or --rate image."
+            )
 
     @property
     def merges(self) -> bool:
@@ -114,7 +123,6 @@ class BoxTester:
     ) -> Windows:
         told = "by-itself" if rated is None else f"by-{rated.sha256[:12]}"
         place = self.sets.place(dataset)
-        folder = checkpoint.path.parent / EVALUATIONS / place / "windows" / told / str(part)
         key = windows_key(
             net=checkpoint.sha256,
             rater="" if rated is None else rated.sha256,
@@ -122,6 +130,8 @@ class BoxTester:
             photos=dataset.fingerprint(sizes=True),
             labels=labels.tolist(),
         )
+        folder = checkpoint.path.parent / EVALUATIONS / place / "windows" / f"{part}-{told}-{key[:8]}"
+        check_place(folder)
         stored = load_windows(folder, key)
         if stored is not None:
             return stored
@@ -155,13 +165,19 @@ class BoxTester:
         asked = np.concatenate([labels.labels, dataset.labels[:, None]], axis=1) if known else labels.labels
         photos = _united(self.windows(dataset, asked))
         boxes, ratings = np.zeros((*asked.shape, 4)), np.zeros(asked.shape)
+        many = labels.labels.shape[1]
         with self.reporter.track("merging", len(photos)) as advance:
             for number, photo in enumerate(photos):
-                boxes[number], ratings[number] = guess(photo, asked[number], self.settings, t)
+                # The true class apart: merging across labels must not see it.
+                for columns in (slice(0, many), slice(many, None)):
+                    if asked[number, columns].size:
+                        part = PhotoWindows(photo.boxes[:, columns], photo.ratings[:, columns])
+                        boxes[number, columns], ratings[number, columns] = guess(
+                            part, asked[number, columns], self.settings, t
+                        )
                 advance(1, "")
         if self.settings.rate == "image" and labels.scores is not None:
             ratings *= np.take_along_axis(labels.scores.posteriors, asked, axis=1)
-        many = labels.labels.shape[1]
         true_boxes = boxes[:, -1] if known else np.zeros((len(dataset), 4))
         return Guesses(dataset, labels.labels, boxes[:, :many], ratings[:, :many], true_boxes)
 
@@ -173,6 +189,9 @@ class BoxTester:
         """
         classes = self.tests[0].checkpoint.card.classes
         if given is None and not self.merges:
+            if not dataset.labelled:
+                told = f"{dataset.name} ({dataset.set_name})"
+                raise VerydeepError(f"the classes of {told} are not known: give --scores FILE of its photos.")
             return Labels(np.zeros((len(dataset), 0), dtype=np.int64), None)
         if len(classes) == 1:
             return Labels(np.zeros((len(dataset), 1), dtype=np.int64), None)
@@ -188,9 +207,10 @@ class BoxTester:
             )
         card = self.rater.card
         protocol = Protocol("dense", (card.test_scale,), mirror=True)
-        named = f"labels-{self.rater.sha256[:12]}-{protocol}"
+        photos = windows_key(photos=dataset.fingerprint(sizes=True))[:8]
+        named = f"labels-{protocol}-by-{self.rater.sha256[:12]}-{photos}"
         path = self.tests[0].checkpoint.path.parent / EVALUATIONS / self.sets.place(dataset) / named / FILE_NAME
-        if path.exists():
+        with contextlib.suppress(VerydeepError):  # none there, or torn: then they are made
             stored = load_scores(path)
             if stored.checkpoint == self.rater.sha256 and stored.ids == dataset.ids:
                 return stored
@@ -218,7 +238,7 @@ def _scores_for(dataset: Dataset, path: Path, classes: tuple[str, ...]) -> Score
     Raises:
         VerydeepError: it lacks some of the photos, or is of other classes.
     """
-    scores = load_scores(path)
+    scores = load_current(path)
     place = {photo: row for row, photo in enumerate(scores.ids)}
     missing = [photo for photo in dataset.ids if photo not in place]
     if missing:

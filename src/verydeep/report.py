@@ -169,8 +169,12 @@ def write_box_pictures(found: Guesses, folder: Path) -> list[Path]:
 
 
 def write_boxed_photos(found: Sequence[Boxes], folder: Path) -> list[Path]:
-    """Each photo with its boxes, class and score drawn on it, as JPEG; photos of one name are numbered."""
+    """Each photo with its boxes, class and score drawn on it, as JPEG; pictures of one name are numbered.
+
+    A picture never takes the place of a photo that was asked about.
+    """
     made: list[Path] = []
+    asked = {Path(boxes.image).resolve() for boxes in found}
     for boxes in found:
         drawn: list[Drawn] = [
             (np.array(box.xyxy), f"{box.name} {box.score:.2f}", BOX_COLOURS[number % len(BOX_COLOURS)])
@@ -178,7 +182,7 @@ def write_boxed_photos(found: Sequence[Boxes], folder: Path) -> list[Path]:
         ]
         picture = Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
         stem, number = Path(boxes.image).stem, 1
-        while (path := folder / (f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg")) in made:
+        while (path := folder / f"{stem}{'' if number == 1 else f'-{number}'}.jpg") in made or path.resolve() in asked:
             number += 1
         _save_photo(picture, path)
         made.append(path)

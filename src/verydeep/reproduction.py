@@ -7,8 +7,7 @@ starts it says what it will train and test, for how long on this machine, and ho
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,15 +24,12 @@ from .experiments.sizes import DOLL, PAPER
 from .files import check_place, only_one
 from .planning import BEGUN, Place, Plan, RunWork, make_plan
 from .preparing import route, train
-from .progress import Advance, Reporter, Silent, duration
+from .progress import Reporter, Silent, duration
 from .recipes import OF_ALL_RUNS, papers_start
 from .releasing import take_released
 from .results import write_results
+from .stopping import Interrupted, Stopping
 from .stored import RESULTS, read_results
-
-
-class _Interrupted(Exception):
-    """Somebody asked to stop; what is stored is whole."""
 
 
 def reproduce(
@@ -128,7 +124,7 @@ class _Job:
         with only_one(self.place.root):
             try:
                 self._work(plan)
-            except _Interrupted:
+            except Interrupted:
                 return {**answer, "ended": "interrupted"}
             results = write_results(self.place, self.experiment, self.rows, self.reporter)
         return {**answer, "ended": "done", **results}
@@ -137,7 +133,7 @@ class _Job:
         return make_plan(self.rows, self.place, self.given)
 
     def _work(self, plan: Plan) -> None:
-        """Trains and tests all that is missing; raises `_Interrupted`."""
+        """Trains and tests all that is missing; raises `Interrupted`."""
         left = plan.seconds
         for number, run in enumerate(plan.to_train, start=1):
             self._go_on()
@@ -155,12 +151,12 @@ class _Job:
                 out=test.folder,
                 bad_images=self.given.get("bad_images", "stop"),
                 machine=self.wish,
-                reporter=_Stopping(self.reporter, self.stop),
+                reporter=Stopping(self.reporter, self.stop),
             )
 
     def _go_on(self) -> None:
         if self.stop():
-            raise _Interrupted
+            raise Interrupted
 
     def _train(self, work: RunWork) -> None:
         start = papers_start(work.run)
@@ -179,27 +175,7 @@ class _Job:
             **settings,
         )
         if result["ended"] == "interrupted":
-            raise _Interrupted
-
-
-class _Stopping:
-    """A reporter that leaves long work, between two of its steps, once somebody asks to stop."""
-
-    def __init__(self, reporter: Reporter, stop: Callable[[], bool]) -> None:
-        self._reporter, self._stop = reporter, stop
-        self.say, self.warn = reporter.say, reporter.warn
-
-    @contextmanager
-    def track(self, label: str, total: int) -> Iterator[Advance]:
-        """The reporter's bar; its advance raises `_Interrupted`."""
-        with self._reporter.track(label, total) as advance:
-
-            def go_on(count: int, note: str) -> None:
-                advance(count, note)
-                if self._stop():
-                    raise _Interrupted
-
-            yield go_on
+            raise Interrupted
 
 
 def _tell(plan: Plan, reporter: Reporter) -> None:

@@ -55,6 +55,12 @@ def run_of_evaluation(scores: Path) -> Path | None:
     return None
 
 
+def bad_images(folder: Path) -> frozenset[str]:
+    """Photos that a run's training left out, as they could not be read."""
+    path = folder / "bad_images.json"
+    return frozenset(read_json(path)) if path.is_file() else frozenset()
+
+
 def environment(machine: dict[str, Any]) -> dict[str, Any]:
     """Versions, machine and commit: enough to say where a result came from."""
     from importlib.metadata import version

@@ -31,7 +31,7 @@ def write_classification(path: Path, scores: Scores, devkit: Path) -> None:
     Raises:
         VerydeepError: a class's name begins with no WNID of the devkit; nowhere to write.
     """
-    numbers = _ilsvrc_ids(scores.classes, devkit)
+    numbers = ilsvrc_ids(scores.classes, devkit)
     order = sorted(range(len(scores.ids)), key=lambda index: Path(scores.ids[index]).name)
     best = np.argsort(-scores.posteriors, axis=1, kind="stable")[:, :BEST]
     lines = [" ".join(str(numbers[place]) for place in best[index]) for index in order]
@@ -51,7 +51,7 @@ def write_localisation(
     Raises:
         VerydeepError: as `write_classification`.
     """
-    numbers = _ilsvrc_ids(dataset.classes, Path(devkit))
+    numbers = ilsvrc_ids(dataset.classes, Path(devkit))
     pixels = xyxy_to_inclusive(boxes)
     lines = []
     for index in sorted(range(len(dataset)), key=lambda index: Path(dataset.ids[index]).name):
@@ -60,8 +60,8 @@ def write_localisation(
     write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
 
-def _ilsvrc_ids(classes: tuple[str, ...], devkit: Path) -> list[int]:
-    """The ILSVRC2012_ID of each class."""
+def ilsvrc_ids(classes: tuple[str, ...], devkit: Path) -> list[int]:
+    """The ILSVRC2012_ID of each class; raises VerydeepError for one that is none of the devkit's."""
     if not devkit.is_dir():
         raise VerydeepError(f"{devkit} is not a folder: give ILSVRC's devkit, which tells each class's ILSVRC2012_ID.")
     by_wnid = {wnid: number for number, wnid in devkit_order(devkit).items()}

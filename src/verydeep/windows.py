@@ -60,14 +60,19 @@ class PhotoWindows:
 
 def check_rater(box_card: Card, rater: Card) -> None:
     """Raises VerydeepError where window (i, j) of the two nets would not be the same piece of a photo."""
-    for name in ("crop", "pooling", "resampling", "other_side", "classes"):
+    for name in ("crop", "pooling", "resampling", "other_side"):
         mine, theirs = getattr(box_card, name), getattr(rater, name)
         if mine != theirs:
-            told = "other classes" if name == "classes" else f"{name} {theirs}, not {mine}"
             raise VerydeepError(
-                f"the classification net has {told} as the box net: it cannot rate its boxes place by place; "
-                "give another --classifier, or --rate image."
+                f"the classification net has {name} {theirs} and the box net {mine}: it cannot rate its boxes place by "
+                "place; give another --classifier, or --rate image."
             )
+
+
+def check_classes(box_card: Card, rater: Card) -> None:
+    """Raises VerydeepError where the two nets' outputs do not stand for the same classes in the same order."""
+    if box_card.classes != rater.classes:
+        raise VerydeepError("the classification net knows other classes than the box net: give another --classifier.")
 
 
 class WindowFinder:

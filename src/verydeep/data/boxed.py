@@ -113,5 +113,6 @@ def _main_class(boxes: list[NamedBox]) -> str:
     """The class with most area; among equals the first in the alphabet."""
     areas: dict[str, float] = defaultdict(float)
     for box in boxes:
-        areas[box.name] += float(area(box.xyxy))
+        x1, y1, x2, y2 = box.xyxy  # swapped or not
+        areas[box.name] += float(area([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]))
     return min(areas, key=lambda name: (-areas[name], name))

@@ -19,6 +19,7 @@ from ..errors import VerydeepError
 from .sets import NamedBox
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
+LARGEST_SIZE = 1e6  # pixels: a side that a file may declare
 ByImage = dict[str, list[NamedBox]]
 
 
@@ -60,9 +61,15 @@ def read_xml(path: Path) -> list[NamedBox]:
 
 
 def _xml_size(root: ElementTree.Element) -> tuple[int, int] | None:
-    texts = [root.findtext(f"size/{name}") for name in ("height", "width")]
-    numbers = [int(float(text)) for text in texts if text]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 and min(numbers) > 0 else None
+    return _size([root.findtext(f"size/{name}") for name in ("height", "width")])
+
+
+def _size(told: list[Any]) -> tuple[int, int] | None:
+    """Height and width as told; None where they are not, or are no sizes."""
+    numbers = [float(value or 0) for value in told]
+    if not all(1 <= number < LARGEST_SIZE for number in numbers):
+        return None
+    return int(numbers[0]), int(numbers[1])
 
 
 def _xml_box(item: ElementTree.Element, size: tuple[int, int] | None) -> NamedBox:
@@ -129,8 +136,7 @@ def _coco_box(bbox: Any, name: str, image: dict[str, Any]) -> NamedBox:
     if not all(map(math.isfinite, (x, y, w, h))):
         raise ValueError("a bbox that is no number")
     x1, y1, x2, y2 = xywh_to_xyxy([x, y, w, h]).tolist()
-    size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
-    return NamedBox(name, (x1, y1, x2, y2), size)
+    return NamedBox(name, (x1, y1, x2, y2), _size([image.get(side) for side in ("height", "width")]))
 
 
 def _posix(name: str) -> str:

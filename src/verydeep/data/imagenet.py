@@ -33,7 +33,7 @@ BOX_FOLDERS = {
     ),
     "val": (
         *("ILSVRC2012_bbox_val_v3/val", "ILSVRC2012_bbox_val_v3", "bbox_val/val", "bbox_val"),
-        *("ILSVRC/Annotations/CLS-LOC/val", "Annotations/CLS-LOC/val"),
+        *("ILSVRC/Annotations/CLS-LOC/val", "Annotations/CLS-LOC/val", "val"),
     ),
 }
 BLACKLIST = "ILSVRC2014_clsloc_validation_blacklist.txt"
@@ -91,19 +91,27 @@ def _find(root: Path, places: tuple[str, ...]) -> Path:
 
 
 def _titled(root: Path, found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
-    places = tuple(place for place in BOX_FOLDERS[set_name] if (root / place).is_dir())
+    places = tuple(place for place in BOX_FOLDERS[set_name] if _has_boxes(root / place))
     boxes = XmlBoxes(root, places) if places else None
     return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.ignored, find_boxes=boxes)
 
 
-def blacklisted(root: Path) -> frozenset[int]:
+def _has_boxes(folder: Path) -> bool:
+    """Whether a folder, or the first of the folders in it, holds XML files."""
+    if not folder.is_dir():
+        return False
+    inside = next((place for place in sorted(folder.iterdir()) if place.is_dir()), folder)
+    return any(next(place.glob("*.xml"), None) is not None for place in (folder, inside))
+
+
+def blacklisted(root: Path) -> frozenset[int] | None:
     """Numbers, from 1 by file name, of validation photos that the devkit leaves out of the localisation error.
 
-    None where the devkit has no such list. Raises VerydeepError where it is broken.
+    None where there is no such list. Raises VerydeepError where it is broken.
     """
     listed = _first(root, BLACKLIST)
     try:
-        return frozenset(int(line) for line in listed.read_text().split()) if listed else frozenset()
+        return frozenset(int(line) for line in listed.read_text().split()) if listed else None
     except ValueError:
         raise VerydeepError(f"{listed} is broken: each of its lines is the number of a validation photo.") from None
 
@@ -206,5 +214,6 @@ def _meta_rows(meta: Path) -> list[tuple[str, str, str]]:
 
 
 def _first(root: Path, name: str) -> Path | None:
-    places = (root, root / "ILSVRC2012_devkit_t12" / "data", root / "devkit" / "data", root / "data")
+    devkits = ("ILSVRC2012_devkit_t12", "ILSVRC2014_devkit", "devkit", ".")
+    places = (root, *(root / name / "data" for name in devkits))
     return next((place / name for place in places if (place / name).is_file()), None)

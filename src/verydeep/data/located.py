@@ -6,6 +6,7 @@ the words of its synset. Corners that are of another size of the same photo are 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,6 +27,7 @@ FAULTS = {
     "broken": "an annotation that cannot be read: left out",
     "none": "no box of its class: the photo is left out",
     "unmatched": "a box of a photo that is not there: left out",
+    "without": "a photo that no box file names: left out",
 }
 NO_AREA = 1.0  # pixels: a side of no more is a slip of the mouse, or a row of a file whose corners are equal
 SLACK = 1.0  # pixels beyond an edge that files reach by counting from 0 or from 1
@@ -67,7 +69,9 @@ def located(dataset: Dataset, strict: bool, reporter: Reporter) -> Located:
     if dataset.find_boxes is None:
         raise VerydeepError(f"{dataset.name} has no boxes: name their files with --boxes.")
     faults, kept, boxes = _Faults(), [], []
-    faults.found["unmatched"] += getattr(dataset.find_boxes, "unmatched", ())
+    if dataset.set_name != "dev":  # what is of no set is told once, with the others' training photos or when tested
+        for name in ("unmatched", "without"):
+            faults.found[name] += getattr(dataset.find_boxes, name, ())
     with reporter.track(f"boxes of the {dataset.set_name} photos", len(dataset)) as advance:
         for index in range(len(dataset)):
             found = _boxes_of(dataset, index, faults.found)
@@ -111,6 +115,8 @@ def _is_class(title: str, name: str) -> bool:
     if name == title:
         return True
     wnid, _, words = title.partition(" ")
+    if not re.fullmatch(r"n\d{8}", wnid):
+        return False
     return name == wnid or name.replace("_", " ") in words.split(", ")
 
 
