@@ -34,7 +34,7 @@ PLACE = "runs/localisation"
 FILES = {"airplanes": "airplane.csv", "Faces": "face.csv", "Motorbikes": "motorcycle.csv"}
 PRECISION = os.environ.get("PRECISION", "float32")
 ON_GPU = torch.cuda.is_available()
-CROP, SMALL, LARGE, PHOTOS, EPOCHS = (224, 256, 384, 0, 30) if ON_GPU else (96, 128, 160, 200, 5)
+CROP, SMALL, LARGE, PHOTOS, EPOCHS = (224, 256, 384, 0, 30) if ON_GPU else (96, 128, 160, 200, 15)
 SEVERAL = f"{LARGE - 32},{LARGE}"
 DATA = f"--data $CALTECH101 --boxes {','.join(f'{name}={PLACE}/{name}.csv' for name in FILES)}"
 COMMON = f"{DATA} --dev-fraction 0.1 --test-fraction 0.4 --crop {CROP} --precision {PRECISION}"

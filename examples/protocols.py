@@ -158,7 +158,7 @@ def write() -> None:
         f"are of a machine with other work on it at times. {where['processor']}, {where['cores']} cores, "
         f"torch {where['versions']['torch']}, {where['time'][:10]}, tested at commit {'/'.join(commits)}."
     )
-    if where["precision"] != "float32" and "float32" in stored:
+    if where.get("precision", "float32") != "float32" and "float32" in stored:
         exact = stored["float32"]
         note += (
             f" Products in {where['precision']}; in float32 dense@{ONE} has {exact['top1_error']:.1f} % top-1 error "
