@@ -13,8 +13,8 @@ from PIL import Image
 from conftest import make_imagenet, paint
 from verydeep.boxes import cxcywh_to_xyxy
 from verydeep.config import DataSettings, Scale, TrainSettings
-from verydeep.data import Dataset, open_data
-from verydeep.data.boxfiles import read_boxes
+from verydeep.data import Dataset, lasting_boxes, open_data
+from verydeep.data.boxfiles import read_boxes, read_xml
 from verydeep.data.digits import scene
 from verydeep.data.imagenet import blacklisted
 from verydeep.data.loading import BoxTargets, TrainingLoader, box_in_window
@@ -206,12 +206,18 @@ def test_box_files_that_are_none(name: str, text: str | None, sentence: str, tmp
         XML.format(width=4, height=4, objects="<object><name>a</name></object>"),
         XML.format(width=4, height=4, objects=OBJECT.format("", 1, 2, 3, 4)),
         XML.format(width=4, height=4, objects=OBJECT.format("a", 1, 2, "inf", 4)),
+        XML.format(width=4, height=4, objects=OBJECT.format("a", 1, 2, "1e200", 4)),
+        '<?xml version="1.0" encoding="foo-99"?><annotation/>',
     ],
 )
 def test_broken_xml_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(VerydeepError, match=r"a.xml is no annotation in PASCAL VOC's XML, or broken"):
+    with pytest.raises(VerydeepError, match=r"a\.xml is no annotation in PASCAL VOC's XML, or broken"):
+        read_xml(tmp_path / "a.xml")
+    with pytest.raises(VerydeepError, match=r"of its 1 XML files none can be read, the first: .*a\.xml"):
         read_boxes(tmp_path)
+    xml(tmp_path / "b.xml", [("cat", 1, 1, 2, 2)])
+    assert read_boxes(tmp_path)[1] == [str(tmp_path / "a.xml")]
 
 
 def test_ilsvrcs_boxes_by_wnid_by_words_and_the_blacklist(tmp_path: Path) -> None:
@@ -266,6 +272,26 @@ def test_words_are_of_synsets_only(tmp_path: Path) -> None:
         located(opened(tmp_path / "photos", table), True, Silent())
 
 
+def test_a_box_outside_the_photo_has_no_say_in_its_class(tmp_path: Path) -> None:
+    photos_in(tmp_path / "photos")
+    table = rows(tmp_path, {})
+    table.write_text(table.read_text() + "a/0.png,500,500,900,900,dog\n")
+    found = opened(tmp_path / "photos", table)
+    assert found.classes[found.labels[0]] == "cat"
+
+
+def test_names_with_an_equals_sign_and_names_that_are_stems_of_others(tmp_path: Path) -> None:
+    place = tmp_path / "lr=0.1"
+    photos_in(place / "photos")
+    paint(place / "photos" / "a" / "0.png.png", 7, (1, 2, 3))
+    table = rows(place, {})
+    assert len(opened(place / "photos", table)) == 12  # an exact name before a stem
+    assert lasting_boxes((f"a={table}",)) == (f"a={table}",)
+    assert lasting_boxes((str(table),)) == (str(table),)
+    with pytest.raises(VerydeepError, match="'a=' name no file"):
+        lasting_boxes(("a=",))
+
+
 def test_sizes_that_are_none_say_nothing(tmp_path: Path) -> None:
     told: dict[str, Any] = {
         "images": [{"id": 1, "file_name": "a.png", "height": 0, "width": 1e400}],
@@ -273,9 +299,9 @@ def test_sizes_that_are_none_say_nothing(tmp_path: Path) -> None:
     }
     told["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}]
     (tmp_path / "boxes.json").write_text(json.dumps(told))
-    assert read_boxes(tmp_path / "boxes.json")["a.png"][0].size is None
+    assert read_boxes(tmp_path / "boxes.json")[0]["a.png"][0].size is None
     xml(tmp_path / "x" / "p.xml", [("cat", 1, 1, 2, 2)], width=0, height=9)
-    assert read_boxes(tmp_path / "x")["p"][0].size is None
+    assert read_boxes(tmp_path / "x")[0]["p"][0].size is None
 
 
 def test_data_without_boxes_say_so(photos: Path) -> None:
@@ -306,12 +332,13 @@ def test_the_boxes_of_digits_hold_their_ink() -> None:
     assert found.fingerprint() != data.sets["val"].fingerprint()  # boxes are part of what it was trained on
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_photos_size_is_that_of_its_upright_pixels(orientation: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+@pytest.mark.parametrize("kind", ["jpg", "png", "tiff", "webp"])
+def test_a_photos_size_is_that_of_its_upright_pixels(orientation: int, kind: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert image_size(tmp_path / "turned.jpg") == read_image(tmp_path / "turned.jpg").shape[:2]
+    Image.new("RGB", (30, 20)).save(tmp_path / f"turned.{kind}", exif=exif)
+    assert image_size(tmp_path / f"turned.{kind}") == read_image(tmp_path / f"turned.{kind}").shape[:2]
     (tmp_path / "no.jpg").write_text("no photo")
     with pytest.raises(VerydeepError, match=r"no\.jpg cannot be read as a photo"):
         image_size(tmp_path / "no.jpg")
@@ -380,4 +407,4 @@ def test_of_several_boxes_one_is_drawn_each_visit() -> None:
 
 def test_a_box_is_named_with_the_size_it_is_of(tmp_path: Path) -> None:
     xml(tmp_path / "p.xml", [("cat", 1, 1, 2, 2)], width=7, height=9)
-    assert read_boxes(tmp_path) == {"p": [NamedBox("cat", (0.0, 0.0, 2.0, 2.0), (9, 7))]}
+    assert read_boxes(tmp_path) == ({"p": [NamedBox("cat", (0.0, 0.0, 2.0, 2.0), (9, 7))]}, [])

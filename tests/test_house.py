@@ -74,14 +74,16 @@ ARROWS: dict[str, set[str]] = {
     "weights": {"checkpoints", "configurations", "errors", "runs"},
     "protocols": {"configurations", "errors"},
     "posteriors": {"images", "machine", "nets", "protocols"},
-    "data": {"config", "data.sets", "errors"},  # and the data sets below, by their names
+    "data": {"config", "data.boxed", "data.sets", "errors"},  # and the data sets below, by their names
     "data.sets": {"errors", "images"},
     "data.folder": {"config", "data.sets", "errors"},
     "data.imagenet": {"config", "data.boxfiles", "data.folder", "data.sets", "errors"},
     "data.caltech": {"config", "data.folder", "data.sets", "errors"},
     "data.digits": {"config", "data.sets", "errors", "images"},
     "data.boxfiles": {"boxes", "data.sets", "errors"},
-    "data.boxed": {"boxes", "config", "data.boxfiles", "data.folder", "data.sets", "errors"},
+    "data.boxed": {
+        *("boxes", "config", "configurations", "data.boxfiles", "data.folder", "data.sets", "errors", "images"),
+    },
     "data.located": {"boxes", "data.sets", "errors", "progress"},
     "data.loading": {"boxes", "colours", "config", "data.sets", "errors", "images"},
     "data.statistics": {"colours", "data.loading", "data.sets", "errors", "images", "progress"},

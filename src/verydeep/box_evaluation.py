@@ -109,7 +109,14 @@ def _of(tester: BoxTester) -> dict[str, Any]:
     """What a summary is of: nets, photos, settings."""
     tests, sets = tester.tests, tester.sets
     return {
-        "tests": [{"run": run_name(one.checkpoint.path), "protocol": str(one.protocol)} for one in tests],
+        "tests": [
+            {
+                "run": run_name(one.checkpoint.path),
+                "folder": str(one.checkpoint.path.parent),
+                "protocol": str(one.protocol),
+            }
+            for one in tests
+        ],
         "regression": tests[0].checkpoint.card.box_settings["regression"],
         "set": sets.tested.set_name,
         "data": sets.tested.name,
@@ -119,6 +126,11 @@ def _of(tester: BoxTester) -> dict[str, Any]:
         "checkpoints": [one.checkpoint.sha256 for one in tests],
         "classifier": None if tester.rater is None else tester.rater.sha256,
     }
+
+
+def _test(one: BoxTest) -> dict[str, str]:
+    path = one.checkpoint.path
+    return {"run": run_name(path), "folder": str(path.parent), "protocol": str(one.protocol)}
 
 
 def _tests(tests: Sequence[tuple[str | Path, str]]) -> list[BoxTest]:
@@ -187,7 +199,7 @@ def _folder(tester: BoxTester) -> Path:
     tests, sets, usual = tester.tests, tester.sets, asdict(MergeSettings())
     first = tests[0].checkpoint.path.parent
     names = [str(tests[0].protocol)]
-    names += [f"{run_name(test.checkpoint.path).replace('/', '-')}-{test.protocol}" for test in tests[1:]]
+    names += [f"{test.checkpoint.sha256[:8]}-{test.protocol}" for test in tests[1:]]
     changed = {name: value for name, value in asdict(tester.settings).items() if value != usual[name]}
     ways = "".join(f",{name}={value}" for name, value in changed.items())
     return first / EVALUATIONS / sets.place(sets.tested) / f"boxes-{'+'.join(names)}{ways}"

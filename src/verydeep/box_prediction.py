@@ -21,7 +21,7 @@ from .prediction import Classifier
 from .progress import Reporter, Silent
 from .protocols import BoxProtocol, parse_box_protocol
 from .runs import checkpoint_of
-from .windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
+from .windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_finite, check_rater
 
 PAPER_CROP = 224
 AT_ONCE = 64  # photos held in memory
@@ -111,6 +111,7 @@ class Localiser:
         for part in self.protocol.parts():
             views = BoxViews(part.scales[0], card.resampling, card.other_side)
             by_scale.append(self.finder.run(((index, views(one)) for index, one in enumerate(shown)), labels))
+            check_finite(by_scale[-1], str(self.checkpoint.path))
         answers = []
         for index, (image, _) in enumerate(photos):
             windows: PhotoWindows = union([scale[index] for scale in by_scale])
@@ -214,6 +215,8 @@ def _t(checkpoint: Checkpoint, settings: MergeSettings, protocol: BoxProtocol, r
     """The threshold of merging: as given, as tuned, or the usual one."""
     if settings.t is not None or protocol.method == "centre":  # one window has nothing to merge with
         return USUAL_T if settings.t is None else settings.t
+    if settings.match == "literal":
+        raise VerydeepError("a literal match is in pixels of each photo: say with --t at which match merging ends.")
     kept = kept_t(checkpoint.path.parent, checkpoint.sha256, protocol, settings)
     if kept is None:
         reporter.say(f"no t is tuned yet: t is {USUAL_T} (`verydeep localise evaluate` tunes it, --t says another)")

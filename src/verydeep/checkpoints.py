@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -167,6 +167,11 @@ def _card(values: dict[str, Any]) -> Card:
         raise TypeError
     card = Card(**{**values, "classes": classes, "mean": (red, green, blue), "width": float(values["width"])})
     if not all(isinstance(found, dict) for found in (card.data, card.settings, card.state, card.box_settings)):
+        raise TypeError
+    told = (card.pooling in get_args(Pooling), card.resampling in get_args(Resampling))
+    if not all((*told, card.other_side in get_args(OtherSide))) or (
+        card.box_settings and not card.box_settings.get("regression")
+    ):
         raise TypeError
     return card
 

@@ -183,7 +183,7 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
     if not card.data and data is None:
         raise VerydeepError("this checkpoint names no data: say --data.")
     trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
-    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data))
+    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=())
     opened = _open(asked)
     same = asked.data == trained_on.data
     known = card.data_fingerprint != "" and opened.fingerprint() == card.data_fingerprint

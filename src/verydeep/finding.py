@@ -53,7 +53,7 @@ def dataset_windows(
     def shown() -> object:
         for index, found in each_photo(dataset, views, machine.readers):
             if isinstance(found, Fault):
-                raise ImageError(f"{found.sentence} Remove it, or train and test without it.")
+                raise ImageError(f"{found.sentence} Mend it, or take it and its boxes out of the data.")
             yield index, found
 
     with reporter.track(label, len(dataset)) as advance:
@@ -94,8 +94,14 @@ def load_windows(folder: Path, key: str) -> Windows | None:
         with (folder / FILE_NAME).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            ends = np.cumsum(stored["counts"])[:-1]
-            boxes, ratings = np.split(stored["boxes"], ends), np.split(stored["ratings"], ends)
+            counts, labels, arrays = stored["counts"], stored["labels"], (stored["boxes"], stored["ratings"])
+            shape = (int(counts.sum()), labels.shape[1])
+            fits = counts.min() > 0 and len(counts) == len(labels) == len(stored["ids"])
+            if not fits or arrays[0].shape != (*shape, 4) or arrays[1].shape != shape:
+                return None
+            if not all(np.isfinite(array).all() for array in arrays):
+                return None
+            boxes, ratings = (np.split(array, np.cumsum(counts)[:-1]) for array in arrays)
             photos = tuple(PhotoWindows(*pair) for pair in zip(boxes, ratings, strict=True))
             return Windows(tuple(map(str, stored["ids"])), stored["labels"], photos)
     except Exception:  # whatever numpy and zipfile trip over in a torn file: then it is made anew

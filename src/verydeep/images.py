@@ -71,7 +71,8 @@ def image_size(source: str | Path) -> tuple[int, int]:
         warnings.simplefilter("ignore")
         try:
             with Image.open(source, formats=FORMATS) as image:
-                turned = TURNS.get(_orientation(image))
+                # Of a TIFF Pillow tells the turned size already.
+                turned = None if image.format == "TIFF" else TURNS.get(_orientation(image))
                 width, height = image.size
         except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
             raise ImageError(f"{source} cannot be read as a photo ({_first_line(fault)}).") from None

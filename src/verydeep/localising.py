@@ -36,7 +36,7 @@ from .progress import Reporter
 from .protocols import BoxProtocol, Protocol
 from .runs import EVALUATIONS, checkpoint_of
 from .scores import FILE_NAME, Scores, load_scores, save_scores
-from .windows import PhotoWindows, Rater, check_classes, check_rater
+from .windows import PhotoWindows, Rater, check_classes, check_finite, check_rater
 
 FEW_CLASSES = 10  # with fewer, five guesses would be most of them: one guess is the headline
 GUESSES = 5
@@ -127,7 +127,7 @@ class BoxTester:
             net=checkpoint.sha256,
             rater="" if rated is None else rated.sha256,
             protocol=str(part),
-            photos=dataset.fingerprint(sizes=True),
+            photos=[dataset.fingerprint(sizes=True), dataset.stamps()],
             labels=labels.tolist(),
         )
         folder = checkpoint.path.parent / EVALUATIONS / place / "windows" / f"{part}-{told}-{key[:8]}"
@@ -142,6 +142,7 @@ class BoxTester:
             self.machine.place(rater.net)
         label = f"{checkpoint.path.parent.name} {part} on {len(dataset)} photos"
         found = dataset_windows(net, checkpoint.card, rater, dataset, labels, part, self.machine, self.reporter, label)
+        check_finite(found, str(checkpoint.path))
         windows = Windows(dataset.ids, labels, tuple(found[index] for index in range(len(dataset))))
         save_windows(folder, windows, key)
         return windows
@@ -207,12 +208,12 @@ class BoxTester:
             )
         card = self.rater.card
         protocol = Protocol("dense", (card.test_scale,), mirror=True)
-        photos = windows_key(photos=dataset.fingerprint(sizes=True))[:8]
+        photos = windows_key(photos=[dataset.fingerprint(sizes=True), dataset.stamps()])[:8]
         named = f"labels-{protocol}-by-{self.rater.sha256[:12]}-{photos}"
         path = self.tests[0].checkpoint.path.parent / EVALUATIONS / self.sets.place(dataset) / named / FILE_NAME
         with contextlib.suppress(VerydeepError):  # none there, or torn: then they are made
             stored = load_scores(path)
-            if stored.checkpoint == self.rater.sha256 and stored.ids == dataset.ids:
+            if (stored.checkpoint, stored.ids, stored.classes) == (self.rater.sha256, dataset.ids, card.classes):
                 return stored
         net = self.rater.net()
         self.machine.place(net)

@@ -28,7 +28,7 @@ from .configurations import net_facts
 from .data import Data, Dataset, lasting_boxes, lasting_name
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
-from .files import file_sha256, only_one, read_json, write_json
+from .files import check_place, file_sha256, only_one, read_json, write_json
 from .forecast import photos_that_fit, tell_data
 from .machine import Machine, this_machine
 from .nets import Net, create_net
@@ -122,6 +122,7 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     machine = _machine(settings, job.wish)
     if (folder / LAST).exists():
         raise VerydeepError(f"{folder} already holds a run: add --resume to go on with it, or give another --out.")
+    check_place(folder)
     data = replace(data, data=lasting_name(data.data), boxes=lasting_boxes(data.boxes))
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
     if weights is not None:  # so that the start is found again from anywhere
@@ -198,7 +199,8 @@ def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]
             f"{folder} holds run {begun.get('run')} of net {card.net}, not {run}: name that run to resume it."
         )
     if card.box_settings != job.task.box_settings:
-        told = f"box net of {card.box_settings}" if card.box_settings else "net that tells classes"
+        ways = ", ".join(f"{flag(name)} {value}" for name, value in card.box_settings.items())
+        told = f"box net of {ways}" if ways else "net that tells classes"
         raise VerydeepError(f"{folder} holds a {told}: resume it with the command it began with.")
     settings, data = from_json(TrainSettings, card.settings), from_json(DataSettings, card.data)
     settings = _checked_changes(settings, settings_given)

@@ -28,7 +28,7 @@ def read_results(path: Path) -> dict[str, Any]:
             _check_row(row)
         for claim in found["claims"].values():
             _check_claim(claim)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise VerydeepError(
             f"{path} is not what `verydeep reproduce` writes: remove it, and the same command makes it anew."
         ) from None

@@ -69,6 +69,12 @@ def check_rater(box_card: Card, rater: Card) -> None:
             )
 
 
+def check_finite(found: dict[int, PhotoWindows], net: str) -> None:
+    """Raises VerydeepError where a box or a rating is no number."""
+    if not all(np.isfinite(photo.boxes).all() and np.isfinite(photo.ratings).all() for photo in found.values()):
+        raise VerydeepError(f"{net} tells boxes that are no numbers: the net is broken; train it again.")
+
+
 def check_classes(box_card: Card, rater: Card) -> None:
     """Raises VerydeepError where the two nets' outputs do not stand for the same classes in the same order."""
     if box_card.classes != rater.classes:

@@ -63,8 +63,10 @@ def lasting_name(data: str) -> str:
 
 def lasting_boxes(places: tuple[str, ...]) -> tuple[str, ...]:
     """Box files with absolute paths, for the same reason."""
-    parted = [place.rpartition("=") for place in places]
-    return tuple(f"{folder}{equals}{Path(file).absolute()}" for folder, equals, file in parted)
+    from .boxed import parted
+
+    found = [parted(place) for place in places]
+    return tuple(f"{folder}{'=' if folder else ''}{Path(file).absolute()}" for folder, file in found)
 
 
 def _root(name: str, path: str) -> Path | None:

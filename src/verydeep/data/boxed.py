@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..boxes import area
+from ..boxes import area, clip
 from ..config import DataSettings
-from ..errors import VerydeepError
+from ..configurations import LARGEST_SIDE
+from ..errors import ImageError, VerydeepError
+from ..images import image_size
 from .boxfiles import ByImage, read_boxes
 from .folder import photos_below, split_whole
 from .sets import Data, Dataset, NamedBox, PhotoReader
@@ -23,11 +25,12 @@ from .sets import Data, Dataset, NamedBox, PhotoReader
 
 @dataclass(frozen=True)
 class PhotoBoxes:
-    """The boxes of each photo by its id; what the box files name that is no photo here, and photos they leave out."""
+    """The boxes of each photo by its id; and names that are no photo's, photos that no file names, broken files."""
 
     by_photo: dict[str, list[NamedBox]]
     unmatched: tuple[str, ...]
     without: tuple[str, ...]
+    broken: tuple[str, ...]
 
     def __call__(self, photo_id: str) -> list[NamedBox]:
         """Its boxes, faults and all; none where no file tells of it."""
@@ -46,7 +49,7 @@ def open_boxed(settings: DataSettings) -> Data:
     photos, ignored = photos_below(root)
     boxes = _matched(root, [str(PurePosixPath(photo.relative_to(root))) for photo in photos], settings.boxes)
     ids = tuple(sorted(boxes.by_photo))
-    names = [_main_class(boxes.by_photo[photo]) for photo in ids]
+    names = [_main_class(boxes.by_photo[photo], root / photo) for photo in ids]
     classes = tuple(sorted(set(names)))
     labels = np.array([classes.index(name) for name in names], dtype=np.int64)
     whole = Dataset(str(root), root.name, classes, ids, labels, PhotoReader(root), ignored, find_boxes=boxes)
@@ -57,14 +60,16 @@ def _matched(root: Path, photos: list[str], places: tuple[str, ...]) -> PhotoBox
     """The boxes of all places by the photos that their names stand for."""
     by_path, by_name = _Names.of(photos, whole=True), _Names.of(photos, whole=False)
     found: ByImage = defaultdict(list)
-    unmatched = []
+    unmatched, broken = [], []
     for place in places:
-        folder, equals, file = place.rpartition("=")
-        if equals and not (root / folder).is_dir():
+        folder, file = parted(place)
+        if folder and not (root / folder).is_dir():
             raise VerydeepError(f"{root} has no folder {folder}, from which the names in {file} would count.")
-        for image, boxes in read_boxes(Path(file)).items():
+        found_here, torn = read_boxes(Path(file))
+        broken += torn
+        for image, boxes in found_here.items():
             photo = by_path.one(str(PurePosixPath(folder) / image), file)
-            photo = by_name.one(image, file) if photo is None and not equals else photo
+            photo = by_name.one(image, file) if photo is None and not folder else photo
             if photo is None:
                 unmatched.append(image)
             elif boxes:
@@ -75,7 +80,22 @@ def _matched(root: Path, photos: list[str], places: tuple[str, ...]) -> PhotoBox
             f"the boxes name no photo below {root}{first}: give the folder that their names "
             f"count from as --data, or as FOLDER=FILE below it."
         )
-    return PhotoBoxes(dict(found), tuple(unmatched), tuple(photo for photo in photos if photo not in found))
+    without = tuple(photo for photo in photos if photo not in found)
+    return PhotoBoxes(dict(found), tuple(unmatched), without, tuple(broken))
+
+
+def parted(place: str) -> tuple[str, str]:
+    """``FOLDER=FILE`` as folder and file; what is a file as it stands has no folder.
+
+    Raises:
+        VerydeepError: it names no file.
+    """
+    folder, equals, file = place.partition("=")
+    if not equals or Path(place).exists():
+        folder, file = "", place
+    if not file:
+        raise VerydeepError(f"boxes {place!r} name no file: give FILE, or FOLDER=FILE.")
+    return folder, file
 
 
 @dataclass(frozen=True)
@@ -87,12 +107,12 @@ class _Names:
     @staticmethod
     def of(photos: list[str], whole: bool) -> _Names:
         """By their path below the data's folder where ``whole``, else by their bare name."""
-        found = defaultdict(list)
+        exact, stems = defaultdict(list), defaultdict(list)
         for photo in photos:
             called = photo if whole else PurePosixPath(photo).name
-            for name in {called, str(PurePosixPath(called).with_suffix(""))}:
-                found[name].append(photo)
-        return _Names(dict(found))
+            exact[called].append(photo)
+            stems[str(PurePosixPath(called).with_suffix(""))].append(photo)
+        return _Names({**stems, **exact})
 
     def one(self, name: str, file: str) -> str | None:
         """The photo of that name; None where there is none.
@@ -109,10 +129,16 @@ class _Names:
         return several[0] if several else None
 
 
-def _main_class(boxes: list[NamedBox]) -> str:
-    """The class with most area; among equals the first in the alphabet."""
-    areas: dict[str, float] = defaultdict(float)
+def _main_class(boxes: list[NamedBox], photo: Path) -> str:
+    """The class with most area in the photo; among equals the first in the alphabet."""
+    areas: dict[str, float] = {box.name: 0.0 for box in boxes}
+    if len(areas) == 1:
+        return boxes[0].name
+    try:
+        height, width = image_size(photo)
+    except ImageError:  # told by who reads the photos
+        height, width = LARGEST_SIDE, LARGEST_SIDE
     for box in boxes:
         x1, y1, x2, y2 = box.xyxy  # swapped or not
-        areas[box.name] += float(area([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]))
+        areas[box.name] += float(area(clip([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)], height, width)))
     return min(areas, key=lambda name: (-areas[name], name))

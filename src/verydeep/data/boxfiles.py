@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,17 +22,18 @@ LARGEST_SIZE = 1e6  # pixels: a side that a file may declare
 ByImage = dict[str, list[NamedBox]]
 
 
-def read_boxes(path: Path) -> ByImage:
+def read_boxes(path: Path) -> tuple[ByImage, list[str]]:
     """The boxes of a file (``.csv``, ``.json``) or of a folder of XML files, by the image's name in it.
 
-    An XML file is of the image of its own name, which is told without an extension.
+    An XML file is of the image of its own name, which is told without an extension. Those of a folder that are broken
+    are told apart.
 
     Raises:
         VerydeepError: no such file, another kind of file, a line or entry that is no box.
     """
+    broken: list[str] = []
     if path.is_dir():
-        files = sorted(path.rglob("*.xml"))
-        found = {str(PurePosixPath(file.relative_to(path).with_suffix(""))): read_xml(file) for file in files}
+        found, broken = _read_folder(path)
     elif path.suffix.lower() == ".csv":
         found = _read_csv(path)
     elif path.suffix.lower() == ".json":
@@ -42,8 +42,20 @@ def read_boxes(path: Path) -> ByImage:
         what = "is neither a folder of XML files nor a .csv or .json file" if path.exists() else "does not exist"
         raise VerydeepError(f"boxes {path} {what}: give PASCAL VOC's XML, {','.join(COLUMNS)} rows, or COCO's JSON.")
     if not found:
-        raise VerydeepError(f"{path} holds no boxes.")
-    return found
+        told = f"; of its {len(broken)} XML files none can be read, the first: {broken[0]}" if broken else ""
+        raise VerydeepError(f"{path} holds no boxes{told}.")
+    return found, broken
+
+
+def _read_folder(path: Path) -> tuple[ByImage, list[str]]:
+    found: ByImage = {}
+    broken = []
+    for file in sorted(path.rglob("*.[xX][mM][lL]")):
+        try:
+            found[str(PurePosixPath(file.relative_to(path).with_suffix("")))] = read_xml(file)
+        except VerydeepError:
+            broken.append(str(file))
+    return found, broken
 
 
 def read_xml(path: Path) -> list[NamedBox]:
@@ -56,7 +68,7 @@ def read_xml(path: Path) -> list[NamedBox]:
         root = ElementTree.parse(path).getroot()
         size = _xml_size(root)
         return [_xml_box(item, size) for item in root.iter("object")]
-    except (OSError, ElementTree.ParseError, TypeError, ValueError) as fault:
+    except (OSError, ElementTree.ParseError, TypeError, ValueError, LookupError, OverflowError) as fault:
         raise VerydeepError(f"{path} is no annotation in PASCAL VOC's XML, or broken ({_line(fault)}).") from None
 
 
@@ -82,8 +94,8 @@ def _xml_box(item: ElementTree.Element, size: tuple[int, int] | None) -> NamedBo
 
 def _inclusive(name: str, corners: list[float], size: tuple[int, int] | None = None) -> NamedBox:
     """A box from first and last pixels; swapped corners stay swapped, so that they can be told."""
-    if not all(map(math.isfinite, corners)):
-        raise ValueError("a coordinate that is no number")
+    if not all(abs(value) < LARGEST_SIZE for value in corners):
+        raise ValueError("a coordinate that no photo has")
     x1, x2, y1, y2 = corners[0], corners[2], corners[1], corners[3]
     left, top, right, bottom = inclusive_to_xyxy([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]).tolist()
     across = (left, right) if x1 <= x2 else (right, left)
@@ -99,15 +111,15 @@ def _read_csv(path: Path) -> ByImage:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             for number, row in enumerate(csv.reader(file), start=1):
                 cells = [cell.strip() for cell in row]
-                if not cells or (number == 1 and cells[1:2] == ["xmin"]):
+                if not any(cells) or (number == 1 and cells[1:2] in (["xmin"], ["XMin"])):
                     continue
-                image, *corners, name = cells
-                if len(corners) != 4 or not image or not name:
+                if len(cells) != 6 or not cells[0] or not cells[5]:
                     raise ValueError("not six cells")
+                image, *corners, name = cells
                 found.setdefault(_posix(image), []).append(_inclusive(name, [float(value) for value in corners]))
     except OSError as fault:
         raise VerydeepError(f"cannot read {path}: {fault.strerror or fault}.") from None
-    except (ValueError, csv.Error) as fault:
+    except (ValueError, OverflowError, csv.Error) as fault:
         raise VerydeepError(f"{path}, line {number}: give {','.join(COLUMNS)} ({_line(fault)}).") from None
     return found
 
@@ -115,7 +127,7 @@ def _read_csv(path: Path) -> ByImage:
 def _read_coco(path: Path) -> ByImage:
     """COCO's ``images``, ``annotations`` (``bbox`` as xywh) and ``categories``; crowds are left out."""
     try:
-        told = json.loads(path.read_text(encoding="utf8", errors="surrogateescape"))
+        told = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
         images = {item["id"]: item for item in told["images"]}
         names = {item["id"]: str(item["name"]) for item in told["categories"]}
         found: ByImage = {}
@@ -127,14 +139,14 @@ def _read_coco(path: Path) -> ByImage:
         return found
     except OSError as fault:
         raise VerydeepError(f"cannot read {path}: {fault.strerror or fault}.") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as fault:
         raise VerydeepError(f"{path} is not COCO's JSON of images, annotations, categories ({_line(fault)}).") from None
 
 
 def _coco_box(bbox: Any, name: str, image: dict[str, Any]) -> NamedBox:
     x, y, w, h = (float(value) for value in bbox)
-    if not all(map(math.isfinite, (x, y, w, h))):
-        raise ValueError("a bbox that is no number")
+    if not all(abs(value) < LARGEST_SIZE for value in (x, y, w, h)):
+        raise ValueError("a bbox that no photo has")
     x1, y1, x2, y2 = xywh_to_xyxy([x, y, w, h]).tolist()
     return NamedBox(name, (x1, y1, x2, y2), _size([image.get(side) for side in ("height", "width")]))
 

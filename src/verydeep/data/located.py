@@ -70,7 +70,7 @@ def located(dataset: Dataset, strict: bool, reporter: Reporter) -> Located:
         raise VerydeepError(f"{dataset.name} has no boxes: name their files with --boxes.")
     faults, kept, boxes = _Faults(), [], []
     if dataset.set_name != "dev":  # what is of no set is told once, with the others' training photos or when tested
-        for name in ("unmatched", "without"):
+        for name in ("broken", "unmatched", "without"):
             faults.found[name] += getattr(dataset.find_boxes, name, ())
     with reporter.track(f"boxes of the {dataset.set_name} photos", len(dataset)) as advance:
         for index in range(len(dataset)):

@@ -120,6 +120,20 @@ class Dataset:
         )
         return hashlib.sha256("".join(rows).encode("utf8", "surrogateescape")).hexdigest()
 
+    def stamps(self) -> str:
+        """A digest of when the photos' files were last written, which tells a replaced one; empty without files."""
+        root = getattr(self.read, "root", None)
+        if root is None:
+            return ""
+        return hashlib.sha256(" ".join(str(_written(root / photo)) for photo in self.ids).encode()).hexdigest()
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
+
 
 def _file_size(path: Path) -> int:
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from .. import terminal
 from ..arguments import given_settings
 from ..box_settings import MergeSettings
-from ..config import MachineSettings, typed
+from ..config import DataSettings, MachineSettings, typed
 from ..errors import ImageError, VerydeepError
 from ..terminal import Terminal, show, show_table
 from . import MISTAKE, OK, Stopper, answer_json, error_cells
@@ -73,7 +73,7 @@ def evaluate(options: argparse.Namespace) -> int:
         scores=options.scores,
         classifier=options.classifier,
         data=options.data,
-        boxes=tuple(filter(None, (options.boxes or "").split(","))),
+        boxes=() if options.boxes is None else typed(DataSettings, {"boxes": options.boxes})["boxes"],
         set_name=options.set,
         out=options.out,
         strict=options.strict,
@@ -93,7 +93,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _show(summary: dict[str, Any]) -> None:
-    named = " and ".join(f"{test['run']} {test['protocol']}" for test in summary["tests"])
+    named = " and ".join(f"{test['folder']} {test['protocol']}" for test in summary["tests"])
     title = f"{named} on {summary['images']} photos of {summary['data']} ({summary['set']})"
     rows = [(text, *error_cells(summary, name)) for name, text in ERRORS.items() if summary.get(name) is not None]
     if rows:
@@ -131,7 +131,8 @@ def predict(options: argparse.Namespace) -> int:
     found = net.predict(photos, options.top, options.name, faults, reporter)
     answers = [boxes.to_json() for boxes in found]
     pictures = write_boxed_photos(found, folder)
-    write_json(folder / "boxes.json", {"photos": answers})
+    if answers:
+        write_json(folder / "boxes.json", {"photos": answers})
     if options.json:
         answer_json(answers)
     else:
