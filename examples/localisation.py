@@ -100,7 +100,7 @@ def run() -> None:
             answer(f"localise evaluate {words} --out {out} --precision {PRECISION}")
         rows[name] = {**read_json(TOP / out / "result.json"), "folder": out}
         _store(rows, commands)
-    _keep_pictures(f"{PLACE}/found/{list(ROWS).index(f'{LARGE}, {SEVERAL}')}")
+    _keep_pictures(f"{PLACE}/found/{list(ROWS).index('all, PCR')}")
 
 
 def _take_boxes() -> None:
@@ -143,7 +143,7 @@ def _missed(folder: str) -> NDArray[np.bool_]:
 
 
 def _keep_pictures(folder: str) -> None:
-    """The pictures of right and wrong boxes of the full procedure, for the README."""
+    """The pictures of right and wrong boxes on the central crop, all layers learned, for the README."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in ("right", "wrong"):
         if (TOP / folder / f"{name}.png").exists():
