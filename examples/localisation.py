@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from commands import TOP, answer, error_cell, verdict
 from numpy.typing import NDArray
+from PIL import Image
 
 from verydeep.files import read_json, write_json
 from verydeep.metrics import BOX_IOU, mcnemar
@@ -147,7 +147,8 @@ def _keep_pictures(folder: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in ("right", "wrong"):
         if (TOP / folder / f"{name}.png").exists():
-            shutil.copy(TOP / folder / f"{name}.png", PICTURES / f"boxes-{name}.png")
+            with Image.open(TOP / folder / f"{name}.png") as picture:
+                picture.convert("RGB").save(PICTURES / f"boxes-{name}.jpg", quality=80)
 
 
 def write() -> None:

@@ -63,11 +63,13 @@ def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command
         found["classification_error"] + found["box_only_error"], abs=1e-3
     )
     assert found["one_guess_error"] >= found["localisation_error"]
-    stored = {path: path.stat().st_mtime_ns for path in doll.rglob("windows.npz")}
+    stored = {path: path.stat().st_mtime_ns for path in doll.rglob("dense@*/windows.npz")}
     assert len(stored) == 6  # two scales and one, of the dev photos and of those that are reported
     again = command(*place, cwd=doll)
     assert again.status == 0, again.stderr
-    assert {path: path.stat().st_mtime_ns for path in doll.rglob("windows.npz")} == stored  # no net is asked twice
+    assert {
+        path: path.stat().st_mtime_ns for path in doll.rglob("dense@*/windows.npz")
+    } == stored  # no net is asked twice
     assert "localisation with one guess" in again.stdout
     assert "the best constant box" in again.stdout
     # By the scores the classification net left, and rated by the image's posterior: another way, the same photos.
