@@ -50,6 +50,11 @@ def test_box_nets_learn_where_a_digit_is(doll: Path, regression: str) -> None:
         assert guesses["true_class_boxes"].shape == (2000, 4)
 
 
+def times(place: Path) -> dict[Path, int]:
+    """When each file of dense windows was written."""
+    return {path: path.stat().st_mtime_ns for path in place.rglob("dense@*/windows.npz")}
+
+
 def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command) -> None:
     """Dense boxes of both nets, five labels, t tuned on dev photos; its parts add up; windows are used again."""
     place = ["localise", "evaluate", "pcr", "dense@64,96", "scr", "dense@96", "--classifier", "classes"]
@@ -63,7 +68,7 @@ def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command
         found["classification_error"] + found["box_only_error"], abs=1e-3
     )
     assert found["one_guess_error"] >= found["localisation_error"]
-    stored = {path: path.stat().st_mtime_ns for path in doll.rglob("dense@*/windows.npz")}
+    stored = times(doll)
     assert len(stored) == 6  # two scales and one, of the dev photos and of those that are reported
     again = command(*place, cwd=doll)
     assert again.status == 0, again.stderr
