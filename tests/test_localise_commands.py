@@ -78,7 +78,7 @@ def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command
     assert "localisation with one guess" in again.stdout
     assert "the best constant box" in again.stdout
     # By the scores the classification net left, and rated by the image's posterior: another way, the same photos.
-    scores = next((doll / "pcr" / "evaluations" / "val").glob("labels-*/scores.npz"))
+    scores = next((doll / "pcr" / "labels" / "val").glob("*/scores.npz"))
     voted = command(
         *("localise", "evaluate", "pcr", "dense@96:mirror:offsets", "--scores", scores, "--rate", "image"),
         *("--t", 0.6, "--json"),
@@ -212,7 +212,7 @@ def test_photos_of_classes_the_net_does_not_know(own: Path, command: Command, tm
 
 def test_scores_of_other_photos_or_classes_are_refused(own: Path, command: Command, tmp_path: Path) -> None:
     assert command("localise", "evaluate", "net", "dense@36", "--t", 0.5, cwd=own).status == 0
-    scores = load_scores(next((own / "net" / "evaluations" / "test").glob("labels-*/scores.npz")))
+    scores = load_scores(next((own / "net" / "labels" / "test").glob("*/scores.npz")))
     other = tmp_path / "other.npz"
     from dataclasses import replace
 

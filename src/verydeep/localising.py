@@ -27,7 +27,7 @@ from .config import MachineSettings
 from .data import Dataset
 from .errors import VerydeepError
 from .evaluation import dataset_posteriors
-from .files import check_place
+from .files import check_place, read_json
 from .finding import Windows, dataset_windows, load_windows, save_windows, windows_key
 from .fusion import load_current
 from .guessing import USUAL_T, guess, tuned_t, union
@@ -41,6 +41,7 @@ from .windows import PhotoWindows, Rater, check_classes, check_finite, check_rat
 FEW_CLASSES = 10  # with fewer, five guesses would be most of them: one guess is the headline
 GUESSES = 5
 TUNING_PHOTOS = 500
+LABELS = "labels"  # folder in a box net's run, of posteriors by the net that classified for it
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,8 @@ class BoxTester:
         card = self.rater.card
         protocol = Protocol("dense", (card.test_scale,), mirror=True)
         photos = windows_key(photos=[dataset.fingerprint(sizes=True), dataset.stamps()])[:8]
-        named = f"labels-{protocol}-by-{self.rater.sha256[:12]}-{photos}"
-        path = self.tests[0].checkpoint.path.parent / EVALUATIONS / self.sets.place(dataset) / named / FILE_NAME
+        named = f"{protocol}-by-{self.rater.sha256[:12]}-{photos}"
+        path = self.tests[0].checkpoint.path.parent / LABELS / self.sets.place(dataset) / named / FILE_NAME
         with contextlib.suppress(VerydeepError):  # none there, or torn: then they are made
             stored = load_scores(path)
             if (stored.checkpoint, stored.ids, stored.classes) == (self.rater.sha256, dataset.ids, card.classes):
@@ -264,8 +265,10 @@ def classification_net(box_net: Checkpoint, given: str | Path | None) -> Checkpo
     """
     if given is not None:
         return load_classifier(checkpoint_of(given, last=False))
+    config = box_net.path.parent / "config.json"
     try:
-        found = load_classifier(checkpoint_of(str(box_net.card.settings.get("start", "none")), last=False))
+        told = read_json(config) if config.exists() else box_net.card.settings
+        found = load_classifier(checkpoint_of(str(told.get("start_path", told.get("start", "none"))), last=False))
     except VerydeepError:
         return None
     return found if found.card.classes == box_net.card.classes else None

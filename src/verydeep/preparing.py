@@ -125,8 +125,6 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     check_place(folder)
     data = replace(data, data=lasting_name(data.data), boxes=lasting_boxes(data.boxes))
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
-    if weights is not None:  # so that the start is found again from anywhere
-        settings = replace(settings, start=str(Path(settings.start).absolute()))
     opened = job.task.open(data, reporter)
     settings = _with_batch(settings, len(opened.set("train")))
     tell_data(opened, settings, reporter)
@@ -178,6 +176,7 @@ def _write_down(
     config = {"run": job.run, "data": to_json(data), "settings": to_json(settings)}
     if weights is not None:  # which net exactly it began from
         config["start_sha256"] = file_sha256(Path(weights.source))
+        config["start_path"] = str(Path(weights.source).absolute())  # to find it again from anywhere
     write_json(job.folder / "config.json", config)
     write_json(job.folder / "environment.json", environment(machine.describe()))
 
