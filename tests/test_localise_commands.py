@@ -87,7 +87,7 @@ def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command
     assert voted.status == 0, voted.stderr
     told = json.loads(voted.stdout)
     assert told["classification_error"] == found["classification_error"]
-    assert (told["t"], told["tuned_on"], told["rate"]) == (0.6, None, "image")
+    assert (told["t"], told["tuned_on"], told["merging"]["rate"]) == (0.6, None, "image")
 
 
 def own_photos(place: Path, faulty: bool = False) -> Path:
