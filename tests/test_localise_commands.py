@@ -80,7 +80,7 @@ def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command
     # By the scores the classification net left, and rated by the image's posterior: another way, the same photos.
     scores = next((doll / "pcr" / "labels" / "val").glob("*/scores.npz"))
     voted = command(
-        *("localise", "evaluate", "pcr", "dense@96:mirror:offsets", "--scores", scores, "--rate", "image"),
+        *("localise", "evaluate", "pcr", "dense@64:mirror:offsets", "--scores", scores, "--rate", "image"),
         *("--t", 0.6, "--json"),
         cwd=doll,
     )
