@@ -4,7 +4,7 @@ A ReLU net is homogeneous: a layer times s and the next one over s tell the same
 has no meaning, then, but it decides at which rate gradient descent diverges: a Euclidean loss has the same curvature
 however good the net is, and at momentum .9 a step diverges where rate times curvature passes about 4. A weight
 layer's part of the curvature is the squared length of what it is shown times that of how the box hangs on what it
-tells. FC layers learned on 0-255 pixels can be a thousand times above that at the paper's rate of 1e-3. So
+tells. FC layers learned on 0-255 pixels can be far above that at the paper's rate of 1e-3 (NOTES.md). So
 
 - fc7's map is scaled until fc8's part, times the rate, is 1 (dropout's doubling counted);
 - fc6's map is scaled, and fc7's weights the other way, until the parts of fc6 and fc7 are equal;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,18 @@ def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = N
     """`load` and `Classifier.predict` in one; a text is a file, a folder of photos or a glob."""
     asked = find_photos(images) if isinstance(images, (str, Path)) else images
     return load(run).predict(asked, top, protocol)
+
+
+def find_all(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The photos that several patterns stand for, each once, and the sentences of those that stand for none."""
+    photos: dict[str, None] = {}
+    problems = []
+    for pattern in patterns:
+        try:
+            photos |= dict.fromkeys(find_photos(pattern))
+        except ImageError as problem:
+            problems.append(str(problem))
+    return list(photos), problems
 
 
 def find_photos(pattern: str | Path) -> list[str]:

@@ -10,7 +10,7 @@ from .. import terminal
 from ..arguments import given_settings
 from ..box_settings import MergeSettings
 from ..config import DataSettings, MachineSettings, typed
-from ..errors import ImageError, VerydeepError
+from ..errors import VerydeepError
 from ..terminal import Terminal, show, show_table
 from . import MISTAKE, OK, Stopper, answer_json, error_cells
 
@@ -112,16 +112,10 @@ def predict(options: argparse.Namespace) -> int:
     """Boxes drawn on photos; status 2 where one could not be read."""
     from ..box_prediction import load_localiser
     from ..files import check_place, write_json
-    from ..prediction import find_photos
+    from ..prediction import find_all
     from ..report import write_boxed_photos
 
-    photos: list[str] = []
-    problems: list[str] = []
-    for pattern in options.images:
-        try:
-            photos.extend(photo for photo in find_photos(pattern) if photo not in photos)
-        except ImageError as problem:
-            problems.append(str(problem))
+    photos, problems = find_all(options.images)
     folder = Path(options.out)
     check_place(folder)
     merging, machine = _settings(options)

@@ -7,7 +7,6 @@ from typing import Any
 
 from .. import terminal
 from ..arguments import given_settings
-from ..errors import ImageError
 from ..terminal import Terminal, show, show_table
 from . import MISTAKE, OK, Stopper, answer_json, error_cells, machine_wish
 
@@ -76,15 +75,9 @@ def _show_evaluation(summary: dict[str, Any]) -> None:
 
 def predict(options: argparse.Namespace) -> int:
     """Photos asked about; status 2 where one could not be read."""
-    from ..prediction import find_photos, load
+    from ..prediction import find_all, load
 
-    photos: list[str] = []
-    problems: list[str] = []
-    for pattern in options.images:
-        try:
-            photos.extend(photo for photo in find_photos(pattern) if photo not in photos)
-        except ImageError as problem:
-            problems.append(str(problem))
+    photos, problems = find_all(options.images)
     classifier = load(options.run, options.last, machine_wish(options))
     faults: dict[int, str] = {}
     found = classifier.predict(photos, options.top, options.protocol, faults, Terminal(options.quiet)) if photos else []
