@@ -47,7 +47,8 @@ class BoxSets:
         if self.own is None or name not in self.own.sets or self.own.sets[name].find_boxes is None:
             return None
         found = relabel(self.own.sets[name], self.classes)
-        tested = set() if self.apart else set(self.tested.ids)
+        # Of the same photos, whatever boxes they have now.
+        tested = set(self.tested.ids) if self.tested.read == found.read else set()
         kept = [index for index, photo in enumerate(found.ids) if photo not in tested and photo not in self.bad]
         if not kept:
             return None

@@ -26,7 +26,6 @@ from .metrics import BOX_IOU, best_overlap, boxes_wrong, error_interval
 from .progress import Reporter, Silent
 from .protocols import parse_box_protocol
 from .runs import BEST, EVALUATIONS, LAST, bad_images, checkpoint_of, environment, run_name
-from .scores import FILE_NAME as SCORES
 from .scores import load_scores
 from .server_files import ilsvrc_ids, write_localisation
 
@@ -109,14 +108,7 @@ def _of(tester: BoxTester) -> dict[str, Any]:
     """What a summary is of: nets, photos, settings."""
     tests, sets = tester.tests, tester.sets
     return {
-        "tests": [
-            {
-                "run": run_name(one.checkpoint.path),
-                "folder": str(one.checkpoint.path.parent),
-                "protocol": str(one.protocol),
-            }
-            for one in tests
-        ],
+        "tests": [_test(one) for one in tests],
         "regression": tests[0].checkpoint.card.box_settings["regression"],
         "set": sets.tested.set_name,
         "data": sets.tested.name,
@@ -129,6 +121,7 @@ def _of(tester: BoxTester) -> dict[str, Any]:
 
 
 def _test(one: BoxTest) -> dict[str, str]:
+    """A net and where it was applied, as a summary tells them."""
     path = one.checkpoint.path
     return {"run": run_name(path), "folder": str(path.parent), "protocol": str(one.protocol)}
 
@@ -180,8 +173,8 @@ def _check_places(
     if any((folder / name).exists() for name in (LAST, BEST)):
         raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
     tested = tester.sets.tested
-    if scores is not None and not (Path(scores) / SCORES if Path(scores).is_dir() else Path(scores)).exists():
-        load_scores(Path(scores))  # its sentence
+    if scores is not None:
+        load_scores(scores)
     if (tested.name, tested.set_name) == ("imagenet", "val"):
         blacklisted(Path(tested.read.root))  # type: ignore[attr-defined]
     if server_file is None or devkit is None:
