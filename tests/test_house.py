@@ -158,6 +158,14 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("report", "summary"),
     },
+    "feature_settings": {"config", "configurations", "errors"},
+    "feature_nets": {"checkpoints", "configurations", "errors", "files", "images", "nets", "runs", "weights"},
+    "features": {"feature_nets", "feature_settings", "images", "machine", "nets", "posteriors"},
+    "feature_files": {"errors", "files"},
+    "describing": {
+        *("config", "data", "data.loading", "errors", "feature_files", "feature_nets", "feature_settings", "features"),
+        *("files", "images", "machine", "posteriors", "progress", "protocols", "runs"),
+    },
     "arguments": {"box_settings", "config", "errors", "recipes"},
 }
 

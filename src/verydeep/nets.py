@@ -8,6 +8,7 @@ in ReLU (Sect. 2.1); the scores leave before the soft-max.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from .errors import VerydeepError
 
 Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
 Pooling = Literal["up", "down"]
+BEFORE_RELU = "-before-relu"  # ends the name of a layer's map before its ReLU
 GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1}  # Sect. 3.1: "10^-2 variance" and how all code read it
 
 
@@ -60,6 +62,52 @@ class Net(nn.Module):
             x = self._pool(self._stage(stage, x))
             maps.append(x)
         return maps
+
+    def activations(self, x: Tensor, layer: str) -> Tensor:
+        """The map of a layer by name, (B,D,h,w); what comes after it is not computed.
+
+        Args:
+            x: float (B,3,H,W).
+            layer: a name of `map_names`: ``pool5``, ``conv4_3`` or ``fc7`` (after ReLU, and in A-LRN after LRN),
+                ``fc7-before-relu``, or ``fc8``, the scores.
+        """
+        if layer.startswith("fc"):
+            self._check_size(x)
+        return next(found for name, found in self._maps(x) if name == layer)
+
+    def map_names(self) -> tuple[str, ...]:
+        """The names of all maps, from the pixels on."""
+        names: list[str] = []
+        for number, spec in enumerate(self.specs):
+            if spec.name == "fc8":
+                names.append(spec.name)
+                continue
+            names += [spec.name + BEFORE_RELU, spec.name]
+            if spec.stage <= 5 and [after.stage for after in self.specs[number + 1 :][:1]] != [spec.stage]:
+                names.append(f"pool{spec.stage}")
+        return tuple(names)
+
+    def cut_after(self, layer: str) -> None:
+        """Drops the layers that a layer's map does not need, and their memory."""
+        weighted = layer.removesuffix(BEFORE_RELU)
+        last = max(n for n, spec in enumerate(self.specs) if weighted in (spec.name, f"pool{spec.stage}"))
+        for spec in self.specs[last + 1 :]:
+            delattr(self, spec.name)
+        self.specs = self.specs[: last + 1]
+
+    def _maps(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Every map with its name; the next one overwrites it."""
+        names = iter(self.map_names())
+        for name in names:
+            if name.startswith("pool"):
+                x = self._pool(x)
+            elif name.endswith(BEFORE_RELU) or name == "fc8":
+                x = self.layer(name.removesuffix(BEFORE_RELU))(x)
+            else:
+                x = F.relu(x, inplace=True)
+                if self.lrn is not None and name == "conv1_1":
+                    x = self.lrn(x)
+            yield name, x
 
     def _stage(self, stage: int, x: Tensor) -> Tensor:
         """A stage's convolutions, before its pooling."""

@@ -84,13 +84,14 @@ def _root(name: str, path: str) -> Path | None:
 
 def _only_classes(data: Data, patterns: tuple[str, ...], least: int) -> Data:
     """The classes whose names match one of the shell patterns; all where there is none."""
-    sets = data.sets
+    sets, unsplit = data.sets, data.unsplit
     if patterns:
         names = next(iter(sets.values())).classes
         chosen = tuple(name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns))
         if not chosen:
             raise VerydeepError(f"no class of {data.name} matches {', '.join(patterns)}: see `verydeep data check`.")
         sets = {key: relabel(found, chosen) for key, found in sets.items()}
+        unsplit = None if unsplit is None else relabel(unsplit, chosen)
     empty = [key for key, found in sets.items() if not len(found)]
     if empty:
         raise VerydeepError(f"{data.name} has too few photos for a {empty[0]} part: give at least 3 photos a class.")
@@ -100,4 +101,4 @@ def _only_classes(data: Data, patterns: tuple[str, ...], least: int) -> Data:
             f"{data.name} has only one class ({', '.join(first.classes)}): a net needs at least two to tell apart; "
             "give a folder that holds one folder per class."
         )
-    return replace(data, sets=sets)
+    return replace(data, sets=sets, unsplit=unsplit)

@@ -38,4 +38,4 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
         raise VerydeepError(f"class {few!r} of {name} has {counts.min()} photos; the split needs more than {learn}.")
     parts = split(whole, {"learn": learn, "test": TEST_PHOTOS[name]}, settings.split_seed, leave=0)
     sets = split(parts["learn"], {"dev": dev_share(settings, DEV_SHARE)}, settings.split_seed)
-    return Data(name, {**sets, "test": parts["test"]}, split_by_us=False)
+    return Data(name, {**sets, "test": parts["test"]}, split_by_us=False, unsplit=whole)

@@ -49,7 +49,8 @@ class Dataset:
     ``ignored`` counts files that are no candidates. ``subjects`` (N,) is equal for photos of one subject,
     which are no independent draws; None where each photo has its own. ``find_boxes`` tells the boxes a photo's
     annotation has, as they are; ``boxes`` are those of its class, checked, ``xyxy`` (n,4) a photo, n at least 1,
-    where `verydeep.data.located` has looked at them.
+    where `verydeep.data.located` has looked at them. ``marks`` is int8 (N,K) for photos of several classes: 1 has,
+    -1 has not, 0 counts as neither; such photos have no ``labels``.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Dataset:
     subjects: NDArray[np.int64] | None = None
     find_boxes: Callable[[str], list[NamedBox]] | None = None
     boxes: tuple[NDArray[np.float64], ...] | None = None
+    marks: NDArray[np.int8] | None = None
 
     @property
     def labelled(self) -> bool:
@@ -103,6 +105,7 @@ class Dataset:
             labels=self.labels[indices],
             subjects=None if self.subjects is None else self.subjects[indices],
             boxes=None if self.boxes is None else tuple(self.boxes[i] for i in indices),
+            marks=None if self.marks is None else self.marks[indices],
         )
 
     def fingerprint(self, sizes: bool = False) -> str:
@@ -114,6 +117,8 @@ class Dataset:
         told = [""] * len(self) if root is None else [f"\t{_file_size(root / photo)}" for photo in self.ids]
         if self.boxes is not None:
             told = [f"{more}\t{boxes.tolist()}" for more, boxes in zip(told, self.boxes, strict=True)]
+        if self.marks is not None:
+            told = [f"{more}\t{marks.tolist()}" for more, marks in zip(told, self.marks, strict=True)]
         rows = sorted(
             f"{photo}\t{self.classes[label]}{more}\n"
             for photo, label, more in zip(self.ids, self.labels, told, strict=True)
@@ -144,11 +149,15 @@ def _file_size(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set's sets by name; ``split_by_us`` where the data did not come split."""
+    """A data set's sets by name; ``split_by_us`` where the data did not come split.
+
+    ``unsplit`` are all photos where a protocol draws its sets from them by chance, and perhaps not all.
+    """
 
     name: str
     sets: dict[str, Dataset]
     split_by_us: bool
+    unsplit: Dataset | None = None
 
     def fingerprint(self) -> str:
         """That of the two sets training reads, `train` and `dev`; empty where there are none."""
@@ -173,6 +182,15 @@ class Data:
             raise VerydeepError(f"{self.name} has no set {set_name!r}: its sets are {', '.join(names)}.")
         return self.sets[set_name]
 
+    def everything(self) -> tuple[Dataset, tuple[str, ...]]:
+        """Every photo once, sorted by id, and the set of each, (N,): empty texts where the split is by chance."""
+        if self.split_by_us or self.unsplit is not None:
+            whole = join([self.unsplit] if self.unsplit is not None else list(self.sets.values()), "all")
+            return whole, ("",) * len(whole)
+        whole = join(list(self.sets.values()), "all")
+        names = {photo: name for name, found in self.sets.items() for photo in found.ids}
+        return whole, tuple(names[photo] for photo in whole.ids)
+
 
 def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) -> Dataset:
     """The set with labels counted in ``classes``; photos of other classes leave it, unlabelled ones stay.
@@ -180,6 +198,9 @@ def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) ->
     Raises:
         VerydeepError: with ``strict``, when the set has photos of a class that is not in ``classes``.
     """
+    if dataset.marks is not None:
+        columns = [dataset.classes.index(name) for name in classes]
+        return replace(dataset, classes=classes, marks=dataset.marks[:, columns])
     if not dataset.labelled:
         return replace(dataset, classes=classes)
     position = {name: number for number, name in enumerate(classes)}
@@ -199,7 +220,18 @@ def join(sets: list[Dataset], set_name: str) -> Dataset:
     ids = [photo for found in sets for photo in found.ids]
     labels = np.concatenate([found.labels for found in sets])
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-    joined = replace(sets[0], set_name=set_name, ids=tuple(ids), labels=labels, subjects=_joined_subjects(sets))
+    marks = (
+        None if sets[0].marks is None else np.concatenate([found.marks for found in sets if found.marks is not None])
+    )
+    joined = replace(
+        sets[0],
+        set_name=set_name,
+        ids=tuple(ids),
+        labels=labels,
+        subjects=_joined_subjects(sets),
+        boxes=None,
+        marks=marks,
+    )
     return joined.take(order)
 
 

@@ -1,0 +1,252 @@
+"""App. B: descriptors of a data set into a file, resumed where they were interrupted; `extract_features`, the verb."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import DataSettings, MachineSettings
+from .data import Dataset, lasting_name, open_data
+from .data.loading import Fault, each_photo
+from .errors import ImageError, VerydeepError
+from .feature_files import Features, Shards, load_features, save_features
+from .feature_nets import FeatureNet, open_feature_net
+from .feature_settings import FeatureSettings
+from .features import descriptors
+from .files import check_place, only_one
+from .images import Pixels
+from .machine import Machine, this_machine
+from .posteriors import Views
+from .progress import Reporter, Silent
+from .protocols import Protocol
+from .runs import environment
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What `extract_features` did: the file, what it holds, and what this call computed of it."""
+
+    path: Path
+    features: Features
+    computed: int
+    skipped: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and names; ``computed`` counts descriptors, one a photo and scale."""
+        dimensions = next(iter(self.features.scales.values())).shape[1]
+        return {
+            "file": str(self.path),
+            "images": len(self.features),
+            "classes": len(self.features.classes),
+            "scales": list(self.features.scales),
+            "dimensions": dimensions,
+            "layer": self.features.recipe["layer"],
+            "data": self.features.data,
+            "computed": self.computed,
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def extract_features(
+    source: str | Path,
+    data: str,
+    out: str | Path,
+    set_name: str | None = None,
+    splits: int | None = None,
+    classes: tuple[str, ...] = (),
+    settings: FeatureSettings | None = None,
+    preprocessing: str = "recorded",
+    bad_images: str = "stop",
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+) -> Extraction:
+    """Describes every photo of some data once and writes a features file; what a file has is not computed again.
+
+    Args:
+        source: a run's folder, a checkpoint or a weight file.
+        data: as `verydeep.data.open_data` takes it.
+        out: the file; scales that it lacks are added to it.
+        set_name: one set of the data only.
+        splits: of data whose protocol draws splits (Caltech), only the photos of the first so many.
+        classes: only the classes that match one of these patterns.
+        preprocessing: a key of `verydeep.weights.KNOWN` for weight files that do not record their pixels.
+        bad_images: ``stop`` or ``skip`` photos that cannot be read.
+
+    Raises:
+        VerydeepError: no such net, layer or data; Q below the crop of an FC layer; an unreadable photo; a file that
+            is there and of other photos, another net or protocol.
+    """
+    settings, reporter = settings or FeatureSettings(), reporter or Silent()
+    dataset, sets = _photos(DataSettings(data=lasting_name(data), classes=classes), set_name, splits)
+    net = open_feature_net(source, settings.layer, preprocessing)
+    scales = settings.scales or (net.test_scale,)
+    net.check_scales(scales)
+    here = this_machine(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
+    extractor = Extractor(net, settings, here, reporter)
+    return extractor.into_file(Path(out), dataset, sets, scales, bad_images == "skip")
+
+
+def _photos(settings: DataSettings, set_name: str | None, splits: int | None) -> tuple[Dataset, tuple[str, ...]]:
+    """The photos to describe, and the set of each."""
+    data = open_data(settings, least_classes=1)
+    if splits is not None:
+        if data.unsplit is None or set_name is not None or splits < 1:
+            raise VerydeepError(
+                f"splits counts the random splits of caltech101 or caltech256, from 1 up, not {splits}."
+            )
+        several = [open_data(replace(settings, split_seed=seed), least_classes=1).sets for seed in range(splits)]
+        used = {photo for sets in several for found in sets.values() for photo in found.ids}
+        whole, names = data.everything()
+        return whole.take(np.array([i for i, photo in enumerate(whole.ids) if photo in used])), names[: len(used)]
+    if set_name is None:
+        return data.everything()
+    dataset = data.set(set_name)
+    return dataset, (set_name,) * len(dataset)
+
+
+class Extractor:
+    """A net at work on data sets."""
+
+    def __init__(self, net: FeatureNet, settings: FeatureSettings, machine: Machine, reporter: Reporter) -> None:
+        self.net, self.settings, self.machine, self.reporter = net, settings, machine, reporter
+        machine.place(net.net)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What another photo's descriptor needs, but for the scales."""
+        here = self.machine.describe()
+        return {
+            "net": self.net.told,
+            "layer": self.net.layer,
+            "pool": self.settings.pool,
+            "mirror": self.settings.mirror,
+            "precision": here["precision"],
+            "resampling": self.net.resampling,
+            "other_side": self.net.other_side,
+            "environment": environment(here),
+        }
+
+    def key(self, dataset: Dataset) -> str:
+        """A digest of all that descriptors depend on, but for the scales and where the net's file lies."""
+        told = {name: value for name, value in self.recipe["net"].items() if name != "file"}
+        of = {
+            **self.recipe,
+            "environment": "",
+            "net": told,
+            "photos": [dataset.fingerprint(sizes=True), dataset.stamps()],
+        }
+        return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+    def into_file(
+        self, path: Path, dataset: Dataset, sets: tuple[str, ...], scales: tuple[int, ...], skip: bool
+    ) -> Extraction:
+        """Describes what the file lacks and writes it."""
+        key, began = self.key(dataset), time.monotonic()
+        there = self._there(path, key)
+        parts = path.with_name(f"{path.name}.parts")
+        with only_one(parts):
+            shards = Shards(parts, key)
+            missing = tuple(scale for scale in scales if there is None or scale not in there.scales)
+            before = sum(len(rows) for rows in shards.rows.values())
+            faults = self._compute(dataset, missing, shards, skip) if missing else {}
+            kept = [index for index in range(len(dataset)) if index not in faults]
+            if not kept:
+                raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
+            if there is not None and len(there) != len(kept):
+                raise VerydeepError(f"{path} has {len(there)} photos and {len(kept)} can be read: give another --out.")
+            found = {scale: shards.whole(scale, kept) for scale in missing}
+            features = self._features(dataset, sets, kept, found, key, there)
+            if missing:
+                save_features(path, features)
+            computed = sum(len(rows) for rows in shards.rows.values()) - before
+            shards.remove()
+        return Extraction(path, features, computed, len(faults), time.monotonic() - began)
+
+    def _there(self, path: Path, key: str) -> Features | None:
+        """What the file holds already; raises VerydeepError where it is of something else."""
+        check_place(path.parent)
+        if path.is_dir():
+            raise VerydeepError(f"{path} is a folder: give a file that ends in .safetensors as --out.")
+        if not path.exists():
+            return None
+        there = load_features(path)
+        if there.key != key:
+            raise VerydeepError(
+                f"{path} holds descriptors of {there.title} of {len(there)} photos of {there.data}, not those asked for "
+                "(another net, layer, protocol, precision or photos): give another --out, or remove it."
+            )
+        return there
+
+    def _features(
+        self,
+        dataset: Dataset,
+        sets: tuple[str, ...],
+        kept: list[int],
+        found: dict[int, Any],
+        key: str,
+        there: Features | None,
+    ) -> Features:
+        dataset = dataset.take(np.array(kept, dtype=np.int64))
+        known = {} if there is None else there.scales
+        return Features(
+            ids=dataset.ids,
+            labels=dataset.labels,
+            marks=dataset.marks,
+            classes=dataset.classes,
+            sets=tuple(sets[index] for index in kept),
+            scales=dict(sorted({**known, **found}.items())),
+            data=dataset.name,
+            key=key,
+            recipe=self.recipe,
+        )
+
+    def _compute(self, dataset: Dataset, scales: tuple[int, ...], shards: Shards, skip: bool) -> dict[int, str]:
+        """Fills the shards; returns the sentences of unreadable photos by index."""
+        left = [i for i in range(len(dataset)) if any(not shards.has(scale, i) for scale in scales)]
+        faults: dict[int, str] = {}
+        total = sum(not shards.has(scale, index) for scale in scales for index in left)
+        label = f"{self.net.layer}@{','.join(map(str, scales))} of {len(dataset)} photos"
+        with self.machine.at_work(), self.reporter.track(label, total) as advance:
+            try:
+                views = self._views(dataset, left, scales, shards, faults if skip else None)
+                pool, mirror = self.settings.pool, self.settings.mirror
+                for scale, indices, rows in descriptors(self.net, views, pool, mirror, self.machine):
+                    shards.add(scale, indices, rows)
+                    advance(len(indices), "")
+            finally:
+                shards.flush()
+        for sentence in faults.values():
+            self.reporter.warn(f"skipped: {sentence}")
+        return faults
+
+    def _views(
+        self,
+        dataset: Dataset,
+        left: list[int],
+        scales: tuple[int, ...],
+        shards: Shards,
+        faults: dict[int, str] | None,
+    ) -> Iterator[tuple[int, list[Pixels]]]:
+        """The photos ``left`` at the scales that are missing of them."""
+        views = Views(Protocol("dense", scales, mirror=False), self.net.net.crop, *self._rescaling)
+        for place, found in each_photo(dataset.take(np.array(left, dtype=np.int64)), views, self.machine.readers):
+            index = left[place]
+            if not isinstance(found, Fault):
+                yield index, [view for scale, view in zip(scales, found, strict=True) if not shards.has(scale, index)]
+            elif faults is None:
+                raise ImageError(f"{found.sentence} Remove it, or leave it out with --bad-images skip.")
+            else:
+                faults[index] = found.sentence
+
+    @property
+    def _rescaling(self) -> tuple[Any, Any]:
+        return self.net.resampling, self.net.other_side

@@ -1,0 +1,113 @@
+"""App. B: "we remove the last fully-connected layer": a net cut after the layer that describes a photo.
+
+A run, a checkpoint or a weight file serves. A file without FC layers, such as one that holds the convolutions
+alone, describes photos by pool5 or an earlier layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .checkpoints import CARD_KEY, Card, load_checkpoint, read_safetensors
+from .configurations import STRIDE, net_facts
+from .errors import VerydeepError
+from .files import file_sha256
+from .images import OtherSide, Resampling
+from .nets import BEFORE_RELU, Net
+from .runs import checkpoint_of
+from .weights import read_weights
+
+USUAL_SCALE = 256  # Q of a weight file, which names none; App. B's smallest
+FULL = "fc7"
+
+
+@dataclass(frozen=True)
+class FeatureNet:
+    """A net cut after a layer, and what else a descriptor depends on.
+
+    ``net`` is in evaluation mode on the CPU, ``mean`` RGB (3,); ``told`` names the file, its hash and the net.
+    """
+
+    net: Net
+    layer: str
+    mean: tuple[float, float, float]
+    test_scale: int
+    resampling: Resampling
+    other_side: OtherSide
+    told: dict[str, Any]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one crop, forward, all layers: how hard a photo is."""
+        return net_facts(self.net.name, 1, self.net.crop, self.net.width).multiply_adds
+
+    def check_scales(self, scales: tuple[int, ...]) -> None:
+        """Raises VerydeepError where an FC layer does not fit a scale."""
+        if self.layer.startswith("fc") and min(scales) < self.net.crop:
+            raise VerydeepError(
+                f"Q = {min(scales)} is below the net's crop of {self.net.crop} pixels, which {self.layer} needs: "
+                f"use --scales from {self.net.crop} up, or --layer pool5."
+            )
+
+
+def open_feature_net(
+    source: str | Path, layer: str | None = FULL, preprocessing: str = "recorded", last: bool = False
+) -> FeatureNet:
+    """The net of a run, a checkpoint or a weight file, cut after a layer.
+
+    Args:
+        layer: None takes fc7, or pool5 where the file has no FC layers.
+        preprocessing: a key of `verydeep.weights.KNOWN` for files that do not record their pixels.
+        last: of a run, the last checkpoint instead of the best.
+
+    Raises:
+        VerydeepError: no such file or layer, a layer whose weights the file lacks, pixels unknown.
+    """
+    path = checkpoint_of(source, last) if Path(source).is_dir() else Path(source)
+    if not path.exists():
+        raise VerydeepError(f"there is no run or weight file {source}.")
+    metadata, _ = read_safetensors(path)
+    if CARD_KEY in metadata:
+        loaded = load_checkpoint(path)
+        card, tensors = loaded.card, loaded.weights
+        net = Net(card.net, card.outputs, card.crop, card.width, card.pooling)
+    else:
+        weights = read_weights(str(path), preprocessing)
+        tensors = weights.tensors
+        card = Card(weights.net, _crop(tensors), 1.0, (), weights.mean, USUAL_SCALE)
+        net = Net(card.net, 1, card.crop, card.width)
+    chosen = layer or (FULL if f"{FULL}.weight" in tensors else "pool5")
+    _cut(net, chosen, tensors, path)
+    told = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": card.net, "width": card.width}
+    told |= {"crop": card.crop, "pooling": card.pooling, "preprocessing": preprocessing}
+    return FeatureNet(net, chosen, card.mean, card.test_scale, card.resampling, card.other_side, told)
+
+
+def _crop(tensors: dict[str, Tensor]) -> int:
+    """The crop that a file's fc6 is made for; the paper's where it has none."""
+    fc6 = tensors.get("fc6.weight")
+    return 224 if fc6 is None else STRIDE * fc6.shape[-1]
+
+
+def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
+    """Cuts a net after a layer and gives it the file's weights; raises VerydeepError where they do not do."""
+    names = net.map_names()
+    if layer not in names:
+        shown = ", ".join(name for name in names if not name.endswith(BEFORE_RELU))
+        raise VerydeepError(f"net {net.name} has no layer {layer!r}: its layers are {shown}, with {BEFORE_RELU} too.")
+    net.cut_after(layer)
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    missing = [spec.name for spec in net.specs if f"{spec.name}.weight" not in tensors]
+    if missing:
+        number = [spec.name for spec in net.specs].index(missing[0])
+        there = f"pool{net.specs[number - 1].stage}" if number else "none"
+        raise VerydeepError(f"{path} has no {missing[0]}, which {layer} needs: use --layer {there} or an earlier one.")
+    wrong = [name for name, shape in wanted.items() if name not in tensors or tuple(tensors[name].shape) != shape]
+    if wrong:
+        raise VerydeepError(f"{path} does not hold the net {net.name} it names: {wrong[0]} differs.")
+    net.load_state_dict({name: tensors[name] for name in wanted})
+    net.eval()
