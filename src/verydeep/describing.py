@@ -181,8 +181,8 @@ class Extractor:
         there = load_features(path)
         if there.key != key:
             raise VerydeepError(
-                f"{path} holds descriptors of {there.title} of {len(there)} photos of {there.data}, not those asked for "
-                "(another net, layer, protocol, precision or photos): give another --out, or remove it."
+                f"{path} holds descriptors of {there.title} of {len(there)} photos of {there.data}, not those "
+                "asked for (another net, layer, protocol, precision or photos): give another --out, or remove it."
             )
         return there
 
