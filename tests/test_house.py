@@ -79,6 +79,7 @@ ARROWS: dict[str, set[str]] = {
     "data.folder": {"config", "data.sets", "errors"},
     "data.imagenet": {"config", "data.boxfiles", "data.folder", "data.sets", "errors"},
     "data.caltech": {"config", "data.folder", "data.sets", "errors"},
+    "data.voc": {"config", "data.boxfiles", "data.sets", "errors", "images"},
     "data.digits": {"config", "data.sets", "errors", "images"},
     "data.boxfiles": {"boxes", "data.sets", "errors"},
     "data.boxed": {
@@ -143,9 +144,42 @@ ARROWS: dict[str, set[str]] = {
         *("forecast", "machine", "nets", "optimisation", "progress", "recipes", "runs", "tasks", "training"),
         "weights",
     },
+    "svm_forms": set(),
+    "svm": {"errors", "svm_forms"},
+    "splits": {"config", "data.caltech", "data.folder", "data.sets", "errors", "feature_files", "images"},
+    "transfer": {
+        *(
+            "config",
+            "data.voc",
+            "errors",
+            "feature_files",
+            "feature_settings",
+            "features",
+            "files",
+            "machine",
+            "metrics",
+        ),
+        *("progress", "splits", "svm"),
+    },
+    "transfer_files": {"errors", "feature_settings", "files", "runs", "transfer"},
+    "describer": {
+        *("config", "errors", "feature_nets", "feature_settings", "features", "images", "machine", "posteriors"),
+        *("progress", "protocols"),
+    },
+    "svm_prediction": {"config", "describer", "errors", "prediction", "progress", "transfer_files"},
+    "asking": {"config", "prediction", "svm_prediction", "transfer_files"},
+    "similar": {
+        *("config", "data", "describer", "errors", "feature_files", "feature_settings", "features", "progress"),
+    },
+    "transfer_report": {"data", "errors", "images", "report", "similar", "transfer"},
+    "probing": {
+        *("config", "describing", "feature_nets", "feature_settings", "machine", "progress", "similar", "transfer"),
+        *("transfer_files", "transfer_report"),
+    },
     "report": {"box_prediction", "evaluation", "files", "images", "localising", "metrics", "summary"},
     "demo": {
         *(
+            "config",
             "data.check",
             "data.sets",
             "evaluation",
@@ -166,7 +200,7 @@ ARROWS: dict[str, set[str]] = {
         *("config", "data", "data.loading", "errors", "feature_files", "feature_nets", "feature_settings", "features"),
         *("files", "images", "machine", "posteriors", "progress", "protocols", "runs"),
     },
-    "arguments": {"box_settings", "config", "errors", "recipes"},
+    "arguments": {"box_settings", "config", "errors", "feature_settings", "recipes"},
 }
 
 
@@ -233,19 +267,9 @@ def test_public_functions_and_classes_say_what_they_do() -> None:
 
 PUBLIC = [
     *("Classifier", "DataSettings", "ImageError", "MachineSettings", "NET_NAMES", "Net", "Scale", "TrainSettings"),
-    *(
-        "VerydeepError",
-        "check_data",
-        "create_net",
-        "demo",
-        "evaluate",
-        "evaluate_boxes",
-        "fuse",
-        "load",
-        "load_localiser",
-    ),
-    *("load_scores", "net_facts", "open_data", "parse_protocol", "predict", "read_image", "reproduce", "train"),
-    "train_boxes",
+    *("VerydeepError", "check_data", "create_net", "demo", "evaluate", "evaluate_boxes", "extract_features"),
+    *("find_similar", "fuse", "learn_svms", "load", "load_features", "load_localiser", "load_scores", "net_facts"),
+    *("open_data", "parse_protocol", "predict", "probe", "read_image", "reproduce", "train", "train_boxes"),
 ]
 
 

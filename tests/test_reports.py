@@ -69,6 +69,7 @@ def test_python_verbs_on_files_and_memory(trained: Path) -> None:
     assert net.predict(pixels)[0].classes == found[0].classes
     assert verydeep.predict(trained, str(photo.parent))[0].classes == found[0].classes
     assert net.classes == ("blue", "green", "red")
+    assert isinstance(net, verydeep.Classifier)
     assert net.posteriors(pixels).shape == (1, 3)
     with pytest.raises(verydeep.ImageError, match="image 1 is an empty file"):
         net.predict([pixels, b""])
@@ -81,7 +82,9 @@ def test_python_verbs_on_files_and_memory(trained: Path) -> None:
 
 def test_evaluation_agrees_with_prediction(trained: Path, tmp_path: Path) -> None:
     done = verydeep.evaluate(trained, "dense@36,40", out=tmp_path / "e")
-    asked = verydeep.load(trained).posteriors([done.dataset.pixels(i) for i in range(len(done.dataset))], "dense@36,40")
+    net = verydeep.load(trained)
+    assert isinstance(net, verydeep.Classifier)
+    asked = net.posteriors([done.dataset.pixels(i) for i in range(len(done.dataset))], "dense@36,40")
     np.testing.assert_allclose(done.scores.posteriors, asked, atol=1e-6)
     other = verydeep.evaluate(
         trained, "dense@36,40", out=tmp_path / "f", machine=verydeep.MachineSettings(workers=2, threads=1)

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .asking import load, predict
     from .box_evaluation import evaluate_boxes
     from .box_prediction import load_localiser
     from .config import DataSettings, MachineSettings, Scale, TrainSettings
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
     from .data import open_data
     from .data.check import check_data
     from .demo import demo
+    from .describing import extract_features
     from .errors import ImageError, VerydeepError
     from .evaluation import evaluate
+    from .feature_files import load_features
     from .fusion import fuse
     from .images import read_image
     from .localise import train_boxes
     from .nets import Net, create_net
-    from .prediction import Classifier, load, predict
+    from .prediction import Classifier
     from .preparing import train
+    from .probing import probe
     from .protocols import parse_protocol
     from .reproduction import reproduce
     from .scores import load_scores
+    from .similar import find_similar
+    from .transfer import learn_svms
 
 _HOMES = {
     "Classifier": "prediction",
@@ -42,14 +48,19 @@ _HOMES = {
     "demo": "demo",
     "evaluate": "evaluation",
     "evaluate_boxes": "box_evaluation",
+    "extract_features": "describing",
+    "find_similar": "similar",
     "fuse": "fusion",
-    "load": "prediction",
+    "learn_svms": "transfer",
+    "load": "asking",
+    "load_features": "feature_files",
     "load_localiser": "box_prediction",
     "load_scores": "scores",
     "net_facts": "configurations",
     "open_data": "data",
     "parse_protocol": "protocols",
-    "predict": "prediction",
+    "predict": "asking",
+    "probe": "probing",
     "read_image": "images",
     "reproduce": "reproduction",
     "train": "preparing",
@@ -70,14 +81,19 @@ __all__ = [
     "demo",
     "evaluate",
     "evaluate_boxes",
+    "extract_features",
+    "find_similar",
     "fuse",
+    "learn_svms",
     "load",
+    "load_features",
     "load_localiser",
     "load_scores",
     "net_facts",
     "open_data",
     "parse_protocol",
     "predict",
+    "probe",
     "read_image",
     "reproduce",
     "train",

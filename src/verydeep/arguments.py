@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from .box_settings import BoxSettings, MergeSettings
 from .config import DataSettings, MachineSettings, TrainSettings, field_help, flag
 from .errors import VerydeepError
+from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .recipes import OF_ALL_RUNS
 
 OF_TRAINING = ("compile", "tensorboard", "device_batch")  # machine settings that only training reads
@@ -161,6 +162,54 @@ def _localise_predict(verb: argparse.ArgumentParser) -> None:
     _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
 
 
+def _features(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="RUN", help="a run's folder, a checkpoint or a weight file")
+    verb.add_argument("--data", metavar="DATA", required=True, help="folder, list file, caltech101:DIR, voc2007:DIR, …")
+    verb.add_argument("--out", metavar="FILE", required=True, help="features file; scales it lacks are added to it")
+    verb.add_argument("--set", metavar="NAME", help="only one set of the data")
+    verb.add_argument("--splits", type=int, metavar="N", help="of Caltech, only the photos of the first N splits")
+    verb.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="photos that cannot be read")
+    _add_settings(verb, FeatureSettings)
+    _of_weights(verb)
+
+
+def _of_weights(verb: argparse.ArgumentParser) -> None:
+    _add_settings(verb, DataSettings, only=("classes",))
+    _add_settings(verb, TrainSettings, only=("preprocessing",))
+    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+
+
+def _svm(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("protocol", metavar="PROTOCOL", help="caltech101, caltech256, voc2007, voc2012, …-action, own")
+    verb.add_argument(
+        "--features", metavar="FILE", nargs="+", action="extend", required=True, help="features files; nets are stacked"
+    )
+    verb.add_argument("--out", metavar="DIR", help="folder for figures and classifier (runs/svm/PROTOCOL)")
+    _add_settings(verb, DescriptorSettings)
+    _add_settings(verb, SvmSettings)
+    _add_settings(verb, MachineSettings, only=("device", "threads"))
+
+
+def _probe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--data", metavar="DATA", required=True, help="a folder with a folder per class")
+    verb.add_argument("--weights", metavar="RUN", required=True, help="a run's folder, a checkpoint or a weight file")
+    verb.add_argument("--out", metavar="DIR", default="runs/probe", help="folder for all it makes (runs/probe)")
+    verb.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="photos that cannot be read")
+    _add_settings(verb, FeatureSettings)
+    _add_settings(verb, DescriptorSettings)
+    _add_settings(verb, SvmSettings)
+    _of_weights(verb)
+
+
+def _similar(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("images", metavar="IMAGE", nargs="+", help="photos, folders of photos, globs")
+    verb.add_argument("--features", metavar="FILE", required=True, help="the photos to look among")
+    verb.add_argument("--top", type=int, default=10, metavar="N", help="how many (10)")
+    verb.add_argument("--out", metavar="DIR", default="similar", help="folder for pictures and similar.json (similar)")
+    _add_settings(verb, DescriptorSettings)
+    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+
+
 def _fuse(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", metavar="FILE", nargs="+", help="scores files, or the folders evaluate wrote")
     verb.add_argument("--weights", metavar="LIST", help="one a file, such as 1,2,1 (equal)")
@@ -210,6 +259,10 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "localise evaluate": ("test box nets: localisation errors, pictures of right and wrong boxes", _localise_evaluate),
     "localise predict": ("draw boxes on photos, with class and score", _localise_predict),
     "fuse": ("average stored posteriors of nets or tests, with paired tests between them", _fuse),
+    "features": ("describe photos by a layer of a net, at several scales, into a file (App. B)", _features),
+    "svm": ("learn and test linear SVMs on descriptors by a data set's protocol (App. B)", _svm),
+    "probe": ("own photos: descriptors, a linear SVM, its error and worst mistakes, in minutes", _probe),
+    "similar": ("the photos of a features file that are nearest to a photo", _similar),
     "reproduce": ("rows of the paper's tables by name: train, test and fuse what is missing", _reproduce),
     "table": ("a table of the paper with our results beside it", _table),
     "demo": ("train, test and ask a small net on handwritten digits, in minutes", _demo),

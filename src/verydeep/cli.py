@@ -13,7 +13,7 @@ from collections.abc import Callable
 from . import terminal
 from .arguments import parse
 from .errors import VerydeepError
-from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, paper
+from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, paper, transfer
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "nets": looking.nets,
@@ -26,6 +26,10 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "localise evaluate": localise.evaluate,
     "localise predict": localise.predict,
     "fuse": paper.fuse,
+    "features": transfer.features,
+    "svm": transfer.svm,
+    "probe": transfer.probe,
+    "similar": transfer.similar,
     "reproduce": paper.reproduce,
     "table": paper.table,
     "demo": main_job.demo,

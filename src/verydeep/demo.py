@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .config import MachineSettings
 from .data.check import sample_crops
 from .data.sets import Dataset
 from .evaluation import Evaluation, evaluate
 from .experiments.sizes import DOLL
 from .images import Pixels
-from .prediction import Prediction, load
+from .prediction import Prediction, load_net
 from .preparing import train
 from .progress import Reporter, Silent
 from .recipes import settings_of_run
@@ -80,7 +81,9 @@ def _ask(folder: Path, dataset: Dataset) -> list[tuple[Pixels, str, Prediction]]
     """Some photos of a set, what they show, and what the net says of them."""
     photos = [dataset.pixels(index) for index in range(PHOTOS_ASKED)]
     names = [dataset.classes[label] for label in dataset.labels[:PHOTOS_ASKED]]
-    return list(zip(photos, names, load(folder).predict(photos, top=3), strict=True))
+    return list(
+        zip(photos, names, load_net(folder, False, MachineSettings(workers=0)).predict(photos, top=3), strict=True)
+    )
 
 
 def _told(found: Prediction) -> str:

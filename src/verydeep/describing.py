@@ -91,8 +91,9 @@ def extract_features(
     scales = settings.scales or (net.test_scale,)
     net.check_scales(scales)
     here = this_machine(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
+    of = {"data": lasting_name(data), "classes": list(classes), "set": set_name, "splits": splits}
     extractor = Extractor(net, settings, here, reporter)
-    return extractor.into_file(Path(out), dataset, sets, scales, bad_images == "skip")
+    return extractor.into_file(Path(out), dataset, sets, scales, of, bad_images == "skip")
 
 
 def _photos(settings: DataSettings, set_name: str | None, splits: int | None) -> tuple[Dataset, tuple[str, ...]]:
@@ -147,9 +148,15 @@ class Extractor:
         return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
     def into_file(
-        self, path: Path, dataset: Dataset, sets: tuple[str, ...], scales: tuple[int, ...], skip: bool
+        self,
+        path: Path,
+        dataset: Dataset,
+        sets: tuple[str, ...],
+        scales: tuple[int, ...],
+        of: dict[str, Any],
+        skip: bool,
     ) -> Extraction:
-        """Describes what the file lacks and writes it."""
+        """Describes what the file lacks and writes it; ``of`` tells where the photos are from."""
         key, began = self.key(dataset), time.monotonic()
         there = self._there(path, key)
         parts = path.with_name(f"{path.name}.parts")
@@ -164,7 +171,8 @@ class Extractor:
             if there is not None and len(there) != len(kept):
                 raise VerydeepError(f"{path} has {len(there)} photos and {len(kept)} can be read: give another --out.")
             found = {scale: shards.whole(scale, kept) for scale in missing}
-            features = self._features(dataset, sets, kept, found, key, there)
+            known = {} if there is None else there.scales
+            features = self._features(dataset, sets, kept, {**known, **found}, of, key)
             if missing:
                 save_features(path, features)
             computed = sum(len(rows) for rows in shards.rows.values()) - before
@@ -191,22 +199,21 @@ class Extractor:
         dataset: Dataset,
         sets: tuple[str, ...],
         kept: list[int],
-        found: dict[int, Any],
+        scales: dict[int, Any],
+        of: dict[str, Any],
         key: str,
-        there: Features | None,
     ) -> Features:
         dataset = dataset.take(np.array(kept, dtype=np.int64))
-        known = {} if there is None else there.scales
         return Features(
             ids=dataset.ids,
             labels=dataset.labels,
             marks=dataset.marks,
             classes=dataset.classes,
             sets=tuple(sets[index] for index in kept),
-            scales=dict(sorted({**known, **found}.items())),
+            scales=dict(sorted(scales.items())),
             data=dataset.name,
             key=key,
-            recipe=self.recipe,
+            recipe={**self.recipe, **of},
         )
 
     def _compute(self, dataset: Dataset, scales: tuple[int, ...], shards: Shards, skip: bool) -> dict[int, str]:

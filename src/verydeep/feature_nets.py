@@ -55,12 +55,12 @@ class FeatureNet:
 
 
 def open_feature_net(
-    source: str | Path, layer: str | None = FULL, preprocessing: str = "recorded", last: bool = False
+    source: str | Path, layer: str = FULL, preprocessing: str = "recorded", last: bool = False
 ) -> FeatureNet:
     """The net of a run, a checkpoint or a weight file, cut after a layer.
 
     Args:
-        layer: None takes fc7, or pool5 where the file has no FC layers.
+        layer: a name of `verydeep.nets.Net.map_names`.
         preprocessing: a key of `verydeep.weights.KNOWN` for files that do not record their pixels.
         last: of a run, the last checkpoint instead of the best.
 
@@ -80,11 +80,16 @@ def open_feature_net(
         tensors = weights.tensors
         card = Card(weights.net, _crop(tensors), 1.0, (), weights.mean, USUAL_SCALE)
         net = Net(card.net, 1, card.crop, card.width)
-    chosen = layer or (FULL if f"{FULL}.weight" in tensors else "pool5")
-    _cut(net, chosen, tensors, path)
+    _cut(net, layer, tensors, path)
     told = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": card.net, "width": card.width}
     told |= {"crop": card.crop, "pooling": card.pooling, "preprocessing": preprocessing}
-    return FeatureNet(net, chosen, card.mean, card.test_scale, card.resampling, card.other_side, told)
+    return FeatureNet(net, layer, card.mean, card.test_scale, card.resampling, card.other_side, told)
+
+
+def usual_layer(source: str | Path) -> str:
+    """fc7, or pool5 where a run's or weight file's net has no FC layers; raises VerydeepError for no such file."""
+    path = checkpoint_of(source, last=False) if Path(source).is_dir() else Path(source)
+    return FULL if f"{FULL}.weight" in read_safetensors(path)[1] else "pool5"
 
 
 def _crop(tensors: dict[str, Tensor]) -> int:

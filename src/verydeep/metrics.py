@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +151,49 @@ def confusion(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.i
 def chance_error(labels: NDArray[np.int64]) -> float:
     """Top-1 error in percent of always guessing the commonest class."""
     return 100.0 * (1 - float(np.bincount(labels).max()) / len(labels))
+
+
+def class_recalls(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """The share of each class's photos that are given their class, in percent, (K,); NaN of a class without photos.
+
+    Args:
+        answers: the class that each photo is given, (N,).
+        labels: the class it has, (N,).
+    """
+    counts = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels[answers == labels], minlength=classes)
+    return np.where(counts > 0, 100.0 * right / np.maximum(counts, 1), np.nan)
+
+
+def average_precision(scores: FloatArray, marks: NDArray[np.int8], form: Literal["11-point", "area"]) -> float:
+    """VOC's average precision of one class, in percent (Everingham et al. 2015).
+
+    Photos enter by falling score, equal scores together. ``11-point`` (VOC-2007) is the mean over recalls of 0, .1 to
+    1 of the best precision at that recall or more; ``area`` (VOC-2010 and later) the area below precision over
+    recall, precision made monotone from the right. A photo of score -inf never enters.
+
+    Args:
+        scores: (N,).
+        marks: 1 has the class, -1 has not, 0 counts as neither a hit nor a miss, (N,).
+
+    Raises:
+        VerydeepError: no photo has the class, or a score is NaN.
+    """
+    if np.isnan(scores).any():
+        raise VerydeepError(f"the score of photo number {int(np.isnan(scores).argmax())} is NaN.")
+    total = int((marks == 1).sum())
+    if not total:
+        raise VerydeepError("no photo has the class: it has no average precision.")
+    entering = (marks != 0) & (scores > -np.inf)
+    order = np.argsort(-scores[entering], kind="stable")
+    falling, hits = scores[entering][order], np.cumsum(marks[entering][order] == 1)
+    last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)[: len(falling)]  # of each run of equal scores
+    hits = hits[last]
+    best = np.maximum.accumulate((hits / (last + 1))[::-1])[::-1]
+    if form == "area":
+        return float(100 * (np.diff(hits, prepend=0) * best).sum() / total)
+    reached = [best[10 * hits >= tenth * total] for tenth in range(11)]
+    return float(100 * np.mean([precision.max(initial=0.0) for precision in reached]))
 
 
 def best_overlap(guesses: FloatArray, truths: Sequence[FloatArray]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,18 @@ from .runs import checkpoint_of
 
 @dataclass(frozen=True)
 class Prediction:
-    """One photo's best classes, the likeliest first: (class, probability) with probability 0 to 1."""
+    """One photo's best classes, the likeliest first: (class, probability) with probability 0 to 1.
+
+    An SVM's ``kind`` of value is a score instead: any number, above 0 where it says yes.
+    """
 
     image: str
     classes: tuple[tuple[str, float], ...]
+    kind: Literal["probability", "score"] = "probability"
 
     def to_json(self) -> dict[str, Any]:
-        """``{image, predictions: [{class, probability}]}``."""
-        rows = [{"class": name, "probability": round(value, 6)} for name, value in self.classes]
+        """``{image, predictions: [{class, probability}]}``; of an SVM ``score`` in place of ``probability``."""
+        rows = [{"class": name, self.kind: round(value, 6)} for name, value in self.classes]
         return {"image": self.image, "predictions": rows}
 
 
@@ -58,7 +62,7 @@ class Classifier:
         reporter: Reporter | None = None,
     ) -> NDArray[np.float32]:
         """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
-        images = _listed(images)
+        images = listed(images)
         asked = parse_protocol(protocol) if protocol else Protocol("dense", (self.card.test_scale,), mirror=True)
         check_protocol(asked, self.card.crop)
         views = Views(asked, self.card.crop, self.card.resampling, self.card.other_side)
@@ -66,9 +70,9 @@ class Classifier:
         def shown() -> Iterator[tuple[int, list[Pixels]]]:
             for index, image in enumerate(images):
                 try:
-                    yield index, views(as_pixels(image, _name(image, index)))
+                    yield index, views(as_pixels(image, name_of(image, index)))
                 except ImageError as fault:
-                    named = fault.named(_name(image, index))
+                    named = fault.named(name_of(image, index))
                     if faults is None:
                         raise named from None
                     faults[index] = str(named)
@@ -101,42 +105,37 @@ class Classifier:
         """
         if not isinstance(top, int) or top < 1:
             raise VerydeepError(f"top must be 1 or more, not {top!r}.")
-        asked = _listed(images)
+        asked = listed(images)
         found = self.posteriors(asked, protocol, faults, reporter)
         best = np.argsort(-found, axis=1, kind="stable")[:, :top]
         return [
-            Prediction(_name(image, index), tuple((self.classes[k], float(row[k])) for k in ranks))
+            Prediction(name_of(image, index), tuple((self.classes[k], float(row[k])) for k in ranks))
             for index, (image, row, ranks) in enumerate(zip(asked, found, best, strict=True))
             if index not in (faults or {})
         ]
 
 
-def _listed(images: Any) -> list[Any]:
+def listed(images: Any) -> list[Any]:
     """A list of images; what is no list or tuple is one image."""
     return list(images) if isinstance(images, (list, tuple)) else [images]
 
 
-def _name(image: Any, index: int) -> str:
+def name_of(image: Any, index: int) -> str:
+    """What to call an image: its path, or its place in the list."""
     return str(image) if isinstance(image, (str, Path)) else f"image {index}"
 
 
-def load(run: str | Path, last: bool = False, machine: MachineSettings | None = None) -> Classifier:
+def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifier:
     """The net of a run's folder (its best, or ``last``) or of a checkpoint file, ready to be asked.
 
     Raises:
         VerydeepError: no such run, or a broken checkpoint.
     """
     checkpoint = load_classifier(checkpoint_of(run, last))
-    here = this_machine(replace(machine or MachineSettings(workers=0), compile=False), checkpoint.card.multiply_adds)
+    here = this_machine(replace(machine, compile=False), checkpoint.card.multiply_adds)
     net = checkpoint.net()
     here.place(net)
     return Classifier(net, checkpoint.card, here)
-
-
-def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = None) -> list[Prediction]:
-    """`load` and `Classifier.predict` in one; a text is a file, a folder of photos or a glob."""
-    asked = find_photos(images) if isinstance(images, (str, Path)) else images
-    return load(run).predict(asked, top, protocol)
 
 
 def find_all(patterns: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MOST_NAMED_CLASSES = 30  # more tick labels than that cannot be read
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -41,7 +42,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A name as matplotlib shows it to the letter: no formulas, no control characters."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text)
     return shown.replace("$", r"\$")[:40]
@@ -51,13 +52,13 @@ def photo_grid(photos: list[tuple[Pixels, str]], columns: int = 6) -> Figure:
     """Photos with a line of text below each."""
     columns = max(1, min(columns, len(photos)))
     rows = max(1, math.ceil(len(photos) / columns))
-    figure = _figure(2.0 * columns, 2.3 * rows)
+    figure = figure_of(2.0 * columns, 2.3 * rows)
     for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.set_axis_off()
         if number < len(photos):
             pixels, text = photos[number]
             axes.imshow(pixels)
-            axes.set_title("\n".join(_plain(line) for line in text.splitlines()), fontsize=8)
+            axes.set_title("\n".join(plain(line) for line in text.splitlines()), fontsize=8)
     return figure
 
 
@@ -82,12 +83,12 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
     counts = confusion(scores.posteriors, scores.labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 4 + 0.16 * min(len(scores.classes), MOST_NAMED_CLASSES)
-    figure = _figure(side, side)
+    figure = figure_of(side, side)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="taken for", ylabel="class", title=f"{scores.protocol} on {len(scores.ids)} photos")
     if len(scores.classes) <= MOST_NAMED_CLASSES:
-        names = [_plain(name) for name in scores.classes]
+        names = [plain(name) for name in scores.classes]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7)
     return figure
@@ -95,7 +96,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
 
 def curves_figure(log: list[dict[str, Any]]) -> Figure:
     """Loss and errors by epoch; dotted lines are drops of the learning rate."""
-    figure = _figure(8, 3.2)
+    figure = figure_of(8, 3.2)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in log]
     left.plot(epochs, [row["loss"] for row in log], color="tab:blue")

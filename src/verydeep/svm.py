@@ -21,7 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import VerydeepError
@@ -34,6 +36,7 @@ ENOUGH = 1e-12  # relative decrease of the objective below which a step changes 
 APPROACHES, CHECK_EVERY = 60, 10  # of the first, joint steps
 MANY = 0.2  # share of points within the margin from which joint steps are the cheaper ones
 HINGE_GAP, CORNERS = 1e-6, (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
+BLOCK = 2048  # dimensions that are made float64 at once
 PRIMAL_FROM = 3  # photos a dimension: from there on its steps are the cheaper ones
 
 
@@ -48,7 +51,9 @@ class Solution:
     gap: Tensor
 
 
-def solve_path(form: Form, marks: Tensor, values: tuple[float, ...], loss: Loss = "squared-hinge") -> Iterator[Solution]:
+def solve_path(
+    form: Form, marks: Tensor, values: tuple[float, ...], loss: Loss = "squared-hinge"
+) -> Iterator[Solution]:
     """The SVMs of each C, from the smallest up: each starts where the last one ended.
 
     Args:
@@ -56,7 +61,7 @@ def solve_path(form: Form, marks: Tensor, values: tuple[float, ...], loss: Loss 
         values: of C.
     """
     marks = marks.to(torch.float64)
-    state: Tensor | None = None
+    state = form.of_dual(torch.zeros_like(marks))
     for C in sorted(values):
         bound = torch.zeros(marks.shape[1], dtype=marks.dtype, device=marks.device)
         for corner in (0.0,) if loss == "squared-hinge" else CORNERS:
@@ -91,10 +96,10 @@ class _Steps:
     The hinge's corner at a margin of 1 is rounded by a parabola between 1 - corner and 1 + corner.
     """
 
-    def __init__(self, form: Form, marks: Tensor, C: float, corner: float, state: Tensor | None) -> None:
+    def __init__(self, form: Form, marks: Tensor, C: float, corner: float, state: Tensor) -> None:
         self.form, self.marks, self.C, self.corner = form, marks, C, corner
         self.curvature = 2 * C if corner == 0 else C / (2 * corner)
-        self.state = form.of_dual(torch.zeros_like(marks)) if state is None else state.clone()
+        self.state = state.clone()
         self.scores = form.scores(self.state)
         self.targets = marks * (1 + corner)
 
@@ -155,93 +160,14 @@ class _Steps:
         """Whether joint steps are the cheaper ones."""
         return float(self.pieces(self.scores, self.marks)[0].to(torch.float32).mean()) > MANY
 
-    def _approach(self) -> Tensor:
-        """Joint steps of all classes; returns which of them are not at their end, bool (K,).
-
-        A loss bends nowhere more than its parabola, so the parabola through a point lies above it.
-        """
-        ahead, pace, squared = self.scores, 1.0, self.corner == 0
-        unsettled = torch.ones(self.marks.shape[1], dtype=torch.bool, device=self.marks.device)
-        for number in range(1, APPROACHES + 1):
-            parabola = ahead + self.beta(ahead) / self.curvature
-            self.state, scores = self.form.ridge(parabola, self.curvature)
-            faster = (1 + (1 + 4 * pace**2) ** 0.5) / 2
-            ahead = scores + (pace - 1) / faster * (scores - self.scores)
-            self.scores, pace = scores, faster
-            if number % CHECK_EVERY:
-                continue
-            if squared:
-                objective = _objective(self.form, self.marks, self.C, "squared-hinge", self.state, scores)
-                bound = _dual(self.form, self.marks, self.C, "squared-hinge", self.beta(scores))
-                unsettled = objective - bound > SMALL_GAP * objective
-            if not (bool(unsettled.any()) and self._many()):
-                break
-        return unsettled
-
-    def _many(self) -> bool:
-        """Whether joint steps are the cheaper ones."""
-        return float(self.pieces(self.scores, self.marks)[0].to(torch.float32).mean()) > MANY
-
-    def _approach(self) -> Tensor:
-        """Joint steps of all classes; returns which of them are not at their end, bool (K,).
-
-        A loss bends nowhere more than its parabola, so the parabola through a point lies above it.
-        """
-        ahead, pace, squared = self.scores, 1.0, self.corner == 0
-        unsettled = torch.ones(self.marks.shape[1], dtype=torch.bool, device=self.marks.device)
-        for number in range(1, APPROACHES + 1):
-            parabola = ahead + self.beta(ahead) / self.curvature
-            self.state, scores = self.form.ridge(parabola, self.curvature)
-            faster = (1 + (1 + 4 * pace**2) ** 0.5) / 2
-            ahead = scores + (pace - 1) / faster * (scores - self.scores)
-            self.scores, pace = scores, faster
-            if number % CHECK_EVERY:
-                continue
-            if squared:
-                objective = _objective(self.form, self.marks, self.C, "squared-hinge", self.state, scores)
-                bound = _dual(self.form, self.marks, self.C, "squared-hinge", self.beta(scores))
-                unsettled = objective - bound > SMALL_GAP * objective
-            if not (bool(unsettled.any()) and self._many()):
-                break
-        return unsettled
-
-    def _many(self) -> bool:
-        """Whether joint steps are the cheaper ones."""
-        return float(self.pieces(self.scores, self.marks)[0].to(torch.float32).mean()) > MANY
-
-    def _approach(self) -> Tensor:
-        """Joint steps of all classes; returns which of them are not at their end, bool (K,).
-
-        A loss bends nowhere more than its parabola, so the parabola through a point lies above it.
-        """
-        ahead, pace, squared = self.scores, 1.0, self.corner == 0
-        unsettled = torch.ones(self.marks.shape[1], dtype=torch.bool, device=self.marks.device)
-        for number in range(1, APPROACHES + 1):
-            parabola = ahead + self.beta(ahead) / self.curvature
-            self.state, scores = self.form.ridge(parabola, self.curvature)
-            faster = (1 + (1 + 4 * pace**2) ** 0.5) / 2
-            ahead = scores + (pace - 1) / faster * (scores - self.scores)
-            self.scores, pace = scores, faster
-            if number % CHECK_EVERY:
-                continue
-            if squared:
-                objective = _objective(self.form, self.marks, self.C, "squared-hinge", self.state, scores)
-                bound = _dual(self.form, self.marks, self.C, "squared-hinge", self.beta(scores))
-                unsettled = objective - bound > SMALL_GAP * objective
-            if not (bool(unsettled.any()) and self._many()):
-                break
-        return unsettled
-
-    def _many(self) -> bool:
-        """Whether joint steps are the cheaper ones."""
-        return float(self.pieces(self.scores, self.marks)[0].to(torch.float32).mean()) > MANY
-
     def _step(self, columns: Tensor) -> Tensor:
         """One step of some classes; returns which of them are not at their end, bool (k,)."""
         old, old_scores, marks = self.state[:, columns], self.scores[:, columns], self.marks[:, columns]
         before = self.pieces(old_scores, marks)
         solved = [
-            self.form.solve(before[0][:, k], self.targets[:, column], self.C * marks[:, k] * before[1][:, k], self.curvature)
+            self.form.solve(
+                before[0][:, k], self.targets[:, column], self.C * marks[:, k] * before[1][:, k], self.curvature
+            )
             for k, column in enumerate(columns.tolist())
         ]
         new = torch.stack(solved, dim=1)
@@ -275,3 +201,70 @@ class _Steps:
             rising = first + middle * second - (pull * way_scores).sum(0) > 0
             low, high = torch.where(rising, low, middle), torch.where(rising, middle, high)
         return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class LinearSvm:
+    """K classifiers: ``weights`` float32 (D,K), ``bias`` float32 (K,), and the largest relative duality gap."""
+
+    C: float
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    gap: float
+
+    def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """w·x + b of descriptors (N,D): (N,K), summed in float64."""
+        return rows.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
+
+
+def fit_svms(
+    rows: NDArray[np.float32],
+    marks: NDArray[np.int8],
+    values: tuple[float, ...],
+    loss: Loss = "squared-hinge",
+    device: str | torch.device = "cpu",
+) -> Iterator[LinearSvm]:
+    """The linear SVMs of each C, from the smallest up, from descriptors.
+
+    Args:
+        rows: (n,D) of the photos to learn from, without the constant dimension.
+        marks: (n,K): 1 has the class, -1 has not, 0 counts as neither.
+        values: of C.
+
+    Raises:
+        VerydeepError: a class that no photo has, or that none lacks.
+    """
+    lone = [k for k in range(marks.shape[1]) if not ((marks[:, k] == 1).any() and (marks[:, k] == -1).any())]
+    if lone:
+        raise VerydeepError(
+            f"class number {lone[0]} has no photos to learn from, or all of them: it cannot be told apart."
+        )
+    data = torch.from_numpy(rows).to(device)
+    primal = len(rows) > PRIMAL_FROM * (rows.shape[1] + 1)
+    form: Form = PrimalForm(_with_constant(data)) if primal else GramForm(_gram(data) + 1)
+    for found in solve_path(form, torch.from_numpy(marks).to(device), values, loss):
+        if primal:
+            weights, bias = found.coefficients[:-1], found.coefficients[-1]
+        else:
+            weights, bias = _weights(data, found.coefficients), found.coefficients.sum(0)
+        arrays = (weights.float().cpu().numpy(), bias.float().cpu().numpy())
+        yield LinearSvm(found.C, *arrays, gap=float(found.gap.max()))
+
+
+def _with_constant(data: Tensor) -> Tensor:
+    ones = torch.ones(len(data), 1, dtype=torch.float64, device=data.device)
+    return torch.cat([data.double(), ones], dim=1)
+
+
+def _gram(data: Tensor) -> Tensor:
+    """All products of descriptors (n,D), (n,n), summed in float64, a block of dimensions at a time."""
+    total = torch.zeros(len(data), len(data), dtype=torch.float64, device=data.device)
+    for block in torch.split(data, BLOCK, dim=1):
+        wide = block.double()
+        total.addmm_(wide, wide.T)
+    return total
+
+
+def _weights(data: Tensor, beta: Tensor) -> Tensor:
+    """w = sum of beta_i x_i, (D,K)."""
+    return torch.cat([block.double().T @ beta for block in torch.split(data, BLOCK, dim=1)])

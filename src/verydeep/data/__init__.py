@@ -8,8 +8,9 @@ Sets are called by what they are for:
 
 ``--data`` takes a folder with a folder per class, the same under ``train/`` and ``val/`` (and
 ``test/``), a list file of ``path,label``, or a name: ``digits``, ``imagenet:DIR``, ``caltech101:DIR``,
-``caltech256:DIR``; with ``boxes`` always a folder. A name alone looks for its folder in the environment
-variable of the same name in capitals. Every listing is sorted, and a split depends on (seed, photo) alone.
+``caltech256:DIR``, ``voc2007:DIR``, ``voc2012:DIR``, ``voc2012-action:DIR``, ``voc2012-action-box:DIR``; with ``boxes``
+always a folder. A name alone looks for its folder in the environment variable of the same name in capitals, with
+``_`` for ``-``. Every listing is sorted, and a split depends on (seed, photo) alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from .sets import Data, Dataset, relabel
 
 __all__ = ["NAMES", "Data", "Dataset", "lasting_boxes", "lasting_name", "open_data", "relabel"]
 
-NAMES = {"digits": "digits", "imagenet": "imagenet", "caltech101": "caltech", "caltech256": "caltech"}
+NAMES = {
+    **{"digits": "digits", "imagenet": "imagenet", "caltech101": "caltech", "caltech256": "caltech"},
+    **dict.fromkeys(("voc2007", "voc2012", "voc2012-action", "voc2012-action-box"), "voc"),
+}
 PATHS, BOXED = "folder", "boxed"  # the modules for what is a path and no name, without and with box files
 
 
@@ -72,11 +76,10 @@ def lasting_boxes(places: tuple[str, ...]) -> tuple[str, ...]:
 def _root(name: str, path: str) -> Path | None:
     if name == "digits":
         return None
-    found = path or os.environ.get(name.upper(), "")
+    variable = name.upper().replace("-", "_")
+    found = path or os.environ.get(variable, "")
     if not found:
-        raise VerydeepError(
-            f"where is {name}? Say --data {name}:DIR, or set the variable {name.upper()} to its folder."
-        )
+        raise VerydeepError(f"where is {name}? Say --data {name}:DIR, or set the variable {variable} to its folder.")
     if not Path(found).is_dir():
         raise VerydeepError(f"{found}, given as the folder of {name}, is not a folder.")
     return Path(found)

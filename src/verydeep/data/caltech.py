@@ -14,7 +14,7 @@ import numpy as np
 from ..config import DataSettings, dev_share
 from ..errors import VerydeepError
 from .folder import class_folders
-from .sets import Data, split
+from .sets import Data, Dataset, split
 
 FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
 TRAIN_PHOTOS = {"caltech101": 30, "caltech256": 60}
@@ -31,6 +31,15 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
     assert root is not None
     inside = root / FOLDERS[name]
     whole = replace(class_folders(*([inside] * 2 if inside.is_dir() else [root] * 2)), name=name)
+    return Data(name, caltech_sets(name, whole, settings), split_by_us=False, unsplit=whole)
+
+
+def caltech_sets(name: str, whole: Dataset, settings: DataSettings) -> dict[str, Dataset]:
+    """The sets ``train``, ``dev`` and ``test`` of one random split.
+
+    Raises:
+        VerydeepError: a class has too few photos for it.
+    """
     learn = TRAIN_PHOTOS[name]
     counts = np.bincount(whole.labels, minlength=len(whole.classes))
     if counts.min() <= learn:
@@ -38,4 +47,4 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
         raise VerydeepError(f"class {few!r} of {name} has {counts.min()} photos; the split needs more than {learn}.")
     parts = split(whole, {"learn": learn, "test": TEST_PHOTOS[name]}, settings.split_seed, leave=0)
     sets = split(parts["learn"], {"dev": dev_share(settings, DEV_SHARE)}, settings.split_seed)
-    return Data(name, {**sets, "test": parts["test"]}, split_by_us=False, unsplit=whole)
+    return {**sets, "test": parts["test"]}

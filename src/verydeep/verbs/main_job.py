@@ -75,7 +75,8 @@ def _show_evaluation(summary: dict[str, Any]) -> None:
 
 def predict(options: argparse.Namespace) -> int:
     """Photos asked about; status 2 where one could not be read."""
-    from ..prediction import find_all, load
+    from ..asking import load
+    from ..prediction import find_all
 
     photos, problems = find_all(options.images)
     classifier = load(options.run, options.last, machine_wish(options))
@@ -88,8 +89,10 @@ def predict(options: argparse.Namespace) -> int:
     else:
         for prediction in found:
             show(prediction.image)
-            for name, probability in prediction.classes:
-                show(f"  {100 * probability:5.1f} %  {name}")
+            for name, value in prediction.classes:
+                show(
+                    f"  {100 * value:5.1f} %  {name}" if prediction.kind == "probability" else f"  {value:7.3f}  {name}"
+                )
     for sentence in [*problems, *faults.values()]:
         terminal.fail(sentence)
     return MISTAKE if problems or faults else OK
@@ -101,10 +104,10 @@ def _show_csv(found: list[Any]) -> None:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "rank", "class", "probability"])
+    writer.writerow(["image", "rank", "class", found[0].kind if found else "probability"])
     for prediction in found:
-        for rank, (name, probability) in enumerate(prediction.classes, start=1):
-            writer.writerow([prediction.image, rank, name, f"{probability:.6f}"])
+        for rank, (name, value) in enumerate(prediction.classes, start=1):
+            writer.writerow([prediction.image, rank, name, f"{value:.6f}"])
     terminal.show_raw(text.getvalue())
 
 

@@ -1,0 +1,66 @@
+"""App. B for own photos, in minutes: descriptors, an SVM whose C is chosen, its error, and its worst mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .config import MachineSettings
+from .describing import extract_features
+from .feature_nets import usual_layer
+from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
+from .machine import this_machine
+from .progress import Reporter, Silent
+from .similar import photos_of
+from .transfer import learn_svms
+from .transfer_files import write_transfer
+from .transfer_report import write_transfer_page
+
+FEATURES, PAGE = "features.safetensors", "index.html"
+
+
+def probe(
+    data: str,
+    weights: str | Path,
+    out: str | Path = "runs/probe",
+    classes: tuple[str, ...] = (),
+    features: FeatureSettings | None = None,
+    descriptor: DescriptorSettings | None = None,
+    svm: SvmSettings | None = None,
+    preprocessing: str = "recorded",
+    bad_images: str = "stop",
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Describes photos by a net that stays as it is, and learns and tests linear SVMs on them.
+
+    Args:
+        data: a folder with a folder per class, or other data with one class a photo.
+        weights: a run, a checkpoint or a weight file.
+        out: folder for descriptors, classifier, figures and page; what it holds of the same is not made again.
+        features: None takes fc7, or pool5 of a file without FC layers, at the net's own scale.
+
+    Returns:
+        What ``result.json`` holds, ``page``, and ``seconds`` spent on descriptors.
+
+    Raises:
+        VerydeepError: as `extract_features` and `learn_svms`.
+    """
+    folder, reporter, machine = Path(out), reporter or Silent(), machine or MachineSettings()
+    wanted = features or FeatureSettings(layer=usual_layer(weights))
+    reporter.say(f"describing photos by {wanted.layer}")
+    made = extract_features(
+        weights,
+        data,
+        folder / FEATURES,
+        classes=classes,
+        settings=wanted,
+        preprocessing=preprocessing,
+        bad_images=bad_images,
+        machine=machine,
+        reporter=reporter,
+    )
+    found = learn_svms("own", [made.path], descriptor, svm, machine, reporter)
+    told = write_transfer(found, folder, this_machine(machine, 1e12).describe())
+    page = write_transfer_page(found, told, photos_of(found.first), folder / PAGE)
+    return {**told, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}

@@ -1,0 +1,76 @@
+"""App. B: asking a linear SVM on descriptors about new photos, as a net is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import MachineSettings
+from .describer import Describer
+from .errors import VerydeepError
+from .prediction import Prediction, listed, name_of
+from .progress import Reporter, Silent
+from .transfer_files import SvmFile, load_svm
+
+
+@dataclass(frozen=True)
+class SvmClassifier:
+    """SVMs with the nets that describe photos for them; what `predict` gives a class is a score, no probability."""
+
+    file: SvmFile
+    describer: Describer
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the scores."""
+        return self.file.classes
+
+    def scores(
+        self, images: Any, faults: dict[int, str] | None = None, reporter: Reporter | None = None
+    ) -> NDArray[np.float64]:
+        """Scores (N,K) of images, above 0 where an SVM says yes; arguments as for `predict`."""
+        asked = listed(images)
+        names = [name_of(image, index) for index, image in enumerate(asked)]
+        rows = self.describer.rows(asked, names, faults, reporter or Silent())
+        found: NDArray[np.float64] = rows.astype(np.float64) @ self.file.weights + self.file.bias
+        return found
+
+    def predict(
+        self,
+        images: Any,
+        top: int = 5,
+        protocol: str | None = None,
+        faults: dict[int, str] | None = None,
+        reporter: Reporter | None = None,
+    ) -> list[Prediction]:
+        """The best classes of each image; arguments as for `Classifier.predict`.
+
+        Raises:
+            VerydeepError: a protocol is given: the descriptors have their own.
+        """
+        if protocol is not None:
+            raise VerydeepError("a classifier on descriptors has its own layer and scales: leave out --protocol.")
+        if not isinstance(top, int) or top < 1:
+            raise VerydeepError(f"top must be 1 or more, not {top!r}.")
+        asked = listed(images)
+        told: dict[int, str] = {}
+        found = self.scores(asked, None if faults is None else told, reporter)
+        if faults is not None:
+            faults.update(told)
+        best = np.argsort(-found, axis=1, kind="stable")[:, :top]
+        return [
+            Prediction(name_of(image, index), tuple((self.classes[k], float(row[k])) for k in ranks), "score")
+            for index, (image, row, ranks) in enumerate(zip(asked, found, best, strict=True))
+            if index not in told
+        ]
+
+
+def load_svm_classifier(path: Path, machine: MachineSettings) -> SvmClassifier:
+    """A classifier file with its nets; raises VerydeepError where it, or one of them, is gone or broken."""
+    file = load_svm(path)
+    nets = [(net["recipe"], net["scales"]) for net in file.nets]
+    return SvmClassifier(file, Describer(nets, file.descriptor, machine))

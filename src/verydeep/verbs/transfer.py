@@ -1,0 +1,193 @@
+"""The verbs of App. B: features, svm, probe, similar."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import terminal
+from ..arguments import given_settings
+from ..config import DataSettings, MachineSettings, TrainSettings, typed
+from ..feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
+from ..stopping import Interrupted, Stopping
+from ..terminal import Terminal, show, show_table
+from . import MISTAKE, OK, Stopper, answer_json
+
+
+def _given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The settings of a kind that were given, typed."""
+    given = given_settings(options)
+    return typed(kind, {name: value for name, value in given.items() if name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
+def _stoppable(options: argparse.Namespace, work: Callable[[Stopping], int]) -> int:
+    """Work that keeps what it has where somebody asks to stop; 130 or 143 then."""
+    reporter = Terminal(options.quiet)
+    with Stopper(reporter) as stopper:
+        try:
+            return work(Stopping(reporter, stopper))
+        except Interrupted:
+            terminal.fail("interrupted; the descriptors made so far are kept, and the same command goes on.")
+            return 128 + stopper.signal
+
+
+def features(options: argparse.Namespace) -> int:
+    """Descriptors of photos into a file."""
+    from ..describing import extract_features
+
+    def work(reporter: Stopping) -> int:
+        made = extract_features(
+            options.run,
+            options.data,
+            options.out,
+            set_name=options.set,
+            splits=options.splits,
+            classes=_given(options, DataSettings).get("classes", ()),
+            settings=FeatureSettings(**_given(options, FeatureSettings)),
+            preprocessing=_given(options, TrainSettings).get("preprocessing", "recorded"),
+            bad_images=options.bad_images,
+            machine=MachineSettings(**_given(options, MachineSettings)),
+            reporter=reporter,
+        )
+        told = made.to_json()
+        if options.json:
+            answer_json(told)
+        else:
+            scales = ", ".join(map(str, told["scales"]))
+            show(
+                f"{told['file']}: {told['layer']} of {told['images']} photos, {told['dimensions']} dimensions, "
+                f"Q = {scales}; {told['computed']} descriptors computed in {told['seconds']:.0f} s"
+            )
+        return OK
+
+    return _stoppable(options, work)
+
+
+def svm(options: argparse.Namespace) -> int:
+    """Linear SVMs learnt and tested by a protocol."""
+    from ..files import check_place
+    from ..machine import this_machine
+    from ..transfer import learn_svms
+    from ..transfer_files import write_transfer
+
+    folder = Path(options.out or f"runs/svm/{re.sub(r'[^a-z0-9-]', '', options.protocol.lower())}")
+    check_place(folder)
+    machine = MachineSettings(**_given(options, MachineSettings))
+    descriptor = DescriptorSettings(**_given(options, DescriptorSettings))
+    settings = SvmSettings(**_given(options, SvmSettings))
+    reporter = Terminal(options.quiet)
+    found = learn_svms(options.protocol, options.features, descriptor, settings, machine, reporter)
+    told = write_transfer(found, folder, this_machine(machine, 1e12).describe())
+    if options.json:
+        answer_json(told)
+    else:
+        _show(told)
+        show(f"figures, splits, answers and classifier: {folder}")
+    return OK
+
+
+def _show(told: dict[str, Any]) -> None:
+    (name,) = (key for key in ("mean_class_recall", "mean_average_precision") if key in told)
+    nets = " and ".join(f"{row['net']} {row['layer']}@{','.join(map(str, row['scales']))}" for row in told["features"])
+    title = f"{told['protocol']}, {told['data']}: {nets}, {told['aggregate']}, {told['dimensions']} dimensions"
+    rows = [
+        (row["split"], images["fit"] + images["dev"], images["test"], f"{row['C']:g}", *_percent(row, name))
+        for row, images in zip(told["splits"], told["images"], strict=True)
+    ]
+    shown = name.replace("_", " ")
+    show_table(title, ["split", "photos to learn", "to test", "C", shown, "top1 error"], rows)
+    if told[f"{name}_std"] is not None:
+        show(f"{shown} {told[name]:.2f} ± {told[f'{name}_std']:.2f} %, over {len(rows)} splits")
+    elif told[name] is None:
+        show(f"the classes of the reported photos are not known, so there is no {shown}")
+
+
+def _percent(row: dict[str, Any], name: str) -> tuple[str, str]:
+    found = [row[key] for key in (name, "top1_error")]
+    first, second = ("" if value is None else f"{value:.2f} %" for value in found)
+    return first, second
+
+
+def probe(options: argparse.Namespace) -> int:
+    """Own photos: descriptors, an SVM, its error and worst mistakes."""
+    from ..feature_nets import usual_layer
+    from ..files import check_place
+    from ..probing import probe
+
+    def work(reporter: Stopping) -> int:
+        check_place(Path(options.out))
+        given = _given(options, FeatureSettings)
+        told = probe(
+            options.data,
+            options.weights,
+            options.out,
+            classes=_given(options, DataSettings).get("classes", ()),
+            features=FeatureSettings(**{"layer": given.get("layer") or usual_layer(options.weights), **given}),
+            descriptor=DescriptorSettings(**_given(options, DescriptorSettings)),
+            svm=SvmSettings(**_given(options, SvmSettings)),
+            preprocessing=_given(options, TrainSettings).get("preprocessing", "recorded"),
+            bad_images=options.bad_images,
+            machine=MachineSettings(**_given(options, MachineSettings)),
+            reporter=reporter,
+        )
+        if options.json:
+            answer_json(told)
+        else:
+            _show(told)
+            show(f"worst mistakes: {told['page']}")
+            show(f"ask it: verydeep predict {told['folder']} PHOTO")
+        return OK
+
+    return _stoppable(options, work)
+
+
+def similar(options: argparse.Namespace) -> int:
+    """The nearest photos, as a picture each and as JSON; status 2 where a photo could not be read."""
+    from ..feature_files import load_features
+    from ..files import check_place, write_json
+    from ..prediction import find_all
+    from ..similar import find_similar, photos_of
+    from ..transfer_report import write_similar_picture
+
+    photos, problems = find_all(options.images)
+    folder = Path(options.out)
+    check_place(folder)
+    faults: dict[int, str] = {}
+    descriptor = DescriptorSettings(**_given(options, DescriptorSettings))
+    machine = MachineSettings(**{"workers": 0, **_given(options, MachineSettings)})
+    found = (
+        find_similar(photos, options.features, options.top, descriptor, faults, machine, Terminal(options.quiet))
+        if photos
+        else []
+    )
+    if found:
+        there = photos_of(load_features(options.features))
+        stems = _stems([one.image for one in found])
+        pictures = [
+            write_similar_picture(one, there, folder / f"{stem}.png") for one, stem in zip(found, stems, strict=True)
+        ]
+        write_json(folder / "similar.json", {"photos": [one.to_json() for one in found]})
+    if options.json:
+        answer_json([one.to_json() for one in found])
+    else:
+        for number, one in enumerate(found):
+            show(f"{one.image}  ({pictures[number]})")
+            for near in one.neighbours:
+                show(f"  {near.cosine:.3f}  {near.name}  {near.id}")
+    for sentence in [*problems, *faults.values()]:
+        terminal.fail(sentence)
+    return MISTAKE if problems or faults else OK
+
+
+def _stems(images: list[str]) -> list[str]:
+    """A name for each photo's picture; photos of one name are numbered."""
+    names: list[str] = []
+    for image in images:
+        stem, number = Path(image).stem, 1
+        while (name := f"{stem}{'' if number == 1 else f'-{number}'}") in names:
+            number += 1
+        names.append(name)
+    return names

@@ -1,0 +1,127 @@
+"""App. B's linear SVMs: the exact minimum, whatever form it is found in."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from verydeep.errors import VerydeepError
+from verydeep.svm import Loss, fit_svms, solve_path
+from verydeep.svm_forms import Form, GramForm, PrimalForm
+
+C_VALUES = (0.01, 1.0, 100.0)
+# photos, dimensions, share of the class, photos that are copies of others; and why
+PROBLEMS = {
+    "fewer photos than dimensions": (40, 120, 0.5, 0),
+    "more photos than dimensions": (300, 20, 0.5, 0),
+    "unbalanced": (200, 50, 0.05, 0),
+    "duplicate points": (120, 60, 0.3, 60),
+    "not separable, many duplicates": (400, 5, 0.5, 200),
+}
+
+
+def problem(name: str) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Descriptors (n,D) and marks (n,1); copies keep a mark of their own, so that some contradict each other."""
+    photos, dimensions, share, copies = PROBLEMS[name]
+    rng = np.random.default_rng(sorted(PROBLEMS).index(name))
+    rows = rng.normal(size=(photos, dimensions))
+    marks = np.where(rng.random(photos) < share, 1, -1)
+    rows[marks > 0] += 0.3
+    if copies:
+        rows[:copies] = rows[photos - copies :]
+    return rows.astype(np.float32), marks.astype(np.int8)[:, None]
+
+
+def least(rows: NDArray[Any], marks: NDArray[Any], C: float, loss: Loss) -> float:
+    """The least objective by scikit-learn's LinearSVC: the same loss, C and penalised bias."""
+    from sklearn.svm import LinearSVC
+
+    kind = {"squared-hinge": "squared_hinge", "hinge": "hinge"}[loss]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells where it gave up; the comparison would show it
+        found = LinearSVC(C=C, loss=kind, dual=True, tol=1e-9, max_iter=200_000).fit(rows, marks[:, 0])
+    w = np.append(found.coef_[0], found.intercept_)
+    short = np.maximum(0, 1 - marks[:, 0] * (rows.astype(np.float64) @ w[:-1] + w[-1]))
+    return float(w @ w / 2 + C * (short**2 if loss == "squared-hinge" else short).sum())
+
+
+def form(kind: str, rows: NDArray[Any]) -> Form:
+    whole = torch.from_numpy(np.c_[rows.astype(np.float64), np.ones(len(rows))])
+    return PrimalForm(whole) if kind == "primal" else GramForm(whole @ whole.T)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("loss", ["squared-hinge", "hinge"])
+def test_the_objective_is_that_of_scikit_learn(name: str, loss: Loss) -> None:
+    rows, marks = problem(name)
+    for kind in ("gram", "primal"):
+        for found in solve_path(form(kind, rows), torch.from_numpy(marks), C_VALUES, loss):
+            expected = least(rows, marks, found.C, loss)
+            assert float(found.objective) == pytest.approx(expected, rel=1e-4), (kind, found.C)
+            assert -1e-6 < float(found.gap) < 1e-4, (kind, found.C)
+
+
+@pytest.mark.parametrize("loss", ["squared-hinge", "hinge"])
+def test_all_classes_at_once_are_each_class_alone(loss: Loss) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(90, 30)).astype(np.float32)
+    marks = np.where(rng.random((90, 4)) < 0.3, 1, -1).astype(np.int8)
+    together = list(fit_svms(rows, marks, C_VALUES, loss))
+    for k in range(4):
+        for whole, alone in zip(together, fit_svms(rows, marks[:, [k]], C_VALUES, loss), strict=True):
+            np.testing.assert_allclose(whole.weights[:, k], alone.weights[:, 0], atol=2e-3 * np.abs(alone.weights).max())
+
+
+def test_an_ignored_photo_is_as_if_it_were_not_there() -> None:
+    rows, marks = problem("not separable, many duplicates")
+    left = np.arange(len(rows)) % 3 > 0
+    ignored = np.where(left[:, None], marks, 0).astype(np.int8)
+    for kind in ("gram", "primal"):
+        with_zeros = solve_path(form(kind, rows), torch.from_numpy(ignored), C_VALUES)
+        without = solve_path(form(kind, rows[left]), torch.from_numpy(marks[left]), C_VALUES)
+        for one, other in zip(with_zeros, without, strict=True):
+            assert float(one.objective) == pytest.approx(float(other.objective), rel=1e-9)
+
+
+@pytest.mark.parametrize("photos", [60, 400])  # the Gram form, and the primal one
+def test_weights_and_bias_give_the_scores_that_were_found(photos: int) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(photos, 20)).astype(np.float32)
+    marks = np.where(rng.random((photos, 3)) < 0.4, 1, -1).astype(np.int8)
+    for found, kept in zip(
+        fit_svms(rows, marks, C_VALUES), solve_path(form("gram", rows), torch.from_numpy(marks), C_VALUES), strict=True
+    ):
+        np.testing.assert_allclose(found.scores(rows), kept.scores.numpy(), atol=1e-4)
+
+
+def test_two_points_by_hand() -> None:
+    # x = 1 with y = 1 and x = -1 with y = -1: b = 0, and w least of w²/2 + 2C(1 - w)², which is 4C / (1 + 4C).
+    rows = np.array([[1.0], [-1.0]], dtype=np.float32)
+    marks = np.array([[1], [-1]], dtype=np.int8)
+    (found,) = fit_svms(rows, marks, (0.5,))
+    assert found.weights[0, 0] == pytest.approx(2 / 3)
+    assert found.bias[0] == pytest.approx(0, abs=1e-7)
+    # Of the hinge, w²/2 + 2C(1 - w): w = 2C below 1.
+    (hinge,) = fit_svms(rows, marks, (0.25,), "hinge")
+    assert hinge.weights[0, 0] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_the_path_ends_where_each_value_alone_ends() -> None:
+    rows, marks = problem("unbalanced")
+    alone = [next(solve_path(form("gram", rows), torch.from_numpy(marks), (C,))) for C in C_VALUES]
+    path = solve_path(form("gram", rows), torch.from_numpy(marks), tuple(reversed(C_VALUES)))
+    for one, other in zip(path, alone, strict=True):
+        assert one.C == other.C
+        torch.testing.assert_close(one.scores, other.scores, rtol=1e-7, atol=1e-7)
+
+
+def test_a_class_that_cannot_be_told_apart_is_refused() -> None:
+    rows = np.eye(4, dtype=np.float32)
+    for marks in (np.ones((4, 1)), -np.ones((4, 1)), np.array([[1], [0], [1], [0]])):
+        with pytest.raises(VerydeepError, match="cannot be told apart"):
+            list(fit_svms(rows, marks.astype(np.int8), (1.0,)))
