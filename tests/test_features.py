@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
 import verydeep
+from conftest import make_photos
 from verydeep import feature_files
 from verydeep.config import MachineSettings
 from verydeep.describing import extract_features
@@ -26,8 +27,6 @@ from verydeep.features import combine, descriptor
 from verydeep.nets import create_net
 from verydeep.progress import Silent
 from verydeep.stopping import Interrupted, Stopping
-
-from .conftest import make_photos
 
 HERE = MachineSettings(workers=0, threads=1)
 
@@ -48,8 +47,8 @@ def home(trained: Path) -> Path:
 def test_a_descriptor_is_the_mean_map_of_both_images(home: Path, tmp_path: Path) -> None:
     """Computed once more with plain PyTorch, from the photo's file on."""
     found = extract(home, tmp_path / "f.safetensors", layer="pool5", scales=(40,))
-    weights = torch.load if False else load_file(home / "run" / "best.safetensors")
-    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    stored = load_file(home / "run" / "best.safetensors")
+    tensors = {name: torch.from_numpy(value) for name, value in stored.items()}
     card = json.loads(safetensors_header(home / "run" / "best.safetensors")["verydeep"])
     for number in (0, 7, 29):
         photo = Image.open(home / "photos" / found.ids[number]).convert("RGB")
@@ -144,7 +143,7 @@ def test_scales_together_by_hand(settings: tuple[Any, Any], expected: list[float
 
 def test_stack_of_one_scale_is_that_scale_and_nets_are_stacked() -> None:
     for normalise in ("both", "scale", "end", "none"):
-        found = [combine([{256: OTHER}], DescriptorSettings(how, normalise)) for how in ("stack", "average", "max")]  # type: ignore[arg-type]
+        found = [combine([{256: OTHER}], DescriptorSettings(how, normalise)) for how in ("stack", "average", "max")]
         np.testing.assert_array_equal(found[0], found[1])
         np.testing.assert_array_equal(found[0], found[2])
     two = combine([{256: UNIT}, {256: OTHER}], DescriptorSettings("average", "none"))
@@ -191,7 +190,10 @@ def test_shards_are_written_now_and_then_and_torn_or_foreign_ones_are_void(
     assert len(list((tmp_path / "parts").iterdir())) == 1
     (tmp_path / "parts" / "00001.safetensors").write_bytes(b"torn")
     again = Shards(tmp_path / "parts", "key")
-    assert again.has(256, 1) and again.has(256, 3) and again.has(384, 0) and not again.has(384, 1)
+    assert again.has(256, 1)
+    assert again.has(256, 3)
+    assert again.has(384, 0)
+    assert not again.has(384, 1)
     np.testing.assert_array_equal(again.whole(256, [1, 3]), rows[::-1])
     assert not Shards(tmp_path / "parts", "another").rows
 
@@ -216,7 +218,8 @@ def test_a_file_comes_back_as_it_was_and_faults_are_told(home: Path, tmp_path: P
     made = extract(home, path, layer="pool5", scales=(36, 44))
     found = load_features(path)
     assert (found.ids, found.classes, found.sets, found.key) == (made.ids, made.classes, made.sets, made.key)
-    assert found.recipe == made.recipe and found.title == "A pool5@36,44"
+    assert found.recipe == made.recipe
+    assert found.title == "A pool5@36,44"
     np.testing.assert_array_equal(found.labels, made.labels)
     bad = {36: found.scales[36].copy()}
     bad[36][4, 2] = np.nan

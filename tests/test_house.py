@@ -64,7 +64,12 @@ ARROWS: dict[str, set[str]] = {
     "reproduction": {
         *("box_reproduction", "config", "data", "errors", "estimating", "evaluation", "experiments"),
         *("experiments.sizes", "files", "planning", "preparing", "progress", "recipes", "releasing", "results"),
-        *("stopping", "stored"),
+        *("stopping", "stored", "transfer_reproduction"),
+    },
+    "experiments.transfer": {"experiments", "experiments.released"},
+    "transfer_reproduction": {
+        *("config", "data", "describing", "errors", "experiments", "experiments.transfer", "feature_settings", "files"),
+        *("machine", "progress", "stored", "transfer", "transfer_files"),
     },
     "stopping": {"progress"},
     "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "stored"},

@@ -44,7 +44,7 @@ def least(rows: NDArray[Any], marks: NDArray[Any], C: float, loss: Loss) -> floa
     kind = {"squared-hinge": "squared_hinge", "hinge": "hinge"}[loss]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it tells where it gave up; the comparison would show it
-        found = LinearSVC(C=C, loss=kind, dual=True, tol=1e-9, max_iter=200_000).fit(rows, marks[:, 0])
+        found = LinearSVC(C=C, loss=kind, dual=loss == "hinge", tol=1e-9, max_iter=1_000_000).fit(rows, marks[:, 0])
     w = np.append(found.coef_[0], found.intercept_)
     short = np.maximum(0, 1 - marks[:, 0] * (rows.astype(np.float64) @ w[:-1] + w[-1]))
     return float(w @ w / 2 + C * (short**2 if loss == "squared-hinge" else short).sum())
@@ -74,7 +74,9 @@ def test_all_classes_at_once_are_each_class_alone(loss: Loss) -> None:
     together = list(fit_svms(rows, marks, C_VALUES, loss))
     for k in range(4):
         for whole, alone in zip(together, fit_svms(rows, marks[:, [k]], C_VALUES, loss), strict=True):
-            np.testing.assert_allclose(whole.weights[:, k], alone.weights[:, 0], atol=2e-3 * np.abs(alone.weights).max())
+            np.testing.assert_allclose(
+                whole.weights[:, k], alone.weights[:, 0], atol=2e-3 * np.abs(alone.weights).max()
+            )
 
 
 def test_an_ignored_photo_is_as_if_it_were_not_there() -> None:

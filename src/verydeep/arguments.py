@@ -184,6 +184,7 @@ def _svm(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--features", metavar="FILE", nargs="+", action="extend", required=True, help="features files; nets are stacked"
     )
+    verb.add_argument("--scales", metavar="LIST", help="of the files' scales, only these (all)")
     verb.add_argument("--out", metavar="DIR", help="folder for figures and classifier (runs/svm/PROTOCOL)")
     _add_settings(verb, DescriptorSettings)
     _add_settings(verb, SvmSettings)
@@ -219,18 +220,20 @@ def _fuse(verb: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("name", metavar="NAME", help="table3/D/256, table3, classification, released")
+    verb.add_argument("name", metavar="NAME", help="table3/D/256, table3, classification, released, transfer")
     verb.add_argument("--data", metavar="DATA", help="imagenet:DIR, or with --doll digits")
     verb.add_argument("--out", metavar="DIR", help="folder of all runs (runs, or with --doll runs/doll)")
     verb.add_argument("--doll", action="store_true", help="small nets on handwritten digits, in minutes each")
     verb.add_argument("--plan", action="store_true", help="only say what it would train and test, time and disk")
-    verb.add_argument("--weights", metavar="NET=FILE", action="append", help="for released: a weight file, for D and E")
+    verb.add_argument(
+        "--weights", metavar="NET=FILE", action="append", help="for released, transfer: a weight file, for D and E"
+    )
     _add_settings(verb, TrainSettings, only=OF_ALL_RUNS)
     _add_settings(verb, MachineSettings)
 
 
 def _table(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("table", metavar="N", help="1 to 10, text, released, or claims")
+    verb.add_argument("table", metavar="N", help="1 to 12, text, released, or claims")
     verb.add_argument(
         "--from",
         dest="results",

@@ -98,13 +98,15 @@ def extract_features(
 
 def _photos(settings: DataSettings, set_name: str | None, splits: int | None) -> tuple[Dataset, tuple[str, ...]]:
     """The photos to describe, and the set of each."""
-    data = open_data(settings, least_classes=1)
+    data = open_data(settings, least_classes=1, several=True)
     if splits is not None:
         if data.unsplit is None or set_name is not None or splits < 1:
             raise VerydeepError(
                 f"splits counts the random splits of caltech101 or caltech256, from 1 up, not {splits}."
             )
-        several = [open_data(replace(settings, split_seed=seed), least_classes=1).sets for seed in range(splits)]
+        several = [
+            open_data(replace(settings, split_seed=seed), least_classes=1, several=True).sets for seed in range(splits)
+        ]
         used = {photo for sets in several for found in sets.values() for photo in found.ids}
         whole, names = data.everything()
         return whole.take(np.array([i for i, photo in enumerate(whole.ids) if photo in used])), names[: len(used)]

@@ -60,7 +60,7 @@ def probe(
         machine=machine,
         reporter=reporter,
     )
-    found = learn_svms("own", [made.path], descriptor, svm, machine, reporter)
+    found = learn_svms("own", [made.path], descriptor, svm, wanted.scales, machine, reporter)
     told = write_transfer(found, folder, this_machine(machine, 1e12).describe())
     page = write_transfer_page(found, told, photos_of(found.first), folder / PAGE)
     return {**told, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}

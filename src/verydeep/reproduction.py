@@ -30,6 +30,7 @@ from .releasing import take_released
 from .results import write_results
 from .stopping import Interrupted, Stopping
 from .stored import RESULTS, read_results
+from .transfer_reproduction import TransferJob
 
 
 def reproduce(
@@ -46,11 +47,11 @@ def reproduce(
     """Reproduces rows of the paper's tables.
 
     Args:
-        name: a row (``table3/D/256``), a table, ``classification``, ``localisation`` or ``released``.
+        name: a row (``table3/D/256``), a table, ``classification``, ``localisation``, ``released`` or ``transfer``.
         data, out: ``imagenet:DIR`` and ``runs`` by default, for the doll ``digits`` and ``runs/doll``.
         doll: nets of an eighth of the width on crops of 64 pixels, in minutes.
         plan_only: say what it would take, and do nothing.
-        weights: for ``released``, a weight file by net: ``{"D": …, "E": …}``.
+        weights: for ``released`` and ``transfer``, a weight file by net: ``{"D": …, "E": …}``.
         stop: asked after each step whether to save and leave.
         given: what the paper leaves open (`verydeep.recipes.OF_ALL_RUNS`), for every run, and MachineSettings.
 
@@ -64,13 +65,16 @@ def reproduce(
     wish, settings = _routed(given)
     size = DOLL if doll else PAPER
     root = Path(out) if out else Path(size.folder)
+    told, head = reporter or Silent(), {"name": name, "folder": str(root), "size": size.name}
+    if experiment.name == "transfer":
+        _check_untrained(name, plan_only, settings)
+        return {**head, **_transferred(TransferJob(rows, root, data, weights or {}, wish, Stopping(told, stop)))}
     asked = DataSettings(data=data or size.data)
     absent = plan_only and data is None and asked.data == "imagenet" and not os.environ.get("IMAGENET")
     opened = None if absent else open_data(asked)  # a plan can be made before ILSVRC is there
     if experiment.name == "released" and opened is not None and not plan_only:
         take_released(root, rows, weights or {}, asked, opened, settings)
     place = Place.of(root, size, opened, settings.get("bad_images") == "skip")
-    told, head = reporter or Silent(), {"name": name, "folder": str(root), "size": size.name}
     if experiment.name == "localisation":
         row_of = partial(reproduce, data=data, out=out, doll=doll, plan_only=plan_only, reporter=told, stop=stop)
         boxes = BoxJob(rows, place, asked, settings, wish, told, stop)
@@ -79,10 +83,24 @@ def reproduce(
     return {**head, **job.done(opened, plan_only)}
 
 
+def _check_untrained(name: str, plan_only: bool, settings: dict[str, Any]) -> None:
+    """Raises VerydeepError for what only trainings have."""
+    if plan_only or settings:
+        wrong = "--plan" if plan_only else f"--{flag(next(iter(settings)))}"
+        raise VerydeepError(f"{wrong} is for trainings, and nothing of {name} is trained but SVMs.")
+
+
+def _transferred(job: TransferJob) -> dict[str, Any]:
+    try:
+        return job.done()
+    except Interrupted:
+        return {"plan": {}, "ended": "interrupted", "rows": {}, "claims": {}}
+
+
 def _rows(name: str, doll: bool, with_weights: bool) -> tuple[Experiment, tuple[Row, ...]]:
     """The rows that are asked for; raises VerydeepError where the other arguments do not go with them."""
     experiment, rows = find_rows(name)
-    released = experiment.name == "released"
+    released = experiment.name in ("released", "transfer")
     if doll and released:
         raise VerydeepError("the released models have the paper's size: there is no --doll of them.")
     if with_weights and not released:

@@ -12,6 +12,7 @@ from .files import read_json
 RESULTS = "results.json"  # in the folder of an experiment's runs
 ERRORS = ("top1_val", "top5_val", "top5_test")
 BOX_ERRORS = ("gt_class_val",)  # in rows of App. A only
+FIGURE = "figure"  # in rows of App. B only: a mean average precision or class recall
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -42,6 +43,9 @@ def _check_row(row: dict[str, Any]) -> None:
             _require(_percent(row[name]))
             low, high = row[f"{name}_interval"]
             _require(_percent(low) and _percent(high) and low <= row[name] <= high)
+    if FIGURE in row:
+        _require(row[FIGURE] is None or _percent(row[FIGURE]))
+        _require(row[f"{FIGURE}_std"] is None or _percent(row[f"{FIGURE}_std"]))
     for name in ("images", "subjects"):
         _require(_whole(row[name]) and row[name] > 0)
     _require(all(isinstance(row[name], str) for name in ("size", "data", "set", "date", "commit")))

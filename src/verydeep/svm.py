@@ -37,7 +37,10 @@ APPROACHES, CHECK_EVERY = 60, 10  # of the first, joint steps
 MANY = 0.2  # share of points within the margin from which joint steps are the cheaper ones
 HINGE_GAP, CORNERS = 1e-6, (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 BLOCK = 2048  # dimensions that are made float64 at once
-PRIMAL_FROM = 3  # photos a dimension: from there on its steps are the cheaper ones
+PRIMAL_FROM, MOST_PHOTOS = (
+    10,
+    20_000,
+)  # photos a dimension from which primal steps are the cheaper ones; of a Gram matrix
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,7 @@ def fit_svms(
             f"class number {lone[0]} has no photos to learn from, or all of them: it cannot be told apart."
         )
     data = torch.from_numpy(rows).to(device)
-    primal = len(rows) > PRIMAL_FROM * (rows.shape[1] + 1)
+    primal = len(rows) > min(PRIMAL_FROM * (rows.shape[1] + 1), MOST_PHOTOS)
     form: Form = PrimalForm(_with_constant(data)) if primal else GramForm(_gram(data) + 1)
     for found in solve_path(form, torch.from_numpy(marks).to(device), values, loss):
         if primal:

@@ -13,7 +13,7 @@ from .experiments import MODULES, Paper, Table, experiment, find_table
 from .experiments.nets import PRINTED
 from .experiments.sizes import DOLL, PAPER_CROP
 from .files import write_atomically
-from .stored import BOX_ERRORS, ERRORS, RESULTS, read_results
+from .stored import BOX_ERRORS, ERRORS, FIGURE, RESULTS, read_results
 
 HEADS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
 SIGNIFICANT = 0.05
@@ -38,7 +38,7 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
     """The rows of a table as JSON values: ``row``, ``cells``, ``paper``, ``measured``.
 
     Args:
-        name: ``1`` to ``10``, ``text``, ``localisation-text`` or ``released``.
+        name: ``1`` to ``12``, ``text``, ``localisation-text`` or ``released``.
         results: of one reproduction, or of several with different seeds, whose mean is taken.
 
     Raises:
@@ -58,6 +58,8 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
         }
         for row in table.rows
     ]
+    if FIGURE in table.errors:
+        return rows  # each is of data of its own
     of = {(one["size"], one["data"], one["images"]) for one in (row["measured"] for row in rows) if one}
     if len(of) > 1:
         told = "; ".join(f"{images} photos of {data} at {size} size" for size, data, images in sorted(of))
@@ -66,7 +68,7 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
 
 
 def _paper(paper: Paper) -> dict[str, Any]:
-    values = {name: getattr(paper, name) for name in (*ERRORS, *BOX_ERRORS)}
+    values = {name: getattr(paper, name) for name in (*ERRORS, *BOX_ERRORS, FIGURE, f"{FIGURE}_std")}
     values = {name: value for name, value in values.items() if name in ERRORS or value is not None}
     return {**values, **({"note": paper.note} if paper.note else {})}
 
@@ -93,7 +95,7 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         )
     # The plateau rule ends each seed's training at a step of its own.
     found = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
-    for name in (*ERRORS, *BOX_ERRORS):
+    for name in (*ERRORS, *BOX_ERRORS, FIGURE):
         values = [row[name] for row in rows if row.get(name) is not None]
         if values:
             found[name] = round(statistics.mean(values), 4)
@@ -149,20 +151,29 @@ def table_text(name: str, results: Sequence[dict[str, Any]]) -> tuple[str, list[
 def _pair(row: dict[str, Any], error: str) -> tuple[str, str]:
     """The paper's figure and ours, empty where there is none."""
     paper, ours = row["paper"].get(error), row["measured"]
-    shown = "" if paper is None else f"{paper:.1f}"
+    shown = "" if paper is None else _with_spread(row["paper"], error)
     if ours is None or ours.get(error) is None:
         return shown, ""
-    if ours["seeds"] > 1:
-        return shown, f"{ours[error]:.1f} ± {ours[f'{error}_std']:.1f}"
+    if ours["seeds"] > 1 or error == FIGURE:
+        return shown, _with_spread(ours, error)
     low, high = ours[f"{error}_interval"]
     return shown, f"{ours[error]:.1f} ({low:.1f}–{high:.1f})"
+
+
+def _with_spread(row: dict[str, Any], name: str) -> str:
+    spread = row.get(f"{name}_std")
+    return f"{row[name]:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
 def _note(table: Table, rows: list[dict[str, Any]]) -> str:
     """What the paper's notes say, and what our figures are of."""
     notes = [f"{row.name}: {row.paper.note}." for row in table.rows if row.paper.note]
     found = [row["measured"] for row in rows if row["measured"]]
-    if found:
+    if found and FIGURE in table.errors:
+        of = sorted({f"{one['images']} photos of {one['data']} ({one['set']})" for one in found})
+        dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
+        notes.append(f"Ours: {'; '.join(of)}; ± is over random splits; {dates}, commit {commits}.")
+    elif found:
         one = found[0]
         photos = f"{one['images']} photos of {one['data']} ({one['set']})"
         if one["subjects"] < one["images"]:

@@ -10,7 +10,7 @@ and the standard deviation (of a sample, n - 1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +77,7 @@ def learn_svms(
     files: Sequence[str | Path],
     descriptor: DescriptorSettings | None = None,
     svm: SvmSettings | None = None,
+    scales: tuple[int, ...] = (),
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
 ) -> Transfer:
@@ -85,12 +86,13 @@ def learn_svms(
     Args:
         protocol: one of `verydeep.splits.PROTOCOLS`.
         files: as `verydeep features` writes them, of the same photos.
+        scales: those of the files to use, all by default.
 
     Raises:
         VerydeepError: no such file or protocol, files of other photos, too few photos, labels missing.
     """
     descriptor, svm, reporter = descriptor or DescriptorSettings(), svm or SvmSettings(), reporter or Silent()
-    features = _joined([(str(path), load_features(path)) for path in files])
+    features = _joined([(str(path), _at(scales, str(path), load_features(path))) for path in files])
     rows = combine([found.scales for found in features], descriptor)
     parts = parts_of(protocol, features[0], svm.splits, svm.seed)
     here = this_machine(machine or MachineSettings(), 1e12)
@@ -100,6 +102,16 @@ def learn_svms(
             found.append(_Split(protocol, features[0], rows, one, svm, here).result())
             advance(1, f"C = {found[-1].C:g}")
     return Transfer(protocol, features, descriptor, svm, tuple(found), rows.shape[1])
+
+
+def _at(scales: tuple[int, ...], name: str, features: Features) -> Features:
+    """The features at some scales only."""
+    missing = [scale for scale in scales if scale not in features.scales]
+    if missing:
+        there = ", ".join(map(str, features.scales))
+        raise VerydeepError(f"{name} has no descriptors at Q = {missing[0]}: its scales are {there}.")
+    chosen = {scale: features.scales[scale] for scale in sorted(set(scales))}
+    return replace(features, scales=chosen or features.scales)
 
 
 def _joined(found: list[tuple[str, Features]]) -> tuple[Features, ...]:

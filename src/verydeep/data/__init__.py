@@ -34,11 +34,12 @@ NAMES = {
 PATHS, BOXED = "folder", "boxed"  # the modules for what is a path and no name, without and with box files
 
 
-def open_data(settings: DataSettings, least_classes: int = 2) -> Data:
+def open_data(settings: DataSettings, least_classes: int = 2, several: bool = False) -> Data:
     """All sets of the data that the settings name.
 
     Args:
         least_classes: a net that tells classes apart needs two.
+        several: whether photos may have several classes, as VOC's have; a net's may not.
 
     Raises:
         VerydeepError: no such folder or name, an empty class, one class only, no photo at all.
@@ -54,6 +55,11 @@ def open_data(settings: DataSettings, least_classes: int = 2) -> Data:
         opened = module.open_named(settings.data if name == "digits" else name, _root(name, path), settings)
     else:
         opened = module.open_path(Path(settings.data), settings)
+    if not several and any(found.marks is not None for found in opened.sets.values()):
+        raise VerydeepError(
+            f"{opened.name} has several classes a photo, and nets learn and tell one: describe its photos with "
+            "`verydeep features` and learn with `verydeep svm`."
+        )
     return _only_classes(opened, settings.classes, least_classes)
 
 

@@ -49,7 +49,7 @@ def check_data(
         VerydeepError: the data cannot be opened at all.
     """
     settings = from_json(DataSettings, {"data": data, "classes": classes, "boxes": boxes})
-    opened = open_data(settings, least_classes=1 if settings.boxes else 2)
+    opened = open_data(settings, least_classes=1 if settings.boxes else 2, several=True)
     faults: list[dict[str, str]] = []
     box_faults: list[str] = []
     pictures: dict[str, list[str]] = defaultdict(list)
@@ -92,6 +92,9 @@ def _box_faults(dataset: Dataset) -> list[str]:
 
 def _balance(opened: Data, name: str) -> dict[str, int]:
     """Photos of each class; without classes that are known, of none."""
+    marks = opened.sets[name].marks
+    if marks is not None:
+        return dict(zip(opened.classes, (marks == 1).sum(axis=0).tolist(), strict=True))
     counts = Counter(opened.sets[name].labels.tolist())
     return {label: counts.get(number, 0) for number, label in enumerate(opened.sets[name].classes)}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ..errors import VerydeepError
 from ..recipes import papers_start
 
-MODULES = ("classification", "localisation", "released")
+MODULES = ("classification", "localisation", "released", "transfer")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Test:
 class Paper:
     """The paper's errors in percent on ILSVRC; None where it prints a dash, a blank, or nothing.
 
-    In the tables of App. A ``top5_…`` are localisation errors, and ``gt_class_val`` is that of the true class's box.
+    In the tables of App. A ``top5_…`` are localisation errors, and ``gt_class_val`` is that of the true class's box. In
+    those of App. B ``figure`` is a mean average precision or class recall in percent, ``figure_std`` its spread.
     """
 
     top1_val: float | None = None
@@ -37,6 +38,8 @@ class Paper:
     top5_test: float | None = None
     note: str = ""
     gt_class_val: float | None = None
+    figure: float | None = None
+    figure_std: float | None = None
 
 
 @dataclass(frozen=True)

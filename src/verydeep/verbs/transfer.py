@@ -79,7 +79,8 @@ def svm(options: argparse.Namespace) -> int:
     descriptor = DescriptorSettings(**_given(options, DescriptorSettings))
     settings = SvmSettings(**_given(options, SvmSettings))
     reporter = Terminal(options.quiet)
-    found = learn_svms(options.protocol, options.features, descriptor, settings, machine, reporter)
+    scales = typed(FeatureSettings, {"scales": options.scales or ()})["scales"]
+    found = learn_svms(options.protocol, options.features, descriptor, settings, scales, machine, reporter)
     told = write_transfer(found, folder, this_machine(machine, 1e12).describe())
     if options.json:
         answer_json(told)

@@ -1,0 +1,322 @@
+"""App. B by the real commands: features, svm, probe, similar, and predict of what they learnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import Command, make_photos, make_voc, paint, run_command
+from verydeep.errors import VerydeepError
+from verydeep.feature_files import Features, load_features, save_features
+from verydeep.feature_settings import DescriptorSettings, SvmSettings
+from verydeep.splits import parts_of
+from verydeep.transfer import learn_svms
+from verydeep.transfer_files import load_svm, write_transfer
+
+
+def made_up(kinds: int = 4, photos: int = 40, dimensions: int = 12, **changed: Any) -> Features:
+    """Descriptors around a centre a class, of photos that nobody took."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(kinds), photos)
+    rows = rng.normal(size=(kinds, dimensions))[labels] + 0.6 * rng.normal(size=(len(labels), dimensions))
+    names = tuple(f"class {number}" for number in range(kinds))
+    ids = tuple(f"{names[label]}/{number:04d}.jpg" for number, label in enumerate(labels))
+    net = {"net": "D", "file": "d.safetensors", "sha256": "0", "preprocessing": "recorded"}
+    recipe = {"net": net, "layer": "fc7", "pool": "mean", "mirror": True, "precision": "float32"}
+    told: dict[str, Any] = {
+        **{"ids": ids, "labels": labels, "marks": None, "classes": names, "sets": ("",) * len(ids)},
+        **{"scales": {256: rows.astype(np.float32)}, "data": "made up", "key": "one", "recipe": recipe},
+    }
+    return Features(**{**told, **changed})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    save_features(tmp_path / "one.safetensors", made_up())
+    return tmp_path / "one.safetensors"
+
+
+def test_caltechs_protocol_counts_as_the_paper_does() -> None:
+    features = made_up(photos=100)
+    parts = parts_of("caltech101", features, splits=3, seed=0)
+    assert [part.name for part in parts] == ["seed 0", "seed 1", "seed 2"]
+    for part in parts:
+        assert np.bincount(features.labels[part.fit]).tolist() == [24] * 4
+        assert np.bincount(features.labels[part.dev]).tolist() == [6] * 4  # a fifth of 30
+        assert np.bincount(features.labels[part.test]).tolist() == [50] * 4
+        assert len(set(part.fit) | set(part.dev) | set(part.test)) == 4 * 80  # no photo in two parts
+        assert part.learn.tolist() == sorted([*part.fit, *part.dev])
+    assert len({tuple(part.test) for part in parts}) == 3
+    (rest,) = parts_of("caltech256", features, splits=1, seed=0)
+    assert np.bincount(features.labels[rest.learn]).tolist() == [60] * 4
+    assert np.bincount(features.labels[rest.test]).tolist() == [40] * 4  # all that is left
+
+
+def test_a_split_is_that_of_training_whatever_photos_are_described_beside_it(tmp_path: Path) -> None:
+    from verydeep.config import DataSettings
+    from verydeep.data import open_data
+
+    make_photos(tmp_path / "photos")
+    data = open_data(DataSettings(data=str(tmp_path / "photos"), split_seed=1))
+    whole, sets = data.everything()
+    rows = {36: np.ones((len(whole), 2), dtype=np.float32)}
+    features = made_up(ids=whole.ids, labels=whole.labels, classes=whole.classes, sets=sets, scales=rows)
+    (part,) = parts_of("own", features, splits=1, seed=1)
+    for name, mine in (("train", part.fit), ("dev", part.dev), ("test", part.test)):
+        assert tuple(features.ids[index] for index in mine) == data.set(name).ids
+
+
+def test_nothing_of_the_reported_photos_is_learnt_or_chosen_from(tmp_path: Path, file: Path) -> None:
+    """Descriptors of reported photos are turned round: C and the classifier stay as they were."""
+    one = learn_svms("own", [file], svm=SvmSettings(splits=1))
+    features = load_features(file)
+    rows = features.scales[256].copy()
+    rows[one.splits[0].parts.test] *= -1
+    save_features(tmp_path / "turned.safetensors", made_up(scales={256: rows}))
+    other = learn_svms("own", [tmp_path / "turned.safetensors"], svm=SvmSettings(splits=1))
+    assert one.splits[0].C == other.splits[0].C
+    assert one.splits[0].dev == other.splits[0].dev
+    np.testing.assert_array_equal(one.splits[0].svm.weights, other.splits[0].svm.weights)
+    assert other.splits[0].figure != one.splits[0].figure
+
+
+def test_figures_are_counted_once_more_from_the_answers(tmp_path: Path, file: Path) -> None:
+    told = write_transfer(learn_svms("own", [file]), tmp_path / "out", {})
+    features = load_features(file)
+    label = dict(zip(features.ids, features.labels, strict=True))
+    lines = (tmp_path / "out" / "answers.csv").read_text().splitlines()
+    answers = [(line.split(",")[0], np.array(line.split(",")[1:], dtype=float)) for line in lines[1:]]
+    wrong = [label[photo] != scores.argmax() for photo, scores in answers]
+    recalls = [np.mean([scores.argmax() == k for photo, scores in answers if label[photo] == k]) for k in range(4)]
+    first = told["splits"][0]
+    assert first["top1_error"] == pytest.approx(100 * np.mean(wrong), abs=1e-3)
+    assert first["mean_class_recall"] == pytest.approx(100 * np.mean(recalls), abs=1e-3)
+    figures = [split["mean_class_recall"] for split in told["splits"]]
+    assert told["mean_class_recall"] == pytest.approx(np.mean(figures), abs=1e-3)
+    assert told["mean_class_recall_std"] == pytest.approx(np.std(figures, ddof=1), abs=1e-3)
+    splits = json.loads((tmp_path / "out" / "splits.json").read_text())
+    assert [photo for photo, _ in answers] == splits["seed 0"]["test"]
+    svm = load_svm(tmp_path / "out" / "classifier.safetensors")
+    rows = features.scales[256] / np.linalg.norm(features.scales[256], axis=1, keepdims=True)
+    place = {photo: index for index, photo in enumerate(features.ids)}
+    for photo, scores in answers:
+        np.testing.assert_allclose(rows[place[photo]] @ svm.weights + svm.bias, scores, atol=1e-4)
+
+
+def test_two_nets_are_stacked_and_a_scale_stacked_on_itself_tells_no_more(tmp_path: Path, file: Path) -> None:
+    rows = made_up().scales[256]
+    save_features(tmp_path / "two.safetensors", made_up(key="two"))
+    save_features(tmp_path / "both.safetensors", made_up(scales={256: rows, 384: rows}))
+    one = learn_svms("own", [file])
+    for files in ([file, tmp_path / "two.safetensors"], [tmp_path / "both.safetensors"]):
+        found = learn_svms("own", files)
+        assert found.dimensions == 2 * one.dimensions
+        assert [split.figure for split in found.splits] == [split.figure for split in one.splits]
+    averaged = learn_svms("own", [tmp_path / "both.safetensors"], DescriptorSettings("average"))
+    assert averaged.dimensions == one.dimensions
+    np.testing.assert_allclose(averaged.splits[0].scores, one.splits[0].scores, atol=1e-4)
+
+
+# What is wrong with the features, and the sentence.
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "nobody's classes": ({"labels": np.full(160, -1)}, "nobody tells the class of class 0/0000.jpg"),
+    "too few for Caltech": ({}, "class 'class 0' of caltech101 has 20 photos; the split needs more than 30"),
+    "one set": ({"sets": ("train",) * 160}, "draws its splits, and these features are of one set of the data"),
+    "fewer splits": ({"recipe": {**made_up().recipe, "splits": 2}}, "ask for --splits 2"),
+    "of several classes": (
+        {"marks": np.zeros((160, 4), np.int8), "labels": np.full(160, -1)},
+        "protocol caltech101 does not fit made up, which has several classes a photo",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_features_that_a_protocol_cannot_use(command: Command, tmp_path: Path, name: str) -> None:
+    changed, sentence = FAULTS[name]
+    features = made_up(photos=20) if name == "too few for Caltech" else made_up(**changed)
+    save_features(tmp_path / "f.safetensors", features)
+    told = command("svm", "caltech101", "--features", "f.safetensors", cwd=tmp_path).mistake()
+    assert sentence in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_files_that_cannot_be_stacked(tmp_path: Path, file: Path) -> None:
+    features = made_up(key="two")
+    others: dict[str, dict[str, Any]] = {
+        "its 159 photos are not the 160": {
+            **{"ids": features.ids[1:], "labels": features.labels[1:], "sets": ("",) * 159},
+            "scales": {256: features.scales[256][1:]},
+        },
+        "they are in another order": {"ids": features.ids[::-1]},
+        "the same photos have other classes": {"labels": features.labels[::-1].copy()},
+        "it holds the descriptors of one given before": {"key": "one"},
+    }
+    for sentence, changed in others.items():
+        save_features(tmp_path / "other.safetensors", made_up(**{"key": "two", **changed}))
+        with pytest.raises(VerydeepError, match=f"cannot be stacked on .*{sentence}"):
+            learn_svms("own", [file, tmp_path / "other.safetensors"])
+
+
+MISTAKES = {
+    "svm nothing --features one.safetensors": "there is no protocol 'nothing': they are caltech101, caltech256",
+    "svm own --features none.safetensors": "there is no features file none.safetensors: `verydeep features` writes",
+    "svm own --features one.safetensors --C 0": "C lists values above 0, not 0",
+    "svm own --features one.safetensors --C 1,1": "C names a value twice: 1,1",
+    "svm own --features one.safetensors --splits 0": "splits is 1 to 100, not 0",
+    "svm own --features one.safetensors --seed -1": "seed must be 0 or more, not -1",
+    "svm own --features one.safetensors --scales 384": "has no descriptors at Q = 384: its scales are 256",
+    "svm own --features one.safetensors --agregate stack": "unknown setting '--agregate': did you mean --aggregate?",
+    "svm own --features one.safetensors --aggregate sum": "aggregate is one of stack, average, max, not 'sum'",
+    "svm voc2007 --features one.safetensors": "protocol voc2007 does not fit made up, which has one class a photo",
+    "svm own": "the following arguments are required: --features",
+    "features none --data photos --out f": "there is no run or weight file none",
+    "features run --data photos --out f --layer fc9": "net A has no layer 'fc9': its layers are conv1_1, pool1",
+    "features run --data photos --out f --scales 20": "a scale is 32 to 8192 pixels, not 20",
+    "features run --data photos --out f --scales 40,40": "scales names one twice: 40,40",
+    "features run --data photos --out . --layer pool5": ". is a folder: give a file that ends in .safetensors",
+    "features run --data photos --out f --splits 2": "splits counts the random splits of caltech101 or caltech256",
+    "features run --data photos --out f --set west": "has no set 'west': its sets are train, dev, test, all",
+    "features wide --data photos --out f --scales 40": "Q = 40 is below the net's crop of 64 pixels, which fc7 needs",
+    "similar photos/red/000.png --features one.safetensors": "the net that made these descriptors, is gone",
+    "similar photos/red/000.png --features one.safetensors --top 0": "top must be 1 or more, not 0",
+    "probe --data photos --weights none": "there is no file none",
+    "predict out photos/red/000.png --protocol dense@40": "leave out --protocol",
+    "train D --data voc2007:voc": "several classes a photo",
+}
+
+
+@pytest.fixture(scope="module")
+def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all the commands below have what they need, made by some of them."""
+    import verydeep
+    from conftest import TINY
+
+    folder = tmp_path_factory.mktemp("transfer")
+    (folder / "run").symlink_to(trained)
+    (folder / "photos").symlink_to(trained.parent / "photos")
+    make_voc(folder / "voc", "2007")
+    save_features(folder / "one.safetensors", made_up())
+    settings = {**TINY, "crop": 64, "S": "64", "max_epochs": 1}
+    verydeep.train("A", out=folder / "wide", data=str(folder / "photos"), **settings)
+    done = run_command("probe", "--data", "photos", "--weights", "run", "--out", "out", "--splits", 2, cwd=folder)
+    assert done.status == 0, done.stderr
+    assert "mean class recall" in done.stdout
+    assert "ask it: verydeep predict out PHOTO" in done.stdout
+    return folder
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes(place: Path, words: str) -> None:
+    assert MISTAKES[words] in run_command(*words.split(), cwd=place).mistake()
+
+
+def test_a_probe_leaves_what_predict_and_similar_use(place: Path) -> None:
+    out = place / "out"
+    result = json.loads((out / "result.json").read_text())
+    assert result["classes"] == 3
+    assert len(result["splits"]) == 2
+    assert result["top1_error"] <= 20  # three colours
+    assert result["features"][0]["layer"] == "fc7"
+    page = (out / "index.html").read_text()
+    assert "Worst mistakes" in page
+    assert "mean class recall" in page
+    photo = "photos/red/003.png"
+    asked = run_command("predict", "out", photo, "--json", "--top", 2, cwd=place)
+    (answer,) = json.loads(asked.stdout)
+    assert answer["predictions"][0]["class"] == "red"
+    assert set(answer["predictions"][0]) == {"class", "score"}
+    assert len(answer["predictions"]) == 2
+    shown = run_command("predict", "out", photo, "none.png", "--csv", cwd=place)
+    assert shown.status == 2
+    assert "image,rank,class,score" in shown.stdout
+    assert "cannot read none.png" in shown.stderr
+    near = run_command("similar", photo, "none.png", "--features", "out/features.safetensors", "--top", 4, cwd=place)
+    assert near.status == 2
+    assert "cannot read none.png" in near.stderr
+    (found,) = json.loads((place / "similar" / "similar.json").read_text())["photos"]
+    first, *rest = found["neighbours"]
+    assert first == {"image": "red/003.png", "class": "red", "cosine": pytest.approx(1, abs=1e-4)}
+    assert len(rest) == 3
+    assert all(one["cosine"] <= 1 + 1e-6 for one in rest)
+    assert (place / "similar" / "003.png").stat().st_size > 1000
+
+
+def test_a_second_probe_computes_no_descriptor_again(place: Path) -> None:
+    again = run_command("probe", "--data", "photos", "--weights", "run", "--out", "out", "--json", cwd=place)
+    told = json.loads(again.stdout)
+    assert told["described"] == 0
+    assert len(told["splits"]) == 3
+    assert told["mean_class_recall_std"] is not None
+
+
+def test_voc_from_photos_to_average_precision(place: Path) -> None:
+    words = (
+        "features",
+        "run",
+        "--data",
+        "voc2007:voc",
+        "--layer",
+        "pool5",
+        "--scales",
+        "36,44",
+        "--out",
+        "voc.safetensors",
+    )
+    assert run_command(*words, cwd=place).status == 0
+    done = run_command("svm", "voc2007", "--features", "voc.safetensors", "--aggregate", "average", "--json", cwd=place)
+    told = json.loads(done.stdout)
+    assert told["images"] == [{"fit": 8, "dev": 8, "test": 6}]
+    by_class = {row["class"]: row["average_precision"] for row in told["by_class"]}
+    assert len(by_class) == 20
+    assert told["mean_average_precision"] == pytest.approx(np.mean(list(by_class.values())), abs=1e-3)
+    assert by_class["dog"] > 70
+    assert by_class["cat"] > 70
+    assert told["top1_error"] is None
+
+
+def test_voc_2012s_server_files_and_actions(tmp_path: Path, trained: Path) -> None:
+    make_voc(tmp_path / "voc", "2012")
+    files = []
+    for data in ("voc2012-action", "voc2012-action-box"):
+        files.append(f"{data}.safetensors")
+        words = ("features", trained, "--data", f"{data}:voc", "--layer", "pool5", "--out", files[-1])
+        assert run_command(*words, cwd=tmp_path).status == 0
+    done = run_command("svm", "voc2012-action", "--features", *files, "--out", "out", cwd=tmp_path)
+    assert done.status == 0, done.stderr
+    assert "the classes of the reported photos are not known" in done.stdout
+    lines = (tmp_path / "out" / "server" / "comp10_action_test_walking.txt").read_text().splitlines()
+    assert len(lines) == 12
+    assert lines[1].split()[:2] == ["000017", "2"]
+    told = run_command("predict", "out", "voc/JPEGImages/000001.jpg", cwd=tmp_path).mistake()
+    assert "people's boxes" in told
+
+
+def test_an_unreadable_photo_stops_or_is_skipped(trained: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", per_class=4)
+    (tmp_path / "photos" / "red" / "bad.png").write_bytes(b"no photo")
+    words = ("features", trained, "--data", "photos", "--layer", "pool5", "--out", "f.safetensors")
+    told = run_command(*words, cwd=tmp_path).mistake()
+    assert "red/bad.png" in told
+    assert "--bad-images skip" in told
+    done = run_command(*words, "--bad-images", "skip", cwd=tmp_path)
+    assert done.status == 0
+    assert "skipped" in done.stderr
+    assert len(load_features(tmp_path / "f.safetensors")) == 12
+
+
+def test_a_net_that_changed_since_is_told(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    make_photos(tmp_path / "photos", per_class=4)
+    shutil.copytree(trained, tmp_path / "run")
+    words = ("probe", "--data", "photos", "--weights", "run", "--splits", 1, "--out", "out")
+    assert run_command(*words, cwd=tmp_path).status == 0
+    shutil.copy(tmp_path / "run" / "last.safetensors", tmp_path / "run" / "best.safetensors")
+    paint(tmp_path / "new.png", 5, (200, 50, 50))
+    for verb in (("predict", "out"), ("similar", "--features", "out/features.safetensors")):
+        told = run_command(*verb, "new.png", cwd=tmp_path).mistake()
+        assert "is not the net that made these descriptors any more" in told
