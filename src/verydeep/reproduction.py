@@ -44,13 +44,12 @@ def reproduce(
     stop: Callable[[], bool] = lambda: False,
     **given: Any,
 ) -> dict[str, Any]:
-    """Reproduces rows of the paper's tables.
+    """Reproduces rows of the paper's tables: what is missing is trained and tested.
 
     Args:
         name: a row (``table3/D/256``), a table, ``classification``, ``localisation``, ``released`` or ``transfer``.
         data, out: ``imagenet:DIR`` and ``runs`` by default, for the doll ``digits`` and ``runs/doll``.
-        doll: nets of an eighth of the width on crops of 64 pixels, in minutes.
-        plan_only: say what it would take, and do nothing.
+        doll, plan_only: small nets on small crops, in minutes; only say what it would take.
         weights: for ``released`` and ``transfer``, a weight file by net: ``{"D": …, "E": …}``.
         stop: asked after each step whether to save and leave.
         given: what the paper leaves open (`verydeep.recipes.OF_ALL_RUNS`), for every run, and MachineSettings.
@@ -62,16 +61,14 @@ def reproduce(
         VerydeepError: no such row, no such data, a run's folder of other settings.
     """
     experiment, rows = _rows(name, doll, bool(weights))
-    wish, settings = _routed(given)
-    size = DOLL if doll else PAPER
-    root = Path(out) if out else Path(size.folder)
+    (wish, settings), size = _routed(given), DOLL if doll else PAPER
+    root = Path(out or size.folder)
     told, head = reporter or Silent(), {"name": name, "folder": str(root), "size": size.name}
     if experiment.name == "transfer":
         _check_untrained(name, plan_only, settings)
-        return {**head, **_transferred(TransferJob(rows, root, data, weights or {}, wish, Stopping(told, stop)))}
+        return head | _transferred(TransferJob(rows, root, data, weights or {}, wish, Stopping(told, stop)))
     asked = DataSettings(data=data or size.data)
-    absent = plan_only and data is None and asked.data == "imagenet" and not os.environ.get("IMAGENET")
-    opened = None if absent else open_data(asked)  # a plan can be made before ILSVRC is there
+    opened = None if _absent(asked, plan_only, data) else open_data(asked)
     if experiment.name == "released" and opened is not None and not plan_only:
         take_released(root, rows, weights or {}, asked, opened, settings)
     place = Place.of(root, size, opened, settings.get("bad_images") == "skip")
@@ -81,6 +78,11 @@ def reproduce(
         return {**head, **reproduce_boxes(boxes, experiment, opened, plan_only, partial(row_of, **given))}
     job = _Job(experiment, rows, place, asked, settings, wish, told, stop)
     return {**head, **job.done(opened, plan_only)}
+
+
+def _absent(asked: DataSettings, plan_only: bool, data: str | None) -> bool:
+    """Whether a plan is made before ILSVRC is there."""
+    return plan_only and data is None and asked.data == "imagenet" and not os.environ.get("IMAGENET")
 
 
 def _check_untrained(name: str, plan_only: bool, settings: dict[str, Any]) -> None:
