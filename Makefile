@@ -17,7 +17,7 @@ check: $(VENV)/dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations=10
 
 # All rows of Tables 3 to 7 at doll size, into docs/doll.md: about an hour on two cores; interrupted, it goes on.
 doll: $(VENV)/core
@@ -45,6 +45,8 @@ readme: $(VENV)/dev
 	$(BIN)/python examples/caltech101.py write
 	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then $(BIN)/python examples/protocols.py run; fi
 	$(BIN)/python examples/protocols.py write
+	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then $(BIN)/python examples/transfer.py run; fi
+	$(BIN)/python examples/transfer.py write
 	$(BIN)/python benchmarks/dense_against_crops.py run
 	$(BIN)/python benchmarks/dense_against_crops.py write
 

@@ -318,3 +318,47 @@ def test_every_claim_of_appendix_a_is_of_rows_there_are() -> None:
     names = {row.name for row in found.rows}
     assert all(name in names for claim in found.claims for pair in claim.pairs for name in pair)
     assert [claim.name for claim in found.claims] == ["PCR", "all-layers", "whole-image", "box-scales", "box-fusion"]
+
+
+TABLE_11 = """
+Zeiler   | -    | 79.0 | 86.5 0.5 | 74.2 0.3
+Chatfield| 82.4 | 83.2 | 88.4 0.6 | 77.6 0.1
+He       | 82.4 | -    | 93.4 0.5 | -
+Wei      | 81.5 | 81.7 | -        | -
+Wei-2000 | 85.2 | 90.3 | -        | -
+D        | 89.3 | 89.0 | 91.8 1.0 | 85.0 0.2
+E        | 89.3 | 89.0 | 92.3 0.5 | 85.1 0.3
+D+E      | 89.7 | 89.3 | 92.7 0.5 | 86.2 0.3
+"""
+TABLE_12 = {"Oquab": 70.2, "Gkioxari": 73.6, "Hoai": 76.3, "image": 79.2, "image-and-box": 84.0}
+
+
+def test_tables_11_and_12_have_the_papers_figures() -> None:
+    rows = {row.name: row for row in experiment("transfer").rows}
+    read = 0
+    for line in TABLE_11.strip().splitlines():
+        method, *cells = (cell.strip() for cell in line.split("|"))
+        for data, cell in zip(("voc2007", "voc2012", "caltech101", "caltech256"), cells, strict=True):
+            row = rows.get(f"table11/{method}/{data}")
+            assert (row is None) == (cell == "-")
+            if row is not None:
+                read += 1
+                spread = row.paper.figure_std
+                assert f"{row.paper.figure:.1f}" + ("" if spread is None else f" {spread:.1f}") == cell
+                assert bool(row.tests) == (method in ("D", "E", "D+E"))
+    assert read + len(TABLE_12) == len(rows)
+    assert {name: rows[f"table12/{name}"].paper.figure for name in TABLE_12} == TABLE_12
+
+
+def test_descriptors_are_those_app_b_names() -> None:
+    from verydeep.experiments.transfer import LAYER, RECIPES
+
+    assert LAYER == "fc7"
+    for data, recipe in RECIPES.items():
+        voc = data.startswith("voc")
+        assert recipe.aggregate == ("average" if voc else "stack")
+        assert recipe.scales == ((256, 384, 512, 640, 768) if voc else (256, 384, 512))
+    both = {row.name: row for row in experiment("transfer").rows}["table12/image-and-box"]
+    assert [(test.run[0], test.protocol.endswith("box")) for test in both.tests] == [
+        *(("D", False), ("E", False), ("D", True), ("E", True)),
+    ]

@@ -172,6 +172,7 @@ MISTAKES = {
     "svm own --features one.safetensors --agregate stack": "unknown setting '--agregate': did you mean --aggregate?",
     "svm own --features one.safetensors --aggregate sum": "aggregate is one of stack, average, max, not 'sum'",
     "svm voc2007 --features one.safetensors": "protocol voc2007 does not fit made up, which has one class a photo",
+    "svm own --features one.safetensors --out run": "run is a run's folder, whose net `verydeep predict` asks",
     "svm own": "the following arguments are required: --features",
     "features none --data photos --out f": "there is no run or weight file none",
     "features run --data photos --out f --layer fc9": "net A has no layer 'fc9': its layers are conv1_1, pool1",
@@ -320,3 +321,34 @@ def test_a_net_that_changed_since_is_told(trained: Path, tmp_path: Path) -> None
     for verb in (("predict", "out"), ("similar", "--features", "out/features.safetensors")):
         told = run_command(*verb, "new.png", cwd=tmp_path).mistake()
         assert "is not the net that made these descriptors any more" in told
+
+
+def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) -> None:
+    make_voc(tmp_path / "voc", "2007")
+    words = ("reproduce", "table11", "--data", "voc2007:voc", "--weights", f"D={trained}", "--weights", f"E={trained}")
+    same = run_command(*words, cwd=tmp_path).mistake()  # D and E are one net here
+    assert "it holds the descriptors of one given before" in same
+    one = run_command("reproduce", "table11/D", *words[2:6], "--json", cwd=tmp_path)
+    assert one.status == 0, one.stderr
+    found = json.loads(one.stdout)
+    assert list(found["rows"]) == ["table11/D/voc2007"]
+    row = found["rows"]["table11/D/voc2007"]
+    assert row["images"] == 6
+    assert 0 < row["figure"] <= 100
+    assert row["figure_std"] is None
+    features = load_features(tmp_path / "runs" / "transfer" / "voc2007-D.safetensors")
+    assert list(features.scales) == [256, 384, 512, 640, 768]
+    told = run_command("table", "11", cwd=tmp_path)
+    line = next(line for line in told.stdout.splitlines() if "Net-D (16 layers)" in line and "VOC-2007" in line)
+    assert line.split()[-2:] == ["89.3", f"{row['figure']:.1f}"]
+    assert "6 photos of voc2007 (test)" in told.stdout
+    faults = {
+        ("reproduce", "table11/D"): "these rows need the weights of net D: say --weights D=FILE",
+        ("reproduce", "table11/D/voc2012", *words[2:6]): "none of these rows is of voc2007:voc: their data are voc2012",
+        ("reproduce", "table11", "--doll", *words[2:6]): "there is no --doll of them",
+        ("reproduce", "table11", "--plan", *words[2:6]): "--plan is for trainings, and nothing of table11 is trained",
+        ("reproduce", "table11", "--pooling", "down"): "--pooling is for trainings",
+        ("reproduce", "table11/He"): "is the result of others' nets",
+    }
+    for asked, sentence in faults.items():
+        assert sentence in run_command(*asked, cwd=tmp_path).mistake()

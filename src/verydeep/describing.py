@@ -116,6 +116,13 @@ def _photos(settings: DataSettings, set_name: str | None, splits: int | None) ->
     return dataset, (set_name,) * len(dataset)
 
 
+def _check_finite(rows: Any, photo: str) -> None:
+    if not np.isfinite(rows).all():
+        raise VerydeepError(
+            f"the net's descriptor of {photo}, or of a photo beside it, is no number: try --precision float32."
+        )
+
+
 class Extractor:
     """A net at work on data sets."""
 
@@ -161,7 +168,7 @@ class Extractor:
         """Describes what the file lacks and writes it; ``of`` tells where the photos are from."""
         key, began = self.key(dataset), time.monotonic()
         there = self._there(path, key)
-        parts = path.with_name(f"{path.name}.parts")
+        parts = path.with_name(f"{path.name}.{key[:8]}.parts")  # those of other nets and photos are left alone
         with only_one(parts):
             shards = Shards(parts, key)
             missing = tuple(scale for scale in scales if there is None or scale not in there.scales)
@@ -229,6 +236,7 @@ class Extractor:
                 views = self._views(dataset, left, scales, shards, faults if skip else None)
                 pool, mirror = self.settings.pool, self.settings.mirror
                 for scale, indices, rows in descriptors(self.net, views, pool, mirror, self.machine):
+                    _check_finite(rows, dataset.where(indices[0]))
                     shards.add(scale, indices, rows)
                     advance(len(indices), "")
             finally:

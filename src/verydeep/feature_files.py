@@ -3,7 +3,7 @@
 One safetensors file: ``Q256`` … float32 (N,D) for each scale, ``labels`` int64 (N,) (-1 where nobody tells them),
 for photos of several classes ``marks`` int8 (N,K) (1 has, -1 has not, 0 counts as neither), and in its header a JSON
 card: ids, class names, the set of each photo where the data came split, the net's file and hash, layer and protocol.
-While it is computed, ``FILE.parts/`` holds what is finished in shards; they become the file, and what is in the file
+While it is computed, ``FILE.KEY.parts/`` holds what is finished in shards; they become the file. What is in the file
 already is not computed again.
 """
 

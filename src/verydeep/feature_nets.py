@@ -78,7 +78,8 @@ def open_feature_net(
     else:
         weights = read_weights(str(path), preprocessing)
         tensors = weights.tensors
-        card = Card(weights.net, _crop(tensors), 1.0, (), weights.mean, USUAL_SCALE)
+        width = tensors["conv1_1.weight"].shape[0] / 64
+        card = Card(weights.net, _crop(tensors), width, (), weights.mean, USUAL_SCALE)
         net = Net(card.net, 1, card.crop, card.width)
     _cut(net, layer, tensors, path)
     told = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": card.net, "width": card.width}

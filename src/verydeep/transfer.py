@@ -175,7 +175,9 @@ class _Split:
                 raise VerydeepError(
                     f"class {name!r} of {self.features.data} has no photos to learn from, or all of them."
                 )
-        return list(fit_svms(self.rows[photos], marks, values, self.svm.loss, self.machine.device))
+        # Apple's GPUs have no float64, in which SVMs are solved.
+        device = "cpu" if self.machine.device.type == "mps" else self.machine.device
+        return list(fit_svms(self.rows[photos], marks, values, self.svm.loss, device))
 
     def _by_class(self, scores: NDArray[np.float64], photos: NDArray[np.int64]) -> NDArray[np.float64]:
         """Recall or average precision of each class, (K,)."""

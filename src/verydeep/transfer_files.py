@@ -20,8 +20,8 @@ from safetensors.numpy import save
 
 from .errors import VerydeepError
 from .feature_settings import DescriptorSettings
-from .files import write_atomically, write_json
-from .runs import environment
+from .files import check_place, write_atomically, write_json
+from .runs import BEST, LAST, environment
 from .transfer import FIGURES, SplitResult, Transfer
 
 CLASSIFIER = "classifier.safetensors"
@@ -99,6 +99,13 @@ def _by_class(found: Transfer) -> list[dict[str, Any]]:
         if values:
             rows.append({"class": told, name: _mean(values)})
     return rows
+
+
+def check_svm_place(folder: Path) -> None:
+    """Raises VerydeepError where a folder cannot take a classifier: it cannot be written to, or holds a trained net."""
+    check_place(folder)
+    if any((folder / name).exists() for name in (BEST, LAST)):
+        raise VerydeepError(f"{folder} is a run's folder, whose net `verydeep predict` asks: give another --out.")
 
 
 def write_transfer(found: Transfer, folder: Path, machine: dict[str, Any]) -> dict[str, Any]:

@@ -68,13 +68,12 @@ def features(options: argparse.Namespace) -> int:
 
 def svm(options: argparse.Namespace) -> int:
     """Linear SVMs learnt and tested by a protocol."""
-    from ..files import check_place
     from ..machine import this_machine
     from ..transfer import learn_svms
-    from ..transfer_files import write_transfer
+    from ..transfer_files import check_svm_place, write_transfer
 
     folder = Path(options.out or f"runs/svm/{re.sub(r'[^a-z0-9-]', '', options.protocol.lower())}")
-    check_place(folder)
+    check_svm_place(folder)
     machine = MachineSettings(**_given(options, MachineSettings))
     descriptor = DescriptorSettings(**_given(options, DescriptorSettings))
     settings = SvmSettings(**_given(options, SvmSettings))
@@ -115,11 +114,11 @@ def _percent(row: dict[str, Any], name: str) -> tuple[str, str]:
 def probe(options: argparse.Namespace) -> int:
     """Own photos: descriptors, an SVM, its error and worst mistakes."""
     from ..feature_nets import usual_layer
-    from ..files import check_place
     from ..probing import probe
+    from ..transfer_files import check_svm_place
 
     def work(reporter: Stopping) -> int:
-        check_place(Path(options.out))
+        check_svm_place(Path(options.out))
         given = _given(options, FeatureSettings)
         told = probe(
             options.data,
@@ -166,10 +165,8 @@ def similar(options: argparse.Namespace) -> int:
     )
     if found:
         there = photos_of(load_features(options.features))
-        stems = _stems([one.image for one in found])
-        pictures = [
-            write_similar_picture(one, there, folder / f"{stem}.png") for one, stem in zip(found, stems, strict=True)
-        ]
+        places = _pictures([one.image for one in found], folder)
+        pictures = [write_similar_picture(one, there, path) for one, path in zip(found, places, strict=True)]
         write_json(folder / "similar.json", {"photos": [one.to_json() for one in found]})
     if options.json:
         answer_json([one.to_json() for one in found])
@@ -183,12 +180,15 @@ def similar(options: argparse.Namespace) -> int:
     return MISTAKE if problems or faults else OK
 
 
-def _stems(images: list[str]) -> list[str]:
-    """A name for each photo's picture; photos of one name are numbered."""
-    names: list[str] = []
+def _pictures(images: list[str], folder: Path) -> list[Path]:
+    """A picture's place for each photo; those of one name are numbered, and none takes the place of a photo."""
+    places: list[Path] = []
+    asked = {Path(image).resolve() for image in images}
     for image in images:
         stem, number = Path(image).stem, 1
-        while (name := f"{stem}{'' if number == 1 else f'-{number}'}") in names:
+        while (
+            path := folder / f"{stem}{'' if number == 1 else f'-{number}'}.png"
+        ) in places or path.resolve() in asked:
             number += 1
-        names.append(name)
-    return names
+        places.append(path)
+    return places
