@@ -152,7 +152,7 @@ class Extractor:
             **self.recipe,
             "environment": "",
             "net": told,
-            "photos": [dataset.fingerprint(sizes=True), dataset.stamps()],
+            "photos": [dataset.name, dataset.fingerprint(sizes=True), dataset.stamps()],
         }
         return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 

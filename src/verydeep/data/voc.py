@@ -39,13 +39,13 @@ PERSON = "#"  # between a photo's id and the person's number
 class PersonReader:
     """Reads the photo of an id such as ``2010_006215#1``; with ``annotations``, only that person's box of it."""
 
-    root: Path
+    photos: Path
     annotations: Path | None = None
 
     def __call__(self, photo_id: str) -> Pixels:
         """uint8 RGB (H,W,3); raises ImageError, or VerydeepError where the annotation has no such person."""
         photo, _, number = photo_id.partition(PERSON)
-        pixels = read_image(self.root / f"{photo}.jpg")
+        pixels = read_image(self.photos / f"{photo}.jpg")
         if self.annotations is None:
             return pixels
         path = self.annotations / f"{photo}.xml"
