@@ -196,6 +196,9 @@ def test_shards_are_written_now_and_then_and_torn_or_foreign_ones_are_void(
     assert not again.has(384, 1)
     np.testing.assert_array_equal(again.whole(256, [1, 3]), rows[::-1])
     assert not Shards(tmp_path / "parts", "another").rows
+    short = {"Q256": rows, "Q256/photos": np.array([7]), "Qx": rows, "Qx/photos": np.array([1, 2])}
+    save_file(short, tmp_path / "parts" / "00002.safetensors", metadata={"key": "key"})
+    assert not Shards(tmp_path / "parts", "key").has(256, 7)
 
 
 def test_a_file_that_is_there_is_kept_from_other_photos_nets_and_protocols(home: Path, tmp_path: Path) -> None:

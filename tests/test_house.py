@@ -68,8 +68,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiments.transfer": {"experiments", "experiments.released"},
     "transfer_reproduction": {
-        *("config", "data", "describing", "errors", "experiments", "experiments.transfer", "feature_settings", "files"),
-        *("machine", "progress", "stored", "transfer", "transfer_files"),
+        *("config", "data", "describing", "errors", "experiments", "experiments.sizes", "experiments.transfer"),
+        *("feature_nets", "feature_settings", "files", "machine", "progress", "stored", "transfer", "transfer_files"),
     },
     "stopping": {"progress"},
     "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "stored"},
@@ -151,7 +151,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "svm_forms": set(),
     "svm": {"errors", "svm_forms"},
-    "splits": {"config", "data.caltech", "data.folder", "data.sets", "errors", "feature_files", "images"},
+    "splits": {"config", "data.caltech", "data.folder", "data.sets", "data.voc", "errors", "feature_files", "images"},
     "transfer": {
         *(
             "config",
@@ -166,20 +166,20 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("progress", "splits", "svm"),
     },
-    "transfer_files": {"errors", "feature_settings", "files", "runs", "transfer"},
+    "transfer_files": {"config", "errors", "feature_files", "feature_settings", "files", "runs", "transfer"},
     "describer": {
-        *("config", "errors", "feature_nets", "feature_settings", "features", "images", "machine", "posteriors"),
-        *("progress", "protocols"),
+        *("config", "data.voc", "errors", "feature_nets", "feature_settings", "features", "images", "machine"),
+        *("posteriors", "progress", "protocols"),
     },
     "svm_prediction": {"config", "describer", "errors", "prediction", "progress", "transfer_files"},
-    "asking": {"config", "prediction", "svm_prediction", "transfer_files"},
+    "asking": {"config", "errors", "prediction", "runs", "svm_prediction"},
     "similar": {
         *("config", "data", "describer", "errors", "feature_files", "feature_settings", "features", "progress"),
     },
     "transfer_report": {"data", "errors", "images", "report", "similar", "transfer"},
     "probing": {
-        *("config", "describing", "feature_nets", "feature_settings", "machine", "progress", "similar", "transfer"),
-        *("transfer_files", "transfer_report"),
+        *("config", "data", "describing", "feature_nets", "feature_settings", "machine", "progress", "similar"),
+        *("transfer", "transfer_files", "transfer_report"),
     },
     "report": {"box_prediction", "evaluation", "files", "images", "localising", "metrics", "summary"},
     "demo": {
@@ -199,7 +199,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "feature_settings": {"config", "configurations", "errors"},
     "feature_nets": {"checkpoints", "configurations", "errors", "files", "images", "nets", "runs", "weights"},
-    "features": {"feature_nets", "feature_settings", "images", "machine", "nets", "posteriors"},
+    "features": {"errors", "feature_nets", "feature_settings", "images", "machine", "nets", "posteriors"},
     "feature_files": {"errors", "files"},
     "describing": {
         *("config", "data", "data.loading", "errors", "feature_files", "feature_nets", "feature_settings", "features"),

@@ -127,3 +127,11 @@ def test_a_class_that_cannot_be_told_apart_is_refused() -> None:
     for marks in (np.ones((4, 1)), -np.ones((4, 1)), np.array([[1], [0], [1], [0]])):
         with pytest.raises(VerydeepError, match="cannot be told apart"):
             list(fit_svms(rows, marks.astype(np.int8), (1.0,)))
+
+
+def test_a_value_that_float64_cannot_solve_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.normal(size=(100, 100)), 2, axis=0).astype(np.float32)
+    marks = np.where(rng.random((200, 1)) < 0.5, 1, -1).astype(np.int8)
+    with pytest.raises(VerydeepError, match=r"cannot be solved in float64 .* use a smaller C"):
+        list(fit_svms(rows, marks, (1e12,)))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from conftest import Command, make_photos, make_voc, paint, run_command
+from verydeep.config import MachineSettings
 from verydeep.errors import VerydeepError
 from verydeep.feature_files import Features, load_features, save_features
 from verydeep.feature_settings import DescriptorSettings, SvmSettings
+from verydeep.nets import create_net
 from verydeep.splits import parts_of
 from verydeep.transfer import learn_svms
 from verydeep.transfer_files import load_svm, write_transfer
+
+HERE = MachineSettings(workers=0, threads=1)
 
 
 def made_up(kinds: int = 4, photos: int = 40, dimensions: int = 12, **changed: Any) -> Features:
@@ -27,6 +33,7 @@ def made_up(kinds: int = 4, photos: int = 40, dimensions: int = 12, **changed: A
     ids = tuple(f"{names[label]}/{number:04d}.jpg" for number, label in enumerate(labels))
     net = {"net": "D", "file": "d.safetensors", "sha256": "0", "preprocessing": "recorded"}
     recipe = {"net": net, "layer": "fc7", "pool": "mean", "mirror": True, "precision": "float32"}
+    recipe |= {"data": "nowhere", "classes": [], "splits": None, "resampling": "bilinear", "other_side": "round"}
     told: dict[str, Any] = {
         **{"ids": ids, "labels": labels, "marks": None, "classes": names, "sets": ("",) * len(ids)},
         **{"scales": {256: rows.astype(np.float32)}, "data": "made up", "key": "one", "recipe": recipe},
@@ -72,12 +79,12 @@ def test_a_split_is_that_of_training_whatever_photos_are_described_beside_it(tmp
 
 def test_nothing_of_the_reported_photos_is_learnt_or_chosen_from(tmp_path: Path, file: Path) -> None:
     """Descriptors of reported photos are turned round: C and the classifier stay as they were."""
-    one = learn_svms("own", [file], svm=SvmSettings(splits=1))
+    one = learn_svms("own", [file], svm=SvmSettings(splits=1), machine=HERE)
     features = load_features(file)
     rows = features.scales[256].copy()
     rows[one.splits[0].parts.test] *= -1
     save_features(tmp_path / "turned.safetensors", made_up(scales={256: rows}))
-    other = learn_svms("own", [tmp_path / "turned.safetensors"], svm=SvmSettings(splits=1))
+    other = learn_svms("own", [tmp_path / "turned.safetensors"], svm=SvmSettings(splits=1), machine=HERE)
     assert one.splits[0].C == other.splits[0].C
     assert one.splits[0].dev == other.splits[0].dev
     np.testing.assert_array_equal(one.splits[0].svm.weights, other.splits[0].svm.weights)
@@ -85,7 +92,7 @@ def test_nothing_of_the_reported_photos_is_learnt_or_chosen_from(tmp_path: Path,
 
 
 def test_figures_are_counted_once_more_from_the_answers(tmp_path: Path, file: Path) -> None:
-    told = write_transfer(learn_svms("own", [file]), tmp_path / "out", {})
+    told = write_transfer(learn_svms("own", [file], machine=HERE), tmp_path / "out", {})
     features = load_features(file)
     label = dict(zip(features.ids, features.labels, strict=True))
     lines = (tmp_path / "out" / "answers.csv").read_text().splitlines()
@@ -111,12 +118,12 @@ def test_two_nets_are_stacked_and_a_scale_stacked_on_itself_tells_no_more(tmp_pa
     rows = made_up().scales[256]
     save_features(tmp_path / "two.safetensors", made_up(key="two"))
     save_features(tmp_path / "both.safetensors", made_up(scales={256: rows, 384: rows}))
-    one = learn_svms("own", [file])
+    one = learn_svms("own", [file], machine=HERE)
     for files in ([file, tmp_path / "two.safetensors"], [tmp_path / "both.safetensors"]):
-        found = learn_svms("own", files)
+        found = learn_svms("own", files, machine=HERE)
         assert found.dimensions == 2 * one.dimensions
         assert [split.figure for split in found.splits] == [split.figure for split in one.splits]
-    averaged = learn_svms("own", [tmp_path / "both.safetensors"], DescriptorSettings("average"))
+    averaged = learn_svms("own", [tmp_path / "both.safetensors"], DescriptorSettings("average"), machine=HERE)
     assert averaged.dimensions == one.dimensions
     np.testing.assert_allclose(averaged.splits[0].scores, one.splits[0].scores, atol=1e-4)
 
@@ -126,7 +133,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "nobody's classes": ({"labels": np.full(160, -1)}, "nobody tells the class of class 0/0000.jpg"),
     "too few for Caltech": ({}, "class 'class 0' of caltech101 has 20 photos; the split needs more than 30"),
     "one set": ({"sets": ("train",) * 160}, "draws its splits, and these features are of one set of the data"),
-    "fewer splits": ({"recipe": {**made_up().recipe, "splits": 2}}, "ask for --splits 2"),
+    "fewer splits": ({"recipe": {**made_up().recipe, "splits": 2}}, "of the photos of made up's splits 0 to 1 only"),
     "of several classes": (
         {"marks": np.zeros((160, 4), np.int8), "labels": np.full(160, -1)},
         "protocol caltech101 does not fit made up, which has several classes a photo",
@@ -307,6 +314,10 @@ def test_an_unreadable_photo_stops_or_is_skipped(trained: Path, tmp_path: Path) 
     assert done.status == 0
     assert "skipped" in done.stderr
     assert len(load_features(tmp_path / "f.safetensors")) == 12
+    again = run_command(*words, "--bad-images", "skip", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["computed"] == 0  # the file is that of the readable photos
+    more = run_command(*words, "--bad-images", "skip", "--scales", "44", "--json", cwd=tmp_path)
+    assert json.loads(more.stdout)["computed"] == 12
 
 
 def test_a_net_that_changed_since_is_told(trained: Path, tmp_path: Path) -> None:
@@ -325,9 +336,11 @@ def test_a_net_that_changed_since_is_told(trained: Path, tmp_path: Path) -> None
 
 def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) -> None:
     make_voc(tmp_path / "voc", "2007")
-    words = ("reproduce", "table11", "--data", "voc2007:voc", "--weights", f"D={trained}", "--weights", f"E={trained}")
-    same = run_command(*words, cwd=tmp_path).mistake()  # D and E are one net here
-    assert "it holds the descriptors of one given before" in same
+    for net in ("D", "E"):
+        tensors = create_net(net, classes=3, crop=32, width=1 / 32, seed=ord(net)).state_dict()
+        record = {"net": net, "channel_order": "BGR", "mean_bgr": "103.939,116.779,123.68", "input_range": "0-255"}
+        save_file(dict(tensors), tmp_path / f"{net}.safetensors", metadata=record)
+    words = ("reproduce", "table11", "--data", "voc2007:voc", "--weights", "D=D.safetensors")
     one = run_command("reproduce", "table11/D", *words[2:6], "--json", cwd=tmp_path)
     assert one.status == 0, one.stderr
     found = json.loads(one.stdout)
@@ -341,7 +354,9 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
     told = run_command("table", "11", cwd=tmp_path)
     line = next(line for line in told.stdout.splitlines() if "Net-D (16 layers)" in line and "VOC-2007" in line)
     assert line.split()[-2:] == ["89.3", f"{row['figure']:.1f}"]
-    assert "6 photos of voc2007 (test)" in told.stdout
+    assert "6 photos of voc2007 (test, size: narrow nets)" in told.stdout
+    both = run_command("reproduce", "table11", *words[2:], "--weights", "E=E.safetensors", "--json", cwd=tmp_path)
+    assert sorted(json.loads(both.stdout)["rows"]) == sorted(f"table11/{net}/voc2007" for net in ("D", "E", "D+E"))
     faults = {
         ("reproduce", "table11/D"): "these rows need the weights of net D: say --weights D=FILE",
         ("reproduce", "table11/D/voc2012", *words[2:6]): "none of these rows is of voc2007:voc: their data are voc2012",
@@ -349,6 +364,149 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
         ("reproduce", "table11", "--plan", *words[2:6]): "--plan is for trainings, and nothing of table11 is trained",
         ("reproduce", "table11", "--pooling", "down"): "--pooling is for trainings",
         ("reproduce", "table11/He"): "is the result of others' nets",
+        ("reproduce", "table11/D", *words[2:4], "--weights", "D=E.safetensors"): "given as net D, holds net E",
+        ("reproduce", "table11/D", *words[2:4], "--weights", f"D={trained}"): f"{trained}, given as net D, holds net A",
     }
     for asked, sentence in faults.items():
         assert sentence in run_command(*asked, cwd=tmp_path).mistake()
+
+
+def test_a_broken_annotation_is_told_by_a_reading_process_too(trained: Path, tmp_path: Path) -> None:
+    make_voc(tmp_path / "voc", "2012")
+    (tmp_path / "voc" / "Annotations" / "000003.xml").write_text("<annotation><object>")
+    words = ("features", trained, "--data", "voc2012-action-box:voc", "--layer", "pool5", "--out", "f.safetensors")
+    told = run_command(*words, "--workers", 1, cwd=tmp_path).mistake()
+    assert "000003.xml is no annotation in PASCAL VOC's XML" in told
+    done = run_command(*words, "--workers", 1, "--bad-images", "skip", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["skipped"] == 2  # its two people
+
+
+def test_photos_that_moved_to_other_sets_and_a_net_that_moved_are_told_anew(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    make_photos(tmp_path / "photos", per_class=6)
+    shutil.copytree(trained, tmp_path / "net")
+    for first, other in (("train", "test"), ("test", "train")):
+        rows = [
+            f"photos/{name}/{number:03d}.png,{name},{first if number < 4 else other}"
+            for name in ("red", "blue")
+            for number in range(6)
+        ]
+        (tmp_path / "list.csv").write_text("\n".join(rows))
+        net = tmp_path / ("net" if first == "train" else "moved")
+        if first == "test":
+            (tmp_path / "net").rename(net)
+        words = ("probe", "--data", "list.csv", "--weights", net, "--out", "out", "--json")
+        told = json.loads(run_command(*words, cwd=tmp_path).stdout)
+        assert told["images"][0]["test"] == (4 if first == "train" else 8)
+        assert told["described"] == (12 if first == "train" else 0)
+    assert run_command("predict", "out", "photos/red/000.png", cwd=tmp_path).status == 0
+
+
+def test_a_probe_uses_the_scales_it_is_asked_for(place: Path, tmp_path: Path) -> None:
+    words = ("probe", "--data", place / "photos", "--weights", place / "run", "--out", "out", "--json", "--splits", 1)
+    first = json.loads(run_command(*words, "--scales", "36,44", cwd=tmp_path).stdout)
+    then = json.loads(run_command(*words, cwd=tmp_path).stdout)
+    assert first["dimensions"] == 2 * then["dimensions"]
+    assert then["described"] == 0
+    assert then["features"][0]["scales"] == [36]
+
+
+def test_nothing_of_the_users_is_overwritten(place: Path, tmp_path: Path) -> None:
+    """Neither by a picture, nor by figures, nor a classifier by a training."""
+    make_photos(tmp_path / "photos", per_class=3)
+    for name in ("index.html", "answers.csv", "classifier.safetensors"):
+        (tmp_path / name.split(".")[0]).mkdir()
+        (tmp_path / name.split(".")[0] / name).write_text("mine")
+        words = ("svm", "own", "--features", place / "one.safetensors", "--out", name.split(".")[0])
+        assert f"{name} is not of `verydeep svm` and would be lost" in run_command(*words, cwd=tmp_path).mistake()
+        assert (tmp_path / name.split(".")[0] / name).read_text() == "mine"
+    photo = place / "photos" / "blue" / "000.png"
+    before = (tmp_path / "photos" / "red" / "000.png").read_bytes()
+    asked = ("similar", photo, "--features", place / "out" / "features.safetensors", "--out", "photos/red")
+    for _ in range(2):  # the second answer takes the place of the first one's picture
+        assert run_command(*asked, cwd=tmp_path).status == 0
+        assert (tmp_path / "photos" / "red" / "000.png").read_bytes() == before
+        names = sorted(path.name for path in (tmp_path / "photos" / "red").iterdir())
+        assert names == ["000-2.png", "000.png", "001.png", "002.png", "similar.json"]
+    (tmp_path / "photos" / "red" / "similar.json").write_text("{}")
+    assert "similar.json is not of `verydeep similar`" in run_command(*asked, cwd=tmp_path).mistake()
+    told = run_command("train", "A", "--data", "photos", "--out", place / "out", cwd=tmp_path).mistake()
+    assert "holds SVMs of `verydeep svm` or `probe`" in told
+
+
+def test_a_refusal_leaves_no_folder_behind(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "user.txt").write_text("mine")
+    for out in ("user.txt", "."):
+        words = ("features", place / "run", "--data", place / "photos", "--out", out)
+        assert run_command(*words, cwd=tmp_path).status == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["user.txt"]
+
+
+def test_every_unreadable_photo_is_named(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no photo")
+    for verb in (("predict", place / "out"), ("similar", "--features", place / "out" / "features.safetensors")):
+        answer = run_command(*verb, tmp_path / "bad.png", "none.png", cwd=tmp_path)
+        assert answer.status == 2
+        assert "Traceback" not in answer.stderr
+        assert "bad.png" in answer.stderr
+        assert "none.png" in answer.stderr
+
+
+def test_similar_answers_without_pictures_where_the_photos_are_gone(trained: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", per_class=3)
+    words = ("features", trained, "--data", "photos", "--layer", "pool5", "--out", "f.safetensors")
+    assert run_command(*words, cwd=tmp_path).status == 0
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    answer = run_command(*("similar", "elsewhere/red/000.png", "--features", "f.safetensors", "--json"), cwd=tmp_path)
+    assert answer.status == 0
+    assert "no pictures" in answer.stderr
+    assert len(json.loads(answer.stdout)[0]["neighbours"]) == 9
+
+
+# Cards that lack something, or tell nonsense, and photos' features that cannot be: all are broken files.
+BROKEN: list[dict[str, Any]] = [
+    {"net": {"net": "D"}},
+    {"splits": "abc"},
+    {"classes": 5},
+    {"pool": "sum"},
+    {"data": 5},
+    {"mirror": "yes"},
+    {"layer": None},
+]
+
+
+@pytest.mark.parametrize("changed", BROKEN, ids=str)
+def test_broken_cards_are_told(tmp_path: Path, changed: dict[str, Any]) -> None:
+    path = tmp_path / "f.safetensors"
+    save_features(path, made_up(recipe={**made_up().recipe, **changed}))
+    with pytest.raises(VerydeepError, match=r"no features file, or broken|do not fit together"):
+        load_features(path)
+    found = learn_svms("own", [one_file(tmp_path)], svm=SvmSettings(splits=1, C=(1.0,)), machine=HERE)
+    if "net" not in changed:  # of which the figures are made, too
+        recipe = {**found.first.recipe, **changed}
+        write_transfer(replace(found, features=(replace(found.first, recipe=recipe),)), tmp_path / "out", {})
+        with pytest.raises(VerydeepError, match="is no classifier"):
+            load_svm(tmp_path / "out" / "classifier.safetensors")
+
+
+def one_file(folder: Path) -> Path:
+    save_features(folder / "one.safetensors", made_up())
+    return folder / "one.safetensors"
+
+
+def test_empty_descriptors_and_odd_scales_are_told(tmp_path: Path) -> None:
+    rows = made_up().scales[256]
+    for scales in ({256: rows[:, :0]}, {0: rows}):
+        save_features(tmp_path / "f.safetensors", made_up(scales=scales))
+        with pytest.raises(VerydeepError, match=r"do not fit together|or broken"):
+            load_features(tmp_path / "f.safetensors")
+
+
+def test_one_data_sets_protocol_is_not_anothers(tmp_path: Path) -> None:
+    marks = np.where(np.arange(160)[:, None] % 4 == np.arange(4), 1, -1).astype(np.int8)
+    told: dict[str, Any] = {"marks": marks, "labels": np.full(160, -1), "sets": ("train", "val", "test", "test") * 40}
+    save_features(tmp_path / "f.safetensors", made_up(data="voc2007", **told))
+    for protocol in ("voc2012", "voc2012-action"):
+        with pytest.raises(VerydeepError, match="does not fit these features, which are of voc2007"):
+            learn_svms(protocol, [tmp_path / "f.safetensors"])

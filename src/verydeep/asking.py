@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from .config import MachineSettings
+from .errors import VerydeepError
 from .prediction import Classifier, Prediction, find_photos, load_net
+from .runs import CLASSIFIER
 from .svm_prediction import SvmClassifier, load_svm_classifier
-from .transfer_files import CLASSIFIER
 
 
 def load(run: str | Path, last: bool = False, machine: MachineSettings | None = None) -> Classifier | SvmClassifier:
@@ -21,6 +22,8 @@ def load(run: str | Path, last: bool = False, machine: MachineSettings | None = 
     wish = machine or MachineSettings(workers=0)
     path = Path(run) / CLASSIFIER if Path(run).is_dir() else Path(run)
     if path.name == CLASSIFIER and path.exists():
+        if last:
+            raise VerydeepError(f"{path} is of SVMs, which have no last checkpoint: leave out --last.")
         return load_svm_classifier(path, wish)
     return load_net(run, last, wish)
 

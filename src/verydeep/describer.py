@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .config import MachineSettings
+from .data.voc import OF_BOXES
 from .errors import ImageError, VerydeepError
 from .feature_nets import FeatureNet, open_feature_net
 from .feature_settings import DescriptorSettings
@@ -19,8 +20,6 @@ from .machine import this_machine
 from .posteriors import Views
 from .progress import Reporter
 from .protocols import Protocol
-
-BOXES = "-box"  # ends the name of data whose descriptors are of a box that new photos do not have
 
 
 class Describer:
@@ -38,12 +37,16 @@ class Describer:
         self._recipes = [recipe for recipe, _ in nets]
         self._scales = [tuple(scales) for _, scales in nets]
         self._nets = [_open(recipe) for recipe in self._recipes]
+        if wish.precision == "auto" and all(recipe["precision"] == "float32" for recipe in self._recipes):
+            wish = replace(wish, precision="float32")  # as the others were
         self._machine = this_machine(replace(wish, compile=False), sum(net.multiply_adds for net in self._nets))
         for net in self._nets:
             self._machine.place(net.net)
 
     def rows(self, images: Sequence[Any], names: Sequence[str], faults: dict[int, str] | None, told: Reporter) -> Array:
         """The combined descriptors of images, (N,D); rows of unreadable ones, which ``faults`` takes, are 0.
+
+        Where none can be read, D is 0.
 
         Args:
             images: paths, PIL images, uint8 arrays or tensors (H,W,3) or (3,H,W).
@@ -78,14 +81,13 @@ class Describer:
                 found[scale] = np.zeros((len(images), rows.shape[1]), dtype=np.float32)
             found[scale][indices] = rows
             done(len(indices))
-        if not found:
-            raise ImageError("none of the photos can be read.")
-        return {scale: found[scale] for scale in scales}
+        nothing = np.zeros((len(images), 0), dtype=np.float32)
+        return {scale: found.get(scale, nothing) for scale in scales}
 
 
 def _open(recipe: dict[str, Any]) -> FeatureNet:
     told = recipe["net"]
-    if str(recipe.get("data", "")).partition(":")[0].endswith(BOXES):
+    if str(recipe.get("data", "")).partition(":")[0] == OF_BOXES:
         raise VerydeepError("these descriptors are of people's boxes, which a new photo does not come with.")
     if not Path(told["file"]).is_file():
         raise VerydeepError(f"{told['file']}, the net that made these descriptors, is gone: put it back.")

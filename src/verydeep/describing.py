@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -31,10 +32,11 @@ from .runs import environment
 
 @dataclass(frozen=True)
 class Extraction:
-    """What `extract_features` did: the file, what it holds, and what this call computed of it."""
+    """What `extract_features` did: the file, what it holds, the scales asked for, and how much this call computed."""
 
     path: Path
     features: Features
+    scales: tuple[int, ...]
     computed: int
     skipped: int
     seconds: float
@@ -116,11 +118,33 @@ def _photos(settings: DataSettings, set_name: str | None, splits: int | None) ->
     return dataset, (set_name,) * len(dataset)
 
 
-def _check_finite(rows: Any, photo: str) -> None:
-    if not np.isfinite(rows).all():
-        raise VerydeepError(
-            f"the net's descriptor of {photo}, or of a photo beside it, is no number: try --precision float32."
-        )
+@contextlib.contextmanager
+def _only_one(parts: Path) -> Iterator[None]:
+    """The folder of shards for this process alone; it is left only where it holds some."""
+    with only_one(parts):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                parts.rmdir()
+
+
+def _kept_before(path: Path, dataset: Dataset, there: Features, readable: list[int], asked: bool) -> list[int]:
+    """The photos that the file has, of which some may have been skipped.
+
+    Raises:
+        VerydeepError: scales are added, and other photos can be read now.
+    """
+    known = set(there.ids)
+    kept = [index for index, photo in enumerate(dataset.ids) if photo in known]
+    if asked and kept != readable:
+        raise VerydeepError(f"{path} has {len(there)} photos and {len(readable)} can be read now: give another --out.")
+    return kept
+
+
+def _card_differs(features: Features, there: Features) -> bool:
+    """Whether the photos' sets, or where they and the net are, have changed since."""
+    return (features.sets, features.data, features.recipe) != (there.sets, there.data, there.recipe)
 
 
 class Extractor:
@@ -152,7 +176,7 @@ class Extractor:
             **self.recipe,
             "environment": "",
             "net": told,
-            "photos": [dataset.name, dataset.fingerprint(sizes=True), dataset.stamps()],
+            "photos": [dataset.fingerprint(sizes=True), dataset.stamps(), getattr(dataset.read, "shows", "photos")],
         }
         return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
@@ -167,30 +191,31 @@ class Extractor:
     ) -> Extraction:
         """Describes what the file lacks and writes it; ``of`` tells where the photos are from."""
         key, began = self.key(dataset), time.monotonic()
-        there = self._there(path, key)
+        check_place(path.parent)
+        self._there(path, key)  # told before anything is made
         parts = path.with_name(f"{path.name}.{key[:8]}.parts")  # those of other nets and photos are left alone
-        with only_one(parts):
+        with _only_one(parts):
+            there = self._there(path, key)
             shards = Shards(parts, key)
             missing = tuple(scale for scale in scales if there is None or scale not in there.scales)
-            before = sum(len(rows) for rows in shards.rows.values())
+            before = shards.count
             faults = self._compute(dataset, missing, shards, skip) if missing else {}
             kept = [index for index in range(len(dataset)) if index not in faults]
+            if there is not None:
+                kept = _kept_before(path, dataset, there, kept, bool(missing))
             if not kept:
                 raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
-            if there is not None and len(there) != len(kept):
-                raise VerydeepError(f"{path} has {len(there)} photos and {len(kept)} can be read: give another --out.")
             found = {scale: shards.whole(scale, kept) for scale in missing}
-            known = {} if there is None else there.scales
-            features = self._features(dataset, sets, kept, {**known, **found}, of, key)
-            if missing:
+            features = self._features(dataset, sets, kept, found, {**of, "key": key}, there)
+            if missing or there is None or _card_differs(features, there):
+                self._there(path, key)  # another process may have written it since
                 save_features(path, features)
-            computed = sum(len(rows) for rows in shards.rows.values()) - before
+            computed = shards.count - before
             shards.remove()
-        return Extraction(path, features, computed, len(faults), time.monotonic() - began)
+        return Extraction(path, features, scales, computed, len(faults), time.monotonic() - began)
 
     def _there(self, path: Path, key: str) -> Features | None:
         """What the file holds already; raises VerydeepError where it is of something else."""
-        check_place(path.parent)
         if path.is_dir():
             raise VerydeepError(f"{path} is a folder: give a file that ends in .safetensors as --out.")
         if not path.exists():
@@ -208,21 +233,24 @@ class Extractor:
         dataset: Dataset,
         sets: tuple[str, ...],
         kept: list[int],
-        scales: dict[int, Any],
+        found: dict[int, Any],
         of: dict[str, Any],
-        key: str,
+        there: Features | None,
     ) -> Features:
+        """The file's new content; what it was made by is told anew only where something was computed."""
         dataset = dataset.take(np.array(kept, dtype=np.int64))
+        known = {} if there is None else there.scales
+        made = {} if there is None or found else {"environment": there.recipe["environment"]}
         return Features(
             ids=dataset.ids,
             labels=dataset.labels,
             marks=dataset.marks,
             classes=dataset.classes,
             sets=tuple(sets[index] for index in kept),
-            scales=dict(sorted(scales.items())),
+            scales=dict(sorted({**known, **found}.items())),
             data=dataset.name,
-            key=key,
-            recipe={**self.recipe, **of},
+            key=of["key"],
+            recipe={**self.recipe, **made, **{name: value for name, value in of.items() if name != "key"}},
         )
 
     def _compute(self, dataset: Dataset, scales: tuple[int, ...], shards: Shards, skip: bool) -> dict[int, str]:
@@ -236,7 +264,6 @@ class Extractor:
                 views = self._views(dataset, left, scales, shards, faults if skip else None)
                 pool, mirror = self.settings.pool, self.settings.mirror
                 for scale, indices, rows in descriptors(self.net, views, pool, mirror, self.machine):
-                    _check_finite(rows, dataset.where(indices[0]))
                     shards.add(scale, indices, rows)
                     advance(len(indices), "")
             finally:
@@ -260,7 +287,10 @@ class Extractor:
             if not isinstance(found, Fault):
                 yield index, [view for scale, view in zip(scales, found, strict=True) if not shards.has(scale, index)]
             elif faults is None:
-                raise ImageError(f"{found.sentence} Remove it, or leave it out with --bad-images skip.")
+                raise ImageError(
+                    f"{found.sentence} Leave it out with --bad-images skip, which keeps what is described so far; "
+                    "without that photo the others are described anew."
+                )
             else:
                 faults[index] = found.sentence
 

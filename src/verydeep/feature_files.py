@@ -84,8 +84,7 @@ def load_features(path: str | Path) -> Features:
         ids, classes, sets = (tuple(map(str, card[name])) for name in ("ids", "classes", "sets"))
         told = (str(card["data"]), str(card["key"]), dict(card["recipe"]))
         found = Features(ids, arrays["labels"], arrays.get("marks"), classes, sets, dict(sorted(scales.items())), *told)
-        fits = _fits(found)
-        str(found.title)
+        fits = _fits(found) and recipe_fits(found.recipe)
     except _BROKEN:
         raise VerydeepError(f"{path} is no features file, or broken: `verydeep features` writes them anew.") from None
     if not fits:
@@ -98,6 +97,18 @@ def load_features(path: str | Path) -> Features:
                 "make it anew with `verydeep features`."
             )
     return found
+
+
+def recipe_fits(recipe: dict[str, Any]) -> bool:
+    """Whether a card tells all that another photo's descriptor needs."""
+    net, classes, splits = recipe["net"], recipe["classes"], recipe["splits"]
+    texts = [*(net[name] for name in ("file", "sha256", "net", "preprocessing")), recipe["layer"], recipe["data"]]
+    return (
+        all(isinstance(text, str) and text for text in (*texts, *classes, recipe["precision"]))
+        and recipe["pool"] in ("mean", "max")
+        and isinstance(recipe["mirror"], bool)
+        and (splits is None or (isinstance(splits, int) and splits > 0))
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -114,6 +125,9 @@ def _fits(found: Features) -> bool:
         and found.labels.dtype == np.int64
         and -1 <= found.labels.min() <= found.labels.max() < classes
         and len(rows) > 0
+        and min(found.scales) >= 1
+        and rows[0].ndim == 2
+        and rows[0].shape[1] > 0
         and all(row.shape == (photos, rows[0].shape[1]) and row.dtype == np.float32 for row in rows)
         and (found.marks is None or (found.marks.shape == (photos, classes) and found.marks.dtype == np.int8))
     )
@@ -138,12 +152,19 @@ class Shards:
             arrays, metadata = _read(path)
         except _BROKEN:
             return
-        if metadata.get("key") == self._key:
-            for name in (name for name in arrays if f"{name}/photos" in arrays):
-                self._keep(int(name[1:]), arrays[f"{name}/photos"].tolist(), arrays[name])
+        for name in (name for name in arrays if f"{name}/photos" in arrays):
+            photos, rows = arrays[f"{name}/photos"], arrays[name]
+            whole = photos.shape == rows.shape[:1] and rows.ndim == 2 and rows.dtype == np.float32
+            if metadata.get("key") == self._key and whole and name[1:].isdecimal():
+                self._keep(int(name[1:]), photos.tolist(), rows)
 
     def _keep(self, scale: int, photos: list[int], rows: NDArray[np.float32]) -> None:
         self.rows.setdefault(scale, {}).update(zip(photos, rows, strict=True))
+
+    @property
+    def count(self) -> int:
+        """How many descriptors are there."""
+        return sum(map(len, self.rows.values()))
 
     def has(self, scale: int, photo: int) -> bool:
         """Whether a photo's descriptor at a scale is there."""

@@ -80,7 +80,8 @@ def open_feature_net(
         tensors = weights.tensors
         width = tensors["conv1_1.weight"].shape[0] / 64
         card = Card(weights.net, _crop(tensors), width, (), weights.mean, USUAL_SCALE)
-        net = Net(card.net, 1, card.crop, card.width)
+        fc8 = tensors.get("fc8.weight")
+        net = Net(card.net, 1 if fc8 is None else fc8.shape[0], card.crop, card.width)
     _cut(net, layer, tensors, path)
     told = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": card.net, "width": card.width}
     told |= {"crop": card.crop, "pooling": card.pooling, "preprocessing": preprocessing}

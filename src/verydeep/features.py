@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .errors import VerydeepError
 from .feature_nets import FeatureNet
 from .feature_settings import DescriptorSettings
 from .images import Pixels
@@ -58,12 +59,17 @@ def descriptors(
 
     Yields:
         A scale Q, photo indices (B,), and their descriptors float32 (B,D).
+
+    Raises:
+        VerydeepError: a descriptor is not finite, as products in half precision may be.
     """
     shift = torch.tensor(-np.asarray(source.mean), dtype=torch.float32)[None]
     for indices, batch in equal_sizes(views, lambda height, width: height * width):
         with torch.inference_mode(), machine.products():
             images = machine.images(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
             found = descriptor(source.net, images, source.layer, pool, mirror).cpu().numpy()
+        if not np.isfinite(found).all():
+            raise VerydeepError("a photo's descriptor is no number: try --precision float32.")
         yield min(batch.shape[1:3]), indices, found  # Q is the smallest side
 
 

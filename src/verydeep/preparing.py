@@ -35,7 +35,7 @@ from .nets import Net, create_net
 from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .recipes import papers_start, settings_of_run
-from .runs import LAST, RunLog, environment
+from .runs import CLASSIFIER, LAST, RunLog, environment
 from .tasks import Task, TellClasses
 from .training import Training, resumed
 from .weights import Weights, read_weights
@@ -122,6 +122,8 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     machine = _machine(settings, job.wish)
     if (folder / LAST).exists():
         raise VerydeepError(f"{folder} already holds a run: add --resume to go on with it, or give another --out.")
+    if (folder / CLASSIFIER).exists():
+        raise VerydeepError(f"{folder} holds SVMs of `verydeep svm` or `probe`: give another --out.")
     check_place(folder)
     data = replace(data, data=lasting_name(data.data), boxes=lasting_boxes(data.boxes))
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)

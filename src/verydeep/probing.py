@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .config import MachineSettings
+from .config import DataSettings, MachineSettings
+from .data import open_data
 from .describing import extract_features
 from .feature_nets import usual_layer
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
@@ -40,13 +41,13 @@ def probe(
         out: folder for descriptors, classifier, figures and page; what it holds of the same is not made again.
         features: None takes fc7, or pool5 of a file without FC layers, at the net's own scale.
 
-    Returns:
-        What ``result.json`` holds, ``page``, and ``seconds`` spent on descriptors.
+    Returns what ``result.json`` holds, ``page``, and ``seconds`` spent on descriptors.
 
     Raises:
         VerydeepError: as `extract_features` and `learn_svms`.
     """
     folder, reporter, machine = Path(out), reporter or Silent(), machine or MachineSettings()
+    open_data(DataSettings(data=data, classes=classes))  # what is wrong with the classes is told before the work
     wanted = features or FeatureSettings(layer=usual_layer(weights))
     reporter.say(f"describing photos by {wanted.layer}")
     made = extract_features(
@@ -60,7 +61,7 @@ def probe(
         machine=machine,
         reporter=reporter,
     )
-    found = learn_svms("own", [made.path], descriptor, svm, wanted.scales, machine, reporter)
+    found = learn_svms("own", [made.path], descriptor, svm, made.scales, machine, reporter)
     told = write_transfer(found, folder, this_machine(machine, 1e12).describe())
     page = write_transfer_page(found, told, photos_of(found.first), folder / PAGE)
     return {**told, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}

@@ -19,6 +19,7 @@ from .errors import VerydeepError
 from .files import cannot_write, read_json, write_atomically
 
 LAST, BEST = "last.safetensors", "best.safetensors"
+CLASSIFIER = "classifier.safetensors"  # of SVMs, in a folder of their own
 EVALUATIONS, EVALUATIONS_OF_LAST = "evaluations", "evaluations-of-last"
 
 

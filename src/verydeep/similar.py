@@ -68,7 +68,12 @@ def find_similar(
     asked = describer.rows(images, images, None if faults is None else told, reporter or Silent())
     if faults is not None:
         faults.update(told)
-    cosines = unit(asked) @ unit(combine([known.scales], settings)).T
+    if asked.shape[1] == 0:
+        return []
+    rows = combine([known.scales], settings)
+    if rows.shape[1] != asked.shape[1]:
+        raise VerydeepError(f"{file} does not fit the net that it names: make it anew with `verydeep features`.")
+    cosines = unit(asked) @ unit(rows).T
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
     return [
         Similar(image, tuple(_neighbour(known, int(place), float(row[place])) for place in places))

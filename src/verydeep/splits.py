@@ -20,6 +20,7 @@ from .config import DataSettings
 from .data.caltech import TRAIN_PHOTOS, caltech_sets
 from .data.folder import split_whole
 from .data.sets import Dataset
+from .data.voc import OF_BOXES
 from .errors import VerydeepError
 from .feature_files import Features
 from .images import Pixels
@@ -55,6 +56,8 @@ def parts_of(protocol: str, features: Features, splits: int, seed: int) -> list[
     if (features.marks is not None) != (protocol in VOC):
         kind = "several classes a photo" if features.marks is not None else "one class a photo"
         raise VerydeepError(f"protocol {protocol} does not fit {features.data}, which has {kind}.")
+    if protocol in VOC and features.data.removesuffix(OF_BOXES.removeprefix(VOC[-1])) != protocol:
+        raise VerydeepError(f"protocol {protocol} does not fit these features, which are of {features.data}.")
     if features.marks is None and (features.labels < 0).any():
         unknown = features.ids[int((features.labels < 0).argmax())]
         raise VerydeepError(f"nobody tells the class of {unknown}: an SVM learns from photos of known classes.")
@@ -62,8 +65,11 @@ def parts_of(protocol: str, features: Features, splits: int, seed: int) -> list[
     if protocol in VOC or (protocol == "own" and given):
         return [_given(features)]
     known = int(features.recipe.get("splits") or 0)
-    if known and seed + splits > known:
-        raise VerydeepError(f"the features are of the photos of the first {known} splits: ask for --splits {known}.")
+    if known and (protocol not in TRAIN_PHOTOS or seed + splits > known):
+        raise VerydeepError(
+            f"the features are of the photos of {features.data}'s splits 0 to {known - 1} only, and {protocol} with "
+            f"--seed {seed} --splits {splits} needs others: describe all photos, or ask for those."
+        )
     if given:
         raise VerydeepError(f"protocol {protocol} draws its splits, and these features are of one set of the data.")
     whole = Dataset(features.data, "all", features.classes, features.ids, features.labels, _no_pixels)

@@ -35,6 +35,7 @@ SMALL_GAP = 1e-9  # relative, of a class that is at its end
 ENOUGH = 1e-12  # relative decrease of the objective below which a step changes nothing
 APPROACHES, CHECK_EVERY = 60, 10  # of the first, joint steps
 MANY = 0.2  # share of points within the margin from which joint steps are the cheaper ones
+LARGEST_GAP = {"squared-hinge": 1e-4, "hinge": 1e-2}  # the hinge's bound is a loose one
 HINGE_GAP, CORNERS = 1e-6, (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 BLOCK = 2048  # dimensions that are made float64 at once
 PRIMAL_FROM, MOST_PHOTOS = (
@@ -62,6 +63,9 @@ def solve_path(
     Args:
         marks: (n,K), 1, -1 or 0.
         values: of C.
+
+    Raises:
+        VerydeepError: a C that is too large for these descriptors.
     """
     marks = marks.to(torch.float64)
     state = form.of_dual(torch.zeros_like(marks))
@@ -75,7 +79,16 @@ def solve_path(
             gap = (objective - bound) / objective.clamp(min=1e-300)
             if loss == "hinge" and float(gap.max()) <= HINGE_GAP:
                 break
+        _check_gap(C, loss, gap)
         yield Solution(C, state, steps.scores, objective, gap)
+
+
+def _check_gap(C: float, loss: Loss, gap: Tensor) -> None:
+    if not bool((gap <= LARGEST_GAP[loss]).all()):  # a NaN is not
+        raise VerydeepError(
+            f"the SVM of C = {C:g} cannot be solved in float64 (duality gap {float(gap.max()):.0e} of the objective): "
+            "use a smaller C, or descriptors of length 1 (--normalise both)."
+        )
 
 
 def _objective(form: Form, marks: Tensor, C: float, loss: Loss, state: Tensor, scores: Tensor) -> Tensor:

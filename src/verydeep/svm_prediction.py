@@ -36,6 +36,10 @@ class SvmClassifier:
         asked = listed(images)
         names = [name_of(image, index) for index, image in enumerate(asked)]
         rows = self.describer.rows(asked, names, faults, reporter or Silent())
+        if rows.shape[1] == 0:
+            return np.zeros((len(asked), len(self.classes)))
+        if rows.shape[1] != len(self.file.weights):
+            raise VerydeepError("the classifier does not fit the net that it names: make it anew with `verydeep svm`.")
         found: NDArray[np.float64] = rows.astype(np.float64) @ self.file.weights + self.file.bias
         return found
 

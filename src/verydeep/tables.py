@@ -95,7 +95,7 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         )
     # The plateau rule ends each seed's training at a step of its own.
     found = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
-    for name in (*ERRORS, *BOX_ERRORS, FIGURE):
+    for name in (*ERRORS, *BOX_ERRORS):
         values = [row[name] for row in rows if row.get(name) is not None]
         if values:
             found[name] = round(statistics.mean(values), 4)
@@ -169,8 +169,10 @@ def _note(table: Table, rows: list[dict[str, Any]]) -> str:
     """What the paper's notes say, and what our figures are of."""
     notes = [f"{row.name}: {row.paper.note}." for row in table.rows if row.paper.note]
     found = [row["measured"] for row in rows if row["measured"]]
+    if FIGURE in table.errors:
+        found = [one for one in found if one[FIGURE] is not None]
     if found and FIGURE in table.errors:
-        of = sorted({f"{one['images']} photos of {one['data']} ({one['set']})" for one in found})
+        of = sorted({f"{one['images']} photos of {one['data']} ({one['set']}, size: {one['size']})" for one in found})
         dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
         notes.append(f"Ours: {'; '.join(of)}; ± is over random splits; {dates}, commit {commits}.")
     elif found:

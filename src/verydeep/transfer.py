@@ -86,12 +86,14 @@ def learn_svms(
     Args:
         protocol: one of `verydeep.splits.PROTOCOLS`.
         files: as `verydeep features` writes them, of the same photos.
+        descriptor: None combines scales as the paper does for the protocol.
         scales: those of the files to use, all by default.
 
     Raises:
         VerydeepError: no such file or protocol, files of other photos, too few photos, labels missing.
     """
-    descriptor, svm, reporter = descriptor or DescriptorSettings(), svm or SvmSettings(), reporter or Silent()
+    descriptor = descriptor or DescriptorSettings(aggregate=usual_aggregate(protocol))
+    svm, reporter = svm or SvmSettings(), reporter or Silent()
     features = _joined([(str(path), _at(scales, str(path), load_features(path))) for path in files])
     rows = combine([found.scales for found in features], descriptor)
     parts = parts_of(protocol, features[0], svm.splits, svm.seed)
@@ -102,6 +104,11 @@ def learn_svms(
             found.append(_Split(protocol, features[0], rows, one, svm, here).result())
             advance(1, f"C = {found[-1].C:g}")
     return Transfer(protocol, features, descriptor, svm, tuple(found), rows.shape[1])
+
+
+def usual_aggregate(protocol: str) -> Literal["stack", "average"]:
+    """How the paper combines scales: averaged on VOC, where objects have all sizes, and stacked elsewhere."""
+    return "average" if protocol in VOC else "stack"
 
 
 def _at(scales: tuple[int, ...], name: str, features: Features) -> Features:

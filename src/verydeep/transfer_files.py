@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from .config import typed
 from .errors import VerydeepError
+from .feature_files import recipe_fits
 from .feature_settings import DescriptorSettings
 from .files import check_place, write_atomically, write_json
-from .runs import BEST, LAST, environment
+from .runs import BEST, CLASSIFIER, LAST, environment
 from .transfer import FIGURES, SplitResult, Transfer
 
-CLASSIFIER = "classifier.safetensors"
+WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", "index.html")
 CARD = "verydeep-svm"
 SERVER_NAMES = {"voc2012": "comp2_cls_test_{}.txt", "voc2012-action": "comp10_action_test_{}.txt"}
 
@@ -71,6 +73,7 @@ def summary(found: Transfer, machine: dict[str, Any]) -> dict[str, Any]:
 def _told(recipe: dict[str, Any], scales: list[int]) -> dict[str, Any]:
     net = recipe["net"]
     told = {key: recipe.get(key) for key in ("layer", "pool", "mirror", "precision")}
+    told |= {"width": net.get("width"), "crop": net.get("crop")}
     return {"net": net["net"], **told, "scales": scales, "file": net["file"], "sha256": net["sha256"]}
 
 
@@ -102,10 +105,21 @@ def _by_class(found: Transfer) -> list[dict[str, Any]]:
 
 
 def check_svm_place(folder: Path) -> None:
-    """Raises VerydeepError where a folder cannot take a classifier: it cannot be written to, or holds a trained net."""
+    """Raises VerydeepError where a folder cannot take a classifier: it cannot be written to, or holds other files."""
     check_place(folder)
-    if any((folder / name).exists() for name in (BEST, LAST)):
+    if any((folder / name).exists() for name in (BEST, LAST, "config.json")):
         raise VerydeepError(f"{folder} is a run's folder, whose net `verydeep predict` asks: give another --out.")
+    there = [name for name in WRITTEN if (folder / name).exists()]
+    if there and not _is_ours(folder / CLASSIFIER):
+        raise VerydeepError(f"{folder / there[0]} is not of `verydeep svm` and would be lost: give another --out.")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        load_svm(path)
+    except VerydeepError:
+        return False
+    return True
 
 
 def write_transfer(found: Transfer, folder: Path, machine: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +130,8 @@ def write_transfer(found: Transfer, folder: Path, machine: dict[str, Any]) -> di
         VerydeepError: they cannot be written.
     """
     told = summary(found, machine)
+    for old in (folder / "result.json", *(folder / "server").glob("comp*_test_*.txt")):
+        old.unlink(missing_ok=True)  # nothing of another SVM stands beside this one's
     one = found.splits[0]
     nets = [{"recipe": features.recipe, "scales": list(features.scales)} for features in found.features]
     card = {"classes": found.first.classes, "nets": nets, "descriptor": asdict(found.descriptor), "C": one.C}
@@ -158,22 +174,22 @@ def _write_server_files(found: Transfer, folder: Path) -> None:
         write_atomically(path, lambda file, data=data: file.write(data))  # type: ignore[misc]
 
 
+def _scales_fit(scales: Any) -> bool:
+    return isinstance(scales, list) and len(scales) > 0 and all(isinstance(Q, int) and Q > 0 for Q in scales)
+
+
 def load_svm(path: Path) -> SvmFile:
     """A classifier file; raises VerydeepError where it is missing or broken."""
     try:
         with safe_open(path, framework="numpy") as file:
             card = json.loads((file.metadata() or {})[CARD])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
-        found = SvmFile(
-            tuple(map(str, card["classes"])),
-            weights,
-            bias,
-            tuple(card["nets"]),
-            DescriptorSettings(**card["descriptor"]),
-        )
+        settings = DescriptorSettings(**typed(DescriptorSettings, card["descriptor"]))
+        found = SvmFile(tuple(map(str, card["classes"])), weights, bias, tuple(card["nets"]), settings)
         fits = weights.shape[1:] == bias.shape == (len(found.classes),) and len(found.nets) > 0
         fits = fits and bool(np.isfinite(weights).all() and np.isfinite(bias).all())
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        fits = fits and all(recipe_fits(net["recipe"]) and _scales_fit(net["scales"]) for net in found.nets)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError):
         fits = False
     if not fits:
         raise VerydeepError(f"{path} is no classifier that `verydeep svm` wrote, or broken: make it anew.")

@@ -16,7 +16,9 @@ from .data import open_data
 from .describing import extract_features
 from .errors import VerydeepError
 from .experiments import Row, Test
+from .experiments.sizes import PAPER_CROP
 from .experiments.transfer import BOX, IMAGE, LAYER, RECIPES, data_of
+from .feature_nets import open_feature_net
 from .feature_settings import DescriptorSettings, FeatureSettings
 from .files import check_place, only_one, write_json
 from .machine import this_machine
@@ -45,14 +47,12 @@ class TransferJob:
         Raises:
             VerydeepError: weight files or data that are not given, or not there.
         """
-        rows = self._rows()
+        rows, found = self._rows(), {}
         self._check_files(rows)
+        self._check_data(rows)  # before the work, not after it
         check_place(self.root)
-        stored = read_results(self.root / RESULTS)
-        for data in dict.fromkeys(test.protocol for row in rows for test in row.tests):
-            open_data(DataSettings(data=self._place(data)), several=True)  # before the work, not after it
-        found = {}
         with only_one(self.root):
+            stored = read_results(self.root / RESULTS)
             for number, row in enumerate(rows, start=1):
                 self.reporter.say(f"row {number} of {len(rows)}: {row.name}")
                 found[row.name] = self._row(row)
@@ -77,6 +77,16 @@ class TransferJob:
         missing = [net for net in nets if net not in self.weights]
         if missing:
             raise VerydeepError(f"these rows need the weights of net {missing[0]}: say --weights {missing[0]}=FILE.")
+        for net in nets:
+            found = open_feature_net(self.weights[net], LAYER).told["net"]
+            if found != net:
+                raise VerydeepError(f"{self.weights[net]}, given as net {net}, holds net {found}.")
+
+    def _check_data(self, rows: list[Row]) -> None:
+        for data in dict.fromkeys(test.protocol for row in rows for test in row.tests):
+            sets = open_data(DataSettings(data=self._place(data)), several=True).sets
+            if "test" not in sets:
+                raise VerydeepError(f"{self._place(data)} has no test set: unpack its test photos there too.")
 
     def _place(self, data: str) -> str:
         """A data set with its folder; people's boxes are in the same folder as the whole photos."""
@@ -98,7 +108,7 @@ class TransferJob:
             **{"figure": told[name], "figure_std": told[f"{name}_std"]},
             **{"images": told["images"][0]["test"], "subjects": told["images"][0]["test"]},
             **{
-                "size": "paper",
+                "size": _size(told["features"]),
                 "data": told["data"],
                 "set": f"{len(found.splits)} splits" if found.splits[1:] else "test",
             },
@@ -115,6 +125,10 @@ class TransferJob:
         file, place = self.weights[_net(test)], self._place(test.protocol)
         extract_features(file, place, path, splits=drawn, settings=settings, machine=self.wish, reporter=self.reporter)
         return path
+
+
+def _size(nets: list[dict[str, Any]]) -> str:
+    return "paper" if all(net["width"] == 1 and net["crop"] == PAPER_CROP for net in nets) else "narrow nets"
 
 
 def _net(test: Test) -> str:

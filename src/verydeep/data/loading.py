@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ..boxes import area, clip, xyxy_to_cxcywh
 from ..colours import colour_shift
 from ..config import TrainSettings
-from ..errors import ImageError
+from ..errors import ImageError, VerydeepError
 from ..images import Pixels, Window, draw_window, rescale
 from .sets import Dataset
 
@@ -48,6 +48,8 @@ class _Each(TorchDataset[Any], Generic[T]):
             return index, self.work(self.dataset.pixels(index))
         except ImageError as fault:
             return index, Fault(str(fault.named(self.dataset.where(index))))
+        except VerydeepError as fault:  # a worker that raises would end without a word
+            return index, Fault(str(fault))
 
 
 def each_photo(dataset: Dataset, work: Callable[[Pixels], T], workers: int) -> Iterator[tuple[int, T | Fault]]:

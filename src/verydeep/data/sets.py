@@ -113,8 +113,7 @@ class Dataset:
 
         Two sets with the same photos and labels have the same; that a photo was replaced only sizes can tell.
         """
-        root = getattr(self.read, "root", None) if sizes else None
-        told = [""] * len(self) if root is None else [f"\t{_file_size(root / photo)}" for photo in self.ids]
+        told = ["".join(f"\t{_file_size(path)}" for path in self.files(photo)) if sizes else "" for photo in self.ids]
         if self.boxes is not None:
             told = [f"{more}\t{boxes.tolist()}" for more, boxes in zip(told, self.boxes, strict=True)]
         if self.marks is not None:
@@ -127,10 +126,16 @@ class Dataset:
 
     def stamps(self) -> str:
         """A digest of when the photos' files were last written, which tells a replaced one; empty without files."""
+        written = [str(_written(path)) for photo in self.ids for path in self.files(photo)]
+        return hashlib.sha256(" ".join(written).encode()).hexdigest() if written else ""
+
+    def files(self, photo_id: str) -> list[Path]:
+        """The files that a photo's pixels are read from; none of painted ones."""
+        told = getattr(self.read, "files", None)
+        if told is not None:
+            return list(told(photo_id))
         root = getattr(self.read, "root", None)
-        if root is None:
-            return ""
-        return hashlib.sha256(" ".join(str(_written(root / photo)) for photo in self.ids).encode()).hexdigest()
+        return [] if root is None else [root / photo_id]
 
 
 def _written(path: Path) -> int:

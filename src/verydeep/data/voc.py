@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import DataSettings
-from ..errors import VerydeepError
+from ..errors import ImageError, VerydeepError
 from ..images import Pixels, read_image
 from .boxfiles import read_xml
 from .sets import Data, Dataset, PhotoReader
@@ -32,6 +32,7 @@ ACTIONS = (
 )
 NOT_SCORED = "other"  # of the actions: the mean is over the ten others
 SETS = ("train", "val", "test")
+OF_BOXES = "voc2012-action-box"
 PERSON = "#"  # between a photo's id and the person's number
 
 
@@ -43,16 +44,30 @@ class PersonReader:
     annotations: Path | None = None
 
     def __call__(self, photo_id: str) -> Pixels:
-        """uint8 RGB (H,W,3); raises ImageError, or VerydeepError where the annotation has no such person."""
+        """uint8 RGB (H,W,3); raises ImageError, also where the annotation is broken or has no such person."""
         photo, _, number = photo_id.partition(PERSON)
         pixels = read_image(self.photos / f"{photo}.jpg")
         if self.annotations is None:
             return pixels
         path = self.annotations / f"{photo}.xml"
-        people = read_xml(path)
+        try:
+            people = read_xml(path)
+        except VerydeepError as fault:
+            raise ImageError(str(fault)) from None
         if not 1 <= int(number) <= len(people):
-            raise VerydeepError(f"{path} has {len(people)} objects and no number {number}.")
+            raise ImageError(f"{path} has {len(people)} objects and no number {number}.")
         return _cut(pixels, people[int(number) - 1].xyxy, photo_id)
+
+    @property
+    def shows(self) -> str:
+        """What of a photo: boxes, or all of it."""
+        return "photos" if self.annotations is None else "boxes"
+
+    def files(self, photo_id: str) -> list[Path]:
+        """What a person's pixels depend on."""
+        photo = photo_id.partition(PERSON)[0]
+        boxes = [] if self.annotations is None else [self.annotations / f"{photo}.xml"]
+        return [self.photos / f"{photo}.jpg", *boxes]
 
 
 def _cut(pixels: Pixels, xyxy: tuple[float, float, float, float], photo_id: str) -> Pixels:
@@ -60,7 +75,7 @@ def _cut(pixels: Pixels, xyxy: tuple[float, float, float, float], photo_id: str)
     x1, y1, x2, y2 = (round(value) for value in xyxy)
     inside = pixels[max(0, y1) : min(height, y2), max(0, x1) : min(width, x2)]
     if not inside.size:
-        raise VerydeepError(f"the box of {photo_id} shows nothing of its photo of {width}x{height} pixels.")
+        raise ImageError(f"the box of {photo_id} shows nothing of its photo of {width}x{height} pixels.")
     return inside
 
 
@@ -79,7 +94,7 @@ def open_named(name: str, root: Path | None, _settings: DataSettings) -> Data:
             f"{root} is not VOC-{year}: it, its VOC{year} or VOCdevkit/VOC{year} must hold ImageSets and JPEGImages."
         )
     action = "action" in name
-    boxes = home / "Annotations" if name.endswith("box") else None
+    boxes = home / "Annotations" if name == OF_BOXES else None
     reader: Callable[[str], Pixels] = (
         PersonReader(home / "JPEGImages", boxes) if action else PhotoReader(home / "JPEGImages")
     )
@@ -108,14 +123,14 @@ def _read_set(folder: Path, set_name: str, action: bool) -> tuple[list[str], NDA
         listed = folder / f"{set_name}.txt"
         if set_name == "test" and not listed.is_file():
             return None
-        ids = [_id(words, action) for words in _lines(listed, 2 if action else 1)]
+        ids = [_id(listed, words, action) for words in _lines(listed, 2 if action else 1)]
         if set_name != "test":
             raise VerydeepError(f"{files[0]} is missing: it tells which photos of {set_name} show the class.")
         return ids, np.zeros((len(ids), len(classes)), np.int8)
     columns, ids = [], []
     for path in files:
         rows = _lines(path, 3 if action else 2)
-        mine = [_id(words, action) for words in rows]
+        mine = [_id(path, words, action) for words in rows]
         if ids and mine != ids:
             raise VerydeepError(
                 f"{path} lists other photos than {files[0].name} does: the lists are not of one release."
@@ -127,7 +142,9 @@ def _read_set(folder: Path, set_name: str, action: bool) -> tuple[list[str], NDA
     return ids, np.array(columns, dtype=np.int8).T
 
 
-def _id(words: list[str], action: bool) -> str:
+def _id(path: Path, words: list[str], action: bool) -> str:
+    if action and not words[1].isdecimal():
+        raise VerydeepError(f"{path} names person {words[1]!r} of photo {words[0]}: it must be a number.")
     return f"{words[0]}{PERSON}{words[1]}" if action else words[0]
 
 

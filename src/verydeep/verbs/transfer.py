@@ -11,10 +11,13 @@ from typing import Any
 from .. import terminal
 from ..arguments import given_settings
 from ..config import DataSettings, MachineSettings, TrainSettings, typed
+from ..errors import VerydeepError
 from ..feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from ..stopping import Interrupted, Stopping
 from ..terminal import Terminal, show, show_table
 from . import MISTAKE, OK, Stopper, answer_json
+
+LIST = "similar.json"
 
 
 def _given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
@@ -69,13 +72,14 @@ def features(options: argparse.Namespace) -> int:
 def svm(options: argparse.Namespace) -> int:
     """Linear SVMs learnt and tested by a protocol."""
     from ..machine import this_machine
-    from ..transfer import learn_svms
+    from ..transfer import learn_svms, usual_aggregate
     from ..transfer_files import check_svm_place, write_transfer
 
     folder = Path(options.out or f"runs/svm/{re.sub(r'[^a-z0-9-]', '', options.protocol.lower())}")
     check_svm_place(folder)
     machine = MachineSettings(**_given(options, MachineSettings))
-    descriptor = DescriptorSettings(**_given(options, DescriptorSettings))
+    usual = {"aggregate": usual_aggregate(options.protocol)}
+    descriptor = DescriptorSettings(**{**usual, **_given(options, DescriptorSettings)})
     settings = SvmSettings(**_given(options, SvmSettings))
     reporter = Terminal(options.quiet)
     scales = typed(FeatureSettings, {"scales": options.scales or ()})["scales"]
@@ -146,11 +150,9 @@ def probe(options: argparse.Namespace) -> int:
 
 def similar(options: argparse.Namespace) -> int:
     """The nearest photos, as a picture each and as JSON; status 2 where a photo could not be read."""
-    from ..feature_files import load_features
     from ..files import check_place, write_json
     from ..prediction import find_all
-    from ..similar import find_similar, photos_of
-    from ..transfer_report import write_similar_picture
+    from ..similar import find_similar
 
     photos, problems = find_all(options.images)
     folder = Path(options.out)
@@ -158,21 +160,17 @@ def similar(options: argparse.Namespace) -> int:
     faults: dict[int, str] = {}
     descriptor = DescriptorSettings(**_given(options, DescriptorSettings))
     machine = MachineSettings(**{"workers": 0, **_given(options, MachineSettings)})
-    found = (
-        find_similar(photos, options.features, options.top, descriptor, faults, machine, Terminal(options.quiet))
-        if photos
-        else []
-    )
+    reporter = Terminal(options.quiet)
+    found = find_similar(photos, options.features, options.top, descriptor, faults, machine, reporter) if photos else []
+    pictures = _write_pictures(found, options.features, folder, reporter)
     if found:
-        there = photos_of(load_features(options.features))
-        places = _pictures([one.image for one in found], folder)
-        pictures = [write_similar_picture(one, there, path) for one, path in zip(found, places, strict=True)]
-        write_json(folder / "similar.json", {"photos": [one.to_json() for one in found]})
+        rows = [{**one.to_json(), "picture": path and path.name} for one, path in zip(found, pictures, strict=True)]
+        write_json(folder / LIST, {"photos": rows})
     if options.json:
         answer_json([one.to_json() for one in found])
     else:
         for number, one in enumerate(found):
-            show(f"{one.image}  ({pictures[number]})")
+            show(f"{one.image}  ({pictures[number]})" if pictures[number] else one.image)
             for near in one.neighbours:
                 show(f"  {near.cosine:.3f}  {near.name}  {near.id}")
     for sentence in [*problems, *faults.values()]:
@@ -180,15 +178,49 @@ def similar(options: argparse.Namespace) -> int:
     return MISTAKE if problems or faults else OK
 
 
+def _write_pictures(found: list[Any], features: str, folder: Path, reporter: Terminal) -> list[Path | None]:
+    """A picture of each photo with its neighbours; None where those photos are gone, which is told."""
+    from ..feature_files import load_features
+    from ..similar import photos_of
+    from ..transfer_report import write_similar_picture
+
+    if not found:
+        return []
+    try:
+        there = photos_of(load_features(features))
+    except VerydeepError as fault:
+        reporter.warn(f"no pictures, as the photos that were described are gone: {fault}")
+        return [None] * len(found)
+    places = _pictures([one.image for one in found], folder)
+    return [write_similar_picture(one, there, path) for one, path in zip(found, places, strict=True)]
+
+
 def _pictures(images: list[str], folder: Path) -> list[Path]:
-    """A picture's place for each photo; those of one name are numbered, and none takes the place of a photo."""
+    """A picture's place for each photo, numbered where anything but an earlier answer's picture has its name."""
     places: list[Path] = []
-    asked = {Path(image).resolve() for image in images}
+    earlier = _earlier(folder)
     for image in images:
         stem, number = Path(image).stem, 1
-        while (
-            path := folder / f"{stem}{'' if number == 1 else f'-{number}'}.png"
-        ) in places or path.resolve() in asked:
+        path = folder / f"{stem}.png"
+        while path in places or (path.exists() and path.name not in earlier):
             number += 1
+            path = folder / f"{stem}-{number}.png"
         places.append(path)
     return places
+
+
+def _earlier(folder: Path) -> set[str]:
+    """The pictures that an earlier answer left in a folder.
+
+    Raises:
+        VerydeepError: the folder's list is not one that this verb wrote.
+    """
+    from ..files import read_json
+
+    path = folder / LIST
+    if not path.exists():
+        return set()
+    rows = read_json(path).get("photos")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "neighbours" in row for row in rows):
+        raise VerydeepError(f"{path} is not of `verydeep similar`, which would overwrite it: give another --out.")
+    return {str(row.get("picture")) for row in rows}
