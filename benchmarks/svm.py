@@ -26,7 +26,7 @@ from verydeep.files import read_json, write_json
 from verydeep.machine import this_machine
 from verydeep.metrics import class_recalls
 from verydeep.runs import environment
-from verydeep.svm import LinearSvm, fit_svms
+from verydeep.svm_learning import LinearSvm, SvmLearner
 from verydeep.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
@@ -71,13 +71,14 @@ def _ours(
     began = told = time.monotonic()
     found: list[LinearSvm] = []
     steps, recalls = [], []
-    for svm in fit_svms(rows[fit], marks[fit], VALUES, device=device):
+    learner = SvmLearner(rows, marks, device=device)
+    for svm in learner.svms(VALUES, fit):
         recalls.append(float(np.mean(class_recalls(svm.scores(rows[dev]).argmax(1), labels[dev], CLASSES))))
         found.append(svm)
         steps.append(time.monotonic() - told)
         told = time.monotonic()
     C = VALUES[int(np.argmax(recalls))]
-    (last,) = fit_svms(rows, marks, (C,), device=device)
+    (last,) = learner.svms((C,))
     steps.append(time.monotonic() - told)
     gap = max(svm.gap for svm in [*found, last])
     seconds = time.monotonic() - began

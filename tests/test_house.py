@@ -151,6 +151,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "svm_forms": set(),
     "svm": {"errors", "svm_forms"},
+    "svm_learning": {"errors", "svm", "svm_forms"},
     "splits": {"config", "data.caltech", "data.folder", "data.sets", "data.voc", "errors", "feature_files", "images"},
     "transfer": {
         *(
@@ -164,7 +165,7 @@ ARROWS: dict[str, set[str]] = {
             "machine",
             "metrics",
         ),
-        *("progress", "splits", "svm"),
+        *("progress", "splits", "svm_learning"),
     },
     "transfer_files": {"config", "errors", "feature_files", "feature_settings", "files", "runs", "transfer"},
     "describer": {

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from verydeep.errors import VerydeepError
-from verydeep.svm import Loss, fit_svms, solve_path
+from verydeep.svm import Loss, solve_path
 from verydeep.svm_forms import Form, GramForm, PrimalForm
+from verydeep.svm_learning import SvmLearner, fit_svms, gram
 
 C_VALUES = (0.01, 1.0, 100.0)
 # photos, dimensions, share of the class, photos that are copies of others; and why
@@ -135,3 +136,28 @@ def test_a_value_that_float64_cannot_solve_is_refused() -> None:
     marks = np.where(rng.random((200, 1)) < 0.5, 1, -1).astype(np.int8)
     with pytest.raises(VerydeepError, match=r"cannot be solved in float64 .* use a smaller C"):
         list(fit_svms(rows, marks, (1e12,)))
+
+
+@pytest.mark.parametrize("dimensions", [3, 300])  # the primal form, and the Gram form
+def test_some_of_the_photos_are_as_if_the_others_were_not_there(dimensions: int) -> None:
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(90, dimensions)).astype(np.float32)
+    marks = np.where(rng.random((90, 3)) < 0.4, 1, -1).astype(np.int8)
+    chosen = np.arange(0, 90, 2)
+    learner = SvmLearner(rows, marks)
+    for one, other in zip(learner.svms(C_VALUES, chosen), fit_svms(rows[chosen], marks[chosen], C_VALUES), strict=True):
+        np.testing.assert_allclose(one.weights, other.weights, atol=1e-5 * np.abs(other.weights).max())
+    next(learner.svms((1.0,)))  # the products of all are as before
+    for one, other in zip(learner.svms(C_VALUES), fit_svms(rows, marks, C_VALUES), strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
+
+
+def test_products_are_those_of_float64_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.from_numpy(np.random.default_rng(3).normal(size=(23, 11)).astype(np.float32))
+    expected = rows.double() @ rows.double().T
+    for wide, tall in ((2048, 1024), (4, 5), (11, 23), (1, 1)):
+        monkeypatch.setattr("verydeep.svm_learning.WIDE", wide)
+        monkeypatch.setattr("verydeep.svm_learning.TALL", tall)
+        found = gram(rows)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        assert torch.equal(found, found.T)

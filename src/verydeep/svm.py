@@ -21,13 +21,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import VerydeepError
-from .svm_forms import Form, GramForm, PrimalForm
+from .svm_forms import Form
 
 Loss = Literal["squared-hinge", "hinge"]
 MOST_STEPS, BISECTIONS = 100, 40
@@ -37,11 +35,6 @@ APPROACHES, CHECK_EVERY = 60, 10  # of the first, joint steps
 MANY = 0.2  # share of points within the margin from which joint steps are the cheaper ones
 LARGEST_GAP = {"squared-hinge": 1e-4, "hinge": 1e-2}  # the hinge's bound is a loose one
 HINGE_GAP, CORNERS = 1e-6, (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
-BLOCK = 2048  # dimensions that are made float64 at once
-PRIMAL_FROM, MOST_PHOTOS = (
-    10,
-    20_000,
-)  # photos a dimension from which primal steps are the cheaper ones; of a Gram matrix
 
 
 @dataclass(frozen=True)
@@ -217,70 +210,3 @@ class _Steps:
             rising = first + middle * second - (pull * way_scores).sum(0) > 0
             low, high = torch.where(rising, low, middle), torch.where(rising, middle, high)
         return (low + high) / 2
-
-
-@dataclass(frozen=True)
-class LinearSvm:
-    """K classifiers: ``weights`` float32 (D,K), ``bias`` float32 (K,), and the largest relative duality gap."""
-
-    C: float
-    weights: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    gap: float
-
-    def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """w·x + b of descriptors (N,D): (N,K), summed in float64."""
-        return rows.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
-
-
-def fit_svms(
-    rows: NDArray[np.float32],
-    marks: NDArray[np.int8],
-    values: tuple[float, ...],
-    loss: Loss = "squared-hinge",
-    device: str | torch.device = "cpu",
-) -> Iterator[LinearSvm]:
-    """The linear SVMs of each C, from the smallest up, from descriptors.
-
-    Args:
-        rows: (n,D) of the photos to learn from, without the constant dimension.
-        marks: (n,K): 1 has the class, -1 has not, 0 counts as neither.
-        values: of C.
-
-    Raises:
-        VerydeepError: a class that no photo has, or that none lacks.
-    """
-    lone = [k for k in range(marks.shape[1]) if not ((marks[:, k] == 1).any() and (marks[:, k] == -1).any())]
-    if lone:
-        raise VerydeepError(
-            f"class number {lone[0]} has no photos to learn from, or all of them: it cannot be told apart."
-        )
-    data = torch.from_numpy(rows).to(device)
-    primal = len(rows) > min(PRIMAL_FROM * (rows.shape[1] + 1), MOST_PHOTOS)
-    form: Form = PrimalForm(_with_constant(data)) if primal else GramForm(_gram(data) + 1)
-    for found in solve_path(form, torch.from_numpy(marks).to(device), values, loss):
-        if primal:
-            weights, bias = found.coefficients[:-1], found.coefficients[-1]
-        else:
-            weights, bias = _weights(data, found.coefficients), found.coefficients.sum(0)
-        arrays = (weights.float().cpu().numpy(), bias.float().cpu().numpy())
-        yield LinearSvm(found.C, *arrays, gap=float(found.gap.max()))
-
-
-def _with_constant(data: Tensor) -> Tensor:
-    ones = torch.ones(len(data), 1, dtype=torch.float64, device=data.device)
-    return torch.cat([data.double(), ones], dim=1)
-
-
-def _gram(data: Tensor) -> Tensor:
-    """All products of descriptors (n,D), (n,n), summed in float64, a block of dimensions at a time."""
-    total = torch.zeros(len(data), len(data), dtype=torch.float64, device=data.device)
-    for block in torch.split(data, BLOCK, dim=1):
-        wide = block.double()
-        total.addmm_(wide, wide.T)
-    return total
-
-
-def _weights(data: Tensor, beta: Tensor) -> Tensor:
-    """w = sum of beta_i x_i, (D,K)."""
-    return torch.cat([block.double().T @ beta for block in torch.split(data, BLOCK, dim=1)])

@@ -27,7 +27,7 @@ from .machine import Machine, this_machine
 from .metrics import average_precision, class_recalls
 from .progress import Reporter, Silent
 from .splits import VOC, Parts, parts_of
-from .svm import LinearSvm, fit_svms
+from .svm_learning import LinearSvm, SvmLearner
 
 FIGURES = {False: "mean_class_recall", True: "mean_average_precision"}
 
@@ -161,13 +161,13 @@ class _Split:
 
     def result(self) -> SplitResult:
         """C chosen, SVMs learnt again, photos answered."""
-        dev: dict[float, float] = {}
+        learner, dev = self._learner(), dict[float, float]()
         if len(self.svm.C) > 1:
-            for found in self._learnt(self.parts.fit, self.svm.C):
+            for found in learner.svms(self.svm.C, self._among(self.parts.fit)):
                 scores = found.scores(self.rows[self.parts.dev])
                 dev[found.C] = float(np.nanmean(self._by_class(scores, self.parts.dev)))
         C = max(dev, key=lambda value: (dev[value], -value)) if dev else self.svm.C[0]
-        (svm,) = self._learnt(self.parts.learn, (C,))
+        (svm,) = learner.svms((C,))
         test = self.parts.test
         scores = svm.scores(self.rows[test])
         by_class = self._by_class(scores, test)
@@ -175,16 +175,23 @@ class _Split:
         wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if known else None
         return SplitResult(self.parts, C, dev, svm, scores, by_class, wrong)
 
-    def _learnt(self, photos: NDArray[np.int64], values: tuple[float, ...]) -> list[LinearSvm]:
-        marks = self.marks[photos]
-        for number, name in enumerate(self.features.classes):
-            if not (marks[:, number] == 1).any() or not (marks[:, number] == -1).any():
-                raise VerydeepError(
-                    f"class {name!r} of {self.features.data} has no photos to learn from, or all of them."
-                )
+    def _learner(self) -> SvmLearner:
+        """All photos to learn from in the end; raises VerydeepError where a class cannot be told from them."""
+        for photos in (self.parts.fit, self.parts.learn):
+            marks = self.marks[photos]
+            for number, name in enumerate(self.features.classes):
+                if not (marks[:, number] == 1).any() or not (marks[:, number] == -1).any():
+                    raise VerydeepError(
+                        f"class {name!r} of {self.features.data} has no photos to learn from, or all of them."
+                    )
         # Apple's GPUs have no float64, in which SVMs are solved.
         device = "cpu" if self.machine.device.type == "mps" else self.machine.device
-        return list(fit_svms(self.rows[photos], marks, values, self.svm.loss, device))
+        learn = self.parts.learn
+        return SvmLearner(self.rows[learn], self.marks[learn], self.svm.loss, device)
+
+    def _among(self, photos: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where photos are among those to learn from."""
+        return np.searchsorted(self.parts.learn, photos)
 
     def _by_class(self, scores: NDArray[np.float64], photos: NDArray[np.int64]) -> NDArray[np.float64]:
         """Recall or average precision of each class, (K,)."""
