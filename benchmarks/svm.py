@@ -122,7 +122,8 @@ def write() -> None:
     note = (
         f"{stored['photos']:,} descriptors of {stored['dimensions']:,} dimensions, {CLASSES} classes; ours with the "
         f"Gram matrix and the choice of C, largest duality gap {stored['largest_gap']:.0e} of the objective; "
-        f"LinearSVC's seconds are those of {stored['linear_svc'][0]['classes']} classes times {EVERY}. "
+        f"LinearSVC's seconds are those of {stored['linear_svc'][0]['classes']} classes times {EVERY}, "
+        "on one core, as it learns one class after another. "
         f"{where['processor']}, {where['cores']} cores, {where['threads']} threads; "
         f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
