@@ -74,6 +74,7 @@ def _told(recipe: dict[str, Any], scales: list[int]) -> dict[str, Any]:
     net = recipe["net"]
     told = {key: recipe.get(key) for key in ("layer", "pool", "mirror", "precision")}
     told |= {"width": net.get("width"), "crop": net.get("crop")}
+    told |= {"described_at_commit": recipe.get("environment", {}).get("commit")}
     return {"net": net["net"], **told, "scales": scales, "file": net["file"], "sha256": net["sha256"]}
 
 
