@@ -28,6 +28,7 @@ from .errors import VerydeepError
 from .svm_forms import Form
 
 Loss = Literal["squared-hinge", "hinge"]
+ADVICE = "use a smaller C, or descriptors of length 1 (--normalise both)."
 MOST_STEPS, BISECTIONS = 100, 40
 SMALL_GAP = 1e-9  # relative, of a class that is at its end
 ENOUGH = 1e-12  # relative decrease of the objective below which a step changes nothing
@@ -80,7 +81,7 @@ def _check_gap(C: float, loss: Loss, gap: Tensor) -> None:
     if not bool((gap <= LARGEST_GAP[loss]).all()):  # a NaN is not
         raise VerydeepError(
             f"the SVM of C = {C:g} cannot be solved in float64 (duality gap {float(gap.max()):.0e} of the objective): "
-            "use a smaller C, or descriptors of length 1 (--normalise both)."
+            f"{ADVICE}"
         )
 
 
@@ -140,7 +141,7 @@ class _Steps:
             if not len(left):
                 return self.state
             left = left[self._step(left)]
-        raise VerydeepError(f"the SVM of C = {self.C:g} did not settle in {MOST_STEPS} steps: use a smaller C.")
+        raise VerydeepError(f"the SVM of C = {self.C:g} did not settle in {MOST_STEPS} steps: {ADVICE}")
 
     def _approach(self) -> Tensor:
         """Joint steps of all classes; returns which of them are not at their end, bool (K,).
