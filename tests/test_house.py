@@ -175,7 +175,8 @@ ARROWS: dict[str, set[str]] = {
     "svm_prediction": {"config", "describer", "errors", "prediction", "progress", "transfer_files"},
     "asking": {"config", "errors", "prediction", "runs", "svm_prediction"},
     "similar": {
-        *("config", "data", "describer", "errors", "feature_files", "feature_settings", "features", "progress"),
+        *("config", "data", "describer", "errors", "feature_files", "feature_settings", "features", "prediction"),
+        "progress",
     },
     "transfer_report": {"data", "errors", "images", "report", "similar", "transfer"},
     "probing": {

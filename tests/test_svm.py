@@ -161,3 +161,13 @@ def test_products_are_those_of_float64_whatever_the_blocks(monkeypatch: pytest.M
         found = gram(rows)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         assert torch.equal(found, found.T)
+
+
+def test_long_descriptors_settle_too() -> None:
+    """Of length 100 and C = 100 the margin is a hard one, and Newton takes many steps."""
+    rng = np.random.default_rng(4)
+    rows = (100 * rng.normal(size=(120, 200))).astype(np.float32)
+    marks = np.where(np.arange(120)[:, None] % 6 == np.arange(6), 1, -1).astype(np.int8)
+    for found in fit_svms(rows, marks, C_VALUES):
+        assert found.gap < 1e-8
+        assert (found.scores(rows) * marks > 0.9).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -103,16 +103,33 @@ class Classifier:
         Raises:
             ImageError: an image cannot be read, and ``faults`` is None; the sentence names it.
         """
-        if not isinstance(top, int) or top < 1:
-            raise VerydeepError(f"top must be 1 or more, not {top!r}.")
+        check_top(top)
         asked = listed(images)
         found = self.posteriors(asked, protocol, faults, reporter)
-        best = np.argsort(-found, axis=1, kind="stable")[:, :top]
-        return [
-            Prediction(name_of(image, index), tuple((self.classes[k], float(row[k])) for k in ranks))
-            for index, (image, row, ranks) in enumerate(zip(asked, found, best, strict=True))
-            if index not in (faults or {})
-        ]
+        return best_classes(asked, found, self.classes, top, faults or {})
+
+
+def check_top(top: object) -> None:
+    """Raises VerydeepError where a number of answers is none."""
+    if not isinstance(top, int) or top < 1:
+        raise VerydeepError(f"top must be 1 or more, not {top!r}.")
+
+
+def best_classes(
+    asked: list[Any],
+    found: NDArray[np.floating],
+    classes: tuple[str, ...],
+    top: int,
+    left_out: Container[int],
+    kind: Literal["probability", "score"] = "probability",
+) -> list[Prediction]:
+    """The ``top`` best classes of each image by its values (N,K), but of those ``left_out``."""
+    best = np.argsort(-found, axis=1, kind="stable")[:, :top]
+    return [
+        Prediction(name_of(image, index), tuple((classes[k], float(row[k])) for k in ranks), kind)
+        for index, (image, row, ranks) in enumerate(zip(asked, found, best, strict=True))
+        if index not in left_out
+    ]
 
 
 def listed(images: Any) -> list[Any]:

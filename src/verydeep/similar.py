@@ -16,6 +16,7 @@ from .errors import VerydeepError
 from .feature_files import Features, load_features
 from .feature_settings import DescriptorSettings
 from .features import combine, unit
+from .prediction import check_top
 from .progress import Reporter, Silent
 
 
@@ -60,8 +61,7 @@ def find_similar(
         VerydeepError: no such file, its net is gone, or an unreadable photo where ``faults`` is None.
     """
     settings, machine = settings or DescriptorSettings(), machine or MachineSettings(workers=0)
-    if top < 1:
-        raise VerydeepError(f"top must be 1 or more, not {top}.")
+    check_top(top)
     known = load_features(file)
     describer = Describer([(known.recipe, list(known.scales))], settings, machine)
     told: dict[int, str] = {}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .config import MachineSettings
 from .describer import Describer
 from .errors import VerydeepError
-from .prediction import Prediction, listed, name_of
+from .prediction import Prediction, best_classes, check_top, listed, name_of
 from .progress import Reporter, Silent
 from .transfer_files import SvmFile, load_svm
 
@@ -58,19 +58,13 @@ class SvmClassifier:
         """
         if protocol is not None:
             raise VerydeepError("a classifier on descriptors has its own layer and scales: leave out --protocol.")
-        if not isinstance(top, int) or top < 1:
-            raise VerydeepError(f"top must be 1 or more, not {top!r}.")
+        check_top(top)
         asked = listed(images)
         told: dict[int, str] = {}
         found = self.scores(asked, None if faults is None else told, reporter)
         if faults is not None:
             faults.update(told)
-        best = np.argsort(-found, axis=1, kind="stable")[:, :top]
-        return [
-            Prediction(name_of(image, index), tuple((self.classes[k], float(row[k])) for k in ranks), "score")
-            for index, (image, row, ranks) in enumerate(zip(asked, found, best, strict=True))
-            if index not in told
-        ]
+        return best_classes(asked, found, self.classes, top, told, "score")
 
 
 def load_svm_classifier(path: Path, machine: MachineSettings) -> SvmClassifier:
