@@ -34,12 +34,13 @@ NAMES = {
 PATHS, BOXED = "folder", "boxed"  # the modules for what is a path and no name, without and with box files
 
 
-def open_data(settings: DataSettings, least_classes: int = 2, several: bool = False) -> Data:
+def open_data(settings: DataSettings, least_classes: int = 2, several: bool = False, empty_sets: bool = False) -> Data:
     """All sets of the data that the settings name.
 
     Args:
         least_classes: a net that tells classes apart needs two.
         several: whether photos may have several classes, as VOC's have; a net's may not.
+        empty_sets: whether too few photos for some set are enough, as where all photos are wanted together.
 
     Raises:
         VerydeepError: no such folder or name, an empty class, one class only, no photo at all.
@@ -60,7 +61,7 @@ def open_data(settings: DataSettings, least_classes: int = 2, several: bool = Fa
             f"{opened.name} has several classes a photo, and nets learn and tell one: describe its photos with "
             "`verydeep features` and learn with `verydeep svm`."
         )
-    return _only_classes(opened, settings.classes, least_classes)
+    return _only_classes(opened, settings.classes, least_classes, empty_sets)
 
 
 def lasting_name(data: str) -> str:
@@ -91,7 +92,7 @@ def _root(name: str, path: str) -> Path | None:
     return Path(found)
 
 
-def _only_classes(data: Data, patterns: tuple[str, ...], least: int) -> Data:
+def _only_classes(data: Data, patterns: tuple[str, ...], least: int, empty_sets: bool) -> Data:
     """The classes whose names match one of the shell patterns; all where there is none."""
     sets, unsplit = data.sets, data.unsplit
     if patterns:
@@ -102,7 +103,7 @@ def _only_classes(data: Data, patterns: tuple[str, ...], least: int) -> Data:
         sets = {key: relabel(found, chosen) for key, found in sets.items()}
         unsplit = None if unsplit is None else relabel(unsplit, chosen)
     empty = [key for key, found in sets.items() if not len(found)]
-    if empty:
+    if empty and not empty_sets:
         raise VerydeepError(f"{data.name} has too few photos for a {empty[0]} part: give at least 3 photos a class.")
     first = next(iter(sets.values()))
     if len(first.classes) < least:
