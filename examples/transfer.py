@@ -77,7 +77,7 @@ def write() -> None:
     heads = ["classes", "descriptor", "dimensions", "test photos a split", "mean class recall %", "top-1 error %"]
     where, first = rows[0]["environment"], rows[0]["features"][0]
     commits = sorted({str(row["environment"]["commit"]) for row in rows})
-    described = sorted({str(one["described_at_commit"]) for row in rows for one in row["features"]})
+    described = sorted({name for row in rows for one in row["features"] for name in one["described_at_commits"]})
     note = (
         f"{first['layer']} of net {first['net']}, mean over the map, {len(rows[0]['splits'])} random splits, mean ± "
         f"standard deviation; products in {first['precision']}. The paper's net D, with fc7 and three scales stacked, "

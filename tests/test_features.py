@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,3 +268,45 @@ def test_what_a_run_has_by_default(home: Path, tmp_path: Path) -> None:
     assert found.classes == ("blue", "green", "red")
     assert [found.classes[label] for label in found.labels] == [photo.split("/")[0] for photo in found.ids]
     assert verydeep.load_features(tmp_path / "f.safetensors").recipe["data"] == str(home / "photos")
+
+
+def test_a_weight_file_that_lacks_a_convolution_names_the_layer_it_still_has(tmp_path: Path) -> None:
+    tensors = {k: v.numpy() for k, v in create_net("D", 3, 32, 1 / 32).state_dict().items() if "conv4_3" not in k}
+    told = {"net": "D", "channel_order": "BGR", "mean_bgr": "103.939,116.779,123.68", "input_range": "0-255"}
+    save_file(tensors, tmp_path / "w.safetensors", metadata=told)
+    with pytest.raises(VerydeepError, match="has no conv4_3, which pool5 needs: use --layer pool3 or an earlier one"):
+        open_feature_net(tmp_path / "w.safetensors", "pool5")
+    assert open_feature_net(tmp_path / "w.safetensors", "pool3").net.specs[-1].name == "conv3_3"
+
+
+def test_a_descriptor_that_is_no_number_is_not_stored(home: Path, tmp_path: Path) -> None:
+    stored = load_file(home / "run" / "best.safetensors")
+    card = safetensors_header(home / "run" / "best.safetensors")
+    huge = {name: value * (1e30 if name == "conv2_1.weight" else 1) for name, value in stored.items()}
+    huge = {name: value * (1e30 if name == "conv3_1.weight" else 1) for name, value in huge.items()}
+    save_file({name: value.astype(np.float32) for name, value in huge.items()}, tmp_path / "huge.safetensors", card)
+    with pytest.raises(VerydeepError, match="a photo's descriptor is no number"):
+        extract_features(
+            tmp_path / "huge.safetensors",
+            str(home / "photos"),
+            tmp_path / "f.safetensors",
+            settings=FeatureSettings(layer="pool5"),
+            machine=HERE,
+        )
+    assert not (tmp_path / "f.safetensors").exists()
+
+
+def test_scales_are_not_added_where_other_photos_can_be_read_now(tmp_path: Path, home: Path) -> None:
+    photos = make_photos(tmp_path / "photos", per_class=3)
+    good = (photos / "red" / "000.png").read_bytes()
+    bad = b"no photo".ljust(len(good))
+    (photos / "red" / "000.png").write_bytes(bad)
+    (photos / "red" / "000.png").touch()
+    stamp = (photos / "red" / "000.png").stat().st_mtime_ns
+    settings = FeatureSettings(layer="pool5", scales=(36,))
+    out, words = tmp_path / "f.safetensors", {"machine": HERE, "bad_images": "skip"}
+    extract_features(home / "run", str(photos), out, settings=settings, **words)  # type: ignore[arg-type]
+    (photos / "red" / "000.png").write_bytes(good)
+    os.utime(photos / "red" / "000.png", ns=(stamp, stamp))  # as a disk that came back would show it
+    with pytest.raises(VerydeepError, match="has 8 photos and 9 can be read now: give another --out"):
+        extract_features(home / "run", str(photos), out, settings=replace(settings, scales=(44,)), **words)  # type: ignore[arg-type]

@@ -38,17 +38,19 @@ def problem(name: str) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     return rows.astype(np.float32), marks.astype(np.int8)[:, None]
 
 
-def least(rows: NDArray[Any], marks: NDArray[Any], C: float, loss: Loss) -> float:
-    """The least objective by scikit-learn's LinearSVC: the same loss, C and penalised bias."""
+def least(rows: NDArray[Any], marks: NDArray[Any], C: float, loss: Loss) -> tuple[float, bool]:
+    """The objective by scikit-learn's LinearSVC (the same loss, C and penalised bias), and whether it settled."""
     from sklearn.svm import LinearSVC
 
     kind = {"squared-hinge": "squared_hinge", "hinge": "hinge"}[loss]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells where it gave up; the comparison would show it
-        found = LinearSVC(C=C, loss=kind, dual=loss == "hinge", tol=1e-9, max_iter=1_000_000).fit(rows, marks[:, 0])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = LinearSVC(C=C, loss=kind, dual=loss == "hinge", tol=1e-9, max_iter=1_000_000, random_state=0).fit(
+            rows, marks[:, 0]
+        )
     w = np.append(found.coef_[0], found.intercept_)
     short = np.maximum(0, 1 - marks[:, 0] * (rows.astype(np.float64) @ w[:-1] + w[-1]))
-    return float(w @ w / 2 + C * (short**2 if loss == "squared-hinge" else short).sum())
+    return float(w @ w / 2 + C * (short**2 if loss == "squared-hinge" else short).sum()), not told
 
 
 def form(kind: str, rows: NDArray[Any]) -> Form:
@@ -62,8 +64,11 @@ def test_the_objective_is_that_of_scikit_learn(name: str, loss: Loss) -> None:
     rows, marks = problem(name)
     for kind in ("gram", "primal"):
         for found in solve_path(form(kind, rows), torch.from_numpy(marks), C_VALUES, loss):
-            expected = least(rows, marks, found.C, loss)
-            assert float(found.objective) == pytest.approx(expected, rel=1e-4), (kind, found.C)
+            expected, settled = least(rows, marks, found.C, loss)
+            assert float(found.objective) <= expected * (1 + 1e-4), (kind, found.C)
+            assert settled or found.C == 100  # with contradicting copies a million of its steps may be too few
+            if settled:
+                assert float(found.objective) == pytest.approx(expected, rel=1e-4), (kind, found.C)
             assert -1e-6 < float(found.gap) < 1e-4, (kind, found.C)
 
 

@@ -33,7 +33,14 @@ def made_up(kinds: int = 4, photos: int = 40, dimensions: int = 12, **changed: A
     ids = tuple(f"{names[label]}/{number:04d}.jpg" for number, label in enumerate(labels))
     net = {"net": "D", "file": "d.safetensors", "sha256": "0", "preprocessing": "recorded"}
     recipe = {"net": net, "layer": "fc7", "pool": "mean", "mirror": True, "precision": "float32"}
-    recipe |= {"data": "nowhere", "classes": [], "splits": None, "resampling": "bilinear", "other_side": "round"}
+    recipe |= {
+        "data": "nowhere",
+        "classes": [],
+        "splits": None,
+        "described": {},
+        "resampling": "bilinear",
+        "other_side": "round",
+    }
     told: dict[str, Any] = {
         **{"ids": ids, "labels": labels, "marks": None, "classes": names, "sets": ("",) * len(ids)},
         **{"scales": {256: rows.astype(np.float32)}, "data": "made up", "key": "one", "recipe": recipe},
@@ -92,7 +99,7 @@ def test_nothing_of_the_reported_photos_is_learnt_or_chosen_from(tmp_path: Path,
 
 
 def test_figures_are_counted_once_more_from_the_answers(tmp_path: Path, file: Path) -> None:
-    told = write_transfer(learn_svms("own", [file], machine=HERE), tmp_path / "out", {})
+    told = write_transfer(learn_svms("own", [file], machine=HERE), tmp_path / "out")
     features = load_features(file)
     label = dict(zip(features.ids, features.labels, strict=True))
     lines = (tmp_path / "out" / "answers.csv").read_text().splitlines()
@@ -191,8 +198,15 @@ MISTAKES = {
     "features wide --data photos --out f --scales 40": "Q = 40 is below the net's crop of 64 pixels, which fc7 needs",
     "similar photos/red/000.png --features one.safetensors": "the net that made these descriptors, is gone",
     "similar photos/red/000.png --features one.safetensors --top 0": "top must be 1 or more, not 0",
-    "probe --data photos --weights none": "there is no file none",
+    "probe --data photos --weights none": "there is no run or weight file none",
     "predict out photos/red/000.png --protocol dense@40": "leave out --protocol",
+    "predict out photos/red/000.png --last": "is of SVMs, which have no last checkpoint: leave out --last",
+    "predict misfit photos/red/000.png": "the classifier does not fit the net that it names",
+    "similar photos/red/000.png --features misfit.safetensors": "misfit.safetensors does not fit the net that it names",
+    "svm own --features part.safetensors": "lack the set val, and have train",
+    "svm own --features lone.safetensors": "class 'class 0' of made up has no photos to learn from",
+    "features run --data bad --out f --bad-images skip": "none of the 2 photos of",
+    "probe --data one --weights run --out f": "too few photos for a dev part",
     "train D --data voc2007:voc": "several classes a photo",
 }
 
@@ -210,9 +224,21 @@ def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_features(folder / "one.safetensors", made_up())
     settings = {**TINY, "crop": 64, "S": "64", "max_epochs": 1}
     verydeep.train("A", out=folder / "wide", data=str(folder / "photos"), **settings)
+    whole = ("train",) * 160
+    save_features(folder / "part.safetensors", made_up(sets=whole))
+    split = tuple("dev" if number < 40 else "train" for number in range(160))
+    save_features(folder / "lone.safetensors", made_up(sets=split))
+    for name in ("bad/a/1.png", "bad/b/2.png"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"no photo")
+    paint(folder / "one" / "a" / "1.png", 1, (9, 9, 9))
     done = run_command("probe", "--data", "photos", "--weights", "run", "--out", "out", "--splits", 2, cwd=folder)
     assert done.status == 0, done.stderr
     assert "mean class recall" in done.stdout
+    known = load_features(folder / "out" / "features.safetensors")
+    narrow = replace(known, scales={36: known.scales[36][:, :3].copy()})
+    save_features(folder / "misfit.safetensors", narrow)
+    write_transfer(learn_svms("own", [folder / "misfit.safetensors"], machine=HERE), folder / "misfit")
     assert "ask it: verydeep predict out PHOTO" in done.stdout
     return folder
 
@@ -485,7 +511,7 @@ def test_broken_cards_are_told(tmp_path: Path, changed: dict[str, Any]) -> None:
     found = learn_svms("own", [one_file(tmp_path)], svm=SvmSettings(splits=1, C=(1.0,)), machine=HERE)
     if "net" not in changed:  # of which the figures are made, too
         recipe = {**found.first.recipe, **changed}
-        write_transfer(replace(found, features=(replace(found.first, recipe=recipe),)), tmp_path / "out", {})
+        write_transfer(replace(found, features=(replace(found.first, recipe=recipe),)), tmp_path / "out")
         with pytest.raises(VerydeepError, match="is no classifier"):
             load_svm(tmp_path / "out" / "classifier.safetensors")
 

@@ -15,7 +15,7 @@ from verydeep.data import Data
 from verydeep.data import open_data as open_any
 from verydeep.data.check import check_data
 from verydeep.data.voc import ACTIONS, CLASSES
-from verydeep.errors import VerydeepError
+from verydeep.errors import ImageError, VerydeepError
 from verydeep.metrics import average_precision, class_recalls
 
 INF = float("inf")
@@ -172,3 +172,26 @@ def test_nets_are_not_trained_on_several_classes_a_photo_but_the_photos_are_chec
     found = check_data(f"voc2007:{tmp_path}")
     assert found["sets"]["train"]["balance"]["dog"] == 5  # of eight photos two show none, one a difficult one
     assert not found["faults"]
+
+
+def test_what_is_wrong_with_people_and_lists_is_told(tmp_path: Path) -> None:
+    make_voc(tmp_path, "2012")
+    xml = tmp_path / "Annotations" / "000001.xml"
+    xml.write_text(xml.read_text().replace("<xmin>5<", "<xmin>60<").replace("<xmax>25<", "<xmax>70<"))
+    boxes = open_data(DataSettings(data=f"voc2012-action-box:{tmp_path}")).set("train")
+    with pytest.raises(ImageError, match="the box of 000001#2 shows nothing of its photo of 48x40 pixels"):
+        boxes.read("000001#2")
+    folder = tmp_path / "ImageSets" / "Action"
+    listed = (folder / "jumping_val.txt").read_text()
+    (folder / "jumping_val.txt").write_text(listed.replace("000009 1", "000009 x"))
+    with pytest.raises(VerydeepError, match="names person 'x' of photo 000009: it must be a number"):
+        open_data(DataSettings(data=f"voc2012-action:{tmp_path}"))
+    main = tmp_path / "ImageSets" / "Main"
+    for path in main.glob("*_val.txt"):
+        path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(VerydeepError, match=r"aeroplane_val.txt lists a photo twice"):
+        open_data(DataSettings(data=f"voc2012:{tmp_path}"))
+    for path in main.glob("*_val.txt"):
+        path.unlink()
+    with pytest.raises(VerydeepError, match=r"aeroplane_val.txt is missing: it tells which photos"):
+        open_data(DataSettings(data=f"voc2012:{tmp_path}"))

@@ -8,6 +8,8 @@ header a JSON card: the net, its classes in order, its pre-processing, data, set
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -176,17 +178,29 @@ def _card(values: dict[str, Any]) -> Card:
     return card
 
 
+def read_header(path: Path) -> tuple[dict[str, str], frozenset[str]]:
+    """Metadata of a safetensors file and its tensors' names, without the tensors; raises as `read_safetensors`."""
+    with _opened(path) as file:
+        return dict(file.metadata() or {}), frozenset(file.keys())
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Header metadata and tensors of a safetensors file.
 
     Raises:
         VerydeepError: no such file, truncated or otherwise broken.
     """
+    with _opened(path) as file:
+        return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise VerydeepError(f"there is no file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, ValueError, RuntimeError) as fault:
         raise VerydeepError(f"{path} is broken or not a safetensors file ({str(fault)[:120]}).") from None
 

@@ -100,7 +100,7 @@ def extract_features(
 
 def _photos(settings: DataSettings, set_name: str | None, splits: int | None) -> tuple[Dataset, tuple[str, ...]]:
     """The photos to describe, and the set of each."""
-    data = open_data(settings, least_classes=1, several=True)
+    data = open_data(settings, least_classes=1, several=True, empty_sets=True)
     if splits is not None:
         if data.unsplit is None or set_name is not None or splits < 1:
             raise VerydeepError(
@@ -148,37 +148,28 @@ def _card_differs(features: Features, there: Features) -> bool:
 
 
 class Extractor:
-    """A net at work on data sets."""
+    """A net at work on data sets; ``recipe`` is what another photo's descriptor needs, but for the scales."""
 
     def __init__(self, net: FeatureNet, settings: FeatureSettings, machine: Machine, reporter: Reporter) -> None:
         self.net, self.settings, self.machine, self.reporter = net, settings, machine, reporter
-        machine.place(net.net)
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """What another photo's descriptor needs, but for the scales."""
-        here = self.machine.describe()
-        return {
-            "net": self.net.told,
-            "layer": self.net.layer,
-            "pool": self.settings.pool,
-            "mirror": self.settings.mirror,
-            "precision": here["precision"],
-            "resampling": self.net.resampling,
-            "other_side": self.net.other_side,
-            "environment": environment(here),
+        self.recipe = {
+            "net": net.told,
+            "layer": net.layer,
+            "pool": settings.pool,
+            "mirror": settings.mirror,
+            "precision": machine.describe()["precision"],
+            "resampling": net.resampling,
+            "other_side": net.other_side,
         }
+        machine.place(net.net)
 
     def key(self, dataset: Dataset) -> str:
         """A digest of all that descriptors depend on, but for the scales and where the net's file lies."""
-        told = {name: value for name, value in self.recipe["net"].items() if name != "file"}
-        of = {
-            **self.recipe,
-            "environment": "",
-            "net": told,
-            "photos": [dataset.fingerprint(sizes=True), dataset.stamps(), getattr(dataset.read, "shows", "photos")],
-        }
-        return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+        told = {name: value for name, value in self.net.told.items() if name != "file"}
+        shown = [dataset.fingerprint(sizes=True), dataset.stamps(), getattr(dataset.read, "shows", "photos")]
+        return hashlib.sha256(
+            json.dumps({**self.recipe, "net": told, "photos": shown}, sort_keys=True).encode()
+        ).hexdigest()
 
     def into_file(
         self,
@@ -192,7 +183,8 @@ class Extractor:
         """Describes what the file lacks and writes it; ``of`` tells where the photos are from."""
         key, began = self.key(dataset), time.monotonic()
         check_place(path.parent)
-        self._there(path, key)  # told before anything is made
+        if path.is_dir():
+            raise VerydeepError(f"{path} is a folder: give a file that ends in .safetensors as --out.")
         parts = path.with_name(f"{path.name}.{key[:8]}.parts")  # those of other nets and photos are left alone
         with _only_one(parts):
             there = self._there(path, key)
@@ -206,7 +198,7 @@ class Extractor:
             if not kept:
                 raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
             found = {scale: shards.whole(scale, kept) for scale in missing}
-            features = self._features(dataset, sets, kept, found, {**of, "key": key}, there)
+            features = self._features(dataset, sets, kept, found, of, key, there)
             if missing or there is None or _card_differs(features, there):
                 self._there(path, key)  # another process may have written it since
                 save_features(path, features)
@@ -216,8 +208,6 @@ class Extractor:
 
     def _there(self, path: Path, key: str) -> Features | None:
         """What the file holds already; raises VerydeepError where it is of something else."""
-        if path.is_dir():
-            raise VerydeepError(f"{path} is a folder: give a file that ends in .safetensors as --out.")
         if not path.exists():
             return None
         there = load_features(path)
@@ -235,12 +225,15 @@ class Extractor:
         kept: list[int],
         found: dict[int, Any],
         of: dict[str, Any],
+        key: str,
         there: Features | None,
     ) -> Features:
-        """The file's new content; what it was made by is told anew only where something was computed."""
+        """The file's new content; each scale tells where it was described."""
         dataset = dataset.take(np.array(kept, dtype=np.int64))
-        known = {} if there is None else there.scales
-        made = {} if there is None or found else {"environment": there.recipe["environment"]}
+        known, described = ({}, {}) if there is None else (there.scales, there.recipe["described"])
+        if found:
+            here = environment(self.machine.describe())
+            described = {**described, **{str(scale): here for scale in found}}
         return Features(
             ids=dataset.ids,
             labels=dataset.labels,
@@ -249,8 +242,8 @@ class Extractor:
             sets=tuple(sets[index] for index in kept),
             scales=dict(sorted({**known, **found}.items())),
             data=dataset.name,
-            key=of["key"],
-            recipe={**self.recipe, **made, **{name: value for name, value in of.items() if name != "key"}},
+            key=key,
+            recipe={**self.recipe, **of, "described": described},
         )
 
     def _compute(self, dataset: Dataset, scales: tuple[int, ...], shards: Shards, skip: bool) -> dict[int, str]:
@@ -281,7 +274,8 @@ class Extractor:
         faults: dict[int, str] | None,
     ) -> Iterator[tuple[int, list[Pixels]]]:
         """The photos ``left`` at the scales that are missing of them."""
-        views = Views(Protocol("dense", scales, mirror=False), self.net.net.crop, *self._rescaling)
+        net = self.net
+        views = Views(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
         for place, found in each_photo(dataset.take(np.array(left, dtype=np.int64)), views, self.machine.readers):
             index = left[place]
             if not isinstance(found, Fault):
@@ -293,7 +287,3 @@ class Extractor:
                 )
             else:
                 faults[index] = found.sentence
-
-    @property
-    def _rescaling(self) -> tuple[Any, Any]:
-        return self.net.resampling, self.net.other_side

@@ -107,6 +107,7 @@ def recipe_fits(recipe: dict[str, Any]) -> bool:
         all(isinstance(text, str) and text for text in (*texts, *classes, recipe["precision"]))
         and recipe["pool"] in ("mean", "max")
         and isinstance(recipe["mirror"], bool)
+        and all(isinstance(place.get("commit"), str | None) for place in recipe["described"].values())
         and (splits is None or (isinstance(splits, int) and splits > 0))
     )
 

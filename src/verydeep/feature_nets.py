@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .checkpoints import CARD_KEY, Card, load_checkpoint, read_safetensors
+from .checkpoints import CARD_KEY, Card, load_checkpoint, read_header
 from .configurations import STRIDE, net_facts
 from .errors import VerydeepError
 from .files import file_sha256
@@ -54,24 +54,18 @@ class FeatureNet:
             )
 
 
-def open_feature_net(
-    source: str | Path, layer: str = FULL, preprocessing: str = "recorded", last: bool = False
-) -> FeatureNet:
+def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str = "recorded") -> FeatureNet:
     """The net of a run, a checkpoint or a weight file, cut after a layer.
 
     Args:
         layer: a name of `verydeep.nets.Net.map_names`.
         preprocessing: a key of `verydeep.weights.KNOWN` for files that do not record their pixels.
-        last: of a run, the last checkpoint instead of the best.
 
     Raises:
         VerydeepError: no such file or layer, a layer whose weights the file lacks, pixels unknown.
     """
-    path = checkpoint_of(source, last) if Path(source).is_dir() else Path(source)
-    if not path.exists():
-        raise VerydeepError(f"there is no run or weight file {source}.")
-    metadata, _ = read_safetensors(path)
-    if CARD_KEY in metadata:
+    path = _file(source)
+    if CARD_KEY in read_header(path)[0]:
         loaded = load_checkpoint(path)
         card, tensors = loaded.card, loaded.weights
         net = Net(card.net, card.outputs, card.crop, card.width, card.pooling)
@@ -90,8 +84,14 @@ def open_feature_net(
 
 def usual_layer(source: str | Path) -> str:
     """fc7, or pool5 where a run's or weight file's net has no FC layers; raises VerydeepError for no such file."""
+    return FULL if f"{FULL}.weight" in read_header(_file(source))[1] else "pool5"
+
+
+def _file(source: str | Path) -> Path:
     path = checkpoint_of(source, last=False) if Path(source).is_dir() else Path(source)
-    return FULL if f"{FULL}.weight" in read_safetensors(path)[1] else "pool5"
+    if not path.exists():
+        raise VerydeepError(f"there is no run or weight file {source}.")
+    return path
 
 
 def _crop(tensors: dict[str, Tensor]) -> int:
@@ -110,9 +110,9 @@ def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     missing = [spec.name for spec in net.specs if f"{spec.name}.weight" not in tensors]
     if missing:
-        number = [spec.name for spec in net.specs].index(missing[0])
-        there = f"pool{net.specs[number - 1].stage}" if number else "none"
-        raise VerydeepError(f"{path} has no {missing[0]}, which {layer} needs: use --layer {there} or an earlier one.")
+        stage = next(spec.stage for spec in net.specs if spec.name == missing[0])
+        there = f"use --layer pool{stage - 1} or an earlier one" if stage > 1 else "it describes no photo"
+        raise VerydeepError(f"{path} has no {missing[0]}, which {layer} needs: {there}.")
     wrong = [name for name, shape in wanted.items() if name not in tensors or tuple(tensors[name].shape) != shape]
     if wrong:
         raise VerydeepError(f"{path} does not hold the net {net.name} it names: {wrong[0]} differs.")

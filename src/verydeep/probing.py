@@ -10,7 +10,6 @@ from .data import open_data
 from .describing import extract_features
 from .feature_nets import usual_layer
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
-from .machine import this_machine
 from .progress import Reporter, Silent
 from .similar import photos_of
 from .transfer import learn_svms
@@ -62,6 +61,6 @@ def probe(
         reporter=reporter,
     )
     found = learn_svms("own", [made.path], descriptor, svm, made.scales, machine, reporter)
-    told = write_transfer(found, folder, this_machine(machine, 1e12).describe())
+    told = write_transfer(found, folder)
     page = write_transfer_page(found, told, photos_of(found.first), folder / PAGE)
     return {**told, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}

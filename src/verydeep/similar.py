@@ -90,4 +90,4 @@ def _neighbour(known: Features, place: int, cosine: float) -> Neighbour:
 def photos_of(known: Features) -> Dataset:
     """The photos that were described, as they are now; raises VerydeepError where their data are gone."""
     settings = DataSettings(data=known.recipe["data"], classes=tuple(known.recipe["classes"]))
-    return open_data(settings, least_classes=1, several=True).everything()[0]
+    return open_data(settings, least_classes=1, several=True, empty_sets=True).everything()[0]

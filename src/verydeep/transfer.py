@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from .progress import Reporter, Silent
 from .splits import VOC, Parts, parts_of
 from .svm_learning import LinearSvm, SvmLearner
 
+ALL_CORES = 1e12  # multiply-adds: no photo is read beside this work
 FIGURES = {False: "mean_class_recall", True: "mean_average_precision"}
 
 
@@ -57,7 +58,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What `learn_svms` found, split by split, and what it is of."""
+    """What `learn_svms` found, split by split, what it is of, and the machine in words."""
 
     protocol: str
     features: tuple[Features, ...]
@@ -65,6 +66,7 @@ class Transfer:
     svm: SvmSettings
     splits: tuple[SplitResult, ...]
     dimensions: int
+    machine: dict[str, Any]
 
     @property
     def first(self) -> Features:
@@ -97,13 +99,13 @@ def learn_svms(
     features = _joined([(str(path), _at(scales, str(path), load_features(path))) for path in files])
     rows = combine([found.scales for found in features], descriptor)
     parts = parts_of(protocol, features[0], svm.splits, svm.seed)
-    here = this_machine(machine or MachineSettings(), 1e12)
+    here = this_machine(machine or MachineSettings(), ALL_CORES)
     with here.at_work(), reporter.track(f"{len(svm.C)} values of C, {len(parts)} splits", len(parts)) as advance:
         found = []
         for one in parts:
             found.append(_Split(protocol, features[0], rows, one, svm, here).result())
             advance(1, f"C = {found[-1].C:g}")
-    return Transfer(protocol, features, descriptor, svm, tuple(found), rows.shape[1])
+    return Transfer(protocol, features, descriptor, svm, tuple(found), rows.shape[1], here.describe())
 
 
 def usual_aggregate(protocol: str) -> Literal["stack", "average"]:

@@ -42,8 +42,8 @@ class SvmFile:
     descriptor: DescriptorSettings
 
 
-def summary(found: Transfer, machine: dict[str, Any]) -> dict[str, Any]:
-    """Figures in percent: the mean over splits, each split's, and each class's."""
+def summary(found: Transfer) -> dict[str, Any]:
+    """Figures in percent: the mean over splits, each split's, and each class's; ``figure`` names which."""
     several = found.first.marks is not None
     name = FIGURES[several]
     figures = [one.figure for one in found.splits]
@@ -60,13 +60,14 @@ def summary(found: Transfer, machine: dict[str, Any]) -> dict[str, Any]:
         "images": [
             {"fit": len(p.fit), "dev": len(p.dev), "test": len(p.test)} for p in (s.parts for s in found.splits)
         ],
+        "figure": name,
         name: _mean(known),
         f"{name}_std": _std(known),
         "top1_error": _mean(errors),
         "top1_error_std": _std(errors),
         "splits": [_split(one, name) for one in found.splits],
         "by_class": _by_class(found),
-        "environment": environment(machine),
+        "environment": environment(found.machine),
     }
 
 
@@ -74,7 +75,8 @@ def _told(recipe: dict[str, Any], scales: list[int]) -> dict[str, Any]:
     net = recipe["net"]
     told = {key: recipe.get(key) for key in ("layer", "pool", "mirror", "precision")}
     told |= {"width": net.get("width"), "crop": net.get("crop")}
-    told |= {"described_at_commit": recipe.get("environment", {}).get("commit")}
+    places = [place for scale, place in recipe["described"].items() if int(scale) in scales]
+    told |= {"described_at_commits": sorted({str(place.get("commit")) for place in places})}
     return {"net": net["net"], **told, "scales": scales, "file": net["file"], "sha256": net["sha256"]}
 
 
@@ -123,14 +125,14 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def write_transfer(found: Transfer, folder: Path, machine: dict[str, Any]) -> dict[str, Any]:
+def write_transfer(found: Transfer, folder: Path) -> dict[str, Any]:
     """Writes ``classifier.safetensors`` (of the first split), ``splits.json``, ``answers.csv``, for VOC-2012 the
     ``server`` files, and last ``result.json``; returns what that holds.
 
     Raises:
         VerydeepError: they cannot be written.
     """
-    told = summary(found, machine)
+    told = summary(found)
     for old in (folder / "result.json", *(folder / "server").glob("comp*_test_*.txt")):
         old.unlink(missing_ok=True)  # nothing of another SVM stands beside this one's
     one = found.splits[0]

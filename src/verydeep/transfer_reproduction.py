@@ -21,7 +21,6 @@ from .experiments.transfer import BOX, IMAGE, LAYER, RECIPES, data_of
 from .feature_nets import open_feature_net
 from .feature_settings import DescriptorSettings, FeatureSettings
 from .files import check_place, only_one, write_json
-from .machine import this_machine
 from .progress import Reporter
 from .stored import RESULTS, read_results
 from .transfer import learn_svms
@@ -99,9 +98,8 @@ class TransferJob:
         data = data_of(row)
         descriptor = DescriptorSettings(aggregate=RECIPES[data].aggregate)
         found = learn_svms(data, files, descriptor, machine=self.wish, reporter=self.reporter)
-        here = this_machine(self.wish, 1e12).describe()
-        told = write_transfer(found, self.root / "transfer" / row.name, here)
-        name = "mean_class_recall" if "mean_class_recall" in told else "mean_average_precision"
+        told = write_transfer(found, self.root / "transfer" / row.name)
+        name = told["figure"]
         where = told["environment"]
         return {
             **{"top1_val": None, "top5_val": None, "top5_test": None},

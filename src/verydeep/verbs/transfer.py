@@ -71,7 +71,6 @@ def features(options: argparse.Namespace) -> int:
 
 def svm(options: argparse.Namespace) -> int:
     """Linear SVMs learnt and tested by a protocol."""
-    from ..machine import this_machine
     from ..transfer import learn_svms, usual_aggregate
     from ..transfer_files import check_svm_place, write_transfer
 
@@ -84,7 +83,7 @@ def svm(options: argparse.Namespace) -> int:
     reporter = Terminal(options.quiet)
     scales = typed(FeatureSettings, {"scales": options.scales or ()})["scales"]
     found = learn_svms(options.protocol, options.features, descriptor, settings, scales, machine, reporter)
-    told = write_transfer(found, folder, this_machine(machine, 1e12).describe())
+    told = write_transfer(found, folder)
     if options.json:
         answer_json(told)
     else:
@@ -94,7 +93,7 @@ def svm(options: argparse.Namespace) -> int:
 
 
 def _show(told: dict[str, Any]) -> None:
-    (name,) = (key for key in ("mean_class_recall", "mean_average_precision") if key in told)
+    name = told["figure"]
     nets = " and ".join(f"{row['net']} {row['layer']}@{','.join(map(str, row['scales']))}" for row in told["features"])
     title = f"{told['protocol']}, {told['data']}: {nets}, {told['aggregate']}, {told['dimensions']} dimensions"
     rows = [
