@@ -156,8 +156,8 @@ def test_pixels_that_are_not_recorded_are_never_guessed(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ("nan", "NaN or infinite values in conv2_1.weight"),
-        ("missing", "does not hold the convolutions of a net of Table 1"),
-        ("grey", "no conv1_1.weight of three input channels"),
+        ("missing", "has the layer conv4_2 without its weight"),
+        ("grey", "it takes no RGB pixels"),
     ],
 )
 def test_what_is_no_weight_file_of_these_nets(tmp_path: Path, change: str, says: str) -> None:

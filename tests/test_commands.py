@@ -63,7 +63,8 @@ def test_the_main_job(command: Command, photos: Path) -> None:
     assert "GiB free on cpu" in trained.stderr
     assert "epoch 2: loss" in trained.stderr
     assert {path.name for path in (place / "run").iterdir()} == {
-        *("config.json", "environment.json", "log.jsonl", "result.json", "last.safetensors", "best.safetensors")
+        *("config.json", "environment.json", "log.jsonl", "result.json", "last.safetensors", "best.safetensors"),
+        "README.md",
     }
 
     evaluated = command("evaluate", place / "run", "dense@36,44", "--json")  # data remembered, from anywhere
@@ -79,6 +80,8 @@ def test_the_main_job(command: Command, photos: Path) -> None:
         wrong = scores["posteriors"].argmax(axis=1) != scores["labels"]
         assert summary["top1_error"] == pytest.approx(100 * wrong.mean(), abs=1e-4)
         assert (folder / "mistakes.png").exists() == bool(wrong.any())
+    page = (place / "run" / "README.md").read_text()
+    assert f"| dense@36,44 | {summary['data']}, test | 6 | {summary['top1_error']:.2f} (" in page
     text = command("evaluate", "run", "centre@36", "--last", "--set", "dev", cwd=place)
     assert "centre@36 on 3 photos" in text.stdout
     assert "top1 error" in text.stdout
@@ -241,8 +244,11 @@ MISTAKES = [
     ("train A --data {empty_class}", r"class 'red' in .* has no photos: add some"),
     ("train A --data {one_class}", r"only one class \(red\)"),
     ("train A --data {no_classes}", r"holds no class folders"),
-    ("train A --data {unreadable} --crop 32", r"none of the \d+ photos can be read"),
-    ("train A --data {broken} --crop 32", r"broken\.jpg is .*Mend or remove, or train with --bad-images skip"),
+    ("train A --data {unreadable} --crop 32 --start none", r"none of the \d+ photos can be read"),
+    (
+        "train A --data {broken} --crop 32 --start none",
+        r"broken\.jpg is .*or train with --bad-images skip",
+    ),
     ("train A --data {photos} --crop 64 --S 50", r"S 50 is below the crop of 64: raise S or lower --crop"),
     ("train A --data {photos} --crop 100", r"crop 100 is not a multiple of 32 .*: use 96"),
     ("train A --data {photos} --leraning-rate 1", r"unknown setting '--leraning-rate'"),
@@ -251,8 +257,8 @@ MISTAKES = [
     ("train A --data {photos} --learn fcs", r"learn is one of all, fc, last, not 'fcs'\. did you mean 'fc'"),
     ("train F --data {photos}", r"there is no net 'F'"),
     ("train D/2x --data {photos}", r"'D/2x' is not a run"),
-    ("train A --data {photos} --start nowhere", r"no run or weight file nowhere to start from"),
-    ("train A --data {photos} --start {file}", r"is broken or not a safetensors file"),
+    ("train A --data {photos} --start nowhere", r"there is no run or weight file nowhere"),
+    ("train A --data {photos} --start {file}", r"is broken, or no weight file that is read here"),
     ("train A --data {photos} --out {run}", r"already holds a run: add --resume"),
     ("train D --out {run} --resume", r"holds run A of net A, not D"),
     ("train A --out {run} --resume --lr 0.5", r"begun with lr 0\.01, not 0\.5: resume without --lr"),
@@ -275,7 +281,10 @@ MISTAKES = [
     ("predict {nan} {photos}", r"NaN or infinite values in conv1_1\.weight"),
     ("predict {run} {photos} --json --csv", r"not allowed with argument"),
     ("data check {long}", r"the operating system refused: File name too long"),
-    ("evaluate nowhere dense@36", r"nowhere does not exist: give the folder that `verydeep train` wrote"),
+    (
+        "evaluate nowhere dense@36",
+        r"there is no run or weight file nowhere: give the folder that `verydeep train` wrote",
+    ),
     ("evaluate {photos} dense@36", r"holds no checkpoint"),
     ("evaluate {run} dense@16", r"Q = 16 in dense@16 is below the net's crop of 32"),
     ("evaluate {run} densely@36", r"'densely@36' is not a protocol: write METHOD@Q"),
@@ -286,7 +295,7 @@ MISTAKES = [
     ("predict {run} {file}", r"is not a photo in a known format"),
     ("predict {run} *.nothing", r"no file matches \*\.nothing"),
     ("predict {run} {photos} --top 0", r"top must be 1 or more"),
-    ("predict {file} {photos}", r"is broken or not a safetensors file"),
+    ("predict {file} {photos}", r"is broken, or no weight file that is read here"),
     ("nets Z", r"there is no net 'Z'"),
     ("nets --crop 31", r"crop 31 is not a multiple of 32"),
     ("data check nowhere", r"does not exist"),

@@ -41,11 +41,18 @@ def test_the_chain_of_the_paper(run: str, start: str | None) -> None:
 
 
 def test_a_nets_name_alone_is_the_recipe_for_own_photos() -> None:
-    scratch, tuned = settings_of_run("D", {}), settings_of_run("D", {"start": "x.safetensors", "crop": "96"})
+    scratch, tuned = (
+        settings_of_run("D", {"start": "none"}),
+        settings_of_run("D", {"start": "x.safetensors", "crop": "96"}),
+    )
     assert (scratch.lr, scratch.initialise, scratch.head_epochs) == (1e-2, "glorot", 0)
     assert (tuned.lr, tuned.initialise) == (1e-3, "gaussian")
     assert tuned.head_epochs > 0
     assert Scale(110, 110) == tuned.S
+    usual = settings_of_run("D", {})
+    assert (usual.start, usual.lr, usual.head_epochs) == ("released", 1e-3, tuned.head_epochs)
+    for without in (settings_of_run("C", {}), settings_of_run("D", {"width": "0.5"}), settings_of_run("D/256", {})):
+        assert without.start == "none"
 
 
 def test_given_settings_stand_above_the_recipe_as_text_or_value() -> None:

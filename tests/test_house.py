@@ -52,6 +52,22 @@ ARROWS: dict[str, set[str]] = {
         *("checkpoints", "config", "configurations", "data", "errors", "experiments", "files", "nets", "runs"),
         "weights",
     },
+    "onnx_graph": {"checkpoints", "configurations", "errors", "nets"},
+    "traced": {"configurations", "nets", "onnx_graph"},
+    "exported": {"checkpoints", "configurations", "errors", "files", "onnx_graph", "weights.protobuf"},
+    "opening": {"checkpoints", "configurations", "errors", "exported", "runs", "weights"},
+    "model_card": {"checkpoints", "configurations", "errors", "files", "runs"},
+    "quantising": {"errors", "images", "progress"},
+    "exporting": {
+        *("checkpoints", "config", "data", "data.loading", "errors", "evaluation", "exported", "files", "machine"),
+        *("model_card", "nets", "onnx_graph", "opening", "posteriors", "progress", "protocols", "quantising", "traced"),
+    },
+    "converting": {
+        *("checkpoints", "configurations", "errors", "files", "model_card", "opening", "runs", "weights"),
+        *("weights.caffe", "weights.keras", "weights.layouts", "weights.pixels", "weights.released", "weights.sidecar"),
+    },
+    "hub": {"checkpoints", "config", "errors", "model_card", "prediction", "runs"},
+    "benchmark": {"config", "errors", "machine", "opening", "posteriors", "progress"},
     "results": {
         *("config", "errors", "experiments", "files", "metrics", "planning", "progress", "protocols", "scores"),
         *("stored", "summary"),
@@ -76,9 +92,25 @@ ARROWS: dict[str, set[str]] = {
     "terminal": {"progress"},
     "optimisation": {"config", "nets"},
     "checkpoints": {"box_settings", "config", "configurations", "errors", "files", "images", "nets"},
-    "weights": {"checkpoints", "configurations", "errors", "runs"},
+    "weights": {
+        *("checkpoints", "errors", "runs", "weights.cache", "weights.caffe", "weights.keras", "weights.layouts"),
+        *("weights.matconvnet", "weights.pixels", "weights.released", "weights.sidecar", "weights.tensorflow"),
+        "weights.torch_files",
+    },
+    "weights.pixels": {"errors"},
+    "weights.protobuf": set(),
+    "weights.layouts": {"configurations", "errors"},
+    "weights.caffe": {"configurations", "errors", "weights.layouts", "weights.protobuf"},
+    "weights.keras": {"configurations", "errors", "weights.layouts"},
+    "weights.matconvnet": {"errors", "weights.layouts", "weights.pixels"},
+    "weights.tensorflow": {"errors", "weights.layouts", "weights.protobuf"},
+    "weights.torch_files": {"errors", "weights.layouts"},
+    "weights.released": {"errors"},
+    "weights.cache": {"errors", "files", "progress", "weights.released"},
+    "weights.sidecar": {"errors", "files", "weights.pixels", "weights.released"},
+    "starting": {"checkpoints", "config", "errors", "nets", "progress", "recipes", "weights", "weights.cache"},
     "protocols": {"configurations", "errors"},
-    "posteriors": {"images", "machine", "nets", "protocols"},
+    "posteriors": {"configurations", "images", "machine", "nets", "protocols"},
     "data": {"config", "data.boxed", "data.sets", "errors"},  # and the data sets below, by their names
     "data.sets": {"errors", "images"},
     "data.folder": {"config", "data.sets", "errors"},
@@ -101,10 +133,11 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {
         *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets"),
         *("posteriors", "progress", "protocols", "runs", "scores", "summary"),
+        *("exported", "model_card", "opening", "weights"),
     },
     "prediction": {
-        *("checkpoints", "config", "data.folder", "errors", "images", "machine", "nets", "posteriors"),
-        *("progress", "protocols", "runs"),
+        *("checkpoints", "config", "data.folder", "errors", "images", "machine", "opening", "posteriors"),
+        *("progress", "protocols"),
     },
     "training": {
         *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets", "objectives"),
@@ -146,8 +179,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "preparing": {
         *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "files"),
-        *("forecast", "machine", "nets", "optimisation", "progress", "recipes", "runs", "tasks", "training"),
-        "weights",
+        *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "runs", "starting"),
+        "tasks",
+        *("training", "weights"),
     },
     "svm_forms": set(),
     "svm": {"errors", "svm_forms"},
@@ -173,7 +207,7 @@ ARROWS: dict[str, set[str]] = {
         *("posteriors", "progress", "protocols"),
     },
     "svm_prediction": {"config", "describer", "errors", "prediction", "progress", "transfer_files"},
-    "asking": {"config", "errors", "prediction", "runs", "svm_prediction"},
+    "asking": {"config", "errors", "hub", "prediction", "runs", "svm_prediction"},
     "similar": {
         *("config", "data", "describer", "errors", "feature_files", "feature_settings", "features", "prediction"),
         "progress",
@@ -200,14 +234,15 @@ ARROWS: dict[str, set[str]] = {
         *("report", "summary"),
     },
     "feature_settings": {"config", "configurations", "errors"},
-    "feature_nets": {"checkpoints", "configurations", "errors", "files", "images", "nets", "runs", "weights"},
+    "feature_nets": {"checkpoints", "configurations", "errors", "files", "images", "nets", "weights"},
     "features": {"errors", "feature_nets", "feature_settings", "images", "machine", "nets", "posteriors"},
     "feature_files": {"errors", "files"},
     "describing": {
         *("config", "data", "data.loading", "errors", "feature_files", "feature_nets", "feature_settings", "features"),
         *("files", "images", "machine", "posteriors", "progress", "protocols", "runs"),
     },
-    "arguments": {"box_settings", "config", "errors", "feature_settings", "recipes"},
+    "arguments": {"errors", "flags"},
+    "flags": {"box_settings", "config", "feature_settings", "recipes"},
 }
 
 

@@ -13,13 +13,21 @@ from .svm_prediction import SvmClassifier, load_svm_classifier
 
 
 def load(run: str | Path, last: bool = False, machine: MachineSettings | None = None) -> Classifier | SvmClassifier:
-    """The net of a run's folder (its best, or ``last``) or of a checkpoint file, or the SVM that
-    `verydeep svm` or `verydeep probe` wrote, ready to be asked.
+    """A net or an SVM, ready to be asked.
+
+    Args:
+        run: a run's folder (its best net, or ``last``) or a checkpoint; what `verydeep svm` or `verydeep probe` wrote;
+            an exported file; released weights by name (``oxford-D``); any public weight file with all its layers; or
+            ``hub:owner/name``, which is downloaded from the Hugging Face hub once.
 
     Raises:
-        VerydeepError: no such run, or a broken checkpoint.
+        VerydeepError: none of these, broken, class names or pixels that a weight file does not record.
     """
     wish = machine or MachineSettings(workers=0)
+    if str(run).startswith("hub:"):
+        from .hub import load_shared  # an extra
+
+        return load_shared(str(run), wish)
     path = Path(run) / CLASSIFIER if Path(run).is_dir() else Path(run)
     if path.name == CLASSIFIER and path.exists():
         if last:

@@ -189,15 +189,15 @@ def load_localiser(
     net = checkpoint.net()
     here.place(net)
     found = classification_net(checkpoint, classifier)
-    classes = None if found is None else Classifier(found.net(), found.card, here)
-    rater = None
-    if classes is not None:
-        here.place(classes.net)
-    if classes is not None:
-        check_classes(card, classes.card)
-    if classes is not None and settings.rate == "window":
-        check_rater(card, classes.card)
-        rater = Rater(classes.net, classes.card)
+    classes, rater = None, None
+    if found is not None:
+        check_classes(card, found.card)
+        telling = found.net()
+        here.place(telling)
+        classes = Classifier(telling, found.card, here)
+        if settings.rate == "window":
+            check_rater(card, found.card)
+            rater = Rater(telling, found.card)
     finder, t = WindowFinder(net, card, rater, asked, here), _t(checkpoint, settings, asked, told)
     return Localiser(checkpoint, finder, classes, asked, settings, t, here)
 

@@ -41,7 +41,8 @@ class Card:
 
     ``mean`` is RGB (3,), ``colour_axes`` (3,3) as in `verydeep.images.colour_statistics`. ``data``,
     ``settings``, ``state`` and ``box_settings`` are the JSON of DataSettings, TrainSettings, the training's state,
-    and BoxSettings, which is empty for a net that tells classes.
+    and BoxSettings, which is empty for a net that tells classes. ``origin`` tells of a weight file from outside what
+    the net is, or began as: format, pixels, SHA-256, and of a public file its name and licence.
     """
 
     net: str
@@ -59,6 +60,7 @@ class Card:
     settings: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     box_settings: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def outputs(self) -> int:
@@ -117,7 +119,7 @@ def read_card(path: Path) -> Card:
         raise VerydeepError(f"there is no file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            return _card(json.loads((file.metadata() or {})[CARD_KEY]))
+            return card_of(json.loads((file.metadata() or {})[CARD_KEY]))
     except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError):
         raise VerydeepError(f"{path} is broken, or no checkpoint this version can read.") from None
 
@@ -135,7 +137,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if bad:
         raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
     try:
-        card = _card(json.loads(metadata[CARD_KEY]))
+        card = card_of(json.loads(metadata[CARD_KEY]))
     except (TypeError, ValueError, KeyError, AttributeError):
         raise VerydeepError(f"{path} has a card this version cannot read: is it broken, or of another one?") from None
     momentum = {key.removeprefix(MOMENTUM): value for key, value in tensors.items() if key.startswith(MOMENTUM)}
@@ -159,7 +161,7 @@ def load_box_net(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _card(values: dict[str, Any]) -> Card:
+def card_of(values: dict[str, Any]) -> Card:
     """A card from its JSON; raises one of Python's own errors where it does not fit."""
     red, green, blue = (float(value) for value in values["mean"])
     classes = tuple(values["classes"])
@@ -168,7 +170,8 @@ def _card(values: dict[str, Any]) -> Card:
     if not all(kinds) or np.shape(values["colour_axes"]) not in ((3, 3), (0,)):
         raise TypeError
     card = Card(**{**values, "classes": classes, "mean": (red, green, blue), "width": float(values["width"])})
-    if not all(isinstance(found, dict) for found in (card.data, card.settings, card.state, card.box_settings)):
+    told_of = (card.data, card.settings, card.state, card.box_settings, card.origin)
+    if not all(isinstance(found, dict) for found in told_of):
         raise TypeError
     told = (card.pooling in get_args(Pooling), card.resampling in get_args(Resampling))
     if not all((*told, card.other_side in get_args(OtherSide))) or (

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from . import terminal
 from .arguments import parse
 from .errors import VerydeepError
-from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, paper, transfer
+from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, paper, released, transfer
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "nets": looking.nets,
@@ -32,6 +32,11 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "similar": transfer.similar,
     "reproduce": paper.reproduce,
     "table": paper.table,
+    "weights list": released.weights_list,
+    "weights fetch": released.weights_fetch,
+    "convert": released.convert,
+    "export": released.export,
+    "benchmark": released.benchmark,
     "demo": main_job.demo,
 }
 

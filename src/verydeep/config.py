@@ -97,8 +97,8 @@ class TrainSettings:
     crop: int = setting(224, "side of a training crop in pixels, a multiple of 32")
     width: float = setting(1.0, "factor on the channels of every hidden layer")
     initialise: Literal["glorot", "gaussian", "gaussian-literal"] = setting("glorot", "draw of the random layers")
-    start: str = setting("none", "weight file, checkpoint or run to start from; none for random weights")
-    preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision"] = setting(
+    start: str = setting("none", "run, checkpoint, weight file or released weights to start from; none: random")
+    preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision", "torchvision-features"] = setting(
         "recorded", "pixels the start's weights expect, where their file does not record it"
     )
     learn: Literal["all", "fc", "last"] = setting("all", "which layers learn")

@@ -14,20 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoints import Card, Checkpoint, load_classifier
+from .checkpoints import Card, Checkpoint
 from .config import DataSettings, MachineSettings, from_json
 from .data import Data, Dataset, lasting_name, open_data, relabel
 from .data.loading import Fault, each_photo
 from .errors import ImageError, VerydeepError
+from .exported import ExportedFile
 from .files import check_place, write_json
 from .machine import Machine, this_machine
-from .nets import Net
-from .posteriors import Answers, Views, posteriors
+from .model_card import write_model_card
+from .opening import Loaded, open_classifier
+from .posteriors import Answers, Testable, Views, posteriors
 from .progress import Reporter, Silent
 from .protocols import Protocol, check_protocol, parse_protocol
-from .runs import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, checkpoint_of, environment, run_name
+from .runs import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
 from .scores import FILE_NAME, Scores, save_scores
 from .summary import summarise
+from .weights import has_card
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Evaluation:
 
 
 def dataset_posteriors(
-    net: Net,
+    net: Testable,
     card: Card,
     dataset: Dataset,
     protocol: Protocol,
@@ -91,7 +94,7 @@ def evaluate(
     """Tests a run's net by a protocol and writes what it found.
 
     Args:
-        run: a run's folder, or a checkpoint file.
+        run: a run's folder, a checkpoint, or an exported file; released weights as `verydeep.load` takes them.
         protocol: such as ``dense@256,384,512`` (see `verydeep.protocols`).
         data: other data than the run was trained on; their classes must be the net's, by name.
         set_name: a set of the data; by default the reported one, or all photos of other, unsplit data.
@@ -106,10 +109,12 @@ def evaluate(
     if bad_images not in ("stop", "skip"):
         raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
     tested = parse_protocol(protocol)
-    checkpoint = load_classifier(checkpoint_of(run, last))
+    checkpoint = open_classifier(run, last)
     check_protocol(tested, checkpoint.card.crop)
     dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
+    if out is None and isinstance(checkpoint, Checkpoint) and not has_card(checkpoint.path):
+        raise VerydeepError(f"{checkpoint.path} is no run: `verydeep convert {run} runs/NAME` makes one, or say --out.")
     folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / str(tested)
     check_place(folder)
     if any((folder / name).exists() for name in (LAST, BEST)):
@@ -118,7 +123,7 @@ def evaluate(
 
 
 def _tested(
-    checkpoint: Checkpoint,
+    checkpoint: Loaded,
     dataset: Dataset,
     protocol: Protocol,
     machine: Machine,
@@ -144,11 +149,18 @@ def _tested(
         "folder": str(folder),
     }
     _write(folder, summary, scores, machine)
+    if checkpoint.path.name == BEST:
+        write_model_card(checkpoint.path, checkpoint.card)
     return Evaluation(summary, scores, dataset, folder)
 
 
 def _answers(
-    checkpoint: Checkpoint, dataset: Dataset, protocol: Protocol, machine: Machine, skip: bool, reporter: Reporter
+    checkpoint: Loaded,
+    dataset: Dataset,
+    protocol: Protocol,
+    machine: Machine,
+    skip: bool,
+    reporter: Reporter,
 ) -> tuple[Answers, dict[int, str], float]:
     """What the net answers, the sentences of unreadable photos by index, and the seconds it took."""
     net = checkpoint.net()
@@ -168,13 +180,15 @@ def _answers(
     return found, faults, seconds
 
 
-def evaluation_folder(checkpoint: Checkpoint, place: str, set_name: str) -> Path:
+def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
     """Where tests of a set go: beside the checkpoint; apart for the last one, and for data not the run's own.
 
     Args:
         place: what other data are called; empty for the run's own.
     """
     name = EVALUATIONS_OF_LAST if checkpoint.path.name == LAST else EVALUATIONS
+    if isinstance(checkpoint, ExportedFile):
+        name = f"{EVALUATIONS}-of-{checkpoint.path.name}"
     return checkpoint.path.parent / name / place / set_name
 
 
@@ -205,7 +219,7 @@ def _open(settings: DataSettings) -> Data:
         return open_data(replace(settings, classes=())) if settings.classes else open_data(settings)
 
 
-def _scores(checkpoint: Checkpoint, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:
+def _scores(checkpoint: Loaded, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:
     return Scores(
         ids=dataset.ids,
         labels=dataset.labels,

@@ -12,14 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from .checkpoints import CARD_KEY, Card, load_checkpoint, read_header
+from .checkpoints import Card, load_checkpoint
 from .configurations import STRIDE, net_facts
 from .errors import VerydeepError
 from .files import file_sha256
 from .images import OtherSide, Resampling
 from .nets import BEFORE_RELU, Net
-from .runs import checkpoint_of
-from .weights import read_weights
+from .weights import has_card, place_of, read_weights
 
 USUAL_SCALE = 256  # Q of a weight file, which names none; App. B's smallest
 FULL = "fc7"
@@ -64,8 +63,8 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
     Raises:
         VerydeepError: no such file or layer, a layer whose weights the file lacks, pixels unknown.
     """
-    path = _file(source)
-    if CARD_KEY in read_header(path)[0]:
+    path = place_of(str(source))
+    if has_card(path):
         loaded = load_checkpoint(path)
         card, tensors = loaded.card, loaded.weights
         net = Net(card.net, card.outputs, card.crop, card.width, card.pooling)
@@ -82,16 +81,9 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
     return FeatureNet(net, layer, card.mean, card.test_scale, card.resampling, card.other_side, told)
 
 
-def usual_layer(source: str | Path) -> str:
-    """fc7, or pool5 where a run's or weight file's net has no FC layers; raises VerydeepError for no such file."""
-    return FULL if f"{FULL}.weight" in read_header(_file(source))[1] else "pool5"
-
-
-def _file(source: str | Path) -> Path:
-    path = checkpoint_of(source, last=False) if Path(source).is_dir() else Path(source)
-    if not path.exists():
-        raise VerydeepError(f"there is no run or weight file {source}.")
-    return path
+def usual_layer(source: str | Path, preprocessing: str = "recorded") -> str:
+    """fc7, or pool5 where a run's or weight file's net has no FC layers; raises VerydeepError as `open_feature_net`."""
+    return FULL if f"{FULL}.weight" in read_weights(str(source), preprocessing).tensors else "pool5"
 
 
 def _crop(tensors: dict[str, Tensor]) -> int:
@@ -111,8 +103,9 @@ def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
     missing = [spec.name for spec in net.specs if f"{spec.name}.weight" not in tensors]
     if missing:
         stage = next(spec.stage for spec in net.specs if spec.name == missing[0])
-        there = f"use --layer pool{stage - 1} or an earlier one" if stage > 1 else "it describes no photo"
-        raise VerydeepError(f"{path} has no {missing[0]}, which {layer} needs: {there}.")
+        raise VerydeepError(
+            f"{path} has no {missing[0]}, which {layer} needs: use --layer pool{stage - 1} or an earlier one."
+        )
     wrong = [name for name, shape in wanted.items() if name not in tensors or tuple(tensors[name].shape) != shape]
     if wrong:
         raise VerydeepError(f"{path} does not hold the net {net.name} it names: {wrong[0]} differs.")

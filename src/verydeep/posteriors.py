@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .configurations import Layer
 from .images import OtherSide, Pixels, Resampling, centre_crop, rescale
 from .machine import Machine
-from .nets import Net
+from .nets import Pooling
 from .protocols import Protocol
 
 BATCH_PIXELS = 2_000_000  # of all photos of a batch together: bounds the memory of their maps
@@ -42,6 +44,23 @@ class Views:
         return [centre_crop(view, self.crop) for view in scaled] if alone else scaled
 
 
+class Testable(TypingProtocol):
+    """What a test asks of a net: `verydeep.nets.Net`, or an exported file that stands for one."""
+
+    crop: int
+    classes: int
+    pooling: Pooling
+    specs: tuple[Layer, ...]
+
+    def mean_scores(self, images: Tensor) -> Tensor:
+        """The mean score map (B,K) of float images (B,3,H,W) minus the mean."""
+        ...
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The score map (B,K,h,w)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Answers:
     """Posteriors of N photos, float32 (N,K), and the forward multiply-adds a photo, on average."""
@@ -50,7 +69,7 @@ class Answers:
     multiply_adds: float
 
 
-def posterior(net: Net, images: Tensor, protocol: Protocol) -> Tensor:
+def posterior(net: Testable, images: Tensor, protocol: Protocol) -> Tensor:
     """Posteriors (B,K) of float images (B,3,H,W) of one scale, averaged with the mirror image's if so asked.
 
     The mirror image is cropped by the same grid, so a photo and its mirror image have one posterior.
@@ -61,7 +80,7 @@ def posterior(net: Net, images: Tensor, protocol: Protocol) -> Tensor:
     return found
 
 
-def _one_way(net: Net, images: Tensor, protocol: Protocol) -> Tensor:
+def _one_way(net: Testable, images: Tensor, protocol: Protocol) -> Tensor:
     if protocol.method == "dense":
         return _dense(net, images, protocol.softmax_first)
     found = _windowed(net, images, protocol.corners(images.shape[2], images.shape[3], net.crop))
@@ -70,7 +89,7 @@ def _one_way(net: Net, images: Tensor, protocol: Protocol) -> Tensor:
     return found
 
 
-def _dense(net: Net, images: Tensor, softmax_first: bool) -> Tensor:
+def _dense(net: Testable, images: Tensor, softmax_first: bool) -> Tensor:
     """Soft-max of the mean scores, or the mean of each place's soft-max, (B,K)."""
     if softmax_first:
         scores: Tensor = net(images)
@@ -78,7 +97,7 @@ def _dense(net: Net, images: Tensor, softmax_first: bool) -> Tensor:
     return F.softmax(net.mean_scores(images).float(), dim=1)
 
 
-def _windowed(net: Net, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
+def _windowed(net: Testable, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
     """Mean over the crops at ``corners`` of their soft-max, (B,K); all go through the net as one batch."""
     side = net.crop
     crops = torch.cat([images[:, :, top : top + side, left : left + side] for top, left in corners])
@@ -87,7 +106,7 @@ def _windowed(net: Net, images: Tensor, corners: list[tuple[int, int]]) -> Tenso
 
 
 def posteriors(
-    net: Net,
+    net: Testable,
     mean: NDArray[np.float64],
     protocol: Protocol,
     views: Iterable[tuple[int, list[Pixels]]],

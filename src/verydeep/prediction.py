@@ -11,17 +11,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoints import Card, load_classifier
+from .checkpoints import Card
 from .config import MachineSettings
 from .data.folder import is_candidate
 from .errors import ImageError, VerydeepError
 from .images import Pixels, as_pixels
 from .machine import Machine, this_machine
-from .nets import Net
-from .posteriors import Views, posteriors
+from .opening import open_classifier
+from .posteriors import Testable, Views, posteriors
 from .progress import Reporter, Silent
 from .protocols import Protocol, check_protocol, parse_protocol
-from .runs import checkpoint_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Prediction:
 class Classifier:
     """A trained net with what it needs to be asked: `predict` takes files and images in memory."""
 
-    net: Net
+    net: Testable
     card: Card
     machine: Machine
 
@@ -143,12 +142,12 @@ def name_of(image: Any, index: int) -> str:
 
 
 def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifier:
-    """The net of a run's folder (its best, or ``last``) or of a checkpoint file, ready to be asked.
+    """The net of a run's folder (its best, or ``last``) or of a file, ready to be asked.
 
     Raises:
-        VerydeepError: no such run, or a broken checkpoint.
+        VerydeepError: as `verydeep.opening.open_classifier`.
     """
-    checkpoint = load_classifier(checkpoint_of(run, last))
+    checkpoint = open_classifier(run, last)
     here = this_machine(replace(machine, compile=False), checkpoint.card.multiply_adds)
     net = checkpoint.net()
     here.place(net)

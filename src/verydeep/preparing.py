@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import Card, Copied, load_checkpoint, start_from
+from .checkpoints import Card, load_checkpoint, read_card
 from .config import (
     DataSettings,
     MachineSettings,
@@ -31,11 +31,12 @@ from .errors import VerydeepError
 from .files import check_place, file_sha256, only_one, read_json, write_json
 from .forecast import photos_that_fit, tell_data
 from .machine import Machine, this_machine
-from .nets import Net, create_net
+from .model_card import write_model_card
 from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .recipes import papers_start, settings_of_run
-from .runs import CLASSIFIER, LAST, RunLog, environment
+from .runs import BEST, CLASSIFIER, LAST, RunLog, environment
+from .starting import chosen_start, first_net, origin_of
 from .tasks import Task, TellClasses
 from .training import Training, resumed
 from .weights import Weights, read_weights
@@ -97,7 +98,11 @@ class Job:
 
     def _run(self, training: Training, stop: Callable[[], bool]) -> dict[str, Any]:
         with only_one(self.folder), training.machine.at_work():
-            return training.run(stop)
+            ended = training.run(stop)
+        best = self.folder / BEST
+        if best.is_file():
+            write_model_card(best, read_card(best))
+        return ended
 
 
 def _machine(settings: TrainSettings, wish: MachineSettings) -> Machine:
@@ -126,8 +131,9 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
         raise VerydeepError(f"{folder} holds SVMs of `verydeep svm` or `probe`: give another --out.")
     check_place(folder)
     data = replace(data, data=lasting_name(data.data), boxes=lasting_boxes(data.boxes))
-    weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
     opened = job.task.open(data, reporter)
+    settings = chosen_start(settings)
+    weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
     settings = _with_batch(settings, len(opened.set("train")))
     tell_data(opened, settings, reporter)
     if settings.start == "none" and papers_start(run):
@@ -135,7 +141,7 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     look, dev = _look(opened, settings, machine, reporter)
     card = _card(job, data, settings, look, weights, opened.fingerprint())
     at_once = photos_that_fit(settings, card.outputs, machine, reporter)
-    net, random = _net(settings, weights, card, reporter)
+    net, random = first_net(settings, weights, card, reporter)
     if weights is not None:
         job.task.prepare(net, card, look.dataset, settings, reporter)
     _make_folder(folder)
@@ -168,6 +174,7 @@ def _card(
         data_fingerprint=fingerprint,
         settings=to_json(settings),
         box_settings=job.task.box_settings,
+        origin=origin_of(weights),
     )
 
 
@@ -266,28 +273,3 @@ def _noted_faults(folder: Path) -> list[str]:
 def _without(dataset: Dataset, bad: set[str]) -> Dataset:
     kept = [index for index, photo in enumerate(dataset.ids) if photo not in bad]
     return dataset.take(np.array(kept, dtype=np.int64))
-
-
-def _net(
-    settings: TrainSettings, weights: Weights | None, card: Card, reporter: Reporter
-) -> tuple[Net, tuple[str, ...]]:
-    """The net with its first weights, and the names of the layers that are random."""
-    initialise = settings.initialise
-    size = (card.outputs, settings.crop, settings.width)
-    net = create_net(settings.net, *size, initialise, settings.seed, settings.pooling)
-    if weights is None:
-        return net, tuple(spec.name for spec in net.specs)
-    # A box net's last layer is always new, whatever its shape.
-    same_outputs = not card.box_settings and weights.classes == card.classes
-    copied: Copied = start_from(net, weights.tensors, weights.net, same_outputs)
-    reporter.say(f"starting from {weights.source} (net {weights.net})")
-    for line in copied.lines():
-        reporter.say(line)
-    frozen = set(copied.random) - set(
-        {"all": copied.random, "fc": ["fc6", "fc7", "fc8"], "last": ["fc8"]}[settings.learn]
-    )
-    if frozen and not settings.head_epochs:
-        reporter.warn(
-            f"{', '.join(sorted(frozen))} started random and will not learn: use --learn all or --head-epochs."
-        )
-    return net, tuple(copied.random)

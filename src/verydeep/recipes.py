@@ -18,6 +18,8 @@ from .errors import VerydeepError
 
 PAPER_SCALES = ("256", "384", "256-512")
 SHALLOW = ("A", "A-LRN", "shallow-B")  # begin at S = 256 from random weights
+RELEASED_NETS = ("A", "B", "D", "E")  # of which somebody has published weights
+RELEASED = "released"  # a start: the weights of the net that were fetched to this machine
 OWN_BOX_BATCH = 32  # a box net on few photos wants more steps than a net that tells classes
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
 # What the paper leaves open, and for how long: settings that may hold for every run of an experiment.
@@ -33,7 +35,8 @@ def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
 
     ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which
     ``start`` names; at S = 384 or jittered the rate starts at 1e-3. A net's name alone is the recipe for
-    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-3, new layers first.
+    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-3, new layers first; the start is that of
+    released weights of the net, unless told otherwise or of a width that has none.
 
     Raises:
         VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
@@ -43,8 +46,11 @@ def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
     if not match:
         raise VerydeepError(f"{run!r} is not a run: give a net (D), or a net and its S (D/256, D/256-512).")
     net = check_net_name(match[1])
-    base = _paper_recipe(Scale.parse(match[2]), bool(match[3])) if match[2] else _own_recipe(given)
-    return TrainSettings(**{**base, "net": net, **given})
+    if match[2]:
+        return TrainSettings(**{**_paper_recipe(Scale.parse(match[2]), bool(match[3])), "net": net, **given})
+    if net in RELEASED_NETS and given.get("width", 1.0) == 1.0:
+        given = {"start": RELEASED, **given}
+    return TrainSettings(**{**_own_recipe(given), "net": net, **given})
 
 
 def _paper_recipe(scale: Scale, only_fc: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from .experiments import Row, runs_of
 from .files import file_sha256, write_json
 from .nets import Net
 from .runs import BEST
-from .weights import read_weights
+from .weights import place_of, read_weights
 
 TEST_SCALE = 256
 SETTINGS = ("pooling", "resampling", "other_side")  # what can be chosen for a net that is not trained
@@ -64,9 +64,7 @@ def _take(folder: Path, run: str, net: str, file: str | None, opened: Data, choi
     old = read_card(best) if best.exists() else None
     if file is None and old is None:
         raise VerydeepError(f"{run} needs its weight file: say --weights {net}=FILE.")
-    if file is not None and not Path(file).is_file():
-        raise VerydeepError(f"there is no weight file {file}, given for net {net}.")
-    digest = file_sha256(Path(file)) if file is not None else None
+    digest = file_sha256(place_of(file)) if file is not None else None
     if old is not None and (digest is None or old.settings.get("weights_sha256") == digest):
         card = replace(old, **{"pooling": "up", "resampling": "bilinear", "other_side": "round", **choice})
         card = replace(card, data_fingerprint=opened.fingerprint(), classes=opened.classes)
@@ -82,8 +80,8 @@ def _take(folder: Path, run: str, net: str, file: str | None, opened: Data, choi
         outputs, crop, width = _sizes(file, tensors)
         if outputs != len(opened.classes):
             raise VerydeepError(f"{file} has {outputs} outputs for the {len(opened.classes)} classes of {opened.name}.")
-        card = Card(net, crop, width, opened.classes, weights.mean, TEST_SCALE, **choice)
-        recorded = {"weights": str(Path(file).absolute()), "weights_sha256": digest}
+        card = Card(net, crop, width, opened.classes, weights.mean, TEST_SCALE, origin=weights.origin, **choice)
+        recorded = {"weights": str(place_of(file).absolute()), "weights_sha256": digest}
         card = replace(card, data_fingerprint=opened.fingerprint(), settings=recorded)
     save_checkpoint(best, _whole_net(card, tensors, file or str(best)), card)
     write_json(folder / "config.json", {"run": run, **card.settings})

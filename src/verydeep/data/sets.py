@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import VerydeepError
 from ..images import Pixels, image_size, read_image
+
+WNID = re.compile(r"n\d{8}\b")
 
 
 @dataclass(frozen=True)
@@ -208,8 +211,8 @@ def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) ->
         return replace(dataset, classes=classes, marks=dataset.marks[:, columns])
     if not dataset.labelled:
         return replace(dataset, classes=classes)
-    position = {name: number for number, name in enumerate(classes)}
-    new = np.array([position.get(name, -1) for name in dataset.classes], dtype=np.int64)[dataset.labels]
+    position = {_key(name): number for number, name in enumerate(classes)}
+    new = np.array([position.get(_key(name), -1) for name in dataset.classes], dtype=np.int64)[dataset.labels]
     if strict and (new < 0).any():
         unknown = dataset.classes[int(dataset.labels[int(np.argmin(new))])]
         raise VerydeepError(
@@ -218,6 +221,12 @@ def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) ->
         )
     kept = np.flatnonzero(new >= 0)
     return replace(dataset.take(kept), classes=classes, labels=new[kept])
+
+
+def _key(name: str) -> str:
+    """What a class is known by: of ILSVRC's the WNID, as their words are spelt in several ways or left out."""
+    wnid = WNID.match(name)
+    return wnid[0] if wnid else name
 
 
 def join(sets: list[Dataset], set_name: str) -> Dataset:

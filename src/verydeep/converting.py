@@ -1,0 +1,158 @@
+"""Weights from any public file into a checkpoint of ours, and from ours into the layouts that other programs read.
+
+torchvision's, Keras's and Caffe's layouts are written so that what is read back is equal to the bit: conv1_1 takes
+0-255 pixels minus the mean, which the card beside the file tells, as no layout of theirs does.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from .checkpoints import Card, load_checkpoint, save_checkpoint
+from .configurations import has_lrn
+from .errors import VerydeepError
+from .files import check_place, write_atomically, write_json
+from .model_card import write_model_card
+from .opening import released_checkpoint
+from .runs import BEST, LAST
+from .weights import Weights, has_card, place_of, read_weights
+from .weights.caffe import caffe_bytes, prototxt
+from .weights.keras import keras_bytes
+from .weights.layouts import TORCHVISION
+from .weights.pixels import Preprocessing, triple
+from .weights.released import ilsvrc_classes
+from .weights.sidecar import write_sidecar
+
+OURS = "verydeep"
+ENDINGS = {".safetensors": OURS, "": OURS, ".pth": "torchvision", ".pt": "torchvision", ".h5": "keras"}
+ENDINGS |= {".caffemodel": "caffe"}
+Tensors = dict[str, Tensor]
+
+
+def convert(
+    source: str,
+    out: str | Path,
+    to: str | None = None,
+    preprocessing: str = "recorded",
+    class_names: str | None = None,
+) -> dict[str, Any]:
+    """Writes a net's weights in another layout, with a JSON card and a model card beside them.
+
+    Args:
+        source: a run's folder, a checkpoint, released weights by name (``oxford-D``), or any public weight file.
+        out: a file, whose ending tells the layout; a name without an ending is a run's folder, which `evaluate`,
+            `predict` and all others take.
+        to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the ending does not tell.
+        preprocessing: a key of `verydeep.weights.KNOWN` for files that do not record their pixels.
+        class_names: ``ilsvrc`` or a file of one name a line, where the source does not record them.
+
+    Raises:
+        VerydeepError: no such source or layout, a place that is taken, class names missing, a net that the layout
+            cannot hold, a disk that is full.
+    """
+    path = Path(out)
+    form = to or ENDINGS.get(path.suffix.lower(), "")
+    if form not in ENDINGS.values():
+        raise VerydeepError(f"{path} tells no layout: end it in .safetensors, .pth, .h5 or .caffemodel, or say --to.")
+    file = path / BEST if path.suffix == "" else path
+    if file.exists() or (file.parent / LAST).exists():
+        raise VerydeepError(f"{file.parent if file != path else file} is there already: give another place.")
+    check_place(file.parent)
+    weights = read_weights(source, preprocessing)
+    card = _card(source, weights, _names(class_names))
+    if form == OURS:
+        _write_ours(file, weights, card)
+    else:
+        _write_theirs(file, form, weights, card)
+    page = write_model_card(file, card) if card else None
+    layers = [name.removesuffix(".weight") for name in weights.tensors if name.endswith(".weight")]
+    told = {"file": str(file), "format": form, "net": weights.net, "layers": len(layers), "origin": weights.origin}
+    return {**told, "classes": len(card.classes) if card else None, "card": str(page) if page else None}
+
+
+def _names(wish: str | None) -> tuple[str, ...]:
+    if wish in (None, "ilsvrc"):
+        return ilsvrc_classes() if wish else ()
+    path = Path(str(wish))
+    if not path.is_file():
+        raise VerydeepError(f"there is no file {path}: --class-names is ilsvrc, or a file of one name a line.")
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf8").splitlines() if line.strip())
+    except UnicodeDecodeError:
+        raise VerydeepError(f"{path} is no text in UTF-8: --class-names is a file of one name a line.") from None
+
+
+def _card(source: str, weights: Weights, names: tuple[str, ...]) -> Card | None:
+    """The card of a net with all its layers; None for convolutions alone."""
+    if "fc8.weight" not in weights.tensors:
+        return None
+    path = place_of(source)
+    return load_checkpoint(path).card if has_card(path) else released_checkpoint(weights, names).card
+
+
+def _write_ours(file: Path, weights: Weights, card: Card | None) -> None:
+    if card is None:
+        mean = ",".join(map(repr, weights.mean))
+        told = {"net": weights.net, "channel_order": "RGB", "mean_rgb": mean, "input_range": "0-255"}
+        data = save(weights.tensors, metadata=told)
+        write_atomically(file, lambda opened: opened.write(data))
+        return
+    net = card.empty_net()
+    net.load_state_dict(weights.tensors)
+    save_checkpoint(file, net, replace(card, state={}))
+    if file.name == BEST:
+        write_json(file.with_name("config.json"), {"run": file.absolute().parent.name, "converted": weights.origin})
+
+
+def _write_theirs(file: Path, form: str, weights: Weights, card: Card | None) -> None:
+    if card is None:
+        raise VerydeepError(f"{weights.source} has no FC layers, which {form} files need: convert it to .safetensors.")
+    if card.box_settings or has_lrn(card.net):
+        what = "a box net" if card.box_settings else "local response normalisation"
+        raise VerydeepError(f"{weights.source} has {what}, which {form} files cannot tell: convert it to .safetensors.")
+    writers: dict[str, Callable[[Path, Tensors, Card], None]] = {
+        "torchvision": _write_torchvision,
+        "keras": _write_keras,
+        "caffe": _write_caffe,
+    }
+    writers[form](file, weights.tensors, card)
+    if form == "torchvision":
+        pixels = Preprocessing("RGB", triple(np.array(card.mean) / 255), 1 / 255, (1 / 255, 1 / 255, 1 / 255))
+    else:
+        pixels = Preprocessing("BGR", triple(card.mean[::-1]))
+    write_sidecar(file, form, pixels, asdict(replace(card, state={})))
+
+
+def _bgr(tensors: Tensors) -> Tensors:
+    return {**tensors, "conv1_1.weight": tensors["conv1_1.weight"].flip(1)}
+
+
+def _write_torchvision(file: Path, tensors: Tensors, card: Card) -> None:
+    found = {}
+    for ours, theirs in TORCHVISION.names(card.net).items():
+        weight = tensors[f"{ours}.weight"]
+        found[f"{theirs}.weight"] = weight.flatten(1) if ours.startswith("fc") else weight
+        found[f"{theirs}.bias"] = tensors[f"{ours}.bias"]
+    content = io.BytesIO()
+    torch.save({name: value.contiguous() for name, value in found.items()}, content)
+    write_atomically(file, lambda opened: opened.write(content.getbuffer()))
+
+
+def _write_keras(file: Path, tensors: Tensors, card: Card) -> None:
+    data = keras_bytes(card.net, _bgr(tensors))
+    write_atomically(file, lambda opened: opened.write(data))
+
+
+def _write_caffe(file: Path, tensors: Tensors, card: Card) -> None:
+    description = prototxt(card.net, tensors, card.crop)
+    write_atomically(file, lambda opened: opened.writelines(caffe_bytes(card.net, _bgr(tensors))))
+    write_atomically(file.with_suffix(".prototxt"), lambda opened: opened.write(description.encode()))

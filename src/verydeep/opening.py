@@ -1,0 +1,84 @@
+"""A net that tells classes, from wherever it is: a run, a checkpoint, an exported file, a public weight file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .checkpoints import Card, Checkpoint, card_of, load_classifier
+from .configurations import STRIDE
+from .errors import VerydeepError
+from .exported import ExportedFile, is_exported, open_exported
+from .runs import checkpoint_of
+from .weights import Weights, has_card, place_of, read_weights
+
+Loaded = Checkpoint | ExportedFile
+USUAL_SCALE = 256  # Q of released nets, at the crop of 224: the paper's smallest
+
+
+def open_classifier(
+    source: str | Path, last: bool = False, preprocessing: str = "recorded", class_names: tuple[str, ...] = ()
+) -> Loaded:
+    """A net that tells classes.
+
+    Args:
+        source: a run's folder (its best, or ``last``), a checkpoint, an exported file, the name of released weights, or
+            any public weight file with all its layers.
+        preprocessing: a key of `verydeep.weights.KNOWN` for files that do not record their pixels.
+        class_names: of the outputs in order, where the file does not record them.
+
+    Raises:
+        VerydeepError: not there, broken, a box net, layers or class names are missing, pixels unknown.
+    """
+    path = Path(source)
+    if path.is_dir() or (not path.exists() and last):
+        return load_classifier(checkpoint_of(path, last))
+    if is_exported(path):
+        return open_exported(path)
+    path = place_of(str(source))
+    if has_card(path):
+        return load_classifier(path)
+    return released_checkpoint(read_weights(str(source), preprocessing), class_names)
+
+
+def released_checkpoint(weights: Weights, class_names: tuple[str, ...] = ()) -> Checkpoint:
+    """Weights from outside as a checkpoint of ours.
+
+    Raises:
+        VerydeepError: FC layers are missing, or names of the classes, or they are not as many as the outputs.
+    """
+    lacking = [name for name in ("fc6", "fc7", "fc8") if f"{name}.weight" not in weights.tensors]
+    if lacking:
+        raise VerydeepError(
+            f"{weights.source} lacks {', '.join(lacking)}, so it tells no classes: describe photos with it "
+            "(`verydeep probe`), or train from it (`verydeep train … --start`)."
+        )
+    outputs = weights.tensors["fc8.weight"].shape[0]
+    classes = class_names or weights.classes
+    if classes is None:
+        raise VerydeepError(
+            f"{weights.source} does not record its {outputs} classes: `verydeep convert` takes --class-names, "
+            "ilsvrc or a file of one a line."
+        )
+    if len(classes) != outputs:
+        raise VerydeepError(f"{weights.source} has {outputs} outputs, and {len(classes)} class names were given.")
+    card = card_of(weights.card) if weights.card else _card(weights, tuple(classes))
+    return Checkpoint(Path(weights.source), card, weights.tensors, {}, weights.origin.get("sha256", ""))
+
+
+def _card(weights: Weights, classes: tuple[str, ...]) -> Card:
+    width, crop = width_and_crop(weights)
+    return Card(
+        net=weights.net,
+        crop=crop,
+        width=width,
+        classes=classes,
+        mean=weights.mean,
+        test_scale=round(USUAL_SCALE * crop / 224),
+        origin=weights.origin,
+    )
+
+
+def width_and_crop(weights: Weights) -> tuple[float, int]:
+    """Of a net from its layers' shapes; the paper's crop where it has no FC layers."""
+    fc6 = weights.tensors.get("fc6.weight")
+    return weights.tensors["conv1_1.weight"].shape[0] / 64, 224 if fc6 is None else STRIDE * int(fc6.shape[-1])

@@ -1,0 +1,65 @@
+"""Sect. 3.2: the dense net as PyTorch's own exported program (``.pt2``), with batch, height and width free.
+
+Tracing takes a side of 1 for a constant, and at the crop the score map has one cell. So pooled maps are written with a
+row and a column more than are used: of zeros, which a maximum of maps after ReLU never takes, and which at the end are
+weighted with 0. The cells that count are computed as in `verydeep.nets.Net`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .configurations import LARGEST_SIDE
+from .nets import Net
+from .onnx_graph import UINT8
+
+MOST_PHOTOS = 4096
+
+
+class Traceable(nn.Module):
+    """A net as `torch.export` can trace it at any size: photos to posteriors, or pixels to scores, (B,K)."""
+
+    def __init__(self, net: Net, mean: tuple[float, float, float], takes: str) -> None:
+        super().__init__()
+        self.net, self.takes = net, takes
+        self.mean: Tensor
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+
+    def forward(self, shown: Tensor) -> Tensor:
+        """uint8 (B,H,W,3) to posteriors, or float (B,3,H,W) minus the mean to scores."""
+        if self.takes == UINT8:
+            return F.softmax(self._scores(shown.permute(0, 3, 1, 2).float() - self.mean), dim=1)
+        return self._scores(shown)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        net, specs = self.net, self.net.specs
+        for number, spec in enumerate(specs[:-3]):
+            x = F.relu(net.layer(spec.name)(x))
+            if net.lrn is not None and number == 0:
+                x = net.lrn(x)
+            if specs[number + 1].stage != spec.stage:
+                x = F.max_pool2d(F.pad(x, (0, 1, 0, 1)) if net.pooling == "up" else x, 2, 2)
+        x = F.relu(net.layer("fc6")(F.pad(x, (0, 1, 0, 1))))
+        return F.linear(_mean(F.relu(net.layer("fc7")(x))), net.layer("fc8").weight.flatten(1), net.layer("fc8").bias)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean over all cells but the last row and column, (B,D)."""
+    height, width = x.shape[2] - 1, x.shape[3] - 1
+    rows = (torch.arange(height + 1, device=x.device) < height).to(x.dtype) / height
+    columns = (torch.arange(width + 1, device=x.device) < width).to(x.dtype) / width
+    return (x * rows[:, None] * columns).sum((2, 3))
+
+
+def trace(net: Net, mean: tuple[float, float, float], takes: str) -> torch.export.ExportedProgram:
+    """The exported program of a net in evaluation mode; ``takes`` as in `verydeep.onnx_graph.build`."""
+    batch = torch.export.Dim("batch", min=1, max=MOST_PHOTOS)
+    height, width = (torch.export.Dim(name, min=net.crop, max=LARGEST_SIDE) for name in ("height", "width"))
+    sides = (2, net.crop + 33, net.crop + 70)  # no two are equal, so that none stands for another
+    if takes == UINT8:
+        shown, free = torch.zeros(*sides, 3, dtype=torch.uint8), {0: batch, 1: height, 2: width}
+    else:
+        shown, free = torch.zeros(sides[0], 3, *sides[1:]), {0: batch, 2: height, 3: width}
+    return torch.export.export(Traceable(net, mean, takes).eval(), (shown,), dynamic_shapes=(free,))

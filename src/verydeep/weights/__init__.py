@@ -1,0 +1,219 @@
+"""Sect. 1, "we have released our two best-performing models": weights from outside, made ours.
+
+A file is recognised by its content, never by its name: Caffe, MatConvNet, Keras, TF-Slim, PyTorch (torchvision,
+jcjohnson, timm, mmpretrain), safetensors. What its weights mean, the pixels and the classes, is read from what the file
+or its card records, or known of a public file by its hash, and never guessed.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import CARD_KEY, load_checkpoint, read_header, read_safetensors
+from ..errors import VerydeepError
+from ..runs import checkpoint_of
+from .cache import cached
+from .caffe import looks_like_caffe, read_caffe
+from .keras import INSIDE, read_keras
+from .layouts import CAFFE, FC, KERAS, MATCONVNET, SLIM, TORCH, Recognised, recognise
+from .matconvnet import read_matconvnet
+from .pixels import CHOICES, KNOWN, MEAN_RGB, Preprocessing, Triple, pixels_named, to_our_pixels, triple
+from .released import Digests, Released, all_released, ilsvrc_classes, known_file
+from .sidecar import Beside, read_sidecar
+from .tensorflow import MAGIC, read_tensorflow
+from .torch_files import LEGACY, parts_of, read_torch
+
+__all__ = ["KNOWN", "MEAN_RGB", "Weights", "has_card", "place_of", "read_weights"]
+LONGEST_HEADER = 100_000_000  # of a safetensors file, by its own rule
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Layers by name for RGB 0-255 minus ``mean``; ``classes`` is None where nothing records them.
+
+    ``origin`` tells where they are from: format, pixels, SHA-256, and of a public file its name and licence; ``card``
+    is the JSON of our card where one was written beside a file.
+    """
+
+    net: str
+    tensors: dict[str, Tensor]
+    mean: Triple
+    classes: tuple[str, ...] | None
+    source: str
+    origin: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def place_of(start: str) -> Path:
+    """The file of a run's folder (its best), of released weights that were fetched (``oxford-D``), or of a path.
+
+    Raises:
+        VerydeepError: not there.
+    """
+    path = Path(start)
+    if path.is_dir():
+        return checkpoint_of(path, last=False)
+    if path.exists():
+        return path
+    if path.with_name(path.name + ".index").is_file():  # TensorFlow's second form is called by what its files share
+        return path.with_name(path.name + ".index")
+    released = next((one for one in all_released() if one.name == start), None)
+    if released is None:
+        raise VerydeepError(
+            f"there is no run or weight file {start}: give the folder that `verydeep train` wrote, a file, or "
+            "a name of `verydeep weights list`."
+        )
+    if not cached(released).is_file():
+        raise VerydeepError(f"{start} is not on this machine: `verydeep weights fetch {start}` downloads it.")
+    return cached(released)
+
+
+def has_card(path: Path) -> bool:
+    """Whether a file is one of our checkpoints; raises VerydeepError where it is no weight file at all."""
+    return _kind(path) == "safetensors" and CARD_KEY in read_header(path)[0]
+
+
+def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
+    """Weights to start from: a run's folder (its best), a checkpoint, released weights by name, or any public file.
+
+    Args:
+        start: the path or name.
+        preprocessing: a key of `KNOWN` for files that do not record their pixels.
+
+    Raises:
+        VerydeepError: not there, broken, not weights of a known net, or pixels unknown.
+    """
+    path = place_of(start)
+    kind = _kind(path)
+    metadata: dict[str, str] = {}
+    if kind == "safetensors":
+        metadata, tensors = read_safetensors(path)
+        if CARD_KEY in metadata:
+            return _own(path)
+        found, told, classes = recognise(path, parts_of(path, tensors), TORCH), None, None
+    else:
+        found, told, classes = _foreign(path, kind)
+    digests = Digests(path)
+    known, beside = known_file(digests), read_sidecar(digests)
+    pixels = _pixels(path, preprocessing, known, beside, told or _in_metadata(metadata))
+    found = _without_missing(found, pixels)
+    _check_finite(path, found.tensors)
+    first, mean = to_our_pixels(found.tensors["conv1_1.weight"], pixels)
+    origin = {"file": path.name, "format": found.kind, "sha256": digests.of("sha256"), "pixels": pixels.to_json()}
+    if known:
+        origin |= {"name": known.name, "licence": known.licence, "address": known.address}
+        classes = ilsvrc_classes() if known.full else None
+    card = beside.card if beside else {}
+    if card:
+        classes, mean = tuple(card["classes"]), triple(card["mean"])
+    net = metadata.get("net") or card.get("net") or found.net
+    return Weights(net, {**found.tensors, "conv1_1.weight": first}, mean, classes, str(path), origin, card)
+
+
+def _own(path: Path) -> Weights:
+    loaded = load_checkpoint(path)
+    classes = None if loaded.card.box_settings else loaded.card.classes
+    return Weights(loaded.card.net, loaded.weights, loaded.card.mean, classes, str(path), loaded.card.origin)
+
+
+def _kind(path: Path) -> str:
+    """What a file is, by its first and last bytes; raises VerydeepError for none that is read here."""
+    with path.open("rb") as file:
+        start = file.read(2**12)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(MAGIC)))
+        end = file.read()
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER:
+        return "safetensors"
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "Keras"
+    if start.startswith(b"MATLAB 7.3"):
+        raise VerydeepError(f"{path} is MATLAB's version 7.3, which is not read: save it anew with -v7.")
+    if start.startswith(b"MATLAB 5.0"):
+        return "MatConvNet"
+    if start.startswith(b"PK\x03\x04"):
+        return "Keras" if _holds(path, INSIDE) else "PyTorch"
+    if start.startswith((LEGACY, b"\x80")):
+        return "PyTorch"
+    if end == MAGIC:
+        return "TF-Slim"
+    if looks_like_caffe(start):
+        return "Caffe"
+    raise VerydeepError(
+        f"{path} is broken, or no weight file that is read here: .caffemodel, MatConvNet's .mat, Keras's .h5, "
+        "TF-Slim's checkpoints, PyTorch's .pth, safetensors."
+    )
+
+
+def _holds(path: Path, name: str) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return name in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+
+
+def _foreign(path: Path, kind: str) -> tuple[Recognised, Preprocessing | None, tuple[str, ...] | None]:
+    """A file's layers, and the pixels and classes that it records itself."""
+    if kind == "Caffe":
+        parts, lrn = read_caffe(path)
+        return recognise(path, parts, (CAFFE,), lrn), None, None
+    if kind == "MatConvNet":
+        parts, pixels, classes = read_matconvnet(path)
+        return recognise(path, parts, (MATCONVNET,)), pixels, classes
+    if kind == "Keras":
+        return recognise(path, read_keras(path), (KERAS,)), None, None
+    if kind == "TF-Slim":
+        return recognise(path, read_tensorflow(path), (SLIM,)), None, None
+    return recognise(path, read_torch(path), TORCH), None, None
+
+
+def _in_metadata(metadata: dict[str, str]) -> Preprocessing | None:
+    """The pixels that a safetensors file's header records."""
+    order = metadata.get("channel_order", "")
+    recorded = metadata.get(f"mean_{order.lower()}", "").split(",")
+    if order not in ("RGB", "BGR") or len(recorded) != 3 or metadata.get("input_range") != "0-255":
+        return None
+    try:
+        return Preprocessing(order, triple(recorded))
+    except ValueError:
+        return None
+
+
+def _pixels(
+    path: Path, named: str, known: Released | None, beside: Beside | None, told: Preprocessing | None
+) -> Preprocessing:
+    if named != "recorded":
+        return pixels_named(named)
+    if beside:
+        return beside.pixels
+    if known:
+        return pixels_named(known.pixels)
+    if told:
+        return told
+    raise VerydeepError(
+        f"{path} does not record which pixels its weights expect, and is no public file that is known by its hash: say "
+        f"--preprocessing {CHOICES}."
+    )
+
+
+def _without_missing(found: Recognised, pixels: Preprocessing) -> Recognised:
+    """Without the FC layers of torchvision's IMAGENET1K_FEATURES, which stand in the file as NaN: it has none."""
+    if pixels != KNOWN["torchvision-features"] or not all(
+        torch.isnan(found.tensors[f"{name}.weight"]).all() for name in FC if f"{name}.weight" in found.tensors
+    ):
+        return found
+    tensors = {name: value for name, value in found.tensors.items() if not name.startswith(FC)}
+    return Recognised(found.net, found.kind, tensors)
+
+
+def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")

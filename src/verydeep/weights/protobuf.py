@@ -1,0 +1,84 @@
+"""Protocol buffers, as far as weight files need them: fields of a message, read and written by number.
+
+A message is a row of fields, each a number and a wire type in one varint, then its value: a varint (0), 8 bytes (1),
+a length and so many bytes (2), or 4 bytes (5). What a number means is told by the modules that read a format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def varint(view: memoryview, at: int) -> tuple[int, int]:
+    """The number at a place, and the place after it; raises ValueError or IndexError where it has no end."""
+    value = shift = 0
+    while shift < 64:
+        byte = view[at]
+        value, at = value | (byte & 127) << shift, at + 1
+        if byte < 128:
+            return value, at
+        shift += 7
+    raise ValueError("a number without an end")
+
+
+def varints(value: Any) -> list[int]:
+    """Numbers of a repeated field, packed into bytes or a single one."""
+    if isinstance(value, int):
+        return [value]
+    found, at = [], 0
+    while at < len(value):
+        number, at = varint(value, at)
+        found.append(number)
+    return found
+
+
+def fields(view: memoryview, whole: bool = True) -> Iterator[tuple[int, Any]]:
+    """Each field's number and value, an int or bytes; of a file's mere start the last value may be cut off.
+
+    Raises:
+        ValueError, IndexError: no message, or not whole.
+    """
+    at, end = 0, len(view)
+    while at < end:
+        key, at = varint(view, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = varint(view, at)
+            yield number, value
+            continue
+        if wire not in (1, 2, 5) or number == 0:
+            raise ValueError(f"no field has the wire type {wire}")
+        size = {1: 8, 5: 4}.get(wire, 0)
+        if wire == 2:
+            size, at = varint(view, at)
+        if whole and at + size > end:
+            raise ValueError(f"{at + size - end} bytes are missing at its end")
+        yield number, view[at : at + size]
+        at += size
+
+
+def data(value: Any) -> memoryview:
+    """A field's value, which must be bytes; raises ValueError for a number."""
+    if not isinstance(value, memoryview):
+        raise ValueError("a field of a wrong type")
+    return value
+
+
+def text(value: Any) -> str:
+    """A field's value, which must be UTF-8; raises ValueError where it is not."""
+    return bytes(data(value)).decode("utf8")
+
+
+def number_bytes(value: int) -> bytes:
+    """A varint."""
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def field_bytes(number: int, content: bytes) -> bytes:
+    """A field of so many bytes."""
+    return number_bytes(number << 3 | 2) + number_bytes(len(content)) + content

@@ -1,0 +1,57 @@
+"""What a weight file in a foreign layout cannot tell of itself, in a file of ours beside it: ``FILE.card.json``.
+
+It records the file's SHA-256, so that it is never taken for another file's; the pixels; and our whole card.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import VerydeepError
+from ..files import read_json, write_json
+from .pixels import Preprocessing
+from .released import Digests
+
+ENDING = ".card.json"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside a file: its pixels, and the JSON of our card."""
+
+    pixels: Preprocessing
+    card: dict[str, Any]
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where it is, or would be."""
+    return path.with_name(path.name + ENDING)
+
+
+def write_sidecar(path: Path, kind: str, pixels: Preprocessing, card: dict[str, Any]) -> Path:
+    """Writes it for a file that is there; raises VerydeepError where it cannot be written."""
+    told = {"format": kind, "sha256": Digests(path).of("sha256"), "pixels": pixels.to_json(), "card": card}
+    write_json(sidecar_of(path), told)
+    return sidecar_of(path)
+
+
+def read_sidecar(digests: Digests) -> Beside | None:
+    """What stands beside a file; None where nothing does.
+
+    Raises:
+        VerydeepError: broken, or of a file of other content.
+    """
+    place = sidecar_of(digests.path)
+    if not place.is_file():
+        return None
+    told = read_json(place)
+    if told.get("sha256") != digests.of("sha256"):
+        raise VerydeepError(
+            f"{place} is of another file than {digests.path} as it is now: remove the one that is wrong."
+        )
+    try:
+        return Beside(Preprocessing.from_json(told["pixels"]), dict(told["card"]))
+    except (KeyError, TypeError, ValueError):
+        raise VerydeepError(f"{place} is broken: remove it, and say --preprocessing.") from None
