@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,9 @@ def _told_by_onnx(path: Path) -> dict[str, str]:
 
 def _program(path: Path, told: dict[str, Any] | None = None) -> torch.export.ExportedProgram:
     try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch would log a traceback
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a checksum is wrong")
         return torch.export.load(path, extra_files=told)
     except Exception as fault:  # whatever PyTorch trips over in a stranger's bytes
         raise VerydeepError(f"{path} is broken, or no exported program ({str(fault)[:80]}).") from None

@@ -90,15 +90,19 @@ def export(
     if not isinstance(loaded, Checkpoint):
         raise VerydeepError(f"{run} is an exported file already: export the run it was made from.")
     place = Path(out) if out else _usual_place(loaded, run, form)
-    if place.exists():
-        raise VerydeepError(f"{place} is there already: remove it, or give another --out.")
-    if not place.name.endswith(ENDING[form]) and place.suffix != Path(ENDING[form]).suffix:
-        raise VerydeepError(f"{place} must end in {ENDING[form]}, as it is to hold {form}.")
-    check_place(place.parent)
+    _check_free(place, form)
     order = Order(loaded, form, takes, place, reporter or Silent())
     told = _in_8_bits(order, photos, machine or MachineSettings()) if form == "onnx-int8" else _in_float(order)
     card_path = write_model_card(place, loaded.card, told)
     return {"file": str(place), "form": form, **told, "bytes": place.stat().st_size, "card": str(card_path)}
+
+
+def _check_free(place: Path, form: str) -> None:
+    if place.exists():
+        raise VerydeepError(f"{place} is there already: remove it, or give another --out.")
+    if place.suffix != f".{ENDING[form].rpartition('.')[2]}":
+        raise VerydeepError(f"{place} must end in {ENDING[form]}, as it is to hold {form}.")
+    check_place(place.parent)
 
 
 def _usual_place(loaded: Checkpoint, run: str | Path, form: str) -> Path:

@@ -1,8 +1,8 @@
 """Sect. 3.2: the dense net as PyTorch's own exported program (``.pt2``), with batch, height and width free.
 
-Tracing takes a side of 1 for a constant, and at the crop the score map has one cell. So pooled maps are written with a
-row and a column more than are used: of zeros, which a maximum of maps after ReLU never takes, and which at the end are
-weighted with 0. The cells that count are computed as in `verydeep.nets.Net`.
+Tracing takes a side of 1 for a constant, and at the crop the score map has one cell. So the last pooled map has a row
+and a column more than are used: of zeros, which are added before pooling, where a maximum of maps after ReLU never
+takes them, and whose cells of the score map are weighted with 0. The cells that count are as in `verydeep.nets.Net`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class Traceable(nn.Module):
             if net.lrn is not None and number == 0:
                 x = net.lrn(x)
             if specs[number + 1].stage != spec.stage:
-                x = F.max_pool2d(F.pad(x, (0, 1, 0, 1)) if net.pooling == "up" else x, 2, 2)
-        x = F.relu(net.layer("fc6")(F.pad(x, (0, 1, 0, 1))))
+                more = (net.pooling == "up") + 2 * (spec.stage == 5)
+                x = F.max_pool2d(F.pad(x, (0, more, 0, more)), 2, 2)
+        x = F.relu(net.layer("fc6")(x))
         return F.linear(_mean(F.relu(net.layer("fc7")(x))), net.layer("fc8").weight.flatten(1), net.layer("fc8").bias)
 
 
