@@ -57,8 +57,8 @@ def write() -> None:
     ]
     where = stored["environment"]
     note = (
-        f"Net D, 1000 classes, batches of {stored['batch']} photos of {stored['size']}x{stored['size']} pixels, uint8 in "
-        f"and posteriors out; median of {stored['repeats']} turns. {where['processor']}, {where['threads']} threads; "
+        f"Net D, 1000 classes, batches of {stored['batch']} photos of {stored['size']}x{stored['size']} pixels, uint8 "
+        f"in, posteriors out; median of {stored['repeats']} turns. {where['processor']}, {where['threads']} threads; "
         f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
     table = markdown_table(["", "photos/s", "least–most", "ratio", "MB"], rows)

@@ -61,6 +61,7 @@ ARROWS: dict[str, set[str]] = {
     "exporting": {
         *("checkpoints", "config", "data", "data.loading", "errors", "evaluation", "exported", "files", "machine"),
         *("model_card", "nets", "onnx_graph", "opening", "posteriors", "progress", "protocols", "quantising", "traced"),
+        "weights.pixels",
     },
     "converting": {
         *("checkpoints", "configurations", "errors", "files", "model_card", "opening", "runs", "weights"),

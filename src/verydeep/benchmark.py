@@ -19,7 +19,7 @@ from .config import MachineSettings
 from .errors import VerydeepError
 from .machine import Machine, this_machine
 from .opening import open_classifier
-from .posteriors import Testable
+from .posteriors import Testable, shown_to
 from .progress import Reporter, Silent
 
 WARM_UP = 2
@@ -89,8 +89,7 @@ def _asked(net: Testable, mean: tuple[float, float, float], photos: Tensor, mach
 
     def once() -> object:
         with torch.inference_mode(), machine.products():
-            images = machine.images(photos.permute(0, 3, 1, 2), shift)
-            return torch.softmax(net.mean_scores(images).float(), dim=1).cpu()
+            return torch.softmax(net.mean_scores(shown_to(net, photos, machine, shift)).float(), dim=1).cpu()
 
     return once
 

@@ -102,15 +102,15 @@ class ExportedNet(nn.Module):
         card = file.card
         self.name, self.crop, self.classes, self.pooling = card.net, card.crop, card.outputs, card.pooling
         self.specs = layers(card.net, card.outputs, card.crop, card.width)
-        self._file, self.mean = file, torch.tensor(card.mean)[:, None, None]
+        self._file, self.takes = file, file.takes
         self._run: Any = None
 
     def mean_scores(self, images: Tensor) -> Tensor:
-        """Mean scores (B,K) of float images (B,3,H,W) minus the mean, up to a number a row, which soft-max drops."""
+        """Mean scores (B,K) of images (B,3,H,W) as it takes them, up to a number a row, which soft-max drops."""
         self._run = self._run or self._loaded()
-        if self._file.takes == UINT8:
-            shown = (images.cpu() + self.mean).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-            found = self._run(shown).clamp_min(torch.finfo(torch.float32).tiny).log()
+        if self.takes == UINT8:
+            found = self._run(images.permute(0, 2, 3, 1).contiguous())
+            found = found.clamp_min(torch.finfo(torch.float32).tiny).log()
         else:
             found = self._run(images.cpu().contiguous())
         answered: Tensor = found.to(images.device)

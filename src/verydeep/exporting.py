@@ -30,11 +30,12 @@ from .model_card import write_model_card
 from .nets import Net
 from .onnx_graph import FLOAT, UINT8, build
 from .opening import open_classifier
-from .posteriors import Testable, Views
+from .posteriors import Testable, Views, shown_to
 from .progress import Reporter, Silent
 from .protocols import parse_protocol
 from .quantising import quantise
 from .traced import trace
+from .weights.pixels import Triple
 
 ENDING = {"onnx": ".onnx", "onnx-int8": ".int8.onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
 TOLERANCE = 1e-4  # of a score, as a share of the largest
@@ -124,7 +125,7 @@ def _in_float(order: Order) -> dict[str, Any]:
     else:
         _write_traced(net, card, order.takes, order.out)
     try:
-        difference = _difference(net, order.out)
+        difference = _difference(net, card.mean, order.out)
         if not difference <= TOLERANCE:
             raise VerydeepError(f"the exported net answers {difference:.1e} apart from the net: it is not kept.")
     except BaseException:
@@ -147,14 +148,15 @@ def _write_traced(net: Net, card: Card, takes: str, out: Path) -> None:
     write_atomically(out, lambda file: file.write(content.getbuffer()))
 
 
-def _difference(net: Net, out: Path) -> float:
+def _difference(net: Net, mean: Triple, out: Path) -> float:
     """How far an exported file's posteriors are from the net's: the largest, at two sizes of random photos."""
-    other, largest = open_exported(out).net(), 0.0
+    nets: tuple[Testable, Testable] = (net, open_exported(out).net())
+    here, shift, largest = this_machine(MachineSettings(device="cpu"), 0), -torch.tensor(mean)[None], 0.0
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        for sides in ((1, 3, net.crop, net.crop), (2, 3, net.crop + 33, net.crop + 70)):
-            shown = torch.randint(0, 256, sides, generator=generator).float() - other.mean
-            pair = [torch.softmax(one.mean_scores(shown), dim=1) for one in (net, other)]
+        for sides in ((1, net.crop, net.crop, 3), (2, net.crop + 33, net.crop + 70, 3)):
+            photos = torch.randint(0, 256, sides, generator=generator, dtype=torch.uint8)
+            pair = [torch.softmax(one.mean_scores(shown_to(one, photos, here, shift)), 1) for one in nets]
             largest = max(largest, float((pair[0] - pair[1]).abs().max()))
     return largest
 

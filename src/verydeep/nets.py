@@ -31,6 +31,8 @@ class Net(nn.Module):
     ``down``, as PyTorch's does by default; at multiples of 32 pixels the two are equal.
     """
 
+    takes = "float"
+
     def __init__(self, name: str, classes: int, crop: int, width: float, pooling: Pooling = "up") -> None:
         super().__init__()
         self.name, self.classes, self.crop, self.width, self.pooling = name, classes, crop, width, pooling

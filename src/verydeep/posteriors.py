@@ -45,15 +45,19 @@ class Views:
 
 
 class Testable(TypingProtocol):
-    """What a test asks of a net: `verydeep.nets.Net`, or an exported file that stands for one."""
+    """What a test asks of a net: `verydeep.nets.Net`, or an exported file that stands for one.
 
+    ``takes`` is ``float``, RGB minus the mean, or ``uint8``, for a net that subtracts it itself.
+    """
+
+    takes: str
     crop: int
     classes: int
     pooling: Pooling
     specs: tuple[Layer, ...]
 
     def mean_scores(self, images: Tensor) -> Tensor:
-        """The mean score map (B,K) of float images (B,3,H,W) minus the mean."""
+        """The mean score map (B,K) of images (B,3,H,W)."""
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -127,13 +131,19 @@ def posteriors(
     shift = torch.tensor(-np.asarray(mean), dtype=torch.float32)[None]
     with torch.inference_mode(), machine.products():
         for indices, batch in equal_sizes(views, partial(protocol.shown_pixels, net.crop)):
-            images = machine.images(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
+            images = shown_to(net, torch.from_numpy(batch), machine, shift)
             found = posterior(net, images, protocol).cpu().double().numpy()
             np.add.at(sums, indices, found)
             height, width = batch.shape[1:3]
             cost += len(indices) * protocol.multiply_adds(net.specs, net.crop, height, width, net.pooling)
             done(len(indices))
     return Answers((sums / len(protocol.scales)).astype(np.float32), cost / max(1, photos))
+
+
+def shown_to(net: Testable, photos: Tensor, machine: Machine, shift: Tensor) -> Tensor:
+    """Photos uint8 (B,H,W,3) as a net takes them, (B,3,H,W); ``shift`` (1,3) is minus the mean."""
+    images = photos.permute(0, 3, 1, 2)
+    return machine.images(images, shift) if net.takes == "float" else images
 
 
 def equal_sizes(

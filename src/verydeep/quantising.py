@@ -19,7 +19,7 @@ from .errors import VerydeepError
 from .images import Pixels
 from .progress import Reporter
 
-QUANTISED = ["Conv", "MaxPool"]  # and with them the ReLU between
+QUANTISED = ["Conv", "Relu", "MaxPool"]  # a ReLU then becomes the lower end of a range
 
 
 def quantise(source: Path, out: Path, photos: Iterator[Pixels], total: int, reporter: Reporter) -> None:

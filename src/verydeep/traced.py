@@ -29,9 +29,10 @@ class Traceable(nn.Module):
 
     def forward(self, shown: Tensor) -> Tensor:
         """uint8 (B,H,W,3) to posteriors, or float (B,3,H,W) minus the mean to scores."""
+        # Channels last is the faster layout on CPUs (NOTES.md); maps keep that of the first.
         if self.takes == UINT8:
             return F.softmax(self._scores(shown.permute(0, 3, 1, 2).float() - self.mean), dim=1)
-        return self._scores(shown)
+        return self._scores(shown.contiguous(memory_format=torch.channels_last))
 
     def _scores(self, x: Tensor) -> Tensor:
         net, specs = self.net, self.net.specs
