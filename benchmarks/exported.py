@@ -1,7 +1,7 @@
 """Sect. 3.2: how fast net D answers in PyTorch, as an exported file and in 8 bits, in one run.
 
     python benchmarks/exported.py run
-    python benchmarks/exported.py write    # into docs/weights.md
+    python benchmarks/exported.py write    # into README and docs/weights.md
 
 Net D at 224 with 1000 classes and random weights, batches of 8, one centre crop a photo: `verydeep benchmark` asks each
 in turn. 8 bits are calibrated on scenes of digits: the speed does not depend on the ranges. What counts is the ratio.
@@ -13,12 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from verydeep.benchmark import benchmark
 from verydeep.checkpoints import Card, save_checkpoint
 from verydeep.exporting import ENDING, export
 from verydeep.files import read_json, write_json
 from verydeep.nets import create_net
 from verydeep.runs import environment
+from verydeep.speed import benchmark
 from verydeep.tables import markdown_table, write_block
 from verydeep.terminal import Terminal
 from verydeep.weights.pixels import MEAN_RGB
@@ -62,7 +62,8 @@ def write() -> None:
         f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
     table = markdown_table(["", "photos/s", "least–most", "ratio", "MB"], rows)
-    write_block(TOP / "docs" / "weights.md", "exported", f"{table}\n\n{note}")
+    for page in (TOP / "docs" / "weights.md", TOP / "README.md"):
+        write_block(page, "exported", f"{table}\n\n{note}")
 
 
 if __name__ == "__main__":

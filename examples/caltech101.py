@@ -28,7 +28,8 @@ CPU = {
     "size": "23 of the classes, crop 96",
     "train": [
         f"train D {DATA} --classes '[c-e]*' --crop 96 --start $NET_D_CONV --max-epochs 15 --out runs/caltech-D",
-        f"train A {DATA} --classes '[c-e]*' --crop 96 --lr 5e-3 --batch 32 --max-epochs 20 --out runs/caltech-A",
+        f"train A {DATA} --classes '[c-e]*' --crop 96 --start none --lr 5e-3 --batch 32 --max-epochs 20 "
+        "--out runs/caltech-A",
     ],
     "protocols": ["dense@110", "dense@96,110,124"],
 }
@@ -36,7 +37,7 @@ GPU = {
     "size": "all 102 classes, crop 224",
     "train": [
         f"train D {DATA} --start $NET_D_CONV --out runs/caltech-D",
-        f"train A {DATA} --lr 5e-3 --batch 32 --out runs/caltech-A",
+        f"train A {DATA} --start none --lr 5e-3 --batch 32 --out runs/caltech-A",
     ],
     "protocols": ["dense@256", "dense@224,256,288"],
 }

@@ -68,7 +68,7 @@ ARROWS: dict[str, set[str]] = {
         *("weights.caffe", "weights.keras", "weights.layouts", "weights.pixels", "weights.released", "weights.sidecar"),
     },
     "hub": {"checkpoints", "config", "errors", "model_card", "prediction", "runs"},
-    "benchmark": {"config", "errors", "machine", "opening", "posteriors", "progress"},
+    "speed": {"config", "errors", "machine", "opening", "posteriors", "progress"},
     "results": {
         *("config", "errors", "experiments", "files", "metrics", "planning", "progress", "protocols", "scores"),
         *("stored", "summary"),
@@ -310,7 +310,8 @@ def test_public_functions_and_classes_say_what_they_do() -> None:
 
 PUBLIC = [
     *("Classifier", "DataSettings", "ImageError", "MachineSettings", "NET_NAMES", "Net", "Scale", "TrainSettings"),
-    *("VerydeepError", "check_data", "create_net", "demo", "evaluate", "evaluate_boxes", "extract_features"),
+    *("VerydeepError", "benchmark", "check_data", "convert", "create_net", "demo", "evaluate", "evaluate_boxes"),
+    *("export", "extract_features"),
     *("find_similar", "fuse", "learn_svms", "load", "load_features", "load_localiser", "load_scores", "net_facts"),
     *("open_data", "parse_protocol", "predict", "probe", "read_image", "reproduce", "train", "train_boxes"),
 ]

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from .box_prediction import load_localiser
     from .config import DataSettings, MachineSettings, Scale, TrainSettings
     from .configurations import NET_NAMES, net_facts
+    from .converting import convert
     from .data import open_data
     from .data.check import check_data
     from .demo import demo
     from .describing import extract_features
     from .errors import ImageError, VerydeepError
     from .evaluation import evaluate
+    from .exporting import export
     from .feature_files import load_features
     from .fusion import fuse
     from .images import read_image
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .reproduction import reproduce
     from .scores import load_scores
     from .similar import find_similar
+    from .speed import benchmark
     from .transfer import learn_svms
 
 _HOMES = {
@@ -43,11 +46,14 @@ _HOMES = {
     "Scale": "config",
     "TrainSettings": "config",
     "VerydeepError": "errors",
+    "benchmark": "speed",
     "check_data": "data.check",
+    "convert": "converting",
     "create_net": "nets",
     "demo": "demo",
     "evaluate": "evaluation",
     "evaluate_boxes": "box_evaluation",
+    "export": "exporting",
     "extract_features": "describing",
     "find_similar": "similar",
     "fuse": "fusion",
@@ -76,11 +82,14 @@ __all__ = [
     "Scale",
     "TrainSettings",
     "VerydeepError",
+    "benchmark",
     "check_data",
+    "convert",
     "create_net",
     "demo",
     "evaluate",
     "evaluate_boxes",
+    "export",
     "extract_features",
     "find_similar",
     "fuse",

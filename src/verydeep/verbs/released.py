@@ -118,7 +118,7 @@ def _export_lines(told: dict[str, Any]) -> list[str]:
 
 def benchmark(options: argparse.Namespace) -> int:
     """Photos a second of several nets, side by side."""
-    from ..benchmark import benchmark
+    from ..speed import benchmark
 
     wish = machine_wish(options)
     told = benchmark(options.nets, options.batch, options.size, options.repeats, wish, Terminal(options.quiet))
