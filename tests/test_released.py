@@ -16,12 +16,14 @@ from torch.nn import functional as F
 import weight_files as made
 from conftest import Command, make_photos
 from test_weights import random_layers, scores
-from verydeep import Classifier, read_image, train
+from verydeep import Classifier, create_net, read_image, train
 from verydeep import load as load_any
 from verydeep.checkpoints import load_checkpoint
 from verydeep.errors import VerydeepError
 from verydeep.evaluation import evaluate
 from verydeep.exported import open_exported
+from verydeep.nets import Pooling
+from verydeep.traced import trace
 from verydeep.weights import read_weights
 
 
@@ -130,6 +132,23 @@ def test_convolutions_alone_stay_a_start(home: Path, tmp_path: Path, command: Co
     assert "has no FC layers, which keras files need" in no
     asked = command("predict", tmp_path / "c.safetensors", home / "photos").mistake()
     assert "lacks fc6, fc7, fc8, so it tells no classes" in asked
+
+
+@pytest.mark.parametrize("crop", [32, 96, 224])
+@pytest.mark.parametrize("pooling", ["up", "down"])
+def test_a_traced_net_is_the_net_at_any_batch_and_size(crop: int, pooling: Pooling) -> None:
+    """Tracing takes sizes of 1 for constants: one photo, and one cell of the score map at the crop, must do."""
+    for name in ("A-LRN", "D"):
+        net = create_net(name, 5, crop, 1 / 16, pooling=pooling).eval()
+        mean = (1.0, 2.0, 3.0)
+        traced = trace(net, mean, "uint8").module()
+        sizes = [(1, crop, crop), (2, crop, crop), (3, crop + 1, crop + 40), (1, crop, crop + 45), (1, crop + 32, crop)]
+        for batch, height, width in sizes:
+            photos = torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8)
+            with torch.inference_mode():
+                pixels = photos.permute(0, 3, 1, 2) - torch.tensor(mean)[:, None, None]
+                expected = F.softmax(net.mean_scores(pixels), dim=1)
+                assert traced(photos).numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["onnx", "pt2"])

@@ -43,24 +43,25 @@ class Traceable(nn.Module):
             if specs[number + 1].stage != spec.stage:
                 more = (net.pooling == "up") + 2 * (spec.stage == 5)
                 x = F.max_pool2d(F.pad(x, (0, more, 0, more)), 2, 2)
-        return _full(net, "fc8", self._mean_of_fc7(x))
+        fc8 = net.layer("fc8")
+        return F.linear(self._mean_of_fc7(x), fc8.weight.flatten(1), fc8.bias)
 
     def _mean_of_fc7(self, x: Tensor) -> Tensor:
         """fc7 of the last pooled map, averaged over all places but those of its last row and column, (B,D)."""
         side = self.net.layer("fc6").kernel_size[0]
         height, width = x.shape[2] - side, x.shape[3] - side
-        # A convolution of this kernel is slow where the map is hardly larger; the product of its patches is not.
-        x = F.relu(_full(self.net, "fc6", F.unfold(x, side).transpose(1, 2)))
-        x = F.relu(_full(self.net, "fc7", x))
+        # A convolution of this kernel is slow where the map is hardly larger; one of its patches, as a row, is not.
+        x = F.relu(_along_row(self.net, "fc6", F.unfold(x, side)))
+        x = F.relu(_along_row(self.net, "fc7", x))
         place = torch.arange((height + 1) * (width + 1), device=x.device)
         counted = (place // (width + 1) < height) & (place % (width + 1) < width)
-        return (x * (counted.to(x.dtype) / (height * width))[:, None]).sum(1)
+        return (x * (counted.to(x.dtype) / (height * width))).sum(2)
 
 
-def _full(net: Net, name: str, x: Tensor) -> Tensor:
-    """An FC layer on rows (…,D)."""
+def _along_row(net: Net, name: str, x: Tensor) -> Tensor:
+    """An FC layer at each place of a row (B,D,places)."""
     layer = net.layer(name)
-    return F.linear(x, layer.weight.flatten(1), layer.bias)
+    return F.conv1d(x, layer.weight.flatten(1)[:, :, None], layer.bias)
 
 
 def trace(net: Net, mean: tuple[float, float, float], takes: str) -> torch.export.ExportedProgram:
