@@ -1,7 +1,8 @@
 """How fast nets answer, side by side in one run: PyTorch, exported files, 8 bits.
 
 Each is asked about the same random photos in turn, again and again, so that what else the machine does meets all
-alike; what counts is the median. Photos are uint8 and posteriors come out, so that all do the same work.
+alike, and each time twice, of which the first is not timed: it finds the caches and the threads of the one before.
+What counts is the median. Photos are uint8 and posteriors come out, so that all do the same work.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .opening import open_classifier
 from .posteriors import Testable, shown_to
 from .progress import Reporter, Silent
 
-WARM_UP = 2
+WARM_UP = 1  # turns
 
 
 def benchmark(
@@ -100,6 +101,7 @@ def _seconds(asked: list[Callable[[], object]], repeats: int, reporter: Reporter
     with reporter.track("asking in turn", (WARM_UP + repeats) * len(asked)) as advance:
         for turn in range(WARM_UP + repeats):
             for once, seconds in zip(asked, found, strict=True):
+                once()
                 began = time.perf_counter()
                 once()
                 if turn >= WARM_UP:
