@@ -49,8 +49,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "estimating": {"config", "configurations", "data", "images", "machine", "measuring", "planning", "progress"},
     "releasing": {
-        *("checkpoints", "config", "configurations", "data", "errors", "experiments", "files", "nets", "runs"),
-        "weights",
+        *("checkpoints", "config", "configurations", "data", "errors", "experiments", "files", "model_card", "nets"),
+        *("runs", "weights"),
     },
     "onnx_graph": {"checkpoints", "configurations", "errors", "nets"},
     "traced": {"configurations", "nets", "onnx_graph"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 import weight_files as made
 from conftest import Command, make_photos
-from test_weights import random_layers, scores
+from test_weights import BAD, random_layers, scores
 from verydeep import Classifier, create_net, read_image, train
 from verydeep import load as load_any
 from verydeep.checkpoints import load_checkpoint
@@ -337,8 +338,6 @@ MISTAKES = [
 def test_a_mistake_is_one_sentence_and_leaves_nothing(
     home: Path, tmp_path: Path, command: Command, words: str, says: str
 ) -> None:
-    import re
-
     places = {"home": str(home), "torn": str(tmp_path / "torn.onnx"), "torn2": str(tmp_path / "torn.pt2")}
     if "{torn}" in words:
         (tmp_path / "torn.onnx").write_bytes(made.tag(1, 0) + b"\x08" + made.chunk(7, b"x" * 900)[:500])
@@ -348,6 +347,30 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
     told = command(*asked, cwd=tmp_path / "w", VERYDEEP_CACHE=str(tmp_path / "cache")).mistake()
     assert re.search(says, told), told
     assert os.listdir(tmp_path / "w") == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("missing layer", "extra layer", "wrong shape", "NaN", "no tensors", "hostile pickle", "packed zip"),
+        *("HDF5 bomb", "MATLAB bomb", "Theano's kernels", "packed blocks", "text", "nothing"),
+    ],
+)
+def test_a_bad_weight_file_by_the_real_command(tmp_path: Path, command: Command, kind: str) -> None:
+    write, says = BAD[kind]
+    write(tmp_path / "x", random_layers())
+    words = ["convert", "x", "runs/x", "--preprocessing", "caffe", "--class-names", "ilsvrc"]
+    assert re.search(says, command(*words, cwd=tmp_path).mistake())
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_probe_of_a_public_file_takes_its_last_layer_that_describes(
+    home: Path, tmp_path: Path, command: Command
+) -> None:
+    words = ["--data", home / "photos", "--scales", 64, "--splits", 1, "--workers", 0, "--json"]
+    told = command("probe", "--weights", home / "d.caffemodel", "--preprocessing", "caffe", *words, cwd=tmp_path)
+    assert told.status == 0, told.stderr
+    assert "describing photos by fc7" in told.stderr
 
 
 def test_a_full_disk_leaves_no_half_of_an_export(home: Path, tmp_path: Path, command: Command) -> None:

@@ -47,7 +47,7 @@ def probe(
     """
     folder, reporter, machine = Path(out), reporter or Silent(), machine or MachineSettings()
     open_data(DataSettings(data=data, classes=classes))  # what is wrong with the classes is told before the work
-    wanted = features or FeatureSettings(layer=usual_layer(weights))
+    wanted = features or FeatureSettings(layer=usual_layer(weights, preprocessing))
     reporter.say(f"describing photos by {wanted.layer}")
     made = extract_features(
         weights,

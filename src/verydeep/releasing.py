@@ -19,6 +19,7 @@ from .data import Data, lasting_name
 from .errors import VerydeepError
 from .experiments import Row, runs_of
 from .files import file_sha256, write_json
+from .model_card import write_model_card
 from .nets import Net
 from .runs import BEST
 from .weights import place_of, read_weights
@@ -85,6 +86,7 @@ def _take(folder: Path, run: str, net: str, file: str | None, opened: Data, choi
         card = replace(card, data_fingerprint=opened.fingerprint(), settings=recorded)
     save_checkpoint(best, _whole_net(card, tensors, file or str(best)), card)
     write_json(folder / "config.json", {"run": run, **card.settings})
+    write_model_card(best, card)
 
 
 def _sizes(file: str, tensors: dict[str, Tensor]) -> tuple[int, int, float]:

@@ -123,15 +123,16 @@ def probe(options: argparse.Namespace) -> int:
     def work(reporter: Stopping) -> int:
         check_svm_place(Path(options.out))
         given = _given(options, FeatureSettings)
+        pixels = _given(options, TrainSettings).get("preprocessing", "recorded")
         told = probe(
             options.data,
             options.weights,
             options.out,
             classes=_given(options, DataSettings).get("classes", ()),
-            features=FeatureSettings(**{"layer": given.get("layer") or usual_layer(options.weights), **given}),
+            features=FeatureSettings(**{"layer": given.get("layer") or usual_layer(options.weights, pixels), **given}),
             descriptor=DescriptorSettings(**_given(options, DescriptorSettings)),
             svm=SvmSettings(**_given(options, SvmSettings)),
-            preprocessing=_given(options, TrainSettings).get("preprocessing", "recorded"),
+            preprocessing=pixels,
             bad_images=options.bad_images,
             machine=MachineSettings(**_given(options, MachineSettings)),
             reporter=reporter,
