@@ -97,6 +97,11 @@ def test_a_round_trip_is_exact_to_the_bit(home: Path, tmp_path: Path, command: C
         assert 'name: "fc8" type: "InnerProduct" bottom: "fc7"' in text
         assert text.count('type: "Pooling"') == 5
     if ending != "safetensors":
+        beside = tmp_path / f"there.{ending}.card.json"
+        told = json.loads(beside.read_text())
+        for change, says in (({"card": {"x": 1}}, "is broken: remove it"), ({"sha256": "0"}, "is of another file")):
+            beside.write_text(json.dumps({**told, **change}))
+            assert says in command("convert", there, tmp_path / "no.safetensors").mistake()
         (tmp_path / f"there.{ending}.card.json").unlink()
         with pytest.raises(VerydeepError, match="say --preprocessing caffe"):
             read_weights(str(there))

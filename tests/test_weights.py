@@ -285,9 +285,9 @@ def test_a_truncated_file_is_named(tmp_path: Path, kind: str, share: float) -> N
         read_weights(str(tmp_path / "x"), named)
 
 
-def dictionary(change: Callable[[dict[str, Tensor]], object]) -> Writer:
+def dictionary(change: Callable[[dict[str, Tensor]], object], step: int = 2) -> Writer:
     def write(path: Path, layers: made.Layers) -> None:
-        found = made.state_dict("D", layers)
+        found = made.state_dict("D", layers, spread=(step, 1), norm=next_number if step == 3 else None)
         change(found)
         torch.save(found, path)
 
@@ -350,6 +350,12 @@ BAD: dict[str, tuple[Writer, str]] = {
         ),
     ),
     "NaN": (*(dictionary(lambda found: found["features.2.weight"].fill_(float("nan"))), r"NaN .* in conv1_2\.weight"),),
+    "wrong shape, normalised": (
+        *(dictionary(lambda found: found.update({"features.3.weight": torch.ones(9, 4, 3, 3)}), 3), "does not fit"),
+    ),
+    "a number": (
+        *(dictionary(lambda found: found.update({"classifier.0.weight": torch.tensor(3.0)})), "a single number in"),
+    ),
     "infinite": (dictionary(lambda found: found["classifier.6.bias"].fill_(float("inf"))), r"in fc8\.bias"),
     "grey pixels": (
         *(dictionary(lambda found: found.update({"features.0.weight": torch.ones(4, 1, 3, 3)})), "takes no RGB pixels"),

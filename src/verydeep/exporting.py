@@ -1,8 +1,8 @@
 """Out to where people run nets: ONNX, ONNX in 8 bits, PyTorch's ``.pt2``, safetensors.
 
-Every file carries the net's card and is compared with the net it was made from, at the crop and at a larger, oblong
-size, before it takes its name; 8 bits are compared on real photos, which calibration never saw, and the difference is
-told.
+Every file carries the net's card. In float it is compared with the net it was made from, at the crop and at a larger,
+oblong size, before it takes its name; 8 bits are compared on real photos, which calibration never saw, and the
+difference is told.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .traced import trace
 from .weights.pixels import Triple
 
 ENDING = {"onnx": ".onnx", "onnx-int8": ".int8.onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
-TOLERANCE = 1e-4  # of a score, as a share of the largest
+TOLERANCE = 1e-4  # of a posterior
 CALIBRATION, COMPARISON = 64, 200  # photos
 
 
@@ -120,17 +120,18 @@ def _in_float(order: Order) -> dict[str, Any]:
         save_checkpoint(order.out, net, replace(card, state={}))
         return {"takes": "float"}
     order.reporter.say(f"writing {order.out}")
-    if order.form == "onnx":
-        write_atomically(order.out, lambda file: file.write(_onnx_bytes(net, card, order.takes)))
-    else:
-        _write_traced(net, card, order.takes, order.out)
+    untried = order.out.with_name(f".untried.{order.out.name}")
     try:
-        difference = _difference(net, card.mean, order.out)
+        if order.form == "onnx":
+            write_atomically(untried, lambda file: file.write(_onnx_bytes(net, card, order.takes)))
+        else:
+            _write_traced(net, card, order.takes, untried)
+        difference = _difference(net, card.mean, untried)
         if not difference <= TOLERANCE:
             raise VerydeepError(f"the exported net answers {difference:.1e} apart from the net: it is not kept.")
-    except BaseException:
-        order.out.unlink()
-        raise
+        untried.replace(order.out)
+    finally:
+        untried.unlink(missing_ok=True)
     return {"takes": order.takes, "largest_difference": difference}
 
 

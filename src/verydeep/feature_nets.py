@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .checkpoints import Card, load_checkpoint
-from .configurations import STRIDE, net_facts
+from .configurations import net_facts
 from .errors import VerydeepError
 from .files import file_sha256
 from .images import OtherSide, Resampling
@@ -71,8 +71,7 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
     else:
         weights = read_weights(str(path), preprocessing)
         tensors = weights.tensors
-        width = tensors["conv1_1.weight"].shape[0] / 64
-        card = Card(weights.net, _crop(tensors), width, (), weights.mean, USUAL_SCALE)
+        card = Card(weights.net, weights.crop, weights.width, (), weights.mean, USUAL_SCALE)
         fc8 = tensors.get("fc8.weight")
         net = Net(card.net, 1 if fc8 is None else fc8.shape[0], card.crop, card.width)
     _cut(net, layer, tensors, path)
@@ -84,12 +83,6 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
 def usual_layer(source: str | Path, preprocessing: str = "recorded") -> str:
     """fc7, or pool5 where a run's or weight file's net has no FC layers; raises VerydeepError as `open_feature_net`."""
     return FULL if f"{FULL}.weight" in read_weights(str(source), preprocessing).tensors else "pool5"
-
-
-def _crop(tensors: dict[str, Tensor]) -> int:
-    """The crop that a file's fc6 is made for; the paper's where it has none."""
-    fc6 = tensors.get("fc6.weight")
-    return 224 if fc6 is None else STRIDE * fc6.shape[-1]
 
 
 def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:

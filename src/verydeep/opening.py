@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from .checkpoints import Card, Checkpoint, card_of, load_classifier
-from .configurations import STRIDE
 from .errors import VerydeepError
 from .exported import ExportedFile, is_exported, open_exported
 from .runs import checkpoint_of
@@ -15,16 +14,12 @@ Loaded = Checkpoint | ExportedFile
 USUAL_SCALE = 256  # Q of released nets, at the crop of 224: the paper's smallest
 
 
-def open_classifier(
-    source: str | Path, last: bool = False, preprocessing: str = "recorded", class_names: tuple[str, ...] = ()
-) -> Loaded:
+def open_classifier(source: str | Path, last: bool = False) -> Loaded:
     """A net that tells classes.
 
     Args:
         source: a run's folder (its best, or ``last``), a checkpoint, an exported file, the name of released weights, or
-            any public weight file with all its layers.
-        preprocessing: a key of `verydeep.weights.KNOWN` for files that do not record their pixels.
-        class_names: of the outputs in order, where the file does not record them.
+            any public weight file with all its layers that records or is known for its pixels and classes.
 
     Raises:
         VerydeepError: not there, broken, a box net, layers or class names are missing, pixels unknown.
@@ -37,7 +32,7 @@ def open_classifier(
     path = place_of(str(source))
     if has_card(path):
         return load_classifier(path)
-    return released_checkpoint(read_weights(str(source), preprocessing), class_names)
+    return released_checkpoint(read_weights(str(source)))
 
 
 def released_checkpoint(weights: Weights, class_names: tuple[str, ...] = ()) -> Checkpoint:
@@ -66,19 +61,12 @@ def released_checkpoint(weights: Weights, class_names: tuple[str, ...] = ()) -> 
 
 
 def _card(weights: Weights, classes: tuple[str, ...]) -> Card:
-    width, crop = width_and_crop(weights)
     return Card(
         net=weights.net,
-        crop=crop,
-        width=width,
+        crop=weights.crop,
+        width=weights.width,
         classes=classes,
         mean=weights.mean,
-        test_scale=round(USUAL_SCALE * crop / 224),
+        test_scale=round(USUAL_SCALE * weights.crop / 224),
         origin=weights.origin,
     )
-
-
-def width_and_crop(weights: Weights) -> tuple[float, int]:
-    """Of a net from its layers' shapes; the paper's crop where it has no FC layers."""
-    fc6 = weights.tensors.get("fc6.weight")
-    return weights.tensors["conv1_1.weight"].shape[0] / 64, 224 if fc6 is None else STRIDE * int(fc6.shape[-1])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import CARD_KEY, load_checkpoint, read_header, read_safetensors
+from ..configurations import STRIDE
 from ..errors import VerydeepError
 from ..runs import checkpoint_of
 from .cache import cached
@@ -48,6 +49,17 @@ class Weights:
     source: str
     origin: dict[str, Any] = field(default_factory=dict)
     card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def width(self) -> float:
+        """The factor on Table 1's channels."""
+        return self.tensors["conv1_1.weight"].shape[0] / 64
+
+    @property
+    def crop(self) -> int:
+        """The crop that fc6 is made for; the paper's where there is none."""
+        fc6 = self.tensors.get("fc6.weight")
+        return 224 if fc6 is None else STRIDE * int(fc6.shape[-1])
 
 
 def place_of(start: str) -> Path:

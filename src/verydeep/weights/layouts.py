@@ -30,8 +30,7 @@ class Layout:
     """How files of one kind call the layers.
 
     ``numbered`` files count convolutions, and ``after`` each some more (ReLU, batch normalisation), and poolings;
-    others spell a stage and a number out. ``norm`` says where a convolution's batch normalisation is: its name with
-    this put in place of its end, or one number further.
+    others spell a stage and a number out. ``normalised`` files have a batch normalisation after each convolution.
     """
 
     kind: str
@@ -155,7 +154,8 @@ def _folded(path: Path, parts: Parts, layout: Layout, ours: str, name: str) -> t
     if not layout.normalised or ours in FC:
         return weight, bias
     norm = _whole(path, parts, layout.norm(name), ("weight", "bias", "running_mean", "running_var"))
-    if {tuple(value.shape) for value in norm.values()} != {tuple(bias.shape)}:
+    fits = weight.dim() == 4 and weight.shape[:1] == bias.shape
+    if not fits or {tuple(value.shape) for value in norm.values()} != {tuple(bias.shape)}:
         raise VerydeepError(f"{path} has a normalisation {layout.norm(name)} that does not fit {name}.")
     factor = norm["weight"].double() / torch.sqrt(norm["running_var"].double() + EPSILON)
     weight = (weight.double() * factor[:, None, None, None]).float()
@@ -170,6 +170,8 @@ def _whole(path: Path, parts: Parts, name: str, wanted: tuple[str, ...]) -> dict
     left = sorted(set(part) - set(wanted))
     if left:
         raise VerydeepError(f"{path} has {name}.{left[0]}, which no layer of these nets has.")
+    if any(value.dim() == 0 for value in part.values()):
+        raise VerydeepError(f"{path} has a single number in place of the layer {name}.")
     return part
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints import card_of
 from ..errors import VerydeepError
 from ..files import read_json, write_json
 from .pixels import Preprocessing
@@ -52,6 +53,7 @@ def read_sidecar(digests: Digests) -> Beside | None:
             f"{place} is of another file than {digests.path} as it is now: remove the one that is wrong."
         )
     try:
+        card_of(dict(told["card"]))
         return Beside(Preprocessing.from_json(told["pixels"]), dict(told["card"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise VerydeepError(f"{place} is broken: remove it, and say --preprocessing.") from None
