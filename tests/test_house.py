@@ -22,6 +22,8 @@ ARROWS: dict[str, set[str]] = {
     "files": {"errors"},
     "stored": {"errors", "files"},
     "progress": set(),
+    "team": set(),
+    "parallel": {"errors", "team"},
     "configurations": {"errors"},
     "config": {"configurations", "errors"},
     "boxes": set(),
@@ -121,7 +123,10 @@ ARROWS: dict[str, set[str]] = {
     "starting": {"checkpoints", "config", "errors", "nets", "progress", "recipes", "weights", "weights.cache"},
     "protocols": {"configurations", "errors"},
     "posteriors": {"configurations", "images", "machine", "nets", "protocols"},
-    "data": {"config", "data.boxed", "data.sets", "errors"},  # and the data sets below, by their names
+    "data": {"config", "data.boxed", "data.pack", "data.sets", "errors"},  # and the data sets below, by their names
+    "rescaled": {"errors", "images"},
+    "data.pack": {"config", "data.sets", "errors", "files", "images"},
+    "data.packing": {"config", "data", "data.loading", "data.pack", "errors", "files", "images", "progress"},
     "data.sets": {"errors", "images"},
     "data.folder": {"config", "data.sets", "errors"},
     "data.imagenet": {"config", "data.boxfiles", "data.folder", "data.sets", "errors"},
@@ -133,8 +138,8 @@ ARROWS: dict[str, set[str]] = {
         *("boxes", "config", "configurations", "data.boxfiles", "data.folder", "data.sets", "errors", "images"),
     },
     "data.located": {"boxes", "data.sets", "errors", "progress"},
-    "data.loading": {"boxes", "colours", "config", "data.sets", "errors", "images"},
-    "data.statistics": {"colours", "data.loading", "data.sets", "errors", "images", "progress"},
+    "data.loading": {"boxes", "colours", "config", "data.sets", "errors", "images", "rescaled", "team"},
+    "data.statistics": {"colours", "data.loading", "data.sets", "errors", "images", "progress", "team"},
     "data.check": {
         *("config", "data", "data.loading", "data.located", "data.sets", "data.statistics", "errors", "images"),
         "progress",
@@ -143,7 +148,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {
         *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets"),
         *("posteriors", "progress", "protocols", "runs", "scores", "summary"),
-        *("exported", "model_card", "opening", "weights"),
+        *("exported", "model_card", "opening", "team", "weights"),
     },
     "prediction": {
         *("checkpoints", "config", "data.folder", "errors", "images", "machine", "opening", "posteriors"),
@@ -151,7 +156,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "training": {
         *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets", "objectives"),
-        *("optimisation", "progress", "runs"),
+        *("optimisation", "progress", "runs", "team"),
     },
     "windows": {
         *("boxes", "checkpoints", "configurations", "errors", "images", "machine", "nets", "posteriors", "protocols"),
@@ -162,17 +167,17 @@ ARROWS: dict[str, set[str]] = {
     },
     "objectives": {
         *("box_settings", "boxes", "checkpoints", "data", "data.loading", "evaluation", "finding", "machine"),
-        *("metrics", "nets", "progress", "protocols"),
+        *("metrics", "nets", "progress", "protocols", "team"),
     },
     "balancing": {"nets"},
     "tasks": {
         *("balancing", "box_settings", "checkpoints", "config", "data", "data.located", "images", "machine", "nets"),
-        *("objectives", "progress"),
+        *("objectives", "progress", "team"),
     },
     "forecast": {"config", "configurations", "data", "machine", "progress"},
     "guessing": {"box_settings", "boxes", "errors", "files", "metrics", "progress", "protocols", "windows"},
     "localise": {
-        *("box_settings", "checkpoints", "config", "preparing", "progress", "recipes", "runs", "tasks"),
+        *("box_settings", "checkpoints", "config", "preparing", "progress", "recipes", "runs", "tasks", "team"),
     },
     "box_data": {"checkpoints", "config", "data", "data.located", "errors", "progress"},
     "localising": {
@@ -190,8 +195,7 @@ ARROWS: dict[str, set[str]] = {
     "preparing": {
         *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "files"),
         *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "runs", "starting"),
-        "tasks",
-        *("training", "weights"),
+        *("tasks", "team", "training", "weights"),
     },
     "svm_forms": set(),
     "svm": {"errors", "svm_forms"},
@@ -247,9 +251,12 @@ ARROWS: dict[str, set[str]] = {
     "feature_nets": {"checkpoints", "configurations", "errors", "files", "images", "nets", "weights"},
     "features": {"errors", "feature_nets", "feature_settings", "images", "machine", "nets", "posteriors"},
     "feature_files": {"errors", "files"},
+    "extracting": {
+        *("data", "data.loading", "errors", "feature_files", "feature_nets", "feature_settings", "features", "files"),
+        *("images", "machine", "posteriors", "progress", "protocols", "runs", "team"),
+    },
     "describing": {
-        *("config", "data", "data.loading", "errors", "feature_files", "feature_nets", "feature_settings", "features"),
-        *("files", "images", "machine", "posteriors", "progress", "protocols", "runs"),
+        *("config", "data", "errors", "extracting", "feature_nets", "feature_settings", "machine", "progress", "team"),
     },
     "arguments": {"errors", "flags"},
     "flags": {"box_settings", "config", "feature_settings", "recipes"},
@@ -321,7 +328,17 @@ PUBLIC = [
     *("Classifier", "DataSettings", "ImageError", "MachineSettings", "NET_NAMES", "Net", "Scale", "TrainSettings"),
     *("VerydeepError", "benchmark", "check_data", "convert", "create_net", "demo", "evaluate", "evaluate_boxes"),
     *("export", "extract_features"),
-    *("find_similar", "fuse", "learn_svms", "load", "load_features", "load_localiser", "load_scores", "net_facts"),
+    *(
+        "find_similar",
+        "fuse",
+        "joined",
+        "learn_svms",
+        "load",
+        "load_features",
+        "load_localiser",
+        "load_scores",
+        "net_facts",
+    ),
     *("open_data", "parse_protocol", "predict", "probe", "read_image", "reproduce", "train", "train_boxes"),
 ]
 

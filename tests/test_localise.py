@@ -28,6 +28,7 @@ from verydeep.nets import Net, create_net
 from verydeep.objectives import BoxObjective
 from verydeep.progress import Silent
 from verydeep.protocols import BoxProtocol, parse_box_protocol
+from verydeep.team import Alone
 from verydeep.windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
 
 CLASSES = ("a", "b", "c")
@@ -249,7 +250,7 @@ def batch(labels: list[int], boxes: list[list[float]]) -> Batch:
 
 def objective(regression: str) -> BoxObjective:
     here = this_machine(MachineSettings(workers=0, threads=1), 1)
-    return BoxObjective(None, card(regression), BoxSettings(regression=regression), here, Silent())  # type: ignore[arg-type]
+    return BoxObjective(None, card(regression), BoxSettings(regression=regression), here, Silent(), Alone())  # type: ignore[arg-type]
 
 
 def test_the_euclidean_loss_by_hand() -> None:

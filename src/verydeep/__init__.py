@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .images import read_image
     from .localise import train_boxes
     from .nets import Net, create_net
+    from .parallel import joined
     from .prediction import Classifier
     from .preparing import train
     from .probing import probe
@@ -58,6 +59,7 @@ _HOMES = {
     "find_similar": "similar",
     "fuse": "fusion",
     "learn_svms": "transfer",
+    "joined": "parallel",
     "load": "asking",
     "load_features": "feature_files",
     "load_localiser": "box_prediction",
@@ -93,6 +95,7 @@ __all__ = [
     "extract_features",
     "find_similar",
     "fuse",
+    "joined",
     "learn_svms",
     "load",
     "load_features",

@@ -45,7 +45,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     parser = _Parser(prog="verydeep", description=text, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"verydeep {version('verydeep')}")
     commands: Any = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=_Parser)
-    data = commands.add_parser("data", help="look at data before training: check, show", allow_abbrev=False)
+    data = commands.add_parser("data", help="data before training: check, show, pack", allow_abbrev=False)
     boxes = commands.add_parser("localise", help="box nets: train, evaluate, predict", allow_abbrev=False)
     weights = commands.add_parser("weights", help="public weight files: list, fetch", allow_abbrev=False)
     groups: dict[str, Any] = {

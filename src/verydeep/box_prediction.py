@@ -148,7 +148,7 @@ def _read(images: list[Any], chosen: range, faults: dict[int, str] | None) -> li
         name = str(images[index]) if isinstance(images[index], str | Path) else f"image {index}"
         try:
             pixels = as_pixels(images[index], name)
-            check_ratio(pixels)
+            check_ratio(pixels.shape)
             found.append((name, pixels))
         except ImageError as fault:
             named = fault.named(name)

@@ -12,12 +12,16 @@ from collections.abc import Callable
 
 from . import terminal
 from .arguments import parse
-from .errors import VerydeepError
+from .errors import ToldElsewhere, VerydeepError
+from .parallel import peer_is_gone, processes, speaks
 from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, paper, released, transfer
+
+TOGETHER = ("train", "evaluate", "localise train", "features")  # what several processes can do
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "nets": looking.nets,
     "data check": looking.data_check,
+    "data pack": looking.data_pack,
     "data show": looking.data_show,
     "train": main_job.train,
     "evaluate": main_job.evaluate,
@@ -46,17 +50,20 @@ def main(arguments: list[str] | None = None) -> int:
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments)
+        options = _options(sys.argv[1:] if arguments is None else arguments)
         status = VERBS[options.verb](options)
         sys.stdout.flush()
         return status
+    except ToldElsewhere:
+        return MISTAKE
     except VerydeepError as mistake:
         terminal.fail(str(mistake))
         return MISTAKE
     except RuntimeError as fault:
-        if "DataLoader worker" not in str(fault):
+        sentence = _known(fault)
+        if sentence is None:
             raise
-        terminal.fail("a process that reads photos was killed, perhaps for memory; try fewer --workers and --resume.")
+        terminal.fail(sentence)
         return MISTAKE
     except BrokenPipeError:  # the reader of our stdout left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,6 +75,28 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         terminal.fail("interrupted.")
         return INTERRUPTED
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    """What was typed; of several processes of a job the first tells what is wrong with it."""
+    try:
+        options = parse(arguments)
+        if processes() > 1 and options.verb not in TOGETHER:
+            raise VerydeepError(f"`verydeep {options.verb}` runs in one process: start it without torchrun.")
+        return options
+    except VerydeepError as mistake:
+        if speaks():
+            raise
+        raise ToldElsewhere(str(mistake)) from None
+
+
+def _known(fault: RuntimeError) -> str | None:
+    """The sentence for an error of PyTorch's that another process's end has caused; None for others."""
+    if "DataLoader worker" in str(fault):
+        return "a process that reads photos was killed, perhaps for memory; try fewer --workers and --resume."
+    if processes() > 1 and peer_is_gone(fault):
+        return "another process of this job has ended, and so does this one."
+    return None
 
 
 if __name__ == "__main__":

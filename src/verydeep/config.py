@@ -123,6 +123,9 @@ class TrainSettings:
     pooling: Literal["up", "down"] = setting("up", "how pooling rounds sizes: up as Caffe, down as PyTorch")
     resampling: Literal["bilinear", "bicubic"] = setting("bilinear", "antialiased filter of the rescale to S and Q")
     other_side: Literal["round", "truncate"] = setting("round", "how the other side of a rescaled photo is rounded")
+    decoding: Literal["whole", "reduced"] = setting(
+        "whole", "of training photos: reduced decodes large JPEGs coarsely and rescales the crop alone, faster"
+    )
     bad_images: Literal["stop", "skip"] = setting("stop", "what to do when photos cannot be read")
     seed: int = setting(0, "seed of weights, order, crops and dropout")
 
@@ -152,13 +155,17 @@ class MachineSettings:
     """What can be wished of the machine; ``auto`` and 0 choose."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where the net runs")
-    precision: Literal["auto", "float32", "bf16", "fp16"] = setting("auto", "of products; sums stay float32")
+    precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = setting(
+        "auto", "of products, while sums stay float32; float64 is for proofs, and of everything"
+    )
     layout: Literal["auto", "channels_last", "contiguous"] = setting("auto", "memory layout of maps")
     compile: bool = setting(False, "compile the training step (slow to start; for GPUs)")
     workers: int = setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
     threads: int = setting(0, "threads of the CPU's products")
     tensorboard: bool = setting(False, "also write the log for TensorBoard, in the run's folder")
     device_batch: int = setting(0, "photos on the device at once; gradients of the parts of a batch add up")
+
+    bf16_gradients: bool = setting(False, "between processes gradients travel as bf16: half the bytes, rounded sums")
 
     def __post_init__(self) -> None:
         if not -1 <= self.workers <= MOST_PROCESSES or not 0 <= self.threads <= MOST_PROCESSES:

@@ -9,6 +9,10 @@ class VerydeepError(Exception):
     """
 
 
+class ToldElsewhere(VerydeepError):
+    """A mistake that another process of the same job tells, so that it is told once."""
+
+
 class ImageError(VerydeepError):
     """A photo that cannot be read; the sentence names the file and the fault."""
 

@@ -24,12 +24,13 @@ from .files import check_place, write_json
 from .machine import Machine, this_machine
 from .model_card import write_model_card
 from .opening import Loaded, open_classifier
-from .posteriors import Answers, Testable, Views, posteriors
+from .posteriors import Answers, Testable, Views, joined_answers, posteriors
 from .progress import Reporter, Silent
 from .protocols import Protocol, check_protocol, parse_protocol
 from .runs import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
 from .scores import FILE_NAME, Scores, save_scores
 from .summary import summarise
+from .team import Alone, Team
 from .weights import has_card
 
 
@@ -52,8 +53,9 @@ def dataset_posteriors(
     reporter: Reporter,
     label: str,
     faults: dict[int, str] | None = None,
+    team: Team | None = None,
 ) -> Answers:
-    """Posteriors of a set and what they cost.
+    """Posteriors of a set and what they cost; each process of a team computes those of its share.
 
     Args:
         net: on the machine's device, in evaluation mode.
@@ -63,21 +65,27 @@ def dataset_posteriors(
         ImageError: a photo cannot be read, and ``faults`` is None.
     """
 
+    team = team or Alone()
+    mine = team.share(len(dataset))
+    broken: dict[int, str] = {}
+    shown = Views(protocol, card.crop, card.resampling, card.other_side)
+
     def views() -> Any:
-        for index, found in each_photo(
-            dataset, Views(protocol, card.crop, card.resampling, card.other_side), machine.readers
-        ):
+        for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), shown, machine.readers):
             if not isinstance(found, Fault):
-                yield index, found
+                yield place, found
             elif faults is None:
                 raise ImageError(f"{found.sentence} Remove it, or leave it out with --bad-images skip.")
             else:
-                faults[index] = found.sentence
+                broken[mine[place]] = found.sentence
 
-    views_done = len(protocol.scales)
-    with reporter.track(label, len(dataset) * views_done) as advance:
+    with reporter.track(label, len(mine) * len(protocol.scales)) as advance:
         mean = np.array(card.mean)
-        return posteriors(net, mean, protocol, views(), len(dataset), machine, lambda count: advance(count, ""))
+        found = posteriors(net, mean, protocol, views(), len(mine), machine, lambda count: advance(count, ""))
+    shares = team.collect((found, broken))
+    if faults is not None:
+        faults.update({index: sentence for _, theirs in shares for index, sentence in theirs.items()})
+    return joined_answers([answers for answers, _ in shares])
 
 
 def evaluate(
@@ -90,6 +98,7 @@ def evaluate(
     bad_images: str = "stop",
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
+    team: Team | None = None,
 ) -> Evaluation:
     """Tests a run's net by a protocol and writes what it found.
 
@@ -101,6 +110,7 @@ def evaluate(
         last: the last checkpoint instead of the best.
         out: folder for the files; by default ``evaluations/<set>/<protocol>`` in the run's folder.
         bad_images: ``stop`` or ``skip`` photos that cannot be read.
+        team: the processes that share the photos (`verydeep.joined`); the first of them writes the files.
 
     Raises:
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
@@ -119,7 +129,7 @@ def evaluate(
     check_place(folder)
     if any((folder / name).exists() for name in (LAST, BEST)):
         raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
-    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter)
+    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter, team or Alone())
 
 
 def _tested(
@@ -130,9 +140,10 @@ def _tested(
     skip: bool,
     folder: Path,
     reporter: Reporter,
+    team: Team,
 ) -> Evaluation:
     """The test itself, its numbers and its files."""
-    answers, faults, seconds = _answers(checkpoint, dataset, protocol, machine, skip, reporter)
+    answers, faults, seconds = _answers(checkpoint, dataset, protocol, machine, skip, reporter, team)
     kept = np.array([index for index in range(len(dataset)) if index not in faults], dtype=np.int64)
     fingerprint = dataset.fingerprint(sizes=True)
     dataset = dataset.take(kept)
@@ -148,9 +159,10 @@ def _tested(
         "set_fingerprint": fingerprint,
         "folder": str(folder),
     }
-    _write(folder, summary, scores, machine)
-    if checkpoint.path.name == BEST:
-        write_model_card(checkpoint.path, checkpoint.card)
+    if team.leads:
+        _write(folder, summary, scores, machine)
+        if checkpoint.path.name == BEST:
+            write_model_card(checkpoint.path, checkpoint.card)
     return Evaluation(summary, scores, dataset, folder)
 
 
@@ -161,6 +173,7 @@ def _answers(
     machine: Machine,
     skip: bool,
     reporter: Reporter,
+    team: Team,
 ) -> tuple[Answers, dict[int, str], float]:
     """What the net answers, the sentences of unreadable photos by index, and the seconds it took."""
     net = checkpoint.net()
@@ -170,7 +183,7 @@ def _answers(
     began = time.monotonic()
     with machine.at_work():
         found = dataset_posteriors(
-            net, checkpoint.card, dataset, protocol, machine, reporter, label, faults if skip else None
+            net, checkpoint.card, dataset, protocol, machine, reporter, label, faults if skip else None, team
         )
     seconds = time.monotonic() - began
     for sentence in faults.values():

@@ -137,15 +137,19 @@ def _fits(found: Features) -> bool:
 class Shards:
     """What is finished of a file: rows by scale and photo, on disk after `FLUSH_SECONDS` at the latest."""
 
-    def __init__(self, folder: Path, key: str) -> None:
-        """Opens the shards of ``key`` that a folder holds; others, and torn ones, are void."""
-        self.folder, self._key = folder, key
+    def __init__(self, folder: Path, key: str, rank: int = 0, processes: int = 1) -> None:
+        """Opens the shards of ``key`` that a folder holds; others, and torn ones, are void.
+
+        Of several processes that write at once, each takes numbers of its own.
+        """
+        self.folder, self._key, self._step = folder, key, processes
         self.rows: dict[int, dict[int, NDArray[np.float32]]] = {}
         self._new: dict[int, list[tuple[list[int], NDArray[np.float32]]]] = {}
         self._written = time.monotonic()
-        self._number = 0
+        self._number = rank
         for path in sorted(folder.glob("*.safetensors")):
-            self._number = max(self._number, int(path.stem) + 1 if path.stem.isdigit() else 0)
+            while path.stem.isdigit() and self._number <= int(path.stem):
+                self._number += processes
             self._load(path)
 
     def _load(self, path: Path) -> None:
@@ -187,7 +191,7 @@ class Shards:
                 arrays[f"Q{scale}/photos"] = np.array([photo for photos, _ in several for photo in photos])
             data = save(arrays, metadata={"key": self._key})
             write_atomically(self.folder / f"{self._number:05d}.safetensors", lambda file: file.write(data))
-            self._number += 1
+            self._number += self._step
             self._new = {}
         self._written = time.monotonic()
 

@@ -10,7 +10,7 @@ from .config import DataSettings, MachineSettings, TrainSettings, field_help, fl
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .recipes import OF_ALL_RUNS
 
-OF_TRAINING = ("compile", "tensorboard", "device_batch")  # machine settings that only training reads
+OF_TRAINING = ("compile", "tensorboard", "device_batch", "bf16_gradients")  # machine settings that only training reads
 
 
 def _nets(verb: argparse.ArgumentParser) -> None:
@@ -22,6 +22,18 @@ def _nets(verb: argparse.ArgumentParser) -> None:
 def _data_check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", metavar="DATA")
     _add_settings(verb, DataSettings, only=("classes", "boxes"))
+
+
+def _data_pack(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA")
+    verb.add_argument("out", metavar="DIR", help="a new folder, or that of an interrupted packing")
+    verb.add_argument("--size", type=int, default=256, metavar="N", help="smallest side of the packed photos (256)")
+    verb.add_argument("--form", choices=["raw", "jpeg"], default="raw", help="raw pixels, or JPEGs, a tenth of them")
+    verb.add_argument("--quality", type=int, default=95, metavar="N", help="of the JPEGs, 90 to 100 (95)")
+    verb.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="photos that cannot be read")
+    _add_settings(verb, DataSettings, leave_out=("data",))
+    _add_settings(verb, TrainSettings, only=("resampling", "other_side"))
+    _add_settings(verb, MachineSettings, only=("workers",))
 
 
 def _data_show(verb: argparse.ArgumentParser) -> None:
@@ -232,6 +244,7 @@ def _demo(verb: argparse.ArgumentParser) -> None:
 VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "nets": ("the nets of Table 1: layers, parameters, multiply-adds, receptive field", _nets),
     "data check": ("read every photo once: faults, balance, sizes, duplicates", _data_check),
+    "data pack": ("photos rescaled once into a few large files, for fast training", _data_pack),
     "data show": ("a picture of what the net will see of the training photos", _data_show),
     "train": ("train a net (D: the recipe for own photos) or a run of the paper (D/256)", _train),
     "evaluate": ("test a run's net on the set that training never looked at", _evaluate),

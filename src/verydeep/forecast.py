@@ -27,14 +27,16 @@ def tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> None
         )
 
 
-def photos_that_fit(settings: TrainSettings, outputs: int, machine: Machine, reporter: Reporter) -> int:
-    """How many photos go through the net at once; told before any memory is taken."""
+def photos_that_fit(settings: TrainSettings, outputs: int, machine: Machine, reporter: Reporter, processes: int) -> int:
+    """How many photos go through the net at once in each process; told before any memory is taken."""
     facts = net_facts(settings.net, outputs, settings.crop, settings.width)
-    at_once = photos_at_once(facts, settings.batch, machine)
+    share = -(-settings.batch // processes)
+    at_once = photos_at_once(facts, share, machine)
     need, free = training_bytes(facts, at_once) / 2**30, free_bytes(machine.device) / 2**30
-    parts = "" if at_once == settings.batch else f" in parts of {at_once}, their gradients added up"
+    parts = "" if at_once == share else f" in parts of {at_once}, their gradients added up"
+    shares = f" over {processes} processes" if processes > 1 else ""
     reporter.say(
-        f"net {settings.net}: {facts.parameters:,} parameters, crop {settings.crop}, batch {settings.batch}{parts}; "
-        f"about {need:.2f} GiB of {free:.1f} GiB free on {machine.device.type}"
+        f"net {settings.net}: {facts.parameters:,} parameters, crop {settings.crop}, "
+        f"batch {settings.batch}{shares}{parts}; about {need:.2f} GiB of {free:.1f} GiB free on {machine.device.type}"
     )
     return at_once

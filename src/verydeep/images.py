@@ -53,12 +53,16 @@ def read_image(source: str | Path) -> Pixels:
     Raises:
         ImageError: missing, not one of `FORMATS`, broken, or of more than `PIXEL_LIMIT` pixels.
     """
+    return decode(read_bytes(source), str(source))
+
+
+def read_bytes(source: str | Path) -> bytes:
+    """A photo's file as it is; raises ImageError where it cannot be read."""
     try:
-        data = Path(source).read_bytes()
+        return Path(source).read_bytes()
     except (OSError, ValueError) as fault:
         reason = getattr(fault, "strerror", None) or fault
         raise ImageError(f"cannot read {source}: {reason}.") from None
-    return decode(data, str(source))
 
 
 def image_size(source: str | Path) -> tuple[int, int]:
@@ -72,7 +76,7 @@ def image_size(source: str | Path) -> tuple[int, int]:
         try:
             with Image.open(source, formats=FORMATS) as image:
                 # Of a TIFF Pillow tells the turned size already.
-                turned = None if image.format == "TIFF" else TURNS.get(_orientation(image))
+                turned = None if image.format == "TIFF" else TURNS.get(orientation(image))
                 width, height = image.size
         except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
             raise ImageError(f"{source} cannot be read as a photo ({_first_line(fault)}).") from None
@@ -127,12 +131,12 @@ def _to_rgb(image: Image.Image) -> Pixels:
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says."""
-    turned = TURNS.get(_orientation(image))
+    turned = TURNS.get(orientation(image))
     return image if turned is None else image.transpose(turned)
 
 
-def _orientation(image: Image.Image) -> int:
-    """What EXIF says; EXIF that cannot be read says nothing."""
+def orientation(image: Image.Image) -> int:
+    """The turn that EXIF asks for, 1 for none; EXIF that cannot be read says nothing."""
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:
@@ -204,10 +208,10 @@ def rescaled_size(height: int, width: int, smallest: int, other_side: OtherSide 
     return max(smallest, int(height * smallest / width + more)), smallest
 
 
-def check_ratio(pixels: Pixels) -> None:
-    """Raises ImageError for a strip, which rescaling its smallest side would make larger than memory."""
-    if max(pixels.shape[:2]) > LONGEST_RATIO * min(pixels.shape[:2]):
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+def check_ratio(shape: tuple[int, ...]) -> None:
+    """Raises ImageError for a strip (H,W), which rescaling its smallest side would make larger than memory."""
+    if max(shape[:2]) > LONGEST_RATIO * min(shape[:2]):
+        size = f"{shape[1]}x{shape[0]}"
         raise ImageError(f"a photo of {size} pixels is more than {LONGEST_RATIO} times longer than wide: crop it.")
 
 
@@ -219,7 +223,7 @@ def rescale(
     Raises:
         ImageError: a strip, which would become larger than memory.
     """
-    check_ratio(pixels)
+    check_ratio(pixels.shape)
     height, width = rescaled_size(pixels.shape[0], pixels.shape[1], smallest, other_side)
     if (height, width) == pixels.shape[:2]:
         return pixels

@@ -8,7 +8,7 @@ crop; the rate begins at 1e-3. How it is tested is in `verydeep.localising`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .progress import Reporter, Silent
 from .recipes import settings_of_box_run
 from .runs import LAST
 from .tasks import TellBoxes
+from .team import Alone, Team
 
 
 def train_boxes(
@@ -29,6 +30,7 @@ def train_boxes(
     strict: bool = False,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    team: Team | None = None,
     **given: Any,
 ) -> dict[str, Any]:
     """Trains a box net and leaves a run's folder.
@@ -37,6 +39,7 @@ def train_boxes(
         run: a net (``D``: the recipe for own photos) or a run of the paper (``D/384-PCR``, ``D/384-SCR-fc``).
         out: the run's folder; by default ``runs/<run>``, and for a net's name alone ``runs/<net>-<regression>``.
         resume: go on from the folder's last checkpoint, with the settings it was begun with.
+        team: the processes that train it together, as for `verydeep.train`.
         strict: refuse boxes with any fault; else what is safe is mended, and counted.
         given: any field of DataSettings, TrainSettings, BoxSettings and MachineSettings, as a value or as text.
 
@@ -52,11 +55,11 @@ def train_boxes(
     settings, boxes = settings_of_box_run(run, {**train_given, **box_given})
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
     wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
-    if resume:
+    job = Job(TellBoxes(boxes, strict), run, folder, wish, told, team or Alone())
+    if resume or job.broke_off:
         if (folder / LAST).exists() and not box_given:  # as it was begun
             begun = read_card(folder / LAST).box_settings
             boxes = from_json(BoxSettings, begun) if begun else boxes
-        job = Job(TellBoxes(boxes, strict), run, folder, wish, told)
+        job = replace(job, task=TellBoxes(boxes, strict))
         return job.resume(data_given, typed(TrainSettings, train_given), stop)
-    job = Job(TellBoxes(boxes, strict), run, folder, wish, told)
     return job.begin(DataSettings(**typed(DataSettings, data_given)), settings, stop)

@@ -22,6 +22,7 @@ from .errors import VerydeepError
 
 READ_SECONDS, CORE_SPEED, READING_SHARE = 3e-3, 2e10, 0.1  # of a photo; multiply-adds a second; of the work
 MEMORY_SHARE = 0.8  # of what is free, for what we plan
+PRECISIONS = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Machine:
 
     device: torch.device
     autocast: torch.dtype | None
+    dtype: torch.dtype
     layout: torch.memory_format
     compile: bool
     workers: int
     threads: int
     device_batch: int
+    bf16_gradients: bool
 
     @property
     def readers(self) -> int:
@@ -43,15 +46,15 @@ class Machine:
 
     def place(self, net: nn.Module) -> Callable[..., Any]:
         """Moves the net to the device and layout, in place; returns what to call, compiled if wished."""
-        placed: Any = net.to(device=self.device)
+        placed: Any = net.to(device=self.device, dtype=self.dtype)
         placed = placed.to(memory_format=self.layout)
         compiled: Callable[..., Any] = torch.compile(placed) if self.compile else placed
         return compiled
 
     def images(self, batch: Tensor, shift: Tensor) -> Tensor:
         """uint8 (B,3,H,W) to float on the device, plus ``shift``, float (B,3) or (1,3): minus the mean, say."""
-        moved = batch.to(self.device, non_blocking=True).to(memory_format=self.layout, dtype=torch.float32)
-        return moved.add_(shift.to(self.device)[:, :, None, None])
+        moved = batch.to(self.device, non_blocking=True).to(memory_format=self.layout, dtype=self.dtype)
+        return moved.add_(shift.to(self.device, self.dtype)[:, :, None, None])
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -74,7 +77,7 @@ class Machine:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return {
             "device": name,
-            "precision": {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast],
+            "precision": PRECISIONS[self.autocast or self.dtype],
             "layout": str(self.layout).removeprefix("torch."),
             "compile": self.compile,
             "workers": self.workers,
@@ -84,8 +87,14 @@ class Machine:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores this process may use: its share, where torchrun started several on this machine."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // processes_here())
+
+
+def processes_here() -> int:
+    """Processes of this job on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
@@ -104,12 +113,14 @@ def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
     workers = wish.workers if wish.workers >= 0 else max(1, min(16, cores() - 1))
     return Machine(
         device=device,
-        autocast=precision,
+        autocast=precision if precision in (torch.bfloat16, torch.float16) else None,
+        dtype=torch.float64 if precision == torch.float64 else torch.float32,
         layout=torch.channels_last if last else torch.contiguous_format,
         compile=wish.compile,
         workers=workers,
         threads=wish.threads or _threads(workers, multiply_adds),
         device_batch=wish.device_batch,
+        bf16_gradients=wish.bf16_gradients,
     )
 
 
@@ -133,14 +144,16 @@ def _device(wish: str) -> torch.device:
     return torch.device(wish)
 
 
-def _precision(device: torch.device, wish: str) -> torch.dtype | None:
+def _precision(device: torch.device, wish: str) -> torch.dtype:
     if wish == "auto":
         if device.type != "cuda":
-            return None
+            return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if wish == "fp16" and device.type != "cuda":
         raise VerydeepError(f"precision fp16 needs a CUDA device, not {device.type}: use float32 or bf16.")
-    return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wish]
+    if wish == "float64" and device.type == "mps":
+        raise VerydeepError("precision float64 is not there on mps: use --device cpu.")
+    return next(dtype for dtype, name in PRECISIONS.items() if name == wish)
 
 
 def training_bytes(facts: NetFacts, batch: int) -> int:
@@ -170,7 +183,7 @@ def free_bytes(device: torch.device) -> int:
     rows = dict(line.split(":", 1) for line in info.read_text().splitlines())
     free = 1024 * int(rows["MemAvailable"].split()[0])  # with what the file cache can give back
     bound = limit.read_text().strip() if limit.is_file() else "max"
-    return min(free, int(bound)) if bound.isdigit() else free
+    return (min(free, int(bound)) if bound.isdigit() else free) // processes_here()
 
 
 def photos_at_once(facts: NetFacts, batch: int, machine: Machine) -> int:

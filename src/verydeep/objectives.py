@@ -23,6 +23,7 @@ from .metrics import BOX_IOU, best_overlap, chance_error, mean_log_loss, topk_er
 from .nets import Net
 from .progress import Reporter
 from .protocols import BoxProtocol, Protocol
+from .team import Team
 
 
 class Objective(Interface):
@@ -72,6 +73,7 @@ class ClassObjective:
     method: Literal["centre", "dense"]
     machine: Machine
     reporter: Reporter
+    team: Team
     error: str = "top1_error"
     loss: str = "loss"
     dropout: bool = True
@@ -87,13 +89,15 @@ class ClassObjective:
 
     def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
         """Cross-entropy."""
-        loss = F.cross_entropy(outputs.float(), batch.labels, reduction="sum")
+        loss = F.cross_entropy(_full(outputs), batch.labels, reduction="sum")
         return loss, int((outputs.argmax(1) != batch.labels).sum())
 
     def test(self, net: Net) -> tuple[float, float]:
         """Top-1 error in percent, and mean log loss."""
         protocol = Protocol(self.method, (self.card.test_scale,), mirror=self.method == "dense")
-        answers = dataset_posteriors(net, self.card, self.dev, protocol, self.machine, self.reporter, "testing dev")
+        answers = dataset_posteriors(
+            net, self.card, self.dev, protocol, self.machine, self.reporter, "testing dev", team=self.team
+        )
         if not np.isfinite(answers.posteriors).all():
             return np.nan, np.nan
         error = topk_error(answers.posteriors, self.dev.labels, 1)
@@ -114,6 +118,7 @@ class BoxObjective:
     boxes: BoxSettings
     machine: Machine
     reporter: Reporter
+    team: Team
     error: str = "gt_class_error"
     loss: str = "missed_overlap"
     chance: float = 100.0
@@ -130,7 +135,7 @@ class BoxObjective:
 
     def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
         """The Euclidean loss; a crop is wrong where the overlap with its target is below `BOX_IOU`."""
-        told = outputs.float()
+        told = _full(outputs)
         if self.boxes.regression == "PCR":
             told = told.view(len(told), -1, 4)[torch.arange(len(told), device=told.device), batch.labels]
         loss = (told - batch.boxes).square().sum() / 2
@@ -141,15 +146,23 @@ class BoxObjective:
         """GT-class error in percent, and the mean of 1 - IoU with the nearest box of the class."""
         protocol = BoxProtocol("centre", (self.card.test_scale,))
         labels = self.dev.labels[:, None]
+        mine = np.array(self.team.share(len(self.dev)), dtype=np.int64)
         found = dataset_windows(
-            net, self.card, None, self.dev, labels, protocol, self.machine, self.reporter, "testing dev"
+            *(net, self.card, None, self.dev.take(mine), labels[mine], protocol, self.machine, self.reporter),
+            "testing dev",
         )
-        guesses = np.stack([found[index].boxes[0, 0] for index in range(len(self.dev))])
+        boxes = [found[place].boxes[0, 0] for place in range(len(mine))]
+        guesses = np.stack([box for share in self.team.collect(boxes) for box in share])
         if not np.isfinite(guesses).all():
             return np.nan, np.nan
         assert self.dev.boxes is not None
         overlap = best_overlap(guesses, self.dev.boxes)
         return 100 * float((overlap < BOX_IOU).mean()), float(1 - overlap.mean())
+
+
+def _full(outputs: Tensor) -> Tensor:
+    """Outputs in float32, or as they are where they are finer."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def _corners(boxes: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -73,6 +73,13 @@ class Answers:
     multiply_adds: float
 
 
+def joined_answers(shares: list[Answers]) -> Answers:
+    """Those of several shares of a set, in their order, as of the whole set."""
+    found = np.concatenate([share.posteriors for share in shares])
+    cost = sum(share.multiply_adds * len(share.posteriors) for share in shares)
+    return Answers(found, cost / max(1, len(found)))
+
+
 def posterior(net: Testable, images: Tensor, protocol: Protocol) -> Tensor:
     """Posteriors (B,K) of float images (B,3,H,W) of one scale, averaged with the mirror image's if so asked.
 

@@ -7,6 +7,7 @@ is made or started from another; memory is estimated; settings and environment a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from .recipes import papers_start, settings_of_run
 from .runs import BEST, CLASSIFIER, LAST, RunLog, environment
 from .starting import chosen_start, first_net, origin_of
 from .tasks import Task, TellClasses
+from .team import Alone, Team
 from .training import Training, resumed
 from .weights import Weights, read_weights
 
@@ -50,6 +52,7 @@ def train(
     resume: bool = False,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    team: Team | None = None,
     **given: Any,
 ) -> dict[str, Any]:
     """Trains a net and leaves a run's folder.
@@ -60,6 +63,7 @@ def train(
         resume: go on from the folder's last checkpoint, with the settings it was begun with.
         reporter: told of progress.
         stop: asked after each step whether to save and leave.
+        team: the processes that train it together (`verydeep.joined`); one that was begun again resumes.
         given: any field of DataSettings, TrainSettings and MachineSettings, as a value or as text.
 
     Returns:
@@ -70,8 +74,9 @@ def train(
     """
     folder = Path(out) if out else Path("runs") / run
     wishes, data_given, train_given = route(given)
-    job = Job(TellClasses(), run, folder, MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent())
-    if resume:
+    wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
+    job = Job(TellClasses(), run, folder, wish, told, team or Alone())
+    if resume or job.broke_off:
         return job.resume(data_given, typed(TrainSettings, train_given), stop)
     return job.begin(DataSettings(**typed(DataSettings, data_given)), settings_of_run(run, train_given), stop)
 
@@ -85,6 +90,12 @@ class Job:
     folder: Path
     wish: MachineSettings
     reporter: Reporter
+    team: Team
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether the team was begun again, and there is something to go on with."""
+        return self.team.restarted and (self.folder / LAST).exists()
 
     def begin(self, data: DataSettings, settings: TrainSettings, stop: Callable[[], bool]) -> dict[str, Any]:
         """Trains from step 1; returns what result.json holds. Raises VerydeepError as `train`."""
@@ -97,10 +108,11 @@ class Job:
         return self._run(_resume(self, data_given, settings_given), stop)
 
     def _run(self, training: Training, stop: Callable[[], bool]) -> dict[str, Any]:
-        with only_one(self.folder), training.machine.at_work():
+        alone = only_one(self.folder) if self.team.leads else nullcontext()
+        with alone, training.machine.at_work():
             ended = training.run(stop)
         best = self.folder / BEST
-        if best.is_file():
+        if self.team.leads and best.is_file():
             write_model_card(best, read_card(best))
         return ended
 
@@ -138,20 +150,22 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     tell_data(opened, settings, reporter)
     if settings.start == "none" and papers_start(run):
         reporter.warn(f"in the paper {run} starts from {papers_start(run)}: --start names its folder; now from random")
-    look, dev = _look(opened, settings, machine, reporter)
+    look, dev = _look(opened, settings, machine, job)
     card = _card(job, data, settings, look, weights, opened.fingerprint())
-    at_once = photos_that_fit(settings, card.outputs, machine, reporter)
+    at_once = photos_that_fit(settings, card.outputs, machine, reporter, job.team.size)
     net, random = first_net(settings, weights, card, reporter)
     if weights is not None:
         job.task.prepare(net, card, look.dataset, settings, reporter)
-    _make_folder(folder)
-    _write_down(job, data, settings, weights, machine)
-    log = RunLog(folder, tensorboard=job.wish.tensorboard)
-    _note_faults(folder, look.faults)
+    log = None
+    if job.team.leads:
+        _make_folder(folder)
+        _write_down(job, data, settings, weights, machine)
+        log = RunLog(folder, tensorboard=job.wish.tensorboard)
+        _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
     state = TrainState(random=random, at_once=at_once)
-    objective = job.task.objective(dev, card, settings, machine, reporter)
-    return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective)
+    objective = job.task.objective(dev, card, settings, machine, reporter, job.team)
+    return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective, job.team)
 
 
 def _card(
@@ -230,9 +244,10 @@ def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]
     state = replace(state, at_once=machine.device_batch or state.at_once)
     reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
     card = replace(card, settings=to_json(settings))
-    log = RunLog(folder, state.epoch, job.wish.tensorboard)
-    objective = job.task.objective(sets["dev"], card, settings, machine, reporter)
-    return Training(net, card, settings, sets, machine, folder, log, reporter, state, checkpoint.momentum, objective)
+    log = RunLog(folder, state.epoch, job.wish.tensorboard) if job.team.leads else None
+    objective = job.task.objective(sets["dev"], card, settings, machine, reporter, job.team)
+    momentum = checkpoint.momentum
+    return Training(net, card, settings, sets, machine, folder, log, reporter, state, momentum, objective, job.team)
 
 
 def _checked_changes(begun: Any, given: dict[str, Any]) -> Any:
@@ -252,11 +267,14 @@ def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
     return replace(settings, batch=max(1, min(256, photos // 8)))
 
 
-def _look(opened: Data, settings: TrainSettings, machine: Machine, reporter: Reporter) -> tuple[Look, Dataset]:
+def _look(opened: Data, settings: TrainSettings, machine: Machine, job: Job) -> tuple[Look, Dataset]:
     """Both sets that training reads, looked at, without unreadable photos if those are to be skipped."""
-    looks = [look_at(opened.sets[name], settings.S.smallest, machine.readers, reporter) for name in ("train", "dev")]
+    looks = [
+        look_at(opened.sets[name], settings.S.smallest, machine.readers, job.reporter, job.team)
+        for name in ("train", "dev")
+    ]
     faults = {**looks[0].faults, **looks[1].faults}
-    check_readable(faults, settings.bad_images == "skip", reporter)
+    check_readable(faults, settings.bad_images == "skip", job.reporter)
     return replace(looks[0], faults=faults), looks[1].dataset
 
 

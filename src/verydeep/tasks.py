@@ -23,6 +23,7 @@ from .machine import Machine
 from .nets import Net
 from .objectives import BoxObjective, ClassObjective, Objective
 from .progress import Reporter
+from .team import Team
 
 LOOKED_AT = 64  # training photos whose maps are looked at
 
@@ -41,7 +42,7 @@ class Task(Interface):
         """What is done to a net that starts from another, before step 1."""
 
     def objective(
-        self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter
+        self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter, team: Team
     ) -> Objective:
         """What is minimised, and how the dev part is judged."""
 
@@ -63,10 +64,10 @@ class TellClasses:
         """Nothing."""
 
     def objective(
-        self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter
+        self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter, team: Team
     ) -> Objective:
         """Multinomial logistic regression."""
-        return ClassObjective(dev, card, settings.validate, machine, reporter)
+        return ClassObjective(dev, card, settings.validate, machine, reporter, team)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class TellBoxes:
         reporter.say("fc6, fc7 and fc8 are scaled by {:.2g}, {:.2g} and {:.2g} to fit the rate".format(*factors))
 
     def objective(
-        self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter
+        self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter, team: Team
     ) -> Objective:
         """The Euclidean loss."""
-        return BoxObjective(dev, card, self.boxes, machine, reporter)
+        return BoxObjective(dev, card, self.boxes, machine, reporter, team)

@@ -38,6 +38,7 @@ from .optimisation import (
 )
 from .progress import Reporter
 from .runs import BEST, LAST, RunLog
+from .team import Team
 
 SAVE_EVERY_SECONDS = 900.0
 
@@ -53,15 +54,16 @@ class Training:
         sets: dict[str, Dataset],
         machine: Machine,
         folder: Path,
-        log: RunLog,
+        log: RunLog | None,
         reporter: Reporter,
         state: TrainState,
         momentum: dict[str, Tensor],
         objective: Objective,
+        team: Team,
     ) -> None:
         self.net, self.card, self.settings, self.sets = net, card, settings, sets
         self.machine, self.folder, self.reporter = machine, folder, reporter
-        self.state = state
+        self.state, self._team = state, team
         self._placed = machine.place(net)
         self._sgd = optimiser(net, settings)
         set_rate(self._sgd, self.rate)
@@ -94,6 +96,7 @@ class Training:
             sum(self.net.dropout_units),
             self.machine.workers,
             self._objective.targets(self.sets["train"]),
+            self._team,
         )
         if self.state.step == 0:
             self._save(LAST)
@@ -121,17 +124,19 @@ class Training:
         learning = learning_layers(self.net, self.settings, list(self.state.random), head)
         freeze_all_but(self.net, learning)
         self.net.train(self._objective.dropout)  # dropout is all that training mode changes
+        learner = self._team.together(self._placed, self.machine.bf16_gradients)
         began, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
         label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
         photos = len(self.sets["train"])
         with self.reporter.track(label, photos) as advance:
             advance(first, "")
             for batch in loader.epoch(self.state.epoch, self.state.batch):
-                self._step(batch)
-                advance(len(batch.labels), self._note(began, first))
+                seen = self.state.sums[2]
+                self._step(learner, batch)
+                advance(self.state.sums[2] - seen, self._note(began, first))
                 if self.state.step >= self.settings.max_steps:
                     break
-                if stop():
+                if self._team.total(stop())[0]:  # all leave after the same step
                     return False
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     self._save(LAST)
@@ -144,24 +149,31 @@ class Training:
         speed = (seen - first) / max(time.monotonic() - began, 1e-9)
         return f"loss {loss / seen:.3f}  error {100 * wrong / seen:.1f} %  lr {self.rate:.0e}  {speed:.1f} img/s"
 
-    def _step(self, batch: Batch) -> None:
-        """One step of SGD: the gradient of the mean loss of the batch, its parts added up."""
-        total, loss_sum, wrong = len(batch.labels), 0.0, 0
+    def _step(self, learner: Callable[..., Any], batch: Batch) -> None:
+        """One step of SGD: the gradient of the mean loss of the batch, its parts and the team's shares added up."""
+        first = self.state.batch * self.settings.batch
+        total = min(self.settings.batch, len(self.sets["train"]) - first)
+        loss_sum, wrong = 0.0, 0.0
         self._sgd.zero_grad(set_to_none=True)
-        for part in batch.to(self.machine.device).parts(self.state.at_once):
+        parts = list(batch.to(self.machine.device).parts(self.state.at_once))
+        for number, part in enumerate(parts, start=1):
             images = self.machine.images(part.images, part.shift + self._minus_mean)
-            with self.machine.products():
-                outputs = self._placed(images, part.keep).flatten(1)
-            loss, count = self._objective.batch_loss(outputs, part)
-            self._scaler.scale(loss / total).backward()  # type: ignore[no-untyped-call]
+            with self._team.between(learner, last=number == len(parts)):
+                with self.machine.products():
+                    outputs = learner(images, part.keep).flatten(1)
+                loss, count = self._objective.batch_loss(outputs, part)
+                # The team averages gradients, and shares may be of unequal size: what counts is the whole batch's mean.
+                share = loss * self._team.size / total
+                self._scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
             wrong += count
+        loss_sum, wrong = self._team.total(loss_sum, wrong)
         if not (math.isfinite(loss_sum) and self._gradient_is_finite()):
             raise VerydeepError(self._not_finite())
         self._scaler.step(self._sgd)
         self._scaler.update()
         before = self.state
-        sums = (before.sums[0] + loss_sum, before.sums[1] + wrong, before.sums[2] + total)
+        sums = (before.sums[0] + loss_sum, before.sums[1] + int(wrong), before.sums[2] + total)
         self.state = replace(before, step=before.step + 1, batch=before.batch + 1, sums=sums)
 
     def _gradient_is_finite(self) -> bool:
@@ -206,7 +218,8 @@ class Training:
             "seconds": round(seconds, 3),
             "images_per_second": round(seen / max(seconds, 1e-9), 2),
         }
-        self._log.write(**row)
+        if self._log is not None:
+            self._log.write(**row)
         self.reporter.say(
             f"epoch {row['epoch']}: loss {row['loss']:.3f}, train error {row[f'train_{name}']:.1f} %, "
             f"dev error {error:.1f} %{' (best)' if best else ''}, lr {rate:.0e}, {row['images_per_second']:.1f} img/s"
@@ -217,6 +230,8 @@ class Training:
 
     def _save(self, name: str) -> None:
         self.state = replace(self.state, scaler=self._scaler.state_dict())
+        if not self._team.leads:
+            return
         card = replace(self.card, state=asdict(self.state))
         names = {id(parameter): key for key, parameter in self.net.named_parameters()}
         buffers = {names[id(parameter)]: buffer for parameter, buffer in momentum_buffers(self._sgd).items()}
@@ -235,7 +250,8 @@ class Training:
             "seconds": round(seconds, 1),
             "folder": str(self.folder),
         }
-        write_json(self.folder / "result.json", result)
+        if self._team.leads:
+            write_json(self.folder / "result.json", result)
         return result
 
 

@@ -6,8 +6,8 @@ Sets are called by what they are for:
 - ``dev``: decides when the learning rate drops and which checkpoint is best;
 - ``val`` or ``test``: what is reported; nothing is ever chosen on it.
 
-``--data`` takes a folder with a folder per class, the same under ``train/`` and ``val/`` (and
-``test/``), a list file of ``path,label``, or a name: ``digits``, ``imagenet:DIR``, ``caltech101:DIR``,
+``--data`` takes a folder with a folder per class, the same under ``train/`` and ``val/`` (and ``test/``), a pack of
+`verydeep.data.packing`, a list file of ``path,label``, or a name: ``digits``, ``imagenet:DIR``, ``caltech101:DIR``,
 ``caltech256:DIR``, ``voc2007:DIR``, ``voc2012:DIR``, ``voc2012-action:DIR``, ``voc2012-action-box:DIR``; with ``boxes``
 always a folder. A name alone looks for its folder in the environment variable of the same name in capitals, with
 ``_`` for ``-``. Every listing is sorted, and a split depends on (seed, photo) alone.
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ..config import DataSettings
 from ..errors import VerydeepError
+from .pack import is_pack, open_pack
 from .sets import Data, Dataset, relabel
 
 __all__ = ["NAMES", "Data", "Dataset", "lasting_boxes", "lasting_name", "open_data", "relabel"]
@@ -47,10 +48,13 @@ def open_data(settings: DataSettings, least_classes: int = 2, several: bool = Fa
     """
     name, _, path = settings.data.partition(":")
     named = name in NAMES and not settings.boxes  # a folder of such a name is ./digits
+    packed = not named and is_pack(Path(settings.data))
     home = NAMES[name] if named else BOXED if settings.boxes else PATHS
     module = importlib.import_module(f".{home}", __package__)
     opened: Data
-    if settings.boxes:
+    if packed:
+        opened = open_pack(Path(settings.data), settings)
+    elif settings.boxes:
         opened = module.open_boxed(settings)
     elif named:
         opened = module.open_named(settings.data if name == "digits" else name, _root(name, path), settings)

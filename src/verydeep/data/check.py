@@ -27,7 +27,7 @@ class Imprint:
 
     def __call__(self, pixels: Pixels) -> tuple[int, int, str]:
         """Equal digests are equal pictures, however their files were written."""
-        check_ratio(pixels)
+        check_ratio(pixels.shape)
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         return pixels.shape[0], pixels.shape[1], digest
 

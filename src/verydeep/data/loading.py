@@ -18,11 +18,15 @@ from ..boxes import area, clip, xyxy_to_cxcywh
 from ..colours import colour_shift
 from ..config import TrainSettings
 from ..errors import ImageError, VerydeepError
-from ..images import Pixels, Window, draw_window, rescale
+from ..images import Pixels, Window, draw_window
+from ..rescaled import Rescaled, Whole, reduced
+from ..team import Alone, Team
 from .sets import Dataset
 
 T = TypeVar("T")
 ORDER, PHOTO = 0, 1  # purposes of a draw: the first number of its key
+PIXEL = np.dtype("V3")  # three bytes at once: mirrored crops are copied pixel by pixel
+NO_BOX = np.zeros(0, dtype=np.float32)
 DRAWS = 10  # of a crop that is to show half of a box
 
 
@@ -92,8 +96,8 @@ class Batch:
     boxes: Tensor
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """The batch in parts of at most ``size`` photos."""
-        for start in range(0, len(self.labels), size):
+        """The batch in parts of at most ``size`` photos; a batch of none is one part."""
+        for start in range(0, max(1, len(self.labels)), size):
             yield Batch(*(column[start : start + size] for column in self._columns))
 
     def to(self, device: torch.device) -> Batch:
@@ -172,52 +176,84 @@ class _Crops(TorchDataset[Any]):
         rng = np.random.default_rng([PHOTO, settings.seed, epoch, index])
         scale = int(rng.integers(settings.S.smallest, settings.S.largest + 1))
         try:
-            pixels = self.dataset.pixels(index)
-            rescaled = rescale(pixels, scale, settings.resampling, settings.other_side)
+            photo = self._photo(index, scale)
+            if self.targets is None:
+                window, box = draw_window(*photo.size, settings.crop, rng, settings.mirror), NO_BOX
+            else:
+                window, box = self.targets.draw(index, photo.photo, photo.size, settings, rng)
+            crop = photo.cut(window, settings.crop)
         except ImageError as fault:
             return Fault(str(fault.named(self.dataset.where(index))))
-        height, width = rescaled.shape[:2]
-        if self.targets is None:
-            window = draw_window(height, width, settings.crop, rng, settings.mirror)
-            box = np.zeros(0, dtype=np.float32)
-        else:
-            photo = (pixels.shape[0], pixels.shape[1])
-            window, box = self.targets.draw(index, photo, (height, width), settings, rng)
-        crop = window.cut(rescaled, settings.crop)
         shift = colour_shift(self.colour_axes, settings.colour_shift, rng)
         keep = rng.random(self.dropout_units, dtype=np.float32) >= 0.5
-        return crop.transpose(2, 0, 1), np.array(self.dataset.labels[index]), shift, keep, box
+        return crop, np.array(self.dataset.labels[index]), shift, keep, box
 
+    def _photo(self, index: int, scale: int) -> Rescaled:
+        """A photo at a scale S, to be cropped; raises ImageError."""
+        encoded, ways = (
+            getattr(self.dataset.read, "encoded", None),
+            (self.settings.resampling, self.settings.other_side),
+        )
+        if self.settings.decoding == "reduced" and encoded is not None:
+            return reduced(encoded(self.dataset.ids[index]), self.dataset.where(index), scale, *ways)
+        return Whole(self.dataset.pixels(index), scale, *ways)
 
-def _stack(items: list[tuple[NDArray[Any], ...] | Fault]) -> Batch | Fault:
-    for item in items:
-        if isinstance(item, Fault):
-            return item
-    columns = [torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True)]
-    return Batch(*columns)
+    def stack(self, items: list[tuple[NDArray[Any], ...] | Fault]) -> Batch | Fault:
+        """A batch of such crops, perhaps of none: a process's share of a small batch can be that."""
+        for item in items:
+            if isinstance(item, Fault):
+                return item
+        if not items:
+            return self._nothing()
+        images, *columns = zip(*items, strict=True)
+        crops = np.empty((len(items), self.settings.crop, self.settings.crop), dtype=PIXEL)
+        for place, image in enumerate(images):
+            crops[place] = image.view(PIXEL)[..., 0]
+        pixels = torch.from_numpy(crops.view(np.uint8).reshape(*crops.shape, 3))
+        others = [torch.from_numpy(np.stack(column)) for column in columns]
+        return Batch(pixels.permute(0, 3, 1, 2), *others)  # as channels last lie: no pixel moves
+
+    def _nothing(self) -> Batch:
+        crop = self.settings.crop
+        return Batch(
+            torch.zeros((0, 3, crop, crop), dtype=torch.uint8),
+            torch.zeros(0, dtype=torch.int64),
+            torch.zeros((0, 3)),
+            torch.zeros((0, self.dropout_units), dtype=torch.bool),
+            torch.zeros((0, 4 if self.targets else 0)),
+        )
 
 
 @dataclass
 class _Order:
-    """The batches of the coming epoch, as lists of keys; `epoch` and `skip` are set before each epoch."""
+    """The batches of the coming epoch, as lists of keys; `epoch` and `skip` are set before each epoch.
+
+    Of each batch a process of a team gets its share.
+    """
 
     photos: int
     batch: int
     seed: int
+    team: Team
     epoch: int = 0
     skip: int = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([ORDER, self.seed, self.epoch]).permutation(self.photos)
         for start in range(self.skip * self.batch, self.photos, self.batch):
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch]]
+            keys = order[start : start + self.batch]
+            mine = self.team.share(len(keys))
+            yield [(self.epoch, int(index)) for index in keys[slice(mine.start, mine.stop)]]
 
     def __len__(self) -> int:
         return max(0, -(-self.photos // self.batch) - self.skip)
 
 
 class TrainingLoader:
-    """The training batches of any epoch, from any batch on; each photo once an epoch, the last batch smaller."""
+    """The training batches of any epoch, from any batch on; each photo once an epoch, the last batch smaller.
+
+    A process of a team reads its share of each batch.
+    """
 
     def __init__(
         self,
@@ -227,13 +263,15 @@ class TrainingLoader:
         dropout_units: int,
         workers: int,
         targets: BoxTargets | None = None,
+        team: Team | None = None,
     ) -> None:
-        self._order = _Order(len(dataset), settings.batch, settings.seed)
+        self._order = _Order(len(dataset), settings.batch, settings.seed, team or Alone())
+        crops = _Crops(dataset, settings, colour_axes, dropout_units, targets)
         self._loader: DataLoader[Any] = DataLoader(
-            _Crops(dataset, settings, colour_axes, dropout_units, targets),
+            crops,
             batch_sampler=self._order,
             num_workers=workers,
-            collate_fn=_stack,
+            collate_fn=crops.stack,
             worker_init_fn=_quiet_worker,
             persistent_workers=workers > 0,
         )

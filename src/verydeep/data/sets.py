@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import VerydeepError
-from ..images import Pixels, image_size, read_image
+from ..images import Pixels, image_size, read_bytes, read_image
 
 WNID = re.compile(r"n\d{8}\b")
 
@@ -26,6 +26,10 @@ class PhotoReader:
     def __call__(self, photo_id: str) -> Pixels:
         """uint8 RGB (H,W,3); raises ImageError."""
         return read_image(self.root / photo_id)
+
+    def encoded(self, photo_id: str) -> bytes:
+        """The file's bytes; raises ImageError."""
+        return read_bytes(self.root / photo_id)
 
     def size(self, photo_id: str) -> tuple[int, int]:
         """Height and width, from the file's header; raises ImageError."""

@@ -15,6 +15,7 @@ from ..colours import colour_statistics, pixel_sums
 from ..errors import ImageError
 from ..images import Pixels, rescale
 from ..progress import Reporter
+from ..team import Alone, Team
 from .loading import Fault, each_photo
 from .sets import Dataset
 
@@ -40,23 +41,28 @@ class Look:
     faults: dict[str, str]
 
 
-def look_at(dataset: Dataset, smallest: int, workers: int, reporter: Reporter) -> Look:
-    """Reads every photo of a set once.
+def look_at(dataset: Dataset, smallest: int, workers: int, reporter: Reporter, team: Team | None = None) -> Look:
+    """Reads every photo of a set once, each process of a team its share.
 
     Raises:
         ImageError: none can be read.
     """
+    team = team or Alone()
+    mine = team.share(len(dataset))
     sums = np.zeros(12)
-    readable: list[int] = []
-    faults: dict[str, str] = {}
-    with reporter.track(f"reading the {dataset.set_name} photos", len(dataset)) as advance:
-        for index, found in each_photo(dataset, ColourSums(smallest), workers):
+    broken: dict[int, str] = {}
+    with reporter.track(f"reading the {dataset.set_name} photos", len(mine)) as advance:
+        for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), ColourSums(smallest), workers):
             if isinstance(found, Fault):
-                faults[dataset.ids[index]] = found.sentence
+                broken[mine[place]] = found.sentence
             else:
                 sums += found
-                readable.append(index)
             advance(1, "")
+    shares = team.collect((sums, broken))
+    sums = sum((theirs for theirs, _ in shares), np.zeros(12))
+    faults_at = {index: sentence for _, theirs in shares for index, sentence in theirs.items()}
+    readable = [index for index in range(len(dataset)) if index not in faults_at]
+    faults = {dataset.ids[index]: sentence for index, sentence in faults_at.items()}
     if not readable:
         raise ImageError(f"none of the {len(dataset)} photos can be read; the first: {next(iter(faults.values()))}")
     mean, axes = colour_statistics(sums / len(readable))

@@ -13,6 +13,8 @@ from typing import Any
 from .. import terminal
 from ..arguments import given_settings
 from ..config import MachineSettings, typed
+from ..progress import Reporter, Silent
+from ..team import Team
 from ..terminal import Terminal
 
 OK, MISTAKE, INTERRUPTED = 0, 2, 130
@@ -21,7 +23,7 @@ OK, MISTAKE, INTERRUPTED = 0, 2, 130
 class Stopper:
     """Turns the first Ctrl-C or SIGTERM into a wish to stop after the current step; the next is at once."""
 
-    def __init__(self, reporter: Terminal) -> None:
+    def __init__(self, reporter: Reporter) -> None:
         self.signal = 0
         self._reporter = reporter
 
@@ -40,8 +42,18 @@ class Stopper:
         self.signal = number
         self._reporter.warn("stopping after this step; once more stops at once, without saving it")
 
+    @property
+    def status(self) -> int:
+        """The exit status of a process that a signal ended; SIGTERM's where another process of the job had it."""
+        return 128 + (self.signal or signal.SIGTERM)
+
     def __call__(self) -> bool:
         return bool(self.signal)
+
+
+def reporter_of(team: Team, quiet: bool) -> Reporter:
+    """The terminal for the process that leads, silence for the others."""
+    return Terminal(quiet) if team.leads else Silent()
 
 
 def answer_json(value: Any) -> None:

@@ -12,7 +12,7 @@ from ..box_settings import MergeSettings
 from ..config import DataSettings, MachineSettings, typed
 from ..errors import VerydeepError
 from ..terminal import Terminal, show, show_table
-from . import MISTAKE, OK, Stopper, answer_json, error_cells
+from . import MISTAKE, OK, Stopper, answer_json, error_cells, reporter_of
 
 ERRORS = {
     "gt_class_error": "the true class's box",
@@ -27,9 +27,9 @@ ERRORS = {
 def train(options: argparse.Namespace) -> int:
     """A box net trained, begun or resumed; 130 or 143 where it was interrupted."""
     from ..localise import train_boxes
+    from ..parallel import joined
 
-    reporter = Terminal(options.quiet)
-    with Stopper(reporter) as stopper:
+    with joined() as team, Stopper(reporter := reporter_of(team, options.quiet)) as stopper:
         result = train_boxes(
             options.run,
             options.out,
@@ -37,13 +37,17 @@ def train(options: argparse.Namespace) -> int:
             options.strict,
             reporter,
             stopper,
+            team,
             **given_settings(options),
         )
-    if options.json:
+    if options.json and team.leads:
         answer_json(result)
     if result["ended"] == "interrupted":
-        terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
-        return 128 + stopper.signal
+        if team.leads:
+            terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
+        return stopper.status
+    if not team.leads:
+        return OK
     if not options.json:
         folder, error = result["folder"], result["best_dev_gt_class_error"]
         show(f"{folder}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}")

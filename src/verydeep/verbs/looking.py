@@ -1,4 +1,4 @@
-"""Verbs that look before anything is trained: nets, data check, data show."""
+"""Verbs before anything is trained: nets, data check, data pack, data show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import given_settings
-from ..config import DataSettings, TrainSettings, typed
+from ..config import DataSettings, MachineSettings, TrainSettings, typed
 from ..errors import VerydeepError
 from ..terminal import Terminal, show, show_table
 from . import MISTAKE, OK, answer_json
@@ -71,6 +71,28 @@ def _show_check(found: dict[str, Any]) -> None:
     for line in found["box_faults"]:
         show(f"boxes: {line}")
     show(f"{len(found['faults'])} unreadable photos, {len(found['duplicates'])} pictures more than once")
+
+
+def data_pack(options: argparse.Namespace) -> int:
+    """Photos into a pack."""
+    from ..data.packing import Packing, pack_data
+    from ..machine import this_machine
+
+    given = given_settings(options)
+    ways = typed(TrainSettings, {key: given.pop(key) for key in ("resampling", "other_side") if key in given})
+    wish = MachineSettings(**typed(MachineSettings, {key: given.pop(key) for key in ("workers",) if key in given}))
+    settings = DataSettings(**typed(DataSettings, {**given, "data": options.data}))
+    packing = Packing(options.size, options.form, options.quality, **ways)
+    readers, reporter = this_machine(wish, 0).readers, Terminal(options.quiet)
+    told = pack_data(settings, options.out, packing, readers, options.bad_images, reporter=reporter)
+    if options.json:
+        answer_json(told)
+        return OK
+    photos = sum(found["photos"] for found in told["sets"].values())
+    size = sum(shard["bytes"] for found in told["sets"].values() for shard in found["shards"])
+    show(f"{told['folder']}: {photos} photos of smallest side {told['size']}, {told['form']}, {size / 1e6:.1f} MB")
+    show(f"train from it: verydeep train D --data {told['folder']} --S {told['size']}")
+    return OK
 
 
 def data_show(options: argparse.Namespace) -> int:

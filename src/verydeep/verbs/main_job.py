@@ -8,21 +8,25 @@ from typing import Any
 from .. import terminal
 from ..arguments import given_settings
 from ..terminal import Terminal, show, show_table
-from . import MISTAKE, OK, Stopper, answer_json, error_cells, machine_wish
+from . import MISTAKE, OK, Stopper, answer_json, error_cells, machine_wish, reporter_of
 
 
 def train(options: argparse.Namespace) -> int:
     """A training, begun or resumed; 130 or 143 where it was interrupted."""
+    from ..parallel import joined
     from ..preparing import train
 
-    reporter = Terminal(options.quiet)
-    with Stopper(reporter) as stopper:
-        result = train(options.run, options.out, options.resume, reporter, stopper, **given_settings(options))
-    if options.json:
+    given = given_settings(options)
+    with joined() as team, Stopper(reporter := reporter_of(team, options.quiet)) as stopper:
+        result = train(options.run, options.out, options.resume, reporter, stopper, team, **given)
+    if options.json and team.leads:
         answer_json(result)
     if result["ended"] == "interrupted":
-        terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
-        return 128 + stopper.signal
+        if team.leads:
+            terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
+        return stopper.status
+    if not team.leads:
+        return OK
     if not options.json:
         error = result["best_dev_top1_error"]
         show(
@@ -36,19 +40,24 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """A run's net tested on a set."""
     from ..evaluation import evaluate
+    from ..parallel import joined
     from ..report import write_evaluation_pictures
 
-    found = evaluate(
-        options.run,
-        options.protocol,
-        data=options.data,
-        set_name=options.set,
-        last=options.last,
-        out=options.out,
-        bad_images=options.bad_images,
-        machine=machine_wish(options),
-        reporter=Terminal(options.quiet),
-    )
+    with joined() as team:
+        found = evaluate(
+            options.run,
+            options.protocol,
+            data=options.data,
+            set_name=options.set,
+            last=options.last,
+            out=options.out,
+            bad_images=options.bad_images,
+            machine=machine_wish(options),
+            reporter=reporter_of(team, options.quiet),
+            team=team,
+        )
+    if not team.leads:
+        return OK
     if found.scores.labelled:
         write_evaluation_pictures(found)
     if options.json:

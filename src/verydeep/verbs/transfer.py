@@ -14,8 +14,9 @@ from ..config import DataSettings, MachineSettings, TrainSettings, typed
 from ..errors import VerydeepError
 from ..feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from ..stopping import Interrupted, Stopping
+from ..team import Alone, Team
 from ..terminal import Terminal, show, show_table
-from . import MISTAKE, OK, Stopper, answer_json
+from . import MISTAKE, OK, Stopper, answer_json, reporter_of
 
 LIST = "similar.json"
 
@@ -26,9 +27,9 @@ def _given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
     return typed(kind, {name: value for name, value in given.items() if name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
 
 
-def _stoppable(options: argparse.Namespace, work: Callable[[Stopping], int]) -> int:
+def _stoppable(options: argparse.Namespace, work: Callable[[Stopping], int], team: Team | None = None) -> int:
     """Work that keeps what it has where somebody asks to stop; 130 or 143 then."""
-    reporter = Terminal(options.quiet)
+    reporter = reporter_of(team or Alone(), options.quiet)
     with Stopper(reporter) as stopper:
         try:
             return work(Stopping(reporter, stopper))
@@ -40,8 +41,9 @@ def _stoppable(options: argparse.Namespace, work: Callable[[Stopping], int]) -> 
 def features(options: argparse.Namespace) -> int:
     """Descriptors of photos into a file."""
     from ..describing import extract_features
+    from ..parallel import joined
 
-    def work(reporter: Stopping) -> int:
+    def work(reporter: Stopping, team: Team) -> int:
         made = extract_features(
             options.run,
             options.data,
@@ -54,8 +56,11 @@ def features(options: argparse.Namespace) -> int:
             bad_images=options.bad_images,
             machine=MachineSettings(**_given(options, MachineSettings)),
             reporter=reporter,
+            team=team,
         )
         told = made.to_json()
+        if not team.leads:
+            return OK
         if options.json:
             answer_json(told)
         else:
@@ -66,7 +71,8 @@ def features(options: argparse.Namespace) -> int:
             )
         return OK
 
-    return _stoppable(options, work)
+    with joined() as team:
+        return _stoppable(options, lambda reporter: work(reporter, team), team)
 
 
 def svm(options: argparse.Namespace) -> int:

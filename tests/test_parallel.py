@@ -1,0 +1,237 @@
+"""Several processes compute what one does: shares, gradients, tests, descriptors; a killed one costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from conftest import Answer, Command, make_photos
+from verydeep.checkpoints import read_safetensors
+from verydeep.config import DataSettings, Scale, TrainSettings
+from verydeep.data.digits import open_named
+from verydeep.data.loading import Batch, TrainingLoader
+from verydeep.feature_files import load_features
+from verydeep.scores import load_scores
+from verydeep.team import Alone, share_of
+
+TINY = ["--crop", 32, "--S", "32-40", "--width", 1 / 16, "--workers", 0, "--threads", 1, "--start", "none", "--quiet"]
+
+
+def job(processes: int, *words: object, restarts: int = 0) -> list[str]:
+    """The command line of several processes. The ``--`` keeps torchrun from reading our flags as its own."""
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)),
+        *("--max-restarts", str(restarts), "--monitor-interval", "0.1", "--standalone", "-m", "--", "verydeep"),
+        *map(str, words),
+    ]
+
+
+def run_job(processes: int, *words: object, restarts: int = 0) -> Answer:
+    finished = subprocess.run(
+        job(processes, *words, restarts=restarts),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return Answer(finished.returncode, finished.stdout, finished.stderr)
+
+
+def tensors(run: Path, name: str = "last") -> dict[str, Tensor]:
+    return read_safetensors(run / f"{name}.safetensors")[1]
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor], only: str = "") -> float:
+    """The largest difference of a tensor, relative to its norm."""
+    assert one.keys() == other.keys()
+    names = [name for name in one if name.startswith(only)]
+    assert names
+    return max(float((one[name] - other[name]).norm() / one[name].norm()) for name in names)
+
+
+@given(count=st.integers(0, 2000), size=st.integers(1, 64))
+def test_shares_part_what_there_is(count: int, size: int) -> None:
+    """Every thing is somebody's and nobody else's, in order, and no share is larger than another by two."""
+    shares = [share_of(count, rank, size) for rank in range(size)]
+    assert [thing for share in shares for thing in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@dataclass
+class Member(Alone):
+    """One of several processes, as far as shares go."""
+
+    rank: int
+    size: int
+
+    def share(self, count: int) -> range:
+        return share_of(count, self.rank, self.size)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_the_shares_of_a_batch_are_the_batch(size: int) -> None:
+    """Crops, labels, colour shifts and dropout's masks, also where some process's share is empty."""
+    settings = TrainSettings(net="A", S=Scale(32, 40), crop=32, batch=4)
+    photos = open_named("digits:60", None, DataSettings()).sets["train"].take(np.arange(14))
+    axes = np.eye(3)
+    whole = list(TrainingLoader(photos, settings, axes, 10, 0).epoch(3, skip=1))
+    shares = [
+        list(TrainingLoader(photos, settings, axes, 10, 0, team=Member(rank, size)).epoch(3, skip=1))
+        for rank in range(size)
+    ]
+    assert min(len(batch.labels) for share in shares for batch in share) == (0 if size > 2 else 1)
+    for number, batch in enumerate(whole):
+        for column in Batch.__dataclass_fields__:
+            joined = torch.cat([getattr(share[number], column) for share in shares])
+            assert torch.equal(joined, getattr(batch, column)), column
+
+
+@pytest.mark.parametrize(("precision", "steps", "bound"), [("float64", 20, 1e-9), ("float32", 1, 1e-5)])
+def test_several_processes_compute_what_one_does(
+    tmp_path: Path, command: Command, precision: str, steps: int, bound: float
+) -> None:
+    """Jitter, mirrors, colour shift and dropout at work; batches of 12, the last of 2, which leaves some no photo.
+
+    In float64 weights and momentum after twenty steps. Float32 training is chaotic, so there the gradient of one
+    step, which is what the momentum's buffers hold after it where no weight decays.
+    """
+    words = [*TINY, "--data", "digits:62", "--batch", 12, "--max-steps", steps, "--precision", precision]
+    words += ["--lr", 5e-3, "--weight-decay", 5e-4 if steps > 1 else 0]
+    assert command("train", "A", *words, "--out", tmp_path / "one").status == 0
+    begun = tensors(tmp_path / "one")
+    for processes in (2, 4):
+        ended = run_job(processes, "train", "A", *words, "--json", "--out", tmp_path / str(processes))
+        assert ended.status == 0, ended.stderr
+        assert json.loads(ended.stdout)["steps"] == steps  # one process answers
+        only = "" if steps > 1 else "momentum"
+        assert distance(begun, tensors(tmp_path / str(processes)), only) < bound
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "2", "4")]
+    told = [[json.loads(line)["loss"] for line in log] for log in logs]
+    assert told[1] == pytest.approx(told[0], rel=1e-6)
+    assert told[2] == pytest.approx(told[0], rel=1e-6)
+
+
+def test_gradients_in_half_the_bytes_are_rounded_and_no_more(tmp_path: Path, command: Command) -> None:
+    words = [*TINY, "--data", "digits:62", "--batch", 12, "--max-steps", 1, "--lr", 5e-3, "--weight-decay", 0]
+    assert command("train", "A", *words, "--out", tmp_path / "one").status == 0
+    assert run_job(2, "train", "A", *words, "--bf16-gradients", "yes", "--out", tmp_path / "two").status == 0
+    apart = distance(tensors(tmp_path / "one"), tensors(tmp_path / "two"), "momentum")
+    assert 1e-5 < apart < 2**-7  # bf16 has eight bits
+
+
+def test_tests_and_descriptors_are_those_of_one_process(trained: Path, tmp_path: Path, command: Command) -> None:
+    """Each photo once; four processes and odd numbers of photos."""
+    asked = ["evaluate", trained, "both@36,40", "--set", "train", "--workers", 0, "--threads", 1, "--json"]
+    assert command(*asked, "--out", tmp_path / "one").status == 0
+    one = load_scores(tmp_path / "one" / "scores.npz")
+    for processes in (2, 4):
+        told = run_job(processes, *asked, "--out", tmp_path / f"of-{processes}")
+        assert told.status == 0, told.stderr
+        assert json.loads(told.stdout)["images"] == len(one.ids)
+        several = load_scores(tmp_path / f"of-{processes}" / "scores.npz")
+        assert several.ids == one.ids
+        assert np.abs(several.posteriors - one.posteriors).max() < 1e-6
+
+    data = ["--data", trained.parent / "photos", "--scales", "36,48", "--workers", 0, "--threads", 1, "--json"]
+    assert command("features", trained, *data, "--layer", "fc7", "--out", tmp_path / "one.safetensors").status == 0
+    told = run_job(3, "features", trained, *data, "--layer", "fc7", "--out", tmp_path / "3.safetensors")
+    assert told.status == 0, told.stderr
+    whole, parts = load_features(tmp_path / "one.safetensors"), load_features(tmp_path / "3.safetensors")
+    assert json.loads(told.stdout)["computed"] == 2 * len(whole)
+    assert parts.ids == whole.ids
+    for scale, rows in whole.scales.items():
+        assert np.abs(parts.scales[scale] - rows).max() < 1e-5 * np.abs(rows).max()
+    assert sorted(path.name for path in tmp_path.glob("3.safetensors*")) == ["3.safetensors"]
+
+
+@pytest.mark.parametrize("leader", [True, False])
+def test_a_killed_process_costs_nothing(tmp_path: Path, leader: bool) -> None:
+    """torchrun begins the job again, it goes on by itself, and the weights are those of an unbroken run."""
+    words = ["train", "A", *TINY, "--data", "digits:400", "--batch", 8, "--max-epochs", 4, "--lr", 5e-3]
+    assert run_job(2, *words, "--out", tmp_path / "unbroken").status == 0
+    process = subprocess.Popen(
+        job(2, *words, "--out", tmp_path / "killed", restarts=1),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        log = tmp_path / "killed" / "log.jsonl"
+        until = time.monotonic() + 120
+        while not (log.is_file() and log.read_text().count("\n") >= 1):
+            assert time.monotonic() < until, "no epoch ended"
+            time.sleep(0.02)
+        time.sleep(0.1)
+        os.kill(_child(process.pid, 0 if leader else 1), signal.SIGKILL)
+        stderr = process.communicate(timeout=240)[1].decode()
+    finally:
+        process.kill()
+    assert process.returncode == 0, stderr
+    assert "exitcode: -9" in stderr  # it was killed before its end
+    broken, unbroken = tensors(tmp_path / "killed"), tensors(tmp_path / "unbroken")
+    assert all(torch.equal(broken[name], unbroken[name]) for name in unbroken)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+
+def _child(parent: int, rank: int) -> int:
+    """The process of a rank among those that torchrun started."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            words = path.read_bytes().split(b"\0")
+            born = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if int(born) == parent and f"RANK={rank}".encode() in words:
+            return int(path.parent.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def told(answer: Answer) -> list[str]:
+    """What our processes told, each once; torchrun's own lines apart."""
+    assert answer.status != 0
+    return [line.removeprefix("verydeep: ") for line in answer.stderr.splitlines() if line.startswith("verydeep: ")]
+
+
+def test_mistakes_are_told_once(tmp_path: Path) -> None:
+    """What all find, what one finds in its share, and what one process alone can do."""
+    photos = make_photos(tmp_path / "photos")
+    (typed,) = told(run_job(2, "train", "A", "--bach", "3"))
+    assert typed == "unknown setting '--bach': did you mean --batch?"
+    every = told(run_job(2, "train", "A", *TINY, "--data", tmp_path / "nowhere"))
+    assert len(every) == 1
+    assert "nowhere" in every[0]
+    alone = told(run_job(2, "predict", "runs/D", "photo.jpg"))
+    assert alone == ["`verydeep predict` runs in one process: start it without torchrun."]
+    (photos / "red" / "009.png").write_bytes(b"no photo")  # in the last share
+    (one,) = told(run_job(2, "train", "A", *TINY, "--data", photos, "--out", tmp_path / "run"))
+    assert "009.png is not a photo" in one
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_photo_that_breaks_while_one_process_tests(trained: Path, tmp_path: Path) -> None:
+    """The process whose share it is tells it; the other ends with it."""
+    photos = make_photos(tmp_path / "photos")
+    (photos / "red" / "009.png").write_bytes(b"no photo")
+    asked = ["evaluate", trained, "centre@36", "--data", photos, "--set", "all", "--workers", 0, "--quiet"]
+    lines = told(run_job(2, *asked, "--out", tmp_path / "found"))
+    assert sum("009.png is not a photo" in line for line in lines) == 1
+    assert all("009.png" in line or "another process" in line for line in lines)
+    skipped = run_job(2, *asked, "--bad-images", "skip", "--json", "--out", tmp_path / "found")
+    assert skipped.status == 0
+    assert json.loads(skipped.stdout)["skipped"] == 1
+    assert len(load_scores(tmp_path / "found" / "scores.npz").ids) == 29
