@@ -100,7 +100,6 @@ class _Joined:
         return found
 
     def together(self, net: Callable[..., Any], bf16: bool) -> Callable[..., Any]:
-        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
         from torch.nn.parallel import DistributedDataParallel
 
         assert isinstance(net, self._torch.nn.Module)
@@ -113,7 +112,7 @@ class _Joined:
             )
         wrapped = DistributedDataParallel(net, gradient_as_bucket_view=True)
         if bf16:
-            wrapped.register_comm_hook(None, bf16_compress_hook)
+            wrapped.register_comm_hook(self.size, _averaged_in_bf16())
         return wrapped
 
     def between(self, net: Callable[..., Any], last: bool) -> AbstractContextManager[None]:
@@ -156,3 +155,18 @@ def _meet(agents: Any, rank: int) -> tuple[Any, str]:
             if time.monotonic() > until:
                 raise
         time.sleep(0.1)
+
+
+def _averaged_in_bf16() -> Callable[[int, Any], Any]:
+    """DDP's hook that averages a bucket of gradients as bf16; PyTorch's own asks for NCCL."""
+    import torch
+    from torch import distributed
+
+    # DDP reads annotations, and refuses those that are text, as all here are.
+    def hook(size, bucket):  # type: ignore[no-untyped-def]
+        mine = bucket.buffer()
+        sent = mine.to(torch.bfloat16).div_(size)
+        done = distributed.all_reduce(sent, async_op=True).get_future()
+        return done.then(lambda future: mine.copy_(future.value()[0]))
+
+    return hook
