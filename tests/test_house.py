@@ -32,7 +32,8 @@ ARROWS: dict[str, set[str]] = {
     "colours": set(),
     "images": {"errors"},
     "metrics": {"boxes", "errors"},
-    "nets": {"configurations", "errors"},
+    "winograd": set(),
+    "nets": {"configurations", "errors", "winograd"},
     "machine": {"config", "configurations", "errors"},
     "runs": {"errors", "files"},
     "summary": {"metrics", "scores"},
@@ -70,7 +71,24 @@ ARROWS: dict[str, set[str]] = {
         *("weights.caffe", "weights.keras", "weights.layouts", "weights.pixels", "weights.released", "weights.sidecar"),
     },
     "hub": {"checkpoints", "config", "errors", "model_card", "prediction", "runs"},
-    "speed": {"config", "errors", "machine", "opening", "posteriors", "progress"},
+    "benchmarking": {
+        *("benchmarking.inference", "benchmarking.reading", "benchmarking.steps", "benchmarking.svms", "config"),
+        *("configurations", "errors", "progress", "team"),
+    },
+    "benchmarking.turns": {"errors", "machine", "progress"},
+    "benchmarking.peers": {"configurations", "errors"},
+    "benchmarking.inference": {
+        *("benchmarking.peers", "benchmarking.turns", "checkpoints", "config", "configurations", "errors", "machine"),
+        *("nets", "opening", "posteriors", "progress", "protocols"),
+    },
+    "benchmarking.steps": {
+        *("benchmarking.inference", "benchmarking.peers", "benchmarking.turns", "config", "configurations", "machine"),
+        *("nets", "optimisation", "progress", "team"),
+    },
+    "benchmarking.reading": {
+        *("benchmarking.turns", "config", "data", "data.loading", "data.packing", "machine", "progress"),
+    },
+    "benchmarking.svms": {"benchmarking.turns", "config", "errors", "machine", "progress", "svm_learning"},
     "results": {
         *("config", "errors", "experiments", "files", "metrics", "planning", "progress", "protocols", "scores"),
         *("stored", "summary"),

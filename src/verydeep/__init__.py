@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .asking import load, predict
+    from .benchmarking import benchmark
     from .box_evaluation import evaluate_boxes
     from .box_prediction import load_localiser
     from .config import DataSettings, MachineSettings, Scale, TrainSettings
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from .reproduction import reproduce
     from .scores import load_scores
     from .similar import find_similar
-    from .speed import benchmark
     from .transfer import learn_svms
 
 _HOMES = {
@@ -47,7 +47,7 @@ _HOMES = {
     "Scale": "config",
     "TrainSettings": "config",
     "VerydeepError": "errors",
-    "benchmark": "speed",
+    "benchmark": "benchmarking",
     "check_data": "data.check",
     "convert": "converting",
     "create_net": "nets",

@@ -14,9 +14,9 @@ from . import terminal
 from .arguments import parse
 from .errors import ToldElsewhere, VerydeepError
 from .parallel import peer_is_gone, processes, speaks
-from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, paper, released, transfer
+from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, measuring, paper, released, transfer
 
-TOGETHER = ("train", "evaluate", "localise train", "features")  # what several processes can do
+TOGETHER = ("train", "evaluate", "localise train", "features", "benchmark")  # what several processes can do
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "nets": looking.nets,
@@ -40,7 +40,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "weights fetch": released.weights_fetch,
     "convert": released.convert,
     "export": released.export,
-    "benchmark": released.benchmark,
+    "benchmark": measuring.benchmark,
     "demo": main_job.demo,
 }
 

@@ -228,11 +228,18 @@ def _export(verb: argparse.ArgumentParser) -> None:
 
 
 def _benchmark(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("nets", metavar="NET", nargs="+", help="runs, checkpoints, exported files, released weights")
+    verb.add_argument("what", metavar="WHAT", help="infer, train, dense, data or svm; a net alone means infer")
+    text = (
+        "infer: nets by name, runs, exported files; train: names; dense: one net; data: a data set (D; JPEGs made up)"
+    )
+    verb.add_argument("sources", metavar="SOURCE", nargs="*", help=text)
+    verb.add_argument("--against", metavar="PEER", help="torchvision, of svm scikit-learn: beside it, in the same run")
+    verb.add_argument("--photos", type=int, metavar="N", help="of data and svm, how many (64, 1000)")
+    verb.add_argument("--processes", metavar="N,…", help="of train: with so many processes, one after another")
     verb.add_argument("--batch", type=int, default=8, metavar="N", help="photos at once (8)")
     verb.add_argument("--size", type=int, metavar="N", help="side of the photos in pixels (the crop)")
     verb.add_argument("--repeats", type=int, default=7, metavar="N", help="turns (7)")
-    _add_settings(verb, MachineSettings, only=("device", "precision", "layout", "threads"))
+    _add_settings(verb, MachineSettings, only=("device", "precision", "layout", "threads", "compile", "bf16_gradients"))
 
 
 def _demo(verb: argparse.ArgumentParser) -> None:
@@ -263,7 +270,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "weights fetch": ("download a public weight file, once, and check its hash", _weights_fetch),
     "convert": ("any public weight file into a run, or a run into the layouts of others", _convert),
     "export": ("a net as ONNX, ONNX in 8 bits, PyTorch's .pt2 or safetensors, checked", _export),
-    "benchmark": ("photos a second of nets and exported files, side by side", _benchmark),
+    "benchmark": ("how fast this machine answers, trains, tests densely, reads, learns SVMs", _benchmark),
     "demo": ("train, test and ask a small net on handwritten digits, in minutes", _demo),
 }
 

@@ -57,14 +57,20 @@ class Machine:
         return moved.add_(shift.to(self.device, self.dtype)[:, :, None, None])
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """A context in which PyTorch uses the chosen number of threads."""
-        before = torch.get_num_threads()
+    def at_work(self, static_shapes: bool = False) -> Iterator[None]:
+        """A context in which PyTorch uses the chosen number of threads.
+
+        Args:
+            static_shapes: batches are all of one shape, for which cuDNN may try which of its ways is the fastest.
+        """
+        before, tried = torch.get_num_threads(), torch.backends.cudnn.benchmark
         torch.set_num_threads(self.threads)
+        torch.backends.cudnn.benchmark = static_shapes
         try:
             yield
         finally:
             torch.set_num_threads(before)
+            torch.backends.cudnn.benchmark = tried
 
     @contextmanager
     def products(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .configurations import STRIDE, Layer, has_lrn, layers
 from .errors import VerydeepError
+from .winograd import Convolution
 
 Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
 Pooling = Literal["up", "down"]
@@ -146,15 +147,14 @@ class Net(nn.Module):
         """fc6 and fc7 on the last pooled map, each with ReLU and dropout."""
         units = self.dropout_units[0]
         keep6, keep7 = (None, None) if keep is None else (keep[:, :units], keep[:, units:])
-        x = F.relu(self.layer("fc6")(x), inplace=True)
+        x = F.relu(_connected(self.layer("fc6"), x), inplace=True)
         x = _dropout(x, keep6, self.training)
-        x = F.relu(self.layer("fc7")(x), inplace=True)
+        x = F.relu(_connected(self.layer("fc7"), x), inplace=True)
         return _dropout(x, keep7, self.training)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Scores (B,K,h,w) before the soft-max; arguments as for `penultimate`."""
-        scores: Tensor = self.layer("fc8")(self.penultimate(x, keep))
-        return scores
+        return _connected(self.layer("fc8"), self.penultimate(x, keep))
 
     def shifted_scores(self, x: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
         """OverFeat's offset pooling (Sermanet et al. 2014): score maps on a grid twice as fine, as four maps.
@@ -184,16 +184,26 @@ class Net(nn.Module):
         fc8 is linear, so it is applied once to the mean of fc7's map: the same, and cheaper.
         """
         mean: Tensor = self.penultimate(x).mean(dim=(2, 3), keepdim=True)
-        scores: Tensor = self.layer("fc8")(mean)
-        return scores.flatten(1)
+        return _connected(self.layer("fc8"), mean).flatten(1)
 
 
 def _convolution(spec: Layer) -> nn.Conv2d:
     padding = spec.kernel // 2 if spec.stage <= 5 else 0
     # Initialisers follow: drawing PyTorch's own first would only cost time.
     with torch.device("meta"):
-        layer = nn.Conv2d(spec.inputs, spec.outputs, spec.kernel, padding=padding)
+        kind = Convolution if spec.kernel == 3 else nn.Conv2d  # on many channels Winograd's way, on a CPU
+        layer = kind(spec.inputs, spec.outputs, spec.kernel, padding=padding)
     return layer.to_empty(device="cpu")
+
+
+def _connected(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """An FC layer on a map: on one of its kernel's size as a product, whose backward pass moves less memory."""
+    if tuple(x.shape[2:]) != layer.kernel_size:
+        found: Tensor = layer(x)
+        return found
+    order = (0, 2, 3, 1) if layer.weight.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
+    rows = F.linear(x.permute(order).flatten(1), layer.weight.permute(order).flatten(1), layer.bias)
+    return rows[:, :, None, None]
 
 
 def _dropout(x: Tensor, keep: Tensor | None, training: bool) -> Tensor:

@@ -109,7 +109,7 @@ class Job:
 
     def _run(self, training: Training, stop: Callable[[], bool]) -> dict[str, Any]:
         alone = only_one(self.folder) if self.team.leads else nullcontext()
-        with alone, training.machine.at_work():
+        with alone, training.machine.at_work(static_shapes=True):
             ended = training.run(stop)
         best = self.folder / BEST
         if self.team.leads and best.is_file():

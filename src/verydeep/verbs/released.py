@@ -1,4 +1,4 @@
-"""Verbs of the released models: weights in and out, exported nets, and how fast they are."""
+"""Verbs of the released models: weights in and out, exported nets."""
 
 from __future__ import annotations
 
@@ -114,28 +114,3 @@ def _export_lines(told: dict[str, Any]) -> list[str]:
     for name, error in told.get("top1_error", {}).items():
         lines.append(f"top-1 error of {name}: {error:.2f} %")
     return lines
-
-
-def benchmark(options: argparse.Namespace) -> int:
-    """Photos a second of several nets, side by side."""
-    from ..speed import benchmark
-
-    wish = machine_wish(options)
-    told = benchmark(options.nets, options.batch, options.size, options.repeats, wish, Terminal(options.quiet))
-    if options.json:
-        answer_json(told)
-        return OK
-    rows = [
-        (
-            *(row["net"], f"{row['photos_per_second']:.2f}", f"{row['least']:.2f} to {row['most']:.2f}"),
-            f"{row['ratio_to_first']:.2f}",
-        )
-        for row in told["rows"]
-    ]
-    machine = told["machine"]
-    title = (
-        f"batches of {told['batch']} photos of {told['size']}x{told['size']} pixels, median of {told['repeats']}, "
-        f"{machine['device']}, {machine['threads']} threads, {machine['precision']}"
-    )
-    show_table(title, ["net", "photos/s", "least to most", "ratio"], rows)
-    return OK

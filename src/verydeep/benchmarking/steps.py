@@ -1,0 +1,101 @@
+"""How fast a training step is: ours, and a peer's by its defaults, from uint8 crops to changed weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..config import MachineSettings, Scale, TrainSettings
+from ..configurations import net_facts
+from ..machine import this_machine
+from ..nets import create_net
+from ..optimisation import optimiser
+from ..progress import Reporter
+from ..team import Team
+from .inference import CLASSES, CROP, MEAN_RGB, random_photos
+from .peers import as_they_do, peer
+from .turns import Contender, compare
+
+STEP = 3  # a training step's work, in forward passes
+
+
+def train_steps(
+    nets: list[str],
+    batch: int,
+    size: int | None,
+    repeats: int,
+    against: str | None,
+    wish: MachineSettings,
+    reporter: Reporter,
+    team: Team,
+) -> dict[str, Any]:
+    """Images a second of steps on random crops with dropout, cross-entropy, momentum and weight decay.
+
+    Args:
+        nets: names of Table 1, each with 1000 classes.
+        batch: crops a step, of all processes together.
+        size: the crop.
+
+    Raises:
+        VerydeepError: no such net, or the peer has none.
+    """
+    crop = size or CROP
+    facts = [net_facts(net, CLASSES, crop) for net in nets]
+    here = this_machine(replace(wish, workers=0), STEP * facts[0].multiply_adds)
+    mine = len(team.share(batch))
+    contenders = []
+    if against:
+        name, theirs = peer(against, nets[0], CLASSES)
+        contenders.append(Contender(name, _their_step(theirs.to(here.device), mine, crop), batch, 0.0))
+    for net, known in zip(nets, facts, strict=True):
+        once = _our_step(net, crop, mine, wish, team)
+        contenders.append(Contender(net, once, batch, STEP * known.multiply_adds / team.size))
+    found = compare(contenders, repeats, here, reporter)
+    return {"what": "train", "batch": batch, "size": crop, "processes": team.size, **found}
+
+
+def _our_step(name: str, crop: int, count: int, wish: MachineSettings, team: Team) -> Callable[[], object]:
+    settings = TrainSettings(net=name, S=Scale(max(256, crop), max(256, crop)), crop=crop)
+    net = create_net(name, CLASSES, crop).train()
+    machine = this_machine(replace(wish, workers=0), STEP * net_facts(name, CLASSES, crop).multiply_adds)
+    learner = team.together(machine.place(net), machine.bf16_gradients)
+    sgd = optimiser(net, settings)
+    images = random_photos(count, crop, crop).permute(0, 3, 1, 2)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, CLASSES, (count,), generator=generator).to(machine.device)
+    keep = (torch.rand(count, sum(net.dropout_units), generator=generator) < 0.5).to(machine.device)
+    shift = torch.tensor(MEAN_RGB).neg().expand(count, 3)
+    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
+
+    def once() -> None:
+        sgd.zero_grad(set_to_none=True)
+        pixels = machine.images(images, shift)
+        with machine.products():
+            outputs = learner(pixels, keep).flatten(1)
+        loss = F.cross_entropy(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), labels)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(sgd)
+        scaler.update()
+
+    return once
+
+
+def _their_step(net: nn.Module, count: int, crop: int) -> Callable[[], object]:
+    """As torchvision's reference training does: channels first, float32, plain SGD."""
+    net.train()
+    device = next(net.parameters()).device
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4)
+    images = random_photos(count, crop, crop)
+    labels = torch.randint(0, CLASSES, (count,), generator=torch.Generator().manual_seed(0)).to(device)
+
+    def once() -> None:
+        sgd.zero_grad()
+        F.cross_entropy(net(as_they_do(images.to(device))), labels).backward()  # type: ignore[no-untyped-call]
+        sgd.step()
+
+    return once
