@@ -203,9 +203,9 @@ def test_exported_files_are_tested_and_timed_like_runs(home: Path, tmp_path: Pat
     assert timed.status == 0, timed.stderr
     found = json.loads(timed.stdout)
     assert (found["batch"], found["size"], found["repeats"]) == (2, 32, 3)
-    assert [row["net"] for row in found["rows"]] == [str(home / "run"), str(tmp_path / "n.onnx")]
+    assert [row["name"] for row in found["rows"]] == [str(home / "run"), str(tmp_path / "n.onnx")]
     assert found["rows"][0]["ratio_to_first"] == 1
-    assert all(0 < row["least"] <= row["photos_per_second"] <= row["most"] for row in found["rows"])
+    assert all(0 < row["least"] <= row["images_per_second"] <= row["most"] for row in found["rows"])
     assert "ratio" in command("benchmark", home / "run", "--batch", 1, "--repeats", 1).stdout
 
 

@@ -1,0 +1,142 @@
+"""How figures grow: images/s with the batch, the photo's size and the readers; an index's opening with its entries.
+
+python benchmarks/growth.py run      # some ten minutes of two cores
+python benchmarks/growth.py write    # docs/pictures/growth.png, and the table in docs/scale.md
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verydeep.benchmarking import benchmark
+from verydeep.config import DataSettings, MachineSettings, Scale, TrainSettings
+from verydeep.data import open_data
+from verydeep.data.loading import TrainingLoader
+from verydeep.data.pack import CARD, FORMAT, ROW, ids_file, index_file
+from verydeep.data.packing import Packing, pack_data
+from verydeep.files import read_json, write_json
+from verydeep.machine import this_machine
+from verydeep.runs import environment
+from verydeep.tables import markdown_table, write_block
+from verydeep.terminal import Terminal
+
+TOP = Path(__file__).resolve().parents[1]
+RESULTS, PICTURE = TOP / "benchmarks" / "results" / "growth.json", TOP / "docs" / "pictures" / "growth.png"
+BATCHES, SIDES, REPEATS = (1, 2, 4, 8, 16, 32), (224, 256, 384, 512), 3
+ENTRIES, READERS, SCENES = (1_000, 10_000, 100_000, 1_000_000), (0, 1, 2, 4), 2000
+NAMES = {
+    "batch": ("photos at once", "photos/s", "net D, 224x224"),
+    "side": ("smallest side, 4:3", "photos/s", "net D, dense with mirror images"),
+    "readers": ("processes that read", "photos/s", "from a raw pack, S = 256"),
+    "entries": ("photos in the index", "seconds", "opening a pack"),
+}
+
+
+def run() -> None:
+    """Measures and stores."""
+    told = Terminal()
+    machine = this_machine(MachineSettings(), 1e12)
+    found: dict[str, list[list[float]]] = {"batch": [], "side": [], "readers": [], "entries": []}
+    for batch in BATCHES:
+        row = benchmark("infer", ["D"], batch, repeats=REPEATS, reporter=told)["rows"][0]
+        found["batch"].append([batch, row["images_per_second"]])
+    for side in SIDES:
+        row = benchmark("dense", ["D"], size=side, repeats=REPEATS, reporter=told)["rows"][0]
+        found["side"].append([side, row["images_per_second"]])
+    found["readers"] = [[count, _reading(count)] for count in READERS]
+    memory = []
+    for entries in ENTRIES:
+        seconds, size = _opening(entries)
+        found["entries"].append([entries, seconds])
+        memory.append([entries, size])
+    write_json(RESULTS, {**found, "memory": memory, "environment": environment(machine.describe())})
+
+
+def _reading(workers: int) -> float:
+    """Photos a second of an epoch from a pack, the second one: the first maps its pages."""
+    with tempfile.TemporaryDirectory() as place:
+        pack_data(DataSettings(f"digits:{SCENES}"), Path(place) / "pack", Packing(256))
+        dataset = open_data(DataSettings(str(Path(place) / "pack"))).sets["train"]
+        recipe = TrainSettings(net="D", S=Scale(256, 256), batch=64)
+        loader = TrainingLoader(dataset, recipe, np.eye(3), 8192, workers)
+        for epoch in (0, 1):
+            began = time.perf_counter()
+            seen = sum(len(batch.labels) for batch in loader.epoch(epoch))
+            seconds = time.perf_counter() - began
+    return round(seen / seconds, 1)
+
+
+def _opening(entries: int) -> tuple[float, float]:
+    """Seconds, and MB of memory beyond an empty start, of opening an index in a process of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        index = np.zeros(entries, dtype=ROW)
+        index["label"], index["subject"] = np.arange(entries) % 1000, np.arange(entries)
+        np.save(index_file(folder, "train"), index)
+        names = "\0".join(f"n{n % 1000:08d}/n{n % 1000:08d}_{n}.JPEG" for n in range(entries))
+        ids_file(folder, "train").write_text(names)
+        sets = {"train": {"photos": entries, "ignored": 0, "shards": []}}
+        card = {"format": FORMAT, "name": "made up", "form": "raw", "size": 256, "split_by_us": False}
+        write_json(folder / CARD, {**card, "classes": list(map(str, range(1000))), "sets": sets})
+        done = subprocess.run([sys.executable, __file__, "open", place], capture_output=True, text=True, check=True)
+    seconds, size = json.loads(done.stdout)
+    return seconds, size
+
+
+def opened(place: str) -> None:
+    """Opens a pack and prints what that took."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    sets = open_data(DataSettings(place)).sets
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(sets["train"])
+    print(json.dumps([round(seconds, 4), round((after - before) / 1024, 1)]))
+
+
+def write() -> None:
+    """The picture, and the table."""
+    stored = read_json(RESULTS)
+    _draw(stored)
+    memory = dict(map(tuple, stored["memory"]))
+    rows: list[list[Any]] = []
+    for name, (across, down, what) in NAMES.items():
+        for value, figure in stored[name]:
+            more = f", {memory[value]:.0f} MB" if name == "entries" else ""
+            rows.append([what, f"{value:,} {across}", f"{figure:,.4g} {down}{more}"])
+    where = stored["environment"]
+    note = (
+        f"One run; where nets are asked, the median of {REPEATS}. {where['processor']}, {where['cores']} cores; torch "
+        f"{where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
+    )
+    write_block(TOP / "docs" / "scale.md", "growth", f"{markdown_table(['what', 'of', 'figure'], rows)}\n\n{note}")
+
+
+def _draw(stored: dict[str, Any]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, places = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    for place, (name, (across, down, what)) in zip(places.flat, NAMES.items(), strict=True):
+        place.plot(*zip(*stored[name], strict=True), marker="o", color="#1f5fa8")
+        place.set(xlabel=across, ylabel=down, title=what)
+        place.set_ylim(bottom=0)
+        if name == "entries":
+            place.set(xscale="log", yscale="log")
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, dpi=110)
+
+
+if __name__ == "__main__":
+    {"run": run, "write": write, "open": lambda: opened(sys.argv[2])}[sys.argv[1]]()  # type: ignore[no-untyped-call]

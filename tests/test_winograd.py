@@ -1,0 +1,130 @@
+"""Winograd's way: the convolution itself, forward and backward, to rounding; and used only where it pays."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from verydeep import winograd
+from verydeep.nets import create_net
+from verydeep.winograd import Convolution, convolve, pays, transformed, weight_gradient
+
+LAST = torch.channels_last
+
+
+def last(net: Any) -> Any:
+    """A layer or net with its weights channels last."""
+    return net.to(memory_format=LAST)
+
+
+def maps(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(memory_format=LAST)
+
+
+def apart(found: Tensor, right: Tensor) -> float:
+    """The largest difference, relative to the largest value."""
+    found, right = found.detach(), right.detach()
+    return float((found - right).abs().max() / right.abs().max())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(1, 4),
+    height=st.integers(1, 19),
+    width=st.integers(1, 19),
+    channels=st.integers(1, 9),
+    outputs=st.integers(1, 9),
+    piece=st.sampled_from([1, 20_000, 10**9]),
+)
+def test_it_is_the_convolution(count: int, height: int, width: int, channels: int, outputs: int, piece: int) -> None:
+    """In float64 by the definition; maps of any size, gone through in pieces of any size: rows, images, all at once."""
+    x, weight = maps(count, channels, height, width), maps(outputs, channels, 3, 3, seed=1)
+    bias, gradient = maps(outputs, 1, 1, 1, seed=2).flatten(), maps(count, outputs, height, width, seed=3)
+    right = [part.double().requires_grad_() for part in (x, weight, bias)]
+    expected = nn.functional.conv2d(right[0], right[1], right[2], padding=1)
+    expected.backward(gradient.double())  # type: ignore[no-untyped-call]
+    before = winograd.PIECE_BYTES
+    winograd.PIECE_BYTES = piece
+    try:
+        assert apart(convolve(x, transformed(weight), bias), expected.detach()) < 3e-5
+        turned = transformed(weight.flip(2, 3).transpose(0, 1))
+        of_x, of_weight = right[0].grad, right[1].grad
+        assert of_x is not None
+        assert of_weight is not None
+        assert apart(convolve(gradient, turned, None), of_x) < 3e-5
+        assert apart(weight_gradient(x, gradient), of_weight) < 3e-5
+    finally:
+        winograd.PIECE_BYTES = before
+
+
+def test_gradients_reach_maps_weights_and_bias() -> None:
+    """Through ReLU in place, as in the nets; close to PyTorch's own."""
+    ours, theirs = last(Convolution(128, 136, 3, padding=1)), nn.Conv2d(128, 136, 3, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    x, y = maps(2, 128, 14, 9).requires_grad_(), maps(2, 128, 14, 9).requires_grad_()
+    assert pays(x, ours.weight)
+    far = (
+        10 * (torch.rand(2, 136, 14, 9, generator=torch.Generator().manual_seed(5)) - 0.5).sign()
+    )  # no sign is doubtful
+    for layer, given_maps in ((ours, x), (theirs, y)):
+        nn.functional.relu(layer(given_maps) + far, inplace=True).square().sum().backward()  # type: ignore[no-untyped-call]
+    nn.functional.relu(ours(x), inplace=True)  # what autograd would refuse of a view
+    for mine, other in ((x.grad, y.grad), (ours.weight.grad, theirs.weight.grad)):
+        assert mine is not None
+        assert other is not None
+        assert float((mine - other).norm() / other.norm()) < 1e-5
+
+
+def test_it_is_used_where_it_pays() -> None:
+    wide = maps(256, 256, 3, 3)
+    assert pays(maps(1, 256, 14, 14), wide)
+    assert not pays(maps(1, 256, 14, 14).contiguous(), wide)
+    assert not pays(maps(1, 256, 2, 2), wide)  # a tile would be empty but for a corner
+    assert not pays(maps(1, 64, 14, 14), maps(64, 64, 3, 3))
+    assert not pays(maps(1, 256, 14, 14).double(), wide.double())
+    assert not pays(maps(0, 256, 14, 14), wide)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not pays(maps(1, 256, 14, 14), wide)
+
+
+def test_weights_that_change_are_transformed_anew() -> None:
+    """By an optimiser's step, by loading others; and a copy of a layer has its own."""
+    layer, x = last(Convolution(128, 128, 3, padding=1)), maps(1, 128, 8, 8)
+    with torch.no_grad():
+        first = layer(x)
+        other = copy.deepcopy(layer)
+        layer.weight.mul_(2)
+        layer.bias.mul_(2)  # type: ignore[union-attr]
+        assert apart(layer(x), 2 * first) < 1e-5
+        assert apart(other(x), first) < 1e-5
+        layer.load_state_dict(other.state_dict())
+        assert apart(layer(x), first) < 1e-5
+    with torch.inference_mode():
+        fresh = last(Convolution(128, 128, 3, padding=1))
+        twice = [fresh(x), fresh(x)]
+    assert torch.equal(*twice)
+
+
+@pytest.mark.parametrize("mode", ["asked", "learning"])
+def test_a_whole_net_is_itself(mode: str) -> None:
+    """Net D of full width at a crop of 64, both ways; its gradients too."""
+    net, x = create_net("D", 10, 64).eval(), 60 * maps(2, 3, 64, 64)
+    nets = [net, copy.deepcopy(net)]
+    used = [last(net)(x), nets[1](x.contiguous())]
+    assert apart(used[0], used[1]) < 1e-4
+    if mode == "learning":
+        for one in used:
+            nn.functional.cross_entropy(one.flatten(1), torch.tensor([1, 2])).backward()  # type: ignore[no-untyped-call]
+        for mine, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            assert mine.grad is not None
+            assert other.grad is not None
+            assert float((mine.grad - other.grad).norm()) < 1e-2 * float(other.grad.norm())
+    else:
+        with torch.inference_mode():
+            assert apart(net(x), used[1]) < 1e-4
