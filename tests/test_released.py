@@ -358,7 +358,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
     "kind",
     [
         *("missing layer", "extra layer", "wrong shape", "NaN", "no tensors", "hostile pickle", "packed zip"),
-        *("HDF5 bomb", "MATLAB bomb", "Theano's kernels", "packed blocks", "text", "nothing"),
+        *("HDF5 bomb", "Theano's kernels", "packed blocks", "text", "nothing"),
     ],
 )
 def test_a_bad_weight_file_by_the_real_command(tmp_path: Path, command: Command, kind: str) -> None:

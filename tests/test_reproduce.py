@@ -647,7 +647,7 @@ def test_a_box_net_of_another_start_is_refused(boxed: tuple[Path, dict[str, Any]
 
 
 def test_a_plan_of_the_localisation_experiment_needs_no_data(command: Command, tmp_path: Path) -> None:
-    answer = command("reproduce", "table9/fusion", "--plan", "--json", cwd=tmp_path)
+    answer = command("reproduce", "table9/fusion", "--doll", "--plan", "--json", cwd=tmp_path)
     assert answer.status == 0, answer.stderr
     runs = [row["run"] for row in json.loads(answer.stdout)["plan"]["train"]]
     assert runs.index("D/384") < runs.index("D/384-PCR")

@@ -100,7 +100,7 @@ def test_weights_that_change_are_transformed_anew() -> None:
         first = layer(x)
         other = copy.deepcopy(layer)
         layer.weight.mul_(2)
-        layer.bias.mul_(2)  # type: ignore[union-attr]
+        layer.bias.mul_(2)
         assert apart(layer(x), 2 * first) < 1e-5
         assert apart(other(x), first) < 1e-5
         layer.load_state_dict(other.state_dict())
