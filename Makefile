@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check pytest doll doll-seeds doll-page readme clean
+.PHONY: demo test check pytest doll doll-seeds doll-page readme bench clean
 
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
@@ -49,6 +49,11 @@ readme: $(VENV)/dev
 	$(BIN)/python examples/transfer.py write
 	$(BIN)/python benchmarks/dense_against_crops.py run
 	$(BIN)/python benchmarks/dense_against_crops.py write
+
+# Speed beside peers, growth, costs, into docs/scale.md: half an hour of a machine that does nothing else.
+bench: $(VENV)/dev
+	for page in exported scale growth; do \
+		$(BIN)/python benchmarks/$$page.py run && $(BIN)/python benchmarks/$$page.py write || exit 1; done
 
 $(VENV)/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -31,7 +31,7 @@ class Convolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """float (B,C,H,W) to (B,K,H,W)."""
-        if not pays(input, self.weight) or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not pays(input, self.weight):
             return super().forward(input)
         if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
             return torch.as_tensor(_Learning.apply(input, self.weight, self.bias))  # type: ignore[no-untyped-call]
