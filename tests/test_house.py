@@ -148,6 +148,7 @@ ARROWS: dict[str, set[str]] = {
     "data.sets": {"errors", "images"},
     "data.folder": {"config", "data.sets", "errors"},
     "data.imagenet": {"config", "data.boxfiles", "data.folder", "data.sets", "errors"},
+    "data.webdataset": {"config", "data.folder", "data.sets", "errors", "images"},
     "data.caltech": {"config", "data.folder", "data.sets", "errors"},
     "data.voc": {"config", "data.boxfiles", "data.sets", "errors", "images"},
     "data.digits": {"config", "data.sets", "errors", "images"},

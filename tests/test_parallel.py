@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +70,12 @@ def test_shares_part_what_there_is(count: int, size: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@dataclass
 class Member(Alone):
     """One of several processes, as far as shares go."""
 
-    rank: int
-    size: int
+    def __init__(self, rank: int, size: int) -> None:
+        super().__init__()
+        self.rank, self.size = rank, size
 
     def share(self, count: int) -> range:
         return share_of(count, self.rank, self.size)

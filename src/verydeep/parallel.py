@@ -43,7 +43,7 @@ def joined() -> Iterator[Team]:
     A mistake that several processes find is told by the first of them; the others raise `ToldElsewhere`.
     """
     if processes() == 1:
-        yield Alone()
+        yield Alone(_restarted())
         return
     team = _Joined()
     try:
@@ -54,6 +54,11 @@ def joined() -> Iterator[Team]:
         raise
     finally:
         team.leave()
+
+
+def _restarted() -> bool:
+    """Whether torchrun began this job again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def peer_is_gone(fault: BaseException) -> bool:
@@ -73,7 +78,7 @@ class _Joined:
         from torch.distributed.rendezvous import rendezvous
 
         self._torch, self._distributed = torch, distributed
-        self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        self.restarted = _restarted()
         if torch.cuda.is_available():
             torch.cuda.set_device(min(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count() - 1))
         self._agents, self.rank, self.size = next(rendezvous("env://"))

@@ -55,7 +55,10 @@ class Team(Protocol):
 class Alone:
     """The team of one process."""
 
-    rank, size, leads, restarted = 0, 1, True, False
+    rank, size, leads = 0, 1, True
+
+    def __init__(self, restarted: bool = False) -> None:
+        self.restarted = restarted
 
     def share(self, count: int) -> range:
         """All."""

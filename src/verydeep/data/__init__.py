@@ -8,9 +8,10 @@ Sets are called by what they are for:
 
 ``--data`` takes a folder with a folder per class, the same under ``train/`` and ``val/`` (and ``test/``), a pack of
 `verydeep.data.packing`, a list file of ``path,label``, or a name: ``digits``, ``imagenet:DIR``, ``caltech101:DIR``,
-``caltech256:DIR``, ``voc2007:DIR``, ``voc2012:DIR``, ``voc2012-action:DIR``, ``voc2012-action-box:DIR``; with ``boxes``
-always a folder. A name alone looks for its folder in the environment variable of the same name in capitals, with
-``_`` for ``-``. Every listing is sorted, and a split depends on (seed, photo) alone.
+``caltech256:DIR``, ``webdataset:DIR`` (tar files), ``voc2007:DIR``, ``voc2012:DIR``, ``voc2012-action:DIR``,
+``voc2012-action-box:DIR``; with ``boxes`` always a folder. A name alone looks for its folder in the environment
+variable of the same name in capitals, with ``_`` for ``-``. Every listing is sorted, and a split depends on (seed,
+photo) alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["NAMES", "Data", "Dataset", "lasting_boxes", "lasting_name", "open_da
 
 NAMES = {
     **{"digits": "digits", "imagenet": "imagenet", "caltech101": "caltech", "caltech256": "caltech"},
+    "webdataset": "webdataset",
     **dict.fromkeys(("voc2007", "voc2012", "voc2012-action", "voc2012-action-box"), "voc"),
 }
 PATHS, BOXED = "folder", "boxed"  # the modules for what is a path and no name, without and with box files

@@ -1,0 +1,161 @@
+"""Sect. 4, data: tar files of photos, as WebDataset lays them out, for sets that no one unpacks.
+
+A sample is the files of one name before its first dot: ``000123.jpg`` (or ``.jpeg``, ``.png``, ``.webp``) and, where
+its class is known, ``000123.cls``, a whole number. ``DIR/*.tar`` is one set, ``DIR/train/*.tar`` and ``DIR/val/*.tar``
+(or ``test``) are sets of their own; ``DIR/classes.txt`` may name the classes, one a line. Tar files are looked through
+once, for where each photo is; then photos are read in place. `evaluate` and `features` read them from the first to the
+last, and of several processes each its own stretch; training reads at random, which wants a disk and not a stream.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import DataSettings
+from ..errors import ImageError, VerydeepError
+from ..images import Pixels, decode
+from .folder import from_sets, split_whole
+from .sets import Data, Dataset
+
+PHOTO_ENDINGS, CLASS_ENDING, NAMES_FILE = ("jpg", "jpeg", "png", "webp"), "cls", "classes.txt"
+NOBODY_TELLS, MOST_CLASSES = "unknown", 1_000_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a photo's bytes are: the tar file's number, offset and length."""
+
+    shard: int
+    offset: int
+    size: int
+
+
+def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
+    """The sets below a folder.
+
+    Raises:
+        VerydeepError: no tar file, a broken one, one without photos, a name twice, a class that is no number.
+    """
+    assert root is not None
+    given = {part: root / part for part in ("train", "val", "test") if (root / part).is_dir()}
+    if given and "train" in given and len(given) > 1:
+        found = {part: _samples(folder, root) for part, folder in given.items()}
+        count = max(int(labels.max(initial=-1)) + 1 for _, _, labels in found.values())
+        classes = _classes(root, count)
+        return from_sets(name, {part: _dataset(name, part, classes, *found[part]) for part in found}, settings)
+    reader, ids, labels = _samples(root, root)
+    classes = _classes(root, int(labels.max()) + 1)
+    whole = _dataset(name, "all", classes, reader, ids, labels)
+    if whole.labelled:
+        return split_whole(whole, settings)
+    return Data(name, {"test": whole}, split_by_us=False)
+
+
+def _dataset(
+    name: str, part: str, classes: tuple[str, ...], reader: TarReader, ids: tuple[str, ...], labels: Any
+) -> Dataset:
+    return Dataset(name, part, classes, ids, labels, reader)
+
+
+def _classes(root: Path, count: int) -> tuple[str, ...]:
+    """Names of the classes, or their numbers."""
+    if not count:
+        return (NOBODY_TELLS,)
+    path = root / NAMES_FILE
+    if not path.is_file():
+        return tuple(f"{number:0{len(str(count - 1))}d}" for number in range(count))
+    names = tuple(line.strip() for line in path.read_text(encoding="utf8", errors="replace").splitlines())
+    names = tuple(name for name in names if name)
+    if len(names) < count or len(set(names)) < len(names):
+        raise VerydeepError(f"{path} names {len(set(names))} classes, and the photos have {count}: name each once.")
+    return names
+
+
+def _samples(folder: Path, root: Path) -> tuple[TarReader, tuple[str, ...], Any]:
+    """A set's photos in the order of the files, and their classes, -1 where nobody tells."""
+    paths = sorted(folder.glob("*.tar"))
+    if not paths:
+        raise VerydeepError(f"{folder} holds no .tar files: give the folder that does, or that holds train/ and val/.")
+    places: dict[str, Place] = {}
+    labels: list[int] = []
+    for number, path in enumerate(paths):
+        shard = str(path.relative_to(root))
+        for key, place, label in _photos(path, number):
+            photo = f"{shard}/{key}"
+            if photo in places:
+                raise VerydeepError(f"{path} holds {key} twice: keep one.")
+            places[photo] = place
+            labels.append(label)
+    if not places:
+        raise VerydeepError(f"the tar files in {folder} hold no photos ({', '.join(PHOTO_ENDINGS)}).")
+    told = np.array(labels, dtype=np.int64)
+    if (told < 0).any() and (told >= 0).any():
+        photo = next(name for name, label in zip(places, labels, strict=True) if label < 0)
+        raise VerydeepError(f"{photo} has no .{CLASS_ENDING} file, and others have: add it, or take them all out.")
+    return TarReader(root, tuple(str(path.relative_to(root)) for path in paths), places), tuple(places), told
+
+
+def _photos(path: Path, number: int) -> Iterator[tuple[str, Place, int]]:
+    """Photos of one tar file: name, place and class."""
+    photos: dict[str, tuple[str, Place]] = {}
+    classes: dict[str, int] = {}
+    try:
+        with tarfile.open(path, "r:") as file:
+            for member in file:
+                folder, _, base = member.name.rpartition("/")
+                key, _, ending = base.partition(".")
+                key = f"{folder}/{key}"
+                if member.isfile() and ending.lower() in PHOTO_ENDINGS and not key.rpartition("/")[2].startswith("."):
+                    photos[key] = (member.name.removeprefix("./"), Place(number, member.offset_data, member.size))
+                elif member.isfile() and ending == CLASS_ENDING:
+                    told = file.extractfile(member)
+                    text = b"" if told is None else told.read(64).strip()
+                    if not text.isdigit() or int(text) > MOST_CLASSES:
+                        raise VerydeepError(f"{path}: {member.name} holds no class: a whole number from 0 up.")
+                    classes[key] = int(text)
+    except (tarfile.TarError, OSError, EOFError) as fault:
+        raise VerydeepError(f"{path} is no whole tar file ({str(fault)[:120]}): make or fetch it anew.") from None
+    for key, (name, place) in photos.items():
+        yield name, place, classes.get(key, -1)
+
+
+class TarReader:
+    """Reads photos by their ids, ``SHARD.tar/NAME``, in place; tar files are opened once in each process."""
+
+    def __init__(self, root: Path, shards: tuple[str, ...], places: dict[str, Place]) -> None:
+        self.root, self._shards, self._places = root, shards, places
+        self._open: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def __call__(self, photo_id: str) -> Pixels:
+        """uint8 RGB (H,W,3); raises ImageError."""
+        return decode(self.encoded(photo_id), photo_id)
+
+    def encoded(self, photo_id: str) -> bytes:
+        """The photo's bytes; raises ImageError where its tar file cannot be read, or has become shorter."""
+        place = self._places[photo_id]
+        try:
+            data = os.pread(self._handle(place.shard), place.size, place.offset)
+        except OSError as fault:
+            raise ImageError(f"cannot read {self.root / photo_id}: {fault.strerror}.") from None
+        if len(data) != place.size:
+            raise ImageError(f"{self.root / photo_id}: its tar file has become shorter: make or fetch it anew.")
+        return data
+
+    def files(self, photo_id: str) -> list[Path]:
+        """The tar file that holds the photo."""
+        return [self.root / self._shards[self._places[photo_id].shard]]
+
+    def _handle(self, shard: int) -> int:
+        if shard not in self._open:
+            self._open[shard] = os.open(self.root / self._shards[shard], os.O_RDONLY)
+        return self._open[shard]
