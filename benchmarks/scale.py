@@ -27,7 +27,7 @@ PAGE = TOP / "docs" / "scale.md"
 ILSVRC, EPOCHS, BATCH = 1_281_167, 74, 256
 GPUS = (1, 4, 8, 16, 64)
 ASSUMED_D = 5_200.0  # images/s of net D in training on one H200 at 61 % of its peak, the published share of others
-NVLINK, NETWORK, IN_A_BOX = 300e9, 25e9, 8  # bytes/s a GPU: NVLink's all-reduce in a machine; 200 Gb/s between them
+NVLINK, NETWORK, IN_A_BOX = 300e9, 200e9, 8  # bytes/s of a ring: NVLink in a machine; eight cards of 200 Gb/s out of it
 DESCRIBED, FORWARD = 1e9, 3.0  # photos; a forward pass is a third of a step
 
 
@@ -132,7 +132,7 @@ def _cost(rate: float) -> str:
         f"{EPOCHS} epochs of ILSVRC in batches of {BATCH}; * where summing gradients takes longer than computing them, "
         f"and sets the time. Gradients of net D are {4 * net_facts('D').parameters / 1e6:.0f} MB; a ring sends "
         f"2(N-1)/N of them, at {NVLINK / 1e9:.0f} GB/s within a machine of {IN_A_BOX} and {NETWORK / 1e9:.0f} GB/s "
-        "between machines. With `--bf16-gradients yes` half of that, and with a larger `--batch` fewer steps."
+        "between machines (a network card of 200 Gb/s for each GPU). With `--bf16-gradients yes` half of that, and with a larger `--batch` fewer steps."
     ]
     return f"{markdown_table(heads, rows)}\n\n{told[0]}"
 
