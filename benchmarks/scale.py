@@ -128,13 +128,14 @@ def _cost(rate: float) -> str:
             cells.append(f"{duration(hours)}{'*' if summing > computing else ''}")
         rows.append(cells)
     heads = ["net", *(f"{gpus} GPU{'s' if gpus > 1 else ''}" for gpus in GPUS)]
-    told = [
+    told = (
         f"{EPOCHS} epochs of ILSVRC in batches of {BATCH}; * where summing gradients takes longer than computing them, "
         f"and sets the time. Gradients of net D are {4 * net_facts('D').parameters / 1e6:.0f} MB; a ring sends "
         f"2(N-1)/N of them, at {NVLINK / 1e9:.0f} GB/s within a machine of {IN_A_BOX} and {NETWORK / 1e9:.0f} GB/s "
-        "between machines (a network card of 200 Gb/s for each GPU). With `--bf16-gradients yes` half of that, and with a larger `--batch` fewer steps."
-    ]
-    return f"{markdown_table(heads, rows)}\n\n{told[0]}"
+        "between machines (a network card of 200 Gb/s for each GPU). With `--bf16-gradients yes` half of that, and with "
+        "a larger `--batch` fewer steps."
+    )
+    return f"{markdown_table(heads, rows)}\n\n{told}"
 
 
 def _billion(rate: float) -> str:
