@@ -132,15 +132,16 @@ def _draw(stored: dict[str, Any]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, places = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    canvas, places = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained")
     for place, (name, (across, down, what)) in zip(places.flat, NAMES.items(), strict=True):
         place.plot(*zip(*stored[name], strict=True), marker="o", color="#1f5fa8")
         place.set(xlabel=across, ylabel=down, title=what)
-        place.set_ylim(bottom=0)
         if name == "entries":
             place.set(xscale="log", yscale="log")
+        else:
+            place.set_ylim(0, 1.1 * max(figure for _, figure in stored[name]))
     PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, dpi=110)
+    canvas.savefig(PICTURE, dpi=110)
 
 
 if __name__ == "__main__":

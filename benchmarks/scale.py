@@ -132,8 +132,8 @@ def _cost(rate: float) -> str:
         f"{EPOCHS} epochs of ILSVRC in batches of {BATCH}; * where summing gradients takes longer than computing them, "
         f"and sets the time. Gradients of net D are {4 * net_facts('D').parameters / 1e6:.0f} MB; a ring sends "
         f"2(N-1)/N of them, at {NVLINK / 1e9:.0f} GB/s within a machine of {IN_A_BOX} and {NETWORK / 1e9:.0f} GB/s "
-        "between machines (a network card of 200 Gb/s for each GPU). With `--bf16-gradients yes` half of that, and with "
-        "a larger `--batch` fewer steps."
+        "between machines (a network card of 200 Gb/s for each GPU). With `--bf16-gradients yes` half of that, and "
+        "with a larger `--batch` fewer steps."
     )
     return f"{markdown_table(heads, rows)}\n\n{told}"
 
@@ -150,7 +150,7 @@ def _billion(rate: float) -> str:
         ["the same, raw", f"{DESCRIBED * raw / 1e12:,.0f} TB"],
         ["descriptors of fc7, float32", f"{DESCRIBED * 4096 * 4 / 1e12:.1f} TB"],
         ["arithmetic", f"{DESCRIBED * facts.multiply_adds / 1e18:.1f} E multiply-adds at one crop a photo"],
-        *([f"{gpus} GPUs", duration(DESCRIBED / (forward * gpus))] for gpus in (1, 8, 64)),
+        *([f"{gpus} GPU{'s' if gpus > 1 else ''}", duration(DESCRIBED / (forward * gpus))] for gpus in (1, 8, 64)),
         ["cores that decode at 400 photos/s, to feed 8 GPUs", f"{8 * forward / 400:.0f}"],
     ]
     return markdown_table(["a billion photos", ""], rows)
