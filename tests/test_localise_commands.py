@@ -63,7 +63,7 @@ def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command
     assert answer.status == 0, answer.stderr
     found = json.loads(answer.stdout)
     assert found["guesses"] == 5
-    assert found["tuned_on"] == "200 dev photos"
+    assert found["tuned_on"] == "500 dev photos"
     assert len(found["gt_class_error_by_t"]) == 16
     assert found["localisation_error"] == pytest.approx(
         found["classification_error"] + found["box_only_error"], abs=1e-3

@@ -332,7 +332,7 @@ MISTAKES = [
     ("predict {torn2} {home}/photos", r"torn\.pt2 is broken, or no exported program"),
     ("evaluate {home}/d.caffemodel dense@64", r"say --preprocessing caffe"),
     ("benchmark {home}/run --size 16", r"size 16 is below a net's crop: use 32 or more"),
-    ("benchmark {home}/run --batch 0", r"batch and repeats must be 1 or more"),
+    ("benchmark {home}/run --batch 0", r"batch and photos must be 1 or more"),
     ("weights fetch oxfordD", r"no released weights 'oxfordD': did you mean oxford-D\?"),
     ("weights fetch oxford-D --from nowhere", r"there is no file nowhere: give --from a file, or an address"),
     ("weights fetch oxford-D --from ftp://x/y", r"is no address of the web: it must begin with https"),
