@@ -23,8 +23,8 @@ def doll(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SCR from random weights, PCR from it, and a classification net that has hardly begun; by the real commands."""
     place = tmp_path_factory.mktemp("doll")
     random = ["--data", "digits", "--initialise", "glorot", *DOLL]
-    scr = ["localise", "train", "A", *random, "--max-epochs", 3, "--regression", "SCR", "--out", "scr"]
-    pcr = ["localise", "train", "A", "--data", "digits", "--start", "scr", *DOLL, "--max-epochs", 3, "--out", "pcr"]
+    scr = ["localise", "train", "A", *random, "--max-epochs", 2, "--regression", "SCR", "--out", "scr"]
+    pcr = ["localise", "train", "A", "--data", "digits", "--start", "scr", *DOLL, "--max-epochs", 2, "--out", "pcr"]
     named = ["train", "A", "--data", "digits", "--start", "scr", *DOLL, "--max-steps", 40, "--out", "classes"]
     for words in (scr, pcr, named):
         answer = run_command(*words, "--json", cwd=place)
