@@ -102,6 +102,8 @@ MISTAKES = [
     ("infer {run} --against timm", "there is no peer 'timm' to compare with: use torchvision"),
     ("train C --size 32 --batch 1 --against torchvision", "torchvision has no net C"),
     ("svm --against torchvision", "SVMs have no peer 'torchvision': use scikit-learn"),
+    ("svm --size -3", "size must be 1 or more, not -3"),
+    ("svm --photos 2", "of svm photos must be 40 or more, two a class, not 2"),
     ("dense {run} --size 16", "the net's crop, or more"),
     ("data nowhere", "nowhere"),
     ("infer {run} --processes 2", "only `benchmark train` takes --processes"),

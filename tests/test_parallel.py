@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import verydeep
 from conftest import Answer, Command, make_photos
 from verydeep.checkpoints import read_safetensors
 from verydeep.config import DataSettings, Scale, TrainSettings
@@ -122,6 +124,16 @@ def test_several_processes_compute_what_one_does(
     told = [[json.loads(line)["loss"] for line in log] for log in logs]
     assert told[1] == pytest.approx(told[0], rel=1e-6)
     assert told[2] == pytest.approx(told[0], rel=1e-6)
+
+
+def test_a_resumed_training_in_float64_loses_no_digit(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"S": "36", "crop": 32, "width": 1 / 32, "start": "none", "batch": 8, "data": "digits:60"}
+    here: dict[str, Any] = {"workers": 0, "threads": 1, "precision": "float64"}
+    for name, epochs in (("whole", 2), ("parts", 1)):
+        verydeep.train("A", out=tmp_path / name, max_epochs=epochs, **given, **here)
+    verydeep.train("A", out=tmp_path / "parts", resume=True, max_epochs=2, **here)
+    whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) and whole[name].dtype == torch.float64 for name in whole)
 
 
 def test_gradients_in_half_the_bytes_are_rounded_and_no_more(tmp_path: Path, command: Command) -> None:

@@ -111,6 +111,7 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
     "huge class": ([("a.tar", [("x.png", b"1"), ("x.cls", b"99999999")])], "x.cls holds no class"),
     "half": ([("a.tar", [("x.png", b"1"), ("x.cls", b"1"), ("y.png", b"1")])], "y.png has no .cls file"),
     "names": ([("a.tar", samples(0, 4)), ("classes.txt", [])], "names 0 classes, and the photos have 2"),
+    "twice": ([("a.tar", [("x.png", b"1"), ("x.jpg", b"1")])], "x.jpg and x.png are one sample: keep one"),
     "torn": ([("torn.tar", [])], "is no whole tar file"),
 }
 

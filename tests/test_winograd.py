@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from verydeep import winograd
+from verydeep.config import TrainSettings
 from verydeep.nets import create_net
+from verydeep.optimisation import optimiser
 from verydeep.winograd import Convolution, convolve, pays, transformed, weight_gradient
 
 LAST = torch.channels_last
@@ -109,6 +111,35 @@ def test_weights_that_change_are_transformed_anew() -> None:
         fresh = last(Convolution(128, 128, 3, padding=1))
         twice = [fresh(x), fresh(x)]
     assert torch.equal(*twice)
+
+
+def test_a_net_that_learns_between_two_tests_is_tested_as_it_is() -> None:
+    """Fused SGD changes weights without their counting it; so does whatever else a training does."""
+    settings_, x = TrainSettings(net="A", crop=64, lr=1e-2), 60 * maps(2, 3, 64, 64)
+    net = last(create_net("A", 3, 64, 0.5))
+    sgd = optimiser(net, settings_)
+    for _ in range(2):
+        net.train(False)
+        with torch.inference_mode():
+            before = net(x)
+        net.train()
+        nn.functional.cross_entropy(net(x).flatten(1), torch.tensor([1, 2])).backward()  # type: ignore[no-untyped-call]
+        sgd.step()
+        net.eval()
+        with torch.inference_mode():
+            fresh = copy.deepcopy(net)
+            assert torch.equal(net(x), fresh(x))
+            assert apart(net(x), before) > 1e-3
+
+
+def test_an_fc_layer_of_three_by_three_cells_has_no_padding() -> None:
+    """fc6 at a crop of 96: it is no convolution of Sect. 2.1, and its map is smaller than what it sees."""
+    net = create_net("A", 3, 96, 0.5).eval()
+    with torch.inference_mode():
+        assert last(net).activations(60 * maps(1, 3, 256, 256), "fc6").shape[2:] == (6, 6)
+    layer = last(Convolution(128, 128, 3))
+    with torch.inference_mode():
+        assert layer(maps(1, 128, 9, 9)).shape[2:] == (7, 7)
 
 
 @pytest.mark.parametrize("mode", ["asked", "learning"])

@@ -23,6 +23,7 @@ from .errors import ToldElsewhere, VerydeepError
 from .team import Alone, Team, share_of
 
 T = TypeVar("T")
+TIMEOUT = timedelta(days=2)  # shares of a test may take hours more than others; a dead process is noticed at once
 PATIENCE = 600.0  # seconds for all processes of a job to arrive
 
 
@@ -65,7 +66,7 @@ def peer_is_gone(fault: BaseException) -> bool:
     """Whether an error came of another process's end."""
     from torch.distributed import DistError
 
-    words = ("closed by peer", "reset by peer", "Broken pipe", "Socket Timeout", "Connection refused")
+    words = ("closed by peer", "reset by peer", "Broken pipe", "Socket Timeout", "Timed out", "Connection refused")
     return isinstance(fault, DistError) or any(word in str(fault) for word in words)
 
 
@@ -84,7 +85,8 @@ class _Joined:
         self._agents, self.rank, self.size = next(rendezvous("env://"))
         store, self._attempt = _meet(self._agents, self.rank)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
-        distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
+        distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
+        self.restarted = self.total(float(self.restarted))[0] > 0  # each machine counts its own
 
     @property
     def leads(self) -> bool:

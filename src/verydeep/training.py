@@ -264,6 +264,8 @@ def resumed(checkpoint: Checkpoint) -> tuple[Net, TrainState]:
     if not checkpoint.card.state:
         raise VerydeepError(f"{checkpoint.path} holds no training state to resume from: give it to --start instead.")
     net = checkpoint.net()
+    if any(value.dtype == torch.float64 for value in checkpoint.weights.values()):  # no digit is lost
+        net.double().load_state_dict(checkpoint.weights)
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     try:
         state = TrainState.from_json(checkpoint.card.state)

@@ -13,6 +13,7 @@ from ..team import Alone, Team
 What = Literal["infer", "train", "dense", "data", "svm"]
 DENSE_SCALES = (256, 384, 512)
 PHOTOS, DESCRIPTORS, DIMENSIONS = 64, 1000, 4096  # where nobody tells
+LEAST_DESCRIPTORS = 40
 
 
 def benchmark(
@@ -46,10 +47,7 @@ def benchmark(
     Raises:
         VerydeepError: no such net or data, a size below a net's crop, a peer that is not there.
     """
-    if what not in get_args(What):
-        raise VerydeepError(f"what is one of {', '.join(get_args(What))}, not {what!r}.")
-    if batch < 1 or (photos is not None and photos < 1):
-        raise VerydeepError(f"batch and photos must be 1 or more, not {batch} and {photos}.")
+    _check(what, batch, size, photos)
     wish, told, named = machine or MachineSettings(), reporter or Silent(), list(sources)
     if what == "data":
         from .reading import read_photos
@@ -60,6 +58,18 @@ def benchmark(
 
         return learn_svms(photos or DESCRIPTORS, size or DIMENSIONS, repeats, against, wish, told)
     return _nets(what, named or ["D"], (batch, size, repeats, against), wish, told, team or Alone())
+
+
+def _check(what: str, batch: int, size: int | None, photos: int | None) -> None:
+    """Raises VerydeepError for numbers that nothing can be measured with."""
+    if what not in get_args(What):
+        raise VerydeepError(f"what is one of {', '.join(get_args(What))}, not {what!r}.")
+    if batch < 1 or (photos is not None and photos < 1):
+        raise VerydeepError(f"batch and photos must be 1 or more, not {batch} and {photos}.")
+    if size is not None and size < 1:
+        raise VerydeepError(f"size must be 1 or more, not {size}.")
+    if what == "svm" and photos is not None and photos < LEAST_DESCRIPTORS:
+        raise VerydeepError(f"of svm photos must be {LEAST_DESCRIPTORS} or more, two a class, not {photos}.")
 
 
 def _nets(

@@ -73,7 +73,8 @@ def open_pack(folder: Path, settings: DataSettings) -> Data:
         sets = {name: _set(folder, name, card) for name in card["sets"]}
         return Data(str(card["name"]), sets, bool(card["split_by_us"]))
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError) as fault:
-        raise VerydeepError(f"{folder} is a broken pack ({fault}): pack the photos anew.") from None
+        told = f"{fault.filename}: {fault.strerror}" if isinstance(fault, OSError) and fault.strerror else fault
+        raise VerydeepError(f"{folder} is a broken pack ({told}): pack the photos anew.") from None
 
 
 def _set(folder: Path, name: str, card: dict[str, Any]) -> Dataset:

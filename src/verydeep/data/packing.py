@@ -227,7 +227,7 @@ class _Packer:
         dataset = self._dataset.take(places)
         rows = [tuple(row) for part in parts for row in part.rows]
         index = np.zeros(len(dataset), dtype=ROW)
-        for column, values in zip(COLUMNS, zip(*rows, strict=True), strict=True):
+        for column, values in zip(COLUMNS, zip(*rows, strict=True), strict=bool(rows)):
             index[column] = values
         index["label"], index["subject"] = dataset.labels, dataset.groups
         write_atomically(index_file(self._folder, self._name), lambda file: np.save(file, index))

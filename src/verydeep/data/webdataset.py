@@ -72,8 +72,7 @@ def _classes(root: Path, count: int) -> tuple[str, ...]:
     if not path.is_file():
         return tuple(f"{number:0{len(str(count - 1))}d}" for number in range(count))
     names = tuple(line.strip() for line in path.read_text(encoding="utf8", errors="replace").splitlines())
-    names = tuple(name for name in names if name)
-    if len(names) < count or len(set(names)) < len(names):
+    if len(names) < count or len(set(names)) < len(names) or not all(names):
         raise VerydeepError(f"{path} names {len(set(names))} classes, and the photos have {count}: name each once.")
     return names
 
@@ -89,8 +88,6 @@ def _samples(folder: Path, root: Path) -> tuple[TarReader, tuple[str, ...], Any]
         shard = str(path.relative_to(root))
         for key, place, label in _photos(path, number):
             photo = f"{shard}/{key}"
-            if photo in places:
-                raise VerydeepError(f"{path} holds {key} twice: keep one.")
             places[photo] = place
             labels.append(label)
     if not places:
@@ -113,6 +110,8 @@ def _photos(path: Path, number: int) -> Iterator[tuple[str, Place, int]]:
                 key, _, ending = base.partition(".")
                 key = f"{folder}/{key}"
                 if member.isfile() and ending.lower() in PHOTO_ENDINGS and not key.rpartition("/")[2].startswith("."):
+                    if key in photos:
+                        raise VerydeepError(f"{path}: {member.name} and {photos[key][0]} are one sample: keep one.")
                     photos[key] = (member.name.removeprefix("./"), Place(number, member.offset_data, member.size))
                 elif member.isfile() and ending == CLASS_ENDING:
                     told = file.extractfile(member)
