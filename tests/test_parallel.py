@@ -207,6 +207,15 @@ def test_a_killed_process_costs_nothing(unbroken: Path, tmp_path: Path, leader: 
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
 
 
+def test_a_refused_command_is_not_taken_for_a_restart(unbroken: Path) -> None:
+    """torchrun begins it again all the same; the run that is there is another's, and stays as it is."""
+    before = (unbroken / "last.safetensors").read_bytes()
+    lines = told(run_job(2, *LONG, "--lr", 1e-3, "--out", unbroken, restarts=1))
+    assert lines
+    assert all("already holds a run: add --resume" in line for line in lines)
+    assert (unbroken / "last.safetensors").read_bytes() == before
+
+
 def _child(parent: int, rank: int) -> int:
     """The process of a rank among those that torchrun started."""
     for path in Path("/proc").glob("[0-9]*/environ"):

@@ -95,6 +95,12 @@ class _Joined:
     def share(self, count: int) -> range:
         return share_of(count, self.rank, self.size)
 
+    def mark(self, name: str) -> None:
+        self._agents.set(f"verydeep/marked/{name}", "yes")
+
+    def marked(self, name: str) -> bool:
+        return bool(self._agents.check([f"verydeep/marked/{name}"]))
+
     def total(self, *values: float) -> list[float]:
         sums = self._torch.tensor(values, dtype=self._torch.float64)
         self._distributed.all_reduce(sums)

@@ -94,8 +94,9 @@ class Job:
 
     @property
     def broke_off(self) -> bool:
-        """Whether the team was begun again, and there is something to go on with."""
-        return self.team.restarted and (self.folder / LAST).exists()
+        """Whether the team was begun again, and there is something of its own to go on with."""
+        mine = self.team.marked(str(self.folder.absolute()))
+        return self.team.restarted and mine and (self.folder / LAST).exists()
 
     def begin(self, data: DataSettings, settings: TrainSettings, stop: Callable[[], bool]) -> dict[str, Any]:
         """Trains from step 1; returns what result.json holds. Raises VerydeepError as `train`."""
@@ -142,6 +143,7 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     if (folder / CLASSIFIER).exists():
         raise VerydeepError(f"{folder} holds SVMs of `verydeep svm` or `probe`: give another --out.")
     check_place(folder)
+    job.team.mark(str(folder.absolute()))
     data = replace(data, data=lasting_name(data.data), boxes=lasting_boxes(data.boxes))
     opened = job.task.open(data, reporter)
     settings = chosen_start(settings)

@@ -35,6 +35,12 @@ class Team(Protocol):
     def share(self, count: int) -> range:
         """Which of ``count`` things are this process's: every one is somebody's, and nobody else's."""
 
+    def mark(self, name: str) -> None:
+        """Remembers a name, also for when the job is begun again."""
+
+    def marked(self, name: str) -> bool:
+        """Whether this job has remembered it."""
+
     def total(self, *values: float) -> list[float]:
         """Each value summed over all processes, in float64."""
 
@@ -63,6 +69,13 @@ class Alone:
     def share(self, count: int) -> range:
         """All."""
         return range(count)
+
+    def mark(self, name: str) -> None:
+        """Nobody asks."""
+
+    def marked(self, name: str) -> bool:
+        """One process has nobody to remember for it: what is there counts as its own."""
+        return True
 
     def total(self, *values: float) -> list[float]:
         """The values."""
