@@ -106,6 +106,7 @@ MISTAKES = [
     ("svm --photos 2", "of svm photos must be 40 or more, two a class, not 2"),
     ("dense {run} --size 16", "the net's crop, or more"),
     ("data nowhere", "nowhere"),
+    ("data digits:60", "digits:60 is no folder of photos or of tar files"),
     ("infer {run} --processes 2", "only `benchmark train` takes --processes"),
     ("train A --processes 2,x", "processes lists whole numbers from 1 to 512"),
 ]

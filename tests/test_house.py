@@ -86,7 +86,7 @@ ARROWS: dict[str, set[str]] = {
         *("nets", "optimisation", "progress", "team"),
     },
     "benchmarking.reading": {
-        *("benchmarking.turns", "config", "data", "data.loading", "data.packing", "machine", "progress"),
+        *("benchmarking.turns", "config", "data", "data.loading", "data.packing", "errors", "machine", "progress"),
     },
     "benchmarking.svms": {"benchmarking.turns", "config", "errors", "machine", "progress", "svm_learning"},
     "results": {

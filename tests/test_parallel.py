@@ -168,7 +168,7 @@ def test_tests_and_descriptors_are_those_of_one_process(trained: Path, tmp_path:
     assert sorted(path.name for path in tmp_path.glob("3.safetensors*")) == ["3.safetensors"]
 
 
-LONG = ["train", "A", *TINY, "--data", "digits:400", "--batch", 8, "--max-epochs", 4, "--lr", 5e-3]
+LONG = ["train", "A", *TINY, "--data", "digits:400", "--batch", 8, "--max-epochs", 4, "--lr", 5e-3, "--workers", 1]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,11 @@ def check_place(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Keeps other processes that ask for the same out of a folder, which is made where it is missing.
+
+    Args:
+        patience: seconds to wait for another process to leave.
 
     Raises:
         VerydeepError: another process is at work there.
@@ -82,12 +86,24 @@ def only_one(folder: Path) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _locking.flock(handle, _locking.LOCK_EX | _locking.LOCK_NB)
+        if not _locked(handle, patience):
+            raise VerydeepError(f"another process is at work in {folder}: wait for it, or give another --out.")
         yield
-    except BlockingIOError:
-        raise VerydeepError(f"another process is at work in {folder}: wait for it, or give another --out.") from None
     finally:
         os.close(handle)
+
+
+def _locked(handle: int, patience: float) -> bool:
+    """Whether the lock is ours, within ``patience`` seconds."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            _locking.flock(handle, _locking.LOCK_EX | _locking.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.2)
 
 
 def _sync_folder(folder: Path) -> None:

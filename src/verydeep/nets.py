@@ -191,9 +191,8 @@ def _convolution(spec: Layer) -> nn.Conv2d:
     padding = spec.kernel // 2 if spec.stage <= 5 else 0
     # Initialisers follow: drawing PyTorch's own first would only cost time.
     with torch.device("meta"):
-        kind = (
-            Convolution if spec.stage <= 5 and spec.kernel == 3 else nn.Conv2d
-        )  # on many channels Winograd's way, on a CPU
+        # On many channels Winograd's way, on a CPU; fc6 has 3x3 cells too at a crop of 96, and no padding.
+        kind = Convolution if spec.stage <= 5 and spec.kernel == 3 else nn.Conv2d
         layer = kind(spec.inputs, spec.outputs, spec.kernel, padding=padding)
     return layer.to_empty(device="cpu")
 

@@ -43,6 +43,7 @@ from .team import Alone, Team
 from .training import Training, resumed
 from .weights import Weights, read_weights
 
+LINGERING = 30.0  # seconds that a dead leader's readers may still hold the folder
 RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
 
 
@@ -109,7 +110,8 @@ class Job:
         return self._run(_resume(self, data_given, settings_given), stop)
 
     def _run(self, training: Training, stop: Callable[[], bool]) -> dict[str, Any]:
-        alone = only_one(self.folder) if self.team.leads else nullcontext()
+        patience = LINGERING if self.team.restarted else 0.0
+        alone = only_one(self.folder, patience) if self.team.leads else nullcontext()
         with alone, training.machine.at_work(static_shapes=True):
             ended = training.run(stop)
         best = self.folder / BEST

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,7 @@ from ..config import DataSettings, MachineSettings, Scale, TrainSettings
 from ..data import Dataset, open_data
 from ..data.loading import TrainingLoader
 from ..data.packing import Packing, pack_data
+from ..errors import VerydeepError
 from ..machine import this_machine
 from ..progress import Reporter
 from .turns import Contender, compare
@@ -41,6 +42,8 @@ def read_photos(data: str | None, photos: int, repeats: int, reporter: Reporter)
         sources = [(data, data)] if data else _made_up(Path(place), photos)
         for number, (name, source) in enumerate(sources):
             whole = open_data(DataSettings(source), least_classes=1).sets["train"]
+            if not hasattr(whole.read, "encoded"):
+                raise VerydeepError(f"{name} is no folder of photos or of tar files: give one, or leave it out.")
             few = whole.take(np.arange(min(photos, len(whole))))
             pack = Path(place) / f"pack-{number}"
             pack_data(DataSettings(source), pack, Packing(SCALE))
@@ -68,10 +71,10 @@ def _epoch(dataset: Dataset, recipe: TrainSettings) -> Callable[[], object]:
 
 def _pillow(dataset: Dataset) -> None:
     """Decode, resize, crop at random: what a plain loader does to each photo."""
-    rng = np.random.default_rng(0)
+    rng, reader = np.random.default_rng(0), cast(Any, dataset.read)
     for index in range(len(dataset)):
-        (path,) = dataset.files(dataset.ids[index])
-        image = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
+        encoded = reader.encoded(dataset.ids[index])
+        image = Image.open(io.BytesIO(encoded)).convert("RGB")
         factor = SCALE / min(image.size)
         image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BILINEAR)
         left, top = (int(rng.integers(0, side - CROP + 1)) for side in image.size)

@@ -25,7 +25,7 @@ from .folder import from_sets, split_whole
 from .sets import Data, Dataset
 
 PHOTO_ENDINGS, CLASS_ENDING, NAMES_FILE = ("jpg", "jpeg", "png", "webp"), "cls", "classes.txt"
-NOBODY_TELLS, MOST_CLASSES = "unknown", 1_000_000
+NOBODY_TELLS, MOST_CLASSES, MOST_OPEN = "unknown", 1_000_000, 64
 
 
 @dataclass(frozen=True)
@@ -156,5 +156,7 @@ class TarReader:
 
     def _handle(self, shard: int) -> int:
         if shard not in self._open:
+            if len(self._open) >= MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
             self._open[shard] = os.open(self.root / self._shards[shard], os.O_RDONLY)
         return self._open[shard]
