@@ -47,6 +47,15 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    status = _status(arguments)
+    if processes() > 1:  # a thread of PyTorch's may outlive Python's end, and then aborts it (NOTES.md)
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _status(arguments: list[str] | None) -> int:
+    """What one command ends with."""
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
