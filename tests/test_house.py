@@ -79,11 +79,11 @@ ARROWS: dict[str, set[str]] = {
     "benchmarking.peers": {"configurations", "errors"},
     "benchmarking.inference": {
         *("benchmarking.peers", "benchmarking.turns", "checkpoints", "config", "configurations", "errors", "machine"),
-        *("nets", "opening", "posteriors", "progress", "protocols"),
+        *("nets", "opening", "posteriors", "progress", "protocols", "weights.pixels"),
     },
     "benchmarking.steps": {
         *("benchmarking.inference", "benchmarking.peers", "benchmarking.turns", "config", "configurations", "machine"),
-        *("nets", "optimisation", "progress", "team"),
+        *("nets", "optimisation", "progress", "team", "weights.pixels"),
     },
     "benchmarking.reading": {
         *("benchmarking.turns", "config", "data", "data.loading", "data.packing", "errors", "machine", "progress"),

@@ -21,10 +21,10 @@ from ..opening import Loaded, open_classifier
 from ..posteriors import Testable, posterior, shown_to
 from ..progress import Reporter
 from ..protocols import Protocol
+from ..weights.pixels import MEAN_RGB
 from .peers import as_they_do, peer
 from .turns import Contender, compare
 
-MEAN_RGB = (123.68, 116.779, 103.939)
 CLASSES, CROP, USUAL_SCALE = 1000, 224, 256
 
 

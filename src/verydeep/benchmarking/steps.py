@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from ..config import MachineSettings, Scale, TrainSettings
 from ..configurations import net_facts
-from ..machine import this_machine
+from ..machine import Machine, this_machine
 from ..nets import create_net
 from ..optimisation import optimiser
 from ..progress import Reporter
 from ..team import Team
-from .inference import CLASSES, CROP, MEAN_RGB, random_photos
+from ..weights.pixels import MEAN_RGB
+from .inference import CLASSES, CROP, random_photos
 from .peers import as_they_do, peer
 from .turns import Contender, compare
 
@@ -53,16 +54,15 @@ def train_steps(
         name, theirs = peer(against, nets[0], CLASSES)
         contenders.append(Contender(name, _their_step(theirs.to(here.device), mine, crop), batch, 0.0))
     for net, known in zip(nets, facts, strict=True):
-        once = _our_step(net, crop, mine, wish, team)
+        once = _our_step(net, crop, mine, here, team)
         contenders.append(Contender(net, once, batch, STEP * known.multiply_adds / team.size))
     found = compare(contenders, repeats, here, reporter)
     return {"what": "train", "batch": batch, "size": crop, "processes": team.size, **found}
 
 
-def _our_step(name: str, crop: int, count: int, wish: MachineSettings, team: Team) -> Callable[[], object]:
+def _our_step(name: str, crop: int, count: int, machine: Machine, team: Team) -> Callable[[], object]:
     settings = TrainSettings(net=name, S=Scale(max(256, crop), max(256, crop)), crop=crop)
     net = create_net(name, CLASSES, crop).train()
-    machine = this_machine(replace(wish, workers=0), STEP * net_facts(name, CLASSES, crop).multiply_adds)
     learner = team.together(machine.place(net), machine.bf16_gradients)
     sgd = optimiser(net, settings)
     images = random_photos(count, crop, crop).permute(0, 3, 1, 2)
