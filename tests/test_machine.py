@@ -7,6 +7,7 @@ from verydeep import VerydeepError, create_net
 from verydeep.config import MachineSettings
 from verydeep.configurations import net_facts
 from verydeep.machine import cores, photos_at_once, this_machine, training_bytes
+from verydeep.nets import Net
 
 
 def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,9 +49,8 @@ def test_batches_are_parted_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         photos_at_once(facts, 256, machine)
 
 
-def test_the_estimate_counts_what_the_backward_pass_keeps() -> None:
-    """Against the bytes autograd really saves, for a net of which nothing else is large."""
-    net = create_net("D", classes=10, crop=96, width=1 / 4).train()
+def saved_bytes(net: Net) -> int:
+    """What autograd keeps of a forward pass of four crops, without the weights."""
     saved: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,25 @@ def test_the_estimate_counts_what_the_backward_pass_keeps() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         net(torch.zeros(4, 3, 96, 96))
     weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
-    kept = sum(size for pointer, size in saved.items() if pointer not in weights)
+    return sum(size for pointer, size in saved.items() if pointer not in weights)
+
+
+def test_the_estimate_counts_what_the_backward_pass_keeps() -> None:
+    """Against the bytes autograd really saves, for a net of which nothing else is large."""
+    kept = saved_bytes(create_net("D", classes=10, crop=96, width=1 / 4).train())
     facts = net_facts("D", classes=10, crop=96, width=1 / 4)
     estimate = training_bytes(facts, 4) - training_bytes(facts, 0)
     assert kept <= estimate <= 2 * kept
+
+
+def test_maps_that_are_recomputed_are_not_kept() -> None:
+    """Between the forward and the backward pass only maps between stages are; the estimate has a stage more."""
+    net = create_net("D", classes=10, crop=96, width=1 / 4).train()
+    net.recompute = True
+    floats = 3 * 96**2 + sum(net.layer(f"conv{stage}_3").out_channels * (96 >> stage) ** 2 for stage in (3, 4, 5))
+    floats += sum(net.layer(f"conv{stage}_2").out_channels * (96 >> stage) ** 2 for stage in (1, 2))
+    assert 4 * 4 * floats <= saved_bytes(net) <= 1.2 * 4 * 4 * floats  # and the FC layers' few
+    facts = net_facts("D", classes=10, crop=96, width=1 / 4)
+    of_photos = [training_bytes(facts, 4, recompute) - training_bytes(facts, 0) for recompute in (False, True)]
+    # Net D's first stage has half of all maps.
+    assert 0.4 * of_photos[0] < of_photos[1] < 0.75 * of_photos[0]

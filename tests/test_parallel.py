@@ -136,6 +136,17 @@ def test_a_resumed_training_in_float64_loses_no_digit(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], parts[name]) and whole[name].dtype == torch.float64 for name in whole)
 
 
+def test_recomputed_maps_change_no_digit(tmp_path: Path, command: Command) -> None:
+    """One process with and without; and two, whose gradients are averaged while the maps are computed again."""
+    words = [*TINY, "--data", "digits:62", "--batch", 12, "--max-steps", 8, "--precision", "float64", "--lr", 5e-3]
+    for name, recompute in (("kept", "no"), ("again", "yes")):
+        assert command("train", "A", *words, "--recompute", recompute, "--out", tmp_path / name).status == 0
+    kept, again = tensors(tmp_path / "kept"), tensors(tmp_path / "again")
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+    assert run_job(2, "train", "A", *words, "--recompute", "yes", "--out", tmp_path / "two").status == 0
+    assert distance(kept, tensors(tmp_path / "two")) < 1e-9
+
+
 def test_gradients_in_half_the_bytes_are_rounded_and_no_more(tmp_path: Path, command: Command) -> None:
     words = [*TINY, "--data", "digits:62", "--batch", 12, "--max-steps", 1, "--lr", 5e-3, "--weight-decay", 0]
     assert command("train", "A", *words, "--out", tmp_path / "one").status == 0

@@ -93,6 +93,16 @@ def test_interrupted_twice(photos: Path, tmp_path: Path) -> None:
     assert log(whole) == log(parts)
 
 
+def test_what_a_run_chose_for_itself_may_be_left_to_it_again(photos: Path, tmp_path: Path) -> None:
+    """As a command that is begun again word for word, or a job that torchrun begins again, does."""
+    changes = {**TINY, "batch": 0, "max_epochs": 2}
+    verydeep.train("A", out=tmp_path / "run", data=str(photos), stop=after(1), **changes)
+    ended = verydeep.train("A", out=tmp_path / "run", data=str(photos), resume=True, **changes)
+    assert ended["ended"] == "max_epochs"
+    with pytest.raises(VerydeepError, match="the run was begun with batch"):
+        verydeep.train("A", out=tmp_path / "run", resume=True, **{**changes, "batch": 5})
+
+
 def test_a_longer_training_goes_on_where_a_shorter_one_ended(photos: Path, tmp_path: Path) -> None:
     verydeep.train("A", out=tmp_path / "whole", data=str(photos), max_epochs=3, **TINY)
     verydeep.train("A", out=tmp_path / "parts", data=str(photos), max_epochs=1, **TINY)

@@ -21,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options of one command line; raises VerydeepError for a mistake in it."""
+    """The options of one command line, and all as ``typed``; raises VerydeepError for a mistake in it."""
     parser, verbs = build_parser()
     options, extra = parser.parse_known_args(arguments)
     if extra:
@@ -34,6 +34,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, value in vars(options).items():
         if value == "" or (isinstance(value, list) and "" in value):
             raise VerydeepError(f"{name.removeprefix('set_')} is empty: give a value, or leave it out.")
+    options.typed = list(arguments)
     return options
 
 

@@ -164,7 +164,7 @@ class MachineSettings:
     threads: int = setting(0, "threads of the CPU's products")
     tensorboard: bool = setting(False, "also write the log for TensorBoard, in the run's folder")
     device_batch: int = setting(0, "photos on the device at once; gradients of the parts of a batch add up")
-
+    recompute: bool = setting(False, "keep the maps between stages alone, and compute the others again: less memory")
     bf16_gradients: bool = setting(False, "between processes gradients travel as bf16: half the bytes, rounded sums")
 
     def __post_init__(self) -> None:

@@ -10,7 +10,13 @@ from .config import DataSettings, MachineSettings, TrainSettings, field_help, fl
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .recipes import OF_ALL_RUNS
 
-OF_TRAINING = ("compile", "tensorboard", "device_batch", "bf16_gradients")  # machine settings that only training reads
+OF_TRAINING = (
+    "compile",
+    "tensorboard",
+    "device_batch",
+    "recompute",
+    "bf16_gradients",
+)  # machine settings that only training reads
 
 
 def _nets(verb: argparse.ArgumentParser) -> None:
@@ -239,7 +245,8 @@ def _benchmark(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--batch", type=int, default=8, metavar="N", help="photos at once (8)")
     verb.add_argument("--size", type=int, metavar="N", help="side of the photos in pixels (the crop)")
     verb.add_argument("--repeats", type=int, default=7, metavar="N", help="turns (7)")
-    _add_settings(verb, MachineSettings, only=("device", "precision", "layout", "threads", "compile", "bf16_gradients"))
+    mine = ("device", "precision", "layout", "threads", "compile", "recompute", "bf16_gradients")
+    _add_settings(verb, MachineSettings, only=mine)
 
 
 def _demo(verb: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ def photos_that_fit(settings: TrainSettings, outputs: int, machine: Machine, rep
     facts = net_facts(settings.net, outputs, settings.crop, settings.width)
     share = -(-settings.batch // processes)
     at_once = photos_at_once(facts, share, machine)
-    need, free = training_bytes(facts, at_once) / 2**30, free_bytes(machine.device) / 2**30
+    need, free = training_bytes(facts, at_once, machine.recompute) / 2**30, free_bytes(machine.device) / 2**30
     parts = "" if at_once == share else f" in parts of {at_once}, their gradients added up"
     shares = f" over {processes} processes" if processes > 1 else ""
     reporter.say(

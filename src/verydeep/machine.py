@@ -37,6 +37,7 @@ class Machine:
     workers: int
     threads: int
     device_batch: int
+    recompute: bool
     bf16_gradients: bool
 
     @property
@@ -126,6 +127,7 @@ def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
         workers=workers,
         threads=wish.threads or _threads(workers, multiply_adds),
         device_batch=wish.device_batch,
+        recompute=wish.recompute,
         bf16_gradients=wish.bf16_gradients,
     )
 
@@ -162,20 +164,28 @@ def _precision(device: torch.device, wish: str) -> torch.dtype:
     return next(dtype for dtype, name in PRECISIONS.items() if name == wish)
 
 
-def training_bytes(facts: NetFacts, batch: int) -> int:
+def training_bytes(facts: NetFacts, batch: int, recompute: bool = False) -> int:
     """Memory of a training step in bytes: an estimate from the layers' shapes, float32.
 
     Weights, gradients and momentum; per photo the maps kept for the backward pass (a convolution's
     output, after ReLU in place, and a pooled map with its int64 indices), and twice the largest map.
+
+    Args:
+        recompute: of the stages one at a time is kept whole, and of the others the pooled map.
     """
-    kept = largest = 0
+    inside: dict[int, int] = {}
+    pooled: dict[int, int] = {}
+    largest = 0
     for layer in facts.layers:
         side = facts.crop >> (layer.stage - 1) if layer.stage <= 5 else 1
         cells = layer.outputs * side**2
-        kept, largest = kept + 4 * cells, max(largest, 4 * cells)
-    last_of_stage = {layer.stage: layer for layer in facts.layers if layer.stage <= 5}
-    for stage, layer in last_of_stage.items():
-        kept += (4 + 8) * layer.outputs * (facts.crop >> stage) ** 2
+        inside[layer.stage] = inside.get(layer.stage, 0) + 4 * cells
+        largest = max(largest, 4 * cells)
+        if layer.stage <= 5:  # the stage's last layer is that which is pooled
+            pooled[layer.stage] = layer.outputs * (facts.crop >> layer.stage) ** 2
+    stages = [inside[stage] + (4 + 8) * cells for stage, cells in pooled.items()]
+    kept = max(stages) + 4 * sum(pooled.values()) if recompute else sum(stages)
+    kept += sum(size for stage, size in inside.items() if stage > 5)
     return 3 * 4 * facts.parameters + batch * (kept + 2 * largest)
 
 
@@ -202,10 +212,10 @@ def photos_at_once(facts: NetFacts, batch: int, machine: Machine) -> int:
         return min(batch, machine.device_batch)
     room = MEMORY_SHARE * free_bytes(machine.device)
     count = batch
-    while count > 1 and training_bytes(facts, count) > room:
+    while count > 1 and training_bytes(facts, count, machine.recompute) > room:
         count = (count + 1) // 2
-    if training_bytes(facts, count) > room:
-        need, have = training_bytes(facts, count) / 2**30, room / MEMORY_SHARE / 2**30
+    if training_bytes(facts, count, machine.recompute) > room:
+        need, have = training_bytes(facts, count, machine.recompute) / 2**30, room / MEMORY_SHARE / 2**30
         raise VerydeepError(
             f"net {facts.name} at crop {facts.crop} needs {need:.1f} GiB for one photo and {have:.1f} GiB are free "
             f"on {machine.device.type}: lower --crop or --width, or free memory."

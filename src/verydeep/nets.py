@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from .configurations import STRIDE, Layer, has_lrn, layers
 from .errors import VerydeepError
@@ -33,6 +34,7 @@ class Net(nn.Module):
     """
 
     takes = "float"
+    recompute = False  # in learning, keep the maps between stages alone (Chen et al. 2016): slower, in less memory
 
     def __init__(self, name: str, classes: int, crop: int, width: float, pooling: Pooling = "up") -> None:
         super().__init__()
@@ -62,7 +64,10 @@ class Net(nn.Module):
         """
         maps = []
         for stage in range(1, 6):
-            x = self._pool(self._stage(stage, x))
+            if self.recompute and torch.is_grad_enabled():
+                x = recomputed(self._pooled_stage, stage, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = self._pooled_stage(stage, x)
             maps.append(x)
         return maps
 
@@ -111,6 +116,9 @@ class Net(nn.Module):
                 if self.lrn is not None and name == "conv1_1":
                     x = self.lrn(x)
             yield name, x
+
+    def _pooled_stage(self, stage: int, x: Tensor) -> Tensor:
+        return self._pool(self._stage(stage, x))
 
     def _stage(self, stage: int, x: Tensor) -> Tensor:
         """A stage's convolutions, before its pooling."""
@@ -167,7 +175,7 @@ class Net(nn.Module):
         """
         self._check_size(x)
         for stage in range(1, 5):
-            x = self._pool(self._stage(stage, x))
+            x = self._pooled_stage(stage, x)
         x = self._stage(5, x)
         found = []
         up = 1 if self.pooling == "up" else 0

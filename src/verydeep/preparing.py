@@ -35,7 +35,7 @@ from .machine import Machine, this_machine
 from .model_card import write_model_card
 from .optimisation import TrainState
 from .progress import Reporter, Silent
-from .recipes import papers_start, settings_of_run
+from .recipes import chosen_anew, papers_start, settings_of_run, with_changes
 from .runs import BEST, CLASSIFIER, LAST, RunLog, environment
 from .starting import chosen_start, first_net, origin_of
 from .tasks import Task, TellClasses
@@ -44,7 +44,6 @@ from .training import Training, resumed
 from .weights import Weights, read_weights
 
 LINGERING = 30.0  # seconds that a dead leader's readers may still hold the folder
-RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
 
 
 def train(
@@ -229,13 +228,13 @@ def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]
         told = f"box net of {ways}" if ways else "net that tells classes"
         raise VerydeepError(f"{folder} holds a {told}: resume it with the command it began with.")
     settings, data = from_json(TrainSettings, card.settings), from_json(DataSettings, card.data)
-    settings = _checked_changes(settings, settings_given)
+    settings = with_changes(settings, chosen_anew(settings_given))
     data_given = typed(DataSettings, data_given)
     if "data" in data_given:
         data_given["data"] = lasting_name(data_given["data"])
     if "boxes" in data_given:
         data_given["boxes"] = lasting_boxes(data_given["boxes"])
-    _checked_changes(data, data_given)
+    with_changes(data, data_given)
     machine = _machine(settings, job.wish)
     net, state = resumed(checkpoint)
     opened = job.task.open(data, reporter)
@@ -252,17 +251,6 @@ def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]
     objective = job.task.objective(sets["dev"], card, settings, machine, reporter, job.team)
     momentum = checkpoint.momentum
     return Training(net, card, settings, sets, machine, folder, log, reporter, state, momentum, objective, job.team)
-
-
-def _checked_changes(begun: Any, given: dict[str, Any]) -> Any:
-    """Settings of a run with those given anew on top, where that is allowed."""
-    for name, value in given.items():
-        if name not in RESUMABLE_CHANGES and getattr(begun, name) != value:
-            raise VerydeepError(
-                f"the run was begun with {flag(name)} {getattr(begun, name)}, not {value}: "
-                f"resume without --{flag(name)}, or begin a new run with another --out."
-            )
-    return replace(begun, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})
 
 
 def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:

@@ -8,11 +8,11 @@ alone, ``D``, is the recipe for people's own photos.
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from .box_settings import BoxSettings
-from .config import PAPER_SCALE, Scale, TrainSettings, typed
+from .config import PAPER_SCALE, Scale, TrainSettings, flag, typed
 from .configurations import check_net_name
 from .errors import VerydeepError
 
@@ -21,6 +21,7 @@ SHALLOW = ("A", "A-LRN", "shallow-B")  # begin at S = 256 from random weights
 RELEASED_NETS = ("A", "B", "D", "E")  # of which somebody has published weights
 RELEASED = "released"  # a start: the weights of the net that were fetched to this machine
 OWN_BOX_BATCH = 32  # a box net on few photos wants more steps than a net that tells classes
+RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
 # What the paper leaves open, and for how long: settings that may hold for every run of an experiment.
 OF_ALL_RUNS = (
@@ -117,3 +118,24 @@ def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
         recipe |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "head_epochs": 3}
         recipe |= {"patience": 3, "drops": 1, "max_epochs": 30}
     return recipe
+
+
+def chosen_anew(given: dict[str, Any]) -> dict[str, Any]:
+    """Settings given to a run that goes on, without those that leave a choice to it: what it chose stays."""
+    wishes = {"batch": 0, "start": RELEASED}
+    return {name: value for name, value in given.items() if name not in wishes or wishes[name] != value}
+
+
+def with_changes(begun: Any, given: dict[str, Any]) -> Any:
+    """Settings of a run with those given anew on top.
+
+    Raises:
+        VerydeepError: one that a run cannot change differs from what it began with.
+    """
+    for name, value in given.items():
+        if name not in RESUMABLE_CHANGES and getattr(begun, name) != value:
+            raise VerydeepError(
+                f"the run was begun with {flag(name)} {getattr(begun, name)}, not {value}: "
+                f"resume without --{flag(name)}, or begin a new run with another --out."
+            )
+    return replace(begun, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})

@@ -64,6 +64,7 @@ class Training:
         self.net, self.card, self.settings, self.sets = net, card, settings, sets
         self.machine, self.folder, self.reporter = machine, folder, reporter
         self.state, self._team = state, team
+        net.recompute = machine.recompute
         self._placed = machine.place(net)
         self._sgd = optimiser(net, settings)
         set_rate(self._sgd, self.rate)

@@ -15,7 +15,7 @@ from PIL import Image
 from ..config import DataSettings, MachineSettings, Scale, TrainSettings
 from ..data import Dataset, open_data
 from ..data.loading import TrainingLoader
-from ..data.packing import Packing, pack_data
+from ..data.packing import Packing, pack_sets
 from ..errors import VerydeepError
 from ..machine import this_machine
 from ..progress import Reporter
@@ -41,14 +41,15 @@ def read_photos(data: str | None, photos: int, repeats: int, reporter: Reporter)
     with tempfile.TemporaryDirectory() as place:
         sources = [(data, data)] if data else _made_up(Path(place), photos)
         for number, (name, source) in enumerate(sources):
-            whole = open_data(DataSettings(source), least_classes=1).sets["train"]
+            opened = open_data(DataSettings(source), least_classes=1)
+            whole = opened.sets["train"]
             if not hasattr(whole.read, "encoded"):
                 raise VerydeepError(f"{name} is no folder of photos or of tar files: give one, or leave it out.")
             few = whole.take(np.arange(min(photos, len(whole))))
             pack = Path(place) / f"pack-{number}"
-            pack_data(DataSettings(source), pack, Packing(SCALE))
+            pack_sets(replace(opened, sets={"train": few}), DataSettings(source), pack, Packing(SCALE))
             packed = open_data(DataSettings(str(pack)), least_classes=1).sets["train"]
-            contenders = _contenders(few, packed.take(np.arange(len(few))))
+            contenders = _contenders(few, packed)
             found.append({"photos": name, "count": len(few), **compare(contenders, repeats, here, reporter)})
     return {"what": "data", "S": SCALE, "crop": CROP, "repeats": repeats, "sets": found}
 

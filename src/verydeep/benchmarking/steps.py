@@ -63,6 +63,7 @@ def train_steps(
 def _our_step(name: str, crop: int, count: int, machine: Machine, team: Team) -> Callable[[], object]:
     settings = TrainSettings(net=name, S=Scale(max(256, crop), max(256, crop)), crop=crop)
     net = create_net(name, CLASSES, crop).train()
+    net.recompute = machine.recompute
     learner = team.together(machine.place(net), machine.bf16_gradients)
     sgd = optimiser(net, settings)
     images = random_photos(count, crop, crop).permute(0, 3, 1, 2)

@@ -26,7 +26,7 @@ from ..errors import ImageError, VerydeepError
 from ..files import check_place, file_sha256, only_one, read_json, write_atomically, write_json
 from ..images import OtherSide, Pixels, Resampling, rescale
 from ..progress import Advance, Reporter, Silent
-from . import Dataset, lasting_boxes, lasting_name, open_data
+from . import Data, Dataset, lasting_boxes, lasting_name, open_data
 from .loading import Fault, each_photo
 from .pack import CARD, FORMAT, ROW, boxes_file, ids_file, index_file, marks_file
 
@@ -86,9 +86,23 @@ def pack_data(
     Raises:
         VerydeepError: no such data, an unreadable photo, a folder of something else, a full disk.
     """
-    packing, reporter, folder = packing or Packing(), reporter or Silent(), Path(out)
-    _check(folder, bad_images)
     opened = open_data(data, least_classes=1, several=True, empty_sets=True)
+    return pack_sets(opened, data, Path(out), packing or Packing(), workers, bad_images, shard_bytes, reporter)
+
+
+def pack_sets(
+    opened: Data,
+    data: DataSettings,
+    folder: Path,
+    packing: Packing,
+    workers: int = 0,
+    bad_images: str = "stop",
+    shard_bytes: int = SHARD_BYTES,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Packs sets that are opened, all of ``data`` or a part; else as `pack_data`."""
+    reporter = reporter or Silent()
+    _check(folder, bad_images)
     with only_one(folder):
         skip = bad_images == "skip"
         packers = {

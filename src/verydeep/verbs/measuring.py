@@ -23,7 +23,9 @@ def benchmark(options: argparse.Namespace) -> int:
     )
     if options.processes and what != "train":
         raise VerydeepError("only `benchmark train` takes --processes.")
-    told = _growth(_counts(options.processes)) if options.processes else _measured(what, sources, options)
+    told = (
+        _growth(_counts(options.processes), options.typed) if options.processes else _measured(what, sources, options)
+    )
     if told is None:  # another process of this job answers
         return OK
     if options.json:
@@ -61,9 +63,8 @@ def _counts(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _growth(counts: list[int]) -> dict[str, Any]:
+def _growth(counts: list[int], words: list[str]) -> dict[str, Any]:
     """The same training steps by each number of processes, through torchrun; speed-up is to the first."""
-    words = sys.argv[1:]
     at = next(place for place, word in enumerate(words) if word.startswith("--processes"))
     words = words[:at] + words[at + (1 if "=" in words[at] else 2) :]
     words += [] if "--json" in words else ["--json"]
