@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import memory
 from .config import MachineSettings
 from .configurations import NetFacts
 from .errors import VerydeepError
@@ -59,7 +60,7 @@ class Machine:
 
     @contextmanager
     def at_work(self, static_shapes: bool = False) -> Iterator[None]:
-        """A context in which PyTorch uses the chosen number of threads.
+        """A context in which PyTorch uses the chosen number of threads, and freed memory stays for the next step.
 
         Args:
             static_shapes: batches are all of one shape, for which cuDNN may try which of its ways is the fastest.
@@ -68,7 +69,8 @@ class Machine:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = static_shapes
         try:
-            yield
+            with memory.kept():
+                yield
         finally:
             torch.set_num_threads(before)
             torch.backends.cudnn.benchmark = tried

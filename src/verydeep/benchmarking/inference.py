@@ -61,7 +61,7 @@ def infer(
     if against:
         name, theirs = peer(against, opened[0].card.net, len(opened[0].card.classes))
         work = contenders[0].multiply_adds
-        contenders.insert(0, Contender(name, _peer_asked(theirs, photos, here), batch, work))
+        contenders.insert(0, Contender(name, _peer_asked(theirs, photos, here), batch, work, ours=False))
     told = {"what": "infer", "batch": batch, "size": side}
     return {**told, **compare(contenders, repeats, here, reporter)}
 

@@ -52,7 +52,7 @@ def train_steps(
     contenders = []
     if against:
         name, theirs = peer(against, nets[0], CLASSES)
-        contenders.append(Contender(name, _their_step(theirs.to(here.device), mine, crop), batch, 0.0))
+        contenders.append(Contender(name, _their_step(theirs.to(here.device), mine, crop), batch, ours=False))
     for net, known in zip(nets, facts, strict=True):
         once = _our_step(net, crop, mine, here, team)
         contenders.append(Contender(net, once, batch, STEP * known.multiply_adds / team.size))
