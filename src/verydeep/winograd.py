@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 TILE, MARGIN, PLACES = 4, 2, 36  # outputs of a tile a side; what its input has more; products of a tile
 LEAST_CHANNELS = 128
-# PyTorch multiplies matrices by MKL, which on AMD's processors leaves half of AVX-512 unused; oneDNN does not (NOTES.md).
+# PyTorch multiplies by MKL, which on AMD's processors leaves half of AVX-512 unused, as oneDNN does not (NOTES.md).
 ONEDNN = (
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and torch.backends.cpu.get_cpu_capability() == "AVX512"
