@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save
+
+from verydeep.sealed import write_sealed
 
 torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -74,6 +77,12 @@ def paint(path: Path, seed: int, colour: tuple[int, int, int], size: tuple[int, 
     noise = rng.integers(-40, 41, (size[1], size[0], 3))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+def save_sealed(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+    """A safetensors file as ours are written, of numpy's arrays or PyTorch's tensors."""
+    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    write_sealed(path, save(arrays, {name: told for name, told in metadata.items() if not name.endswith("_sha256")}))
 
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 50)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,11 +17,12 @@ from verydeep.checkpoints import (
     PRE_INITIALISED,
     Card,
     load_checkpoint,
+    read_card,
     save_checkpoint,
     start_from,
 )
 from verydeep.errors import VerydeepError
-from verydeep.files import write_atomically
+from verydeep.files import only_one, write_atomically
 from verydeep.nets import Net
 from verydeep.weights import MEAN_RGB, read_weights
 
@@ -188,3 +191,80 @@ def test_the_shared_ilsvrc_layers_load_with_their_pixels() -> None:
     assert set(done.random) == {"fc6", "fc7", "fc8"}
     raw = load_file(path)["conv1_1.weight"].float()
     assert torch.equal(found.tensors["conv1_1.weight"], raw[:, [2, 1, 0]])
+
+
+def flipped(path: Path, bit: int) -> None:
+    """Changes one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_any_changed_bit_is_noticed(tmp_path: Path) -> None:
+    """All bits of the length and the header's ends, and some of all over the file, by the card and by the whole."""
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, small(), replace(CARD, state={"step": 3}))
+    good = path.read_bytes()
+    header = 8 + int.from_bytes(good[:8], "little")
+    rng = np.random.default_rng(0)
+    chosen = [*range(64 + 32), *range(8 * header - 64, 8 * header), *rng.integers(64, 8 * header, 300).tolist()]
+    for bit in chosen:
+        flipped(path, bit)
+        for read in (load_checkpoint, read_card):
+            with pytest.raises(VerydeepError, match=r"x\.safetensors"):
+                read(path)
+        path.write_bytes(good)
+    for bit in rng.integers(8 * header, 8 * len(good), 50).tolist():
+        flipped(path, bit)
+        with pytest.raises(VerydeepError, match=r"x\.safetensors is broken: its bytes are not those"):
+            load_checkpoint(path)
+        assert read_card(path).state == {"step": 3}  # the header is as it was written
+        path.write_bytes(good)
+    assert load_checkpoint(path).card.state == {"step": 3}
+
+
+def test_a_sealed_file_is_a_safetensors_file_like_any_other(tmp_path: Path) -> None:
+    net = small()
+    save_checkpoint(tmp_path / "x.safetensors", net, CARD)
+    found = load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in net.state_dict().items())
+
+
+def test_the_file_before_is_kept_until_the_next_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, previous = tmp_path / "x", tmp_path / "previous"
+    for seed in range(3):
+        save_checkpoint(path, small(seed=seed), CARD, previous=previous)
+    kept = [load_checkpoint(each).weights["fc8.weight"] for each in (path, previous)]
+    assert torch.equal(kept[0], small(seed=2).layer("fc8").weight)
+    assert torch.equal(kept[1], small(seed=1).layer("fc8").weight)
+    monkeypatch.setattr(os, "fsync", lambda _handle: flipped(next(tmp_path.glob(".x.*")), 40_000))
+    with pytest.raises(VerydeepError, match=r"x could not be saved: its disk gives back other bytes"):
+        save_checkpoint(path, small(seed=3), CARD, previous=previous)
+    for each, before in zip((path, previous), kept, strict=True):
+        assert torch.equal(load_checkpoint(each).weights["fc8.weight"], before)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["previous", "x"]
+
+
+def test_where_links_are_not_to_be_had_the_file_before_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for seed in range(2):
+        save_checkpoint(tmp_path / "x", small(seed=seed), CARD, previous=tmp_path / "previous")
+    assert torch.equal(load_checkpoint(tmp_path / "x").weights["fc8.weight"], small(seed=1).layer("fc8").weight)
+    assert torch.equal(load_checkpoint(tmp_path / "previous").weights["fc8.weight"], small(seed=0).layer("fc8").weight)
+
+
+def test_a_folder_that_one_process_may_use_is_swept_and_others_are_refused(tmp_path: Path) -> None:
+    (tmp_path / ".last.safetensors.123.tmp").write_text("half")
+    (tmp_path / ".mine.tmp").write_text("kept")
+    with only_one(tmp_path):
+        assert [entry.name for entry in tmp_path.iterdir()] == [".mine.tmp"]
+        with pytest.raises(VerydeepError, match="another process is at work"), only_one(tmp_path):
+            pass
+    with only_one(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()  # nothing was put there

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
 
-from conftest import COLOURS, Command, make_photos, paint
+from conftest import COLOURS, Command, make_photos, paint, save_sealed
 from verydeep.checkpoints import CARD_KEY, read_safetensors
 from verydeep.files import only_one
 
@@ -64,7 +63,7 @@ def test_the_main_job(command: Command, photos: Path) -> None:
     assert "epoch 2: loss" in trained.stderr
     assert {path.name for path in (place / "run").iterdir()} == {
         *("config.json", "environment.json", "log.jsonl", "result.json", "last.safetensors", "best.safetensors"),
-        "README.md",
+        *("previous.safetensors", "README.md"),
     }
 
     evaluated = command("evaluate", place / "run", "dense@36,44", "--json")  # data remembered, from anywhere
@@ -260,9 +259,9 @@ MISTAKES = [
     ("train A --data {photos} --start nowhere", r"there is no run or weight file nowhere"),
     ("train A --data {photos} --start {file}", r"is broken, or no weight file that is read here"),
     ("train A --data {photos} --out {run}", r"already holds a run: add --resume"),
-    ("train D --out {run} --resume", r"holds run A of net A, not D"),
+    ("train D --out {run} --resume", r"holds run A, not D: name that run"),
     ("train A --out {run} --resume --lr 0.5", r"begun with lr 0\.01, not 0\.5: resume without --lr"),
-    ("train A --out nowhere --resume", r"there is no file nowhere"),
+    ("train A --out nowhere --resume", r"nowhere holds no training to go on with"),
     ("train A --data {photos} --device cuda", r"device cuda is not available"),
     ("train A --data {photos} --precision fp16 --device cpu", r"fp16 needs a CUDA device"),
     ("train A --data imagenet", r"where is imagenet\? Say --data imagenet:DIR"),
@@ -345,7 +344,8 @@ def _broken_runs(top: Path, trained: Path) -> dict[str, Path]:
         metadata, tensors = read_safetensors(path)
         card = json.loads(metadata[CARD_KEY])
         change(tensors, card)
-        save_file(tensors, path, metadata={CARD_KEY: json.dumps(card)})
+        save_sealed(tensors, path, {CARD_KEY: json.dumps(card)})
+    (made["bad_momentum"] / "previous.safetensors").unlink()
     return made
 
 

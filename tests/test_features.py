@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
 import verydeep
-from conftest import make_photos
+from conftest import make_photos, save_sealed
 from verydeep import feature_files
 from verydeep.config import MachineSettings
 from verydeep.describing import extract_features
@@ -198,7 +198,7 @@ def test_shards_are_written_now_and_then_and_torn_or_foreign_ones_are_void(
     np.testing.assert_array_equal(again.whole(256, [1, 3]), rows[::-1])
     assert not Shards(tmp_path / "parts", "another").rows
     short = {"Q256": rows, "Q256/photos": np.array([7]), "Qx": rows, "Qx/photos": np.array([1, 2])}
-    save_file(short, tmp_path / "parts" / "00002.safetensors", metadata={"key": "key"})
+    save_sealed(short, tmp_path / "parts" / "00002.safetensors", metadata={"key": "key"})
     assert not Shards(tmp_path / "parts", "key").has(256, 7)
 
 
@@ -237,7 +237,7 @@ def test_a_file_comes_back_as_it_was_and_faults_are_told(home: Path, tmp_path: P
         with pytest.raises(VerydeepError, match="do not fit together"):
             load_features(tmp_path / "wrong.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(path.read_bytes()[:-7])
-    save_file({"x": np.zeros(2)}, tmp_path / "other.safetensors", metadata={CARD: "[]"})
+    save_sealed({"x": np.zeros(2)}, tmp_path / "other.safetensors", metadata={CARD: "[]"})
     for name in ("torn", "other"):
         with pytest.raises(VerydeepError, match="no features file, or broken"):
             load_features(tmp_path / f"{name}.safetensors")
@@ -283,7 +283,7 @@ def test_a_descriptor_that_is_no_number_is_not_stored(home: Path, tmp_path: Path
     card = safetensors_header(home / "run" / "best.safetensors")
     huge = {name: value * (1e30 if name == "conv2_1.weight" else 1) for name, value in stored.items()}
     huge = {name: value * (1e30 if name == "conv3_1.weight" else 1) for name, value in huge.items()}
-    save_file({name: value.astype(np.float32) for name, value in huge.items()}, tmp_path / "huge.safetensors", card)
+    save_sealed({name: value.astype(np.float32) for name, value in huge.items()}, tmp_path / "huge.safetensors", card)
     with pytest.raises(VerydeepError, match="a photo's descriptor is no number"):
         extract_features(
             tmp_path / "huge.safetensors",

@@ -20,6 +20,7 @@ MODULES = {
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "sealed": {"errors", "files"},
     "stored": {"errors", "files"},
     "progress": set(),
     "team": set(),
@@ -113,7 +114,7 @@ ARROWS: dict[str, set[str]] = {
     "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "stored"},
     "terminal": {"progress"},
     "optimisation": {"config", "nets"},
-    "checkpoints": {"box_settings", "config", "configurations", "errors", "files", "images", "nets"},
+    "checkpoints": {"box_settings", "config", "configurations", "errors", "files", "images", "nets", "sealed"},
     "weights": {
         *(
             "checkpoints",
@@ -176,7 +177,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "training": {
         *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets", "objectives"),
-        *("optimisation", "progress", "runs", "team"),
+        *("optimisation", "progress", "runs", "stopping", "team"),
     },
     "windows": {
         *("boxes", "checkpoints", "configurations", "errors", "images", "machine", "nets", "posteriors", "protocols"),
@@ -197,7 +198,7 @@ ARROWS: dict[str, set[str]] = {
     "forecast": {"config", "configurations", "data", "machine", "progress"},
     "guessing": {"box_settings", "boxes", "errors", "files", "metrics", "progress", "protocols", "windows"},
     "localise": {
-        *("box_settings", "checkpoints", "config", "preparing", "progress", "recipes", "runs", "tasks", "team"),
+        *("box_settings", "config", "preparing", "progress", "recipes", "resuming", "tasks", "team"),
     },
     "box_data": {"checkpoints", "config", "data", "data.located", "errors", "progress"},
     "localising": {
@@ -214,9 +215,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "preparing": {
         *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "files"),
-        *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "runs", "starting"),
-        *("tasks", "team", "training", "weights"),
+        *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "resuming", "runs"),
+        *("starting", "stopping", "tasks", "team", "training", "weights"),
     },
+    "resuming": {"checkpoints", "errors", "files", "progress", "recipes", "runs", "team", "training"},
     "svm_forms": set(),
     "svm": {"errors", "svm_forms"},
     "svm_learning": {"errors", "svm", "svm_forms"},
@@ -235,7 +237,7 @@ ARROWS: dict[str, set[str]] = {
         ),
         *("progress", "splits", "svm_learning"),
     },
-    "transfer_files": {"config", "errors", "feature_files", "feature_settings", "files", "runs", "transfer"},
+    "transfer_files": {"config", "errors", "feature_files", "feature_settings", "files", "runs", "sealed", "transfer"},
     "describer": {
         *("config", "data.voc", "errors", "feature_nets", "feature_settings", "features", "images", "machine"),
         *("posteriors", "progress", "protocols"),
@@ -270,7 +272,7 @@ ARROWS: dict[str, set[str]] = {
     "feature_settings": {"config", "configurations", "errors"},
     "feature_nets": {"checkpoints", "configurations", "errors", "files", "images", "nets", "weights"},
     "features": {"errors", "feature_nets", "feature_settings", "images", "machine", "nets", "posteriors"},
-    "feature_files": {"errors", "files"},
+    "feature_files": {"errors", "files", "sealed"},
     "extracting": {
         *("data", "data.loading", "errors", "feature_files", "feature_nets", "feature_settings", "features", "files"),
         *("images", "machine", "posteriors", "progress", "protocols", "runs", "team"),

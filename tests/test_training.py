@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,33 @@ from verydeep.config import DataSettings
 from verydeep.data import open_data
 from verydeep.data.loading import Batch, TrainingLoader
 from verydeep.data.statistics import look_at
-from verydeep.progress import Silent
+from verydeep.progress import Advance, Silent
 from verydeep.recipes import settings_of_run
+from verydeep.stopping import Interrupted
 
 
-def after(steps: int) -> Callable[[], bool]:
-    """A wish to stop after so many steps."""
-    left = [steps]
+def after(steps: int) -> dict[str, Any]:
+    """Arguments that ask to stop after so many steps."""
+    counter = Steps()
+    return {"reporter": counter, "stop": lambda: counter.count >= steps}
 
-    def stop() -> bool:
-        left[0] -= 1
-        return left[0] == 0
 
-    return stop
+class Steps(Silent):
+    """Counts the steps that are reported."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def track(self, label: str, total: int) -> Iterator[Advance]:
+        """Each epoch's bar begins with what was done before."""
+        told = [0]
+
+        def advance(_count: int, _note: str) -> None:
+            told[0] += 1
+            self.count += label.startswith("epoch") and told[0] > 1
+
+        yield advance
 
 
 def last(folder: Path) -> Checkpoint:
@@ -71,7 +86,7 @@ def test_interrupted_after_any_step_and_resumed_equals_uninterrupted(photos: Pat
     changes = {**TINY, "S": "34-40", "drop_at": "2", "head_epochs": 1, "lr": 0.001, "max_epochs": 3}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     verydeep.train("B", out=whole, data=str(photos), **changes)
-    result = verydeep.train("B", out=parts, data=str(photos), stop=after(step), **changes)
+    result = verydeep.train("B", out=parts, data=str(photos), **after(step), **changes)
     assert result["ended"] == "interrupted"
     assert last(parts).card.state["step"] == step
     result = verydeep.train("B", out=parts, resume=True, workers=0, threads=1)
@@ -86,8 +101,8 @@ def test_interrupted_twice(photos: Path, tmp_path: Path) -> None:
     changes = {**TINY, "max_epochs": 3}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     verydeep.train("A", out=whole, data=str(photos), **changes)
-    verydeep.train("A", out=parts, data=str(photos), stop=after(2), **changes)
-    verydeep.train("A", out=parts, resume=True, stop=after(3), workers=0, threads=1)
+    verydeep.train("A", out=parts, data=str(photos), **after(2), **changes)
+    verydeep.train("A", out=parts, resume=True, **after(3), workers=0, threads=1)
     verydeep.train("A", out=parts, resume=True, workers=0, threads=1)
     assert_equal(last(whole), last(parts))
     assert log(whole) == log(parts)
@@ -96,7 +111,7 @@ def test_interrupted_twice(photos: Path, tmp_path: Path) -> None:
 def test_what_a_run_chose_for_itself_may_be_left_to_it_again(photos: Path, tmp_path: Path) -> None:
     """As a command that is begun again word for word, or a job that torchrun begins again, does."""
     changes = {**TINY, "batch": 0, "max_epochs": 2}
-    verydeep.train("A", out=tmp_path / "run", data=str(photos), stop=after(1), **changes)
+    verydeep.train("A", out=tmp_path / "run", data=str(photos), **after(1), **changes)
     ended = verydeep.train("A", out=tmp_path / "run", data=str(photos), resume=True, **changes)
     assert ended["ended"] == "max_epochs"
     with pytest.raises(VerydeepError, match="the run was begun with batch"):
@@ -263,10 +278,21 @@ def test_a_torn_line_of_the_log_does_not_stop_resuming(photos: Path, tmp_path: P
     assert [row["epoch"] for row in log(tmp_path / "a")] == [1, 2, 3]
 
 
-def test_stopping_on_the_last_allowed_step_still_ends_the_training(photos: Path, tmp_path: Path) -> None:
-    result = verydeep.train("A", out=tmp_path / "a", data=str(photos), max_steps=2, stop=after(2), **TINY)
+def test_a_test_of_the_dev_part_is_left_too_and_done_when_resumed(photos: Path, tmp_path: Path) -> None:
+    """The wish comes with the last step of all, when only the epoch's test is left to do."""
+    whole = verydeep.train("A", out=tmp_path / "whole", data=str(photos), max_steps=2, **TINY)
+    result = verydeep.train("A", out=tmp_path / "a", data=str(photos), max_steps=2, **after(2), **TINY)
+    assert (result["ended"], result["epochs"], result["steps"]) == ("interrupted", 0, 2)
+    result = verydeep.train("A", out=tmp_path / "a", resume=True, workers=0, threads=1)
     assert (result["ended"], result["epochs"], result["steps"]) == ("max_steps", 1, 2)
-    assert result["best_dev_top1_error"] is not None
+    assert result["best_dev_top1_error"] == whole["best_dev_top1_error"]
+    assert_equal(last(tmp_path / "whole"), last(tmp_path / "a"))
+
+
+def test_a_wish_to_stop_before_the_first_step_leaves_no_run(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        verydeep.train("A", out=tmp_path / "a", data=str(photos), stop=lambda: True, **TINY)
+    assert not (tmp_path / "a").exists()
 
 
 def test_an_existing_run_is_not_overwritten(trained: Path) -> None:

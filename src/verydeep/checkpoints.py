@@ -24,9 +24,10 @@ from .box_settings import BoxSettings
 from .config import from_json
 from .configurations import net_facts
 from .errors import VerydeepError
-from .files import file_sha256, write_atomically
+from .files import file_sha256
 from .images import OtherSide, Resampling
 from .nets import Net, Pooling
+from .sealed import check_header, check_seal, write_sealed
 
 CARD_KEY = "verydeep"
 MOMENTUM = "momentum/"
@@ -100,8 +101,13 @@ class Checkpoint:
         return net.eval()
 
 
-def save_checkpoint(path: Path, net: Net, card: Card, momentum: dict[str, Tensor] | None = None) -> None:
+def save_checkpoint(
+    path: Path, net: Net, card: Card, momentum: dict[str, Tensor] | None = None, previous: Path | None = None
+) -> None:
     """Writes a checkpoint; the file that was there survives until the new one is whole.
+
+    Args:
+        previous: where the file that was there is kept, once the new one has been read back.
 
     Raises:
         VerydeepError: the disk is full or cannot be written; the old file is intact.
@@ -110,13 +116,14 @@ def save_checkpoint(path: Path, net: Net, card: Card, momentum: dict[str, Tensor
     for name, value in (momentum or {}).items():
         tensors[MOMENTUM + name] = value.detach().cpu().contiguous()
     data = save(tensors, metadata={CARD_KEY: json.dumps(asdict(card))})
-    write_atomically(path, lambda file: file.write(data))
+    write_sealed(path, data, previous)
 
 
 def read_card(path: Path) -> Card:
     """The card of a checkpoint file, without its weights; raises VerydeepError as `load_checkpoint` does."""
     if not path.is_file():
         raise VerydeepError(f"there is no file {path}.")
+    check_header(path, CARD_KEY)
     try:
         with safe_open(path, framework="pt") as file:
             return card_of(json.loads((file.metadata() or {})[CARD_KEY]))
@@ -184,6 +191,7 @@ def card_of(values: dict[str, Any]) -> Card:
 def read_header(path: Path) -> tuple[dict[str, str], frozenset[str]]:
     """Metadata of a safetensors file and its tensors' names, without the tensors; raises as `read_safetensors`."""
     with _opened(path) as file:
+        check_header(path, CARD_KEY)
         return dict(file.metadata() or {}), frozenset(file.keys())
 
 
@@ -194,6 +202,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         VerydeepError: no such file, truncated or otherwise broken.
     """
     with _opened(path) as file:
+        check_seal(path, CARD_KEY)
         return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 

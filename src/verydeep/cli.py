@@ -1,12 +1,14 @@
 """The command line: answers go to stdout (with ``--json`` one JSON document and nothing else), news to stderr.
 
-A user's mistake is one sentence on stderr and status 2; an interrupted training has status 130 or 143.
+A user's mistake is one sentence on stderr and status 2. A command that a signal ends has status 128 and the signal's
+number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1, which schedulers can send a training some time before.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,7 +16,7 @@ from . import terminal
 from .arguments import parse
 from .errors import ToldElsewhere, VerydeepError
 from .parallel import peer_is_gone, processes, speaks
-from .verbs import INTERRUPTED, MISTAKE, OK, localise, looking, main_job, measuring, paper, released, transfer
+from .verbs import MISTAKE, OK, leave, localise, looking, main_job, measuring, paper, released, transfer
 
 TOGETHER = ("train", "evaluate", "localise train", "features", "benchmark")  # what several processes can do
 
@@ -59,6 +61,7 @@ def _status(arguments: list[str] | None) -> int:
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
+        signal.signal(signal.SIGTERM, leave)
         options = _options(sys.argv[1:] if arguments is None else arguments)
         status = VERBS[options.verb](options)
         sys.stdout.flush()
@@ -81,9 +84,9 @@ def _status(arguments: list[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unwritten has no place to go
         terminal.fail(f"the operating system refused: {fault.strerror or fault} ({fault.filename or 'output'}).")
         return MISTAKE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as asked:
         terminal.fail("interrupted.")
-        return INTERRUPTED
+        return 128 + getattr(asked, "number", signal.SIGINT)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

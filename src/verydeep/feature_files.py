@@ -22,12 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .errors import VerydeepError
-from .files import cannot_write, write_atomically
+from .files import cannot_write
+from .sealed import check_seal, write_sealed
 
 CARD = "verydeep-features"
 FLUSH_SECONDS = 30.0
 # What broken files raise, and cards that lack something.
-_BROKEN = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+_BROKEN = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def save_features(path: Path, features: Features) -> None:
     if features.marks is not None:
         arrays["marks"] = features.marks
     card = {name: getattr(features, name) for name in ("ids", "classes", "sets", "data", "key", "recipe")}
-    write_atomically(path, lambda file: file.write(save(arrays, metadata={CARD: json.dumps(card)})))
+    write_sealed(path, save(arrays, metadata={CARD: json.dumps(card)}))
 
 
 def load_features(path: str | Path) -> Features:
@@ -114,6 +115,7 @@ def recipe_fits(recipe: dict[str, Any]) -> bool:
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     with safe_open(path, framework="numpy") as file:
+        check_seal(path, CARD)
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
@@ -190,7 +192,7 @@ class Shards:
                 arrays[f"Q{scale}"] = np.concatenate([rows for _, rows in several])
                 arrays[f"Q{scale}/photos"] = np.array([photo for photos, _ in several for photo in photos])
             data = save(arrays, metadata={"key": self._key})
-            write_atomically(self.folder / f"{self._number:05d}.safetensors", lambda file: file.write(data))
+            write_sealed(self.folder / f"{self._number:05d}.safetensors", data)
             self._number += self._step
             self._new = {}
         self._written = time.monotonic()

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,22 +15,30 @@ from typing import Any
 
 from .errors import VerydeepError
 
+LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files that are being written
 _locking: Any = None
 with contextlib.suppress(ImportError):  # Windows has none
     import fcntl as _locking
 
 
-def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
+def write_atomically(
+    path: Path,
+    write: Callable[[Any], object],
+    check: Callable[[Path], object] | None = None,
+    previous: Path | None = None,
+) -> None:
     """Writes a file beside its place, flushes it to disk and renames it there.
 
     Args:
         path: its folder is made where it is missing.
         write: told the open binary file.
+        check: told the written file, raises VerydeepError where it is not as it should be.
+        previous: a place in the same folder where what was at ``path`` is kept.
 
     Raises:
         VerydeepError: it could not be written; what was at ``path`` is intact, nothing half-written is left.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
@@ -38,6 +47,10 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
             os.fsync(file.fileno())
         if path.exists():
             beside.chmod(path.stat().st_mode & 0o7777)
+        if check is not None:
+            check(beside)
+        if previous is not None and path.exists():
+            keep_as(path, previous)
         os.replace(beside, path)
         _sync_folder(path.parent)
     except OSError as fault:
@@ -46,6 +59,33 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
     except BaseException:  # Ctrl-C too
         _remove(beside)
         raise
+
+
+def keep_as(path: Path, place: Path) -> None:
+    """Gives a file a second name, in place of what had that name; where links are not to be had, it is moved.
+
+    Raises:
+        OSError: neither can be done.
+    """
+    beside = _beside(place)
+    try:
+        os.link(path, beside)
+    except OSError:
+        os.replace(path, place)
+        return
+    os.replace(beside, place)
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written before it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what processes left that were killed while they wrote a file."""
+    for name in os.listdir(folder):
+        if LEFT_OVER.fullmatch(name):
+            _remove(folder / name)
 
 
 def _remove(path: Path) -> None:
@@ -73,6 +113,8 @@ def check_place(folder: Path) -> None:
 def only_one(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Keeps other processes that ask for the same out of a folder, which is made where it is missing.
 
+    What killed processes left of files they wrote there is removed, and so is a folder made here that stays empty.
+
     Args:
         patience: seconds to wait for another process to leave.
 
@@ -80,17 +122,23 @@ def only_one(folder: Path, patience: float = 0.0) -> Iterator[None]:
         VerydeepError: another process is at work there.
     """
     check_place(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if _locking is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        if not _locked(handle, patience):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY) if _locking is not None else None
+    except OSError as fault:
+        raise VerydeepError(f"cannot make the folder {folder}: {fault.strerror}; give another --out.") from None
+    try:
+        if handle is not None and not _locked(handle, patience):
             raise VerydeepError(f"another process is at work in {folder}: wait for it, or give another --out.")
+        _sweep(folder)
         yield
     finally:
-        os.close(handle)
+        with contextlib.suppress(OSError):  # what holds something stays
+            for place in new:
+                place.rmdir()
+        if handle is not None:
+            os.close(handle)
 
 
 def _locked(handle: int, patience: float) -> bool:

@@ -10,13 +10,8 @@ from .config import DataSettings, MachineSettings, TrainSettings, field_help, fl
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .recipes import OF_ALL_RUNS
 
-OF_TRAINING = (
-    "compile",
-    "tensorboard",
-    "device_batch",
-    "recompute",
-    "bf16_gradients",
-)  # machine settings that only training reads
+# Machine settings that only training reads.
+OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
 
 
 def _nets(verb: argparse.ArgumentParser) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from .box_settings import BoxSettings
-from .checkpoints import read_card
 from .config import DataSettings, MachineSettings, TrainSettings, from_json, typed
 from .preparing import Job, route
 from .progress import Reporter, Silent
 from .recipes import settings_of_box_run
-from .runs import LAST
+from .resuming import card_of_run
 from .tasks import TellBoxes
 from .team import Alone, Team
 
@@ -55,11 +54,11 @@ def train_boxes(
     settings, boxes = settings_of_box_run(run, {**train_given, **box_given})
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
     wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
-    job = Job(TellBoxes(boxes, strict), run, folder, wish, told, team or Alone())
+    job = Job(TellBoxes(boxes, strict), run, folder, wish, told, team or Alone(), stop)
     if resume or job.broke_off:
-        if (folder / LAST).exists() and not box_given:  # as it was begun
-            begun = read_card(folder / LAST).box_settings
-            boxes = from_json(BoxSettings, begun) if begun else boxes
+        card = None if box_given else card_of_run(folder)
+        if card is not None and card.box_settings:  # as it was begun
+            boxes = from_json(BoxSettings, card.box_settings)
         job = replace(job, task=TellBoxes(boxes, strict))
-        return job.resume(data_given, typed(TrainSettings, train_given), stop)
-    return job.begin(DataSettings(**typed(DataSettings, data_given)), settings, stop)
+        return job.resume(data_given, typed(TrainSettings, train_given))
+    return job.begin(DataSettings(**typed(DataSettings, data_given)), settings)

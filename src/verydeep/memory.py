@@ -37,8 +37,9 @@ def kept() -> Iterator[None]:
 
 @contextmanager
 def usual() -> Iterator[None]:
-    """A context inside `kept` in which glibc does as it does by default."""
+    """A context inside `kept` in which glibc does as it does by default, and has nothing left from before."""
     _set(USUAL)
+    _give_back()
     try:
         yield
     finally:

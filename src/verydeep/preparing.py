@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import Card, load_checkpoint, read_card
+from .checkpoints import Card, read_card
 from .config import (
     DataSettings,
     MachineSettings,
@@ -36,8 +36,10 @@ from .model_card import write_model_card
 from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .recipes import chosen_anew, papers_start, settings_of_run, with_changes
-from .runs import BEST, CLASSIFIER, LAST, RunLog, environment
+from .resuming import begun, last_good
+from .runs import BEST, CLASSIFIER, RunLog, environment
 from .starting import chosen_start, first_net, origin_of
+from .stopping import Stopping
 from .tasks import Task, TellClasses
 from .team import Alone, Team
 from .training import Training, resumed
@@ -62,7 +64,7 @@ def train(
         out: the run's folder; ``runs/<run>`` by default.
         resume: go on from the folder's last checkpoint, with the settings it was begun with.
         reporter: told of progress.
-        stop: asked after each step whether to save and leave.
+        stop: asked after each step, and while photos are read and tested, whether to save and leave.
         team: the processes that train it together (`verydeep.joined`); one that was begun again resumes.
         given: any field of DataSettings, TrainSettings and MachineSettings, as a value or as text.
 
@@ -71,14 +73,15 @@ def train(
 
     Raises:
         VerydeepError: a mistake in the settings or the data, a loss that is not finite, a full disk.
+        Interrupted: ``stop`` asked to leave before the first step, when there was nothing to save.
     """
     folder = Path(out) if out else Path("runs") / run
     wishes, data_given, train_given = route(given)
     wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
-    job = Job(TellClasses(), run, folder, wish, told, team or Alone())
+    job = Job(TellClasses(), run, folder, wish, told, team or Alone(), stop)
     if resume or job.broke_off:
-        return job.resume(data_given, typed(TrainSettings, train_given), stop)
-    return job.begin(DataSettings(**typed(DataSettings, data_given)), settings_of_run(run, train_given), stop)
+        return job.resume(data_given, typed(TrainSettings, train_given))
+    return job.begin(DataSettings(**typed(DataSettings, data_given)), settings_of_run(run, train_given))
 
 
 @dataclass(frozen=True)
@@ -91,28 +94,33 @@ class Job:
     wish: MachineSettings
     reporter: Reporter
     team: Team
+    stop: Callable[[], bool]
+
+    @property
+    def watched(self) -> Reporter:
+        """A reporter for work that leaves nothing behind when it is left."""
+        return Stopping(self.reporter, self.stop)
 
     @property
     def broke_off(self) -> bool:
         """Whether the team was begun again, and there is something of its own to go on with."""
         mine = self.team.marked(str(self.folder.absolute()))
-        return self.team.restarted and mine and (self.folder / LAST).exists()
+        return self.team.restarted and mine and begun(self.folder)
 
-    def begin(self, data: DataSettings, settings: TrainSettings, stop: Callable[[], bool]) -> dict[str, Any]:
-        """Trains from step 1; returns what result.json holds. Raises VerydeepError as `train`."""
-        return self._run(_begin(self, data, settings), stop)
+    def begin(self, data: DataSettings, settings: TrainSettings) -> dict[str, Any]:
+        """Trains from step 1; returns what result.json holds. Raises as `train`."""
+        return self._run(lambda: _begin(self, data, settings))
 
-    def resume(
-        self, data_given: dict[str, Any], settings_given: dict[str, Any], stop: Callable[[], bool]
-    ) -> dict[str, Any]:
+    def resume(self, data_given: dict[str, Any], settings_given: dict[str, Any]) -> dict[str, Any]:
         """Goes on from the folder's last checkpoint, with the settings it was begun with."""
-        return self._run(_resume(self, data_given, settings_given), stop)
+        return self._run(lambda: _resume(self, data_given, settings_given))
 
-    def _run(self, training: Training, stop: Callable[[], bool]) -> dict[str, Any]:
+    def _run(self, prepare: Callable[[], Training]) -> dict[str, Any]:
         patience = LINGERING if self.team.restarted else 0.0
-        alone = only_one(self.folder, patience) if self.team.leads else nullcontext()
-        with alone, training.machine.at_work(static_shapes=True):
-            ended = training.run(stop)
+        with only_one(self.folder, patience) if self.team.leads else nullcontext():
+            training = prepare()
+            with training.machine.at_work(static_shapes=True):
+                ended = training.run(self.stop)
         best = self.folder / BEST
         if self.team.leads and best.is_file():
             write_model_card(best, read_card(best))
@@ -139,7 +147,7 @@ def route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[s
 def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     run, folder, reporter = job.run, job.folder, job.reporter
     machine = _machine(settings, job.wish)
-    if (folder / LAST).exists():
+    if begun(folder):
         raise VerydeepError(f"{folder} already holds a run: add --resume to go on with it, or give another --out.")
     if (folder / CLASSIFIER).exists():
         raise VerydeepError(f"{folder} holds SVMs of `verydeep svm` or `probe`: give another --out.")
@@ -161,13 +169,12 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
         job.task.prepare(net, card, look.dataset, settings, reporter)
     log = None
     if job.team.leads:
-        _make_folder(folder)
         _write_down(job, data, settings, weights, machine)
         log = RunLog(folder, tensorboard=job.wish.tensorboard)
         _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
     state = TrainState(random=random, at_once=at_once)
-    objective = job.task.objective(dev, card, settings, machine, reporter, job.team)
+    objective = job.task.objective(dev, card, settings, machine, job.watched, job.team)
     return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective, job.team)
 
 
@@ -207,22 +214,15 @@ def _write_down(
     write_json(job.folder / "environment.json", environment(machine.describe()))
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise VerydeepError(f"cannot make the run's folder {folder}: {fault.strerror}; give another --out.") from None
-
-
 def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]) -> Training:
     run, folder, reporter = job.run, job.folder, job.reporter
-    checkpoint = load_checkpoint(folder / LAST)
+    if not begun(folder):
+        raise VerydeepError(f"{folder} holds no training to go on with: leave --resume out to begin one there.")
+    config = read_json(folder / "config.json")
+    if config.get("run") != run:
+        raise VerydeepError(f"{folder} holds run {config.get('run')}, not {run}: name that run to resume it.")
+    checkpoint = last_good(folder, reporter, job.team)
     card = checkpoint.card
-    begun = read_json(folder / "config.json")
-    if begun.get("run") != run:
-        raise VerydeepError(
-            f"{folder} holds run {begun.get('run')} of net {card.net}, not {run}: name that run to resume it."
-        )
     if card.box_settings != job.task.box_settings:
         ways = ", ".join(f"{flag(name)} {value}" for name, value in card.box_settings.items())
         told = f"box net of {ways}" if ways else "net that tells classes"
@@ -248,7 +248,7 @@ def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]
     reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
     card = replace(card, settings=to_json(settings))
     log = RunLog(folder, state.epoch, job.wish.tensorboard) if job.team.leads else None
-    objective = job.task.objective(sets["dev"], card, settings, machine, reporter, job.team)
+    objective = job.task.objective(sets["dev"], card, settings, machine, job.watched, job.team)
     momentum = checkpoint.momentum
     return Training(net, card, settings, sets, machine, folder, log, reporter, state, momentum, objective, job.team)
 
@@ -262,7 +262,7 @@ def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
 def _look(opened: Data, settings: TrainSettings, machine: Machine, job: Job) -> tuple[Look, Dataset]:
     """Both sets that training reads, looked at, without unreadable photos if those are to be skipped."""
     looks = [
-        look_at(opened.sets[name], settings.S.smallest, machine.readers, job.reporter, job.team)
+        look_at(opened.sets[name], settings.S.smallest, machine.readers, job.watched, job.team)
         for name in ("train", "dev")
     ]
     faults = {**looks[0].faults, **looks[1].faults}

@@ -2,7 +2,7 @@
 
 ``config.json`` and ``environment.json`` are written before step 1; ``log.jsonl`` has a line per epoch
 (and per event); ``result.json`` the end; ``last.safetensors`` and ``best.safetensors`` the net;
-``evaluations/<set>/<protocol>/`` what `evaluate` found.
+``previous.safetensors`` what ``last`` was before; ``evaluations/<set>/<protocol>/`` what `evaluate` found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 from .errors import VerydeepError
 from .files import cannot_write, read_json, write_atomically
 
-LAST, BEST = "last.safetensors", "best.safetensors"
+LAST, BEST, PREVIOUS = "last.safetensors", "best.safetensors", "previous.safetensors"
+BROKEN = "last.broken"  # what was found under `LAST`, where it could not be used
 CLASSIFIER = "classifier.safetensors"  # of SVMs, in a folder of their own
 EVALUATIONS, EVALUATIONS_OF_LAST = "evaluations", "evaluations-of-last"
 

@@ -37,7 +37,8 @@ from .optimisation import (
     set_rate,
 )
 from .progress import Reporter
-from .runs import BEST, LAST, RunLog
+from .runs import BEST, LAST, PREVIOUS, RunLog
+from .stopping import Interrupted
 from .team import Team
 
 SAVE_EVERY_SECONDS = 900.0
@@ -115,7 +116,7 @@ class Training:
     def _ended(self) -> str | None:
         if self.state.plateau.finished:
             return "plateau"
-        if self.state.step >= self.settings.max_steps:
+        if self.state.step >= self.settings.max_steps and not self.state.batch:  # its last epoch is tested
             return "max_steps"
         return "max_epochs" if self.state.epoch >= self.settings.max_epochs else None
 
@@ -132,17 +133,24 @@ class Training:
         with self.reporter.track(label, photos) as advance:
             advance(first, "")
             for batch in loader.epoch(self.state.epoch, self.state.batch):
+                if self.state.step >= self.settings.max_steps:
+                    break
                 seen = self.state.sums[2]
                 self._step(learner, batch)
                 advance(self.state.sums[2] - seen, self._note(began, first))
-                if self.state.step >= self.settings.max_steps:
-                    break
                 if self._team.total(stop())[0]:  # all leave after the same step
                     return False
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     self._save(LAST)
                     saved = time.monotonic()
-        self._close_epoch(head, time.monotonic() - began, self.state.sums[2] - first)
+        try:
+            self._close_epoch(head, time.monotonic() - began, self.state.sums[2] - first)
+        except Interrupted:
+            return False
+        except RuntimeError:
+            if not stop():
+                raise
+            return False  # all were asked to leave, and another process was faster
         return True
 
     def _note(self, began: float, first: int) -> str:
@@ -236,7 +244,9 @@ class Training:
         card = replace(self.card, state=asdict(self.state))
         names = {id(parameter): key for key, parameter in self.net.named_parameters()}
         buffers = {names[id(parameter)]: buffer for parameter, buffer in momentum_buffers(self._sgd).items()}
-        save_checkpoint(self.folder / name, self.net, card, buffers if name == LAST else None)
+        last = name == LAST
+        previous = self.folder / PREVIOUS if last else None
+        save_checkpoint(self.folder / name, self.net, card, buffers if last else None, previous)
 
     def _result(self, ended: str, seconds: float) -> dict[str, Any]:
         result = {

@@ -24,6 +24,7 @@ from .feature_files import recipe_fits
 from .feature_settings import DescriptorSettings
 from .files import check_place, write_atomically, write_json
 from .runs import BEST, CLASSIFIER, LAST, environment
+from .sealed import check_seal, write_sealed
 from .transfer import FIGURES, SplitResult, Transfer
 
 WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", "index.html")
@@ -140,7 +141,7 @@ def write_transfer(found: Transfer, folder: Path) -> dict[str, Any]:
     card = {"classes": found.first.classes, "nets": nets, "descriptor": asdict(found.descriptor), "C": one.C}
     arrays = {"weights": one.svm.weights, "bias": one.svm.bias}
     data = save(arrays, metadata={CARD: json.dumps(card)})
-    write_atomically(folder / CLASSIFIER, lambda file: file.write(data))
+    write_sealed(folder / CLASSIFIER, data)
     write_json(folder / "splits.json", {split.parts.name: _ids(found, split) for split in found.splits})
     _write_answers(found, folder / "answers.csv")
     if found.protocol in SERVER_NAMES and len(one.parts.test):
@@ -185,6 +186,7 @@ def load_svm(path: Path) -> SvmFile:
     """A classifier file; raises VerydeepError where it is missing or broken."""
     try:
         with safe_open(path, framework="numpy") as file:
+            check_seal(path, CARD)
             card = json.loads((file.metadata() or {})[CARD])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
         settings = DescriptorSettings(**typed(DescriptorSettings, card["descriptor"]))

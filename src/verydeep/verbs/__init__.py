@@ -8,37 +8,54 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from .. import terminal
 from ..arguments import given_settings
 from ..config import MachineSettings, typed
 from ..progress import Reporter, Silent
+from ..stopping import Interrupted
 from ..team import Team
 from ..terminal import Terminal
 
-OK, MISTAKE, INTERRUPTED = 0, 2, 130
+OK, MISTAKE = 0, 2
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal asked this process to end, here and now."""
+
+    def __init__(self, number: int, _frame: object = None) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def leave(number: int, frame: object) -> NoReturn:
+    """A signal's handler: what is half done is put away on the way out."""
+    raise Signalled(number, frame)
 
 
 class Stopper:
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop after the current step; the next is at once."""
+    """Turns the first Ctrl-C, SIGTERM or SIGUSR1 into a wish to stop after the current step; the next is at once."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.signal = 0
         self._reporter = reporter
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopper:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._asked)
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+            if number := getattr(signal, name, None):  # Windows has no SIGUSR1
+                self._before[number] = signal.signal(number, self._asked)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _asked(self, number: int, _frame: object) -> None:
         if self.signal:
-            raise KeyboardInterrupt
+            raise Signalled(number)
         self.signal = number
         self._reporter.warn("stopping after this step; once more stops at once, without saving it")
 
@@ -49,6 +66,28 @@ class Stopper:
 
     def __call__(self) -> bool:
         return bool(self.signal)
+
+
+def run_training(
+    options: argparse.Namespace, work: Callable[[Reporter, Stopper, Team], dict[str, Any]]
+) -> tuple[int, dict[str, Any] | None]:
+    """A training, by one process or several: its status, and its result where there is more to tell of it."""
+    from ..parallel import joined
+
+    with joined() as team, Stopper(reporter := reporter_of(team, options.quiet)) as stopper:
+        try:
+            result = work(reporter, stopper, team)
+        except Interrupted:
+            if team.leads:
+                terminal.fail("interrupted before the first step: there is nothing to save; begin it again.")
+            return stopper.status, None
+    if options.json and team.leads:
+        answer_json(result)
+    if result["ended"] == "interrupted":
+        if team.leads:
+            terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
+        return stopper.status, None
+    return OK, result if team.leads and not options.json else None
 
 
 def reporter_of(team: Team, quiet: bool) -> Reporter:

@@ -12,7 +12,7 @@ from ..box_settings import MergeSettings
 from ..config import DataSettings, MachineSettings, typed
 from ..errors import VerydeepError
 from ..terminal import Terminal, show, show_table
-from . import MISTAKE, OK, Stopper, answer_json, error_cells, reporter_of
+from . import MISTAKE, OK, answer_json, error_cells, run_training
 
 ERRORS = {
     "gt_class_error": "the true class's box",
@@ -27,33 +27,20 @@ ERRORS = {
 def train(options: argparse.Namespace) -> int:
     """A box net trained, begun or resumed; 130 or 143 where it was interrupted."""
     from ..localise import train_boxes
-    from ..parallel import joined
 
-    with joined() as team, Stopper(reporter := reporter_of(team, options.quiet)) as stopper:
-        result = train_boxes(
-            options.run,
-            options.out,
-            options.resume,
-            options.strict,
-            reporter,
-            stopper,
-            team,
-            **given_settings(options),
-        )
-    if options.json and team.leads:
-        answer_json(result)
-    if result["ended"] == "interrupted":
-        if team.leads:
-            terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
-        return stopper.status
-    if not team.leads:
-        return OK
-    if not options.json:
+    given = given_settings(options)
+    status, result = run_training(
+        options,
+        lambda reporter, stopper, team: train_boxes(
+            options.run, options.out, options.resume, options.strict, reporter, stopper, team, **given
+        ),
+    )
+    if result is not None:
         folder, error = result["folder"], result["best_dev_gt_class_error"]
         show(f"{folder}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}")
         several = ",".join(map(str, result["test_scales"]))
         show(f"next: verydeep localise evaluate {folder} dense@{result['test_scale']}, or dense@{several}")
-    return OK
+    return status
 
 
 def _settings(options: argparse.Namespace) -> tuple[MergeSettings, MachineSettings]:

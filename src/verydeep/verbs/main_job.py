@@ -8,33 +8,28 @@ from typing import Any
 from .. import terminal
 from ..arguments import given_settings
 from ..terminal import Terminal, show, show_table
-from . import MISTAKE, OK, Stopper, answer_json, error_cells, machine_wish, reporter_of
+from . import MISTAKE, OK, Stopper, answer_json, error_cells, machine_wish, reporter_of, run_training
 
 
 def train(options: argparse.Namespace) -> int:
     """A training, begun or resumed; 130 or 143 where it was interrupted."""
-    from ..parallel import joined
     from ..preparing import train
 
     given = given_settings(options)
-    with joined() as team, Stopper(reporter := reporter_of(team, options.quiet)) as stopper:
-        result = train(options.run, options.out, options.resume, reporter, stopper, team, **given)
-    if options.json and team.leads:
-        answer_json(result)
-    if result["ended"] == "interrupted":
-        if team.leads:
-            terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
-        return stopper.status
-    if not team.leads:
-        return OK
-    if not options.json:
+    status, result = run_training(
+        options,
+        lambda reporter, stopper, team: train(
+            options.run, options.out, options.resume, reporter, stopper, team, **given
+        ),
+    )
+    if result is not None:
         error = result["best_dev_top1_error"]
         show(
             f"{result['folder']}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}"
         )
         several = ",".join(map(str, result["test_scales"]))
         show(f"next: verydeep evaluate {result['folder']} dense@{result['test_scale']}, or dense@{several}")
-    return OK
+    return status
 
 
 def evaluate(options: argparse.Namespace) -> int:
