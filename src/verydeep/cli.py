@@ -85,7 +85,8 @@ def _status(arguments: list[str] | None) -> int:
         terminal.fail(f"the operating system refused: {fault.strerror or fault} ({fault.filename or 'output'}).")
         return MISTAKE
     except KeyboardInterrupt as asked:
-        terminal.fail("interrupted.")
+        if processes() == 1:  # torchrun ends the others of a job so, and tells why
+            terminal.fail("interrupted.")
         return 128 + getattr(asked, "number", signal.SIGINT)
 
 

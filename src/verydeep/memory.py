@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-MAP_ABOVE, TRIM_ABOVE = -3, -1  # glibc's names for what `mallopt` sets: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-USUAL = 32 * 2**20  # where glibc's own sliding threshold ends up in a process that frees large blocks
-KEEP = 2**30
+TRIM_ABOVE, MAP_ABOVE, MAPS = -1, -3, -4  # what `mallopt` sets: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
+LARGE = 32 * 2**20  # bytes, where glibc's own sliding threshold ends up in a process that frees large blocks
+USUAL = {MAP_ABOVE: LARGE, TRIM_ABOVE: 2 * LARGE, MAPS: 65536}
+KEEP = {TRIM_ABOVE: 2**31 - 1, MAPS: 0}
 
 _wanted = [0]  # contexts of `kept` that are open
 
@@ -35,23 +36,11 @@ def kept() -> Iterator[None]:
             _give_back()
 
 
-@contextmanager
-def usual() -> Iterator[None]:
-    """A context inside `kept` in which glibc does as it does by default, and has nothing left from before."""
-    _set(USUAL)
-    _give_back()
-    try:
-        yield
-    finally:
-        if _wanted[0]:
-            _set(KEEP)
-
-
-def _set(threshold: int) -> None:
+def _set(choices: dict[int, int]) -> None:
     library = _glibc()
     if library is not None:
-        library.mallopt(MAP_ABOVE, threshold)
-        library.mallopt(TRIM_ABOVE, min(2 * threshold, 2**31 - 1))
+        for name, value in choices.items():
+            library.mallopt(name, value)
 
 
 def _give_back() -> None:

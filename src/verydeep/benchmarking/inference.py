@@ -22,8 +22,8 @@ from ..posteriors import Testable, posterior, shown_to
 from ..progress import Reporter
 from ..protocols import Protocol
 from ..weights.pixels import MEAN_RGB
-from .peers import as_they_do, peer
-from .turns import Contender, compare
+from .apart import Order, at_work
+from .turns import Contender, compare, random_photos
 
 CLASSES, CROP, USUAL_SCALE = 1000, 224, 256
 
@@ -58,12 +58,13 @@ def infer(
     for source, one in zip(sources, opened, strict=True):
         net = one.net()
         contenders.append(Contender(source, _asked(net, one.card, photos, here), batch, _work(net, whole, photos)))
-    if against:
-        name, theirs = peer(against, opened[0].card.net, len(opened[0].card.classes))
-        work = contenders[0].multiply_adds
-        contenders.insert(0, Contender(name, _peer_asked(theirs, photos, here), batch, work, ours=False))
     told = {"what": "infer", "batch": batch, "size": side}
-    return {**told, **compare(contenders, repeats, here, reporter)}
+    if not against:
+        return {**told, **compare(contenders, repeats, here, reporter)}
+    order = Order(against, opened[0].card.net, len(opened[0].card.classes), batch, side, learns=False)
+    with at_work(order, here) as (name, once):
+        theirs = Contender(name, once, batch, contenders[0].multiply_adds)
+        return {**told, **compare([theirs, *contenders], repeats, here, reporter)}
 
 
 def dense(
@@ -107,12 +108,6 @@ def opened_net(source: str) -> Loaded:
     return Checkpoint(Path(source), card, create_net(source).state_dict(), {}, "")
 
 
-def random_photos(count: int, height: int, width: int) -> Tensor:
-    """uint8 (B,H,W,3), random and the same each time: zeros would be faster than any photo."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
-
-
 def _work(net: Testable, protocol: Protocol, photos: Tensor) -> float:
     """Multiply-adds of one photo of these."""
     height, width = photos.shape[1:3]
@@ -130,16 +125,5 @@ def _asked(net: Testable, card: Card, photos: Tensor, machine: Machine) -> Calla
     def once() -> object:
         with torch.inference_mode(), machine.products():
             return torch.softmax(scores(shown_to(net, photos, machine, shift)).float(), dim=1).cpu()
-
-    return once
-
-
-def _peer_asked(net: nn.Module, photos: Tensor, machine: Machine) -> Callable[[], object]:
-    """The same of a peer's net, by its defaults: float32, eager, channels first."""
-    net.eval().to(machine.device)
-
-    def once() -> object:
-        with torch.inference_mode():
-            return torch.softmax(net(as_they_do(photos.to(machine.device))), dim=1).cpu()
 
     return once

@@ -16,16 +16,17 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TORCHVISION = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 
 
-def peer(name: str, net: str, classes: int) -> tuple[str, nn.Module]:
-    """A peer's net with random weights, and what to call it.
-
-    Raises:
-        VerydeepError: no such peer, or it has no such net.
-    """
+def check_peer(name: str, net: str) -> None:
+    """Raises VerydeepError where there is no such peer, or it has no such net."""
     if name not in PEERS:
         raise VerydeepError(f"there is no peer {name!r} to compare with: use {', '.join(PEERS)}.")
     if net not in TORCHVISION:
         raise VerydeepError(f"{name} has no net {net}: compare {', '.join(TORCHVISION)}.")
+
+
+def peer(name: str, net: str, classes: int) -> tuple[str, nn.Module]:
+    """A peer's net with random weights, and what to call it; raises VerydeepError as `check_peer`."""
+    check_peer(name, net)
     try:
         models = importlib.import_module("torchvision.models")
     except Exception:  # missing, or built for another PyTorch, which fails in several ways

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ..config import MachineSettings, Scale, TrainSettings
@@ -18,9 +17,9 @@ from ..optimisation import optimiser
 from ..progress import Reporter
 from ..team import Team
 from ..weights.pixels import MEAN_RGB
-from .inference import CLASSES, CROP, random_photos
-from .peers import as_they_do, peer
-from .turns import Contender, compare
+from .apart import Order, at_work
+from .inference import CLASSES, CROP
+from .turns import Contender, compare, random_photos
 
 STEP = 3  # a training step's work, in forward passes
 
@@ -50,14 +49,14 @@ def train_steps(
     here = this_machine(replace(wish, workers=0), STEP * facts[0].multiply_adds)
     mine = len(team.share(batch))
     contenders = []
-    if against:
-        name, theirs = peer(against, nets[0], CLASSES)
-        contenders.append(Contender(name, _their_step(theirs.to(here.device), mine, crop), batch, ours=False))
     for net, known in zip(nets, facts, strict=True):
         once = _our_step(net, crop, mine, here, team)
         contenders.append(Contender(net, once, batch, STEP * known.multiply_adds / team.size))
-    found = compare(contenders, repeats, here, reporter)
-    return {"what": "train", "batch": batch, "size": crop, "processes": team.size, **found}
+    told = {"what": "train", "batch": batch, "size": crop, "processes": team.size}
+    if not against:
+        return {**told, **compare(contenders, repeats, here, reporter)}
+    with at_work(Order(against, nets[0], CLASSES, mine, crop, learns=True), here) as (name, theirs):
+        return {**told, **compare([Contender(name, theirs, batch), *contenders], repeats, here, reporter)}
 
 
 def _our_step(name: str, crop: int, count: int, machine: Machine, team: Team) -> Callable[[], object]:
@@ -82,21 +81,5 @@ def _our_step(name: str, crop: int, count: int, machine: Machine, team: Team) ->
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.step(sgd)
         scaler.update()
-
-    return once
-
-
-def _their_step(net: nn.Module, count: int, crop: int) -> Callable[[], object]:
-    """As torchvision's reference training does: channels first, float32, plain SGD."""
-    net.train()
-    device = next(net.parameters()).device
-    sgd = torch.optim.SGD(net.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4)
-    images = random_photos(count, crop, crop)
-    labels = torch.randint(0, CLASSES, (count,), generator=torch.Generator().manual_seed(0)).to(device)
-
-    def once() -> None:
-        sgd.zero_grad()
-        F.cross_entropy(net(as_they_do(images.to(device))), labels).backward()  # type: ignore[no-untyped-call]
-        sgd.step()
 
     return once

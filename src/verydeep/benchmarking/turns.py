@@ -1,7 +1,8 @@
 """How fast things are, side by side: each in turn, again and again, so that what else the machine does meets all alike.
 
-Each is done twice a turn, of which the first is not timed: it finds the caches and the threads of the one before. What
-counts is the median. The machine's own peak is measured in the same run, by a large product of matrices.
+Each is done twice a turn, of which the first is not timed: it finds the caches and the threads of the one before. A
+peer works in a process of its own (`verydeep.benchmarking.apart`). What counts is the median. The machine's own peak is
+measured in the same run, by a large product of matrices.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import VerydeepError
 from ..machine import Machine
-from ..memory import usual
 from ..progress import Reporter
 from ..winograd import product
 
@@ -35,7 +35,6 @@ class Contender:
     once: Callable[[], object]
     images: int
     multiply_adds: float = 0.0
-    ours: bool = True
 
 
 def compare(contenders: list[Contender], repeats: int, machine: Machine, reporter: Reporter) -> dict[str, Any]:
@@ -47,18 +46,17 @@ def compare(contenders: list[Contender], repeats: int, machine: Machine, reporte
     if repeats < 1:
         raise VerydeepError(f"repeats must be 1 or more, not {repeats}.")
     seconds: list[list[float]] = [[] for _ in contenders]
-    with machine.at_work(static_shapes=True):
-        peak = measured_peak(machine)
-        with reporter.track("each in turn", (WARM_UP + repeats) * len(contenders)) as advance:
-            for turn in range(WARM_UP + repeats):
-                for contender, found in zip(contenders, seconds, strict=True):
-                    with nullcontext() if contender.ours else usual():
-                        contender.once()
-                        spent = _timed(contender.once, machine)
-                    if turn >= WARM_UP:
-                        found.append(spent)
-                    advance(1, "")
-        peak = max(peak, measured_peak(machine))  # what else the machine does meets this as well
+    peak = measured_peak(machine)
+    with reporter.track("each in turn", (WARM_UP + repeats) * len(contenders)) as advance:
+        for turn in range(WARM_UP + repeats):
+            for contender, found in zip(contenders, seconds, strict=True):
+                with machine.at_work(static_shapes=True):  # the next finds the memory that this one gives back
+                    contender.once()
+                    spent = _timed(contender.once, machine)
+                if turn >= WARM_UP:
+                    found.append(spent)
+                advance(1, "")
+    peak = max(peak, measured_peak(machine))  # what else the machine does meets this as well
     first = contenders[0].images / statistics.median(seconds[0])
     return {
         "repeats": repeats,
@@ -82,6 +80,12 @@ def _row(contender: Contender, seconds: list[float], first: float, peak: float) 
     }
 
 
+def random_photos(count: int, height: int, width: int) -> Tensor:
+    """uint8 (B,H,W,3), random and the same each time: zeros would be faster than any photo."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
+
+
 def measured_peak(machine: Machine) -> float:
     """Multiply-adds a second of a large product of random matrices, in the machine's precision: the best of a few."""
     generator = torch.Generator().manual_seed(0)
@@ -90,8 +94,9 @@ def measured_peak(machine: Machine) -> float:
     one, other = (each.to(machine.device, machine.autocast or machine.dtype) for each in (one, other))
     ours = machine.device.type == "cpu" and one.dtype == torch.float32
     multiply = product if ours else torch.matmul
-    multiply(one, other)
-    return side**3 / min(_timed(lambda: multiply(one, other), machine) for _ in range(PRODUCT_REPEATS))
+    with machine.at_work():
+        multiply(one, other)
+        return side**3 / min(_timed(lambda: multiply(one, other), machine) for _ in range(PRODUCT_REPEATS))
 
 
 def _timed(once: Callable[[], object], machine: Machine) -> float:
