@@ -24,6 +24,7 @@ from verydeep.data.pack import CARD, FORMAT, ROW, ids_file, index_file
 from verydeep.data.packing import Packing, pack_data
 from verydeep.files import read_json, write_json
 from verydeep.machine import this_machine
+from verydeep.readers import Readers
 from verydeep.runs import environment
 from verydeep.tables import markdown_table, write_block
 from verydeep.terminal import Terminal
@@ -66,7 +67,7 @@ def _reading(workers: int) -> float:
         pack_data(DataSettings(f"digits:{SCENES}"), Path(place) / "pack", Packing(256))
         dataset = open_data(DataSettings(str(Path(place) / "pack"))).sets["train"]
         recipe = TrainSettings(net="D", S=Scale(256, 256), batch=64)
-        loader = TrainingLoader(dataset, recipe, np.eye(3), 8192, workers)
+        loader = TrainingLoader(dataset, recipe, np.eye(3), 8192, Readers(workers))
         for epoch in (0, 1):
             began = time.perf_counter()
             seen = sum(len(batch.labels) for batch in loader.epoch(epoch))

@@ -23,6 +23,7 @@ from verydeep.data.sets import NamedBox
 from verydeep.errors import VerydeepError
 from verydeep.images import Window, image_size, read_image
 from verydeep.progress import Collected, Silent
+from verydeep.readers import ONE_BY_ONE
 
 XML = """<annotation><filename>%s</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
 {objects}</annotation>"""
@@ -366,7 +367,7 @@ def test_training_crops_show_what_their_targets_say(tmp_path: Path) -> None:
     dataset = located(opened(tmp_path / "photos", tmp_path / "boxes.csv"), True, Silent()).dataset
     assert dataset.boxes is not None
     settings = TrainSettings(net="A", crop=32, S=Scale(32, 64), batch=6, colour_shift="off")
-    loader = TrainingLoader(dataset, settings, np.eye(3), 1, 0, BoxTargets(dataset.boxes, False))
+    loader = TrainingLoader(dataset, settings, np.eye(3), 1, ONE_BY_ONE, BoxTargets(dataset.boxes, False))
     seen = 0
     for epoch in range(12):
         for batch in loader.epoch(epoch):

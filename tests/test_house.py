@@ -36,7 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "winograd": set(),
     "memory": set(),
     "nets": {"configurations", "errors", "winograd"},
-    "machine": {"config", "configurations", "errors", "memory"},
+    "readers": {"errors"},
+    "machine": {"config", "configurations", "errors", "memory", "readers"},
     "runs": {"errors", "files"},
     "summary": {"metrics", "scores"},
     "server_files": {"boxes", "data", "data.imagenet", "errors", "files", "scores"},
@@ -66,7 +67,7 @@ ARROWS: dict[str, set[str]] = {
     "exporting": {
         *("checkpoints", "config", "data", "data.loading", "errors", "evaluation", "exported", "files", "machine"),
         *("model_card", "nets", "onnx_graph", "opening", "posteriors", "progress", "protocols", "quantising", "traced"),
-        "weights.pixels",
+        *("readers", "weights.pixels"),
     },
     "converting": {
         *("checkpoints", "configurations", "errors", "files", "model_card", "opening", "runs", "weights"),
@@ -90,6 +91,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "benchmarking.reading": {
         *("benchmarking.turns", "config", "data", "data.loading", "data.packing", "errors", "machine", "progress"),
+        "readers",
     },
     "benchmarking.svms": {"benchmarking.turns", "config", "errors", "machine", "progress", "svm_learning"},
     "results": {
@@ -147,7 +149,9 @@ ARROWS: dict[str, set[str]] = {
     "data": {"config", "data.boxed", "data.pack", "data.sets", "errors"},  # and the data sets below, by their names
     "rescaled": {"errors", "images"},
     "data.pack": {"config", "data.sets", "errors", "files", "images"},
-    "data.packing": {"config", "data", "data.loading", "data.pack", "errors", "files", "images", "progress"},
+    "data.packing": {
+        *("config", "data", "data.loading", "data.pack", "errors", "files", "images", "progress", "readers"),
+    },
     "data.sets": {"errors", "images"},
     "data.folder": {"config", "data.sets", "errors"},
     "data.imagenet": {"config", "data.boxfiles", "data.folder", "data.sets", "errors"},
@@ -160,17 +164,17 @@ ARROWS: dict[str, set[str]] = {
         *("boxes", "config", "configurations", "data.boxfiles", "data.folder", "data.sets", "errors", "images"),
     },
     "data.located": {"boxes", "data.sets", "errors", "progress"},
-    "data.loading": {"boxes", "colours", "config", "data.sets", "errors", "images", "rescaled", "team"},
-    "data.statistics": {"colours", "data.loading", "data.sets", "errors", "images", "progress", "team"},
+    "data.loading": {"boxes", "colours", "config", "data.sets", "errors", "images", "readers", "rescaled", "team"},
+    "data.statistics": {"colours", "data.loading", "data.sets", "errors", "images", "progress", "readers", "team"},
     "data.check": {
         *("config", "data", "data.loading", "data.located", "data.sets", "data.statistics", "errors", "images"),
-        "progress",
+        *("progress", "readers"),
     },
     "scores": {"errors", "files"},
     "evaluation": {
         *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets"),
         *("posteriors", "progress", "protocols", "runs", "scores", "summary"),
-        *("exported", "model_card", "opening", "team", "weights"),
+        *("exported", "model_card", "opening", "readers", "team", "weights"),
     },
     "prediction": {
         *("checkpoints", "config", "data.folder", "errors", "images", "machine", "opening", "posteriors"),
@@ -185,7 +189,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "finding": {
         *("checkpoints", "data", "data.loading", "errors", "files", "machine", "nets", "progress", "protocols"),
-        "windows",
+        *("readers", "windows"),
     },
     "objectives": {
         *("box_settings", "boxes", "checkpoints", "data", "data.loading", "evaluation", "finding", "machine"),
@@ -276,7 +280,7 @@ ARROWS: dict[str, set[str]] = {
     "feature_files": {"errors", "files", "sealed"},
     "extracting": {
         *("data", "data.loading", "errors", "feature_files", "feature_nets", "feature_settings", "features", "files"),
-        *("images", "machine", "posteriors", "progress", "protocols", "runs", "team"),
+        *("images", "machine", "posteriors", "progress", "protocols", "readers", "runs", "team"),
     },
     "describing": {
         *("config", "data", "errors", "extracting", "feature_nets", "feature_settings", "machine", "progress", "team"),

@@ -28,6 +28,7 @@ from verydeep.data.packing import Packing, pack_data
 from verydeep.errors import ImageError, VerydeepError
 from verydeep.images import Window, read_image
 from verydeep.progress import Collected
+from verydeep.readers import ONE_BY_ONE
 from verydeep.rescaled import Whole, reduced
 
 RECIPE = TrainSettings(net="A", S=Scale(36, 36), crop=32, batch=7)
@@ -35,7 +36,7 @@ RECIPE = TrainSettings(net="A", S=Scale(36, 36), crop=32, batch=7)
 
 def crops(dataset: Dataset, recipe: TrainSettings = RECIPE) -> torch.Tensor:
     """Two epochs of training crops, in their order."""
-    loader = TrainingLoader(dataset, recipe, np.eye(3), 4, 0)
+    loader = TrainingLoader(dataset, recipe, np.eye(3), 4, ONE_BY_ONE)
     return torch.cat([batch.images for epoch in (0, 1) for batch in loader.epoch(epoch)])
 
 
@@ -61,7 +62,8 @@ def test_a_raw_pack_gives_the_folders_pixels_in_the_folders_order(photos: Path, 
 
 def test_batches_lie_channels_last(photos: Path) -> None:
     """So that no pixel moves where the net wants them that way."""
-    (first, *_) = TrainingLoader(open_data(DataSettings(str(photos))).sets["train"], RECIPE, np.eye(3), 4, 0).epoch(0)
+    train = open_data(DataSettings(str(photos))).sets["train"]
+    (first, *_) = TrainingLoader(train, RECIPE, np.eye(3), 4, ONE_BY_ONE).epoch(0)
     assert first.images.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -25,6 +25,7 @@ from verydeep.config import DataSettings, Scale, TrainSettings
 from verydeep.data.digits import open_named
 from verydeep.data.loading import Batch, TrainingLoader
 from verydeep.feature_files import load_features
+from verydeep.readers import ONE_BY_ONE
 from verydeep.scores import load_scores
 from verydeep.team import Alone, share_of
 
@@ -89,9 +90,9 @@ def test_the_shares_of_a_batch_are_the_batch(size: int) -> None:
     settings = TrainSettings(net="A", S=Scale(32, 40), crop=32, batch=4)
     photos = open_named("digits:60", None, DataSettings()).sets["train"].take(np.arange(14))
     axes = np.eye(3)
-    whole = list(TrainingLoader(photos, settings, axes, 10, 0).epoch(3, skip=1))
+    whole = list(TrainingLoader(photos, settings, axes, 10, ONE_BY_ONE).epoch(3, skip=1))
     shares = [
-        list(TrainingLoader(photos, settings, axes, 10, 0, team=Member(rank, size)).epoch(3, skip=1))
+        list(TrainingLoader(photos, settings, axes, 10, ONE_BY_ONE, team=Member(rank, size)).epoch(3, skip=1))
         for rank in range(size)
     ]
     assert min(len(batch.labels) for share in shares for batch in share) == (0 if size > 2 else 1)

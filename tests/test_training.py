@@ -22,6 +22,7 @@ from verydeep.data import open_data
 from verydeep.data.loading import Batch, TrainingLoader
 from verydeep.data.statistics import look_at
 from verydeep.progress import Advance, Silent
+from verydeep.readers import ONE_BY_ONE
 from verydeep.recipes import settings_of_run
 from verydeep.stopping import Interrupted
 
@@ -128,8 +129,8 @@ def test_a_longer_training_goes_on_where_a_shorter_one_ended(photos: Path, tmp_p
 def batches(photos: Path, epoch: int, skip: int = 0, **changes: Any) -> list[Batch]:
     settings = settings_of_run("A", {**{key: TINY[key] for key in ("crop", "width", "S", "batch")}, **changes})
     dataset = open_data(DataSettings(data=str(photos))).sets["train"]
-    look = look_at(dataset, 36, 0, Silent())
-    return list(TrainingLoader(dataset, settings, look.colour_axes, 10, workers=0).epoch(epoch, skip))
+    look = look_at(dataset, 36, ONE_BY_ONE, Silent())
+    return list(TrainingLoader(dataset, settings, look.colour_axes, 10, ONE_BY_ONE).epoch(epoch, skip))
 
 
 def test_an_epoch_shows_each_photo_once_and_every_epoch_otherwise(photos: Path) -> None:
@@ -179,7 +180,7 @@ def test_accumulated_training_is_the_same_training(photos: Path, tmp_path: Path)
 def test_mean_and_axes_are_kept_in_the_run(trained: Path) -> None:
     card = last(trained).card
     data = open_data(DataSettings(**{**card.data, "classes": ()}))
-    look = look_at(data.sets["train"], 36, 0, Silent())
+    look = look_at(data.sets["train"], 36, ONE_BY_ONE, Silent())
     np.testing.assert_allclose(card.mean, look.mean)
     np.testing.assert_allclose(card.colour_axes, look.colour_axes)
     assert card.data_fingerprint == data.fingerprint()

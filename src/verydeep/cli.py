@@ -49,7 +49,10 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    status = _status(arguments)
+    try:
+        status = _status(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if processes() > 1:  # a thread of PyTorch's may outlive Python's end, and then aborts it (NOTES.md)
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
@@ -105,8 +108,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _known(fault: RuntimeError) -> str | None:
     """The sentence for an error of PyTorch's that another process's end has caused; None for others."""
-    if "DataLoader worker" in str(fault):
-        return "a process that reads photos was killed, perhaps for memory; try fewer --workers and --resume."
     if processes() > 1 and peer_is_gone(fault):
         return "another process of this job has ended, and so does this one."
     return None

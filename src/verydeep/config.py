@@ -20,6 +20,7 @@ from .errors import VerydeepError
 
 DEV_FRACTION = 0.1
 MOST_SEED = 2**48
+MOST_RETRIES = 10
 MOST_PROCESSES = 512  # a typing mistake should not fork without end
 _Settings = TypeVar("_Settings")
 
@@ -161,6 +162,8 @@ class MachineSettings:
     layout: Literal["auto", "channels_last", "contiguous"] = setting("auto", "memory layout of maps")
     compile: bool = setting(False, "compile the training step (slow to start; for GPUs)")
     workers: int = setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
+    read_timeout: int = setting(600, "seconds a process may take to read a batch before it is given up")
+    read_retries: int = setting(0, "times a photo is read again that the operating system could not give")
     threads: int = setting(0, "threads of the CPU's products")
     tensorboard: bool = setting(False, "also write the log for TensorBoard, in the run's folder")
     device_batch: int = setting(0, "photos on the device at once; gradients of the parts of a batch add up")
@@ -170,6 +173,8 @@ class MachineSettings:
     def __post_init__(self) -> None:
         if not -1 <= self.workers <= MOST_PROCESSES or not 0 <= self.threads <= MOST_PROCESSES:
             raise VerydeepError(f"workers is -1 to {MOST_PROCESSES} and threads 0 to {MOST_PROCESSES}.")
+        if self.read_timeout < 1 or not 0 <= self.read_retries <= MOST_RETRIES:
+            raise VerydeepError(f"read-timeout is 1 or more seconds, and read-retries 0 to {MOST_RETRIES}.")
         if self.device_batch < 0:
             raise VerydeepError(f"device-batch must be 0 or more, not {self.device_batch}.")
 

@@ -18,4 +18,8 @@ class ImageError(VerydeepError):
 
     def named(self, name: str) -> "ImageError":
         """The same fault with the photo's name before it, where it does not name it yet."""
-        return self if name in str(self) else ImageError(f"{name}: {self}")
+        return self if name in str(self) else type(self)(f"{name}: {self}")
+
+
+class ReadError(ImageError):
+    """A photo whose bytes the operating system could not give, which may pass: disks on a network do that."""

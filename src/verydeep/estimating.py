@@ -71,10 +71,10 @@ class _Cost:
         """All epochs the run may have, each with its dev test, after one look at every photo; a begun one whole."""
         counts, settings = self.counts, work.settings
         shown = min(settings.max_epochs * counts.train, settings.max_steps * settings.batch)
-        reading = self.photos.read / max(1, self.machine.workers)
+        reading = self.photos.read / max(1, self.machine.loaders.count)
         # Reading goes on beside the steps, in processes of its own where there are any.
-        step = max(self.speed.train, reading) if self.machine.workers else self.speed.train + reading
-        dev = self.speed.forward + self.photos.read / max(1, self.machine.readers)
+        step = max(self.speed.train, reading) if self.machine.loaders.count else self.speed.train + reading
+        dev = self.speed.forward + self.photos.read / max(1, self.machine.readers.count)
         seconds = step * shown + dev * counts.dev * shown / max(1, counts.train) + reading * (counts.train + counts.dev)
         return replace(work, seconds=seconds, disk=COPIES_KEPT * BYTES * self.facts.parameters)
 
@@ -85,6 +85,6 @@ class _Cost:
         sizes = [rescaled_size(height, width, scale) for height, width in self.photos.sizes]
         adds = sum(work.protocol.multiply_adds(found, crop, *size, "up") for size in sizes) / len(sizes)
         net_seconds = self.speed.forward * adds / self.facts.multiply_adds
-        seconds = net_seconds + self.photos.read / max(1, self.machine.readers)
+        seconds = net_seconds + self.photos.read / max(1, self.machine.readers.count)
         disk = BYTES * self.counts.tested * self.counts.classes
         return replace(work, seconds=seconds * self.counts.tested, disk=disk)

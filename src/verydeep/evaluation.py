@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .checkpoints import Card, Checkpoint
 from .config import DataSettings, MachineSettings, from_json
 from .data import Data, Dataset, lasting_name, open_data, relabel
-from .data.loading import Fault, each_photo
+from .data.loading import each_photo
 from .errors import ImageError, VerydeepError
 from .exported import ExportedFile
 from .files import check_place, write_json
@@ -27,6 +27,7 @@ from .opening import Loaded, open_classifier
 from .posteriors import Answers, Testable, Views, joined_answers, posteriors
 from .progress import Reporter, Silent
 from .protocols import Protocol, check_protocol, parse_protocol
+from .readers import Fault
 from .runs import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
 from .scores import FILE_NAME, Scores, save_scores
 from .summary import summarise

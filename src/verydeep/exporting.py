@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .checkpoints import CARD_KEY, Card, Checkpoint, save_checkpoint
 from .config import DataSettings, MachineSettings, from_json
 from .data import Dataset, open_data, relabel
-from .data.loading import Fault, each_photo
+from .data.loading import each_photo
 from .errors import VerydeepError
 from .evaluation import dataset_posteriors
 from .exported import TAKES_KEY, open_exported
@@ -34,6 +34,7 @@ from .posteriors import Testable, Views, shown_to
 from .progress import Reporter, Silent
 from .protocols import parse_protocol
 from .quantising import quantise
+from .readers import Fault
 from .traced import trace
 from .weights.pixels import Triple
 

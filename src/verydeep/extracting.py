@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .data import Dataset
-from .data.loading import Fault, each_photo
+from .data.loading import each_photo
 from .errors import ImageError, VerydeepError
 from .feature_files import Features, Shards, load_features, save_features
 from .feature_nets import FeatureNet
@@ -26,6 +26,7 @@ from .machine import Machine
 from .posteriors import Views
 from .progress import Reporter
 from .protocols import Protocol
+from .readers import Fault
 from .runs import environment
 from .team import Alone, Team
 

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from .checkpoints import Card
 from .data import Dataset
-from .data.loading import Fault, each_photo
+from .data.loading import each_photo
 from .errors import ImageError
 from .files import write_atomically
 from .machine import Machine
 from .nets import Net
 from .progress import Reporter
 from .protocols import BoxProtocol
+from .readers import Fault
 from .windows import BoxViews, PhotoWindows, Rater, WindowFinder
 
 FILE_NAME = "windows.npz"

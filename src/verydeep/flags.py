@@ -10,6 +10,7 @@ from .config import DataSettings, MachineSettings, TrainSettings, field_help, fl
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .recipes import OF_ALL_RUNS
 
+READING = ("workers", "read_timeout", "read_retries")  # machine settings of what reads photos
 # Machine settings that only training reads.
 OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
 
@@ -34,7 +35,7 @@ def _data_pack(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="photos that cannot be read")
     _add_settings(verb, DataSettings, leave_out=("data",))
     _add_settings(verb, TrainSettings, only=("resampling", "other_side"))
-    _add_settings(verb, MachineSettings, only=("workers",))
+    _add_settings(verb, MachineSettings, only=READING)
 
 
 def _data_show(verb: argparse.ArgumentParser) -> None:
@@ -225,7 +226,7 @@ def _export(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--photos", metavar="DATA", help="for 8 bits: photos to calibrate with and to compare on")
     verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
-    _add_settings(verb, MachineSettings, only=("threads", "workers"))
+    _add_settings(verb, MachineSettings, only=("threads", *READING))
 
 
 def _benchmark(verb: argparse.ArgumentParser) -> None:

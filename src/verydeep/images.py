@@ -8,7 +8,10 @@ become RGB. The other side of a rescaled photo is rounded to the nearest pixel.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +27,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from .errors import ImageError, VerydeepError
+from .errors import ImageError, ReadError, VerydeepError
 
 Pixels = NDArray[np.uint8]
 Resampling = Literal["bilinear", "bicubic"]
@@ -59,10 +62,22 @@ def read_image(source: str | Path) -> Pixels:
 def read_bytes(source: str | Path) -> bytes:
     """A photo's file as it is; raises ImageError where it cannot be read."""
     try:
-        return Path(source).read_bytes()
-    except (OSError, ValueError) as fault:
+        with open(source, "rb", opener=_open_file) as file:
+            return file.read()
+    except (FileNotFoundError, ValueError) as fault:
         reason = getattr(fault, "strerror", None) or fault
         raise ImageError(f"cannot read {source}: {reason}.") from None
+    except OSError as fault:
+        raise ReadError(f"cannot read {source}: {fault.strerror or fault}.") from None
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Opens a file, and nothing that would wait for somebody to write into it."""
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(errno.ENOENT, "it is no regular file", path)
+    return handle
 
 
 def image_size(source: str | Path) -> tuple[int, int]:
@@ -74,7 +89,7 @@ def image_size(source: str | Path) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(source, formats=FORMATS) as image:
+            with open(source, "rb", opener=_open_file) as file, Image.open(file, formats=FORMATS) as image:
                 # Of a TIFF Pillow tells the turned size already.
                 turned = None if image.format == "TIFF" else TURNS.get(orientation(image))
                 width, height = image.size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from . import memory
 from .config import MachineSettings
 from .configurations import NetFacts
 from .errors import VerydeepError
+from .readers import Readers
 
 READ_SECONDS, CORE_SPEED, READING_SHARE = 3e-3, 2e10, 0.1  # of a photo; multiply-adds a second; of the work
 MEMORY_SHARE = 0.8  # of what is free, for what we plan
@@ -35,16 +36,17 @@ class Machine:
     dtype: torch.dtype
     layout: torch.memory_format
     compile: bool
-    workers: int
+    loaders: Readers
     threads: int
     device_batch: int
     recompute: bool
     bf16_gradients: bool
 
     @property
-    def readers(self) -> int:
+    def readers(self) -> Readers:
         """Processes that read photos where nothing else keeps a core busy for long: one a core."""
-        return max(self.workers, cores()) if self.workers else 0
+        count = self.loaders.count
+        return replace(self.loaders, count=max(count, cores()) if count else 0)
 
     def place(self, net: nn.Module) -> Callable[..., Any]:
         """Moves the net to the device and layout, in place; returns what to call, compiled if wished."""
@@ -89,7 +91,7 @@ class Machine:
             "precision": PRECISIONS[self.autocast or self.dtype],
             "layout": str(self.layout).removeprefix("torch."),
             "compile": self.compile,
-            "workers": self.workers,
+            "workers": self.loaders.count,
             "threads": self.threads,
             "cores": cores(),
         }
@@ -126,7 +128,7 @@ def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
         dtype=torch.float64 if precision == torch.float64 else torch.float32,
         layout=torch.channels_last if last else torch.contiguous_format,
         compile=wish.compile,
-        workers=workers,
+        loaders=Readers(workers, wish.read_timeout, wish.read_retries),
         threads=wish.threads or _threads(workers, multiply_adds),
         device_batch=wish.device_batch,
         recompute=wish.recompute,

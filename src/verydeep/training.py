@@ -96,7 +96,7 @@ class Training:
             self.settings,
             np.array(self.card.colour_axes),
             sum(self.net.dropout_units),
-            self.machine.workers,
+            self.machine.loaders,
             self._objective.targets(self.sets["train"]),
             self._team,
         )

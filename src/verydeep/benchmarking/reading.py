@@ -19,6 +19,7 @@ from ..data.packing import Packing, pack_sets
 from ..errors import VerydeepError
 from ..machine import this_machine
 from ..progress import Reporter
+from ..readers import ONE_BY_ONE
 from .turns import Contender, compare
 
 SIDES = ((375, 500), (1200, 1600), (2400, 3200))  # height and width of the photos made up
@@ -66,7 +67,7 @@ def _contenders(files: Dataset, pack: Dataset) -> list[Contender]:
 
 
 def _epoch(dataset: Dataset, recipe: TrainSettings) -> Callable[[], object]:
-    loader = TrainingLoader(dataset, recipe, np.eye(3), DROPOUT_UNITS, 0)
+    loader = TrainingLoader(dataset, recipe, np.eye(3), DROPOUT_UNITS, ONE_BY_ONE)
     return lambda: [len(batch.labels) for batch in loader.epoch(0)]
 
 

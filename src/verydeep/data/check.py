@@ -14,8 +14,9 @@ from ..config import DataSettings, TrainSettings, from_json
 from ..errors import VerydeepError
 from ..images import Pixels, check_ratio
 from ..progress import Collected, Reporter, Silent
+from ..readers import ONE_BY_ONE, Fault, Readers
 from . import Data, open_data
-from .loading import Fault, TrainingLoader, each_photo
+from .loading import TrainingLoader, each_photo
 from .located import located
 from .sets import Dataset
 from .statistics import look_at
@@ -36,7 +37,7 @@ def check_data(
     data: str | Path = "digits",
     classes: str | tuple[str, ...] = (),
     boxes: str | tuple[str, ...] = (),
-    workers: int = 0,
+    readers: Readers = ONE_BY_ONE,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Reads every photo of every set once and tells what is wrong, as JSON values.
@@ -57,7 +58,7 @@ def check_data(
     for name, dataset in opened.sets.items():
         sides: list[int] = []
         with (reporter or Silent()).track(f"reading the {name} photos", len(dataset)) as advance:
-            for index, found in each_photo(dataset, Imprint(), workers):
+            for index, found in each_photo(dataset, Imprint(), readers):
                 advance(1, "")
                 if isinstance(found, Fault):
                     faults.append({"set": name, "photo": dataset.where(index), "fault": found.sentence})
@@ -110,8 +111,8 @@ def sample_crops(
     """What the net will see: random crops of training photos, with mirror and colour shift, and class names."""
     train = open_data(DataSettings(data=data, classes=classes)).set("train")
     few = train.take(np.linspace(0, len(train) - 1, min(photos, len(train))).astype(np.int64))
-    look = look_at(few, settings.S.smallest, 0, Silent())
-    loader = TrainingLoader(look.dataset, settings, look.colour_axes, 1, workers=0)
+    look = look_at(few, settings.S.smallest, ONE_BY_ONE, Silent())
+    loader = TrainingLoader(look.dataset, settings, look.colour_axes, 1, ONE_BY_ONE)
     found: list[tuple[Pixels, str]] = []
     for batch in loader.epoch(0):
         seen = (batch.images.float() + batch.shift[:, :, None, None]).round().clamp(0, 255).byte()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -11,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ..boxes import area, clip, xyxy_to_cxcywh
 from ..colours import colour_shift
 from ..config import TrainSettings
-from ..errors import ImageError, VerydeepError
+from ..errors import ImageError, ReadError, VerydeepError
 from ..images import Pixels, Window, draw_window
+from ..readers import Fault, Readers, Reading
 from ..rescaled import Rescaled, Whole, reduced
 from ..team import Alone, Team
 from .sets import Dataset
@@ -31,13 +30,6 @@ DRAWS = 10  # of a crop that is to show half of a box
 
 
 @dataclass(frozen=True)
-class Fault:
-    """In place of a photo that could not be read: the sentence that says why."""
-
-    sentence: str
-
-
-@dataclass(frozen=True)
 class _Each(TorchDataset[Any], Generic[T]):
     """Every photo of a set once, with some work done on its pixels."""
 
@@ -47,38 +39,33 @@ class _Each(TorchDataset[Any], Generic[T]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[int, T | Fault]:
+    def __getitem__(self, index: int) -> T | Fault:
         try:
-            return index, self.work(self.dataset.pixels(index))
+            return self.work(self.dataset.pixels(index))
         except ImageError as fault:
-            return index, Fault(str(fault.named(self.dataset.where(index))))
-        except VerydeepError as fault:  # a worker that raises would end without a word
-            return index, Fault(str(fault))
+            return _fault_of(fault, self.dataset, index)
+        except VerydeepError as fault:
+            return Fault(str(fault))
 
 
-def each_photo(dataset: Dataset, work: Callable[[Pixels], T], workers: int) -> Iterator[tuple[int, T | Fault]]:
+def _fault_of(fault: ImageError, dataset: Dataset, index: int) -> Fault:
+    return Fault(str(fault.named(dataset.where(index))), isinstance(fault, ReadError))
+
+
+def each_photo(dataset: Dataset, work: Callable[[Pixels], T], readers: Readers) -> Iterator[tuple[int, T | Fault]]:
     """Runs ``work`` (which must pickle) on every photo of a set, once, in order.
 
     Yields:
         The photo's index and the work's result, or a `Fault` where it could not be read.
+
+    Raises:
+        VerydeepError: a process that reads was killed, or does not answer.
     """
-    yield from DataLoader(
-        _Each(dataset, work), batch_size=None, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=_quiet_worker
-    )
+    yield from enumerate(Reading(_Each(dataset, work), dataset.where, readers, batch_size=None, collate_fn=_as_it_is))
 
 
 def _as_it_is(item: T) -> T:
     return item
-
-
-def _quiet_worker(_number: int) -> None:
-    """A worker leaves signals to the main process, which stops it in order, and uses one thread.
-
-    Ctrl-C and many schedulers signal all processes of a job; a worker also ends when its parent does.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -183,7 +170,7 @@ class _Crops(TorchDataset[Any]):
                 window, box = self.targets.draw(index, photo.photo, photo.size, settings, rng)
             crop = photo.cut(window, settings.crop)
         except ImageError as fault:
-            return Fault(str(fault.named(self.dataset.where(index))))
+            return _fault_of(fault, self.dataset, index)
         shift = colour_shift(self.colour_axes, settings.colour_shift, rng)
         keep = rng.random(self.dropout_units, dtype=np.float32) >= 0.5
         return crop, np.array(self.dataset.labels[index]), shift, keep, box
@@ -261,19 +248,17 @@ class TrainingLoader:
         settings: TrainSettings,
         colour_axes: NDArray[np.float64],
         dropout_units: int,
-        workers: int,
+        readers: Readers,
         targets: BoxTargets | None = None,
         team: Team | None = None,
     ) -> None:
         self._order = _Order(len(dataset), settings.batch, settings.seed, team or Alone())
         crops = _Crops(dataset, settings, colour_axes, dropout_units, targets)
-        self._loader: DataLoader[Any] = DataLoader(
-            crops,
+        self._loader = Reading(
+            *(crops, dataset.where, readers, settings.batch * (3 * settings.crop**2 + dropout_units)),
             batch_sampler=self._order,
-            num_workers=workers,
             collate_fn=crops.stack,
-            worker_init_fn=_quiet_worker,
-            persistent_workers=workers > 0,
+            persistent_workers=readers.count > 0,
         )
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
@@ -281,6 +266,7 @@ class TrainingLoader:
 
         Raises:
             ImageError: a photo could no longer be read.
+            VerydeepError: a process that reads was killed, or does not answer.
         """
         self._order.epoch, self._order.skip = epoch, skip
         for batch in self._loader:

@@ -26,8 +26,9 @@ from ..errors import ImageError, VerydeepError
 from ..files import check_place, file_sha256, only_one, read_json, write_atomically, write_json
 from ..images import OtherSide, Pixels, Resampling, rescale
 from ..progress import Advance, Reporter, Silent
+from ..readers import ONE_BY_ONE, Fault, Readers
 from . import Data, Dataset, lasting_boxes, lasting_name, open_data
-from .loading import Fault, each_photo
+from .loading import each_photo
 from .pack import CARD, FORMAT, ROW, boxes_file, ids_file, index_file, marks_file
 
 SHARD_BYTES = 256 * 2**20
@@ -68,7 +69,7 @@ def pack_data(
     data: DataSettings,
     out: str | Path,
     packing: Packing | None = None,
-    workers: int = 0,
+    readers: Readers = ONE_BY_ONE,
     bad_images: str = "stop",
     shard_bytes: int = SHARD_BYTES,
     reporter: Reporter | None = None,
@@ -87,7 +88,7 @@ def pack_data(
         VerydeepError: no such data, an unreadable photo, a folder of something else, a full disk.
     """
     opened = open_data(data, least_classes=1, several=True, empty_sets=True)
-    return pack_sets(opened, data, Path(out), packing or Packing(), workers, bad_images, shard_bytes, reporter)
+    return pack_sets(opened, data, Path(out), packing or Packing(), readers, bad_images, shard_bytes, reporter)
 
 
 def pack_sets(
@@ -95,7 +96,7 @@ def pack_sets(
     data: DataSettings,
     folder: Path,
     packing: Packing,
-    workers: int = 0,
+    readers: Readers = ONE_BY_ONE,
     bad_images: str = "stop",
     shard_bytes: int = SHARD_BYTES,
     reporter: Reporter | None = None,
@@ -108,7 +109,7 @@ def pack_sets(
         packers = {
             name: _Packer(folder, name, found, packing, shard_bytes, skip) for name, found in opened.sets.items()
         }
-        done = {name: packer.run(workers, reporter) for name, packer in packers.items()}
+        done = {name: packer.run(readers, reporter) for name, packer in packers.items()}
         left_out = {photo: sentence for _, skipped in done.values() for photo, sentence in skipped.items()}
         card = {
             **{"format": FORMAT, "name": opened.name, "form": packing.form, "size": packing.size},
@@ -163,13 +164,13 @@ class _Packer:
         shown = [dataset.fingerprint(sizes=True), dataset.stamps(), repr(packing), shard_bytes]
         self._key = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
-    def run(self, workers: int, reporter: Reporter) -> tuple[dict[str, Any], dict[str, str]]:
+    def run(self, readers: Readers, reporter: Reporter) -> tuple[dict[str, Any], dict[str, str]]:
         """Fills what shards are missing, writes the set's index; what the card tells of it, and photos left out."""
         parts, photos = self._there(), len(self._dataset)
         with reporter.track(f"packing the {self._name} photos", photos) as advance:
             first = parts[-1].end if parts else 0
             advance(first, "")
-            found = each_photo(self._dataset.take(np.arange(first, photos)), self._packing, workers)
+            found = each_photo(self._dataset.take(np.arange(first, photos)), self._packing, readers)
             numbered = ((first + place, told) for place, told in found)
             while (parts[-1].end if parts else 0) < photos:
                 parts.append(self._shard(len(parts), numbered, advance))

@@ -15,8 +15,9 @@ from ..colours import colour_statistics, pixel_sums
 from ..errors import ImageError
 from ..images import Pixels, rescale
 from ..progress import Reporter
+from ..readers import Fault, Readers
 from ..team import Alone, Team
-from .loading import Fault, each_photo
+from .loading import each_photo
 from .sets import Dataset
 
 
@@ -41,7 +42,7 @@ class Look:
     faults: dict[str, str]
 
 
-def look_at(dataset: Dataset, smallest: int, workers: int, reporter: Reporter, team: Team | None = None) -> Look:
+def look_at(dataset: Dataset, smallest: int, readers: Readers, reporter: Reporter, team: Team | None = None) -> Look:
     """Reads every photo of a set once, each process of a team its share.
 
     Raises:
@@ -52,7 +53,7 @@ def look_at(dataset: Dataset, smallest: int, workers: int, reporter: Reporter, t
     sums = np.zeros(12)
     broken: dict[int, str] = {}
     with reporter.track(f"reading the {dataset.set_name} photos", len(mine)) as advance:
-        for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), ColourSums(smallest), workers):
+        for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), ColourSums(smallest), readers):
             if isinstance(found, Fault):
                 broken[mine[place]] = found.sentence
             else:

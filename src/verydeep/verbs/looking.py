@@ -10,6 +10,7 @@ from typing import Any
 from ..arguments import given_settings
 from ..config import DataSettings, MachineSettings, TrainSettings, typed
 from ..errors import VerydeepError
+from ..flags import READING
 from ..terminal import Terminal, show, show_table
 from . import MISTAKE, OK, answer_json
 
@@ -44,10 +45,11 @@ def data_check(options: argparse.Namespace) -> int:
     """Every photo of some data, read once; status 2 where one is unreadable."""
     from ..data.check import check_data
     from ..machine import cores
+    from ..readers import Readers
 
     reporter = Terminal(options.quiet)
     given = typed(DataSettings, given_settings(options))
-    found = check_data(options.data, given.get("classes", ()), given.get("boxes", ()), cores(), reporter)
+    found = check_data(options.data, given.get("classes", ()), given.get("boxes", ()), Readers(cores()), reporter)
     if options.json:
         answer_json(found)
     else:
@@ -80,7 +82,7 @@ def data_pack(options: argparse.Namespace) -> int:
 
     given = given_settings(options)
     ways = typed(TrainSettings, {key: given.pop(key) for key in ("resampling", "other_side") if key in given})
-    wish = MachineSettings(**typed(MachineSettings, {key: given.pop(key) for key in ("workers",) if key in given}))
+    wish = MachineSettings(**typed(MachineSettings, {key: given.pop(key) for key in READING if key in given}))
     settings = DataSettings(**typed(DataSettings, {**given, "data": options.data}))
     packing = Packing(options.size, options.form, options.quality, **ways)
     readers, reporter = this_machine(wish, 0).readers, Terminal(options.quiet)

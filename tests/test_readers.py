@@ -1,0 +1,171 @@
+"""Processes that read photos: killed, silent, without shared memory, left alone; by the real commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from conftest import Command, make_photos
+from verydeep.errors import VerydeepError
+from verydeep.readers import Fault, Readers, Reading
+
+SIZE = ["--crop", 32, "--width", 1 / 32, "--S", "36", "--batch", 8, "--threads", 1, "--start", "none"]
+TRAIN = ["train", "A", "--data", "photos", "--out", "run", *SIZE, "--max-epochs", 9999, "--workers", 1, "--quiet"]
+
+
+class Begun:
+    """A training that is going on, and its one process that reads."""
+
+    def __init__(self, place: Path, *more: object) -> None:
+        words = [sys.executable, "-m", "verydeep", *map(str, (*TRAIN, *more))]
+        self.run = place / "run"
+        self.process = subprocess.Popen(words, cwd=place, stderr=subprocess.PIPE, text=True)
+        log = self.run / "log.jsonl"
+        for _ in range(6000):
+            if log.exists() and log.read_text().count("\n") >= 2:
+                break
+            time.sleep(0.01)
+        children = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
+        self.reader = int(children.stdout.split()[0])
+
+    def ended(self) -> str:
+        """What it tells at its end."""
+        _, told = self.process.communicate(timeout=60)
+        assert "Traceback" not in told
+        return told
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (signal.SIGKILL, "a process that reads photos was killed, perhaps for memory; it was at "),
+        (signal.SIGSTOP, "a process that reads photos has not answered for 2 s; it was at "),
+    ],
+)
+def test_a_reader_that_dies_or_is_silent_ends_the_command_with_a_sentence(
+    photos: Path, number: signal.Signals, sentence: str
+) -> None:
+    """The checkpoint stays, nothing hangs, no process is left."""
+    begun = Begun(photos.parent, "--read-timeout", 2)
+    os.kill(begun.reader, number)
+    told = begun.ended()
+    assert begun.process.returncode == 2, told
+    assert sentence in told
+    assert (begun.run / "last.safetensors").exists()
+    assert not Path(f"/proc/{begun.reader}").exists()
+
+
+def test_a_reader_ends_with_the_process_it_reads_for(photos: Path) -> None:
+    begun = Begun(photos.parent)
+    begun.process.kill()
+    begun.ended()
+    for _ in range(300):
+        if not Path(f"/proc/{begun.reader}").exists():
+            break
+        time.sleep(0.01)
+    assert not Path(f"/proc/{begun.reader}").exists()
+
+
+def test_too_little_shared_memory_is_told_before_anything_is_read(photos: Path) -> None:
+    inside = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {} -m verydeep {}"
+    script = inside.format(sys.executable, " ".join(map(str, TRAIN)))
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=photos.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip("this machine lets nobody mount a small /dev/shm")
+    assert done.returncode == 2
+    assert "of shared memory, and 0 MB are free: make room in /dev/shm" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_no_regular_file_is_not_waited_for(command: Command, photos: Path) -> None:
+    os.mkfifo(photos / "red" / "pipe.png")
+    told = command("data", "check", photos)
+    assert told.status == 2
+    assert "pipe.png: it is no regular file" in told.stdout
+
+
+class Flaky(Dataset[object]):
+    """An item that cannot be read the first times."""
+
+    def __init__(self, failures: int, may_pass: bool) -> None:
+        self.left, self.may_pass = failures, may_pass
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> object:
+        self.left -= 1
+        return Fault("no answer", self.may_pass) if self.left >= 0 else torch.tensor(index)
+
+
+@pytest.mark.parametrize(("failures", "retries", "may_pass", "read"), [(2, 2, True, True), (3, 2, True, False)])
+def test_a_photo_is_read_again_where_that_may_help(
+    monkeypatch: pytest.MonkeyPatch, failures: int, retries: int, may_pass: bool, read: bool
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr("verydeep.readers.time.sleep", paused.append)
+    items = Reading(Flaky(failures, may_pass), str, Readers(0, 600, retries), batch_size=None)
+    (found,) = list(items)
+    assert isinstance(found, torch.Tensor) == read
+    assert paused == [1.0, 2.0]
+
+
+def test_a_photo_that_is_broken_is_not_read_again() -> None:
+    items = Flaky(1, may_pass=False)
+    (found,) = list(Reading(items, str, Readers(0, 600, 5), batch_size=None))
+    assert isinstance(found, Fault)
+    assert items.left == 0
+
+
+class Failing(Dataset[object]):
+    """Items of which the second raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> int:
+        if index == 1:
+            raise self.error
+        return index
+
+
+def name(index: int) -> str:
+    return f"photo {index}"
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_error_in_a_reader_names_the_photo(count: int) -> None:
+    (_, fault, _) = list(Reading(Failing(MemoryError()), name, Readers(count), batch_size=None))
+    assert fault == Fault("photo 1 cannot be read (MemoryError).")
+    with pytest.raises(RuntimeError, match="while photo 1 was read"):  # a mistake of ours keeps its traceback
+        list(Reading(Failing(KeyError("x")), name, Readers(count), batch_size=None))
+
+
+def test_settings_of_reading(command: Command, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 4)
+    for words, told in ((["--read-timeout", 0], "1 or more seconds"), (["--read-retries", 11], "read-retries 0 to 10")):
+        assert told in command("train", "A", "--data", photos, *SIZE, *words, cwd=tmp_path).mistake()
+
+
+def test_too_little_shared_memory_is_a_mistake_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verydeep.readers._shared_memory", lambda: 0)
+    with pytest.raises(VerydeepError, match="need about 1 MB of shared memory"):
+        Reading(Failing(KeyError()), name, Readers(2))
