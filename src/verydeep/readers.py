@@ -93,11 +93,13 @@ class Reading:
         if not self._readers.count:
             yield from self._loader
             return
-        found = _begun(self._loader)
-        patience = _Patience(found._workers, self._readers.timeout)
+        patience = _Patience(self._readers.timeout)
         try:
+            # Processes that were there before are told to begin again, and are waited for.
+            patience.waits(getattr(self._loader._iterator, "_workers", []))
+            found = _begun(self._loader)
             while True:
-                patience.waits()
+                patience.waits(found._workers)
                 try:
                     item = next(found)
                 except StopIteration:
@@ -105,7 +107,7 @@ class Reading:
                 patience.heard()
                 yield item
         except (RuntimeError, EOFError, OSError) as fault:
-            sentence = self._sentence(str(fault), found._workers, patience.gave_up)
+            sentence = self._sentence(str(fault), patience.workers, patience.gave_up)
             if sentence is None:
                 raise
             raise VerydeepError(sentence) from None
@@ -167,16 +169,18 @@ def _begun(loader: DataLoader[Any]) -> Any:
 class _Patience(threading.Thread):
     """Kills processes that do not answer in time: who waits for them hears of nothing else."""
 
-    def __init__(self, workers: list[Any], seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__(daemon=True)
         self.gave_up = False
-        self._workers, self._seconds = workers, seconds
+        self.workers: list[Any] = []
+        self._seconds = seconds
         self._since: float | None = None
         self._ended = threading.Event()
         self.start()
 
-    def waits(self) -> None:
-        """An answer is waited for from now on."""
+    def waits(self, workers: list[Any]) -> None:
+        """An answer of some of these is waited for from now on."""
+        self.workers = workers
         self._since = time.monotonic()
 
     def heard(self) -> None:
@@ -191,9 +195,11 @@ class _Patience(threading.Thread):
         """Looks now and then."""
         while not self._ended.wait(min(1.0, self._seconds / 4)):
             since = self._since
+            if any(worker.exitcode for worker in self.workers):  # PyTorch finds that out by itself
+                return
             if since is not None and time.monotonic() - since > self._seconds:
                 self.gave_up = True
-                for worker in self._workers:
+                for worker in self.workers:
                     worker.kill()
                 return
 
