@@ -122,19 +122,19 @@ class Reading:
             return self._no_shared_memory()
         if gave_up:
             return (
-                f"a process that reads photos has not answered for {self._readers.timeout} s; {self._names(workers)}: "
-                "is the disk there? Mend or remove the photo, or raise --read-timeout."
+                f"a process that reads photos has not answered for {self._readers.timeout} s; "
+                f"{self._names(workers, workers)}: is the disk there? Mend or remove the photo, or raise --read-timeout."
             )
-        if dead:
+        if dead or "exited unexpectedly" in fault:
             return (
-                f"a process that reads photos was killed, perhaps for memory; {self._names(workers, dead)}: "
+                f"a process that reads photos was killed, perhaps for memory; {self._names(workers, dead or workers)}: "
                 "try fewer --workers, and go on with --resume where it was a training."
             )
         return None
 
-    def _names(self, workers: list[Any], those: list[Any] | None = None) -> str:
-        """The photos that processes are at."""
-        at = [int(self._at[place]) for place, worker in enumerate(workers) if those is None or worker in those]
+    def _names(self, workers: list[Any], those: list[Any]) -> str:
+        """The photos that those processes are at."""
+        at = [int(self._at[place]) for place, worker in enumerate(workers) if worker in those]
         names = sorted({self._where(index) for index in at if index != NOTHING})
         return f"it was at {' or '.join(names)}" if names else "it was at no photo"
 
