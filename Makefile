@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check pytest doll doll-seeds doll-page readme bench clean
+.PHONY: demo test check pytest doll doll-seeds doll-page readme bench torture clean
 
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
@@ -54,6 +54,10 @@ readme: $(VENV)/dev
 bench: $(VENV)/dev
 	for page in exported scale growth; do \
 		$(BIN)/python benchmarks/$$page.py run && $(BIN)/python benchmarks/$$page.py write || exit 1; done
+
+# Faults put into real commands, at length, into docs/reliability.md: an hour; interrupted, it goes on with the next row.
+torture: $(VENV)/dev
+	$(BIN)/python torture/run.py
 
 $(VENV)/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -190,6 +190,29 @@ def test_odd_and_broken_photos_nobody_here_made() -> None:
     assert np.abs(difference).mean() < 10
 
 
+PNGSUITE = SHARED / "external" / "pngsuite"
+
+
+@pytest.mark.skipif(not PNGSUITE.exists(), reason="PngSuite is not on this machine")
+def test_all_of_pngsuite_is_read_as_an_independent_decoder_does() -> None:
+    """Where a pixel is opaque within 1; the broken files are refused. 16-bit grey is scaled, which Pillow clips."""
+    expected = np.load(PNGSUITE / "expected_rgba.npz")
+    read, refused = 0, []
+    for path in sorted((PNGSUITE / "png").glob("*.png")):
+        try:
+            found = read_image(path)
+        except ImageError:
+            refused.append(path.stem)
+            continue
+        opaque = expected[path.stem][..., 3] == 255
+        difference = np.abs(found.astype(int) - expected[path.stem][..., :3].astype(int))[opaque]
+        assert difference.size == 0 or difference.max() <= 1, path.stem
+        read += 1
+    assert read == len(expected.files) == 162
+    assert len(refused) == 13
+    assert not set(refused) & set(expected.files)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(32, 600))
 def test_the_smallest_side_becomes_s_and_the_ratio_stays(height: int, width: int, smallest: int) -> None:

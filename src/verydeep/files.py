@@ -74,6 +74,7 @@ def keep_as(path: Path, place: Path) -> None:
         os.replace(path, place)
         return
     os.replace(beside, place)
+    _remove(beside)  # it stays where both are names of the same file, which POSIX asks of a rename
 
 
 def _beside(path: Path) -> Path:

@@ -123,7 +123,7 @@ class Reading:
         if gave_up:
             return (
                 f"a process that reads photos has not answered for {self._readers.timeout} s; "
-                f"{self._names(workers, workers)}: is the disk there? Mend or remove the photo, or raise --read-timeout."
+                f"{self._names(workers, workers)}: is the disk there? Mend or remove it, or raise --read-timeout."
             )
         if dead or "exited unexpectedly" in fault:
             return (

@@ -1,0 +1,48 @@
+"""Short forms of what `make torture` does at length: faults put into real commands."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from damages import damages
+from disks import disks
+from kills import kills
+from photos import EXTERNAL, photos
+from rows import Outcome
+from run import ROWS
+
+
+def check(found: Outcome) -> None:
+    assert found.faults == []
+    assert found.trials > 0
+
+
+def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    check(kills(tmp_path, 2, lambda: None))
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(tmp_path: Path) -> None:
+    """Truncated, and with a bit flipped."""
+    check(damages(tmp_path, 3, lambda: None))
+
+
+def test_a_full_disk_costs_nothing(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    check(disks(tmp_path, 2, lambda: None))
+
+
+@pytest.mark.skipif(not EXTERNAL.exists(), reason="the odd photos are not on this machine")
+def test_broken_photos_are_refused_and_never_mistaken(tmp_path: Path) -> None:
+    check(photos(tmp_path, 300, lambda: None))
+
+
+def test_each_row_has_a_name_of_its_own() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)

@@ -1,0 +1,125 @@
+"""The torture: faults put into real commands, row by row; what they leave is compared to the bit.
+
+    python torture/run.py             # rows that have no result of this commit yet, then the page
+    python torture/run.py R1 R4       # these rows, anew
+    python torture/run.py --page      # docs/reliability.md from what is stored
+
+`make test` has a short form of each (tests/test_torture.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from damages import damages
+from disks import disks
+from kills import kills
+from photos import photos
+from rows import Row
+from tested import tested
+
+from verydeep.files import read_json, write_json
+from verydeep.runs import environment
+from verydeep.tables import markdown_table, write_block
+from verydeep.terminal import Terminal
+
+TOP = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = TOP / "torture" / "results", TOP / "docs" / "reliability.md"
+ROWS = (
+    Row(
+        "R1",
+        "SIGKILL at random moments of training and saving, one process and two",
+        "no checkpoint lost; after going on, weights, momentum and log are the unbroken run's to the bit",
+        200,
+        kills,
+    ),
+    Row(
+        "R3",
+        "disk full, read-only, no folder, folder gone, temporary folder on another disk",
+        "one sentence that names the path; the old checkpoint whole; nothing half-written",
+        12,
+        disks,
+    ),
+    Row(
+        "R4",
+        "checkpoints truncated, with a bit flipped, of another net, class count, rate or set of layers",
+        "noticed and named; `--resume` goes on from the one before, to the unbroken run's end",
+        230,
+        damages,
+    ),
+    Row(
+        "R6",
+        "odd photos, PngSuite, photos with bytes changed",
+        "read or refused as wanted, within 5 s and 300 MB; no photo gets another's answer",
+        705,
+        photos,
+    ),
+    Row(
+        "R8",
+        "a process that reads raises, is killed, is silent; no shared memory",
+        "the photo is named; no hang beyond the timeout; no process left",
+        8,
+        tested("test_readers.py"),
+    ),
+    Row(
+        "R13",
+        "published cases of errors, average precision, response normalisation, data sets' faults",
+        "every published figure met",
+        1,
+        tested("test_metrics.py", "test_voc.py", "test_boxes.py", "test_nets.py::test_lrn_meets_published_cases"),
+    ),
+)
+
+
+def run(chosen: list[str]) -> int:
+    """Runs rows and stores what they found; 1 where one failed."""
+    failed = 0
+    commit = environment({})["commit"]
+    for row in ROWS:
+        stored = RESULTS / f"{row.name}.json"
+        if row.name not in chosen if chosen else _is_done(stored, commit):
+            continue
+        place, began = Path(tempfile.mkdtemp(prefix=f"torture-{row.name}-")), time.monotonic()
+        with Terminal().track(f"{row.name}: {row.fault}", row.trials) as advance:
+            found = row.work(place, row.trials, lambda advance=advance: advance(1, ""))  # type: ignore[misc]
+        told = {**asdict(found), "seconds": round(time.monotonic() - began), "environment": environment({})}
+        write_json(stored, {"row": row.name, **told})
+        failed += bool(found.faults)
+        if not found.faults:
+            shutil.rmtree(place)
+    page()
+    return int(failed > 0)
+
+
+def _is_done(stored: Path, commit: str | None) -> bool:
+    return stored.is_file() and read_json(stored)["environment"]["commit"] == commit
+
+
+def page() -> None:
+    """Puts the stored results into docs/reliability.md."""
+    rows = []
+    for row in ROWS:
+        stored = RESULTS / f"{row.name}.json"
+        if not stored.is_file():
+            rows.append([row.name, row.fault, row.passed, "not run", "", ""])
+            continue
+        told: dict[str, Any] = read_json(stored)
+        good = told["trials"] - min(told["trials"], len(told["faults"]))
+        more = ", ".join(f"{name} {value:.3g}" for name, value in told["figures"].items())
+        when = f"{told['environment']['time'][:10]}, {told['environment']['commit']}"
+        rows.append([row.name, row.fault, row.passed, f"{good} of {told['trials']}", more, when])
+    heads = ["", "fault", "what has to happen", "as it has to", "figures", "when"]
+    write_block(PAGE, "torture", markdown_table(heads, rows))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--page"]:
+        page()
+    else:
+        sys.exit(run(sys.argv[1:]))
