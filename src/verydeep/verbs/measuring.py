@@ -113,7 +113,9 @@ def _show_rows(told: dict[str, Any], part: dict[str, Any]) -> None:
     words += [str(part["photos"])] if "sets" in told else []
     where = f"{machine['device']}, {machine['threads']} threads, {machine['precision']}, {machine['layout']}"
     heads = ["", "images/s", "least to most", "ratio", "of the peak"]
-    show_table(f"{', '.join(words)}; median of {part['repeats']}; {where}", heads, rows)
+    shown = len(heads) if any(row[-1] for row in rows) else len(heads) - 1  # without a column of nothing
+    title = f"{', '.join(words)}; median of {part['repeats']}; {where}"
+    show_table(title, heads[:shown], [row[:shown] for row in rows])
     show(
         f"peak, measured: {part['peak_multiply_adds_per_second'] / 1e9:.1f} G multiply-adds/s; "
         f"memory at most {part['peak_memory_bytes'] / 2**30:.1f} GiB"
