@@ -74,6 +74,21 @@ def test_a_reader_ends_with_the_process_it_reads_for(photos: Path) -> None:
     assert not Path(f"/proc/{begun.reader}").exists()
 
 
+def test_a_command_that_is_told_to_end_puts_away_what_is_half_written(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "verydeep", "data", "pack", "digits:1500", "pack", "--size", "400", "--workers", "1"]
+    going = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    for _ in range(3000):
+        if list(tmp_path.glob("pack/.*.tmp")):
+            break
+        time.sleep(0.01)
+    going.terminate()
+    _, told = going.communicate(timeout=60)
+    assert going.returncode == 143, told
+    assert told.endswith("verydeep: interrupted.\n")
+    assert "Traceback" not in told
+    assert not list(tmp_path.glob("pack/.*"))
+
+
 def test_too_little_shared_memory_is_told_before_anything_is_read(photos: Path) -> None:
     inside = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {} -m verydeep {}"
     script = inside.format(sys.executable, " ".join(map(str, TRAIN)))

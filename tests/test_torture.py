@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from damages import damages
 from disks import disks
+from fuzz import fuzz, parsers
 from kills import kills
 from photos import EXTERNAL, photos
 from rows import Outcome
@@ -42,6 +43,13 @@ def test_a_full_disk_costs_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(not EXTERNAL.exists(), reason="the odd photos are not on this machine")
 def test_broken_photos_are_refused_and_never_mistaken(tmp_path: Path) -> None:
     check(photos(tmp_path, 300, lambda: None))
+
+
+def test_parsers_of_changed_files_raise_nothing_but_sentences(tmp_path: Path) -> None:
+    for name, parser in parsers(tmp_path / "seeds").items():
+        most = 3 if name == "MatConvNet" else 60  # which begins a process for each
+        tried, _, faults = fuzz(name, parser, 60, tmp_path, most)
+        assert (tried, faults) == (most, []), name
 
 
 def test_each_row_has_a_name_of_its_own() -> None:

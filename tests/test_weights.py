@@ -253,6 +253,12 @@ def test_a_net_without_its_top_and_one_that_says_it_normalises_locally(tmp_path:
         assert read_weights(str(tmp_path / "x"), "caffe").net == "A-LRN"
 
 
+def test_a_file_that_ends_scipys_process_is_refused_like_any_broken_one() -> None:
+    """A few changed bytes of a MATLAB file, found by torture/fuzz.py: scipy follows a pointer to nowhere."""
+    with pytest.raises(VerydeepError, match=r"crash\.mat is broken: reading it as a MATLAB file crashed, or took too"):
+        read_weights(str(Path(__file__).parent / "files" / "crash.mat"), "rgb-mean")
+
+
 def test_what_matconvnet_records_is_taken(tmp_path: Path) -> None:
     made.matconvnet(tmp_path / "x.mat", random_layers())
     found = read_weights(str(tmp_path / "x.mat"))

@@ -18,7 +18,7 @@ def tested(*chosen: str) -> Callable[[Path, int, Callable[[], object]], Outcome]
 
     def work(place: Path, _trials: int, advance: Callable[[], object]) -> Outcome:
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "--tb=line", "--basetemp", str(place / "tests"), *chosen],
+            [sys.executable, "-m", "pytest", "--tb=line", "--basetemp", str(place / "tests"), *chosen],
             cwd=TESTS,
             capture_output=True,
             text=True,

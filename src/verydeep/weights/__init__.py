@@ -167,7 +167,7 @@ def _holds(path: Path, name: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return name in archive.namelist()
-    except zipfile.BadZipFile:
+    except Exception:  # zipfile raises several kinds for a stranger's bytes
         return False
 
 

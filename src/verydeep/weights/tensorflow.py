@@ -40,7 +40,7 @@ def read_tensorflow(path: Path) -> Parts:
             raise ValueError("it has no header")
         first = next(fields(rows[0][1]))[0]
         tensors = _second(path, rows[1:]) if path.name.endswith(".index") else _first(rows, first)
-    except (ValueError, IndexError, StopIteration, OSError) as fault:
+    except (ValueError, IndexError, KeyError, TypeError, StopIteration, OSError) as fault:
         raise VerydeepError(f"{path} is broken, or no checkpoint that is read here ({str(fault)[:80]}).") from None
     return _parts(tensors)
 
