@@ -10,7 +10,9 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from . import terminal
 from .arguments import parse
@@ -49,14 +51,24 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    try:
+    with _told_to_end():
         status = _status(arguments)
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if processes() > 1:  # a thread of PyTorch's may outlive Python's end, and then aborts it (NOTES.md)
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
     return status
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """A context in which SIGTERM leaves in order, as Ctrl-C does."""
+    here = threading.current_thread() is threading.main_thread()  # no other thread may say so
+    before = signal.signal(signal.SIGTERM, leave) if here else None
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _status(arguments: list[str] | None) -> int:
@@ -64,7 +76,6 @@ def _status(arguments: list[str] | None) -> int:
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        signal.signal(signal.SIGTERM, leave)
         options = _options(sys.argv[1:] if arguments is None else arguments)
         status = VERBS[options.verb](options)
         sys.stdout.flush()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,13 +158,36 @@ def _begun(loader: DataLoader[Any]) -> Any:
     That raises an error wherever this process is when one that reads ends, be it in the middle of something that
     cannot fail; the iterator finds out within seconds anyway.
     """
-    try:
-        before = signal.getsignal(signal.SIGCHLD)
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    with _undisturbed():
         found = iter(loader)
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-    except ValueError:  # in another thread than the first no handler is set
-        found = iter(loader)
     return found
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A context that signals to end wait for: an iterator that is half made cannot be put away."""
+    heard: list[tuple[int, Any]] = []
+
+    def wait(number: int, frame: Any) -> None:
+        heard.append((number, frame))
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, wait) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number, frame in heard:
+            handler = before[number]
+            if callable(handler):
+                handler(number, frame)
+            else:
+                signal.raise_signal(number)
 
 
 class _Patience(threading.Thread):

@@ -51,7 +51,7 @@ class Stopper:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
 
     def _asked(self, number: int, _frame: object) -> None:
         if self.signal:
