@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import shutil
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED = 3  # batches of a process that wait, and the one it is at
 OF_QUEUES = 2**20  # bytes: semaphores, and small things
+_all_begun: weakref.WeakSet[Any] = weakref.WeakSet()  # processes that read, to be ended at the latest with this one
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,16 @@ def _begun(loader: DataLoader[Any]) -> Any:
     with _undisturbed():
         found = iter(loader)
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    _all_begun.update(getattr(found, "_workers", []))
     return found
+
+
+@atexit.register
+def _end_all() -> None:
+    """Before Python ends it waits for processes that it asked to, in a word (SIGTERM) they do not hear."""
+    for worker in list(_all_begun):
+        with contextlib.suppress(ValueError, OSError):  # it is closed, or gone
+            worker.kill()
 
 
 @contextmanager
