@@ -25,7 +25,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(tmp_path: Path) -> None:
-    """Truncated, and with a bit flipped."""
+    """Truncated, of another net, and with a bit flipped."""
     check(damages(tmp_path, 3, lambda: None))
 
 

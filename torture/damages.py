@@ -15,7 +15,7 @@ from verydeep.sealed import write_sealed
 
 LAST = "last.safetensors"
 EPOCHS = 3
-KINDS = ("truncated", *["flipped"] * 10, "foreign") * 100  # of trials, in turn
+KINDS = ("truncated", "foreign", *["flipped"] * 10)  # of trials, in turn
 
 
 def damages(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
@@ -27,9 +27,10 @@ def damages(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
     def one(number: int) -> list[str]:
         rng, run = np.random.default_rng([4, number]), place / f"trial-{number}"
         shutil.copytree(place / "whole", run)
-        kind = KINDS[number]
+        turn, place_in_turn = divmod(number, len(KINDS))
+        kind = KINDS[place_in_turn]
         if kind == "foreign":
-            shutil.copy(others[number % len(others)], run / LAST)
+            shutil.copy(others[turn % len(others)], run / LAST)
         else:
             (run / LAST).write_bytes(_damaged((run / LAST).read_bytes(), kind, rng))
         ended = command(*base, "--out", run.name, "--resume", cwd=place)

@@ -121,7 +121,7 @@ class Reading:
     def _sentence(self, fault: str, workers: list[Any], gave_up: bool) -> str | None:
         """What a mistake of the processes is called; None for another."""
         dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
-        full = any(word in fault for word in ("shared memory", "/torch_", "No space left", "Bus error"))
+        full = any(word in fault for word in ("allocate shared memory", "No space left", "Bus error"))
         if full or (gave_up and _shared_memory() < OF_QUEUES):
             return self._no_shared_memory()
         if gave_up:
@@ -161,12 +161,13 @@ def _begun(loader: DataLoader[Any]) -> Any:
     That raises an error wherever this process is when one that reads ends, be it in the middle of something that
     cannot fail; the iterator finds out within seconds anyway.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
-    with _undisturbed():
+    if threading.current_thread() is threading.main_thread():  # which alone has handlers
+        before = signal.getsignal(signal.SIGCHLD)
+        with _undisturbed():
+            found = iter(loader)
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    else:
         found = iter(loader)
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
     _all_begun.update(getattr(found, "_workers", []))
     return found
 

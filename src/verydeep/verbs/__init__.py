@@ -20,6 +20,7 @@ from ..team import Team
 from ..terminal import Terminal
 
 OK, MISTAKE = 0, 2
+BEFORE_THE_FIRST_STEP = "interrupted before the first step: there is nothing to save; begin it again."
 
 
 class Signalled(KeyboardInterrupt):
@@ -79,7 +80,7 @@ def run_training(
             result = work(reporter, stopper, team)
         except Interrupted:
             if team.leads:
-                terminal.fail("interrupted before the first step: there is nothing to save; begin it again.")
+                terminal.fail(BEFORE_THE_FIRST_STEP)
             return stopper.status, None
     if options.json and team.leads:
         answer_json(result)

@@ -7,8 +7,19 @@ from typing import Any
 
 from .. import terminal
 from ..arguments import given_settings
+from ..stopping import Interrupted
 from ..terminal import Terminal, show, show_table
-from . import MISTAKE, OK, Stopper, answer_json, error_cells, machine_wish, reporter_of, run_training
+from . import (
+    BEFORE_THE_FIRST_STEP,
+    MISTAKE,
+    OK,
+    Stopper,
+    answer_json,
+    error_cells,
+    machine_wish,
+    reporter_of,
+    run_training,
+)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -123,7 +134,11 @@ def demo(options: argparse.Namespace) -> int:
     reporter = Terminal(options.quiet)
     with Stopper(reporter) as stopper:
         epochs = SETTINGS["max_epochs"] if options.epochs is None else options.epochs
-        found = demo(options.out, options.seed, epochs, reporter, stopper)
+        try:
+            found = demo(options.out, options.seed, epochs, reporter, stopper)
+        except Interrupted:
+            terminal.fail(BEFORE_THE_FIRST_STEP)
+            return stopper.status
     if options.json:
         answer_json(found)
     if found["page"] is None:
