@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from conftest import Command
+from verydeep.benchmarking.apart import Order, at_work
 from verydeep.benchmarking.peers import as_they_do, plain_net
 from verydeep.benchmarking.turns import Contender, compare, measured_peak
 from verydeep.config import MachineSettings
 from verydeep.configurations import net_facts
+from verydeep.errors import VerydeepError
 from verydeep.machine import this_machine
 from verydeep.nets import create_net
 from verydeep.progress import Silent
@@ -131,3 +133,13 @@ def test_the_script_for_a_gpu_can_be_tried_on_a_cpu(tmp_path: Path) -> None:
     assert sorted(found) == ["dense", "infer", "infer-plain", "train", "train-plain"]
     assert found["train-plain"]["machine"]["layout"] == "contiguous_format"
     assert len(done.stdout.splitlines()) == sum(len(told["rows"]) for told in found.values())
+
+
+def test_a_peer_whose_process_ends_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    order = Order("torchvision", "A", 3, 1, 32, learns=False)
+    with (
+        pytest.raises(VerydeepError, match="torchvision's process ended"),
+        at_work(order, HERE),
+    ):
+        pass

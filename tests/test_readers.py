@@ -174,6 +174,32 @@ def test_an_error_in_a_reader_names_the_photo(count: int) -> None:
         list(Reading(Failing(KeyError("x")), name, Readers(count), batch_size=None))
 
 
+def test_shared_memory_that_runs_out_is_told_as_such() -> None:
+    fault = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+    with pytest.raises(VerydeepError, match=r"of shared memory, and .* MB are free: make room in /dev/shm"):
+        list(Reading(Failing(fault), name, Readers(1), batch_size=None))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train", "A", "--data", "digits", *SIZE, "--workers", 1, "--out", "run"], ["demo", "--out", "run"]],
+)
+def test_a_training_that_is_stopped_while_photos_are_read_leaves_nothing(tmp_path: Path, words: list[object]) -> None:
+    going = subprocess.Popen(
+        [sys.executable, "-m", "verydeep", *map(str, words)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert going.stderr is not None
+    told = ""
+    while "10 classes, photos:" not in told and (line := going.stderr.readline()):
+        told += line
+    going.terminate()
+    told += going.communicate(timeout=60)[1]
+    assert going.returncode == 143, told
+    assert "verydeep: interrupted before the first step: there is nothing to save; begin it again." in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_of_reading(command: Command, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 4)
     for words, told in ((["--read-timeout", 0], "1 or more seconds"), (["--read-retries", 11], "read-retries 0 to 10")):
