@@ -63,6 +63,27 @@ def test_a_reader_that_dies_or_is_silent_ends_the_command_with_a_sentence(
     assert not Path(f"/proc/{begun.reader}").exists()
 
 
+def test_a_job_that_is_stopped_as_a_whole_goes_on_where_it_was(photos: Path) -> None:
+    """As Ctrl-Z and `fg` do: the readers were not silent, nobody was there."""
+    begun = Begun(photos.parent, "--read-timeout", 2)
+    both = (begun.process.pid, begun.reader)
+    for process in both:
+        os.kill(process, signal.SIGSTOP)
+    time.sleep(3)
+    for process in reversed(both):
+        os.kill(process, signal.SIGCONT)
+    log = begun.run / "log.jsonl"
+    before = log.read_text().count("\n")
+    for _ in range(3000):
+        if log.read_text().count("\n") > before + 2:
+            break
+        time.sleep(0.01)
+    begun.process.terminate()
+    told = begun.ended()
+    assert begun.process.returncode == 143, told
+    assert log.read_text().count("\n") > before + 2
+
+
 def test_a_reader_ends_with_the_process_it_reads_for(photos: Path) -> None:
     begun = Begun(photos.parent)
     begun.process.kill()

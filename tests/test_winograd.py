@@ -159,3 +159,16 @@ def test_a_whole_net_is_itself(mode: str) -> None:
     else:
         with torch.inference_mode():
             assert apart(net(x), used[1]) < 1e-4
+
+
+@pytest.mark.parametrize("channels", [4, 128])
+def test_both_libraries_products_give_the_same(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+    """Each processor takes one of them; here is tried what it has."""
+    x, weight = maps(2, channels, 9, 14), maps(channels, channels, 3, 3, seed=1)
+    bias = maps(channels, 1, 1, 1).flatten()
+    found = []
+    for onednn in (False, hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        monkeypatch.setattr(winograd, "ONEDNN", onednn)
+        found.append(convolve(x, transformed(weight), bias))
+        assert apart(winograd.product(x[0, :, 0].T, weight[:, :, 1, 1].T), x[0, :, 0].T @ weight[:, :, 1, 1].T) < 1e-5
+    assert apart(found[0], found[1]) < 1e-5

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ class Reading:
 
     def _sentence(self, fault: str, workers: list[Any], gave_up: bool) -> str | None:
         """What a mistake of the processes is called; None for another."""
+        wait([worker.sentinel for worker in workers], 1.0)  # a broken connection is known before its process's end
         dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
         full = any(word in fault for word in ("allocate shared memory", "No space left", "Bus error"))
         if full or (gave_up and _shared_memory() < OF_QUEUES):
@@ -185,11 +187,11 @@ def _undisturbed() -> Iterator[None]:
     """A context that signals to end wait for: an iterator that is half made cannot be put away."""
     heard: list[tuple[int, Any]] = []
 
-    def wait(number: int, frame: Any) -> None:
+    def hear(number: int, frame: Any) -> None:
         heard.append((number, frame))
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, wait) for number in numbers}
+    before = {number: signal.signal(number, hear) for number in numbers}
     try:
         yield
     finally:
@@ -229,8 +231,13 @@ class _Patience(threading.Thread):
         self._ended.set()
 
     def run(self) -> None:
-        """Looks now and then."""
-        while not self._ended.wait(min(1.0, self._seconds / 4)):
+        """Looks now and then; where this process itself was stopped meanwhile, the time begins anew."""
+        pause = min(1.0, self._seconds / 4)
+        looked = time.monotonic()
+        while not self._ended.wait(pause):
+            if time.monotonic() - looked > self._seconds / 2 and self._since is not None:
+                self._since = time.monotonic()
+            looked = time.monotonic()
             since = self._since
             if any(worker.exitcode for worker in self.workers):  # PyTorch finds that out by itself
                 return
