@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -219,6 +220,43 @@ def test_a_killed_process_costs_nothing(unbroken: Path, tmp_path: Path, leader: 
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
 
 
+def test_a_process_that_hangs_ends_the_job_but_a_job_that_is_stopped_goes_on(tmp_path: Path) -> None:
+    """Stopped together, as Ctrl-Z does, they were not silent; stopped alone, one is."""
+    log = tmp_path / "run" / "log.jsonl"
+
+    def goes_on(rows: int) -> None:
+        wanted, until = (log.read_text().count("\n") if log.is_file() else 0) + rows, time.monotonic() + 120
+        while not (log.is_file() and log.read_text().count("\n") >= wanted):
+            assert time.monotonic() < until, "no epoch ended"
+            time.sleep(0.02)
+
+    process = subprocess.Popen(
+        job(2, *LONG, "--max-epochs", 10000, "--peer-timeout", 2, "--out", tmp_path / "run"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        goes_on(1)
+        ranks = [_child(process.pid, rank) for rank in (0, 1)]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for one in ranks:
+                os.kill(one, number)
+            time.sleep(4)
+        goes_on(1)
+        os.kill(ranks[0], signal.SIGSTOP)
+        until = time.monotonic() + 20
+        while Path(f"/proc/{ranks[1]}").exists():
+            assert time.monotonic() < until, "the other process waits"
+            time.sleep(0.05)
+        os.kill(ranks[0], signal.SIGCONT)  # torchrun would need half a minute to end it otherwise
+        stderr = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 1, stderr
+    assert re.search(r"verydeep: rank 0 of 2 \(process \d+ on \S+\) has been silent for 2 s", stderr), stderr
+
+
 def test_a_refused_command_is_not_taken_for_a_restart(unbroken: Path) -> None:
     """torchrun begins it again all the same; the run that is there is another's, and stays as it is."""
     before = (unbroken / "last.safetensors").read_bytes()
@@ -255,6 +293,7 @@ def test_mistakes_are_told_once(tmp_path: Path) -> None:
     every = told(run_job(2, "train", "A", *TINY, "--data", tmp_path / "nowhere"))
     assert len(every) == 1
     assert "nowhere" in every[0]
+    assert told(run_job(2, "train", "A", "--peer-timeout", 0)) == ["peer-timeout is 1 or more seconds, not 0."]
     alone = told(run_job(2, "predict", "runs/D", "photo.jpg"))
     assert alone == ["`verydeep predict` runs in one process: start it without torchrun."]
     (photos / "red" / "009.png").write_bytes(b"no photo")  # in the last share

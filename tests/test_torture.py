@@ -10,6 +10,7 @@ from damages import damages
 from disks import disks
 from fuzz import fuzz, parsers
 from kills import kills
+from peers import peers
 from photos import EXTERNAL, photos
 from rows import Outcome
 from run import ROWS
@@ -50,6 +51,10 @@ def test_parsers_of_changed_files_raise_nothing_but_sentences(tmp_path: Path) ->
         most = 3 if name == "MatConvNet" else 60  # which begins a process for each
         tried, _, faults = fuzz(name, parser, 60, tmp_path, most)
         assert (tried, faults) == (most, []), name
+
+
+def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
+    check(peers(tmp_path, 1, lambda: None))
 
 
 def test_each_row_has_a_name_of_its_own() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from damages import damages
 from disks import disks
 from kills import kills
+from peers import peers
 from photos import photos
 from rows import Row
 from tested import tested
@@ -66,6 +67,13 @@ ROWS = (
         "the photo is named; no hang beyond the timeout; no process left",
         8,
         tested("test_readers.py"),
+    ),
+    Row(
+        "R12",
+        "one of two processes of a job dies (SIGKILL) or hangs (SIGSTOP), with torchrun's restarts and without",
+        "the other ends within --peer-timeout, naming rank and cause; restarted, it is the unbroken run to the bit",
+        8,
+        peers,
     ),
     Row(
         "R13",

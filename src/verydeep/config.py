@@ -164,6 +164,7 @@ class MachineSettings:
     workers: int = setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
     read_timeout: int = setting(600, "seconds a process may take to read a batch before it is given up")
     read_retries: int = setting(0, "times a photo is read again that the operating system could not give")
+    peer_timeout: int = setting(300, "seconds another process of a job may be silent before this one ends")
     threads: int = setting(0, "threads of the CPU's products")
     tensorboard: bool = setting(False, "also write the log for TensorBoard, in the run's folder")
     device_batch: int = setting(0, "photos on the device at once; gradients of the parts of a batch add up")
@@ -175,6 +176,8 @@ class MachineSettings:
             raise VerydeepError(f"workers is -1 to {MOST_PROCESSES} and threads 0 to {MOST_PROCESSES}.")
         if self.read_timeout < 1 or not 0 <= self.read_retries <= MOST_RETRIES:
             raise VerydeepError(f"read-timeout is 1 or more seconds, and read-retries 0 to {MOST_RETRIES}.")
+        if self.peer_timeout < 1:
+            raise VerydeepError(f"peer-timeout is 1 or more seconds, not {self.peer_timeout}.")
         if self.device_batch < 0:
             raise VerydeepError(f"device-batch must be 0 or more, not {self.device_batch}.")
 

@@ -13,6 +13,7 @@ from .recipes import OF_ALL_RUNS
 READING = ("workers", "read_timeout", "read_retries")  # machine settings of what reads photos
 # Machine settings that only training reads.
 OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
+ALONE = (*OF_TRAINING, "peer_timeout")  # not read by what one process does
 
 
 def _nets(verb: argparse.ArgumentParser) -> None:
@@ -72,7 +73,7 @@ def _predict(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
     verb.add_argument("--protocol", metavar="PROTOCOL", help="how to test (dense at the training scale)")
     verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
-    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+    _add_settings(verb, MachineSettings, leave_out=ALONE)
 
 
 def _localise_train(verb: argparse.ArgumentParser) -> None:
@@ -100,7 +101,7 @@ def _localise_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--server-file", metavar="FILE", help="also write what ILSVRC's localisation server takes")
     verb.add_argument("--devkit", metavar="DIR", help="ILSVRC's devkit, for --server-file")
     _add_settings(verb, MergeSettings)
-    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+    _add_settings(verb, MachineSettings, leave_out=ALONE)
 
 
 def _localise_predict(verb: argparse.ArgumentParser) -> None:
@@ -114,7 +115,7 @@ def _localise_predict(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--protocol", metavar="PROTOCOL", help="where it is applied (dense@Q; centre@Q below crop 224)")
     _add_settings(verb, MergeSettings)
-    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+    _add_settings(verb, MachineSettings, leave_out=ALONE)
 
 
 def _features(verb: argparse.ArgumentParser) -> None:
@@ -126,12 +127,13 @@ def _features(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="photos that cannot be read")
     _add_settings(verb, FeatureSettings)
     _of_weights(verb)
+    _add_settings(verb, MachineSettings, only=("peer_timeout",))
 
 
 def _of_weights(verb: argparse.ArgumentParser) -> None:
     _add_settings(verb, DataSettings, only=("classes",))
     _add_settings(verb, TrainSettings, only=("preprocessing",))
-    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+    _add_settings(verb, MachineSettings, leave_out=ALONE)
 
 
 def _svm(verb: argparse.ArgumentParser) -> None:
@@ -163,7 +165,7 @@ def _similar(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--top", type=int, default=10, metavar="N", help="how many (10)")
     verb.add_argument("--out", metavar="DIR", default="similar", help="folder for pictures and similar.json (similar)")
     _add_settings(verb, DescriptorSettings)
-    _add_settings(verb, MachineSettings, leave_out=OF_TRAINING)
+    _add_settings(verb, MachineSettings, leave_out=ALONE)
 
 
 def _fuse(verb: argparse.ArgumentParser) -> None:
@@ -242,7 +244,7 @@ def _benchmark(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--size", type=int, metavar="N", help="side of the photos in pixels (the crop)")
     verb.add_argument("--repeats", type=int, default=7, metavar="N", help="turns (7)")
     mine = ("device", "precision", "layout", "threads", "compile", "recompute", "bf16_gradients")
-    _add_settings(verb, MachineSettings, only=mine)
+    _add_settings(verb, MachineSettings, only=(*mine, "peer_timeout"))
 
 
 def _demo(verb: argparse.ArgumentParser) -> None:

@@ -20,10 +20,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from .errors import ToldElsewhere, VerydeepError
+from .pulse import Pulse, ends, to_the_log
 from .team import Alone, Team, share_of
 
 T = TypeVar("T")
-TIMEOUT = timedelta(days=2)  # shares of a test may take hours more than others; a dead process is noticed at once
+TIMEOUT = timedelta(days=2)  # shares of a test may take hours more than others; the pulse tells who hangs
+PEER_TIMEOUT = 300.0
 PATIENCE = 600.0  # seconds for all processes of a job to arrive
 
 
@@ -38,15 +40,20 @@ def speaks() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[Team]:
+def joined(peer_timeout: float = PEER_TIMEOUT, tell: Callable[[str], object] = to_the_log) -> Iterator[Team]:
     """The team of this process: with the others that torchrun started, or alone.
 
     A mistake that several processes find is told by the first of them; the others raise `ToldElsewhere`.
+
+    Args:
+        peer_timeout: seconds that another process may be silent: hanging, stopped, or on a machine that is gone. This
+            one then ends with status 2, as it would wait for the other without end.
+        tell: is told the sentence of that, by the first process that finds it.
     """
     if processes() == 1:
         yield Alone(_restarted())
         return
-    team = _Joined()
+    team = _Joined(peer_timeout, tell)
     try:
         yield team
     except VerydeepError as mistake:
@@ -73,7 +80,7 @@ def peer_is_gone(fault: BaseException) -> bool:
 class _Joined:
     """This process among those that torchrun started; see `verydeep.team.Team`."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer_timeout: float, tell: Callable[[str], object]) -> None:
         import torch
         from torch import distributed
         from torch.distributed.rendezvous import rendezvous
@@ -86,7 +93,23 @@ class _Joined:
         store, self._attempt = _meet(self._agents, self.rank)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
+        self._pulse = self._pulse_of(peer_timeout, tell)
+        self._pulse.start()
         self.restarted = self.total(float(self.restarted))[0] > 0  # each machine counts its own
+
+    def _pulse_of(self, limit: float, tell: Callable[[str], object]) -> Pulse:
+        """torchrun keeps the store of its agents while any process of ours hangs."""
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+        mine, telling = PrefixStore(self._attempt, self._agents.clone()), self._agents.clone()
+        for store in (mine, telling):
+            store.set_timeout(timedelta(seconds=limit))
+
+        def tell_first(sentence: str) -> None:
+            if telling.add(f"{self._attempt}/silence", 1) == 1:
+                tell(sentence)
+
+        return Pulse(mine, self.rank, self.size, limit, ends(tell_first))
 
     @property
     def leads(self) -> bool:
@@ -137,6 +160,7 @@ class _Joined:
 
     def leave(self) -> None:
         """Nothing is sent after this."""
+        self._pulse.leave()
         gc.collect()  # what still holds the group would keep its threads alive, into Python's own end
         self._distributed.destroy_process_group()
 

@@ -9,11 +9,13 @@ import argparse
 import json
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 from .. import terminal
 from ..arguments import given_settings
 from ..config import MachineSettings, typed
+from ..errors import ToldElsewhere, VerydeepError
 from ..progress import Reporter, Silent
 from ..stopping import Interrupted
 from ..team import Team
@@ -73,9 +75,7 @@ def run_training(
     options: argparse.Namespace, work: Callable[[Reporter, Stopper, Team], dict[str, Any]]
 ) -> tuple[int, dict[str, Any] | None]:
     """A training, by one process or several: its status, and its result where there is more to tell of it."""
-    from ..parallel import joined
-
-    with joined() as team, Stopper(reporter := reporter_of(team, options.quiet)) as stopper:
+    with team_of(options) as team, Stopper(reporter := reporter_of(team, options.quiet)) as stopper:
         try:
             result = work(reporter, stopper, team)
         except Interrupted:
@@ -89,6 +89,20 @@ def run_training(
             terminal.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
         return stopper.status, None
     return OK, result if team.leads and not options.json else None
+
+
+def team_of(options: argparse.Namespace) -> AbstractContextManager[Team]:
+    """The processes of this job, which wait for each other as long as the options say."""
+    from ..parallel import joined, speaks
+
+    given = {name: text for name, text in given_settings(options).items() if name == "peer_timeout"}
+    try:
+        wish = MachineSettings(**typed(MachineSettings, given))
+    except VerydeepError as mistake:  # which all processes find before they have met
+        if speaks():
+            raise
+        raise ToldElsewhere(str(mistake)) from None
+    return joined(wish.peer_timeout, terminal.fail)
 
 
 def reporter_of(team: Team, quiet: bool) -> Reporter:

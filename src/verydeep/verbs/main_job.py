@@ -19,6 +19,7 @@ from . import (
     machine_wish,
     reporter_of,
     run_training,
+    team_of,
 )
 
 
@@ -46,10 +47,9 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """A run's net tested on a set."""
     from ..evaluation import evaluate
-    from ..parallel import joined
     from ..report import write_evaluation_pictures
 
-    with joined() as team:
+    with team_of(options) as team:
         found = evaluate(
             options.run,
             options.protocol,

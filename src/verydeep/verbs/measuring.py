@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from ..errors import VerydeepError
 from ..terminal import show, show_table
-from . import OK, answer_json, machine_wish, reporter_of
+from . import OK, answer_json, machine_wish, reporter_of, team_of
 
 
 def benchmark(options: argparse.Namespace) -> int:
@@ -37,9 +37,8 @@ def benchmark(options: argparse.Namespace) -> int:
 
 def _measured(what: Any, sources: list[str], options: argparse.Namespace) -> dict[str, Any] | None:
     from ..benchmarking import benchmark
-    from ..parallel import joined
 
-    with joined() as team:
+    with team_of(options) as team:
         told = benchmark(
             what,
             sources,

@@ -16,7 +16,7 @@ from ..feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from ..stopping import Interrupted, Stopping
 from ..team import Alone, Team
 from ..terminal import Terminal, show, show_table
-from . import MISTAKE, OK, Stopper, answer_json, reporter_of
+from . import MISTAKE, OK, Stopper, answer_json, reporter_of, team_of
 
 LIST = "similar.json"
 
@@ -41,7 +41,6 @@ def _stoppable(options: argparse.Namespace, work: Callable[[Stopping], int], tea
 def features(options: argparse.Namespace) -> int:
     """Descriptors of photos into a file."""
     from ..describing import extract_features
-    from ..parallel import joined
 
     def work(reporter: Stopping, team: Team) -> int:
         made = extract_features(
@@ -71,7 +70,7 @@ def features(options: argparse.Namespace) -> int:
             )
         return OK
 
-    with joined() as team:
+    with team_of(options) as team:
         return _stoppable(options, lambda reporter: work(reporter, team), team)
 
 
