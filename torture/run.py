@@ -77,10 +77,13 @@ ROWS = (
     ),
     Row(
         "R13",
-        "published cases of errors, average precision, overlap and response normalisation",
-        "every published figure met",
+        "published cases of errors, average precision, overlap, response normalisation; faults of ILSVRC and Caltech",
+        "every published figure met (one of them rounds, which the test works out); every fault mended or counted",
         1,
-        tested("test_metrics.py", "test_voc.py", "test_boxes.py", "test_nets.py::test_lrn_meets_published_cases"),
+        tested(
+            *("test_metrics.py", "test_voc.py", "test_boxes.py", "test_published_faults.py"),
+            "test_nets.py::test_lrn_meets_published_cases",
+        ),
     ),
 )
 
