@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check pytest doll doll-seeds doll-page readme bench torture clean
+.PHONY: demo test check pytest doll doll-seeds doll-page readme bench docs torture clean
 
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
@@ -55,6 +55,11 @@ bench: $(VENV)/dev
 	for page in exported scale growth; do \
 		$(BIN)/python benchmarks/$$page.py run && $(BIN)/python benchmarks/$$page.py write || exit 1; done
 
+# These pages as a site, in docs/build; a warning is an error.
+docs: $(VENV)/dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/build/trees docs docs/build/html
+	@echo docs/build/html/index.html
+
 # Faults put into real commands, at length, into docs/reliability.md: an hour; interrupted, it goes on with the next row.
 torture: $(VENV)/dev
 	$(BIN)/python torture/run.py
@@ -71,4 +76,4 @@ $(VENV)/dev: $(VENV)/core
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/build

@@ -1,7 +1,7 @@
 """Sect. 3.2: how much dense testing saves: net D at 224, three scales with mirror images, against 150 crops.
 
     python benchmarks/dense_against_crops.py run      # some minutes on a CPU
-    python benchmarks/dense_against_crops.py write    # into docs/reproducing.md
+    python benchmarks/dense_against_crops.py write    # into docs/testing.md
 
 One process, one net, the same noise photos of 500x375 pixels, the same machine settings; the two take
 turns, so that whatever else the machine does falls on both. What counts is their ratio.
@@ -72,7 +72,7 @@ def write() -> None:
         f"{where['cores']} cores; torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
     table = markdown_table(["protocol", "G multiply-adds a photo", "photos/s"], rows)
-    write_block(TOP / "docs" / "reproducing.md", "dense-against-crops", f"{table}\n\n{note}")
+    write_block(TOP / "docs" / "testing.md", "dense-against-crops", f"{table}\n\n{note}")
 
 
 if __name__ == "__main__":

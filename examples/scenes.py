@@ -1,0 +1,45 @@
+"""Photos for those who have none at hand: scenes of handwritten digits as files, and the boxes around the digits.
+
+    python examples/scenes.py photos             # photos/0/…, photos/1/…, and photos.csv
+    python examples/scenes.py photos --each 20
+
+They are of the built-in data set's `val` part, which no net that is trained on `digits` has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from PIL import Image
+
+import verydeep
+from verydeep.boxes import xyxy_to_inclusive
+from verydeep.data.digits import scene
+
+COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
+
+
+def write_scenes(folder: Path, each: int) -> int:
+    """Writes so many scenes a digit, as PNG, and ``FOLDER.csv`` with their boxes; returns how many there are."""
+    found = verydeep.open_data(verydeep.DataSettings(data="digits")).sets["val"]
+    rows = []
+    for label, name in enumerate(found.classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number, index in enumerate((found.labels == label).nonzero()[0][:each]):
+            pixels, box = scene("val", int(index))
+            path = folder / name / f"{number:03d}.png"
+            Image.fromarray(pixels).save(path)
+            rows.append((path.relative_to(folder), *xyxy_to_inclusive(box).tolist(), name))
+    with folder.with_name(f"{folder.name}.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return len(rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Scenes of digits as photos, a folder a class.")
+    parser.add_argument("folder", type=Path, help="a new folder")
+    parser.add_argument("--each", type=int, default=10, help="photos of each class (10)")
+    options = parser.parse_args()
+    print(f"{options.folder}: {write_scenes(options.folder, options.each)} photos; boxes in {options.folder}.csv")

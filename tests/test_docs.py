@@ -1,0 +1,66 @@
+"""The pages: what they tell to type can be typed, what they link to is there, and they build without a warning."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import verydeep
+from verydeep.arguments import parse
+
+TOP = Path(__file__).resolve().parents[1]
+PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(?:sh|bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def typed(page: Path) -> list[list[str]]:
+    """The `verydeep` commands of a page's blocks, as words; those with ``…`` are no commands but patterns."""
+    lines = [line for block in BLOCK.findall(page.read_text()) for line in block.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines if "verydeep" in line and "…" not in line]
+    return [found[found.index("verydeep") + 1 :] for found in words if "verydeep" in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_commands_of_a_page_are_commands(page: Path) -> None:
+    for words in typed(page):
+        parse([word for word in words if word not in (">", "&")])
+
+
+def test_most_pages_have_commands() -> None:
+    assert sum(len(typed(page)) for page in PAGES) > 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"https?:|#|mailto:", target):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_the_api_is_all_that_is_public() -> None:
+    told = re.findall(r"^\.\. auto\w+:: verydeep\.(\w+)$", (TOP / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(verydeep.__all__)
+
+
+def test_every_page_is_in_the_index_and_all_build(tmp_path: Path) -> None:
+    """As `make docs` does."""
+    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    built = subprocess.run(
+        [*sphinx, "-d", str(tmp_path / "trees"), str(TOP / "docs"), str(tmp_path / "html")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert built.returncode == 0, built.stderr
+    api = (tmp_path / "html" / "api.html").read_text()
+    assert all(f'id="verydeep.{name}"' in api for name in verydeep.__all__)
+    for page in (tmp_path / "html").glob("*.html"):  # nothing is fetched to read a page
+        assert not re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="https?:[^"]*"', page.read_text()), page.name
