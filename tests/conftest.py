@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
-import resource
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +51,66 @@ class Answer:
 Command = Callable[..., Answer]
 
 
+PYTHON = [sys.executable, "-W", "error::UserWarning:verydeep"]
+SECONDS = 300.0
+
+
 def run_command(*words: object, cwd: Path | None = None, file_limit: int | None = None, **env: str) -> Answer:
     """Runs `verydeep` in a process of its own; ``file_limit`` bounds the bytes of any file it writes."""
+    typed, variables = list(map(str, words)), {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    if any(name.startswith("PYTHON") for name in env):  # which Python reads as it starts
+        new = [*PYTHON, "-m", "verydeep", *typed]
+        ended = subprocess.run(
+            new, cwd=cwd, capture_output=True, text=True, timeout=SECONDS, check=False, env=variables
+        )
+        return Answer(ended.returncode, ended.stdout, ended.stderr)
+    with tempfile.NamedTemporaryFile() as stdout, tempfile.NamedTemporaryFile() as stderr:
+        status = _commands().run(
+            {
+                **{"words": typed, "cwd": str(cwd or Path.cwd()), "env": variables, "file_limit": file_limit},
+                **{"stdout": stdout.name, "stderr": stderr.name},
+            }
+        )
+        return Answer(status, Path(stdout.name).read_text(), Path(stderr.name).read_text())
 
-    def limit() -> None:
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
-    finished = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:verydeep", "-m", "verydeep", *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-        preexec_fn=limit,
-    )
-    return Answer(finished.returncode, finished.stdout, finished.stderr)
+class Commands:
+    """The process that commands are forks of (command_server.py)."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [*PYTHON, str(Path(__file__).with_name("command_server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, asked: dict[str, Any]) -> int:
+        """Runs a command; returns its exit status, negative for a signal."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(asked) + "\n")
+        self._server.stdin.flush()
+        process = int(self._server.stdout.readline())
+        late = threading.Timer(SECONDS, lambda: os.kill(process, signal.SIGKILL))
+        late.start()
+        try:
+            return int(self._server.stdout.readline())
+        finally:
+            late.cancel()
+            late.join()
+
+    def end(self) -> None:
+        """Ends it, as its input does."""
+        self._server.communicate()
+
+
+@cache
+def _commands() -> Commands:
+    begun = Commands()
+    atexit.register(begun.end)
+    return begun
 
 
 @pytest.fixture

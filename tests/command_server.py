@@ -1,0 +1,59 @@
+"""The real command without the seconds in which Python imports PyTorch: one process has, and forks for each command.
+
+A fork starts as `python -m verydeep` does, with its own words, folder, environment and output, and ends as that does.
+Reads a JSON object a line from stdin, and answers with the fork's process id, then with its exit status.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import runpy
+import sys
+from typing import Any
+
+IMPORTED = (
+    *("torch", "numpy", "safetensors.torch", "PIL.Image", "matplotlib.figure", "torch.utils.data", "rich.progress"),
+    *("verydeep.cli", "verydeep.preparing", "verydeep.evaluation", "verydeep.prediction", "verydeep.report"),
+)
+
+
+def serve() -> dict[str, Any] | None:
+    """Forks for each line; returns in a fork what it is asked, and None at the end of input."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    while line := requests.readline():
+        process = os.fork()
+        if not process:
+            requests.close()
+            answers.close()
+            asked: dict[str, Any] = json.loads(line)
+            return asked
+        print(process, file=answers, flush=True)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        print(status, file=answers, flush=True)
+    return None
+
+
+def become(asked: dict[str, Any]) -> None:
+    """Takes on what a process is given at its start."""
+    for number, path in ((0, os.devnull), (1, asked["stdout"]), (2, asked["stderr"])):
+        opened = os.open(path, os.O_RDWR if number else os.O_RDONLY)
+        os.dup2(opened, number)
+        os.close(opened)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    if asked["file_limit"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (asked["file_limit"],) * 2)
+    sys.argv = ["verydeep", *asked["words"]]
+
+
+if __name__ == "__main__":
+    mine = serve()
+    if mine is not None:
+        become(mine)
+        runpy.run_module("verydeep", run_name="__main__", alter_sys=True)
