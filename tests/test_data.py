@@ -92,6 +92,24 @@ def test_val_with_a_class_that_train_lacks_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_a_listed_class_that_train_lacks_is_refused(photos: Path) -> None:
+    rows = [f"photos/{name}/{number:03d}.png,{name},train" for name in ("blue", "red") for number in range(10)]
+    path = photos.parent / "list.csv"
+    path.write_text("\n".join([*rows, "photos/green/000.png,green,val"]))
+    with pytest.raises(VerydeepError, match="class 'green', which the net does not know"):
+        opened(path)
+
+
+def test_a_linked_folder_is_counted_and_not_followed(photos: Path) -> None:
+    """Within a class, as it may lead to other classes or in a circle; a class's own folder may be a link."""
+    (photos / "red" / "all").symlink_to("..")
+    (photos / "mauve").symlink_to(photos / "red")
+    data = opened(photos)
+    assert data.sets["train"].classes == ("blue", "green", "mauve", "red")
+    assert data.sets["train"].ignored == 2
+    assert len(data.set("all")) == 40
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_list_of_paths_and_labels(photos: Path, kind: str) -> None:
     rows = [(f"photos/{name}/{number:03d}.png", name) for name in COLOURS for number in range(10)]

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -107,17 +108,30 @@ def class_folders(top: Path, folder: Path) -> Dataset:
 
 
 def photos_below(folder: Path) -> tuple[list[Path], int]:
-    """Files with a photo's extension below a folder, sorted, and how many others there are."""
+    """Files with a photo's extension below a folder, sorted, and how many others there are.
+
+    What is hidden counts as one other, and so does a link to a folder, which is not followed: it may lead in a circle.
+
+    Raises:
+        VerydeepError: a folder cannot be read.
+    """
     photos, others = [], 0
-    for place, folders, names in os.walk(folder):
-        others += sum(name.startswith(".") for name in folders)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for place, folders, names in os.walk(folder, onerror=_cannot_read):
+        inside = sorted(name for name in folders if not name.startswith(".") and not (Path(place) / name).is_symlink())
+        others += len(folders) - len(inside)
+        folders[:] = inside
         for name in names:
             if is_candidate(name):
                 photos.append(Path(place) / name)
             else:
                 others += 1
     return sorted(photos), others
+
+
+def _cannot_read(fault: OSError) -> NoReturn:
+    raise VerydeepError(
+        f"cannot read the folder {fault.filename}: {fault.strerror}; make it readable, or move it elsewhere."
+    ) from None
 
 
 def is_candidate(name: str) -> bool:
@@ -137,10 +151,10 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
         if before != tuple(meant):
             one, other = (" in ".join(filter(None, pair)) for pair in (before, meant))
             raise VerydeepError(f"{path} names {photo} twice, as {one!r} and as {other!r}: keep one.")
-    classes = tuple(sorted({label for _, label, _ in rows}))
     sets = {}
     for set_name in sorted({given for _, _, given in rows}):
         mine = sorted({(photo, label) for photo, label, given in rows if given == set_name})
+        classes = tuple(sorted({label for _, label in mine}))  # of this set: `from_sets` counts in those of train
         labels = np.array([classes.index(label) for _, label in mine], dtype=np.int64)
         ids = tuple(photo for photo, _ in mine)
         sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, PhotoReader(path.parent))
