@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marked import watched
 from PIL import Image
 
 from conftest import COLOURS, Command, make_photos, paint, save_sealed
@@ -234,6 +235,42 @@ def test_a_stopped_training_is_saved_and_resumes_to_the_same_end(
     assert resumed.status == 0, resumed.stderr
     whole, parts = ((place / name / "last.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_test_that_a_signal_ends_has_its_status(trained: Path, tmp_path: Path, number: signal.Signals) -> None:
+    typed = ["evaluate", trained, "dense@36", "--data", "digits:6000", "--out", "tested", "--workers", 0]
+    going = watched(typed, tmp_path, "tested")
+    going.until(going.listens)
+    going.tell(number)
+    assert going.ended(number, 60.0) == []
+    assert going.told == "verydeep: interrupted.\n"
+
+
+UNHEARD = """
+import signal, sys, time
+from verydeep import cli
+
+class Told:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+
+def verb(options):
+    Told()
+    time.sleep(60)
+    return 0
+
+cli.VERBS["nets"] = verb
+sys.exit(cli.main(["nets"]))
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
+def test_a_signal_in_a_destructor_is_heard_too(name: str, status: int) -> None:
+    """Python lets no error out of one."""
+    typed = [sys.executable, "-c", UNHEARD.format(name=name)]
+    done = subprocess.run(typed, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (status, "verydeep: interrupted.\n")
 
 
 # What was typed, and what the one sentence must say. {photos} is a good folder, {run} a trained net.

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from damages import damages
 from disks import disks
+from folders import folders
 from fuzz import fuzz, parsers
 from kills import kills
 from peers import peers
 from photos import EXTERNAL, photos
 from rows import Outcome
 from run import ROWS
+from signals import signals
 
 
 def check(found: Outcome) -> None:
@@ -30,6 +32,11 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(tmp_path: P
     check(damages(tmp_path, 3, lambda: None))
 
 
+def test_a_signal_ends_a_command_in_order(tmp_path: Path) -> None:
+    """A training while it tests, and a test."""
+    check(signals(tmp_path, 2, lambda: None))
+
+
 def test_a_full_disk_costs_nothing(tmp_path: Path) -> None:
     mounted = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)],
@@ -39,6 +46,11 @@ def test_a_full_disk_costs_nothing(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("this machine lets nobody mount a small disk")
     check(disks(tmp_path, 2, lambda: None))
+
+
+def test_folders_as_people_have_them(tmp_path: Path) -> None:
+    """A folder nobody may read, a listed class that training lacks, a link in a circle; `make torture` tries more."""
+    check(folders(tmp_path, 4, lambda: None))
 
 
 @pytest.mark.skipif(not EXTERNAL.exists(), reason="the odd photos are not on this machine")

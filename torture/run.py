@@ -19,10 +19,13 @@ from typing import Any
 
 from damages import damages
 from disks import disks
+from folders import CASES as FOLDERS
+from folders import folders
 from kills import kills
 from peers import peers
 from photos import photos
 from rows import Row
+from signals import signals_and_the_save_of_d
 from tested import tested
 
 from verydeep.files import read_json, write_json
@@ -39,6 +42,14 @@ ROWS = (
         "no checkpoint lost; after going on, weights, momentum and log are the unbroken run's to the bit",
         200,
         kills,
+    ),
+    Row(
+        "R2",
+        "SIGINT, SIGTERM, SIGUSR1 in a step, a save, a test, while a command begins or works, to a process that reads",
+        "saved at the step it was at, within 10 s; status 130, 143, 138; goes on to the unbroken run's end to the bit; "
+        "no process and no temporary file left",
+        40,
+        signals_and_the_save_of_d,
     ),
     Row(
         "R3",
@@ -60,6 +71,14 @@ ROWS = (
         "read or refused as wanted, within 5 s and 300 MB; no photo gets another's answer",
         705,
         photos,
+    ),
+    Row(
+        "R7",
+        "folders: empty, hidden, unreadable, stray files, links in circles, odd and long names, one class, one photo, "
+        "photos in two sets, classes that training lacks",
+        "one sentence that names the place, or counted and told; classes in the order of their names, twice the same",
+        len(FOLDERS),
+        folders,
     ),
     Row(
         "R8",
