@@ -484,6 +484,9 @@ def test_names_cannot_move_the_terminal(command: Command, tmp_path: Path) -> Non
     answer = command("predict", tmp_path / "r", photos / "blue" / "000.png")
     assert "\x1b" not in answer.stdout + answer.stderr
     assert r"\x1b[31m" in answer.stdout
+    rows = command("predict", tmp_path / "r", photos / "blue" / "000.png", "--csv").stdout
+    assert "\x1b" not in rows
+    assert r"\x1b[31m" in rows
 
 
 @pytest.mark.skipif(shutil.which("pgrep") is None, reason="finding the reading process needs pgrep")

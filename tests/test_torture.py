@@ -10,7 +10,9 @@ from damages import damages
 from disks import disks
 from folders import folders
 from fuzz import fuzz, parsers
+from hostile import hostile
 from kills import kills
+from lost_numbers import lost_numbers
 from peers import peers
 from photos import EXTERNAL, photos
 from rows import Outcome
@@ -46,6 +48,15 @@ def test_a_full_disk_costs_nothing(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("this machine lets nobody mount a small disk")
     check(disks(tmp_path, 2, lambda: None))
+
+
+def test_hostile_files_run_nothing(tmp_path: Path) -> None:
+    """Pickles as weight files; `make torture` tries more."""
+    check(hostile(tmp_path, 3, lambda: None))
+
+
+def test_a_rate_far_too_high_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
+    check(lost_numbers(tmp_path, 1, lambda: None))
 
 
 def test_folders_as_people_have_them(tmp_path: Path) -> None:

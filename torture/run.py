@@ -21,7 +21,11 @@ from damages import damages
 from disks import disks
 from folders import CASES as FOLDERS
 from folders import folders
+from hostile import CASES as HOSTILE
+from hostile import hostile
 from kills import kills
+from lost_numbers import TRIALS as LOST_NUMBERS
+from lost_numbers import lost_numbers
 from peers import peers
 from photos import photos
 from rows import Row
@@ -66,6 +70,14 @@ ROWS = (
         damages,
     ),
     Row(
+        "R5",
+        "files made on purpose: pickles under every name, archives with members outside, links, bombs; names with "
+        "codes of terminals, lines, tags",
+        "no code run, nothing written outside, one sentence; no raw code in the terminal, no tag in a page",
+        len(HOSTILE),
+        hostile,
+    ),
+    Row(
         "R6",
         "odd photos, PngSuite, photos with bytes changed",
         "read or refused as wanted, within 5 s and 300 MB; no photo gets another's answer",
@@ -86,6 +98,13 @@ ROWS = (
         "the photo is named; no hang beyond the timeout; no process left",
         8,
         tested("test_readers.py"),
+    ),
+    Row(
+        "R9",
+        "NaN or infinity in a photo, the loss, its gradient, a weight, a file; a rate or momentum far too high",
+        "stops at that step, named, with what to try; the last good checkpoint stays and can be gone on from",
+        LOST_NUMBERS,
+        lost_numbers,
     ),
     Row(
         "R12",

@@ -111,8 +111,9 @@ def reporter_of(team: Team, quiet: bool) -> Reporter:
 
 
 def answer_json(value: Any) -> None:
-    """One JSON document to stdout."""
-    terminal.show_raw(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """One JSON document to stdout, in ASCII and without control characters."""
+    text = json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f")  # which JSON lets pass
+    terminal.show_raw(text + "\n")
 
 
 def machine_wish(options: argparse.Namespace) -> MachineSettings:

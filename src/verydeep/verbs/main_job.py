@@ -122,7 +122,7 @@ def _show_csv(found: list[Any]) -> None:
     writer.writerow(["image", "rank", "class", found[0].kind if found else "probability"])
     for prediction in found:
         for rank, (name, value) in enumerate(prediction.classes, start=1):
-            writer.writerow([prediction.image, rank, name, f"{value:.6f}"])
+            writer.writerow([terminal.clean(prediction.image), rank, terminal.clean(name), f"{value:.6f}"])
     terminal.show_raw(text.getvalue())
 
 
