@@ -170,9 +170,11 @@ def test_a_broken_devkit_is_a_sentence(tmp_path: Path, text: str) -> None:
     with pytest.raises(VerydeepError, match=r"map_clsloc\.txt is broken: each of its lines is a WNID"):
         write_classification(tmp_path / "s.txt", scores(1), tmp_path)
     (tmp_path / "map_clsloc.txt").unlink()
-    (tmp_path / "meta.mat").write_bytes(b"junk")
-    with pytest.raises(VerydeepError, match=r"meta\.mat is not the devkit's, or broken"):
-        write_classification(tmp_path / "s.txt", scores(1), tmp_path)
+    crashes = (Path(__file__).parent / "files" / "crash.mat").read_bytes()  # which ends scipy's process
+    for content, told in ((b"junk", "is not the devkit's, or broken"), (crashes, "is broken: reading it as a MATLAB")):
+        (tmp_path / "meta.mat").write_bytes(content)
+        with pytest.raises(VerydeepError, match=rf"meta\.mat {told}"):
+            write_classification(tmp_path / "s.txt", scores(1), tmp_path)
 
 
 def test_huge_weights_are_weights(tmp_path: Path) -> None:

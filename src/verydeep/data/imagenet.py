@@ -18,6 +18,7 @@ import numpy as np
 
 from ..config import DataSettings
 from ..errors import VerydeepError
+from ..mat_files import read_mat
 from .boxfiles import XmlBoxes
 from .folder import class_folders, is_candidate
 from .sets import Data, Dataset, PhotoReader, relabel, split
@@ -200,17 +201,7 @@ def synset_words(root: Path) -> dict[str, str]:
 
 def _meta_rows(meta: Path) -> list[tuple[str, str, str]]:
     """ILSVRC2012_ID, WNID and words of each synset in the devkit's ``meta.mat``."""
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError:
-        raise VerydeepError(f"reading {meta} needs scipy: pip install 'verydeep[mat]'.") from None
-    try:
-        synsets = loadmat(meta, squeeze_me=True)["synsets"]
-        columns = [[str(value) for value in synsets[name]] for name in ("ILSVRC2012_ID", "WNID", "words")]
-    except (OSError, KeyError, ValueError, IndexError, MatReadError):
-        raise VerydeepError(f"{meta} is not the devkit's, or broken: unpack the devkit again.") from None
-    return list(zip(*columns, strict=True))
+    return [(number, wnid, words) for number, wnid, words in read_mat(meta, "synsets")[1]["rows"]]
 
 
 def _first(root: Path, name: str) -> Path | None:
