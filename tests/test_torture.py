@@ -9,10 +9,11 @@ import pytest
 from damages import damages
 from disks import disks
 from folders import folders
-from fuzz import fuzz, parsers
+from fuzz import Fuzzing
 from hostile import hostile
 from kills import kills
 from lost_numbers import lost_numbers
+from parsers import NAMES, parsers
 from peers import peers
 from photos import EXTERNAL, photos
 from rows import Outcome
@@ -70,10 +71,12 @@ def test_broken_photos_are_refused_and_never_mistaken(tmp_path: Path) -> None:
 
 
 def test_parsers_of_changed_files_raise_nothing_but_sentences(tmp_path: Path) -> None:
-    for name, parser in parsers(tmp_path / "seeds").items():
-        most = 3 if name == "MatConvNet" else 60  # which begins a process for each
-        tried, _, faults = fuzz(name, parser, 60, tmp_path, most)
-        assert (tried, faults) == (most, []), name
+    found = parsers(tmp_path / "seeds")
+    assert found.keys() == NAMES.keys()
+    for name, parser in found.items():
+        most = 3 if parser.dear else 60
+        tried = Fuzzing(name, parser, tmp_path).run(60, most)
+        assert (tried.tried, tried.faults) == (most, {}), name
 
 
 def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:

@@ -1,230 +1,312 @@
 """Parsers under changed bytes: each of many files from strangers is read, or refused with a sentence, soon.
 
-    python torture/fuzz.py SECONDS [PARSER…]
+    python torture/fuzz.py --seconds 600 [--parsers images,csv] [--jobs 2]    # into results/fuzz.json, then the page
+    python torture/fuzz.py --page                                            # docs/reliability.md from what is stored
 
-Seeds are good files; of each, bytes are changed, put in and taken out, and texts get odd words. What raises anything
-but a `VerydeepError`, or takes more than five seconds, is kept and told.
+Seeds are good files (`seeds`), which are changed (`mutations`); what is refused in a way not seen before is a seed of
+others. Each parser is fuzzed in a process of its own, which may take 4 GB more than it had. A fault is what raises
+anything but a `VerydeepError`, a warning too, takes more than five seconds twice, or ends the process.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import os
+import re
+import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from safetensors.numpy import save
+from changes import Draw
+from mutations import Files, changed
+from parsers import NAMES, Parser, parsers
+from rows import Outcome
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS)]
+from verydeep.errors import VerydeepError
+from verydeep.files import read_json, write_json
+from verydeep.runs import environment
+from verydeep.tables import markdown_table, write_block
 
-from verydeep.config import DataSettings, TrainSettings, from_json  # noqa: E402
-from verydeep.data import open_data  # noqa: E402
-from verydeep.data.boxfiles import read_boxes  # noqa: E402
-from verydeep.errors import VerydeepError  # noqa: E402
-from verydeep.feature_files import load_features  # noqa: E402
-from verydeep.files import read_json  # noqa: E402
-from verydeep.images import read_image  # noqa: E402
-from verydeep.scores import Scores, load_scores, save_scores  # noqa: E402
-from verydeep.sealed import write_sealed  # noqa: E402
-from verydeep.weights import read_weights  # noqa: E402
-
-SLOW = 5.0
-BEGINNING = 400  # bytes of a file that half of the changes are in
-KINDS = ("Caffe, version 1", "Caffe, version 2", "MatConvNet", "Keras 1", "Keras 3", "TF-Slim", "torchvision", "timm")
-WORDS = [*b'| -1|nan|1e999|\x00|\xff\xfe|"|[]|{}|null|\n|,|<a>|..|'.split(b"|"), b"9" * 400]
+TOP = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = TOP / "torture" / "results" / "fuzz.json", TOP / "docs" / "reliability.md"
+SLOW, HANGS = 5.0, 60.0  # seconds
+MORE_MEMORY = 4 * 2**30
+MOST_SEEDS = 400
+IN_A_ROW = 10  # seconds a parser in the row of the torture
+TOLD_EVERY = 2.0
+Way = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Parser:
-    """A parser, the ending of its files, and good files to begin from."""
+@dataclass
+class Tried:
+    """How many files a parser was given, how many it read, in how many ways it refused others, and what went wrong."""
 
-    read: Callable[[Path], object]
-    ending: str
-    seeds: list[bytes]
+    seconds: float = 0.0
+    tried: int = 0
+    read: int = 0
+    ways: int = 0
+    sentences: set[str] = field(default_factory=set)
+    slowest: float = 0.0
+    megabytes: float = 0.0
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Tried) -> None:
+        """What another process tried."""
+        for name in ("seconds", "tried", "read"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("ways", "slowest", "megabytes"):
+            setattr(self, name, max(getattr(self, name), getattr(other, name)))
+        self.sentences |= other.sentences
+        self.faults = {**other.faults, **self.faults}
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, and the faults."""
+        return {**asdict(self), "sentences": sorted(self.sentences)}
+
+    @staticmethod
+    def of(told: dict[str, Any]) -> Tried:
+        """The way back."""
+        return Tried(**{**told, "sentences": set(told["sentences"])})
 
 
-def changed(data: bytes, rng: np.random.Generator) -> bytes:
-    """A file with a few changes."""
-    found = bytearray(data)
-    for _ in range(int(rng.integers(1, 8))):
-        end = len(found) if rng.random() < 0.5 else min(len(found), BEGINNING)
-        at = int(rng.integers(0, end + 1))
-        some = rng.integers(0, 256, int(rng.integers(1, 16)), dtype=np.uint8).tobytes()
-        kind = int(rng.integers(0, 5))
-        if kind == 0 and at < len(found):
-            found[at] ^= 1 << int(rng.integers(0, 8))
-        elif kind == 1:
-            del found[at : at + int(rng.integers(1, 64))]
-        elif kind == 2:
-            found[at:at] = some
-        elif kind == 3:
-            found[at : at + len(some)] = some
+class Fuzzing:
+    """A parser and its seeds at work in a folder; `run` gives it changed files."""
+
+    def __init__(self, name: str, parser: Parser, place: Path) -> None:
+        self.parser, self.place, self.found = parser, place / name, Tried()
+        self._seeds = [*parser.seeds]
+        self._ways: set[Way] = set()
+        (self.place / "now").mkdir(parents=True, exist_ok=True)
+        for files in parser.seeds:
+            self._written(files)
+            parser.read(self.place / "now")
+
+    def run(self, seconds: float, most: float = float("inf"), first: int = 0) -> Tried:
+        """Tries for some seconds, or so many files; trial by trial what is in ``now`` is being read."""
+        began = told = time.monotonic()
+        while time.monotonic() - began < seconds and self.found.tried < most:
+            (self.place / "number").write_text(str(first + self.found.tried))
+            draw = Draw((13, first + self.found.tried))
+            among = self.parser.seeds if draw.chance(0.5) else self._seeds
+            files = changed(draw.one(among), draw.one(self._seeds), draw)
+            self._try(files)
+            self.found.tried += 1
+            self.found.seconds = time.monotonic() - began
+            if time.monotonic() - told > TOLD_EVERY:
+                told = time.monotonic()
+                self.tell()
+        self.tell()
+        return self.found
+
+    def tell(self) -> None:
+        """Writes down what was found so far."""
+        self.found.ways = len(self._ways)
+        write_json(self.place / "told.json", self.found.to_json())
+
+    def _try(self, files: Files) -> None:
+        self._written(files)
+        took, fault = self._once()
+        if took > SLOW:  # a busy machine is no fault of the parser's
+            self._written(files)
+            took = min(took, self._once()[0])
+        self.found.slowest = max(self.found.slowest, took)
+        if took > SLOW:
+            self._keep("slow", f"{took:.1f} s", files)
+        if fault is None:
+            self.found.read += 1
+            return
+        way = _way(fault)
+        if not isinstance(fault, VerydeepError):
+            self._keep(f"{type(fault).__name__} at {way[0]}", str(fault)[:200], files)
         else:
-            found[at : at + int(rng.integers(0, 8))] = WORDS[int(rng.integers(0, len(WORDS)))]
-    return bytes(found)
+            self.found.sentences.add(_gist(str(fault), self.place))
+        if way not in self._ways:
+            self._ways.add(way)
+            if len(self._seeds) < MOST_SEEDS:
+                self._seeds.append(files)
 
-
-def parsers(place: Path) -> dict[str, Parser]:
-    """All of them, with seeds made here."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    (place / "photos" / "a").mkdir(parents=True)
-    images = []
-    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"):
-        Image.fromarray(pixels).save(place / f"x.{kind}", kind)
-        images.append((place / f"x.{kind}").read_bytes())
-    rows = b"path,label\n" + b"".join(b"%d.jpg,%d\n" % (number, number % 2) for number in range(40))
-    lines = b"".join(b'{"path": "%d.jpg", "label": "%d"}\n' % (number, number % 2) for number in range(40))
-    xml = (
-        b"<annotation><size><width>32</width><height>24</height></size><object><name>a</name><bndbox><xmin>1</xmin>"
-        b"<ymin>2</ymin><xmax>10</xmax><ymax>12</ymax></bndbox></object></annotation>"
-    )
-    coco = {
-        "images": [{"id": 1, "file_name": "a.jpg", "width": 32, "height": 24}],
-        "categories": [{"id": 3, "name": "a"}],
-        "annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 5, 6]}],
-    }
-    boxes = b"image,xmin,ymin,xmax,ymax,class\na.jpg,1,2,10,12,a\nb.jpg,1,2,10,12,b\n"
-    return {
-        "images": Parser(read_image, ".jpg", images),
-        "csv": Parser(_data, ".csv", [rows]),
-        "jsonl": Parser(_data, ".jsonl", [lines]),
-        "xml": Parser(lambda path: read_boxes(_alone(path)), ".xml", [xml]),
-        "coco": Parser(read_boxes, ".json", [json.dumps(coco).encode()]),
-        "boxes": Parser(read_boxes, ".csv", [boxes]),
-        "config": Parser(lambda path: from_json(TrainSettings, read_json(path)), ".json", [_config()]),
-        "scores": Parser(load_scores, ".npz", [_scores(place)]),
-        "features": Parser(_sealed_anew, ".safetensors", [_features()]),
-        **_weights(place),
-    }
-
-
-def _data(path: Path) -> object:
-    return open_data(DataSettings(str(path)))
-
-
-def _alone(path: Path) -> Path:
-    """A folder of one XML file, named as a photo."""
-    return path.parent
-
-
-def _config() -> bytes:
-    from verydeep.config import to_json
-
-    return json.dumps(to_json(TrainSettings(net="D"))).encode()
-
-
-def _scores(place: Path) -> bytes:
-    rng = np.random.default_rng(1)
-    posteriors = rng.random((5, 3)).astype(np.float32)
-    scores = Scores(
-        ids=tuple("abcde"),
-        labels=np.array([0, 1, 2, 0, 1]),
-        subjects=np.arange(5),
-        classes=("x", "y", "z"),
-        posteriors=posteriors / posteriors.sum(1, keepdims=True),
-        set_name="test",
-        data="digits",
-        run="A",
-        protocol="dense@64",
-        checkpoint="0" * 64,
-    )
-    save_scores(place / "scores.npz", scores)
-    return (place / "scores.npz").read_bytes()
-
-
-def _features() -> bytes:
-    """Not sealed: a stranger's file would have a hash that fits, so each changed one gets it."""
-    net = {"file": "f", "sha256": "0", "net": "A", "preprocessing": "caffe"}
-    recipe = {
-        **{"net": net, "layer": "fc7", "pool": "mean", "mirror": True, "precision": "float32", "data": "d"},
-        **{"classes": [], "splits": None, "described": {"36": {"commit": None}}, "resampling": "bilinear"},
-        "other_side": "round",
-    }
-    card = {"ids": ["a", "b"], "classes": ["x"], "sets": ["", ""], "data": "d", "key": "k", "recipe": recipe}
-    arrays: dict[str, NDArray[Any]] = {"Q36": np.ones((2, 4), np.float32), "labels": np.zeros(2, np.int64)}
-    return save(arrays, {"verydeep-features": json.dumps(card)})
-
-
-def _sealed_anew(path: Path) -> object:
-    data = path.read_bytes()
-    try:
-        write_sealed(path, data)
-    except (ValueError, TypeError, AttributeError, IndexError):  # no header any more that could be sealed
-        path.write_bytes(data)
-    return load_features(path)
-
-
-def _weights(place: Path) -> dict[str, Parser]:
-    from test_weights import FORMATS, random_layers
-
-    found: dict[str, Parser] = {}
-    for name in KINDS:
-        write, _, preprocessing, _ = FORMATS[name]
-        write(place / "weights.bin", random_layers("D"))
-        data = (place / "weights.bin").read_bytes()
-        found[name] = Parser(partial(_read_weights, preprocessing), ".bin", [data])
-    return found
-
-
-def _read_weights(preprocessing: str, path: Path) -> object:
-    return read_weights(str(path), preprocessing)
-
-
-def fuzz(
-    name: str, parser: Parser, seconds: float, place: Path, most: float = float("inf")
-) -> tuple[int, int, list[str]]:
-    """Reads changed files for some seconds, or ``most`` files: how many, how many were read, and what went wrong."""
-    (place / name).mkdir(parents=True, exist_ok=True)
-    path, until, tried, read = place / name / f"x{parser.ending}", time.monotonic() + seconds, 0, 0
-    faults: dict[str, str] = {}
-    for seed in parser.seeds:
-        path.write_bytes(seed)
-        parser.read(path)
-    while time.monotonic() < until and tried < most:
-        rng = np.random.default_rng([13, tried])
-        path.write_bytes(changed(parser.seeds[tried % len(parser.seeds)], rng))
-        tried, began = tried + 1, time.monotonic()
+    def _once(self) -> tuple[float, Exception | None]:
+        began = time.monotonic()
         try:
-            parser.read(path)
-            read += 1
-        except VerydeepError:
-            pass
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                self.parser.read(self.place / "now")
+            return time.monotonic() - began, None
         except Exception as fault:
-            frame = traceback.extract_tb(fault.__traceback__)[-1]
-            told = f"{type(fault).__name__} at {Path(frame.filename).name}:{frame.lineno}: {str(fault)[:200]}"
-            if faults.setdefault(f"{type(fault).__name__}{frame.lineno}", told) == told:
-                (place / name / f"fault-{tried}{parser.ending}").write_bytes(path.read_bytes())
-        if time.monotonic() - began > SLOW:
-            faults["slow"] = f"file {tried} took {time.monotonic() - began:.1f} s"
-    return tried, read, list(faults.values())
+            return time.monotonic() - began, fault
+
+    def _written(self, files: Files) -> None:
+        _write(self.place / "now", files)
+
+    def _keep(self, name: str, told: str, files: Files) -> None:
+        if name not in self.found.faults:
+            _write(self.place / f"fault-{len(self.found.faults)}", files)
+            shown = told.encode("ascii", "backslashreplace").decode()
+            self.found.faults[name] = f"{shown} (fault-{len(self.found.faults)})"
+
+
+def _write(folder: Path, files: Files) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def _way(fault: BaseException) -> Way:
+    """Where a file was refused: the lines that raised, the innermost first, of what it came from too."""
+    lines: list[str] = []
+    one: BaseException | None = fault
+    while one is not None and len(lines) < 40:
+        frames = traceback.extract_tb(one.__traceback__)
+        lines += [f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames)]
+        one = one.__context__
+    return tuple(lines)
+
+
+def _gist(sentence: str, place: Path) -> str:
+    """A sentence without the names and numbers of one file."""
+    gist = re.sub(r"\d+|'[^']*'|\"[^\"]*\"|\(.*\)", "#", sentence.replace(str(place), ""))
+    return gist[:150].encode("ascii", "backslashreplace").decode()
+
+
+def child(name: str, seconds: float, first: int, place: Path) -> None:
+    """The process of one parser."""
+    sys.stdout = open(os.devnull, "w", encoding="utf8")  # noqa: SIM115 - --help may be typed
+    work = Fuzzing(name, parsers(place / "seeds" / f"{name}-{first}")[name], place)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MORE_MEMORY, resource.RLIM_INFINITY))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work.run(seconds, first=first)
+    work.found.megabytes = round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    work.tell()
+
+
+def watched(name: str, seconds: float, place: Path) -> Tried:
+    """Fuzzes a parser in a process that is begun again where it ends or hangs."""
+    whole, first = Tried(), 0
+    while whole.seconds < seconds - TOLD_EVERY and len(whole.faults) < 20:
+        shutil.rmtree(place / name / "now", ignore_errors=True)
+        (place / name / "told.json").unlink(missing_ok=True)
+        words = [sys.executable, __file__, "--child", name, str(seconds - whole.seconds), str(first), str(place)]
+        with (place / f"{name}.stderr").open("ab") as errors:
+            process = subprocess.Popen(words, stderr=errors, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            ended = _ended(process, place / name / "number")
+        told = place / name / "told.json"
+        part = Tried.of(read_json(told)) if told.is_file() else Tried(seconds=TOLD_EVERY)
+        if ended:
+            number = int((place / name / "number").read_text()) if (place / name / "number").is_file() else first
+            shutil.copytree(place / name / "now", place / name / f"end-{number}", dirs_exist_ok=True)
+            part.faults[ended] = f"trial {number} (end-{number})"
+            first = number + 1
+        whole.add(part)
+        if not ended:
+            break
+    return whole
+
+
+def _ended(process: subprocess.Popen[bytes], number: Path) -> str:
+    """How a process ended; empty where it did by itself."""
+    at, since = "", time.monotonic()
+    while process.poll() is None:
+        time.sleep(0.2)
+        now = number.read_text() if number.is_file() else ""
+        if now != at:
+            at, since = now, time.monotonic()
+        if time.monotonic() - since > HANGS:
+            process.kill()
+            process.wait()
+            return f"no answer for {HANGS:.0f} s"
+    return "" if process.returncode == 0 else f"the process ended with {process.returncode}"
+
+
+def fuzzed(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
+    """The row of the torture: each parser for some seconds."""
+    seconds = float(os.environ.get("FUZZ_SECONDS", str(IN_A_ROW)))
+    found = _all(list(NAMES)[:trials], seconds, place, 2, lambda name, tried: advance())
+    faults = [f"{name}: {fault}: {told}" for name, tried in found.items() for fault, told in tried.faults.items()]
+    figures = {"files": float(sum(tried.tried for tried in found.values())), "seconds a parser": seconds}
+    return Outcome(trials, faults, figures)
+
+
+def _all(
+    names: list[str], seconds: float, place: Path, jobs: int, done: Callable[[str, Tried], object]
+) -> dict[str, Tried]:
+    def one(name: str) -> Tried:
+        found = watched(name, seconds, place)
+        done(name, found)
+        return found
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip(names, pool.map(one, names), strict=True))
+
+
+def page() -> None:
+    """Puts what is stored into docs/reliability.md."""
+    stored = read_json(RESULTS)["parsers"] if RESULTS.is_file() else {}
+    rows = []
+    for name in (name for name in NAMES if name in stored):
+        told = stored[name]
+        numbers = [f"{told[key]:,.0f}" for key in ("seconds", "tried", "read")]
+        numbers += [str(len(told["sentences"])), str(told["ways"]), f"{told['slowest']:.2f}", str(len(told["faults"]))]
+        rows.append([f"`{name}`", NAMES[name], *numbers, told["commit"]])
+    heads = [
+        "",
+        "what is read",
+        "seconds",
+        "files",
+        "read",
+        "sentences",
+        "ways refused",
+        "slowest, s",
+        "faults",
+        "commit",
+    ]
+    write_block(PAGE, "fuzz", markdown_table(heads, rows))
 
 
 def main() -> int:
     """The command."""
+    parser = argparse.ArgumentParser(description="Parsers under changed bytes.")
+    parser.add_argument("--seconds", type=float, default=IN_A_ROW)
+    parser.add_argument("--parsers", default=",".join(NAMES))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--page", action="store_true")
+    options = parser.parse_args()
+    if options.page:
+        page()
+        return 0
     place = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    found = parsers(place / "seeds")
-    chosen = sys.argv[2:] or list(found)
-    failed = 0
-    for name in chosen:
-        tried, read, faults = fuzz(name, found[name], float(sys.argv[1]), place)
-        print(f"{name}: {tried} files, {read} read, {len(faults)} kinds of faults", flush=True)
-        for fault in faults:
-            print(f"    {fault}", flush=True)
-        failed += bool(faults)
+    failed: list[str] = []
+    here = environment({})
+
+    def done(name: str, found: Tried) -> None:
+        print(f"{name}: {found.seconds:.0f} s, {found.tried} files, {found.read} read", flush=True)
+        for fault, told in found.faults.items():
+            print(f"    {fault}: {told}", flush=True)
+        failed.extend(found.faults)
+        stored = read_json(RESULTS) if RESULTS.is_file() else {"parsers": {}}
+        stored["parsers"][name] = {**found.to_json(), "commit": here["commit"], "time": here["time"]}
+        write_json(RESULTS, {**stored, "environment": here})
+
+    _all(options.parsers.split(","), options.seconds, place, options.jobs, done)
+    page()
     print(place)
-    return int(failed > 0)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
+    else:
+        sys.exit(main())

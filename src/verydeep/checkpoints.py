@@ -22,9 +22,9 @@ from torch import Tensor
 
 from .box_settings import BoxSettings
 from .config import from_json
-from .configurations import net_facts
+from .configurations import layers, net_facts
 from .errors import VerydeepError
-from .files import file_sha256
+from .files import check_text, file_sha256
 from .images import OtherSide, Resampling
 from .nets import Net, Pooling
 from .sealed import check_header, check_seal, write_sealed
@@ -74,6 +74,13 @@ class Card:
         """Of one crop, forward."""
         return net_facts(self.net, self.outputs, self.crop, self.width).multiply_adds
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the net's tensors, by name."""
+        specs = layers(self.net, self.outputs, self.crop, self.width)
+        weights = {f"{spec.name}.weight": (spec.outputs, spec.inputs, spec.kernel, spec.kernel) for spec in specs}
+        return weights | {f"{spec.name}.bias": (spec.outputs,) for spec in specs}
+
     def empty_net(self) -> Net:
         """A net of this card's shape, its weights not set."""
         return Net(self.net, self.outputs, self.crop, self.width, self.pooling)
@@ -91,12 +98,12 @@ class Checkpoint:
 
     def net(self) -> Net:
         """The net, in evaluation mode on the CPU."""
-        net = self.card.empty_net()
-        expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+        expected = self.card.shapes  # compared first: a stranger's card may tell a net that no memory holds
         found = {name: tuple(value.shape) for name, value in self.weights.items()}
         if expected != found:
             wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             raise VerydeepError(f"{self.path} does not hold the net {self.card.net} it names: {wrong[0]} differs.")
+        net = self.card.empty_net()
         net.load_state_dict(self.weights)
         return net.eval()
 
@@ -127,7 +134,7 @@ def read_card(path: Path) -> Card:
     try:
         with safe_open(path, framework="pt") as file:
             return card_of(json.loads((file.metadata() or {})[CARD_KEY]))
-    except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError):
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError):
         raise VerydeepError(f"{path} is broken, or no checkpoint this version can read.") from None
 
 
@@ -145,7 +152,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
     try:
         card = card_of(json.loads(metadata[CARD_KEY]))
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError, OverflowError):
         raise VerydeepError(f"{path} has a card this version cannot read: is it broken, or of another one?") from None
     momentum = {key.removeprefix(MOMENTUM): value for key, value in tensors.items() if key.startswith(MOMENTUM)}
     weights = {key: value for key, value in tensors.items() if not key.startswith(MOMENTUM)}
@@ -172,10 +179,11 @@ def card_of(values: dict[str, Any]) -> Card:
     """A card from its JSON; raises one of Python's own errors where it does not fit."""
     red, green, blue = (float(value) for value in values["mean"])
     classes = tuple(values["classes"])
-    sizes = [values["crop"], values["test_scale"]]
-    kinds = [isinstance(size, int) for size in sizes] + [isinstance(name, str) for name in classes]
+    texts = [values["net"], values.get("data_fingerprint", ""), *classes]
+    kinds = [isinstance(values[name], int) for name in ("crop", "test_scale")] + [isinstance(one, str) for one in texts]
     if not all(kinds) or np.shape(values["colour_axes"]) not in ((3, 3), (0,)):
         raise TypeError
+    check_text(*texts)
     card = Card(**{**values, "classes": classes, "mean": (red, green, blue), "width": float(values["width"])})
     told_of = (card.data, card.settings, card.state, card.box_settings, card.origin)
     if not all(isinstance(found, dict) for found in told_of):

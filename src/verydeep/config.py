@@ -229,6 +229,8 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         return _parse_bool(value, name)
     try:
         number = hint(value)
+        if hint is str:
+            number.encode("utf8", "surrogateescape")  # JSON can tell half of a surrogate pair
     except (ValueError, TypeError, OverflowError):
         raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.") from None
     if (hint is int and not isinstance(value, str) and number != value) or (

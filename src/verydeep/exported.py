@@ -9,6 +9,7 @@ import json
 import mmap
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .checkpoints import CARD_KEY, Card, card_of
 from .configurations import layers
 from .errors import VerydeepError
 from .files import file_sha256
-from .onnx_graph import UINT8
+from .onnx_graph import FLOAT, UINT8
 from .weights.protobuf import data, fields, text
 
 ENDINGS = (".onnx", ".pt2")
@@ -57,8 +58,11 @@ def open_exported(path: Path) -> ExportedFile:
         raise VerydeepError(f"there is no file {path}.")
     told = _told_by_onnx(path) if path.suffix.lower() == ".onnx" else _told_by_pt2(path)
     try:
-        return ExportedFile(path, card_of(json.loads(told[CARD_KEY])), told[TAKES_KEY], file_sha256(path))
-    except (KeyError, TypeError, ValueError, AttributeError):
+        found = ExportedFile(path, card_of(json.loads(told[CARD_KEY])), told[TAKES_KEY], file_sha256(path))
+        if found.takes not in (UINT8, FLOAT):
+            raise ValueError
+        return found
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError):
         raise VerydeepError(f"{path} is broken, or not a file that `verydeep export` wrote: it has no card.") from None
 
 
@@ -106,13 +110,20 @@ class ExportedNet(nn.Module):
         self._run: Any = None
 
     def mean_scores(self, images: Tensor) -> Tensor:
-        """Mean scores (B,K) of images (B,3,H,W) as it takes them, up to a number a row, which soft-max drops."""
-        self._run = self._run or self._loaded()
+        """Mean scores (B,K) of images (B,3,H,W) as it takes them, up to a number a row, which soft-max drops.
+
+        Raises:
+            VerydeepError: the file cannot be run, or answers other things than its card tells.
+        """
+        self._run, path = self._run or self._loaded(), self._file.path
         if self.takes == UINT8:
             found = self._run(images.permute(0, 2, 3, 1).contiguous())
             found = found.clamp_min(torch.finfo(torch.float32).tiny).log()
         else:
             found = self._run(images.cpu().contiguous())
+        if found.shape != (len(images), self.classes):
+            shape = tuple(found.shape)
+            raise VerydeepError(f"{path} is broken: it answers {shape} where its card tells {self.classes} classes.")
         answered: Tensor = found.to(images.device)
         return answered
 
@@ -123,9 +134,16 @@ class ExportedNet(nn.Module):
     def _loaded(self) -> Any:
         if self._file.path.suffix.lower() == ".pt2":
             return _program(self._file.path).module()
-        session = onnx_session(self._file.path)
+        return partial(_asked, onnx_session(self._file.path), self._file.path)
+
+
+def _asked(session: Any, path: Path, shown: Tensor) -> Tensor:
+    """The first output of an ONNX Runtime session that takes one input."""
+    try:
         name = session.get_inputs()[0].name
-        return lambda shown: torch.from_numpy(np.asarray(session.run(None, {name: shown.numpy()})[0]))
+        return torch.from_numpy(np.asarray(session.run(None, {name: shown.numpy()})[0], dtype=np.float32))
+    except Exception as fault:  # ONNX Runtime's own, of many names
+        raise VerydeepError(f"{path} is broken: ONNX Runtime cannot run it ({str(fault)[:120]}).") from None
 
 
 def onnx_session(path: Path) -> Any:

@@ -187,6 +187,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def check_text(*texts: str) -> None:
+    """Raises ValueError for half of a surrogate pair, which JSON can tell and no file's name or text can hold.
+
+    Names that are not UTF-8 are well, as Python gives them.
+    """
+    "".join(texts).encode("utf8", "surrogateescape")
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal."""
     with path.open("rb") as file:

@@ -136,7 +136,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """The log's rows; a line torn by a full disk or a power cut is left out."""
     rows = []
     for line in path.read_text(encoding="utf8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("epoch"), int)]
 

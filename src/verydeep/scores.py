@@ -12,8 +12,6 @@ the same order, and refused for any others.
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import VerydeepError
-from .files import write_atomically
+from .files import check_text, write_atomically
 
 TEXTS = ("set", "data", "run", "protocol", "checkpoint")
 FILE_NAME = "scores.npz"
-# What numpy and zipfile raise for files that are none, or have a byte wrong.
-_BROKEN = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, MemoryError, OverflowError),
-)
 SUM_TOLERANCE = 1e-2  # of a photo's posteriors, which may be those of bf16 products
 
 
@@ -86,16 +79,17 @@ def load_scores(path: str | Path) -> Scores:
             text = {name: str(stored[name]) for name in TEXTS}
             scores = Scores(
                 ids=tuple(str(item) for item in stored["ids"]),
-                labels=stored["labels"],
-                subjects=stored["subjects"],
+                labels=np.asarray(stored["labels"]),
+                subjects=np.asarray(stored["subjects"]),
                 classes=tuple(str(item) for item in stored["classes"]),
-                posteriors=stored["posteriors"],
+                posteriors=np.asarray(stored["posteriors"]),
                 set_name=text.pop("set"),
                 **text,
             )
+        check_text(*scores.ids, *scores.classes, *text.values())
     except FileNotFoundError:
         raise VerydeepError(f"there is no scores file {path}: `verydeep evaluate` writes them.") from None
-    except _BROKEN:
+    except Exception:  # whatever numpy and zipfile trip over in a stranger's bytes
         raise VerydeepError(f"{path} is not a scores file, or broken: `verydeep evaluate` writes them anew.") from None
     _check(path, scores)
     return scores

@@ -22,7 +22,7 @@ from .config import typed
 from .errors import VerydeepError
 from .feature_files import recipe_fits
 from .feature_settings import DescriptorSettings
-from .files import check_place, write_atomically, write_json
+from .files import check_place, check_text, write_atomically, write_json
 from .runs import BEST, CLASSIFIER, LAST, environment
 from .sealed import check_seal, write_sealed
 from .transfer import FIGURES, SplitResult, Transfer
@@ -193,6 +193,7 @@ def load_svm(path: Path) -> SvmFile:
         found = SvmFile(tuple(map(str, card["classes"])), weights, bias, tuple(card["nets"]), settings)
         fits = weights.shape[1:] == bias.shape == (len(found.classes),) and len(found.nets) > 0
         fits = fits and bool(np.isfinite(weights).all() and np.isfinite(bias).all())
+        check_text(*found.classes)
         fits = fits and all(recipe_fits(net["recipe"]) and _scales_fit(net["scales"]) for net in found.nets)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError):
         fits = False

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from ..boxes import inclusive_to_xyxy, xywh_to_xyxy
 from ..errors import VerydeepError
+from ..files import check_text
 from .sets import NamedBox
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
@@ -135,6 +136,7 @@ def _read_coco(path: Path) -> ByImage:
             if not item.get("iscrowd"):
                 image = images[item["image_id"]]
                 box = _coco_box(item["bbox"], names[item["category_id"]], image)
+                check_text(box.name, str(image["file_name"]))
                 found.setdefault(_posix(str(image["file_name"])), []).append(box)
         return found
     except OSError as fault:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..config import DEV_FRACTION, DataSettings, dev_share
 from ..errors import VerydeepError
+from ..files import check_text
 from .sets import Data, Dataset, PhotoReader, relabel, split
 
 EXTENSIONS = (
@@ -191,6 +192,8 @@ def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
             continue
         try:
             row = json.loads(line)
-            yield str(row["path"]), str(row["label"]), str(row.get("set", ""))
-        except (ValueError, TypeError, KeyError, RecursionError):
+            told = str(row["path"]), str(row["label"]), str(row.get("set", ""))
+            check_text(*told)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise VerydeepError(f'{path}, line {number}: give {{"path": …, "label": …}}, not {line[:80]!r}.') from None
+        yield told

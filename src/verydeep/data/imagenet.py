@@ -112,7 +112,7 @@ def blacklisted(root: Path) -> frozenset[int] | None:
     """
     listed = _first(root, BLACKLIST)
     try:
-        return frozenset(int(line) for line in listed.read_text().split()) if listed else None
+        return frozenset(int(line) for line in listed.read_text(encoding="utf8").split()) if listed else None
     except ValueError:
         raise VerydeepError(f"{listed} is broken: each of its lines is the number of a validation photo.") from None
 
@@ -145,8 +145,11 @@ def _ground_truth(root: Path, photos: list[Path]) -> list[str]:
     """The WNID of each validation photo, in the photos' order."""
     solution = _first(root, "LOC_val_solution.csv")
     if solution:
-        with solution.open(newline="") as file:
-            rows = {row[0]: row[1].split()[0] for row in csv.reader(file) if row[0] != "ImageId"}
+        try:
+            with solution.open(newline="", encoding="utf8") as file:
+                rows = {row[0]: row[1].split()[0] for row in csv.reader(file) if row[0] != "ImageId"}
+        except (ValueError, IndexError, csv.Error):
+            raise VerydeepError(f"{solution} is broken: each line is a photo's name, a WNID and boxes.") from None
         missing = [photo for photo in photos if photo.stem not in rows]
         if missing:
             raise VerydeepError(f"{solution} has no line for {missing[0].name}.")
@@ -157,7 +160,10 @@ def _ground_truth(root: Path, photos: list[Path]) -> list[str]:
             f"{root} has no ground truth for the validation photos: unpack the devkit there "
             "(ILSVRC2012_validation_ground_truth.txt and meta.mat), or sort the photos into synset folders."
         )
-    numbers = [int(line) for line in listed.read_text().split()]
+    try:
+        numbers = [int(line) for line in listed.read_text(encoding="utf8").split()]
+    except ValueError:  # of a decoder too
+        raise VerydeepError(f"{listed} is broken: each of its lines is an ILSVRC2012_ID.") from None
     if len(numbers) != len(photos):
         raise VerydeepError(f"{listed} has {len(numbers)} lines for {len(photos)} validation photos: one a photo.")
     wnids = devkit_order(root)
@@ -172,7 +178,8 @@ def devkit_order(root: Path) -> dict[int, str]:
     text = _first(root, "map_clsloc.txt")
     if text:
         try:
-            return {int(number): wnid for wnid, number, *_ in (line.split() for line in text.read_text().splitlines())}
+            lines = [line.split() for line in text.read_text(encoding="utf8").splitlines()]
+            return {int(number): wnid for wnid, number, *_ in lines}
         except ValueError:  # of a decoder too
             raise VerydeepError(f"{text} is broken: each of its lines is a WNID, a number and words.") from None
     meta = _first(root, "meta.mat")
@@ -191,7 +198,7 @@ def synset_words(root: Path) -> dict[str, str]:
     """
     found = _first(root, "synset_words.txt") or _first(root, "LOC_synset_mapping.txt")
     if found:
-        lines = found.read_text(encoding="utf8").splitlines()
+        lines = found.read_text(encoding="utf8", errors="replace").splitlines()
         return {wnid: words.strip() for wnid, _, words in (line.partition(" ") for line in lines)}
     meta = _first(root, "meta.mat")
     with contextlib.suppress(VerydeepError):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import DataSettings
 from ..errors import ImageError, VerydeepError
-from ..files import read_json
+from ..files import check_text, read_json
 from ..images import Pixels, decode
 from .sets import Data, Dataset, NamedBox
 
@@ -72,7 +72,9 @@ def open_pack(folder: Path, settings: DataSettings) -> Data:
             raise VerydeepError(f"{folder} is a pack of another version ({card['format']}): pack the photos anew.")
         sets = {name: _set(folder, name, card) for name in card["sets"]}
         return Data(str(card["name"]), sets, bool(card["split_by_us"]))
-    except (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError) as fault:
+    except VerydeepError:
+        raise
+    except Exception as fault:  # whatever numpy trips over in a stranger's bytes
         told = f"{fault.filename}: {fault.strerror}" if isinstance(fault, OSError) and fault.strerror else fault
         raise VerydeepError(f"{folder} is a broken pack ({told}): pack the photos anew.") from None
 
@@ -87,13 +89,17 @@ def _set(folder: Path, name: str, card: dict[str, Any]) -> Dataset:
     for shard in shards:
         if (folder / shard["file"]).stat().st_size != shard["bytes"]:
             raise ValueError(f"{shard['file']} is not as long as it was")
+    classes, labels = tuple(map(str, card["classes"])), np.array(index["label"])
+    check_text(*classes, str(card["name"]))
+    if card["form"] not in ("raw", "jpeg") or labels.min(initial=0) < -1 or labels.max(initial=-1) >= len(classes):
+        raise ValueError(f"{name} has a class or a form that is not there")
     marks, subjects = marks_file(folder, name), np.array(index["subject"])
     return Dataset(
         name=str(card["name"]),
         set_name=name,
-        classes=tuple(card["classes"]),
+        classes=classes,
         ids=ids,
-        labels=np.array(index["label"]),
+        labels=labels,
         read=PackReader(folder, name, card["form"], tuple(shard["file"] for shard in shards)),
         ignored=int(card["sets"][name]["ignored"]),
         subjects=None if (subjects == np.arange(len(subjects))).all() else subjects,
@@ -115,7 +121,8 @@ class PackReader:
     def __call__(self, photo_id: str) -> Pixels:
         """uint8 RGB (H,W,3); raises ImageError where the checksum is not that of the photo."""
         row, data = self._row(photo_id), self.stored(photo_id)
-        if not self._is_whole(photo_id, data):
+        pixels = 3 * int(row["height"]) * int(row["width"])
+        if not self._is_whole(photo_id, data) or (self._form == "raw" and not 0 < pixels == len(data)):
             raise ImageError(f"photo {photo_id} of the pack {self.root} is not as it was packed: pack the photos anew.")
         if self._form == "jpeg":
             return decode(data.tobytes(), photo_id)
@@ -130,10 +137,15 @@ class PackReader:
         return bool(opened.known[place])
 
     def stored(self, photo_id: str) -> NDArray[np.uint8]:
-        """The photo's bytes, as they are; a change to them changes the file's no more than a copy would."""
-        row = self._row(photo_id)
-        start = int(row["offset"])
-        return self._opened().shards[int(row["shard"])][start : start + int(row["bytes"])]
+        """The photo's bytes, as they are; a change to them changes the file's no more than a copy would.
+
+        Raises ImageError where the index names a file that is not there.
+        """
+        row, shards = self._row(photo_id), self._opened().shards
+        start, shard = int(row["offset"]), int(row["shard"])
+        if shard >= len(shards):
+            raise ImageError(f"photo {photo_id} of the pack {self.root} is in no file of it: pack the photos anew.")
+        return shards[shard][start : start + int(row["bytes"])]
 
     def size(self, photo_id: str) -> tuple[int, int]:
         """Height and width, as packed."""

@@ -9,6 +9,7 @@ last, and of several processes each its own stretch; training reads at random, w
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from .sets import Data, Dataset
 
 PHOTO_ENDINGS, CLASS_ENDING, NAMES_FILE = ("jpg", "jpeg", "png", "webp"), "cls", "classes.txt"
 NOBODY_TELLS, MOST_CLASSES, MOST_OPEN = "unknown", 1_000_000, 64
+LONGEST_HEADER = 2**20  # bytes: a name or what PAX tells of a file, both of which tarfile reads at once
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,13 @@ def _photos(path: Path, number: int) -> Iterator[tuple[str, Place, int]]:
     photos: dict[str, tuple[str, Place]] = {}
     classes: dict[str, int] = {}
     try:
-        with tarfile.open(path, "r:") as file:
+        with _Sparing(path, "rb") as raw, tarfile.open(fileobj=raw, mode="r:") as file:
             for member in file:
                 folder, _, base = member.name.rpartition("/")
                 key, _, ending = base.partition(".")
                 key = f"{folder}/{key}"
+                if member.size < 0:  # tarfile would go back, and round again
+                    raise tarfile.ReadError(f"{member.name} has a length below 0")
                 if member.isfile() and ending.lower() in PHOTO_ENDINGS and not key.rpartition("/")[2].startswith("."):
                     if key in photos:
                         raise VerydeepError(f"{path}: {member.name} and {photos[key][0]} are one sample: keep one.")
@@ -123,6 +127,16 @@ def _photos(path: Path, number: int) -> Iterator[tuple[str, Place, int]]:
         raise VerydeepError(f"{path} is no whole tar file ({str(fault)[:120]}): make or fetch it anew.") from None
     for key, (name, place) in photos.items():
         yield name, place, classes.get(key, -1)
+
+
+class _Sparing(io.FileIO):
+    """A tar file that gives no more at once than an honest header asks for: tarfile believes any length."""
+
+    def read(self, size: int | None = -1, /) -> Any:
+        """So many bytes; raises OSError for too many."""
+        if size is None or not 0 <= size <= LONGEST_HEADER:
+            raise OSError("a header tells an absurd length")
+        return super().read(size)
 
 
 class TarReader:

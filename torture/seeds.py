@@ -1,0 +1,369 @@
+"""Good files of every kind that is read from strangers: what the fuzzing changes."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mutations import Files
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.numpy import save
+from safetensors.torch import save as save_torch
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path[:0] = [str(TESTS)]
+
+from conftest import make_imagenet, make_voc  # noqa: E402
+from test_weights import FORMATS, jcjohnson, random_layers  # noqa: E402
+from verydeep.config import DataSettings, to_json  # noqa: E402
+from verydeep.data.packing import Packing, pack_data  # noqa: E402
+from verydeep.exporting import export  # noqa: E402
+from verydeep.finding import FILE_NAME, Windows, save_windows  # noqa: E402
+from verydeep.opening import released_checkpoint  # noqa: E402
+from verydeep.preparing import train  # noqa: E402
+from verydeep.recipes import settings_of_run  # noqa: E402
+from verydeep.scores import Scores, save_scores  # noqa: E402
+from verydeep.sealed import LENGTH, METADATA, OF_HEADER, OF_TENSORS  # noqa: E402
+from verydeep.weights import KNOWN, Weights, read_weights  # noqa: E402
+from verydeep.weights.sidecar import write_sidecar  # noqa: E402
+from verydeep.windows import PhotoWindows  # noqa: E402
+from weight_files import slim_second  # noqa: E402
+
+KINDS = {
+    "Caffe": ("Caffe, version 1", "Caffe, version 2"),
+    "MatConvNet": ("MatConvNet", "MatConvNet, old"),
+    "Keras": ("Keras 1", "Keras 3", ".keras"),
+    "TF-Slim": ("TF-Slim",),
+    "torch": ("torchvision", "torchvision, normalised", "mmpretrain"),
+}
+ENDINGS = {"Caffe": ".caffemodel", "MatConvNet": ".mat", "Keras": ".h5", "TF-Slim": ".ckpt", "torch": ".pth"}
+NET: dict[str, Any] = {"file": "f", "sha256": "0", "net": "A", "preprocessing": "caffe"}
+RECIPE: dict[str, Any] = {
+    **{"net": NET, "layer": "fc7", "pool": "mean", "mirror": True, "precision": "float32", "data": "d"},
+    **{"classes": [], "splits": None, "described": {"36": {"commit": None}}, "resampling": "bilinear"},
+    "other_side": "round",
+}
+
+
+def trained(place: Path) -> Path:
+    """The folder of a small run of one epoch."""
+    small: dict[str, Any] = {"crop": 32, "width": 1 / 32, "S": "36", "batch": 8, "start": "none"}
+    train("A", place / "run", data="digits:60", max_epochs=1, workers=0, threads=1, **small)
+    return place / "run"
+
+
+def images() -> list[Files]:
+    """Photos of all formats, modes and ways of packing."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 4), dtype=np.uint8)
+    rgb, rgba = Image.fromarray(pixels[:, :, :3]), Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey16 = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
+    ways: list[tuple[Any, str, dict[str, Any]]] = [
+        *((rgb, kind, {}) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")),
+        (rgb, "JPEG", {"progressive": True, "exif": exif}),
+        *((rgb.convert(mode), "JPEG", {}) for mode in ("CMYK", "L")),
+        *((rgba.convert(mode), "PNG", {}) for mode in ("RGBA", "LA", "P", "1")),
+        (grey16, "PNG", {}),
+        (rgb, "GIF", {"save_all": True, "append_images": [rgb.rotate(90)]}),
+        (rgba, "WEBP", {"lossless": True, "exif": exif}),
+        *((rgb, "TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "jpeg", "packbits")),
+        (grey16, "TIFF", {}),
+        (rgb.convert("1"), "TIFF", {"compression": "group4"}),
+        *((rgb.convert(mode), "TIFF", {}) for mode in ("LAB", "YCbCr", "CMYK")),
+        *((rgb.convert(mode), "BMP", {}) for mode in ("P", "1")),
+        *((rgb.convert(mode), "PPM", {}) for mode in ("1", "L")),
+        (rgb, "MPO", {"save_all": True, "append_images": [rgb]}),
+    ]
+    found: list[Files] = []
+    for image, kind, how in ways:
+        file = io.BytesIO()
+        image.save(file, kind, **how)
+        found.append({f"x.{kind.lower()}": file.getvalue()})
+    return found
+
+
+def lists() -> list[Files]:
+    """List files of photos, without and with sets."""
+    rows = b"path,label\n" + b"".join(b"%d.jpg,%d\n" % (number, number % 2) for number in range(40))
+    names = (b"train", b"train", b"val", b"test")
+    sets = b"".join(b'"a/%d.jpg",%d,%s\n' % (number, number % 3, names[number % 4]) for number in range(40))
+    return [{"x.csv": rows}, {"x.csv": sets}]
+
+
+def json_lists() -> list[Files]:
+    """The same as lines of JSON."""
+    rows = [{"path": f"{number}.jpg", "label": str(number % 2)} for number in range(40)]
+    sets = [{**row, "set": ("train", "val")[number % 5 == 0]} for number, row in enumerate(rows)]
+    return [{"x.jsonl": b"\n".join(json.dumps(row).encode() for row in told)} for told in (rows, sets)]
+
+
+def xml() -> list[Files]:
+    """Annotations of two photos."""
+    one = (
+        b"<annotation><size><width>32</width><height>24</height></size><object><name>a</name><bndbox><xmin>1</xmin>"
+        b"<ymin>2</ymin><xmax>10</xmax><ymax>12</ymax></bndbox></object></annotation>"
+    )
+    two = b'<?xml version="1.0" encoding="utf-8"?>\n' + one.replace(b"<object>", b"<object><part/><!-- x -->\n")
+    return [{"x.xml": one}, {"x.xml": two, "y.xml": one}]
+
+
+def coco() -> list[Files]:
+    """Boxes as COCO keeps them."""
+    told = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 32, "height": 24}],
+        "categories": [{"id": 3, "name": "a"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 3, "bbox": [1, 2, 5, 6]},
+            {"image_id": 1, "category_id": 3, "bbox": [1.5, 2, 5, 6], "iscrowd": 1},
+        ],
+    }
+    return [{"x.json": json.dumps(told).encode()}]
+
+
+def boxes() -> list[Files]:
+    """Rows of boxes."""
+    rows = b"image,xmin,ymin,xmax,ymax,class\na.jpg,1,2,10,12,a\nb.jpg,1,2,10,12,b\n"
+    return [{"x.csv": rows}, {"x.csv": b'"b c.jpg",1.5,2,10,12,"b, c"\r\na\\b.jpg,1,2,10,12,d\r\n'}]
+
+
+def weights(place: Path) -> dict[str, list[Files]]:
+    """Weight files of each layout, of a net D of few channels."""
+    found: dict[str, list[Files]] = {}
+    layers, path = random_layers("D"), place / "weights"
+    for kind, ways in KINDS.items():
+        for way in ways:
+            FORMATS[way][0](path, layers)
+            ending = way if way.startswith(".") else ENDINGS[kind]
+            found.setdefault(kind, []).append({f"x{ending}": path.read_bytes()})
+    jcjohnson(path, layers)
+    found["torch"].append({"x.old": path.read_bytes()})
+    slim_second(place / "x", layers)
+    found["TF-Slim"].append({name: (place / name).read_bytes() for name in ("x.index", "x.data-00000-of-00001")})
+    FORMATS["timm"][0](place / "timm", layers)
+    taken = read_weights(str(place / "timm"), "torchvision")
+    told = {"net": taken.net, "channel_order": "RGB", "mean_rgb": "1,2,3", "input_range": "0-255"}
+    found["safetensors"] = [{"net.safetensors": save_torch(taken.tensors, metadata=told)}]
+    found["sidecar"] = [_with_card(place, found["torch"][0]["x.pth"], taken)]
+    return found
+
+
+def _with_card(place: Path, data: bytes, taken: Weights) -> Files:
+    """A foreign file and our card beside it."""
+    path = place / "x.pth"
+    path.write_bytes(data)
+    card = released_checkpoint(taken, tuple(map(str, range(len(taken.tensors["fc8.bias"]))))).card
+    beside = write_sidecar(path, "torchvision", KNOWN["torchvision"], asdict(card))
+    return {path.name: data, beside.name: beside.read_bytes()}
+
+
+def onnx(run: Path, place: Path) -> list[Files]:
+    """The run exported, for photos and for pixels."""
+    found: list[Files] = []
+    for takes in ("uint8", "float"):
+        path = place / f"{takes}.onnx"
+        export(run, "onnx", path, takes)
+        found.append({"x.onnx": path.read_bytes()})
+    return found
+
+
+def _files(folder: Path, endings: tuple[str, ...]) -> Files:
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name.endswith(endings)]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def devkit(place: Path) -> list[Files]:
+    """ILSVRC's validation photos and the devkit with ``meta.mat``."""
+    from scipy.io import savemat
+
+    make_imagenet(place / "devkit")
+    meta = place / "devkit" / "ILSVRC2012_devkit_t12" / "data" / "meta.mat"
+    plain = meta.read_bytes()
+    from scipy.io import loadmat
+
+    savemat(meta, {"synsets": loadmat(meta)["synsets"]}, do_compression=True)
+    still = {f"val/{number}.jpg": b"" for number in range(4)}
+    truth = meta.with_name("ILSVRC2012_validation_ground_truth.txt").read_bytes()
+    return [
+        {"meta.mat": data, "ILSVRC2012_validation_ground_truth.txt": truth, **still}
+        for data in (plain, meta.read_bytes())
+    ]
+
+
+def imagenet() -> list[Files]:
+    """The text files of ILSVRC, in both layouts."""
+    still: Files = {f"val/v_{number}.jpg": b"" for number in range(4)}
+    wnids = ("n01440764", "n01443537", "n02084071")
+    words = "".join(f"{wnid} thing {number}\n" for number, wnid in enumerate(wnids)).encode()
+    ids = "".join(f"{wnid} {number} thing\n" for number, wnid in enumerate(wnids, 1)).encode()
+    solution = "ImageId,PredictionString\n" + "".join(
+        f"v_{number},{wnids[number % 3]} 1 2 3 4\n" for number in range(4)
+    )
+    one = {"map_clsloc.txt": ids, "ILSVRC2012_validation_ground_truth.txt": b"2\n1\n3\n1\n", "synset_words.txt": words}
+    two = {"LOC_val_solution.csv": solution.encode(), "LOC_synset_mapping.txt": words}
+    return [{**told, "ILSVRC2014_clsloc_validation_blacklist.txt": b"1\n3\n", **still} for told in (one, two)]
+
+
+def voc(place: Path) -> list[Files]:
+    """VOC-2007's lists."""
+    make_voc(place / "voc", "2007")
+    return [_files(place / "voc", (".txt",))]
+
+
+def tars() -> list[Files]:
+    """A tar file of photos and classes, and the classes' names."""
+    found = []
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        out = io.BytesIO()
+        long = "a/" * 70 if form != tarfile.USTAR_FORMAT else ""
+        with tarfile.open(fileobj=out, mode="w", format=form) as file:
+            for number in range(12):
+                picture = io.BytesIO()
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(picture, "PNG")
+                for ending, data in (("png", picture.getvalue()), ("cls", b"%d" % (number % 2))):
+                    told = tarfile.TarInfo(f"{long}{number}.{ending}")
+                    told.size = len(data)
+                    file.addfile(told, io.BytesIO(data))
+        found.append({"x.tar": out.getvalue(), "classes.txt": b"one\ntwo\n"})
+    return found
+
+
+def pack(place: Path) -> list[Files]:
+    """Packs of photos, raw and as JPEGs."""
+    photos = place / "to pack"
+    for number in range(12):
+        (photos / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 36), (number, 0, 0)).save(photos / "ab"[number % 2] / f"{number}.png")
+    found = []
+    for form in ("raw", "jpeg"):
+        pack_data(DataSettings(str(photos)), place / form, Packing(8, form))
+        found.append(_files(place / form, ("",)))
+    return found
+
+
+def scores(place: Path) -> list[Files]:
+    """Posteriors of five photos, packed and not."""
+    posteriors = np.random.default_rng(1).random((5, 3)).astype(np.float32)
+    told = Scores(
+        ids=tuple("abcde"),
+        labels=np.array([0, 1, 2, 0, 1]),
+        subjects=np.arange(5),
+        classes=("x", "y", "z"),
+        posteriors=posteriors / posteriors.sum(1, keepdims=True),
+        set_name="test",
+        data="digits",
+        run="A",
+        protocol="dense@64",
+        checkpoint="0" * 64,
+    )
+    save_scores(place / "scores.npz", told)
+    plain = io.BytesIO()
+    with np.load(place / "scores.npz") as stored:
+        np.savez(plain, **dict(stored))
+    return [{"scores.npz": (place / "scores.npz").read_bytes()}, {"scores.npz": plain.getvalue()}]
+
+
+def windows(place: Path) -> list[Files]:
+    """Windows of two photos."""
+    photos = tuple(PhotoWindows(np.ones((n, 2, 4), np.float32), np.ones((n, 2), np.float32)) for n in (2, 3))
+    save_windows(place, Windows(("a", "b"), np.zeros((2, 2), np.int64), photos), "k")
+    return [{FILE_NAME: (place / FILE_NAME).read_bytes()}]
+
+
+def features() -> list[Files]:
+    """Descriptors of two photos, with one class and with several each."""
+    card = {"ids": ["a", "b"], "classes": ["x"], "sets": ["", ""], "data": "d", "key": "k", "recipe": RECIPE}
+    arrays: dict[str, NDArray[Any]] = {"Q36": np.ones((2, 4), np.float32), "labels": np.zeros(2, np.int64)}
+    several = {**arrays, "Q48": np.ones((2, 4), np.float32), "marks": np.ones((2, 1), np.int8)}
+    return [{"x.safetensors": save(found, {"verydeep-features": json.dumps(card)})} for found in (arrays, several)]
+
+
+def checkpoint(run: Path) -> list[Files]:
+    """A checkpoint that a training goes on from, and the best."""
+    return [{"x.safetensors": _unsealed(run / f"{name}.safetensors")} for name in ("last", "best")]
+
+
+def _unsealed(path: Path) -> bytes:
+    data = path.read_bytes()
+    length = int.from_bytes(data[:LENGTH], "little")
+    header = json.loads(data[LENGTH : LENGTH + length])
+    del header[METADATA][OF_TENSORS], header[METADATA][OF_HEADER]
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(LENGTH, "little") + text + data[LENGTH + length :]
+
+
+def svm() -> list[Files]:
+    """A classifier of SVMs."""
+    card = {
+        "classes": ["x", "y"],
+        "nets": [{"recipe": RECIPE, "scales": [36]}],
+        "descriptor": {"aggregate": "stack", "normalise": "both"},
+    }
+    arrays: dict[str, NDArray[Any]] = {"weights": np.ones((4, 2), np.float32), "bias": np.ones(2, np.float32)}
+    return [{"x.safetensors": save(arrays, {"verydeep-svm": json.dumps(card)})}]
+
+
+def settings() -> list[Files]:
+    """Settings of all kinds by the names of their classes."""
+    told = {
+        "TrainSettings": to_json(settings_of_run("D/256-512", {})),
+        "DataSettings": to_json(DataSettings(classes=("a*", "b"))),
+        "MachineSettings": {"device": "cpu", "workers": 2, "compile": False},
+        "BoxSettings": {"regression": "SCR", "dropout": True},
+        "MergeSettings": {"t": 0.5, "match": "literal"},
+        "FeatureSettings": {},
+        "DescriptorSettings": {"aggregate": "average"},
+        "SvmSettings": {"C": [1.0, 10.0], "splits": 3},
+    }
+    return [{"config.json": json.dumps(told).encode()}]
+
+
+def run(folder: Path) -> list[Files]:
+    """A run's folder."""
+    bad = json.dumps({"x.jpg": "x.jpg is not a photo."}).encode()
+    found = _files(folder, ("config.json", "log.jsonl", "result.json"))
+    found["last.safetensors"] = _unsealed(folder / "last.safetensors")
+    return [found, {**found, "bad_images.json": bad}]
+
+
+def log(folder: Path) -> list[Files]:
+    """A log of three epochs."""
+    row = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    return [{"log.jsonl": "".join(json.dumps({**row, "epoch": epoch}) + "\n" for epoch in (1, 2, 3)).encode()}]
+
+
+def results() -> list[Files]:
+    """Stored rows and claims of all kinds."""
+    folder = TESTS.parent / "docs" / "results"
+    found = []
+    for name in ("doll", "boxes", "transfer"):
+        told = json.loads((folder / f"{name}.json").read_bytes())
+        if {"rows", "claims"} <= told.keys():
+            kept = {part: dict(list(told[part].items())[:3]) for part in ("rows", "claims")}
+            found.append({"results.json": json.dumps(kept).encode()})
+    return found
+
+
+def names() -> list[Files]:
+    """Names of classes, one a line."""
+    return [{"names.txt": "tench, Tinca tinca\ngoldfish\nécole\n".encode()}]
+
+
+def typed() -> list[Files]:
+    """Command lines, a word a line."""
+    lines = (
+        "train D/256-512 --S 256-512 --batch 256 --lr 1e-2 --drop-at 30,50 --classes a*,b --device cpu --mirror yes",
+        "evaluate runs/D dense@256,384,512:no-mirror --workers 2 --threads 1 --json --set val",
+        "localise train D --regression SCR --boxes a=b.csv --crop 224 --width 0.5 --max-epochs 3 --seed 7",
+        "features runs/D --data x --out y --layer fc7 --scales 256,384 --pool max --read-timeout 9",
+        "svm own --features a b --C 0.1,1 --splits 3 --aggregate stack --normalise end",
+        "localise evaluate runs/B dense@64,96:mirror:offsets --t 0.5 --match literal",
+    )
+    return [{"x.typed": line.replace(" ", "\n").encode()} for line in lines]
