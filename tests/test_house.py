@@ -252,6 +252,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "svm_prediction": {"config", "describer", "errors", "prediction", "progress", "transfer_files"},
     "asking": {"config", "errors", "hub", "prediction", "runs", "svm_prediction"},
+    "score_maps": {
+        *("configurations", "errors", "images", "nets", "posteriors", "prediction", "protocols"),
+    },
+    "explaining": {"files", "images", "prediction", "progress", "protocols", "score_maps"},
     "similar": {
         *("config", "data", "describer", "errors", "feature_files", "feature_settings", "features", "prediction"),
         "progress",

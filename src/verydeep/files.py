@@ -102,12 +102,16 @@ def cannot_write(path: Path, fault: OSError) -> str:
     return f"cannot write {path}: {fault.strerror or fault}{kept}; {advice}."
 
 
-def check_place(folder: Path) -> None:
-    """Raises VerydeepError where a folder is not there and cannot be made, or cannot be written to."""
+def check_place(folder: Path, asked: str = "--out") -> None:
+    """Raises VerydeepError where a folder is not there and cannot be made, or cannot be written to.
+
+    Args:
+        asked: the flag that named it.
+    """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         what = "is not a folder" if not there.is_dir() else "cannot be written to"
-        raise VerydeepError(f"{there} {what}: nothing can be stored in {folder}; give another --out.")
+        raise VerydeepError(f"{there} {what}: nothing can be stored in {folder}; give another {asked}.")
 
 
 @contextlib.contextmanager

@@ -72,6 +72,7 @@ def _predict(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("images", metavar="IMAGE", nargs="+", help="photos, folders of photos, globs")
     verb.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
     verb.add_argument("--protocol", metavar="PROTOCOL", help="how to test (dense at the training scale)")
+    verb.add_argument("--explain", metavar="DIR", help="also pictures of where each photo's top class is seen")
     verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
     _add_settings(verb, MachineSettings, leave_out=ALONE)
 

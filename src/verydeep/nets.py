@@ -191,7 +191,14 @@ class Net(nn.Module):
 
         fc8 is linear, so it is applied once to the mean of fc7's map: the same, and cheaper.
         """
-        mean: Tensor = self.penultimate(x).mean(dim=(2, 3), keepdim=True)
+        return self._mean_scores(self.penultimate(x))
+
+    def mean_scores_from(self, last: Tensor) -> Tensor:
+        """Mean scores (B,K) from the map of the last convolution after its ReLU, (B,D,h,w): the rest of the net."""
+        return self._mean_scores(self._hidden(self._pool(last), None))
+
+    def _mean_scores(self, penultimate: Tensor) -> Tensor:
+        mean = penultimate.mean(dim=(2, 3), keepdim=True)
         return _connected(self.layer("fc8"), mean).flatten(1)
 
 

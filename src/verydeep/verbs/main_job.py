@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from .. import terminal
@@ -95,15 +96,22 @@ def predict(options: argparse.Namespace) -> int:
 
     photos, problems = find_all(options.images)
     classifier = load(options.run, options.last, machine_wish(options))
+    if options.explain:
+        _check_explain(classifier, Path(options.explain))
     faults: dict[int, str] = {}
-    found = classifier.predict(photos, options.top, options.protocol, faults, Terminal(options.quiet)) if photos else []
+    reporter = Terminal(options.quiet)
+    found = classifier.predict(photos, options.top, options.protocol, faults, reporter) if photos else []
+    explained = _explained(classifier, found, options, reporter)
     if options.json:
-        answer_json([prediction.to_json() for prediction in found])
+        rows = [{**prediction.to_json(), **more} for prediction, more in zip(found, explained, strict=True)]
+        answer_json(rows)
     elif options.csv:
         _show_csv(found)
     else:
-        for prediction in found:
+        for prediction, more in zip(found, explained, strict=True):
             show(prediction.image)
+            for told in more.values():
+                show(f"  {told['class']} seen in {told['map']}, {told['gradcam']}")
             for name, value in prediction.classes:
                 show(
                     f"  {100 * value:5.1f} %  {name}" if prediction.kind == "probability" else f"  {value:7.3f}  {name}"
@@ -111,6 +119,27 @@ def predict(options: argparse.Namespace) -> int:
     for sentence in [*problems, *faults.values()]:
         terminal.fail(sentence)
     return MISTAKE if problems or faults else OK
+
+
+def _check_explain(classifier: Any, folder: Path) -> None:
+    """Raises VerydeepError before the photos are asked about where they cannot be explained."""
+    from ..files import check_place
+    from ..score_maps import explainable
+
+    explainable(classifier)
+    check_place(folder, "--explain")
+
+
+def _explained(
+    classifier: Any, found: list[Any], options: argparse.Namespace, reporter: Terminal
+) -> list[dict[str, Any]]:
+    """What an answer has more where it was explained: ``explained`` and its pictures."""
+    from ..explaining import write_explanations
+
+    if not options.explain:
+        return [{} for _ in found]
+    made = write_explanations(classifier, found, Path(options.explain), options.protocol, reporter)
+    return [{"explained": one.to_json()} for one in made]
 
 
 def _show_csv(found: list[Any]) -> None:
