@@ -293,7 +293,28 @@ ARROWS: dict[str, set[str]] = {
         *("config", "data", "errors", "extracting", "feature_nets", "feature_settings", "machine", "progress", "team"),
     },
     "arguments": {"errors", "flags"},
-    "flags": {"box_settings", "config", "feature_settings", "recipes"},
+    "flags": {"box_settings", "config", "feature_settings", "recipes", "serve_settings", "setting_flags"},
+    "setting_flags": {"config"},
+    "serve_settings": {"config", "errors"},
+    "serving": {
+        *("config", "errors", "progress", "serve_settings", "serving.app", "serving.guard", "serving.listening"),
+        *("serving.metrics", "serving.questions"),
+    },
+    "serving.batching": set(),
+    "serving.metrics": set(),
+    "serving.openapi": {"serve_settings"},
+    "serving.guard": {"progress", "serving.metrics"},
+    "serving.listening": {"errors", "serving.guard"},
+    "serving.uploads": {"errors", "images", "serve_settings", "serving.batching"},
+    "serving.questions": {
+        *("asking", "box_prediction", "config", "errors", "images", "memory", "prediction", "progress"),
+        *("protocols", "score_maps", "serving.thumbnails", "similar", "svm_prediction"),
+    },
+    "serving.thumbnails": {"data", "images"},
+    "serving.app": {
+        *("errors", "progress", "serve_settings", "serving.batching", "serving.guard", "serving.metrics"),
+        *("serving.openapi", "serving.questions", "serving.uploads"),
+    },
 }
 
 

@@ -20,7 +20,7 @@ from . import terminal
 from .arguments import parse
 from .errors import ToldElsewhere, VerydeepError
 from .parallel import peer_is_gone, processes, speaks
-from .verbs import MISTAKE, OK, leave, localise, looking, main_job, measuring, paper, released, transfer
+from .verbs import MISTAKE, OK, leave, localise, looking, main_job, measuring, paper, released, serve, transfer
 
 TOGETHER = ("train", "evaluate", "localise train", "features", "benchmark")  # what several processes can do
 
@@ -37,6 +37,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "localise train": localise.train,
     "localise evaluate": localise.evaluate,
     "localise predict": localise.predict,
+    "serve": serve.serve,
     "fuse": paper.fuse,
     "features": transfer.features,
     "svm": transfer.svm,

@@ -23,3 +23,11 @@ class ImageError(VerydeepError):
 
 class ReadError(ImageError):
     """A photo whose bytes the operating system could not give, which may pass: disks on a network do that."""
+
+
+class FormatError(ImageError):
+    """A photo in no format that is read, or no photo at all."""
+
+
+class SizeError(ImageError):
+    """A photo of more pixels than are read."""

@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Callable
 
 from .box_settings import BoxSettings, MergeSettings
-from .config import DataSettings, MachineSettings, TrainSettings, field_help, flag
+from .config import DataSettings, MachineSettings, TrainSettings
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .recipes import OF_ALL_RUNS
+from .serve_settings import ServeSettings
+from .setting_flags import add_settings as _add_settings
 
 READING = ("workers", "read_timeout", "read_retries")  # machine settings of what reads photos
 # Machine settings that only training reads.
@@ -169,6 +171,16 @@ def _similar(verb: argparse.ArgumentParser) -> None:
     _add_settings(verb, MachineSettings, leave_out=ALONE)
 
 
+def _serve(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="DIR", help="what predict takes: a run, a checkpoint, an exported file, SVMs")
+    verb.add_argument("--boxes", metavar="DIR", help="also boxes, by a box net's run")
+    verb.add_argument("--features", metavar="FILE", help="also descriptors, and the nearest photos of a features file")
+    verb.add_argument("--protocol", metavar="PROTOCOL", help="how to test (dense at the training scale)")
+    verb.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
+    _add_settings(verb, ServeSettings)
+    _add_settings(verb, MachineSettings, only=("device", "precision", "layout", "threads"))
+
+
 def _fuse(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", metavar="FILE", nargs="+", help="scores files, or the folders evaluate wrote")
     verb.add_argument("--weights", metavar="LIST", help="one a file, such as 1,2,1 (equal)")
@@ -265,6 +277,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "localise train": ("train a box net from a classification run (App. A)", _localise_train),
     "localise evaluate": ("test box nets: localisation errors, pictures of right and wrong boxes", _localise_evaluate),
     "localise predict": ("draw boxes on photos, with class and score", _localise_predict),
+    "serve": ("a page in the browser, and a JSON API, that ask a net about photos", _serve),
     "fuse": ("average stored posteriors of nets or tests, with paired tests between them", _fuse),
     "features": ("describe photos by a layer of a net, at several scales, into a file (App. B)", _features),
     "svm": ("learn and test linear SVMs on descriptors by a data set's protocol (App. B)", _svm),
@@ -279,16 +292,3 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "benchmark": ("how fast this machine answers, trains, tests densely, reads, learns SVMs", _benchmark),
     "demo": ("train, test and ask a small net on handwritten digits, in minutes", _demo),
 }
-
-
-def _add_settings(
-    parser: argparse.ArgumentParser, kind: type, only: tuple[str, ...] = (), leave_out: tuple[str, ...] = ()
-) -> None:
-    """A flag for each field of a settings dataclass; values stay text, which `config.typed` reads."""
-    group = parser.add_argument_group(kind.__name__)
-    for name, shape, text, default in field_help(kind):
-        if (not only or name in only) and name not in leave_out:
-            shown = text if default in ((), -1) else f"{text} ({default})"
-            group.add_argument(
-                f"--{flag(name)}", dest=f"set_{name}", metavar=shape, help=shown.replace("%", "%%"), default=None
-            )

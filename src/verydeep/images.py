@@ -27,7 +27,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from .errors import ImageError, ReadError, VerydeepError
+from .errors import FormatError, ImageError, ReadError, SizeError, VerydeepError
 
 Pixels = NDArray[np.uint8]
 Resampling = Literal["bilinear", "bicubic"]
@@ -98,11 +98,27 @@ def image_size(source: str | Path) -> tuple[int, int]:
     return (width, height) if turned in SIDEWAYS else (height, width)
 
 
-def decode(data: bytes, name: str = "image") -> Pixels:
+def declared_pixels(data: bytes) -> int:
+    """How many pixels encoded bytes declare to hold; 0 where they are no photo, which `decode` tells of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return image.width * image.height
+        except Image.DecompressionBombError:
+            return PIXEL_LIMIT + 1
+        except Exception:
+            return 0
+
+
+def decode(data: bytes, name: str = "image", most: int = PIXEL_LIMIT) -> Pixels:
     """The photo in encoded bytes, uint8 RGB (H,W,3); ``name`` stands in the error's sentence.
 
+    Args:
+        most: pixels it may have, at most `PIXEL_LIMIT`.
+
     Raises:
-        ImageError: as `read_image`.
+        ImageError: as `read_image`; in no known format it is a FormatError, of too many pixels a SizeError.
     """
     if not data:
         raise ImageError(f"{name} is an empty file, not a photo: remove or replace it.")
@@ -111,17 +127,17 @@ def decode(data: bytes, name: str = "image") -> Pixels:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
-                if width * height <= PIXEL_LIMIT:
+                if width * height <= most:
                     return _to_rgb(image)
         except Image.DecompressionBombError:
             width = height = 0
         except UnidentifiedImageError:
-            raise ImageError(
+            raise FormatError(
                 f"{name} is not a photo in a known format ({', '.join(FORMATS)}), or broken at its start."
             ) from None
         except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
             raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
-    raise ImageError(f"{name} declares more than {PIXEL_LIMIT:,} pixels, which is refused: make it smaller.")
+    raise SizeError(f"{name} declares more than {most:,} pixels, which is refused: make it smaller.")
 
 
 def _first_line(fault: BaseException) -> str:

@@ -15,7 +15,7 @@ from .describer import Describer
 from .errors import VerydeepError
 from .feature_files import Features, load_features
 from .feature_settings import DescriptorSettings
-from .features import combine, unit
+from .features import Array, combine, unit
 from .prediction import check_top
 from .progress import Reporter, Silent
 
@@ -60,26 +60,72 @@ def find_similar(
     Raises:
         VerydeepError: no such file, its net is gone, or an unreadable photo where ``faults`` is None.
     """
-    settings, machine = settings or DescriptorSettings(), machine or MachineSettings(workers=0)
     check_top(top)
-    known = load_features(file)
-    describer = Describer([(known.recipe, list(known.scales))], settings, machine)
+    finder = Finder(file, settings, machine)
     told: dict[int, str] = {}
-    asked = describer.rows(images, images, None if faults is None else told, reporter or Silent())
+    asked = finder.describe(images, images, None if faults is None else told, reporter)
     if faults is not None:
         faults.update(told)
-    if asked.shape[1] == 0:
-        return []
-    rows = combine([known.scales], settings)
-    if rows.shape[1] != asked.shape[1]:
-        raise VerydeepError(f"{file} does not fit the net that it names: make it anew with `verydeep features`.")
-    cosines = unit(asked) @ unit(rows).T
-    order = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
+    found = finder.nearest(asked, top)
     return [
-        Similar(image, tuple(_neighbour(known, int(place), float(row[place])) for place in places))
-        for index, (image, row, places) in enumerate(zip(images, cosines, order, strict=True))
+        Similar(image, neighbours)
+        for index, (image, neighbours) in enumerate(zip(images, found, strict=True))
         if index not in told
     ]
+
+
+class Finder:
+    """A features file with the net that made it, to be asked about several photos one after another.
+
+    Raises:
+        VerydeepError: no such file, or its net is gone.
+    """
+
+    def __init__(
+        self, file: str | Path, settings: DescriptorSettings | None = None, machine: MachineSettings | None = None
+    ) -> None:
+        """Loads both; arguments as of `find_similar`."""
+        settings = settings or DescriptorSettings()
+        self.file, self.known = file, load_features(file)
+        recipe, scales = self.known.recipe, list(self.known.scales)
+        self._describer = Describer([(recipe, scales)], settings, machine or MachineSettings(workers=0))
+        self._rows = unit(combine([self.known.scales], settings))
+        self._places = {photo: place for place, photo in enumerate(self.known.ids)}
+
+    def place(self, photo_id: str) -> int:
+        """Where in the file a photo is, by its id."""
+        return self._places[photo_id]
+
+    def describe(
+        self,
+        images: Sequence[Any],
+        names: Sequence[str],
+        faults: dict[int, str] | None = None,
+        reporter: Reporter | None = None,
+    ) -> Array:
+        """The descriptors of images, float32 (N,D), as those of the file; arguments as of `Describer.rows`.
+
+        Raises:
+            ImageError: an image cannot be read, and ``faults`` is None.
+            VerydeepError: the file does not fit its net.
+        """
+        rows = self._describer.rows(images, names, faults, reporter or Silent())
+        if rows.shape[1] not in (0, self._rows.shape[1]):  # 0 where no image could be read
+            raise VerydeepError(
+                f"{self.file} does not fit the net that it names: make it anew with `verydeep features`."
+            )
+        return rows
+
+    def nearest(self, rows: Array, top: int) -> list[tuple[Neighbour, ...]]:
+        """The ``top`` photos of the file that are nearest to each descriptor (N,D), the nearest first."""
+        if rows.shape[1] == 0:
+            return [() for _ in rows]
+        cosines = unit(rows) @ self._rows.T
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
+        return [
+            tuple(_neighbour(self.known, int(place), float(row[place])) for place in places)
+            for row, places in zip(cosines, order, strict=True)
+        ]
 
 
 def _neighbour(known: Features, place: int, cosine: float) -> Neighbour:

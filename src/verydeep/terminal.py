@@ -84,8 +84,9 @@ def show(text: str) -> None:
 
 
 def show_raw(text: str) -> None:
-    """A whole document (JSON, CSV) to stdout, as it is."""
+    """A whole document (JSON, CSV) to stdout, as it is and at once."""
     sys.stdout.write(text.encode("utf8", "backslashreplace").decode("utf8"))
+    sys.stdout.flush()
 
 
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
