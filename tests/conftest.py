@@ -159,6 +159,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "run"
 
 
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What servers serve in tests: see `servers.make_served`; not to be changed."""
+    from servers import make_served
+
+    return make_served(tmp_path_factory.mktemp("served"))
+
+
 def make_imagenet(root: Path, flat_val: bool = True) -> None:
     """A replica of the downloaded layout: 3 synsets, 12 photos each, a devkit with its own class order."""
     from scipy.io import savemat

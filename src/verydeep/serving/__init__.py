@@ -40,13 +40,14 @@ def serve(
         VerydeepError: the extra is missing, the address is taken, or what is to be served is not there or broken.
     """
     check_extra()
-    from .app import build
     from .guard import is_loopback
     from .listening import address_of, listen, open_socket
     from .metrics import Metrics
-    from .questions import open_served
 
-    with open_socket(settings.host, settings.port) as at:
+    with open_socket(settings.host, settings.port) as at:  # a taken port is told before torch is loaded
+        from .app import build
+        from .questions import open_served
+
         served = open_served(run, boxes, features, protocol, last, machine, reporter)
         if not is_loopback(settings.host):
             reporter.warn(f"whoever reaches {settings.host} may ask: there is no password (docs/serving.md)")
