@@ -157,7 +157,7 @@ def make_served(place: Path) -> Path:
     given: dict[str, Any] = {"crop": 32, "width": 1 / 32, "S": "36", "batch": 8, "workers": 0, "threads": 1}
     data = str(place / "photos")
     verydeep.train("A", out=place / "run", data=data, max_epochs=2, **given)
-    more = {"boxes": str(place / "boxes.csv"), "start": str(place / "run"), "max_steps": 3}
+    more: dict[str, Any] = {"boxes": str(place / "boxes.csv"), "start": str(place / "run"), "max_steps": 3}
     verydeep.train_boxes("A", out=place / "net", data=data, **more, **given)
     here = verydeep.MachineSettings(workers=0, threads=1)
     verydeep.extract_features(

@@ -128,7 +128,14 @@ def test_photos_of_many_kinds(server: Running) -> None:
 
 def fits(value: Any, schema: dict[str, Any]) -> bool:
     """Whether a JSON value is as a schema says; of the words of JSON Schema, those that the document uses."""
-    kinds = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "null": type(None)}
+    kinds: dict[str, Any] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "number": (int, float),
+        "integer": int,
+        "null": type(None),
+    }
     if "enum" in schema:
         return value in schema["enum"]
     names = schema.get("type", [])

@@ -138,6 +138,7 @@ class Card {
     const state = this.part(".state");
     state.textContent = fault instanceof Mistake ? fault.message : `The page failed: ${fault.message}`;
     state.className = "state fault";
+    state.setAttribute("role", "alert");
     state.hidden = false;
   }
 
@@ -196,7 +197,7 @@ class Card {
       map.hidden = this.part(".legend").hidden = false;
       this.part(".unseen").hidden = true;
       if (this.part(".photo").hidden) map.style.position = "static";
-      status.textContent = `${what} of ${this.chosen} is shown`;
+      find("#told").textContent = `${what} of ${this.chosen} is shown on ${this.part("h2").textContent}`;
     } catch (fault) {
       this.fail(fault);
     }
