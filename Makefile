@@ -50,9 +50,9 @@ readme: $(VENV)/dev
 	$(BIN)/python benchmarks/dense_against_crops.py run
 	$(BIN)/python benchmarks/dense_against_crops.py write
 
-# Speed beside peers, growth, costs, into docs/scale.md: half an hour of a machine that does nothing else.
+# Speed beside peers, growth, costs, into docs/scale.md and docs/serving.md: an hour of a machine that does nothing else.
 bench: $(VENV)/dev
-	for page in exported scale growth; do \
+	for page in exported scale growth serving; do \
 		$(BIN)/python benchmarks/$$page.py run && $(BIN)/python benchmarks/$$page.py write || exit 1; done
 
 # These pages as a site, in docs/build; a warning is an error.

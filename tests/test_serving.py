@@ -461,6 +461,34 @@ def test_a_second_signal_ends_it_at_once(served: Path, tmp_path: Path) -> None:
             client.close()
 
 
+def test_faults_of_ours_and_too_many_connections(served: Path, tmp_path: Path) -> None:
+    """A fault is told to whoever runs the server, not to strangers; the server lives, and the fault's neighbours."""
+    broken = (
+        "import verydeep.serving.listening as l, verydeep.serving.questions as q\n"
+        "before, l.MOST_CONNECTIONS = q.Served.answer, 8\n"
+        "def answer(self, question, items):\n"
+        "    assert all(item.top != 13 for item in items), 'a secret of ours'\n"
+        "    return before(self, question, items)\n"
+        "q.Served.answer = answer"
+    )
+    with running(served / "run", tmp_path / "err.txt", setting=broken) as server:
+        with ThreadPoolExecutor(6) as threads:
+            tops = [5, 13, 5, 5, 13, 5]
+            answers = list(threads.map(lambda top: server.post(f"/predict?top={top}", photo()), tops))
+        assert [answer.status for answer in answers] == [500 if top == 13 else 200 for top in tops]
+        assert answers[1].mistake() == "the server failed; whoever runs it is told why."
+        told = server.words.read_text()
+        assert told.count("warning: a request to /predict failed: AssertionError: a secret of ours") == 2
+        assert "Traceback" not in told
+        crowd = [socket.create_connection(server.place, timeout=20) for _ in range(12)]
+        refused = b"".join(client.recv(4096) for client in crowd[8:])
+        assert refused.count(b"HTTP/1.1 503 ") == 4
+        for client in crowd:
+            client.close()
+        server.becomes_idle()
+        assert server.post("/predict", photo()).status == 200
+
+
 # What else can be served, and mistakes.
 
 

@@ -179,6 +179,7 @@ class Batcher:
     def _ask(self, batch: list[_Job]) -> None:
         try:
             answers = self._answer(batch[0].question, [job.item for job in batch])
+            answered = list(zip(batch, answers, strict=True))
         except Exception as fault:
             if len(batch) == 1:
                 batch[0].future.set_exception(fault)
@@ -186,7 +187,7 @@ class Batcher:
             for job in batch:
                 self._ask([job])
             return
-        for job, answer in zip(batch, answers, strict=True):
+        for job, answer in answered:
             job.future.set_result(answer)
 
 

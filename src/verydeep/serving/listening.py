@@ -168,8 +168,10 @@ class Server(uvicorn.Server):
 
 def most_connections() -> int:
     """How many connections this process may have, once it may open as many files as the system lets it."""
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows has none, and no such limit
+        return MOST_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wish = MOST_CONNECTIONS + SPARE_FILES
     if soft < wish and (hard == resource.RLIM_INFINITY or hard > soft):

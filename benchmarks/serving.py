@@ -1,0 +1,243 @@
+"""`verydeep serve` under full load: mixed good and bad requests, beside the bare net, and what batching is worth.
+
+    python benchmarks/serving.py run [MINUTES]    # of the mixed load, for each net; 10 unless told
+    python benchmarks/serving.py write            # into docs/serving.md
+
+Net D with 1000 classes and random weights at an eighth of its width, and whole: a real server in a process of its own,
+asked over loopback by `CLIENTS` clients at once, each of which asks again as soon as it is answered. One request in
+seven is bad: broken or no photos, bombs, bodies that are too long, clients that leave. Then good requests alone, with
+batches of 8 and one at a time in turns. The bare net answers the same photos in a process of its own, decoded before.
+The clients take their share of the same machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from verydeep.checkpoints import Card, save_checkpoint
+from verydeep.files import read_json, write_json
+from verydeep.nets import create_net
+from verydeep.runs import environment
+from verydeep.tables import markdown_table, write_block
+from verydeep.weights.pixels import MEAN_RGB
+
+TOP = Path(__file__).resolve().parents[1]
+RESULTS = TOP / "benchmarks" / "results" / "serving.json"
+WIDTHS = {"D, an eighth of its width": 1 / 8, "D": 1.0}
+CLIENTS, BATCH, PHOTOS = 24, 8, 24
+TURNS, TURN_SECONDS, WARM_SECONDS, BARE_SECONDS = 2, 15.0, 10.0, 15.0
+TOO_LONG = 25_000_001
+# Of 100 requests; what is not bad is good.
+BAD = {"broken": 4, "no photo": 3, "bomb": 2, "too long": 2, "leaves": 3}
+EXPECTED = {"good": {200}, "broken": {400}, "no photo": {415}, "bomb": {413}, "too long": {413}, "leaves": {0}}
+
+
+@dataclass
+class Told:
+    """What the clients saw: seconds of good answers, and statuses by kind."""
+
+    seconds: list[float] = field(default_factory=list)
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    memory: list[int] = field(default_factory=list)
+    wall: float = 0.0
+
+
+def photos() -> list[bytes]:
+    """JPEGs of 500x375 pixels, some upright: smooth colours with noise, as photos compress."""
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(PHOTOS):
+        coarse = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+        whole = np.asarray(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)).astype(int)
+        pixels = np.clip(whole + rng.integers(-20, 21, whole.shape), 0, 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels if number % 4 else pixels.transpose(1, 0, 2)).save(file, "JPEG", quality=90)
+        found.append(file.getvalue())
+    return found
+
+
+def bomb() -> bytes:
+    """A picture's head that declares a billion pixels."""
+    return b"P6\n40000 30000\n255\n" + bytes(1000)
+
+
+@contextmanager
+def server(run: Path, batch: int) -> Iterator[tuple[str, int, int]]:
+    """A server: host, port, process id; it has to end with status 0."""
+    words = [sys.executable, "-m", "verydeep", "serve", str(run), "--port", "0", "--json", "--quiet"]
+    process = subprocess.Popen([*words, "--batch", str(batch)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        parts = urlsplit(json.loads("".join(process.stdout.readline() for _ in range(3)))["address"])
+        assert parts.hostname is not None
+        assert parts.port is not None
+        yield parts.hostname, parts.port, process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(300)
+        process.stdout.close()
+    assert status == 0, status
+
+
+async def ask(host: str, port: int, kind: str, body: bytes) -> int:
+    """The status of one request; 0 of a client that leaves before it is answered."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        if kind == "too long":
+            head, body = head.replace(f": {len(body)}\r\n\r\n", f": {TOO_LONG}\r\n\r\n"), b""
+        writer.write(head.encode() + body)
+        await writer.drain()
+        return 0 if kind == "leaves" else int((await reader.read())[9:12])
+    finally:
+        writer.close()
+
+
+async def load(place: tuple[str, int, int], bodies: list[bytes], seconds: float, bad: dict[str, int]) -> Told:
+    """Asks for so long."""
+    told, begun = Told(), time.monotonic()
+    draw = random.Random(0)
+    kinds = [kind for kind, share in bad.items() for _ in range(share)]
+    kinds += ["good"] * (100 - len(kinds))
+    others = {"broken": bodies[0][: len(bodies[0]) // 2], "no photo": b"no photo" * 100, "bomb": bomb()}
+
+    async def client() -> None:
+        while time.monotonic() - begun < seconds:
+            kind, asked = draw.choice(kinds), time.monotonic()
+            status = await ask(*place[:2], kind, others.get(kind) or draw.choice(bodies))
+            told.statuses[kind, status] += 1
+            if kind == "good" and status == 200:
+                told.seconds.append(time.monotonic() - asked)
+
+    async def watch() -> None:
+        while True:
+            pages = int(Path(f"/proc/{place[2]}/statm").read_text().split()[1])
+            told.memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
+            await asyncio.sleep(1)
+
+    watching = asyncio.ensure_future(watch())
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    watching.cancel()
+    told.wall = time.monotonic() - begun
+    return told
+
+
+def bare(run: str, batch: int) -> None:
+    """Prints photos a second of the net alone, in batches of so many; a program of its own."""
+    import verydeep
+
+    net = verydeep.load(run)
+    pixels = [np.asarray(Image.open(io.BytesIO(body))) for body in photos()]
+    net.predict(pixels[:batch])
+    count, begun = 0, time.monotonic()
+    while time.monotonic() - begun < BARE_SECONDS:
+        some = [pixels[(count + place) % len(pixels)] for place in range(batch)]
+        net.predict(some)
+        count += batch
+    sys.stdout.write(json.dumps(count / (time.monotonic() - begun)))
+
+
+def measure(run: Path, minutes: float) -> dict[str, Any]:
+    """All of one net."""
+    bodies = photos()
+    alone = {}
+    for batch in (BATCH, 1):
+        words = [sys.executable, __file__, "bare", str(run), str(batch)]
+        answer = subprocess.run(words, capture_output=True, text=True, check=True)
+        alone[str(batch)] = json.loads(answer.stdout)
+    rates: dict[int, list[float]] = {BATCH: [], 1: []}
+    for batch in list(rates) * TURNS:
+        with server(run, batch) as place:
+            asyncio.run(load(place, bodies, WARM_SECONDS / 2, {}))
+            good = asyncio.run(load(place, bodies, TURN_SECONDS, {}))
+            rates[batch].append(len(good.seconds) / good.wall)
+    with server(run, BATCH) as place:
+        asyncio.run(load(place, bodies, WARM_SECONDS, BAD))
+        mixed = asyncio.run(load(place, bodies, 60 * minutes, BAD))
+    wrong = {f"{kind} {status}": n for (kind, status), n in mixed.statuses.items() if status not in EXPECTED[kind]}
+    hundredths = quantiles(mixed.seconds, n=100)
+    return {
+        "bare": alone,
+        "served": {str(batch): median(found) for batch, found in rates.items()},
+        "mixed": {
+            "seconds": mixed.wall,
+            "requests": sum(mixed.statuses.values()),
+            "good": len(mixed.seconds),
+            "images_per_second": len(mixed.seconds) / mixed.wall,
+            "p50": hundredths[49],
+            "p99": hundredths[98],
+            "unexpected": wrong,
+            "memory_start": median(mixed.memory[:5]),
+            "memory_end": median(mixed.memory[-5:]),
+            "memory_most": max(mixed.memory),
+        },
+    }
+
+
+def run(minutes: float) -> None:
+    """Measures and stores."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        for name, width in WIDTHS.items():
+            path = Path(place) / f"{width:g}.safetensors"
+            card = Card("D", 224, width, tuple(map(str, range(1000))), MEAN_RGB, 256)
+            save_checkpoint(path, create_net("D", width=width), card)
+            found[name] = measure(path, minutes)
+    write_json(RESULTS, {"clients": CLIENTS, "nets": found, "environment": environment({})})
+
+
+def write() -> None:
+    """Puts the stored measurement into the page."""
+    stored = read_json(RESULTS)
+    rows = []
+    for name, told in stored["nets"].items():
+        mixed, served, alone = told["mixed"], told["served"], told["bare"]
+        rows.append(
+            [
+                *(f"net {name}", f"{alone[str(BATCH)]:.1f} / {alone['1']:.1f}"),
+                *(f"{served[str(BATCH)]:.1f} / {served['1']:.1f}", f"{served[str(BATCH)] / served['1']:.2f}"),
+                *(f"{mixed['images_per_second']:.1f}", f"{mixed['p50']:.2f} / {mixed['p99']:.2f} s"),
+                f"{mixed['memory_start'] / 1e6:.0f} / {mixed['memory_end'] / 1e6:.0f} MB",
+                f"{sum(mixed['unexpected'].values())} of {mixed['requests']:,}",
+            ]
+        )
+    head = ["", "bare net, photos/s: batches of 8 / one by one", "served: the same", "ratio"]
+    head += ["mixed load: photos/s", "p50 / p99", "memory at start / end", "answers that were not as they should be"]
+    where = stored["environment"]
+    minutes = min(told["mixed"]["seconds"] for told in stored["nets"].values()) / 60
+    note = (
+        f"1000 classes, random weights, JPEGs of 500x375 pixels, dense at Q = 256 with the mirror image; "
+        f"{stored['clients']} clients on the same machine, {minutes:.1f} minutes of mixed load with one bad request in "
+        f"seven. {where['processor']}; torch {where['versions']['torch']}, {where['time'][:10]}, "
+        f"commit {where['commit']}."
+    )
+    write_block(TOP / "docs" / "serving.md", "serving", f"{markdown_table(head, rows)}\n\n{note}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        run(float(sys.argv[2]) if len(sys.argv) > 2 else 10.0)
+    elif sys.argv[1] == "bare":
+        bare(sys.argv[2], int(sys.argv[3]))
+    else:
+        write()
