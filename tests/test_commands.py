@@ -64,7 +64,7 @@ def test_the_main_job(command: Command, photos: Path) -> None:
     assert "epoch 2: loss" in trained.stderr
     assert {path.name for path in (place / "run").iterdir()} == {
         *("config.json", "environment.json", "log.jsonl", "result.json", "last.safetensors", "best.safetensors"),
-        *("previous.safetensors", "README.md"),
+        *("previous.safetensors", "README.md", "report.html"),
     }
 
     evaluated = command("evaluate", place / "run", "dense@36,44", "--json")  # data remembered, from anywhere
@@ -111,8 +111,9 @@ def test_the_demos_path(command: Command, tmp_path: Path) -> None:
     assert found["evaluations"][0]["images"] == 2000
     assert len(found["predictions"]) == 6
     page = (tmp_path / found["page"]).read_text()
-    assert page.count("<img ") == 5
-    assert "http" not in page  # self-contained
+    assert page.count("<img ") == 16 + 1 + 16 + 6  # crops, the confusion, mistakes, scenes
+    assert "http://" not in page  # self-contained
+    assert "https://" not in page
 
 
 def test_other_data_are_tested_by_class_name(command: Command, trained: Path, tmp_path: Path) -> None:

@@ -223,8 +223,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "preparing": {
         *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "files"),
-        *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "resuming", "runs"),
-        *("starting", "stopping", "tasks", "team", "training", "weights"),
+        *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "resuming", "run_report"),
+        *("runs", "starting", "stopping", "tasks", "team", "training", "weights"),
     },
     "resuming": {"checkpoints", "errors", "files", "progress", "recipes", "runs", "team", "training"},
     "svm_forms": set(),
@@ -260,12 +260,38 @@ ARROWS: dict[str, set[str]] = {
         *("config", "data", "describer", "errors", "feature_files", "feature_settings", "features", "prediction"),
         "progress",
     },
-    "transfer_report": {"data", "errors", "images", "report", "similar", "transfer"},
+    "transfer_report": {"charts", "data", "errors", "files", "images", "pages", "report", "runs", "similar"},
     "probing": {
-        *("config", "data", "describing", "feature_nets", "feature_settings", "machine", "progress", "similar"),
-        *("transfer", "transfer_files", "transfer_report"),
+        *("config", "data", "describing", "feature_nets", "feature_settings", "machine", "progress", "transfer"),
+        *("transfer_files", "transfer_report"),
     },
-    "report": {"box_prediction", "evaluation", "files", "images", "localising", "metrics", "summary"},
+    "report": {
+        *("box_prediction", "box_settings", "boxes", "checkpoints", "config", "data", "data.check", "data.loading"),
+        *("errors", "evaluation", "files", "images", "localising", "metrics", "scores", "summary"),
+    },
+    "page_style": set(),
+    "pages": {"errors", "files", "images", "page_style"},
+    "charts": {"pages"},
+    "recorded": {"checkpoints", "configurations", "errors", "files", "runs"},
+    "rerun": {"box_settings", "checkpoints", "config", "recipes"},
+    "evaluation_report": {"errors", "images", "pages", "recorded", "report", "scores"},
+    "run_photos": {
+        *("checkpoints", "config", "data", "data.check", "data.located", "errors", "evaluation_report", "pages"),
+        *("progress", "recorded", "report", "runs"),
+    },
+    "run_report": {
+        *("box_settings", "charts", "checkpoints", "config", "data", "errors", "evaluation_report", "pages"),
+        *("progress", "recorded", "report", "rerun", "run_photos", "runs"),
+    },
+    "compared": {
+        *("box_evaluation", "charts", "errors", "evaluation_report", "metrics", "pages", "progress", "recorded"),
+        "scores",
+    },
+    "compared_svms": {"charts", "compared", "errors", "pages", "transfer_report"},
+    "reporting": {
+        *("compared", "compared_svms", "errors", "files", "recorded", "run_report", "runs", "transfer_report"),
+    },
+    "completion": {"arguments", "errors"},
     "demo": {
         *(
             "config",
@@ -279,7 +305,7 @@ ARROWS: dict[str, set[str]] = {
             "progress",
             "recipes",
         ),
-        *("report", "summary"),
+        *("pages", "recorded", "report", "run_report", "summary"),
     },
     "feature_settings": {"config", "configurations", "errors"},
     "feature_nets": {"checkpoints", "configurations", "errors", "files", "images", "nets", "weights"},
@@ -397,6 +423,7 @@ PUBLIC = [
         "net_facts",
     ),
     *("open_data", "parse_protocol", "predict", "probe", "read_image", "reproduce", "train", "train_boxes"),
+    "write_report",
 ]
 
 

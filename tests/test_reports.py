@@ -11,7 +11,8 @@ from PIL import Image
 
 import verydeep
 from verydeep import VerydeepError
-from verydeep.report import photo_grid, save_figure, write_evaluation_pictures, write_page
+from verydeep.pages import paragraph, section, write_page
+from verydeep.report import photo_grid, save_figure, write_evaluation_pictures
 from verydeep.scores import Scores, load_scores, save_scores
 from verydeep.summary import class_errors, confused_pairs, worst_mistakes
 from verydeep.tables import markdown_table, write_block
@@ -104,7 +105,7 @@ def test_pictures_can_be_opened(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_page_escapes_what_comes_from_outside(tmp_path: Path) -> None:
-    write_page(tmp_path / "p.html", "<script>", [("<b>", "a & b", None)])
+    write_page(tmp_path / "p.html", "<script>", [section("<b>", paragraph("a & b"))])
     page = (tmp_path / "p.html").read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

@@ -255,7 +255,7 @@ def test_a_probe_leaves_what_predict_and_similar_use(place: Path) -> None:
     assert len(result["splits"]) == 2
     assert result["top1_error"] <= 20  # three colours
     assert result["features"][0]["layer"] == "fc7"
-    page = (out / "index.html").read_text()
+    page = (out / "report.html").read_text()
     assert "Worst mistakes" in page
     assert "mean class recall" in page
     photo = "photos/red/003.png"
@@ -441,7 +441,7 @@ def test_a_probe_uses_the_scales_it_is_asked_for(place: Path, tmp_path: Path) ->
 def test_nothing_of_the_users_is_overwritten(place: Path, tmp_path: Path) -> None:
     """Neither by a picture, nor by figures, nor a classifier by a training."""
     make_photos(tmp_path / "photos", per_class=3)
-    for name in ("index.html", "answers.csv", "classifier.safetensors"):
+    for name in ("report.html", "answers.csv", "classifier.safetensors"):
         (tmp_path / name.split(".")[0]).mkdir()
         (tmp_path / name.split(".")[0] / name).write_text("mine")
         words = ("svm", "own", "--features", place / "one.safetensors", "--out", name.split(".")[0])

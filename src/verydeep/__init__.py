@@ -73,6 +73,7 @@ _HOMES = {
     "reproduce": "reproduction",
     "train": "preparing",
     "train_boxes": "localise",
+    "write_report": "reporting",
 }
 __all__ = [
     "NET_NAMES",
@@ -110,6 +111,7 @@ __all__ = [
     "reproduce",
     "train",
     "train_boxes",
+    "write_report",
 ]
 
 

@@ -20,7 +20,7 @@ from . import terminal
 from .arguments import parse
 from .errors import ToldElsewhere, VerydeepError
 from .parallel import peer_is_gone, processes, speaks
-from .verbs import MISTAKE, OK, leave, localise, looking, main_job, measuring, paper, released, serve, transfer
+from .verbs import MISTAKE, OK, leave, localise, looking, main_job, measuring, paper, released, report, serve, transfer
 
 TOGETHER = ("train", "evaluate", "localise train", "features", "benchmark")  # what several processes can do
 
@@ -50,6 +50,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "convert": released.convert,
     "export": released.export,
     "benchmark": measuring.benchmark,
+    "report": report.report,
+    "completion": looking.completion,
     "demo": main_job.demo,
 }
 

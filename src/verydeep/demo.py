@@ -5,7 +5,6 @@ Doll size is the paper's pixels times 64/224: crop 64, S = 73, and an eighth of 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +16,20 @@ from .data.sets import Dataset
 from .evaluation import Evaluation, evaluate
 from .experiments.sizes import DOLL
 from .images import Pixels
+from .pages import Shown, paragraph, picture, section, tiles, write_page
+from .pages import headline as headline_of_page
 from .prediction import Prediction, load_net
 from .preparing import train
 from .progress import Reporter, Silent
 from .recipes import settings_of_run
-from .report import confusion_figure, curves_figure, mistakes_figure, photo_grid, write_page
+from .recorded import read_run
+from .report import confusion_figure, mistakes, png_of_figure
+from .run_report import training_section, write_run_report
 from .summary import headline
 
 SETTINGS = DOLL.settings("A/256")
 PROTOCOLS = ("dense@73", "dense@64,73,82")  # one scale Q = S, and S-32, S, S+32 in doll pixels
-PHOTOS_ASKED = 6
+PHOTOS_ASKED, CROPS_SHOWN, MISTAKES_SHOWN = 6, 16, 16
 
 
 def demo(
@@ -55,10 +58,11 @@ def demo(
         return {"folder": str(folder), "page": None, "training": result, "evaluations": [], "predictions": []}
     evaluations = [evaluate(folder, protocol, reporter=reporter) for protocol in PROTOCOLS]
     shown = _ask(folder, evaluations[0].dataset)
-    crops = sample_crops("digits", settings_of_run("A", settings), 12)
+    crops: list[Shown] = [*sample_crops("digits", settings_of_run("A", settings), CROPS_SHOWN)]
     seconds = round(time.monotonic() - began, 1)
     page = folder / "index.html"
-    write_page(page, "verydeep demo", _parts(folder, evaluations, crops, shown, seconds))
+    write_page(page, "verydeep demo", _blocks(folder, evaluations, crops, shown, seconds))
+    write_run_report(folder)
     return {
         "folder": str(folder),
         "page": str(page),
@@ -90,35 +94,35 @@ def _told(found: Prediction) -> str:
     return "\n".join(f"{name}: {probability:.2f}" for name, probability in found.classes)
 
 
-def _parts(
+def _blocks(
     folder: Path,
     evaluations: list[Evaluation],
-    crops: list[tuple[Pixels, str]],
+    crops: list[Shown],
     shown: list[tuple[Pixels, str, Prediction]],
     seconds: float,
-) -> list[tuple[str, str, Any]]:
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+) -> list[str]:
+    first = evaluations[0]
     told = "Scenes of digits it never saw. " + "; ".join(headline(found.summary) for found in evaluations)
+    wrong = mistakes(first.scores, first.dataset.read, MISTAKES_SHOWN)
+    run = read_run(folder)
+    size = f"Net A at an eighth of its width, {run.log[-1]['step']} steps, {seconds:.0f} s for all of this page."
+    confused = picture(png_of_figure(confusion_figure(first)), "Confusion matrix: rows are classes, columns answers")
+    asked = [(photo, f"shows {name}\n{_told(found)}") for photo, name, found in shown]
     return [
-        (
+        headline_of_page("verydeep demo", run.state, size, []),
+        section(
             "What the net sees",
-            f"Random crops of {DOLL.crop} pixels, mirrored or not, with a colour shift.",
-            photo_grid(crops),
+            paragraph(f"Random crops of {DOLL.crop} pixels, mirrored or not, with a colour shift.", "note"),
+            tiles(crops, "a training crop of"),
         ),
-        (
-            "Training",
-            f"Net A at an eighth of its width, {log[-1]['step']} steps, {seconds:.0f} s for all of this page.",
-            curves_figure(log),
-        ),
-        ("Testing", told, confusion_figure(evaluations[0])),
-        (
+        *training_section(run),
+        section("Testing", paragraph(told), confused),
+        section(
             "The worst mistakes",
-            "The right class with its posterior, and what it was taken for.",
-            mistakes_figure(evaluations[0]),
+            paragraph("The right class with its posterior, and what it was taken for.", "note"),
+            tiles(wrong, "a photo of"),
         ),
-        (
-            "Asking",
-            "The three likeliest classes of six scenes.",
-            photo_grid([(photo, f"shows {name}\n{_told(found)}") for photo, name, found in shown]),
+        section(
+            "Asking", paragraph("The three likeliest classes of six scenes.", "note"), tiles(asked, "a scene that")
         ),
     ]

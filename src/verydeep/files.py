@@ -146,6 +146,20 @@ def only_one(folder: Path, patience: float = 0.0) -> Iterator[None]:
             os.close(handle)
 
 
+def taken(folder: Path) -> bool:
+    """Whether a process is at work in a folder, as `only_one` keeps it; never where the system has no such locks."""
+    if _locking is None or not folder.is_dir():
+        return False
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _locking.flock(handle, _locking.LOCK_SH | _locking.LOCK_NB)  # shared: two that look are not in each other's way
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _locked(handle: int, patience: float) -> bool:
     """Whether the lock is ours, within ``patience`` seconds."""
     until = time.monotonic() + patience

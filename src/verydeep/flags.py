@@ -204,15 +204,19 @@ def _reproduce(verb: argparse.ArgumentParser) -> None:
 
 def _table(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("table", metavar="N", help="1 to 12, text, released, or claims")
-    verb.add_argument(
-        "--from",
-        dest="results",
-        metavar="DIR",
-        nargs="+",
-        action="extend",
-        help="what reproduce wrote (runs); several: seeds' mean",
-    )
+    seeds = "what reproduce wrote (runs); several: seeds' mean"
+    verb.add_argument("--from", dest="results", metavar="DIR", nargs="+", action="extend", help=seeds)
     verb.add_argument("--write", metavar="PAGE", help="into a page, between <!-- table-N --> and <!-- /table-N -->")
+
+
+def _report(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folders", metavar="DIR", nargs="+", help="runs, probes or SVMs; several are compared")
+    text = "the page (report.html in DIR; of several comparison.html here)"
+    verb.add_argument("--out", metavar="FILE", help=text)
+
+
+def _completion(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("shell", choices=["bash", "zsh", "fish"], help="whose language")
 
 
 def _nothing(verb: argparse.ArgumentParser) -> None:
@@ -290,5 +294,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "convert": ("any public weight file into a run, or a run into the layouts of others", _convert),
     "export": ("a net as ONNX, ONNX in 8 bits, PyTorch's .pt2 or safetensors, checked", _export),
     "benchmark": ("how fast this machine answers, trains, tests densely, reads, learns SVMs", _benchmark),
+    "report": ("a page on a run, a probe or SVMs; of several, one that compares them", _report),
+    "completion": ("a script that completes these commands in a shell", _completion),
     "demo": ("train, test and ask a small net on handwritten digits, in minutes", _demo),
 }

@@ -6,8 +6,8 @@ is made or started from another; memory is estimated; settings and environment a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .recipes import chosen_anew, papers_start, settings_of_run, with_changes
 from .resuming import begun, last_good
+from .run_report import LiveReport
 from .runs import BEST, CLASSIFIER, RunLog, environment
 from .starting import chosen_start, first_net, origin_of
 from .stopping import Stopping
@@ -119,12 +120,24 @@ class Job:
         patience = LINGERING if self.team.restarted else 0.0
         with only_one(self.folder, patience) if self.team.leads else nullcontext():
             training = prepare()
-            with training.machine.at_work(static_shapes=True):
-                ended = training.run(self.stop)
+            with training.machine.at_work(static_shapes=True), self._reported(training) as saved:
+                ended = training.run(self.stop, saved)
         best = self.folder / BEST
         if self.team.leads and best.is_file():
             write_model_card(best, read_card(best))
         return ended
+
+    @contextmanager
+    def _reported(self, training: Training) -> Iterator[Callable[[], None]]:
+        """A context in which the run's report is kept up to date by what it yields; however it ends, that is told."""
+        if not self.team.leads:
+            yield lambda: None
+            return
+        report = LiveReport(self.folder, training.sets["train"], self.reporter)
+        try:
+            yield report.write
+        finally:
+            report.write(running=False)
 
 
 def _machine(settings: TrainSettings, wish: MachineSettings) -> Machine:

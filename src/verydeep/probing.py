@@ -11,12 +11,11 @@ from .describing import extract_features
 from .feature_nets import usual_layer
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .progress import Reporter, Silent
-from .similar import photos_of
 from .transfer import learn_svms
 from .transfer_files import write_transfer
-from .transfer_report import write_transfer_page
+from .transfer_report import write_svm_report
 
-FEATURES, PAGE = "features.safetensors", "index.html"
+FEATURES = "features.safetensors"
 
 
 def probe(
@@ -62,5 +61,5 @@ def probe(
     )
     found = learn_svms("own", [made.path], descriptor, svm, made.scales, machine, reporter)
     told = write_transfer(found, folder)
-    page = write_transfer_page(found, told, photos_of(found.first), folder / PAGE)
+    _, page = write_svm_report(folder)
     return {**told, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}

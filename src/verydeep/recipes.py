@@ -8,6 +8,7 @@ alone, ``D``, is the recipe for people's own photos.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -118,6 +119,21 @@ def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
         recipe |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "head_epochs": 3}
         recipe |= {"patience": 3, "drops": 1, "max_epochs": 30}
     return recipe
+
+
+def given_for(usual: Callable[[dict[str, Any]], Any], settings: Any) -> dict[str, Any]:
+    """What must be given for a recipe to have these settings, by name; the rest it has by itself.
+
+    Args:
+        usual: the recipe: from given settings to all of them.
+    """
+    given: dict[str, Any] = {}
+    while True:  # a setting that is given may change what is usual for another
+        there = usual(given)
+        more = [item.name for item in fields(settings) if getattr(there, item.name) != getattr(settings, item.name)]
+        if not more:
+            return given
+        given |= {name: getattr(settings, name) for name in more}
 
 
 def chosen_anew(given: dict[str, Any]) -> dict[str, Any]:

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .box_prediction import Boxes
+from .box_settings import BoxSettings
+from .boxes import cxcywh_to_xyxy
+from .checkpoints import Card
+from .config import TrainSettings, from_json
+from .data import Dataset
+from .data.check import crops_of
+from .data.loading import BoxTargets
+from .errors import ImageError
 from .evaluation import Evaluation
 from .files import write_atomically
 from .images import Pixels, read_image
 from .localising import Guesses
 from .metrics import BOX_IOU, best_overlap, confusion
+from .scores import Scores
 from .summary import worst_mistakes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_NAMED_CLASSES = 30  # more tick labels than that cannot be read
+GONE: Pixels = np.full((64, 64, 3), 127, dtype=np.uint8)  # in place of a photo that is gone
+FILTER_SIDE, FILTERS_A_ROW, FILTER_GAP = 3, 16, 1
 
 
 def figure_of(width: float, height: float) -> Figure:
@@ -40,6 +49,13 @@ def save_figure(figure: Figure, path: Path) -> Path:
     """Writes a picture as PNG, atomically."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
     return path
+
+
+def png_of_figure(figure: Figure) -> bytes:
+    """A picture as a PNG file's bytes."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
 
 
 def plain(text: str) -> str:
@@ -62,10 +78,13 @@ def photo_grid(photos: list[tuple[Pixels, str]], columns: int = 6) -> Figure:
     return figure
 
 
-def mistakes_figure(evaluation: Evaluation, most: int = 18) -> Figure | None:
-    """The photos whose right class got the least posterior, with both classes; None without mistakes."""
-    scores = evaluation.scores
-    photos = []
+def mistakes(scores: Scores, read: Callable[[str], Pixels], most: int) -> list[tuple[Pixels | None, str]]:
+    """The photos whose right class got the least posterior, with both classes; None for a photo that is gone.
+
+    Args:
+        read: a photo's pixels by its id; raises ImageError.
+    """
+    photos: list[tuple[Pixels | None, str]] = []
     for index in worst_mistakes(scores, most):
         taken = int(scores.posteriors[index].argmax())
         label = int(scores.labels[index])
@@ -73,8 +92,22 @@ def mistakes_figure(evaluation: Evaluation, most: int = 18) -> Figure | None:
             f"{scores.classes[label]} {scores.posteriors[index, label]:.2f}\n"
             f"taken for {scores.classes[taken]} {scores.posteriors[index, taken]:.2f}"
         )
-        photos.append((evaluation.dataset.pixels(index), text))
-    return photo_grid(photos) if photos else None
+        photos.append((photo_or_none(read, scores.ids[index]), text))
+    return photos
+
+
+def photo_or_none(read: Callable[[str], Pixels], photo_id: str) -> Pixels | None:
+    """A photo's pixels; None where it cannot be read any more."""
+    try:
+        return read(photo_id)
+    except ImageError:
+        return None
+
+
+def mistakes_figure(evaluation: Evaluation, most: int = 18) -> Figure | None:
+    """`mistakes` as a picture; None without any."""
+    found = mistakes(evaluation.scores, evaluation.dataset.read, most)
+    return photo_grid([(GONE if pixels is None else pixels, text) for pixels, text in found]) if found else None
 
 
 def confusion_figure(evaluation: Evaluation) -> Figure:
@@ -91,25 +124,6 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
         names = [plain(name) for name in scores.classes]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7)
-    return figure
-
-
-def curves_figure(log: list[dict[str, Any]]) -> Figure:
-    """Loss and errors by epoch; dotted lines are drops of the learning rate."""
-    figure = figure_of(8, 3.2)
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in log]
-    left.plot(epochs, [row["loss"] for row in log], color="tab:blue")
-    left.set(xlabel="epoch", ylabel="training loss")
-    (error,) = (key.removeprefix("dev_") for key in log[0] if key.startswith("dev_") and key.endswith("_error"))
-    right.plot(epochs, [row[f"train_{error}"] for row in log], label="training crops", color="tab:blue")
-    right.plot(epochs, [row[f"dev_{error}"] for row in log], label="dev part", color="tab:orange")
-    right.set(xlabel="epoch", ylabel=f"{error.replace('_', ' ')} (%)", ylim=(0, 100))
-    for before, row in itertools.pairwise(log):
-        if row["lr"] < before["lr"]:
-            for axes in (left, right):
-                axes.axvline(before["epoch"] + 0.5, color="grey", linestyle=":")
-    right.legend()
     return figure
 
 
@@ -190,6 +204,38 @@ def write_boxed_photos(found: Sequence[Boxes], folder: Path) -> list[Path]:
     return made
 
 
+def training_crops(train: Dataset, card: Card) -> list[tuple[Pixels, str]]:
+    """What a run's net sees of each photo of a part of its training set, with the photo's class.
+
+    On those of a box net the box it is to tell is drawn.
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
+    settings = replace(from_json(TrainSettings, card.settings), batch=len(train))
+    targets = None
+    if card.box_settings and train.boxes is not None:
+        targets = BoxTargets(train.boxes, from_json(BoxSettings, card.box_settings).half_of_box)
+    crops = crops_of(train, settings, np.array(card.colour_axes), targets)
+    return [
+        (draw_boxes(pixels, [(cxcywh_to_xyxy(box) * card.crop, "", TRUTH_COLOUR)]) if len(box) else pixels, name)
+        for pixels, name, box in crops
+    ]
+
+
+def filters_picture(weights: NDArray[np.float32]) -> Pixels:
+    """The first layer's filters (C,3,3,3) as a grid of squares, each stretched around grey by its largest."""
+    count = len(weights)
+    columns = min(FILTERS_A_ROW, count)
+    cell = FILTER_SIDE + FILTER_GAP
+    grid = np.full((math.ceil(count / columns) * cell + FILTER_GAP, columns * cell + FILTER_GAP, 3), 127.0)
+    for number, one in enumerate(weights):
+        top, left = (FILTER_GAP + place * cell for place in divmod(number, columns))
+        tile = one.transpose(1, 2, 0) / max(float(np.abs(one).max()), 1e-12)
+        grid[top : top + FILTER_SIDE, left : left + FILTER_SIDE] = 127.5 * (1 + tile)
+    return grid.round().astype(np.uint8)
+
+
 def _save_photo(picture: Image.Image, path: Path) -> None:
     write_atomically(path, lambda file: picture.save(file, "JPEG", quality=92))
 
@@ -201,23 +247,3 @@ def write_evaluation_pictures(evaluation: Evaluation) -> list[Path]:
     if mistakes is not None:
         made.append(save_figure(mistakes, evaluation.folder / "mistakes.png"))
     return made
-
-
-def write_page(path: Path, title: str, parts: list[tuple[str, str, Figure | None]]) -> None:
-    """One self-contained HTML page: for each part a heading, a text, and a picture inside the file."""
-    body = [f"<h1>{html.escape(title)}</h1>"]
-    for heading, text, figure in parts:
-        body.append(f"<h2>{html.escape(heading)}</h2><p>{html.escape(text)}</p>")
-        if figure is not None:
-            picture = BytesIO()
-            figure.savefig(picture, format="png", dpi=110)
-            data = base64.b64encode(picture.getvalue()).decode()
-            body.append(f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{data}">')
-    style = "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
-    head = (
-        f'<meta charset="utf8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    )
-    page = (
-        f'<!doctype html><html lang="en"><head>{head}<style>{style}</style></head><body>{"".join(body)}</body></html>'
-    )
-    write_atomically(path, lambda file: file.write(page.encode("utf8", "replace")))

@@ -2,7 +2,8 @@
 
 ``config.json`` and ``environment.json`` are written before step 1; ``log.jsonl`` has a line per epoch
 (and per event); ``result.json`` the end; ``last.safetensors`` and ``best.safetensors`` the net;
-``previous.safetensors`` what ``last`` was before; ``evaluations/<set>/<protocol>/`` what `evaluate` found.
+``previous.safetensors`` what ``last`` was before; ``evaluations/<set>/<protocol>/`` what `evaluate` found;
+``report.html`` all of it to be looked at.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ LAST, BEST, PREVIOUS = "last.safetensors", "best.safetensors", "previous.safeten
 BROKEN = "last.broken"  # what was found under `LAST`, where it could not be used
 CLASSIFIER = "classifier.safetensors"  # of SVMs, in a folder of their own
 EVALUATIONS, EVALUATIONS_OF_LAST = "evaluations", "evaluations-of-last"
+LOG, REPORT = "log.jsonl", "report.html"
 
 
 def checkpoint_of(folder: str | Path, last: bool) -> Path:
@@ -114,8 +116,8 @@ class RunLog:
             VerydeepError: TensorBoard is wished and not installed.
         """
         self._board = _board(folder / "tensorboard", keep_epochs) if tensorboard else None
-        self.path = folder / "log.jsonl"
-        rows = [] if keep_epochs is None or not self.path.is_file() else _whole_lines(self.path)
+        self.path = folder / LOG
+        rows = [] if keep_epochs is None else read_log(folder)
         kept = "".join(json.dumps(row) + "\n" for row in rows if row["epoch"] <= (keep_epochs or 0))
         write_atomically(self.path, lambda file: file.write(kept.encode()))
 
@@ -132,10 +134,12 @@ class RunLog:
             self._board.flush()
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The log's rows; a line torn by a full disk or a power cut is left out."""
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log, none where there is no log; a line torn by a full disk or a power cut is left out."""
     rows = []
-    for line in path.read_text(encoding="utf8", errors="replace").splitlines():
+    path = folder / LOG
+    lines = path.read_text(encoding="utf8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("epoch"), int)]

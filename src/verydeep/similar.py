@@ -133,7 +133,11 @@ def _neighbour(known: Features, place: int, cosine: float) -> Neighbour:
     return Neighbour(known.ids[place], known.classes[label] if label >= 0 else "", cosine)
 
 
-def photos_of(known: Features) -> Dataset:
-    """The photos that were described, as they are now; raises VerydeepError where their data are gone."""
-    settings = DataSettings(data=known.recipe["data"], classes=tuple(known.recipe["classes"]))
+def photos_of(recipe: dict[str, Any]) -> Dataset:
+    """The photos that were described, as they are now; raises VerydeepError where their data are gone.
+
+    Args:
+        recipe: that of a features file; its ``data`` and ``classes``.
+    """
+    settings = DataSettings(data=recipe["data"], classes=tuple(recipe["classes"]))
     return open_data(settings, least_classes=1, several=True, empty_sets=True).everything()[0]

@@ -85,8 +85,11 @@ class Training:
         """The current learning rate."""
         return self.settings.lr / float(10**self.state.plateau.drops)
 
-    def run(self, stop: Callable[[], bool]) -> dict[str, Any]:
+    def run(self, stop: Callable[[], bool], saved: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Trains to the end, or until ``stop()`` after some step; returns result.json's content.
+
+        Args:
+            saved: called where there is news in the folder: before step 1 or on going on, and after each epoch.
 
         Raises:
             VerydeepError: the loss is no longer finite, a photo cannot be read, the disk is full.
@@ -102,12 +105,14 @@ class Training:
         )
         if self.state.step == 0:
             self._save(LAST)
+        saved()
         started = time.monotonic()
         ended = self._ended()
         while ended is None:
             if not self._epoch(loader, stop):
                 ended = "interrupted"
                 break
+            saved()
             ended = self._ended()
         if ended == "interrupted":
             self._save(LAST)

@@ -23,12 +23,13 @@ from .errors import VerydeepError
 from .feature_files import recipe_fits
 from .feature_settings import DescriptorSettings
 from .files import check_place, check_text, write_atomically, write_json
-from .runs import BEST, CLASSIFIER, LAST, environment
+from .runs import BEST, CLASSIFIER, LAST, REPORT, environment
 from .sealed import check_seal, write_sealed
 from .transfer import FIGURES, SplitResult, Transfer
 
-WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", "index.html")
+WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", REPORT)
 CARD = "verydeep-svm"
+MOST_MISTAKES = 24
 SERVER_NAMES = {"voc2012": "comp2_cls_test_{}.txt", "voc2012-action": "comp10_action_test_{}.txt"}
 
 
@@ -68,6 +69,8 @@ def summary(found: Transfer) -> dict[str, Any]:
         "top1_error_std": _std(errors),
         "splits": [_split(one, name) for one in found.splits],
         "by_class": _by_class(found),
+        "photos": {name: found.first.recipe[name] for name in ("data", "classes")},
+        "mistakes": [] if several else _mistakes(found),
         "environment": environment(found.machine),
     }
 
@@ -105,6 +108,23 @@ def _by_class(found: Transfer) -> list[dict[str, Any]]:
         values = whole[:, number][~np.isnan(whole[:, number])].tolist()
         if values:
             rows.append({"class": told, name: _mean(values)})
+    return rows
+
+
+def _mistakes(found: Transfer) -> list[dict[str, Any]]:
+    """The worst mistakes among the first split's reported photos: the right class is furthest behind."""
+    one, classes = found.splits[0], found.first.classes
+    labels = found.first.labels[one.parts.test]
+    right = one.scores[np.arange(len(labels)), labels]
+    lead = one.scores.max(axis=1) - right
+    rows = []
+    for place in np.argsort(-lead, kind="stable")[:MOST_MISTAKES]:
+        taken = int(one.scores[place].argmax())
+        if taken == labels[place]:
+            break
+        told = {"class": classes[labels[place]], "score": round(float(right[place]), 4)}
+        told |= {"taken_for": classes[taken], "its_score": round(float(one.scores[place, taken]), 4)}
+        rows.append({"image": found.first.ids[one.parts.test[place]], **told})
     return rows
 
 

@@ -1,51 +1,75 @@
-"""App. B to be looked at: the page of a probe, and a photo with the ones nearest to it."""
+"""App. B to be looked at: the report of linear SVMs, and a photo with the ones nearest to it."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
+from .charts import Line, line_chart
 from .data import Dataset
-from .errors import ImageError
-from .images import Pixels, read_image
-from .report import figure_of, photo_grid, plain, save_figure, write_page
-from .similar import Similar
-from .transfer import SplitResult, Transfer
+from .errors import VerydeepError
+from .files import read_json
+from .images import read_image
+from .pages import facts, folded, headline, paragraph, section, table, tiles, write_page
+from .report import GONE, photo_grid, photo_or_none, save_figure
+from .runs import REPORT
+from .similar import Similar, photos_of
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-MOST_MISTAKES, MOST_CLASSES = 24, 40
-
-
-def write_transfer_page(found: Transfer, told: dict[str, Any], photos: Dataset, path: Path) -> Path:
-    """One page: figures, each class's recall, and the worst mistakes of the first split's reported photos."""
-    one = found.splits[0]
-    mistakes = _mistakes_figure(found, one, photos)
-    parts: list[tuple[str, str, Figure | None]] = [
-        ("How good", _figures_told(told), None),
-        ("Recall of each class, the worst first", "In percent, mean over splits.", _recalls_figure(told)),
-    ]
-    if mistakes is None:
-        parts.append(("Worst mistakes", f"None: all {len(one.parts.test)} reported photos are right.", None))
-    else:
-        text = f"Reported photos of {one.parts.name}, the most wrong one first: its class, and what it was taken for."
-        parts.append(("Worst mistakes", text, mistakes))
-    write_page(path, f"Linear SVMs on {found.first.title}, {found.first.data}", parts)
-    return path
+FIRST_CLASSES, MOST_CURVES, MOST_TICKS = 20, 8, 7
+FIGURE_NAMES = {"mean_class_recall": "mean class recall", "mean_average_precision": "mean average precision"}
 
 
-def _figures_told(told: dict[str, Any]) -> str:
-    images = told["images"][0]
-    chosen = ", ".join(f"{split['C']:g}" for split in told["splits"])
-    return (
-        f"Top-1 error {_spread(told, 'top1_error')}, mean class recall {_spread(told, 'mean_class_recall')} "
-        f"on {images['test']} photos that neither learning nor the choice of C saw, {len(told['splits'])} split(s); "
-        f"{images['fit'] + images['dev']} photos to learn from, {told['classes']} classes, C = {chosen}, "
-        f"{told['dimensions']} dimensions."
-    )
+def write_svm_report(folder: Path, out: Path | None = None) -> tuple[dict[str, Any], Path]:
+    """Writes the report of a folder of `verydeep svm` or `probe`, by default ``report.html`` in it.
+
+    Returns:
+        What its ``result.json`` holds, and the page's place.
+
+    Raises:
+        VerydeepError: the folder holds no such classifier and figures, or the page cannot be written.
+    """
+    told = svm_told(folder)
+    title = f"Linear SVMs on {_described(told)}"
+    blocks = [_headline(told, title), *_choice(told), _by_class(told), *_mistakes(told), _what(told)]
+    return told, write_page(out or folder / REPORT, title, blocks)
+
+
+def svm_told(folder: Path) -> dict[str, Any]:
+    """What ``result.json`` of a folder of SVMs holds.
+
+    Raises:
+        VerydeepError: it is missing, or not one that `verydeep svm` wrote.
+    """
+    told = read_json(folder / "result.json")
+    try:
+        _ = told["features"][0]["net"], told["splits"][0]["C"], told["figure"], told["by_class"], told["photos"]["data"]
+    except (KeyError, TypeError, IndexError):
+        raise VerydeepError(
+            f"{folder}/result.json is not of `verydeep svm`: learn the SVMs anew for a report."
+        ) from None
+    return told
+
+
+def _described(told: dict[str, Any]) -> str:
+    nets = [f"{one['net']} {one['layer']}" for one in told["features"]]
+    return f"{' and '.join(dict.fromkeys(nets))}, {told['data']}"
+
+
+def _headline(told: dict[str, Any], title: str) -> str:
+    name, images = told["figure"], told["images"][0]
+    figures = []
+    if told[name] is not None:
+        figures.append((FIGURE_NAMES[name], _spread(told, name), f"{told['protocol']}, {len(told['splits'])} split(s)"))
+    if told["top1_error"] is not None:
+        figures.append(("top-1 error", _spread(told, "top1_error"), f"{images['test']:,} photos"))
+    chosen = ", ".join(dict.fromkeys(f"{split['C']:g}" for split in told["splits"]))
+    figures.append(("C", chosen, f"{told['dimensions']:,} dimensions"))
+    learnt = f"{images['fit'] + images['dev']:,} photos to learn from, {told['classes']} classes."
+    if told[name] is None:
+        return headline(title, "", f"{learnt} The classes of the reported photos are not known.", figures)
+    text = f"{learnt} What is reported is of {images['test']:,} photos that neither learning nor the choice of C saw."
+    return headline(title, "", text, figures)
 
 
 def _spread(told: dict[str, Any], name: str) -> str:
@@ -53,43 +77,79 @@ def _spread(told: dict[str, Any], name: str) -> str:
     return f"{told[name]:.2f}{more} %"
 
 
-def _recalls_figure(told: dict[str, Any]) -> Figure:
-    rows = sorted(told["by_class"], key=lambda row: row["recall"])[:MOST_CLASSES][::-1]
-    figure = figure_of(7, 1 + 0.25 * len(rows))
-    axes = figure.subplots()
-    axes.barh(range(len(rows)), [row["recall"] for row in rows], color="tab:blue")
-    axes.set_yticks(range(len(rows)), [plain(row["class"]) for row in rows], fontsize=8)
-    axes.set(xlabel="recall (%)", xlim=(0, 100))
-    return figure
+def ticks_of_c(values: list[str]) -> list[tuple[float, str]]:
+    """Where on a chart some values of C stand: one step apart, as many as can be read."""
+    every = -(-len(values) // MOST_TICKS)
+    return [(float(place), value) for place, value in enumerate(values) if place % every == 0]
 
 
-def _mistakes_figure(found: Transfer, one: SplitResult, photos: Dataset) -> Figure | None:
-    labels = found.first.labels[one.parts.test]
-    right = one.scores[np.arange(len(labels)), labels]
-    lead = one.scores.max(axis=1) - right
-    shown = []
-    for place in np.argsort(-lead, kind="stable")[:MOST_MISTAKES]:
-        taken = int(one.scores[place].argmax())
-        if taken == labels[place]:
-            break
-        photo_id = found.first.ids[one.parts.test[place]]
-        classes = found.first.classes
-        text = f"{classes[labels[place]]} {right[place]:.2f}\ntaken for {classes[taken]} {one.scores[place, taken]:.2f}"
-        shown.append((_pixels(photos, photo_id), text))
-    return photo_grid(shown) if shown else None
+def _choice(told: dict[str, Any]) -> list[str]:
+    """How good each C was on the part that chose it."""
+    values = list(told["splits"][0]["dev"])
+    if not values:
+        return []
+    lines = [
+        Line(f"split {split['split']}", tuple((float(place), y) for place, y in enumerate(split["dev"].values())))
+        for split in told["splits"][:MOST_CURVES]
+    ]
+    chosen = f"{told['splits'][0]['C']:g}"
+    marks = [(float(values.index(chosen)), f"C = {chosen}")] if chosen in values else []
+    shown = FIGURE_NAMES[told["figure"]]
+    chart = line_chart(f"{shown} (%)", lines, "C", marks, ticks_of_c(values), from_zero=False)
+    text = "On photos apart from those learnt from; the dotted upright is the C that was taken on the first split."
+    return [section("The choice of C", chart, paragraph(text, "note"))]
 
 
-def _pixels(photos: Dataset, photo_id: str) -> Pixels:
-    """A photo, or a grey square in place of one that is gone."""
-    try:
-        return photos.read(photo_id)
-    except ImageError:
-        return np.full((64, 64, 3), 127, dtype=np.uint8)
+def _by_class(told: dict[str, Any]) -> str:
+    name = "average_precision" if told["figure"] == "mean_average_precision" else "recall"
+    rows = sorted(told["by_class"], key=lambda row: (row[name], row["class"]))
+    cells = [(row["class"], f"{row[name]:.1f} %") for row in rows]
+    heads = ["class", name.replace("_", " ")]
+    blocks = [table("The classes, the worst first; mean over splits", heads, cells[:FIRST_CLASSES], share=1)]
+    if len(cells) > FIRST_CLASSES:
+        rest = table("The other classes", heads, cells[FIRST_CLASSES:], share=1)
+        blocks.append(folded(f"{len(cells) - FIRST_CLASSES} more classes", rest))
+    return section("Each class", *blocks)
+
+
+def _mistakes(told: dict[str, Any]) -> list[str]:
+    """The worst mistakes of the first split, with their photos where they still are."""
+    if told["top1_error"] is None:
+        return []
+    rows = told["mistakes"]
+    if not rows:
+        return [section("Worst mistakes", paragraph("None: all reported photos are right."))]
+    photos = None
+    with contextlib.suppress(VerydeepError):
+        photos = photos_of(told["photos"])
+    shown = [
+        (
+            None if photos is None else photo_or_none(photos.read, row["image"]),
+            f"{row['class']} {row['score']:.2f}\ntaken for {row['taken_for']} {row['its_score']:.2f}",
+        )
+        for row in rows
+    ]
+    text = "Reported photos of the first split, the most wrong one first: the class, what it was taken for, scores."
+    return [section("Worst mistakes", paragraph(text, "note"), tiles(shown, "a photo of"))]
+
+
+def _what(told: dict[str, Any]) -> str:
+    rows = [
+        (
+            f"descriptor {number}",
+            f"{one['layer']} of net {one['net']} at Q = {', '.join(map(str, one['scales']))}; {one['file']}",
+        )
+        for number, one in enumerate(told["features"], start=1)
+    ]
+    rows += [("scales", told["aggregate"]), ("dimensions", f"{told['dimensions']:,}"), ("loss", told["loss"])]
+    rows += [("photos", told["photos"]["data"]), ("protocol", told["protocol"])]
+    return section("Data and recipe", facts(rows))
 
 
 def write_similar_picture(found: Similar, photos: Dataset, path: Path) -> Path:
     """The photo asked about and the nearest ones with their class and cosine."""
     shown = [(read_image(found.image), "asked about")]
     for one in found.neighbours:
-        shown.append((_pixels(photos, one.id), f"{one.name or one.id}\ncosine {one.cosine:.3f}"))
+        pixels = photo_or_none(photos.read, one.id)
+        shown.append((GONE if pixels is None else pixels, f"{one.name or one.id}\ncosine {one.cosine:.3f}"))
     return save_figure(photo_grid(shown), path)

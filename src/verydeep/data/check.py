@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import DataSettings, TrainSettings, from_json
 from ..errors import VerydeepError
@@ -16,7 +17,7 @@ from ..images import Pixels, check_ratio
 from ..progress import Collected, Reporter, Silent
 from ..readers import ONE_BY_ONE, Fault, Readers
 from . import Data, open_data
-from .loading import TrainingLoader, each_photo
+from .loading import BoxTargets, TrainingLoader, each_photo
 from .located import located
 from .sets import Dataset
 from .statistics import look_at
@@ -109,13 +110,30 @@ def sample_crops(
     data: str, settings: TrainSettings, photos: int, classes: tuple[str, ...] = ()
 ) -> list[tuple[Pixels, str]]:
     """What the net will see: random crops of training photos, with mirror and colour shift, and class names."""
-    train = open_data(DataSettings(data=data, classes=classes)).set("train")
-    few = train.take(np.linspace(0, len(train) - 1, min(photos, len(train))).astype(np.int64))
+    few = some_of(open_data(DataSettings(data=data, classes=classes)).set("train"), photos)
     look = look_at(few, settings.S.smallest, ONE_BY_ONE, Silent())
-    loader = TrainingLoader(look.dataset, settings, look.colour_axes, 1, ONE_BY_ONE)
-    found: list[tuple[Pixels, str]] = []
+    return [(pixels, name) for pixels, name, _ in crops_of(look.dataset, settings, look.colour_axes)]
+
+
+def some_of(dataset: Dataset, photos: int) -> Dataset:
+    """At most so many photos of a set, evenly spread."""
+    return dataset.take(np.linspace(0, len(dataset) - 1, min(photos, len(dataset))).astype(np.int64))
+
+
+def crops_of(
+    dataset: Dataset, settings: TrainSettings, colour_axes: NDArray[np.float64], targets: BoxTargets | None = None
+) -> list[tuple[Pixels, str, NDArray[np.float32]]]:
+    """A random crop of each photo as training shows it in its first epoch, its class, and its target.
+
+    The target is cxcywh (4,) in shares of the crop's side, or (0,) without ``targets``.
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
+    loader = TrainingLoader(dataset, settings, colour_axes, 1, ONE_BY_ONE, targets)
+    found: list[tuple[Pixels, str, NDArray[np.float32]]] = []
     for batch in loader.epoch(0):
         seen = (batch.images.float() + batch.shift[:, :, None, None]).round().clamp(0, 255).byte()
-        names = [train.classes[label] for label in batch.labels.tolist()]
-        found.extend(zip(seen.permute(0, 2, 3, 1).numpy(), names, strict=True))
+        names = [dataset.classes[label] for label in batch.labels.tolist()]
+        found.extend(zip(seen.permute(0, 2, 3, 1).numpy(), names, batch.boxes.numpy(), strict=True))
     return found

@@ -55,10 +55,12 @@ def evaluate(options: argparse.Namespace) -> int:
     """Box nets tested on a set."""
     from ..box_evaluation import evaluate_boxes
     from ..report import write_box_pictures
+    from ..run_report import refresh_report
 
     if len(options.tests) % 2:
         raise VerydeepError("a test is a run's folder and a protocol, such as `runs/D/384-PCR dense@352,384`.")
     merging, machine = _settings(options)
+    reporter = Terminal(options.quiet)
     found = evaluate_boxes(
         list(zip(options.tests[::2], options.tests[1::2], strict=True)),
         scores=options.scores,
@@ -72,10 +74,11 @@ def evaluate(options: argparse.Namespace) -> int:
         server_file=options.server_file,
         devkit=options.devkit,
         machine=machine,
-        reporter=Terminal(options.quiet),
+        reporter=reporter,
     )
     if found.guesses.dataset.labelled:
         write_box_pictures(found.guesses, found.folder)
+    refresh_report(found.folder, reporter)
     if options.json:
         answer_json(found.summary)
     else:

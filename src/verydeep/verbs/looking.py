@@ -1,4 +1,4 @@
-"""Verbs before anything is trained: nets, data check, data pack, data show."""
+"""Verbs before anything is trained: nets, data check, data pack, data show, completion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..arguments import given_settings
 from ..config import DataSettings, MachineSettings, TrainSettings, typed
 from ..errors import VerydeepError
 from ..flags import READING
-from ..terminal import Terminal, show, show_table
+from ..terminal import Terminal, show, show_raw, show_table
 from . import MISTAKE, OK, answer_json
 
 
@@ -114,4 +114,16 @@ def data_show(options: argparse.Namespace) -> int:
         answer_json({"picture": str(path), "photos": len(crops), "S": str(settings.S), "crop": settings.crop})
     else:
         show(f"{path}: {len(crops)} training crops of {settings.crop} pixels at S = {settings.S}")
+    return OK
+
+
+def completion(options: argparse.Namespace) -> int:
+    """A script for a shell."""
+    from ..completion import completion_script
+
+    script = completion_script(options.shell)
+    if options.json:
+        answer_json({"shell": options.shell, "script": script})
+    else:
+        show_raw(script)
     return OK

@@ -49,8 +49,10 @@ def evaluate(options: argparse.Namespace) -> int:
     """A run's net tested on a set."""
     from ..evaluation import evaluate
     from ..report import write_evaluation_pictures
+    from ..run_report import refresh_report
 
     with team_of(options) as team:
+        reporter = reporter_of(team, options.quiet)
         found = evaluate(
             options.run,
             options.protocol,
@@ -60,13 +62,14 @@ def evaluate(options: argparse.Namespace) -> int:
             out=options.out,
             bad_images=options.bad_images,
             machine=machine_wish(options),
-            reporter=reporter_of(team, options.quiet),
+            reporter=reporter,
             team=team,
         )
     if not team.leads:
         return OK
     if found.scores.labelled:
         write_evaluation_pictures(found)
+    refresh_report(found.folder, reporter)
     if options.json:
         answer_json(found.summary)
         return OK

@@ -78,6 +78,7 @@ def svm(options: argparse.Namespace) -> int:
     """Linear SVMs learnt and tested by a protocol."""
     from ..transfer import learn_svms, usual_aggregate
     from ..transfer_files import check_svm_place, write_transfer
+    from ..transfer_report import write_svm_report
 
     folder = Path(options.out or f"runs/svm/{re.sub(r'[^a-z0-9-]', '', options.protocol.lower())}")
     check_svm_place(folder)
@@ -89,11 +90,12 @@ def svm(options: argparse.Namespace) -> int:
     scales = typed(FeatureSettings, {"scales": options.scales or ()})["scales"]
     found = learn_svms(options.protocol, options.features, descriptor, settings, scales, machine, reporter)
     told = write_transfer(found, folder)
+    _, page = write_svm_report(folder)
     if options.json:
         answer_json(told)
     else:
         _show(told)
-        show(f"figures, splits, answers and classifier: {folder}")
+        show(f"figures, splits, answers and classifier: {folder}; to look at: {page.name}")
     return OK
 
 
@@ -146,7 +148,7 @@ def probe(options: argparse.Namespace) -> int:
             answer_json(told)
         else:
             _show(told)
-            show(f"worst mistakes: {told['page']}")
+            show(f"report, with the worst mistakes: {told['page']}")
             show(f"ask it: verydeep predict {told['folder']} PHOTO")
         return OK
 
@@ -192,7 +194,7 @@ def _write_pictures(found: list[Any], features: str, folder: Path, reporter: Ter
     if not found:
         return []
     try:
-        there = photos_of(load_features(features))
+        there = photos_of(load_features(features).recipe)
     except VerydeepError as fault:
         reporter.warn(f"no pictures, as the photos that were described are gone: {fault}")
         return [None] * len(found)
