@@ -143,6 +143,24 @@ def make_photos(folder: Path, per_class: int = 10, sizes: tuple[tuple[int, int],
     return folder
 
 
+def own_photos(place: Path, faulty: bool = False) -> Path:
+    """Discs on grey, red or blue, with a CSV of their boxes."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(24):
+        picture = np.full((48, 64, 3), 120, dtype=np.uint8)
+        x, y = int(rng.integers(4, 30)), int(rng.integers(4, 18))
+        picture[y : y + 24, x : x + 28] = (220, 30, 30) if number % 2 else (30, 30, 220)
+        (place / "photos").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / "photos" / f"{number:02d}.png")
+        lines.append(f"{number:02d}.png,{x + 1},{y + 1},{x + 28},{y + 24},{'red' if number % 2 else 'blue'}")
+    if faulty:
+        lines[2] = "02.png,40,30,10,5,blue"
+        lines.append("nowhere.png,1,1,9,9,red")
+    (place / "boxes.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     return make_photos(tmp_path / "photos")

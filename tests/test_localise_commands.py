@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Command, make_imagenet, run_command
+from conftest import Command, make_imagenet, own_photos, run_command
 from verydeep.scores import load_scores, save_scores
 from verydeep.server_files import write_localisation
 
@@ -89,24 +89,6 @@ def test_the_full_procedure_with_merging_and_fusion(doll: Path, command: Command
     told = json.loads(voted.stdout)
     assert told["classification_error"] == found["classification_error"]
     assert (told["t"], told["tuned_on"], told["merging"]["rate"]) == (0.6, None, "image")
-
-
-def own_photos(place: Path, faulty: bool = False) -> Path:
-    """Discs on grey, red or blue, with a CSV of their boxes."""
-    rng = np.random.default_rng(0)
-    lines = []
-    for number in range(24):
-        picture = np.full((48, 64, 3), 120, dtype=np.uint8)
-        x, y = int(rng.integers(4, 30)), int(rng.integers(4, 18))
-        picture[y : y + 24, x : x + 28] = (220, 30, 30) if number % 2 else (30, 30, 220)
-        (place / "photos").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(place / "photos" / f"{number:02d}.png")
-        lines.append(f"{number:02d}.png,{x + 1},{y + 1},{x + 28},{y + 24},{'red' if number % 2 else 'blue'}")
-    if faulty:
-        lines[2] = "02.png,40,30,10,5,blue"
-        lines.append("nowhere.png,1,1,9,9,red")
-    (place / "boxes.csv").write_text("\n".join(lines) + "\n")
-    return place
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from .pages import escaped
 
 WIDTH, HEIGHT = 420, 250  # of the drawing; on a narrow screen its letters keep a size that can be read
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 40
+HEIGHTS = 5  # steps of the upright axis, at most
 STYLES = 8  # kinds of line that can be told apart; then they begin anew
 MOST_DOTS = 30  # points of a line that are drawn as dots too
 
@@ -76,7 +77,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 def _heights(values: Sequence[float], from_zero: bool) -> tuple[float, float]:
     """Where the upright axis begins and ends: at round values."""
     least, most = _spread([*values, 0.0] if from_zero else values)
-    step = _step(most - least, 4)
+    step = _step(most - least, HEIGHTS)
     return math.floor(least / step) * step, math.ceil(most / step) * step
 
 
@@ -87,7 +88,7 @@ def _step(reach: float, most: int) -> float:
 
 
 def _round_ticks(least: float, most: float, whole: bool = False) -> list[tuple[float, str]]:
-    step = max(1.0, _step(most - least, 5)) if whole else _step(most - least, 4)
+    step = max(1.0, _step(most - least, 5)) if whole else _step(most - least, HEIGHTS)
     first = math.ceil(least / step - 1e-9)
     count = math.floor(most / step + 1e-9) - first + 1
     return [((first + number) * step, f"{(first + number) * step:.6g}") for number in range(count)]

@@ -146,12 +146,14 @@ def _fish(verbs: list[Verb]) -> str:
         "function __verydeep_at",
         "    set -l typed (commandline -opc)[2..-1]",
         '    set -l wanted (string split " " -- $argv[1])',
-        '    test (count $typed) -ge (count $wanted); and test "$typed[1..(count $wanted)]" = "$argv[1]"',
+        "    set -l last (count $wanted)",
+        '    test (count $typed) -ge $last; and test "$typed[1..$last]" = "$argv[1]"',
         "end",
     ]
     texts = {verb.name: verb.text for verb in verbs}
     for first, names in _groups(verbs).items():
-        lines.append(f"complete -c verydeep -n __fish_use_subcommand -f -a {first} -d {_quoted(texts.get(first, ''))}")
+        told = f" -d {_quoted(texts[first])}" if first in texts else ""
+        lines.append(f"complete -c verydeep -n __fish_use_subcommand -f -a {first}{told}")
         for name in names:
             alone = f"__verydeep_at {first}; and not __fish_seen_subcommand_from {' '.join(names)}"
             told = _quoted(texts[f"{first} {name}"])

@@ -29,7 +29,7 @@ dl{margin:0}dd{margin:0}
 .figures span{color:var(--soft);font-size:.875rem}
 .facts div{display:grid;grid-template-columns:11rem 1fr;gap:.25rem 1rem;padding:.3rem 0;
 border-bottom:1px solid var(--rule)}
-.facts dt{color:var(--soft)}
+.facts dt{color:var(--soft)}.facts+p{margin-top:1.25rem}
 .beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1.5rem 2rem}
 .beside>div{min-width:0}
 figure{margin:0 0 1rem}

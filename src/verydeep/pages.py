@@ -23,6 +23,7 @@ from .page_style import STYLE
 
 MARK = '<meta name="generator" content="verydeep">'
 LONGEST_SIDE = 256  # of a photo inside a page, in pixels
+COMMAND_WIDTH = 88  # letters of a line of a command
 # Nothing of a page may be fetched or run, whatever a name in it says.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 Shown = tuple[Pixels | None, str]  # a photo, None where it is gone, and lines of text below it
@@ -38,8 +39,15 @@ def paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{escaped(text)}</p>' if kind else f"<p>{escaped(text)}</p>"
 
 
-def code(text: str) -> str:
-    """A command or other text to be copied."""
+def command(parts: Sequence[str]) -> str:
+    """A command line to be copied, broken between its parts as shells understand it."""
+    lines = [parts[0]]
+    for one in parts[1:]:
+        if len(lines[-1]) + len(one) < COMMAND_WIDTH:
+            lines[-1] += f" {one}"
+        else:
+            lines.append(f"  {one}")
+    text = " \\\n".join(lines)
     return f'<pre tabindex="0"><code>{escaped(text)}</code></pre>'
 
 
@@ -126,7 +134,7 @@ def _tile(pixels: Pixels | None, text: str, what: str) -> str:
     if pixels is None:
         return f'<li><div class="gone">the photo is gone</div><span>{told}</span></li>'
     alt = escaped(f"{what}: {text}".replace("\n", ", "))
-    return f'<li><img alt="{alt}" src="{_photo_address(pixels)}" loading="lazy"><span>{told}</span></li>'
+    return f'<li><img alt="{alt}" src="{_photo_address(pixels)}"><span>{told}</span></li>'
 
 
 def picture(png: bytes, alt: str, text: str = "", kind: str = "") -> str:

@@ -13,7 +13,7 @@ from .checkpoints import Card, read_card
 from .configurations import NetFacts, net_facts
 from .errors import VerydeepError
 from .files import file_sha256, read_json, taken
-from .runs import BEST, CLASSIFIER, EVALUATIONS, LAST, PREVIOUS, read_log, run_name
+from .runs import BEST, CLASSIFIER, EVALUATIONS, LAST, LOG, PREVIOUS, read_log, run_name
 
 State = Literal["training", "finished", "interrupted", "stopped", "a net"]
 RESULT = "result.json"
@@ -148,7 +148,7 @@ def read_run(folder: Path, running: bool | None = None) -> Recorded:
     card = _card(folder)
     log = tuple(row for row in read_log(folder) if _whole(row, "gt_class_error" if card.box_settings else "top1_error"))
     result = _json(folder / RESULT)
-    state = _state(card, result, taken(folder) if running is None else running)
+    state = _state(folder, card, result, taken(folder) if running is None else running)
     environment = _json(folder / "environment.json")
     ended = result if state in ("finished", "interrupted") else {}
     return Recorded(
@@ -171,10 +171,10 @@ def _card(folder: Path) -> Card:
     return read_card(there[-1])
 
 
-def _state(card: Card, result: dict[str, Any], running: bool) -> State:
+def _state(folder: Path, card: Card, result: dict[str, Any], running: bool) -> State:
     if running:
         return "training"
-    if not card.settings:
+    if not (folder / LOG).is_file():  # converted, or copied from where it was trained
         return "a net"
     if not result or result.get("steps") != card.state.get("step", result.get("steps")):
         return "stopped"  # the result is of before it went on
@@ -194,12 +194,15 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _tests(folder: Path) -> tuple[Test, ...]:
-    """The tests in a folder, by set and protocol; files that are none of ours are left out."""
-    found = []
+    """The tests in a folder, by set and protocol; files that are none of ours are left out.
+
+    A net that is both the best and the last is told of once.
+    """
+    found: dict[tuple[str, str, str], Test] = {}
     for path in sorted(folder.glob(f"{EVALUATIONS}*/**/{RESULT}")):
         told = _json(path)
         test = Test(path.parent, told, "checkpoints" in told)
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
-            _ = test.name, test.photos, test.value, test.interval, test.checkpoint, int(told["images"])
-            found.append(test)
-    return tuple(found)
+            _ = test.value, test.interval, int(told["images"])
+            found.setdefault((test.name, test.photos, test.checkpoint), test)
+    return tuple(found.values())

@@ -11,8 +11,8 @@ from .config import DataSettings, TrainSettings, flag, from_json
 from .recipes import given_for, settings_of_box_run, settings_of_run
 
 
-def command_of(run: str, card: Card, out: str = "") -> str:
-    """The command line of a run with all settings that its name does not imply.
+def command_of(run: str, card: Card, out: str = "") -> list[str]:
+    """The command line of a run with all settings that its name does not imply, in parts: the verb, then the flags.
 
     Args:
         run: the name it was trained by.
@@ -21,7 +21,7 @@ def command_of(run: str, card: Card, out: str = "") -> str:
     settings = from_json(TrainSettings, card.settings)
     data = from_json(DataSettings, card.data)
     given: dict[str, Any] = given_for(lambda some: DataSettings(**{"data": data.data, **some}), data)
-    words = ["verydeep", "localise", "train", run] if card.box_settings else ["verydeep", "train", run]
+    verb = "verydeep localise train" if card.box_settings else "verydeep train"
     if card.box_settings:
         boxes = from_json(BoxSettings, card.box_settings)
         of_boxes = given_for(lambda some: settings_of_box_run(run, some)[1], boxes)
@@ -30,9 +30,7 @@ def command_of(run: str, card: Card, out: str = "") -> str:
     else:
         given |= given_for(lambda some: settings_of_run(run, some), settings)
     given = {"data": data.data, **given, **({"out": out} if out else {})}
-    for name, value in given.items():
-        words += [f"--{flag(name)}", _typed(value)]
-    return " ".join(word if word.startswith("--") else shlex.quote(word) for word in words)
+    return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(_typed(to))}" for name, to in given.items())]
 
 
 def _typed(value: Any) -> str:

@@ -19,7 +19,7 @@ from .config import TrainSettings, from_json
 from .data import Dataset
 from .errors import VerydeepError
 from .evaluation_report import ERROR_NAMES, test_blocks, tests_table
-from .pages import beside, code, facts, folded, headline, paragraph, picture, png_of, section, table, write_page
+from .pages import beside, command, facts, folded, headline, paragraph, picture, png_of, section, table, write_page
 from .progress import Reporter, duration
 from .recorded import Recorded, read_run
 from .report import filters_picture
@@ -84,7 +84,8 @@ def refresh_report(evaluation: Path, reporter: Reporter) -> None:
 
 
 def _write(run: Recorded, photos: RunPhotos, path: Path) -> Path:
-    title = f"{run.run}: net {run.card.net} at S = {run.scale}"
+    net = f"et {run.card.net} at S = {run.scale}"
+    title = f"N{net}" if run.run == run.card.net else f"{run.run}: n{net}"
     blocks = [_headline(run, title), *training_section(run), *_testing(run, photos)]
     blocks += [section("What the net sees", *photos.crops), *_filters(run.folder), _recipe(run)]
     return write_page(path, title, blocks, REFRESH_SECONDS if run.state == "training" else None)
@@ -191,8 +192,15 @@ def _recipe(run: Recorded) -> str:
     if not card.settings:
         return section("What it is", facts(rows))
     settings = from_json(TrainSettings, card.settings)
-    rows += [("data", run.data), *_settings_told(card, settings), *_machine_told(run.environment)]
-    again = code(command_of(run.run, card, str(run.folder)))
+    rows += [
+        ("data", run.data),
+        ("folder", str(run.folder)),
+        *_settings_told(card, settings),
+        *_machine_told(run.environment),
+    ]
+    if run.state == "a net":  # nothing tells by what name it was trained
+        return section("Data and recipe", facts(rows))
+    again = command(command_of(run.run, card, str(run.folder)))
     return section("Data and recipe", facts(rows), paragraph("The command that makes it again:"), again)
 
 
@@ -240,7 +248,7 @@ def _machine_told(environment: dict[str, Any]) -> list[tuple[str, str]]:
     versions = environment.get("versions")
     names = [f"{name} {value}" for name, value in versions.items()] if isinstance(versions, dict) else []
     words = [f"{environment.get(name)}" for name in ("processor", "device", "precision")]
-    words.append(f"{environment.get('threads')} threads")
+    words.append(f"{environment.get('threads')} thread(s)")
     return [
         ("machine", ", ".join(words)),
         ("software", ", ".join([f"Python {environment.get('python')}", *names])),

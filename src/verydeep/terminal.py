@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from rich.bar import Bar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,7 +19,7 @@ from rich.text import Text
 from .progress import Advance, duration
 
 PLAIN_EVERY_SECONDS = 20.0
-PIPE_WIDTH, WIDEST_FIGURE = 200, 24
+PIPE_WIDTH, WIDEST_FIGURE, BAR_WIDTH = 200, 24, 20
 
 
 def clean(text: str) -> str:
@@ -91,7 +92,7 @@ def show_raw(text: str) -> None:
 
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
     """A line of title and a table to stdout; the first column is left-aligned, the others right-aligned."""
-    show(title)
+    show_note(title)
     table = Table(box=None, pad_edge=False)
     cells = [[clean(str(cell)) for cell in row] for row in rows]
     for number, column in enumerate(columns):
@@ -105,6 +106,18 @@ def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]])
         table.add_row(*(Text(cell) for cell in row))
     # In a file or a pipe lines may be long; folded cells would be worse.
     _Plain(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+def show_shares(rows: Iterable[tuple[str, float]]) -> None:
+    """Names with a share of 1 each, a line each, to stdout; on a terminal with a bar."""
+    if not sys.stdout.isatty():
+        for name, share in rows:
+            show(f"  {100 * share:5.1f} %  {name}")
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, share in rows:
+        table.add_row(Text(f"  {100 * share:5.1f} %"), Bar(1.0, 0.0, share, width=BAR_WIDTH), Text(clean(name)))
+    _Plain(highlight=False).print(table)
 
 
 class _Plain(Console):

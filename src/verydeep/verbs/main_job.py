@@ -9,7 +9,7 @@ from typing import Any
 from .. import terminal
 from ..arguments import given_settings
 from ..stopping import Interrupted
-from ..terminal import Terminal, show, show_table
+from ..terminal import Terminal, show, show_shares, show_table
 from . import (
     BEFORE_THE_FIRST_STEP,
     MISTAKE,
@@ -113,12 +113,13 @@ def predict(options: argparse.Namespace) -> int:
     else:
         for prediction, more in zip(found, explained, strict=True):
             show(prediction.image)
+            if prediction.kind == "probability":
+                show_shares(prediction.classes)
+            else:
+                for name, value in prediction.classes:
+                    show(f"  {value:7.3f}  {name}")
             for told in more.values():
                 show(f"  {told['class']} seen in {told['map']}, {told['gradcam']}")
-            for name, value in prediction.classes:
-                show(
-                    f"  {100 * value:5.1f} %  {name}" if prediction.kind == "probability" else f"  {value:7.3f}  {name}"
-                )
     for sentence in [*problems, *faults.values()]:
         terminal.fail(sentence)
     return MISTAKE if problems or faults else OK

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..arguments import given_settings
 from ..config import TrainSettings, typed
-from ..terminal import Terminal, show, show_table
+from ..terminal import Terminal, show, show_note, show_table
 from . import OK, answer_json, machine_wish
 
 
@@ -40,7 +40,7 @@ def weights_list(options: argparse.Namespace) -> int:
     ]
     title = "released weights: errors % (top-1 / top-5) of one centre crop, as their publishers tell"
     show_table(title, ["name", "net", "errors", "MB", "here", "licence"], table)
-    show("`verydeep weights fetch NAME` downloads one; training and all verbs take the name from then on")
+    show_note("`verydeep weights fetch NAME` downloads one; training and all verbs take the name from then on")
     return OK
 
 
