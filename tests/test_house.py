@@ -260,7 +260,9 @@ ARROWS: dict[str, set[str]] = {
         *("config", "data", "describer", "errors", "feature_files", "feature_settings", "features", "prediction"),
         "progress",
     },
-    "transfer_report": {"charts", "data", "errors", "files", "images", "pages", "report", "runs", "similar"},
+    "transfer_report": {
+        *("charts", "data", "errors", "files", "images", "pages", "recorded", "report", "runs", "similar"),
+    },
     "probing": {
         *("config", "data", "describing", "feature_nets", "feature_settings", "machine", "progress", "transfer"),
         *("transfer_files", "transfer_report"),
@@ -287,7 +289,7 @@ ARROWS: dict[str, set[str]] = {
         *("box_evaluation", "charts", "errors", "evaluation_report", "metrics", "pages", "progress", "recorded"),
         "scores",
     },
-    "compared_svms": {"charts", "compared", "errors", "pages", "transfer_report"},
+    "compared_svms": {"charts", "compared", "errors", "pages", "recorded", "transfer_report"},
     "reporting": {
         *("compared", "compared_svms", "errors", "files", "recorded", "run_report", "runs", "transfer_report"),
     },

@@ -168,7 +168,7 @@ def test_a_report_is_written_each_epoch_and_a_killed_training_goes_on(tmp_path: 
     epochs = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["epoch"]
     done(f"train A --out run --resume --max-epochs {epochs + 2} --workers 0", tmp_path)
     page = read_page(report)
-    assert f"{epochs + 2} epochs" in page.text
+    assert f"{epochs + 2} epoch(s)" in page.text
     assert "finished" in page.text
 
 

@@ -65,7 +65,7 @@ def line_chart(
     box = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(f"{title} by {x_label}: {told}")}"'
     head = f'<text x="0" y="12">{escaped(title)}</text>'
     legend = "".join(_legend(number, line.name) for number, line in enumerate(lines))
-    return f'<figure><svg {box}>{head}{"".join(drawn)}</svg><ul class="legend">{legend}</ul></figure>'
+    return f'<figure class="chart"><svg {box}>{head}{"".join(drawn)}</svg><ul class="legend">{legend}</ul></figure>'
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:

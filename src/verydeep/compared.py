@@ -21,7 +21,7 @@ from .evaluation_report import ERROR_NAMES
 from .metrics import difference_interval, mcnemar, wrong_at
 from .pages import beside, headline, paragraph, section, table, write_page
 from .progress import duration
-from .recorded import Recorded, Test
+from .recorded import Recorded, Test, short_name
 from .scores import FILE_NAME, load_scores
 
 Outcome = tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]  # of N photos: ids, which are wrong, subjects
@@ -144,7 +144,7 @@ def write_comparison(runs: Sequence[Recorded], path: Path) -> dict[str, Any]:
     names = labels_of([run.folder for run in runs])
     found = {"runs": [run_row(run) for run in runs], "pairs": pairs(runs), "differing": differing(runs, names)}
     what = ERROR_NAMES[runs[0].error]
-    title = f"{len(runs)} runs on {runs[0].data}"
+    title = f"{len(runs)} runs on {short_name(runs[0].data)}"
     text = f"{len(runs[0].card.classes)} classes; {names[0]} is the one the others are compared with."
     split = {run.card.data_fingerprint for run in runs if run.card.data_fingerprint}
     note = "Their photos were split otherwise, so that their dev errors are of other photos." if len(split) > 1 else ""

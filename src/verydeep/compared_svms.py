@@ -10,6 +10,7 @@ from .charts import Line, line_chart
 from .compared import labels_of
 from .errors import VerydeepError
 from .pages import headline, section, table, write_page
+from .recorded import short_name
 from .transfer_report import FIGURE_NAMES, ticks_of_c
 
 SHOWN = ("layer", "pool", "mirror", "width", "crop", "scales")
@@ -30,7 +31,7 @@ def write_svm_comparison(folders: Sequence[Path], told: Sequence[dict[str, Any]]
                 f"{folder} is of other data than {folders[0]} ({of}): compare SVMs of one protocol and the same photos."
             )
     names = labels_of(folders)
-    title = f"{len(told)} linear SVMs on {first['data']}"
+    title = f"{len(told)} linear SVMs on {short_name(first['data'])}"
     blocks = [headline(title, "", f"{first['protocol']}, {first['classes']} classes.", [])]
     blocks += [section("Side by side", _table(told, names)), *_curves(told, names)]
     write_page(path, title, blocks)

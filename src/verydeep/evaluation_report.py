@@ -115,11 +115,13 @@ def _box_blocks(test: Test) -> list[str]:
     if not rows:
         return [paragraph("The boxes of these photos are not known, so there are no errors.")]
     shown = "Green are the true boxes, red is the box that the net gives the true class"
-    return [
-        table(f"{test.name}: errors of boxes", ["error", "", "95 % interval"], rows),
-        part("Right boxes", *_stored(test, "right.png", f"Right boxes. {shown}")),
-        part("Wrong boxes", *_stored(test, "wrong.png", f"Wrong boxes. {shown}")),
-    ]
+    blocks = [table(f"{test.name}: errors of boxes", ["error", "", "95 % interval"], rows)]
+    for kind, name, none in (("Right", "right.png", 100), ("Wrong", "wrong.png", 0)):
+        if told.get("gt_class_error") == none:
+            blocks.append(part(f"{kind} boxes", paragraph("None.")))
+        else:
+            blocks.append(part(f"{kind} boxes", *_stored(test, name, f"{kind} boxes. {shown}")))
+    return blocks
 
 
 def _interval(told: dict[str, Any], name: str) -> str:

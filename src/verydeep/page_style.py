@@ -33,10 +33,11 @@ border-bottom:1px solid var(--rule)}
 .beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1.5rem 2rem}
 .beside>div{min-width:0}
 figure{margin:0 0 1rem}
+.chart{max-width:36rem}
 figure>svg{display:block;width:100%;height:auto}
 img{display:block;max-width:100%;height:auto;border-radius:.25rem}
 .wide img{min-width:44rem;background:#fff}
-.pixels img{width:100%;max-width:40rem;image-rendering:pixelated}
+.pixels img{image-rendering:pixelated}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;margin:0 0 .75rem;min-width:min(24rem,100%);overflow-wrap:normal}
 caption{text-align:left;padding:.25rem 0}
@@ -46,7 +47,7 @@ tbody th{font-weight:400}
 .figure,.share{font-variant-numeric:tabular-nums}td.figure{white-space:nowrap}.figure{text-align:right}
 .share{min-width:9rem;background:linear-gradient(var(--wash),var(--wash)) 0 50%/calc(var(--share)*.9) 70% no-repeat}
 pre{background:var(--card);border:1px solid var(--rule);border-radius:.5rem;padding:.7rem .9rem;overflow-x:auto;
-white-space:pre-wrap;font:.875rem/1.5 ui-monospace,monospace}
+font:.875rem/1.5 ui-monospace,monospace}
 details{margin:.5rem 0}summary{cursor:pointer;color:var(--accent)}
 .tiles{list-style:none;margin:0;padding:0;display:grid;gap:1rem .9rem;
 grid-template-columns:repeat(auto-fill,minmax(7.5rem,1fr))}
@@ -71,5 +72,5 @@ footer{margin-top:2.5rem;border-top:1px solid var(--rule);padding-top:.75rem}
 .figures b{font-size:1.2rem}th,td{padding-right:.8rem}}
 @media print{:root{--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--rule:#bbb;--accent:#1d5fb8;--wash:#e3ecf8}
 body{font-size:11pt}main{max-width:none;padding:0}section,figure,li,tr{break-inside:avoid}
-.scroll{overflow:visible}*{print-color-adjust:exact}}
+.scroll{overflow:visible}pre{white-space:pre-wrap}*{print-color-adjust:exact}}
 """

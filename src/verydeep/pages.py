@@ -94,7 +94,8 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]], 
         share: a column of percentages, ``12.5 %``, that get a bar of that length.
     """
     cells = [[str(cell) for cell in row] for row in rows]
-    right = [_figures(number, [row[number] for row in cells]) for number in range(len(heads))]
+    columns = [[row[number] for row in cells] for number in range(len(heads))]
+    right = [number != share and _figures(number, column) for number, column in enumerate(columns)]
     top = "".join(f'<th scope="col"{_kind(*one)}>{escaped(head)}</th>' for head, *one in zip(heads, right, strict=True))
     body = "".join(f"<tr>{_row(row, right, share)}</tr>" for row in cells)
     label = escaped(caption)

@@ -19,6 +19,12 @@ State = Literal["training", "finished", "interrupted", "stopped", "a net"]
 RESULT = "result.json"
 
 
+def short_name(data: str) -> str:
+    """What to call data in a title: by their name, and a path by its last part."""
+    name = data.partition(":")[0]
+    return Path(name).name or data
+
+
 @dataclass(frozen=True)
 class Test:
     """A test of a run's net: the folder of its files, and what its ``result.json`` says."""
@@ -42,7 +48,7 @@ class Test:
     @property
     def photos(self) -> str:
         """Which photos."""
-        return f"{self.told['data']}, {self.told['set']}"
+        return f"{short_name(str(self.told['data']))}, {self.told['set']}"
 
     @property
     def known(self) -> bool:

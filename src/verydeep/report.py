@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MOST_NAMED_CLASSES = 30  # more tick labels than that cannot be read
 GONE: Pixels = np.full((64, 64, 3), 127, dtype=np.uint8)  # in place of a photo that is gone
-FILTER_SIDE, FILTERS_A_ROW, FILTER_GAP = 3, 16, 1
+FILTER_SIDE, FILTERS_A_ROW, FILTER_GAP, FILTER_ZOOM = 3, 16, 1, 9
 
 
 def figure_of(width: float, height: float) -> Figure:
@@ -233,7 +233,7 @@ def filters_picture(weights: NDArray[np.float32]) -> Pixels:
         top, left = (FILTER_GAP + place * cell for place in divmod(number, columns))
         tile = one.transpose(1, 2, 0) / max(float(np.abs(one).max()), 1e-12)
         grid[top : top + FILTER_SIDE, left : left + FILTER_SIDE] = 127.5 * (1 + tile)
-    return grid.round().astype(np.uint8)
+    return grid.round().astype(np.uint8).repeat(FILTER_ZOOM, axis=0).repeat(FILTER_ZOOM, axis=1)
 
 
 def _save_photo(picture: Image.Image, path: Path) -> None:

@@ -21,7 +21,7 @@ from .errors import VerydeepError
 from .evaluation_report import ERROR_NAMES, test_blocks, tests_table
 from .pages import beside, command, facts, folded, headline, paragraph, picture, png_of, section, table, write_page
 from .progress import Reporter, duration
-from .recorded import Recorded, read_run
+from .recorded import Recorded, read_run, short_name
 from .report import filters_picture
 from .rerun import command_of
 from .run_photos import RunPhotos
@@ -99,24 +99,24 @@ def _headline(run: Recorded, title: str) -> str:
         figures.append(("best dev error", f"{run.best[f'dev_{run.error}']:.2f} %", f"epoch {run.best['epoch']}"))
     if run.rate is not None:
         figures.append(("throughput", f"{run.rate:,.1f}", "training photos/s"))
-        figures.append(("time", duration(run.seconds), f"{len(run.log)} epochs"))
+        figures.append(("time", duration(run.seconds), f"{len(run.log)} epoch(s)"))
     figures.append(("parameters", f"{run.facts.parameters / 1e6:.2f} M", f"{run.facts.weight_layers} weight layers"))
     return headline(title, run.state, _state_told(run), figures)
 
 
 def _state_told(run: Recorded) -> str:
-    kind = "boxes" if run.card.box_settings else "classes"
-    of = f"Of {len(run.card.classes)} {kind}, learnt from {run.data}."
+    kind = "Boxes of" if run.card.box_settings else ""
+    of = f"{kind} {len(run.card.classes)} classes, learnt from {short_name(run.data)}.".strip()
     done = len(run.log)
     if run.state == "training":
         return f"{of} {_time_left(run)} Written anew after each epoch; this page reads it again by itself."
     if run.state == "finished":
-        return f"{of} {done} epochs, {run.result['steps']:,} steps: {ENDS.get(run.result['ended'], 'it ended')}."
+        return f"{of} {done} epoch(s), {run.result['steps']:,} steps: {ENDS.get(run.result['ended'], 'it ended')}."
     if run.state == "a net":
         named = run.card.origin.get("name") or run.card.origin.get("file") or "weights of others"
         return f"{len(run.card.classes)} classes; it was not trained here, but made from {named}."
     how = "stopped in order" if run.state == "interrupted" else "ended before its time"
-    return f"{of} It was {how}, after {done} epochs; the same command with --resume goes on."
+    return f"{of} It was {how}, after {done} epoch(s); the same command with --resume goes on."
 
 
 def _time_left(run: Recorded) -> str:
@@ -201,7 +201,12 @@ def _recipe(run: Recorded) -> str:
     if run.state == "a net":  # nothing tells by what name it was trained
         return section("Data and recipe", facts(rows))
     again = command(command_of(run.run, card, str(run.folder)))
-    return section("Data and recipe", facts(rows), paragraph("The command that makes it again:"), again)
+    return section(
+        "Data and recipe",
+        facts(rows),
+        paragraph("The command that makes it again, from the folder it was begun in:"),
+        again,
+    )
 
 
 def _net_told(run: Recorded) -> str:
@@ -224,7 +229,7 @@ def _settings_told(card: Card, settings: TrainSettings) -> list[tuple[str, str]]
     rule = f"after {settings.patience} epochs in which the dev error does not improve by {settings.improvement:g}"
     if settings.drop_at:
         rule = f"after epochs {', '.join(map(str, settings.drop_at))}"
-    times = "" if settings.drop_at else f"at most {settings.drops} times, "
+    times = "" if settings.drop_at else f"at most {settings.drops} time(s), "
     shift = "none" if settings.colour_shift == "off" else f"by PCA ({settings.colour_shift})"
     rows = [
         ("start", start),

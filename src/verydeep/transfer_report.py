@@ -12,6 +12,7 @@ from .errors import VerydeepError
 from .files import read_json
 from .images import read_image
 from .pages import facts, folded, headline, paragraph, section, table, tiles, write_page
+from .recorded import short_name
 from .report import GONE, photo_grid, photo_or_none, save_figure
 from .runs import REPORT
 from .similar import Similar, photos_of
@@ -53,7 +54,7 @@ def svm_told(folder: Path) -> dict[str, Any]:
 
 def _described(told: dict[str, Any]) -> str:
     nets = [f"{one['net']} {one['layer']}" for one in told["features"]]
-    return f"{' and '.join(dict.fromkeys(nets))}, {told['data']}"
+    return f"{' and '.join(dict.fromkeys(nets))}, {short_name(told['data'])}"
 
 
 def _headline(told: dict[str, Any], title: str) -> str:
