@@ -4,12 +4,11 @@ One accent colour, the system's own fonts; text has a contrast of at least 4.5 t
 chart differ in how they are dashed as well as in colour.
 """
 
-STYLE = """
-:root{color-scheme:light dark;--paper:#fafaf8;--card:#fff;--ink:#1c2127;--soft:#57606b;--rule:#dcdfe3;--accent:#1d5fb8;
---wash:#e3ecf8;--s1:#b3541e;--s2:#1b7a4b;--s3:#7b3fa0;--s4:#8a6a00;--s5:#b3246b;--s6:#2a7f8e;--s7:#57606b}
-@media (prefers-color-scheme:dark){:root{--paper:#14171b;--card:#1b1f25;--ink:#e4e7ea;--soft:#a2abb6;--rule:#343b44;
---accent:#86b6fa;--wash:#213149;--s1:#f0a070;--s2:#6fd3a0;--s3:#cda2ec;--s4:#e0c060;--s5:#f291bd;--s6:#79ccd9;
---s7:#a2abb6}}
+LIGHT = """--paper:#fafaf8;--card:#fff;--ink:#1c2127;--soft:#57606b;--rule:#dcdfe3;--accent:#1d5fb8;--wash:#e3ecf8;
+--s1:#b3541e;--s2:#1b7a4b;--s3:#7b3fa0;--s4:#8a6a00;--s5:#b3246b;--s6:#2a7f8e;--s7:#57606b"""
+DARK = """--paper:#14171b;--card:#1b1f25;--ink:#e4e7ea;--soft:#a2abb6;--rule:#343b44;--accent:#86b6fa;--wash:#213149;
+--s1:#f0a070;--s2:#6fd3a0;--s3:#cda2ec;--s4:#e0c060;--s5:#f291bd;--s6:#79ccd9;--s7:#a2abb6"""
+RULES = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:anywhere}
 main{max-width:70rem;margin:0 auto;padding:2rem 1.25rem 3rem}
@@ -70,7 +69,10 @@ footer{margin-top:2.5rem;border-top:1px solid var(--rule);padding-top:.75rem}
 @media (max-width:36rem){main{padding:1.25rem .9rem 2rem}h1{font-size:1.4rem}.facts div{grid-template-columns:1fr;gap:0}
 .tiles{grid-template-columns:repeat(auto-fill,minmax(6rem,1fr))}.figures{grid-template-columns:1fr 1fr}
 .figures b{font-size:1.2rem}th,td{padding-right:.8rem}}
-@media print{:root{--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--rule:#bbb;--accent:#1d5fb8;--wash:#e3ecf8}
-body{font-size:11pt}main{max-width:none;padding:0}section,figure,li,tr{break-inside:avoid}
+@media print{body{background:#fff;font-size:11pt}main{max-width:none;padding:0}section,figure,li,tr{break-inside:avoid}
 .scroll{overflow:visible}pre{white-space:pre-wrap}*{print-color-adjust:exact}}
 """
+STYLE = (
+    f":root{{color-scheme:light dark;{LIGHT}}}\n@media (prefers-color-scheme:dark){{:root{{{DARK}}}}}\n"
+    f"@media print{{:root{{color-scheme:light;{LIGHT}}}}}{RULES}"
+)

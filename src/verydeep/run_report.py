@@ -55,7 +55,7 @@ class LiveReport:
             _write(run, self._photos, self._folder / REPORT)
         except Exception as fault:  # whatever is wrong with a page, a training goes on
             if not self._told:
-                self._reporter.warn(f"no report is written, and the training goes on without: {fault}")
+                self._reporter.warn(f"the run's report is not written, which leaves the training as it is: {fault}")
             self._told = True
 
 
