@@ -168,7 +168,7 @@ def test_a_report_is_written_each_epoch_and_a_killed_training_goes_on(tmp_path: 
     epochs = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["epoch"]
     done(f"train A --out run --resume --max-epochs {epochs + 2} --workers 0", tmp_path)
     page = read_page(report)
-    assert f"{epochs + 2} epoch(s)" in page.text
+    assert f"{epochs + 2} epochs" in page.text
     assert "finished" in page.text
 
 
@@ -325,7 +325,7 @@ def test_a_box_net_has_a_report(kinds: Path) -> None:
 
 def test_svms_have_a_report(kinds: Path) -> None:
     page = read_page(kinds / "svms" / "report.html")
-    for words in ("The choice of C", "mean class recall", "Each class", "2 split(s)", "Worst mistakes"):
+    for words in ("The choice of C", "mean class recall", "Each class", "2 splits", "Worst mistakes"):
         assert words in page.text, words
     assert len(page.all("polyline")) == 2
     told = json.loads((kinds / "svms" / "result.json").read_text())

@@ -34,6 +34,11 @@ def escaped(text: object) -> str:
     return html.escape("".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(text)))
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: ``1 epoch``, ``24 epochs``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """Some text; ``kind`` is ``note`` for what is less than the rest."""
     return f'<p class="{kind}">{escaped(text)}</p>' if kind else f"<p>{escaped(text)}</p>"

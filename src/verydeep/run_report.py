@@ -19,7 +19,20 @@ from .config import TrainSettings, from_json
 from .data import Dataset
 from .errors import VerydeepError
 from .evaluation_report import ERROR_NAMES, test_blocks, tests_table
-from .pages import beside, command, facts, folded, headline, paragraph, picture, png_of, section, table, write_page
+from .pages import (
+    beside,
+    command,
+    counted,
+    facts,
+    folded,
+    headline,
+    paragraph,
+    picture,
+    png_of,
+    section,
+    table,
+    write_page,
+)
 from .progress import Reporter, duration
 from .recorded import Recorded, read_run, short_name
 from .report import filters_picture
@@ -99,7 +112,7 @@ def _headline(run: Recorded, title: str) -> str:
         figures.append(("best dev error", f"{run.best[f'dev_{run.error}']:.2f} %", f"epoch {run.best['epoch']}"))
     if run.rate is not None:
         figures.append(("throughput", f"{run.rate:,.1f}", "training photos/s"))
-        figures.append(("time", duration(run.seconds), f"{len(run.log)} epoch(s)"))
+        figures.append(("time", duration(run.seconds), counted(len(run.log), "epoch")))
     figures.append(("parameters", f"{run.facts.parameters / 1e6:.2f} M", f"{run.facts.weight_layers} weight layers"))
     return headline(title, run.state, _state_told(run), figures)
 
@@ -107,16 +120,16 @@ def _headline(run: Recorded, title: str) -> str:
 def _state_told(run: Recorded) -> str:
     kind = "Boxes of" if run.card.box_settings else ""
     of = f"{kind} {len(run.card.classes)} classes, learnt from {short_name(run.data)}.".strip()
-    done = len(run.log)
+    done = counted(len(run.log), "epoch")
     if run.state == "training":
         return f"{of} {_time_left(run)} Written anew after each epoch; this page reads it again by itself."
     if run.state == "finished":
-        return f"{of} {done} epoch(s), {run.result['steps']:,} steps: {ENDS.get(run.result['ended'], 'it ended')}."
+        return f"{of} {done}, {run.result['steps']:,} steps: {ENDS.get(str(run.result.get('ended')), 'it ended')}."
     if run.state == "a net":
         named = run.card.origin.get("name") or run.card.origin.get("file") or "weights of others"
         return f"{len(run.card.classes)} classes; it was not trained here, but made from {named}."
     how = "stopped in order" if run.state == "interrupted" else "ended before its time"
-    return f"{of} It was {how}, after {done} epoch(s); the same command with --resume goes on."
+    return f"{of} It was {how}, after {done}; the same command with --resume goes on."
 
 
 def _time_left(run: Recorded) -> str:
@@ -229,7 +242,7 @@ def _settings_told(card: Card, settings: TrainSettings) -> list[tuple[str, str]]
     rule = f"after {settings.patience} epochs in which the dev error does not improve by {settings.improvement:g}"
     if settings.drop_at:
         rule = f"after epochs {', '.join(map(str, settings.drop_at))}"
-    times = "" if settings.drop_at else f"at most {settings.drops} time(s), "
+    times = "" if settings.drop_at else f"at most {counted(settings.drops, 'time')}, "
     shift = "none" if settings.colour_shift == "off" else f"by PCA ({settings.colour_shift})"
     rows = [
         ("start", start),
@@ -253,7 +266,7 @@ def _machine_told(environment: dict[str, Any]) -> list[tuple[str, str]]:
     versions = environment.get("versions")
     names = [f"{name} {value}" for name, value in versions.items()] if isinstance(versions, dict) else []
     words = [f"{environment.get(name)}" for name in ("processor", "device", "precision")]
-    words.append(f"{environment.get('threads')} thread(s)")
+    words.append(f"threads: {environment.get('threads')}")
     return [
         ("machine", ", ".join(words)),
         ("software", ", ".join([f"Python {environment.get('python')}", *names])),

@@ -11,13 +11,14 @@ from .data import Dataset
 from .errors import VerydeepError
 from .files import read_json
 from .images import read_image
-from .pages import facts, folded, headline, paragraph, section, table, tiles, write_page
+from .pages import counted, facts, folded, headline, paragraph, section, table, tiles, write_page
 from .recorded import short_name
 from .report import GONE, photo_grid, photo_or_none, save_figure
 from .runs import REPORT
 from .similar import Similar, photos_of
 
 FIRST_CLASSES, MOST_CURVES, MOST_TICKS = 20, 8, 7
+NEEDED = ("protocol", "data", "dimensions", "classes", "aggregate", "loss", "by_class", "mistakes", "top1_error")
 FIGURE_NAMES = {"mean_class_recall": "mean class recall", "mean_average_precision": "mean average precision"}
 
 
@@ -44,7 +45,9 @@ def svm_told(folder: Path) -> dict[str, Any]:
     """
     told = read_json(folder / "result.json")
     try:
-        _ = told["features"][0]["net"], told["splits"][0]["C"], told["figure"], told["by_class"], told["photos"]["data"]
+        name = told["figure"]
+        _ = [told[key] for key in (*NEEDED, name, f"{name}_std")], told["photos"]["data"], told["images"][0]["test"]
+        _ = told["features"][0]["net"], told["splits"][0]["C"], told["splits"][0]["dev"], FIGURE_NAMES[name]
     except (KeyError, TypeError, IndexError):
         raise VerydeepError(
             f"{folder}/result.json is not of `verydeep svm`: learn the SVMs anew for a report."
@@ -61,7 +64,9 @@ def _headline(told: dict[str, Any], title: str) -> str:
     name, images = told["figure"], told["images"][0]
     figures = []
     if told[name] is not None:
-        figures.append((FIGURE_NAMES[name], _spread(told, name), f"{told['protocol']}, {len(told['splits'])} split(s)"))
+        figures.append(
+            (FIGURE_NAMES[name], _spread(told, name), f"{told['protocol']}, {counted(len(told['splits']), 'split')}")
+        )
     if told["top1_error"] is not None:
         figures.append(("top-1 error", _spread(told, "top1_error"), f"{images['test']:,} photos"))
     chosen = ", ".join(dict.fromkeys(f"{split['C']:g}" for split in told["splits"]))
