@@ -27,6 +27,7 @@ ERRORS = {
 def train(options: argparse.Namespace) -> int:
     """A box net trained, begun or resumed; 130 or 143 where it was interrupted."""
     from ..localise import train_boxes
+    from ..runs import REPORT
 
     given = given_settings(options)
     status, result = run_training(
@@ -40,6 +41,7 @@ def train(options: argparse.Namespace) -> int:
         show(f"{folder}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}")
         several = ",".join(map(str, result["test_scales"]))
         show(f"next: verydeep localise evaluate {folder} dense@{result['test_scale']}, or dense@{several}")
+        show(f"to look at: {folder}/{REPORT}")
     return status
 
 

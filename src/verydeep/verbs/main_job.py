@@ -27,6 +27,7 @@ from . import (
 def train(options: argparse.Namespace) -> int:
     """A training, begun or resumed; 130 or 143 where it was interrupted."""
     from ..preparing import train
+    from ..runs import REPORT
 
     given = given_settings(options)
     status, result = run_training(
@@ -42,6 +43,7 @@ def train(options: argparse.Namespace) -> int:
         )
         several = ",".join(map(str, result["test_scales"]))
         show(f"next: verydeep evaluate {result['folder']} dense@{result['test_scale']}, or dense@{several}")
+        show(f"to look at: {result['folder']}/{REPORT}")
     return status
 
 
