@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -28,7 +26,6 @@ from verydeep import VerydeepError
 from verydeep.arguments import given_settings, parse
 from verydeep.charts import HEIGHT, WIDTH, Line, line_chart
 from verydeep.checkpoints import Card, read_card
-from verydeep.cli import main
 from verydeep.completion import completion_script
 from verydeep.config import TrainSettings, to_json
 from verydeep.files import only_one, taken
@@ -44,18 +41,9 @@ SIZE = ("--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 
 NASTY = '<script>alert("x")<&\u202e'  # what a folder of photos may be called
 
 
-def answer_of(words: str | list[object], cwd: Path) -> Answer:
-    """What the command answers, run in this process: without the seconds that a new one takes to begin."""
-    typed = words.split() if isinstance(words, str) else [str(word) for word in words]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(typed)
-    return Answer(status, out.getvalue(), err.getvalue())
-
-
 def done(words: str | list[object], cwd: Path) -> Answer:
-    """The same, of a command that has to end well."""
-    answer = answer_of(words, cwd)
+    """What a command answers that has to end well."""
+    answer = run_command(*(words.split() if isinstance(words, str) else words), cwd=cwd)
     assert answer.status == 0, answer.stderr
     return answer
 
@@ -183,7 +171,7 @@ def test_a_training_goes_on_without_a_report_that_cannot_be_written(tmp_path: Pa
     tested = done("evaluate run dense@36 --workers 0 --json", tmp_path)
     assert json.loads(tested.stdout)["images"] == 6
     assert tested.stderr.count("the run's report is not written anew") == 1
-    assert "is there already and is no report" in answer_of("report run", tmp_path).mistake()
+    assert "is there already and is no report" in run_command("report", "run", cwd=tmp_path).mistake()
 
 
 def test_what_is_gone_has_a_sentence_in_its_place(place: Path, tmp_path: Path) -> None:
@@ -306,7 +294,7 @@ def kinds(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("words", MISTAKES)
 def test_mistakes_have_a_sentence(kinds: Path, words: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in kinds.glob("**/*") if path.is_file()}
-    assert MISTAKES[words] in answer_of(words, kinds).mistake()
+    assert MISTAKES[words] in run_command(*words.split(), cwd=kinds).mistake()
     assert before == {path: path.stat().st_mtime_ns for path in kinds.glob("**/*") if path.is_file()}
 
 
