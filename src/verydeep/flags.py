@@ -13,8 +13,7 @@ from .serve_settings import ServeSettings
 from .setting_flags import add_settings as _add_settings
 
 READING = ("workers", "read_timeout", "read_retries")  # machine settings of what reads photos
-# Machine settings that only training reads.
-OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
+OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")  # what only training reads
 ALONE = (*OF_TRAINING, "peer_timeout")  # not read by what one process does
 
 

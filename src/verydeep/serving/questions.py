@@ -180,7 +180,7 @@ def _thumbnails(finder: Finder | None, reporter: Reporter) -> Thumbnails | None:
     if finder is None:
         return None
     try:
-        return Thumbnails(photos_of(finder.known), finder.known.ids)
+        return Thumbnails(photos_of(finder.known.recipe), finder.known.ids)
     except VerydeepError as fault:
         reporter.warn(f"similar photos have no pictures, as the photos that were described are gone: {fault}")
         return None
