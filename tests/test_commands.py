@@ -257,19 +257,23 @@ class Told:
         signal.raise_signal(signal.{name})
 
 def verb(options):
-    Told()
+    {lost}
     time.sleep(60)
     return 0
 
 cli.VERBS["nets"] = verb
 sys.exit(cli.main(["nets"]))
 """
+LOST = {"destructor": "Told()", "swallowed": "\n    try: Told().__del__()\n    except BaseException: pass"}
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
-def test_a_signal_in_a_destructor_is_heard_too(name: str, status: int) -> None:
-    """Python lets no error out of one."""
-    typed = [sys.executable, "-c", UNHEARD.format(name=name)]
+@pytest.mark.parametrize(
+    ("name", "lost", "status"),
+    [("SIGINT", "swallowed", 130), ("SIGTERM", "destructor", 143), ("SIGUSR1", "swallowed", 138)],
+)
+def test_a_signal_whose_error_is_lost_is_heard_too(name: str, lost: str, status: int) -> None:
+    """Python lets no error out of a destructor, and C code that is imported may clear one."""
+    typed = [sys.executable, "-c", UNHEARD.format(name=name, lost=LOST[lost])]
     done = subprocess.run(typed, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (status, "verydeep: interrupted.\n")
 

@@ -10,21 +10,16 @@ import argparse
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 from . import terminal
 from .arguments import parse
 from .errors import ToldElsewhere, VerydeepError
 from .parallel import peer_is_gone, processes, speaks
-from .verbs import MISTAKE, OK, leave, localise, looking, main_job, measuring, paper, released, report, serve, transfer
+from .verbs import MISTAKE, OK, localise, looking, main_job, measuring, paper, released, report, serve, transfer
+from .verbs.hearing import Hearing
 
 TOGETHER = ("train", "evaluate", "localise train", "features", "benchmark")  # what several processes can do
-
-AGAIN_SECONDS = 0.05  # until a signal that nobody heard is told once more
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "nets": looking.nets,
@@ -58,49 +53,12 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    with _told_to_end():
+    with Hearing():
         status = _status(arguments)
     if processes() > 1:  # a thread of PyTorch's may outlive Python's end, and then aborts it (NOTES.md)
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
     return status
-
-
-@contextmanager
-def _told_to_end() -> Iterator[None]:
-    """A context in which SIGTERM and SIGUSR1 leave in order, as Ctrl-C does."""
-    here = threading.current_thread() is threading.main_thread()  # no other thread may say so
-    names = ("SIGTERM", "SIGUSR1") if here else ()
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGUSR1
-    before = {number: signal.signal(number, leave) for number in numbers}
-    usual = sys.unraisablehook
-    sys.unraisablehook = partial(_unheard, usual)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = usual
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-
-def _unheard(usual: Callable[[Any], object], fault: Any) -> None:
-    """A wish to end that met Python where it lets no error out, as in a destructor, comes once more, soon."""
-    if not isinstance(fault.exc_value, KeyboardInterrupt):
-        usual(fault)
-        return
-    number = getattr(fault.exc_value, "number", signal.SIGINT)
-    again = threading.Timer(AGAIN_SECONDS, _tell, (number,))
-    again.daemon = True
-    again.start()
-
-
-def _tell(number: int) -> None:
-    """A signal to the thread that hears them, also where that waits."""
-    main = threading.main_thread().ident
-    if hasattr(signal, "pthread_kill") and main is not None:  # Windows has none
-        signal.pthread_kill(main, number)
-    else:
-        signal.raise_signal(number)
 
 
 def _status(arguments: list[str] | None) -> int:
