@@ -131,6 +131,7 @@ def test_a_scores_file_with_a_member_that_is_no_array(tmp_path: Path, broken: by
     [
         ("crop", 2**40, "does not hold the net A it names: fc6.weight differs"),  # terabytes, were it built first
         ("net", {}, "has a card this version cannot read"),
+        ("net", "\x1b]0;Q\x07", "has a card this version cannot read"),
         ("classes", ["\ud800", "b", "c"], "has a card this version cannot read"),
         ("width", 1e308, "up to 16"),
     ],

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .box_settings import BoxSettings
 from .config import from_json
-from .configurations import layers, net_facts
+from .configurations import NET_NAMES, layers, net_facts
 from .errors import VerydeepError
 from .files import check_text, file_sha256
 from .images import OtherSide, Resampling
@@ -181,7 +181,7 @@ def card_of(values: dict[str, Any]) -> Card:
     classes = tuple(values["classes"])
     texts = [values["net"], values.get("data_fingerprint", ""), *classes]
     kinds = [isinstance(values[name], int) for name in ("crop", "test_scale")] + [isinstance(one, str) for one in texts]
-    if not all(kinds) or np.shape(values["colour_axes"]) not in ((3, 3), (0,)):
+    if not all(kinds) or np.shape(values["colour_axes"]) not in ((3, 3), (0,)) or values["net"] not in NET_NAMES:
         raise TypeError
     check_text(*texts)
     card = Card(**{**values, "classes": classes, "mean": (red, green, blue), "width": float(values["width"])})
