@@ -19,7 +19,7 @@ from conftest import Command, make_photos, save_sealed
 from verydeep.checkpoints import CARD_KEY, load_checkpoint, read_header
 from verydeep.config import DataSettings, TrainSettings, from_json
 from verydeep.data import open_data
-from verydeep.data.boxfiles import read_boxes
+from verydeep.data.boxfiles import read_boxes, read_xml
 from verydeep.data.packing import Packing, pack_data
 from verydeep.errors import VerydeepError
 from verydeep.exporting import export
@@ -59,6 +59,13 @@ def test_lists_of_ilsvrc_that_are_no_lists(tmp_path: Path, command: Command) -> 
             with pytest.raises(VerydeepError, match=told[path]):
                 open_data(DataSettings(name))
         assert f"{path} is broken: {told[path]}." in command("data", "check", name).mistake()
+
+
+def test_an_annotation_longer_than_any(tmp_path: Path) -> None:
+    """Elements within elements without end, which took seconds to read and to forget."""
+    (tmp_path / "x.xml").write_text("<a>" * 400_000)
+    with pytest.raises(VerydeepError, match=r"x\.xml is no annotation in PASCAL VOC's XML.*more than 1,048,576 bytes"):
+        read_xml(tmp_path / "x.xml")
 
 
 def tar(path: Path, kind: bytes, size: bytes) -> None:

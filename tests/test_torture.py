@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from counting import counting
 from damages import damages
 from disks import disks
 from folders import folders
@@ -16,6 +17,7 @@ from lost_numbers import lost_numbers
 from parsers import NAMES, parsers
 from peers import peers
 from photos import EXTERNAL, photos
+from regrouped import regrouped
 from rows import Outcome
 from run import ROWS
 from signals import signals
@@ -81,6 +83,15 @@ def test_parsers_of_changed_files_raise_nothing_but_sentences(tmp_path: Path) ->
 
 def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     check(peers(tmp_path, 1, lambda: None))
+
+
+def test_each_photo_is_counted_once(tmp_path: Path) -> None:
+    check(counting(tmp_path, 0, lambda: None, sizes=(1, 3, 8), batches=(1, 3), ranks=(1, 2)))
+
+
+def test_a_run_goes_on_with_others(tmp_path: Path) -> None:
+    """Another number of workers, and of processes."""
+    check(regrouped(tmp_path, 2, lambda: None))
 
 
 def test_each_row_has_a_name_of_its_own() -> None:

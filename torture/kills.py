@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from rows import TRAIN, Outcome, differences, done, each, environment, words
+from rows import TRAIN, Outcome, differences, done, each, environment, together
 
 from verydeep.checkpoints import load_checkpoint
 from verydeep.errors import VerydeepError
@@ -49,11 +48,7 @@ def kills(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
 def _started(base: list[object], place: Path, out: str, processes: int) -> list[str]:
     """The command that begins a run, or goes on where there is one."""
     resume = ["--resume"] if (place / out / "last.safetensors").exists() else []
-    typed = words(*base, "--out", out, *resume)
-    if processes == 1:
-        return typed
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [*start, "-m", "--", *typed[2:]]
+    return together(processes, *base, "--out", out, *resume)
 
 
 def _together(base: list[object], place: Path, out: str) -> None:

@@ -61,6 +61,13 @@ def words(*typed: object) -> list[str]:
     return [sys.executable, "-m", "verydeep", *map(str, typed)]
 
 
+def together(processes: int, *typed: object) -> list[str]:
+    """The real command, as one process or several run it. The ``--`` keeps torchrun from reading our flags."""
+    alone = words(*typed)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return alone if processes == 1 else [*start, "-m", "--", *alone[2:]]
+
+
 def environment(**more: str) -> dict[str, str]:
     """One thread a product, so that trials may run side by side."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}

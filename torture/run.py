@@ -17,17 +17,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from counting import counting
 from damages import damages
 from disks import disks
 from folders import CASES as FOLDERS
 from folders import folders
+from fuzz import fuzzed
 from hostile import CASES as HOSTILE
 from hostile import hostile
 from kills import kills
 from lost_numbers import TRIALS as LOST_NUMBERS
 from lost_numbers import lost_numbers
+from parsers import NAMES
 from peers import peers
 from photos import photos
+from regrouped import regrouped
 from rows import Row
 from signals import signals_and_the_save_of_d
 from tested import tested
@@ -107,6 +111,20 @@ ROWS = (
         lost_numbers,
     ),
     Row(
+        "R10",
+        "sets of 1 to 17 photos, batches of 1 to 5, by 1 to 4 processes: evaluation and features",
+        "each photo is counted once; errors are the same whole numbers, figures those of one process within 1e-6",
+        340,
+        counting,
+    ),
+    Row(
+        "R11",
+        "a run goes on with another number of workers, or of processes at the same global batch",
+        "workers: to the bit; processes: the same order, losses and weights in float64 within 1e-9",
+        12,
+        regrouped,
+    ),
+    Row(
         "R12",
         "one of two processes of a job dies (SIGKILL) or hangs (SIGSTOP), with torchrun's restarts and without",
         "the other ends within --peer-timeout, naming rank and cause; restarted, it is the unbroken run to the bit",
@@ -122,6 +140,13 @@ ROWS = (
             *("test_metrics.py", "test_voc.py", "test_boxes.py", "test_published_faults.py"),
             "test_nets.py::test_lrn_meets_published_cases",
         ),
+    ),
+    Row(
+        "F",
+        "files from strangers with changed bytes, texts, lengths and structure, for a while a parser (table below)",
+        "read, or refused with a sentence, within 5 s and 4 GB; the process lives on",
+        len(NAMES),
+        fuzzed,
     ),
 )
 

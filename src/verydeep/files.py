@@ -42,11 +42,11 @@ def write_atomically(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
+            if path.exists():  # before there is anything in it to read
+                beside.chmod(path.stat().st_mode & 0o7777)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            beside.chmod(path.stat().st_mode & 0o7777)
         if check is not None:
             check(beside)
         if previous is not None and path.exists():

@@ -20,6 +20,7 @@ from .sets import NamedBox
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
 LARGEST_SIZE = 1e6  # pixels: a side that a file may declare
+LARGEST_XML = 2**20  # bytes of one photo's annotation; ten thousand boxes take less
 ByImage = dict[str, list[NamedBox]]
 
 
@@ -66,6 +67,8 @@ def read_xml(path: Path) -> list[NamedBox]:
         VerydeepError: broken, or an object without a name or four numbers.
     """
     try:
+        if path.stat().st_size > LARGEST_XML:
+            raise ValueError(f"it has more than {LARGEST_XML:,} bytes")
         root = ElementTree.parse(path).getroot()
         size = _xml_size(root)
         return [_xml_box(item, size) for item in root.iter("object")]

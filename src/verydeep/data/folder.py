@@ -175,7 +175,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
                 continue
             cells = [cell.strip() for cell in row] + [""]
             if len(row) not in (2, 3) or not cells[0] or not cells[1]:
-                raise VerydeepError(f"{path}, line {number}: give path,label (and, if wanted, the set), not {row!r}.")
+                raise VerydeepError(
+                    f"{path}, line {number}: give path,label (and, if wanted, the set), not {','.join(row)[:80]!r}."
+                )
             yield cells[0], cells[1], cells[2]
 
 
