@@ -1,6 +1,6 @@
 """Photos for those who have none at hand: scenes of handwritten digits as files, and the boxes around the digits.
 
-    python examples/scenes.py photos             # photos/0/…, photos/1/…, and photos.csv
+    python examples/scenes.py photos             # photos/0/…, photos/1/…, photos.csv, and photos-nine.png
     python examples/scenes.py photos --each 20
 
 They are of the built-in data set's `val` part, which no net that is trained on `digits` has seen.
@@ -12,13 +12,26 @@ import argparse
 import csv
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 import verydeep
 from verydeep.boxes import xyxy_to_inclusive
 from verydeep.data.digits import scene
+from verydeep.images import Pixels
 
+SIDE = 128
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
+
+
+def nine() -> Pixels:
+    """One photo of the digits 1 to 9 in three rows, in which a net can look for one of them."""
+    found = verydeep.open_data(verydeep.DataSettings(data="digits")).sets["val"]
+    tiles = []
+    for label in range(1, 10):
+        pixels = found.pixels(int((found.labels == label).nonzero()[0][label]))
+        tiles.append(np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE))))
+    return np.vstack([np.hstack(tiles[row : row + 3]) for row in (0, 3, 6)])
 
 
 def write_scenes(folder: Path, each: int) -> int:
@@ -32,6 +45,7 @@ def write_scenes(folder: Path, each: int) -> int:
             path = folder / name / f"{number:03d}.png"
             Image.fromarray(pixels).save(path)
             rows.append((path.relative_to(folder), *xyxy_to_inclusive(box).tolist(), name))
+    Image.fromarray(nine()).save(folder.with_name(f"{folder.name}-nine.png"))
     with folder.with_name(f"{folder.name}.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     return len(rows)

@@ -25,8 +25,8 @@ PAGE, PICTURES = TOP / "docs" / "tour.md", TOP / "docs" / "pictures"
 BESIDE = Path(sys.executable).parent  # where `verydeep` and `python` of this environment are
 TAKEN = {
     "tour-crops.png": "crops.png",
-    "tour-map.png": "why/000-map.png",
-    "tour-gradcam.png": "why/000-gradcam.png",
+    "tour-map.png": "why/photos-nine-map.png",
+    "tour-gradcam.png": "why/photos-nine-gradcam.png",
     "tour-box.jpg": "found/000.jpg",
     "tour-similar.png": "similar/000.png",
 }
