@@ -203,7 +203,7 @@ def run(minutes: float) -> None:
             card = Card("D", 224, width, tuple(map(str, range(1000))), MEAN_RGB, 256)
             save_checkpoint(path, create_net("D", width=width), card)
             found[name] = measure(path, minutes)
-    write_json(RESULTS, {"clients": CLIENTS, "nets": found, "environment": environment({})})
+            write_json(RESULTS, {"clients": CLIENTS, "nets": found, "environment": environment({})})
 
 
 def write() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import signal
 import socket
 import struct
@@ -507,36 +506,26 @@ def test_svms_are_served_with_scores_and_exported_files_without_maps(
         assert "--features FILE" in server.post("/similar", photo()).mistake()
 
 
-def mistake(*words: object, setting: str = "") -> str:
-    """The sentence of a server that does not begin."""
-    code = f"import sys\n{setting}\nfrom verydeep.cli import main\nsys.exit(main(sys.argv[1:]))"
-    found = subprocess.run(
-        [sys.executable, "-c", code, "serve", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert found.returncode == 2, found.stderr
-    assert "Traceback" not in found.stderr
-    assert found.stdout == ""
-    return found.stderr
+def test_mistakes(server: Running, served: Path, tmp_path: Path, command: Command) -> None:
+    def mistake(*words: object) -> str:
+        return command("serve", *words).mistake()
 
-
-def test_mistakes(server: Running, served: Path, tmp_path: Path) -> None:
-    port = server.place[1]
-    assert f"cannot listen at 127.0.0.1 port {port}: " in mistake(served / "run", "--port", port)
-    assert "give another --port" in mistake(served / "run", "--host", "192.0.2.1", "--port", 0)
-    assert "host 'no.such.host.invalid' is not known" in mistake(served / "run", "--host", "no.such.host.invalid")
-    assert "port is 0 to 65,535, not 70,000" in mistake(served / "run", "--port", 70_000)
-    assert "batch is 1 to 64, not 0" in mistake(served / "run", "--batch", 0)
+    run, port = served / "run", server.place[1]
+    assert f"cannot listen at 127.0.0.1 port {port}: " in mistake(run, "--port", port)
+    assert "give another --port" in mistake(run, "--host", "192.0.2.1", "--port", 0)
+    assert "host 'a..b' is not known on this machine" in mistake(run, "--host", "a..b")
+    assert "port is 0 to 65,535, not 70,000" in mistake(run, "--port", 70_000)
+    assert "batch is 1 to 64, not 0" in mistake(run, "--batch", 0)
+    assert "max-bytes takes a whole number" in mistake(run, "--max-bytes", "5MB")
     assert "there is no" in mistake(tmp_path / "nothing", "--port", 0)
-    assert "is below the net's crop of 32" in mistake(served / "run", "--port", 0, "--protocol", "dense@20")
-    assert "tells classes and no boxes" in mistake(served / "run", "--port", 0, "--boxes", served / "run")
-    gone = "there is no features file"
-    assert gone in mistake(served / "run", "--port", 0, "--features", tmp_path / "f.safetensors")
-    extra = "sys.modules['starlette'] = None"
-    assert "serving needs starlette and uvicorn: pip install 'verydeep[serve]'" in mistake(
-        served / "run", setting=extra
-    )
+    assert "is below the net's crop of 32" in mistake(run, "--port", 0, "--protocol", "dense@20")
+    assert "tells classes and no boxes" in mistake(run, "--port", 0, "--boxes", run)
+    assert "there is no features file" in mistake(run, "--port", 0, "--features", tmp_path / "f.safetensors")
+
+
+def test_without_the_extra_it_says_how_to_get_it(served: Path) -> None:
+    code = "import sys; sys.modules['starlette'] = None; from verydeep.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "serve", str(served / "run")]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 2
+    assert found.stderr == "verydeep: serving needs starlette and uvicorn: pip install 'verydeep[serve]'.\n"

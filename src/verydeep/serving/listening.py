@@ -33,7 +33,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     """
     try:
         (family, kind, proto, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         raise VerydeepError(
             f"host {host!r} is not known on this machine: give its address, such as 127.0.0.1."
         ) from None
