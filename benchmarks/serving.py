@@ -5,9 +5,9 @@
 
 Net D with 1000 classes and random weights, as the doll's house has it, at an eighth of its width, and whole: a real
 server in a process of its own, asked over loopback by `CLIENTS` clients at once, each of which asks again as soon as it
-is answered. First good requests alone, with batches of 8 and one at a time, in turns with the bare net, which answers the
-same photos in a process of its own, decoded before. Then the mixed load, where one request in seven is bad: broken or no
-photos, bombs, bodies that are too long, clients that leave. The clients take their share of the same machine.
+is answered. First good requests alone, with batches of 8 and one at a time, in turns with the bare net, which answers
+the same photos in a process of its own, decoded before. Then the mixed load, where one request in seven is bad: broken
+or no photos, bombs, bodies that are too long, clients that leave. The clients take their share of the same machine.
 """
 
 from __future__ import annotations

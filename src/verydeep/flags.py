@@ -10,11 +10,8 @@ from .config import DataSettings, MachineSettings, TrainSettings
 from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .recipes import OF_ALL_RUNS
 from .serve_settings import ServeSettings
+from .setting_flags import ALONE, OF_TRAINING, READING
 from .setting_flags import add_settings as _add_settings
-
-READING = ("workers", "read_timeout", "read_retries")  # machine settings of what reads photos
-OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")  # what only training reads
-ALONE = (*OF_TRAINING, "peer_timeout")  # not read by what one process does
 
 
 def _nets(verb: argparse.ArgumentParser) -> None:

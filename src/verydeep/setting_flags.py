@@ -6,6 +6,11 @@ import argparse
 
 from .config import field_help, flag
 
+READING = ("workers", "read_timeout", "read_retries")  # machine settings of what reads photos
+# Machine settings that only training reads.
+OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
+ALONE = (*OF_TRAINING, "peer_timeout")  # not read by what one process does
+
 
 def add_settings(
     parser: argparse.ArgumentParser, kind: type, only: tuple[str, ...] = (), leave_out: tuple[str, ...] = ()

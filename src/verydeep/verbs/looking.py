@@ -10,7 +10,7 @@ from typing import Any
 from ..arguments import given_settings
 from ..config import DataSettings, MachineSettings, TrainSettings, typed
 from ..errors import VerydeepError
-from ..flags import READING
+from ..setting_flags import READING
 from ..terminal import Terminal, show, show_raw, show_table
 from . import MISTAKE, OK, answer_json
 
