@@ -159,10 +159,15 @@ class Batcher:
                 return False
             begun = time.monotonic()
             if batch := [job for job in batch if job.future.set_running_or_notify_cancel()]:
-                self._ask(batch)
+                found = self._ask(batch)
                 seconds = time.monotonic() - begun
                 self._paces.append(seconds / len(batch))
-                self._told(len(batch), seconds)
+                self._told(len(batch), seconds)  # before the answers: who has one finds it counted
+                for job, answer in zip(batch, found, strict=True):
+                    if isinstance(answer, Exception):
+                        job.future.set_exception(answer)
+                    else:
+                        job.future.set_result(answer)
         return True
 
     def _next(self) -> list[_Job]:
@@ -176,19 +181,15 @@ class Batcher:
             self._jobs = deque(job for job in self._jobs if id(job) not in chosen)
             return batch
 
-    def _ask(self, batch: list[_Job]) -> None:
+    def _ask(self, batch: list[_Job]) -> list[Any]:
+        """The answer of each job, or its fault."""
         try:
-            answers = self._answer(batch[0].question, [job.item for job in batch])
-            answered = list(zip(batch, answers, strict=True))
+            found = list(self._answer(batch[0].question, [job.item for job in batch]))
+            if len(found) != len(batch):
+                raise RuntimeError(f"{len(batch)} were asked and {len(found)} answered")
+            return found
         except Exception as fault:
-            if len(batch) == 1:
-                batch[0].future.set_exception(fault)
-                return
-            for job in batch:
-                self._ask([job])
-            return
-        for job, answer in answered:
-            job.future.set_result(answer)
+            return [fault] if len(batch) == 1 else [self._ask([job])[0] for job in batch]
 
 
 _END = _Job(None, None, Future())
