@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -173,8 +174,6 @@ def test_json_within_json_without_end(tmp_path: Path) -> None:
 def test_an_onnx_file_that_is_not_what_it_tells(
     trained: Path, tmp_path: Path, command: Command, change: dict[str, Any], told: str
 ) -> None:
-    import onnx
-
     export(trained, "onnx", tmp_path / "x.onnx")
     model = onnx.load(tmp_path / "x.onnx")
     for entry in model.metadata_props:
@@ -188,3 +187,21 @@ def test_an_onnx_file_that_is_not_what_it_tells(
         verydeep.predict(tmp_path / "x.onnx", photo)
     if change.get("takes") != "both":
         assert re.search(told, command("predict", tmp_path / "x.onnx", photo).mistake())
+
+
+def test_an_onnx_file_reads_nothing_outside_its_folder(trained: Path, tmp_path: Path) -> None:
+    """ONNX lets weights lie in other files; `verydeep export` never does that, and a stranger's file may name any."""
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "secret").write_bytes(bytes(10**6))
+    (tmp_path / "inside" / "link").symlink_to(tmp_path / "secret")
+    export(trained, "onnx", tmp_path / "x.onnx")
+    for place in ("../secret", str(tmp_path / "secret"), "link"):
+        model = onnx.load(tmp_path / "x.onnx")
+        weight = next(one for one in model.graph.initializer if one.name == "conv1_1.weight")
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", place), ("offset", "0"), ("length", str(len(weight.raw_data)))):
+            weight.external_data.add(key=key, value=value)
+        weight.ClearField("raw_data")
+        (tmp_path / "inside" / "x.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(VerydeepError, match="refused by ONNX Runtime"):
+            verydeep.predict(tmp_path / "inside" / "x.onnx", trained.parent / "photos" / "red" / "000.png")

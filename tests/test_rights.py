@@ -25,7 +25,7 @@ WRITTEN = {  # by each verb; SECURITY.md's table
     *("last.safetensors", "previous.safetensors", "best.safetensors", "config.json", "environment.json", "log.jsonl"),
     *("result.json", "scores.npz", "classes.csv", "confusion.png", "x.safetensors", "classifier.safetensors"),
     *("splits.json", "answers.csv", "pack.json", "train.ids", "train.index.npy", "train-00000.bin"),
-    *("x.onnx", "x.pth", "x.pt2", "x.pth.card.json"),
+    *("x.onnx", "x.pth", "x.pth.card.json"),
 }
 
 
@@ -46,8 +46,7 @@ def work(place: Path, photos: Path) -> None:
     verydeep.extract_features(place / "run", data, place / "features" / "x.safetensors", machine=HERE)
     write_transfer(verydeep.learn_svms("own", [place / "features" / "x.safetensors"], machine=HERE), place / "svm")
     pack_data(DataSettings(data), place / "pack", Packing(36))
-    for form, ending in (("onnx", ".onnx"), ("pt2", ".pt2")):
-        verydeep.export(place / "run", form, place / "out" / f"x{ending}")
+    verydeep.export(place / "run", "onnx", place / "out" / "x.onnx")
     verydeep.convert(str(place / "run"), place / "out" / "x.pth")
 
 

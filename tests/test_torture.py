@@ -76,7 +76,7 @@ def test_parsers_of_changed_files_raise_nothing_but_sentences(tmp_path: Path) ->
     found = parsers(tmp_path / "seeds")
     assert found.keys() == NAMES.keys()
     for name, parser in found.items():
-        most = 3 if parser.dear else 60
+        most = 2 if parser.dear else 25
         tried = Fuzzing(name, parser, tmp_path).run(60, most)
         assert (tried.tried, tried.faults) == (most, {}), name
 
