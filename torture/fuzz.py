@@ -24,14 +24,13 @@ import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from changes import Draw
 from mutations import Files, changed
 from parsers import NAMES, Parser, parsers
 from rows import Outcome
+from tried import Tried
 
 from verydeep.errors import VerydeepError
 from verydeep.files import read_json, write_json
@@ -46,38 +45,6 @@ MOST_SEEDS, LARGEST_SEED = 400, 1_000_000  # bytes
 IN_A_ROW = 10  # seconds a parser in the row of the torture
 TOLD_EVERY = 2.0
 Way = tuple[str, ...]
-
-
-@dataclass
-class Tried:
-    """How many files a parser was given, how many it read, in how many ways it refused others, and what went wrong."""
-
-    seconds: float = 0.0
-    tried: int = 0
-    read: int = 0
-    ways: int = 0
-    sentences: set[str] = field(default_factory=set)
-    slowest: float = 0.0
-    megabytes: float = 0.0
-    faults: dict[str, str] = field(default_factory=dict)
-
-    def add(self, other: Tried) -> None:
-        """What another process tried."""
-        for name in ("seconds", "tried", "read"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("ways", "slowest", "megabytes"):
-            setattr(self, name, max(getattr(self, name), getattr(other, name)))
-        self.sentences |= other.sentences
-        self.faults = {**other.faults, **self.faults}
-
-    def to_json(self) -> dict[str, Any]:
-        """Numbers, and the faults."""
-        return {**asdict(self), "sentences": sorted(self.sentences)}
-
-    @staticmethod
-    def of(told: dict[str, Any]) -> Tried:
-        """The way back."""
-        return Tried(**{**told, "sentences": set(told["sentences"])})
 
 
 class Fuzzing:

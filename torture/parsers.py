@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import own_seeds as own
 import seeds
 import torch
 from mutations import Files
@@ -219,7 +220,7 @@ def parsers(place: Path) -> dict[str, Parser]:
     """All of them; their seeds are made in an empty folder."""
     torch.set_num_threads(1)
     place.mkdir(parents=True, exist_ok=True)
-    run = seeds.trained(place)
+    run = own.trained(place)
     weights = seeds.weights(place)
     return {
         "images": Parser(_image, seeds.images()),
@@ -241,17 +242,17 @@ def parsers(place: Path) -> dict[str, Parser]:
         "voc": Parser(_data("voc2007:"), seeds.voc(place)),
         "webdataset": Parser(_data("webdataset:"), seeds.tars()),
         "pack": Parser(_pack, seeds.pack(place)),
-        "scores": Parser(lambda folder: load_scores(_only(folder)), seeds.scores(place)),
-        "windows": Parser(lambda folder: load_windows(folder, "k"), seeds.windows(place)),
-        "features": Parser(_sealed(load_features), seeds.features()),
-        "checkpoint": Parser(_sealed(_checkpoint), seeds.checkpoint(run)),
-        "svm": Parser(_sealed(load_svm), seeds.svm()),
-        "settings": Parser(_settings, seeds.settings()),
-        "run": Parser(_run, seeds.run(run)),
-        "log": Parser(_log, seeds.log(run)),
-        "results": Parser(lambda folder: read_results(_only(folder)), seeds.results()),
-        "names": Parser(_names, seeds.names()),
-        "typed": Parser(_typed, seeds.typed()),
+        "scores": Parser(lambda folder: load_scores(_only(folder)), own.scores(place)),
+        "windows": Parser(lambda folder: load_windows(folder, "k"), own.windows(place)),
+        "features": Parser(_sealed(load_features), own.features()),
+        "checkpoint": Parser(_sealed(_checkpoint), own.checkpoint(run)),
+        "svm": Parser(_sealed(load_svm), own.svm()),
+        "settings": Parser(_settings, own.settings()),
+        "run": Parser(_run, own.run(run)),
+        "log": Parser(_log, own.log(run)),
+        "results": Parser(lambda folder: read_results(_only(folder)), own.results()),
+        "names": Parser(_names, own.names()),
+        "typed": Parser(_typed, own.typed()),
     }
 
 
