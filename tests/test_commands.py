@@ -272,7 +272,7 @@ LOST = {"destructor": "Told()", "swallowed": "\n    try: Told().__del__()\n    e
     [("SIGINT", "swallowed", 130), ("SIGTERM", "destructor", 143), ("SIGUSR1", "swallowed", 138)],
 )
 def test_a_signal_whose_error_is_lost_is_heard_too(name: str, lost: str, status: int) -> None:
-    """Python lets no error out of a destructor, and C code that is imported may clear one."""
+    """Python lets no error out of a destructor, and code that catches every error passes over it."""
     typed = [sys.executable, "-c", UNHEARD.format(name=name, lost=LOST[lost])]
     done = subprocess.run(typed, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (status, "verydeep: interrupted.\n")

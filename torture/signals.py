@@ -28,6 +28,8 @@ KINDS = ("test", "evaluate", "save", "reader", "step", "features", "group", "pre
 
 def signals(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
     """Each trial sends a signal to a command at work, looks at what is left, and lets it go on to its end."""
+    # A job in the background ignores Ctrl-C, and so would the commands that it begins.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     base: list[object] = [*TRAIN, "--width", 1 / 16, "--max-epochs", EPOCHS, "--quiet"]
     done(*base, "--out", "whole", cwd=place)
     spans = prepared(place)

@@ -1,7 +1,7 @@
 """Signals to end a command, heard even where Python loses the error that they raise.
 
-In a destructor an error is told and forgotten, and C code that is being imported may clear it without a word. So a
-signal is told again until the command leaves.
+In a destructor an error is told and forgotten, and code that catches every error passes over it. So a signal is told
+again until the command leaves.
 """
 
 from __future__ import annotations
