@@ -32,7 +32,7 @@ def signals(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     base: list[object] = [*TRAIN, "--width", 1 / 16, "--max-epochs", EPOCHS, "--quiet"]
     done(*base, "--out", "whole", cwd=place)
-    spans = prepared(place)
+    spans = prepared(place, {KINDS[number % len(KINDS)] for number in range(trials)})
     waits: list[float] = []
     hits = {"in_steps": 0, "in_tests": 0, "in_saves": 0}
 
