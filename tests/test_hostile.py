@@ -25,7 +25,7 @@ from verydeep.data.packing import Packing, pack_data
 from verydeep.errors import VerydeepError
 from verydeep.exporting import export
 from verydeep.runs import RunLog
-from verydeep.scores import load_scores
+from verydeep.scores import Scores, load_scores, save_scores
 
 HALF = "\\ud800"  # of a pair of surrogates, as JSON can tell it and no file can hold it
 DEEP = "[" * 100_000
@@ -121,6 +121,32 @@ def npy(value: Any) -> bytes:
     file = io.BytesIO()
     np.save(file, value)
     return file.getvalue()
+
+
+def test_a_scores_file_of_names_without_number(tmp_path: Path) -> None:
+    """A hundred thousand million empty texts, which take no bytes in the file and all memory as Python's."""
+    save_scores(tmp_path / "scores.npz", some_scores())
+    with np.load(tmp_path / "scores.npz") as stored:
+        members = {name: npy(stored[name]) for name in stored.files}
+    for name in ("ids", "classes"):
+        many = npy(np.array([b""] * 5)).replace(b"|S1", b"|S0").replace(b"(5,), }" + b" " * 10, b"(99999999999,), }")
+        assert b"99999999999" in many
+        with zipfile.ZipFile(tmp_path / "scores.npz", "w") as archive:
+            for member, data in {**members, name: many}.items():
+                archive.writestr(f"{member}.npy", data)
+        with pytest.raises(VerydeepError, match="is not a scores file, or broken"):
+            load_scores(tmp_path / "scores.npz")
+
+
+def some_scores() -> Scores:
+    return Scores(
+        ids=tuple("abcde"),
+        labels=np.zeros(5, np.int64),
+        subjects=np.arange(5),
+        classes=("x", "y"),
+        posteriors=np.full((5, 2), 0.5, np.float32),
+        **dict.fromkeys(("set_name", "data", "run", "protocol", "checkpoint"), "x"),
+    )
 
 
 @pytest.mark.parametrize("broken", [b"no array", npy([0, 1]).replace(b"}", b"("), npy(["a"]).replace(b"<U1", b"<U9")])

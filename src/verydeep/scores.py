@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +78,13 @@ def load_scores(path: str | Path) -> Scores:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             text = {name: str(stored[name]) for name in TEXTS}
+            posteriors = np.asarray(stored["posteriors"])
             scores = Scores(
-                ids=tuple(str(item) for item in stored["ids"]),
+                ids=_names(stored["ids"], posteriors.shape[0]),
                 labels=np.asarray(stored["labels"]),
                 subjects=np.asarray(stored["subjects"]),
-                classes=tuple(str(item) for item in stored["classes"]),
-                posteriors=np.asarray(stored["posteriors"]),
+                classes=_names(stored["classes"], posteriors.shape[1]),
+                posteriors=posteriors,
                 set_name=text.pop("set"),
                 **text,
             )
@@ -93,6 +95,13 @@ def load_scores(path: str | Path) -> Scores:
         raise VerydeepError(f"{path} is not a scores file, or broken: `verydeep evaluate` writes them anew.") from None
     _check(path, scores)
     return scores
+
+
+def _names(stored: NDArray[Any], count: int) -> tuple[str, ...]:
+    """An array's texts; raises ValueError where there are not ``count``: empty ones take no bytes, however many."""
+    if stored.shape != (count,):
+        raise ValueError("as many names as posteriors")
+    return tuple(map(str, stored))
 
 
 def _check(path: Path, scores: Scores) -> None:
