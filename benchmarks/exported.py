@@ -17,7 +17,7 @@ from typing import Any
 
 from verydeep.benchmarking import benchmark
 from verydeep.checkpoints import Card, save_checkpoint
-from verydeep.exporting import ENDING, export
+from verydeep.exporting.writing import ENDING, export
 from verydeep.files import read_json, write_json
 from verydeep.nets import create_net
 from verydeep.runs import environment

@@ -26,8 +26,8 @@ from verydeep.files import read_json, write_json
 from verydeep.machine import this_machine
 from verydeep.metrics import class_recalls
 from verydeep.runs import environment
-from verydeep.svm_learning import LinearSvm, SvmLearner
 from verydeep.tables import markdown_table, write_block
+from verydeep.transfer.svm_learning import LinearSvm, SvmLearner
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "svm.json"

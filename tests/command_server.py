@@ -16,8 +16,8 @@ from typing import Any
 
 IMPORTED = (
     *("torch", "numpy", "safetensors.torch", "PIL.Image", "matplotlib.figure", "torch.utils.data", "rich.progress"),
-    *("verydeep.cli", "verydeep.preparing", "verydeep.evaluation", "verydeep.prediction", "verydeep.report"),
-    "verydeep.reporting",
+    *("verydeep.cli", "verydeep.preparing", "verydeep.evaluation", "verydeep.prediction", "verydeep.reports.pictures"),
+    "verydeep.reports.writing",
 )
 
 

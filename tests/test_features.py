@@ -17,17 +17,17 @@ from torch.nn import functional as F
 
 import verydeep
 from conftest import make_photos, save_sealed
-from verydeep import feature_files
 from verydeep.config import MachineSettings
-from verydeep.describing import extract_features
 from verydeep.errors import VerydeepError
-from verydeep.feature_files import CARD, Features, Shards, load_features, save_features
-from verydeep.feature_nets import open_feature_net, usual_layer
-from verydeep.feature_settings import DescriptorSettings, FeatureSettings
-from verydeep.features import combine, descriptor
 from verydeep.nets import create_net
 from verydeep.progress import Silent
 from verydeep.stopping import Interrupted, Stopping
+from verydeep.transfer import feature_files
+from verydeep.transfer.describing import extract_features
+from verydeep.transfer.feature_files import CARD, Features, Shards, load_features, save_features
+from verydeep.transfer.features import combine, descriptor
+from verydeep.transfer.nets import open_feature_net, usual_layer
+from verydeep.transfer.settings import DescriptorSettings, FeatureSettings
 
 HERE = MachineSettings(workers=0, threads=1)
 

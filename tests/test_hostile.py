@@ -23,7 +23,7 @@ from verydeep.data import open_data
 from verydeep.data.boxfiles import read_boxes, read_xml
 from verydeep.data.packing import Packing, pack_data
 from verydeep.errors import VerydeepError
-from verydeep.exporting import export
+from verydeep.exporting.writing import export
 from verydeep.runs import RunLog
 from verydeep.scores import Scores, load_scores, save_scores
 

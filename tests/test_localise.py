@@ -12,16 +12,17 @@ import torch
 from torch.nn import functional as F
 
 import verydeep
-from verydeep.balancing import balance
-from verydeep.box_settings import BoxSettings, MergeSettings
 from verydeep.boxes import iou
 from verydeep.checkpoints import Card
 from verydeep.config import MachineSettings, to_json
 from verydeep.data.loading import Batch
 from verydeep.errors import VerydeepError
-from verydeep.finding import Windows, load_windows, save_windows
-from verydeep.guessing import T_GRID, best_constant_box, guess, keep_t, kept_t, tuned_t, union
 from verydeep.images import Pixels
+from verydeep.localisation.balancing import balance
+from verydeep.localisation.finding import Windows, load_windows, save_windows
+from verydeep.localisation.guessing import T_GRID, best_constant_box, guess, keep_t, kept_t, tuned_t, union
+from verydeep.localisation.settings import BoxSettings, MergeSettings
+from verydeep.localisation.windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
 from verydeep.machine import this_machine
 from verydeep.metrics import best_overlap, boxes_wrong
 from verydeep.nets import Net, create_net
@@ -29,7 +30,6 @@ from verydeep.objectives import BoxObjective
 from verydeep.progress import Silent
 from verydeep.protocols import BoxProtocol, parse_box_protocol
 from verydeep.team import Alone
-from verydeep.windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
 
 CLASSES = ("a", "b", "c")
 

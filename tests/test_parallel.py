@@ -25,10 +25,10 @@ from verydeep.checkpoints import read_safetensors
 from verydeep.config import DataSettings, Scale, TrainSettings
 from verydeep.data.digits import open_named
 from verydeep.data.loading import Batch, TrainingLoader
-from verydeep.feature_files import load_features
 from verydeep.readers import ONE_BY_ONE
 from verydeep.scores import load_scores
 from verydeep.team import Alone, share_of
+from verydeep.transfer.feature_files import load_features
 
 TINY = ["--crop", 32, "--S", "32-40", "--width", 1 / 16, "--workers", 0, "--threads", 1, "--start", "none", "--quiet"]
 

@@ -22,9 +22,9 @@ from verydeep import load as load_any
 from verydeep.checkpoints import load_checkpoint
 from verydeep.errors import VerydeepError
 from verydeep.evaluation import evaluate
-from verydeep.exported import open_exported
+from verydeep.exporting.exported import open_exported
+from verydeep.exporting.traced import trace
 from verydeep.nets import Pooling
-from verydeep.traced import trace
 from verydeep.weights import read_weights
 
 

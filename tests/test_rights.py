@@ -15,10 +15,10 @@ import verydeep
 from conftest import TINY, make_photos
 from verydeep.config import DataSettings, MachineSettings
 from verydeep.data.packing import Packing, pack_data
-from verydeep.feature_settings import FeatureSettings
 from verydeep.files import write_atomically
-from verydeep.report import write_evaluation_pictures
-from verydeep.transfer_files import write_transfer
+from verydeep.reports.pictures import write_evaluation_pictures
+from verydeep.transfer.files import write_transfer
+from verydeep.transfer.settings import FeatureSettings
 
 HERE = MachineSettings(workers=0, threads=1)
 WRITTEN = {  # by each verb; SECURITY.md's table

@@ -24,17 +24,17 @@ from conftest import Answer, make_photos, own_photos, run_command
 from pages_read import read_page
 from verydeep import VerydeepError
 from verydeep.arguments import given_settings, parse
-from verydeep.charts import HEIGHT, WIDTH, Line, line_chart
 from verydeep.checkpoints import Card, read_card
 from verydeep.completion import completion_script
 from verydeep.config import TrainSettings, to_json
 from verydeep.files import only_one, taken
 from verydeep.flags import VERBS
 from verydeep.metrics import mcnemar
-from verydeep.page_style import DARK, LIGHT
 from verydeep.recipes import settings_of_run
-from verydeep.reporting import write_report
-from verydeep.rerun import command_of
+from verydeep.reports.charts import HEIGHT, WIDTH, Line, line_chart
+from verydeep.reports.rerun import command_of
+from verydeep.reports.style import DARK, LIGHT
+from verydeep.reports.writing import write_report
 from verydeep.scores import load_scores
 
 SIZE = ("--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1)

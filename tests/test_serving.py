@@ -29,7 +29,7 @@ from verydeep import Classifier
 from verydeep.score_maps import grad_cam, overlay, score_map
 from verydeep.serve_settings import ServeSettings
 from verydeep.serving.openapi import document
-from verydeep.similar import Finder
+from verydeep.transfer.similar import Finder
 
 HERE = verydeep.MachineSettings(workers=0, threads=1)
 

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from conftest import Command, make_photos, make_voc, paint, run_command
 from verydeep.config import MachineSettings
 from verydeep.errors import VerydeepError
-from verydeep.feature_files import Features, load_features, save_features
-from verydeep.feature_settings import DescriptorSettings, SvmSettings
 from verydeep.nets import create_net
-from verydeep.splits import parts_of
-from verydeep.transfer import learn_svms
-from verydeep.transfer_files import load_svm, write_transfer
+from verydeep.transfer.feature_files import Features, load_features, save_features
+from verydeep.transfer.files import load_svm, write_transfer
+from verydeep.transfer.protocols import learn_svms
+from verydeep.transfer.settings import DescriptorSettings, SvmSettings
+from verydeep.transfer.splits import parts_of
 
 HERE = MachineSettings(workers=0, threads=1)
 

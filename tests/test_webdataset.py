@@ -17,7 +17,7 @@ from test_parallel import run_job
 from verydeep.config import DataSettings
 from verydeep.data import open_data
 from verydeep.errors import ImageError, VerydeepError
-from verydeep.feature_files import load_features
+from verydeep.transfer.feature_files import load_features
 
 COLOURS = [(200, 40, 40), (40, 60, 200)]
 

@@ -23,15 +23,15 @@ from rows import Outcome, done, environment
 
 from verydeep import posteriors
 from verydeep.config import MachineSettings
-from verydeep.describing import extract_features
 from verydeep.evaluation import evaluate
-from verydeep.feature_files import load_features
-from verydeep.feature_settings import FeatureSettings
 from verydeep.files import write_json
 from verydeep.metrics import wrong_at
 from verydeep.parallel import joined
 from verydeep.scores import load_scores
 from verydeep.team import Team
+from verydeep.transfer.describing import extract_features
+from verydeep.transfer.feature_files import load_features
+from verydeep.transfer.settings import FeatureSettings
 
 SIZES, BATCHES, RANKS = range(1, 18), range(1, 6), range(1, 5)
 SCALES = (36, 44)

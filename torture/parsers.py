@@ -13,7 +13,6 @@ import torch
 from mutations import Files
 
 from verydeep.arguments import given_settings, parse
-from verydeep.box_settings import BoxSettings, MergeSettings
 from verydeep.checkpoints import load_checkpoint, read_card
 from verydeep.config import DataSettings, MachineSettings, Scale, TrainSettings, from_json, typed
 from verydeep.converting import _names as class_names
@@ -21,12 +20,11 @@ from verydeep.data import open_data
 from verydeep.data.boxfiles import read_boxes
 from verydeep.data.imagenet import blacklisted
 from verydeep.errors import VerydeepError
-from verydeep.exported import open_exported
-from verydeep.feature_files import load_features
-from verydeep.feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
+from verydeep.exporting.exported import open_exported
 from verydeep.files import read_json
-from verydeep.finding import load_windows
 from verydeep.images import image_size, read_bytes, read_image
+from verydeep.localisation.finding import load_windows
+from verydeep.localisation.settings import BoxSettings, MergeSettings
 from verydeep.preparing import train
 from verydeep.protocols import parse_box_protocol, parse_protocol
 from verydeep.rescaled import reduced
@@ -34,7 +32,9 @@ from verydeep.runs import RunLog, bad_images, run_name
 from verydeep.scores import load_scores
 from verydeep.sealed import write_sealed
 from verydeep.stored import read_results
-from verydeep.transfer_files import load_svm
+from verydeep.transfer.feature_files import load_features
+from verydeep.transfer.files import load_svm
+from verydeep.transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
 from verydeep.weights import read_weights
 
 SETTINGS = (TrainSettings, DataSettings, MachineSettings, BoxSettings, MergeSettings)

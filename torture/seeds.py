@@ -23,7 +23,7 @@ from conftest import make_imagenet, make_voc  # noqa: E402
 from test_weights import FORMATS, jcjohnson, random_layers  # noqa: E402
 from verydeep.config import DataSettings  # noqa: E402
 from verydeep.data.packing import Packing, pack_data  # noqa: E402
-from verydeep.exporting import export  # noqa: E402
+from verydeep.exporting.writing import export  # noqa: E402
 from verydeep.opening import released_checkpoint  # noqa: E402
 from verydeep.weights import KNOWN, Weights, read_weights  # noqa: E402
 from verydeep.weights.sidecar import write_sidecar  # noqa: E402

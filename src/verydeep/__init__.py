@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .asking import load, predict
     from .benchmarking import benchmark
-    from .box_evaluation import evaluate_boxes
-    from .box_prediction import load_localiser
     from .config import DataSettings, MachineSettings, Scale, TrainSettings
     from .configurations import NET_NAMES, net_facts
     from .converting import convert
     from .data import open_data
     from .data.check import check_data
     from .demo import demo
-    from .describing import extract_features
     from .errors import ImageError, VerydeepError
     from .evaluation import evaluate
-    from .exporting import export
-    from .feature_files import load_features
+    from .exporting.writing import export
     from .fusion import fuse
     from .images import read_image
-    from .localise import train_boxes
+    from .localisation.evaluation import evaluate_boxes
+    from .localisation.prediction import load_localiser
+    from .localisation.training import train_boxes
     from .nets import Net, create_net
     from .parallel import joined
     from .prediction import Classifier
     from .preparing import train
-    from .probing import probe
     from .protocols import parse_protocol
     from .reproduction import reproduce
     from .scores import load_scores
-    from .similar import find_similar
-    from .transfer import learn_svms
+    from .transfer.describing import extract_features
+    from .transfer.feature_files import load_features
+    from .transfer.probing import probe
+    from .transfer.protocols import learn_svms
+    from .transfer.similar import find_similar
 
 _HOMES = {
     "Classifier": "prediction",
@@ -53,27 +53,27 @@ _HOMES = {
     "create_net": "nets",
     "demo": "demo",
     "evaluate": "evaluation",
-    "evaluate_boxes": "box_evaluation",
-    "export": "exporting",
-    "extract_features": "describing",
-    "find_similar": "similar",
+    "evaluate_boxes": "localisation.evaluation",
+    "export": "exporting.writing",
+    "extract_features": "transfer.describing",
+    "find_similar": "transfer.similar",
     "fuse": "fusion",
-    "learn_svms": "transfer",
+    "learn_svms": "transfer.protocols",
     "joined": "parallel",
     "load": "asking",
-    "load_features": "feature_files",
-    "load_localiser": "box_prediction",
+    "load_features": "transfer.feature_files",
+    "load_localiser": "localisation.prediction",
     "load_scores": "scores",
     "net_facts": "configurations",
     "open_data": "data",
     "parse_protocol": "protocols",
     "predict": "asking",
-    "probe": "probing",
+    "probe": "transfer.probing",
     "read_image": "images",
     "reproduce": "reproduction",
     "train": "preparing",
-    "train_boxes": "localise",
-    "write_report": "reporting",
+    "train_boxes": "localisation.training",
+    "write_report": "reports.writing",
 }
 __all__ = [
     "NET_NAMES",

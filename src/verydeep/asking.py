@@ -9,7 +9,7 @@ from .config import MachineSettings
 from .errors import VerydeepError
 from .prediction import Classifier, Prediction, find_photos, load_net
 from .runs import CLASSIFIER
-from .svm_prediction import SvmClassifier, load_svm_classifier
+from .transfer.svm_prediction import SvmClassifier, load_svm_classifier
 
 
 def load(run: str | Path, last: bool = False, machine: MachineSettings | None = None) -> Classifier | SvmClassifier:

@@ -20,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .box_settings import BoxSettings
 from .config import from_json
 from .configurations import NET_NAMES, layers, net_facts
 from .errors import VerydeepError
 from .files import check_text, file_sha256
 from .images import OtherSide, Resampling
+from .localisation.settings import BoxSettings
 from .nets import Net, Pooling
 from .sealed import check_header, check_seal, write_sealed
 

@@ -16,15 +16,15 @@ from .data.sets import Dataset
 from .evaluation import Evaluation, evaluate
 from .experiments.sizes import DOLL
 from .images import Pixels
-from .pages import Shown, paragraph, picture, section, tiles, write_page
-from .pages import headline as headline_of_page
 from .prediction import Prediction, load_net
 from .preparing import train
 from .progress import Reporter, Silent
 from .recipes import settings_of_run
-from .recorded import read_run
-from .report import confusion_figure, mistakes, png_of_figure
-from .run_report import training_section, write_run_report
+from .reports.pages import Shown, paragraph, picture, section, tiles, write_page
+from .reports.pages import headline as headline_of_page
+from .reports.pictures import confusion_figure, mistakes, png_of_figure
+from .reports.recorded import read_run
+from .reports.runs import training_section, write_run_report
 from .summary import headline
 
 SETTINGS = DOLL.settings("A/256")

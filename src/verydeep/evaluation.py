@@ -19,7 +19,7 @@ from .config import DataSettings, MachineSettings, from_json
 from .data import Data, Dataset, lasting_name, open_data, relabel
 from .data.loading import each_photo
 from .errors import ImageError, VerydeepError
-from .exported import ExportedFile
+from .exporting.exported import ExportedFile
 from .files import check_place, write_json
 from .machine import Machine, this_machine
 from .model_card import write_model_card

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from .box_settings import BoxSettings, MergeSettings
 from .config import DataSettings, MachineSettings, TrainSettings
-from .feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
+from .localisation.settings import BoxSettings, MergeSettings
 from .recipes import OF_ALL_RUNS
 from .serve_settings import ServeSettings
 from .setting_flags import ALONE, OF_TRAINING, READING
 from .setting_flags import add_settings as _add_settings
+from .transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
 
 
 def _nets(verb: argparse.ArgumentParser) -> None:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .box_settings import BoxSettings
 from .boxes import cxcywh_to_xyxy, iou
 from .checkpoints import Card
 from .data import Dataset
 from .data.loading import Batch, BoxTargets
 from .evaluation import dataset_posteriors
-from .finding import dataset_windows
+from .localisation.finding import dataset_windows
+from .localisation.settings import BoxSettings
 from .machine import Machine
 from .metrics import BOX_IOU, best_overlap, chance_error, mean_log_loss, topk_error
 from .nets import Net

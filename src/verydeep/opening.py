@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .checkpoints import Card, Checkpoint, card_of, load_classifier
 from .errors import VerydeepError
-from .exported import ExportedFile, is_exported, open_exported
+from .exporting.exported import ExportedFile, is_exported, open_exported
 from .runs import checkpoint_of
 from .weights import Weights, has_card, place_of, read_weights
 

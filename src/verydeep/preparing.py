@@ -36,8 +36,8 @@ from .model_card import write_model_card
 from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .recipes import chosen_anew, papers_start, settings_of_run, with_changes
+from .reports.runs import LiveReport
 from .resuming import begun, last_good
-from .run_report import LiveReport
 from .runs import BEST, CLASSIFIER, RunLog, environment
 from .starting import chosen_start, first_net, origin_of
 from .stopping import Stopping

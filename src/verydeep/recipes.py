@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from .box_settings import BoxSettings
 from .config import PAPER_SCALE, Scale, TrainSettings, flag, typed
 from .configurations import check_net_name
 from .errors import VerydeepError
+from .localisation.settings import BoxSettings
 
 PAPER_SCALES = ("256", "384", "256-512")
 SHALLOW = ("A", "A-LRN", "shallow-B")  # begin at S = 256 from random weights

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .box_reproduction import BoxJob, reproduce_boxes
 from .config import DataSettings, MachineSettings, TrainSettings, flag, typed
 from .data import Data, open_data
 from .errors import VerydeepError
@@ -22,6 +21,7 @@ from .evaluation import evaluate
 from .experiments import Experiment, Row, find_rows
 from .experiments.sizes import DOLL, PAPER
 from .files import check_place, only_one
+from .localisation.reproduction import BoxJob, reproduce_boxes
 from .planning import BEGUN, Place, Plan, RunWork, make_plan
 from .preparing import route, train
 from .progress import Reporter, Silent, duration
@@ -30,7 +30,7 @@ from .releasing import take_released
 from .results import write_results
 from .stopping import Interrupted, Stopping
 from .stored import RESULTS, read_results
-from .transfer_reproduction import TransferJob
+from .transfer.reproduction import TransferJob
 
 
 def reproduce(

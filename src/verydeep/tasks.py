@@ -12,13 +12,13 @@ from typing import Protocol as Interface
 import numpy as np
 import torch
 
-from .balancing import balance
-from .box_settings import BoxSettings
 from .checkpoints import Card
 from .config import DataSettings, TrainSettings, to_json
 from .data import Data, Dataset, open_data
 from .data.located import located
 from .images import centre_crop, rescale
+from .localisation.balancing import balance
+from .localisation.settings import BoxSettings
 from .machine import Machine
 from .nets import Net
 from .objectives import BoxObjective, ClassObjective, Objective

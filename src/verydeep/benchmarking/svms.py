@@ -12,7 +12,7 @@ from ..config import MachineSettings
 from ..errors import VerydeepError
 from ..machine import this_machine
 from ..progress import Reporter
-from ..svm_learning import SvmLearner
+from ..transfer.svm_learning import SvmLearner
 from .turns import Contender, compare
 
 VALUES = (0.1, 1.0, 10.0)

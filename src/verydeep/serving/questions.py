@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 from .. import memory
 from ..asking import load
-from ..box_prediction import Localiser, load_localiser
 from ..config import MachineSettings
 from ..errors import VerydeepError
 from ..images import Pixels
+from ..localisation.prediction import Localiser, load_localiser
 from ..prediction import Classifier, Prediction
 from ..progress import Reporter
 from ..protocols import check_protocol, parse_protocol
 from ..score_maps import explainable, grad_cam, overlay, score_map
-from ..similar import Finder, photos_of
-from ..svm_prediction import SvmClassifier
+from ..transfer.similar import Finder, photos_of
+from ..transfer.svm_prediction import SvmClassifier
 from .thumbnails import Thumbnails, encoded
 
 Way = Literal["predict", "localise", "describe", "similar", "explain"]

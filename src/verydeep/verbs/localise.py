@@ -8,9 +8,9 @@ from typing import Any
 
 from .. import terminal
 from ..arguments import given_settings
-from ..box_settings import MergeSettings
 from ..config import DataSettings, MachineSettings, typed
 from ..errors import VerydeepError
+from ..localisation.settings import MergeSettings
 from ..terminal import Terminal, show, show_table
 from . import MISTAKE, OK, answer_json, error_cells, run_training
 
@@ -26,7 +26,7 @@ ERRORS = {
 
 def train(options: argparse.Namespace) -> int:
     """A box net trained, begun or resumed; 130 or 143 where it was interrupted."""
-    from ..localise import train_boxes
+    from ..localisation.training import train_boxes
     from ..runs import REPORT
 
     given = given_settings(options)
@@ -55,9 +55,9 @@ def _settings(options: argparse.Namespace) -> tuple[MergeSettings, MachineSettin
 
 def evaluate(options: argparse.Namespace) -> int:
     """Box nets tested on a set."""
-    from ..box_evaluation import evaluate_boxes
-    from ..report import write_box_pictures
-    from ..run_report import refresh_report
+    from ..localisation.evaluation import evaluate_boxes
+    from ..reports.pictures import write_box_pictures
+    from ..reports.runs import refresh_report
 
     if len(options.tests) % 2:
         raise VerydeepError("a test is a run's folder and a protocol, such as `runs/D/384-PCR dense@352,384`.")
@@ -106,10 +106,10 @@ def _show(summary: dict[str, Any]) -> None:
 
 def predict(options: argparse.Namespace) -> int:
     """Boxes drawn on photos; status 2 where one could not be read."""
-    from ..box_prediction import load_localiser
     from ..files import check_place, write_json
+    from ..localisation.prediction import load_localiser
     from ..prediction import find_all
-    from ..report import write_boxed_photos
+    from ..reports.pictures import write_boxed_photos
 
     photos, problems = find_all(options.images)
     folder = Path(options.out)

@@ -101,7 +101,7 @@ def data_show(options: argparse.Namespace) -> int:
     """A picture of training crops."""
     from ..data.check import sample_crops
     from ..recipes import settings_of_run
-    from ..report import photo_grid, save_figure
+    from ..reports.pictures import photo_grid, save_figure
 
     given = given_settings(options)
     classes = typed(DataSettings, {"classes": given.pop("classes", ())})["classes"]

@@ -50,8 +50,8 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """A run's net tested on a set."""
     from ..evaluation import evaluate
-    from ..report import write_evaluation_pictures
-    from ..run_report import refresh_report
+    from ..reports.pictures import write_evaluation_pictures
+    from ..reports.runs import refresh_report
 
     with team_of(options) as team:
         reporter = reporter_of(team, options.quiet)

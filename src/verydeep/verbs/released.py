@@ -80,7 +80,7 @@ def convert(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """A net in a form that others run."""
-    from ..exporting import export
+    from ..exporting.writing import export
 
     told = export(
         options.run,

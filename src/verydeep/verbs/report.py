@@ -11,7 +11,7 @@ from . import OK, answer_json
 
 def report(options: argparse.Namespace) -> int:
     """A page on a run, a probe or SVMs, or on several of them."""
-    from ..reporting import write_report
+    from ..reports.writing import write_report
 
     told = write_report(options.folders, options.out)
     if options.json:

@@ -12,10 +12,10 @@ from .. import terminal
 from ..arguments import given_settings
 from ..config import DataSettings, MachineSettings, TrainSettings, typed
 from ..errors import VerydeepError
-from ..feature_settings import DescriptorSettings, FeatureSettings, SvmSettings
 from ..stopping import Interrupted, Stopping
 from ..team import Alone, Team
 from ..terminal import Terminal, show, show_table
+from ..transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
 from . import MISTAKE, OK, Stopper, answer_json, reporter_of, team_of
 
 LIST = "similar.json"
@@ -40,7 +40,7 @@ def _stoppable(options: argparse.Namespace, work: Callable[[Stopping], int], tea
 
 def features(options: argparse.Namespace) -> int:
     """Descriptors of photos into a file."""
-    from ..describing import extract_features
+    from ..transfer.describing import extract_features
 
     def work(reporter: Stopping, team: Team) -> int:
         made = extract_features(
@@ -76,9 +76,9 @@ def features(options: argparse.Namespace) -> int:
 
 def svm(options: argparse.Namespace) -> int:
     """Linear SVMs learnt and tested by a protocol."""
-    from ..transfer import learn_svms, usual_aggregate
-    from ..transfer_files import check_svm_place, write_transfer
-    from ..transfer_report import write_svm_report
+    from ..reports.svms import write_svm_report
+    from ..transfer.files import check_svm_place, write_transfer
+    from ..transfer.protocols import learn_svms, usual_aggregate
 
     folder = Path(options.out or f"runs/svm/{re.sub(r'[^a-z0-9-]', '', options.protocol.lower())}")
     check_svm_place(folder)
@@ -123,9 +123,9 @@ def _percent(row: dict[str, Any], name: str) -> tuple[str, str]:
 
 def probe(options: argparse.Namespace) -> int:
     """Own photos: descriptors, an SVM, its error and worst mistakes."""
-    from ..feature_nets import usual_layer
-    from ..probing import probe
-    from ..transfer_files import check_svm_place
+    from ..transfer.files import check_svm_place
+    from ..transfer.nets import usual_layer
+    from ..transfer.probing import probe
 
     def work(reporter: Stopping) -> int:
         check_svm_place(Path(options.out))
@@ -159,7 +159,7 @@ def similar(options: argparse.Namespace) -> int:
     """The nearest photos, as a picture each and as JSON; status 2 where a photo could not be read."""
     from ..files import check_place, write_json
     from ..prediction import find_all
-    from ..similar import find_similar
+    from ..transfer.similar import find_similar
 
     photos, problems = find_all(options.images)
     folder = Path(options.out)
@@ -187,9 +187,9 @@ def similar(options: argparse.Namespace) -> int:
 
 def _write_pictures(found: list[Any], features: str, folder: Path, reporter: Terminal) -> list[Path | None]:
     """A picture of each photo with its neighbours; None where those photos are gone, which is told."""
-    from ..feature_files import load_features
-    from ..similar import photos_of
-    from ..transfer_report import write_similar_picture
+    from ..reports.svms import write_similar_picture
+    from ..transfer.feature_files import load_features
+    from ..transfer.similar import photos_of
 
     if not found:
         return []

@@ -1,0 +1,1 @@
+"""App. A: nets that tell boxes: trained, applied everywhere, merged, tested."""

@@ -1,0 +1,1 @@
+"""Pages on runs: what a folder tells, made into HTML that holds all it shows."""

@@ -1,0 +1,65 @@
+"""The photos of a run for its report: what its net sees of them, and those of its tests, where they still are."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..checkpoints import Card
+from ..config import DataSettings, TrainSettings, from_json
+from ..data import Data, Dataset, open_data
+from ..data.check import some_of
+from ..data.located import located
+from ..errors import VerydeepError
+from ..progress import Silent
+from ..runs import bad_images
+from .evaluations import Read
+from .pages import paragraph, tiles
+from .pictures import training_crops
+from .recorded import Test
+
+CROPS = 16
+
+
+class RunPhotos:
+    """The photos of a run, opened when they are first asked for, and only where they still are."""
+
+    def __init__(self, folder: Path, card: Card, train: Dataset | None = None) -> None:
+        self._folder, self._card, self._train = folder, card, train
+
+    @cached_property
+    def crops(self) -> list[str]:
+        """What the net sees, or a sentence in its place."""
+        if not self._card.settings or not self._card.data:
+            return [paragraph("It was not trained here, so it is not known what it was shown.")]
+        try:
+            seen = training_crops(self._few(), self._card)
+        except VerydeepError as fault:
+            return [paragraph(f"There is no picture, as the photos it learnt from are gone: {fault}")]
+        settings = from_json(TrainSettings, self._card.settings)
+        boxes = " Green is the box it is to tell." if self._card.box_settings else ""
+        text = f"Random crops of {settings.crop} pixels of training photos at S = {settings.S}.{boxes}"
+        return [paragraph(text, "note"), tiles(seen, "a training crop of")]
+
+    def reader(self, test: Test) -> Read | None:
+        """What reads the photos of a test of the run's own data; None of other data, and where they are gone."""
+        if not self._card.data or test.folder.parent.parent.name.startswith("of-"):
+            return None
+        with contextlib.suppress(VerydeepError):
+            return self._data.set(test.told["set"]).read
+        return None
+
+    @cached_property
+    def _data(self) -> Data:
+        return open_data(from_json(DataSettings, self._card.data), least_classes=1)
+
+    def _few(self) -> Dataset:
+        if self._train is not None:
+            return some_of(self._train, CROPS)
+        train, bad = self._data.set("train"), bad_images(self._folder)
+        kept = train.take(np.array([index for index, photo in enumerate(train.ids) if photo not in bad], dtype=int))
+        few = some_of(kept, CROPS)
+        return located(few, False, Silent()).dataset if self._card.box_settings else few

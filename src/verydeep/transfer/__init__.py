@@ -1,0 +1,1 @@
+"""App. B: descriptors of photos, and linear SVMs on them."""

@@ -1,0 +1,65 @@
+"""App. B for own photos, in minutes: descriptors, an SVM whose C is chosen, its error, and its worst mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..config import DataSettings, MachineSettings
+from ..data import open_data
+from ..progress import Reporter, Silent
+from ..reports.svms import write_svm_report
+from .describing import extract_features
+from .files import write_transfer
+from .nets import usual_layer
+from .protocols import learn_svms
+from .settings import DescriptorSettings, FeatureSettings, SvmSettings
+
+FEATURES = "features.safetensors"
+
+
+def probe(
+    data: str,
+    weights: str | Path,
+    out: str | Path = "runs/probe",
+    classes: tuple[str, ...] = (),
+    features: FeatureSettings | None = None,
+    descriptor: DescriptorSettings | None = None,
+    svm: SvmSettings | None = None,
+    preprocessing: str = "recorded",
+    bad_images: str = "stop",
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Describes photos by a net that stays as it is, and learns and tests linear SVMs on them.
+
+    Args:
+        data: a folder with a folder per class, or other data with one class a photo.
+        weights: a run, a checkpoint or a weight file.
+        out: folder for descriptors, classifier, figures and page; what it holds of the same is not made again.
+        features: None takes fc7, or pool5 of a file without FC layers, at the net's own scale.
+
+    Returns what ``result.json`` holds, ``page``, and ``seconds`` spent on descriptors.
+
+    Raises:
+        VerydeepError: as `extract_features` and `learn_svms`.
+    """
+    folder, reporter, machine = Path(out), reporter or Silent(), machine or MachineSettings()
+    open_data(DataSettings(data=data, classes=classes))  # what is wrong with the classes is told before the work
+    wanted = features or FeatureSettings(layer=usual_layer(weights, preprocessing))
+    reporter.say(f"describing photos by {wanted.layer}")
+    made = extract_features(
+        weights,
+        data,
+        folder / FEATURES,
+        classes=classes,
+        settings=wanted,
+        preprocessing=preprocessing,
+        bad_images=bad_images,
+        machine=machine,
+        reporter=reporter,
+    )
+    found = learn_svms("own", [made.path], descriptor, svm, made.scales, machine, reporter)
+    told = write_transfer(found, folder)
+    _, page = write_svm_report(folder)
+    return {**told, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}

@@ -1,0 +1,115 @@
+"""App. B: linear SVMs from descriptors; the products of all photos to learn from are computed once, for every part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import VerydeepError
+from .svm import Loss, solve_path
+from .svm_forms import Form, GramForm, PrimalForm
+
+WIDE, TALL = 2048, 1024  # dimensions that are made float64 at once, and photos of a block of the Gram matrix
+PRIMAL_FROM, MOST_PHOTOS = (
+    10,
+    20_000,
+)  # photos a dimension from which primal steps are the cheaper ones; of a Gram matrix
+
+
+@dataclass(frozen=True)
+class LinearSvm:
+    """K classifiers: ``weights`` float32 (D,K), ``bias`` float32 (K,), and the largest relative duality gap."""
+
+    C: float
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    gap: float
+
+    def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """w·x + b of descriptors (N,D): (N,K), summed in float64."""
+        return rows.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
+
+
+class SvmLearner:
+    """Photos to learn from: all of them, or some, as when C is chosen on the others."""
+
+    def __init__(
+        self,
+        rows: NDArray[np.float32],
+        marks: NDArray[np.int8],
+        loss: Loss = "squared-hinge",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Takes descriptors (n,D), without the constant dimension, and marks (n,K): 1 has, -1 has not, 0 is neither."""
+        self._rows = torch.from_numpy(rows).to(device)
+        self._marks, self._loss = torch.from_numpy(marks).to(device), loss
+        self._gram: Tensor | None = None
+
+    def svms(self, values: tuple[float, ...], photos: NDArray[np.int64] | None = None) -> Iterator[LinearSvm]:
+        """The SVMs of each C, from the smallest up.
+
+        Args:
+            photos: indices of those to learn from; all by default.
+
+        Raises:
+            VerydeepError: a class that no photo has, or that none lacks; a C too large for these descriptors.
+        """
+        chosen = torch.arange(len(self._rows)) if photos is None else torch.from_numpy(photos)
+        rows, marks = self._rows[chosen], self._marks[chosen]
+        lone = [k for k in range(marks.shape[1]) if not (bool((marks[:, k] == 1).any() & (marks[:, k] == -1).any()))]
+        if lone:
+            raise VerydeepError(
+                f"class number {lone[0]} has no photos to learn from, or all of them: it cannot be told apart."
+            )
+        primal = len(rows) > min(PRIMAL_FROM * (rows.shape[1] + 1), MOST_PHOTOS)
+        form: Form = (
+            PrimalForm(_with_constant(rows)) if primal else GramForm(self._products(chosen, photos is None) + 1)
+        )
+        for found in solve_path(form, marks, values, self._loss):
+            if primal:
+                weights, bias = found.coefficients[:-1], found.coefficients[-1]
+            else:
+                weights, bias = _weights(rows, found.coefficients), found.coefficients.sum(0)
+            arrays = (weights.float().cpu().numpy(), bias.float().cpu().numpy())
+            yield LinearSvm(found.C, *arrays, gap=float(found.gap.max()))
+
+    def _products(self, chosen: Tensor, whole: bool) -> Tensor:
+        if self._gram is None:
+            self._gram = gram(self._rows)
+        return self._gram if whole else self._gram[chosen[:, None], chosen]
+
+
+def fit_svms(
+    rows: NDArray[np.float32],
+    marks: NDArray[np.int8],
+    values: tuple[float, ...],
+    loss: Loss = "squared-hinge",
+    device: str | torch.device = "cpu",
+) -> Iterator[LinearSvm]:
+    """The linear SVMs of each C from all of some photos; arguments and errors as of `SvmLearner`."""
+    yield from SvmLearner(rows, marks, loss, device).svms(values)
+
+
+def gram(rows: Tensor) -> Tensor:
+    """All products of descriptors (n,D), (n,n), summed in float64; of two equal halves one is computed."""
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for wide in torch.split(rows, WIDE, dim=1):
+        block = wide.double()
+        for start in range(0, len(rows), TALL):
+            total[start : start + TALL, start:].addmm_(block[start : start + TALL], block[start:].T)
+    return total.triu_() + total.triu(1).T
+
+
+def _with_constant(rows: Tensor) -> Tensor:
+    ones = torch.ones(len(rows), 1, dtype=torch.float64, device=rows.device)
+    return torch.cat([rows.double(), ones], dim=1)
+
+
+def _weights(rows: Tensor, beta: Tensor) -> Tensor:
+    """w = sum of beta_i x_i, (D,K)."""
+    return torch.cat([block.double().T @ beta for block in torch.split(rows, WIDE, dim=1)])
