@@ -95,6 +95,19 @@ def test_a_reader_ends_with_the_process_it_reads_for(photos: Path) -> None:
     assert not Path(f"/proc/{begun.reader}").exists()
 
 
+def test_photos_are_read_where_the_folder_for_temporary_files_has_a_long_name(photos: Path, tmp_path: Path) -> None:
+    """A socket's path is bounded, and schedulers set TMPDIR to long ones."""
+    long = tmp_path / ("job-" + 80 * "9")
+    long.mkdir()
+    words = [sys.executable, "-m", "verydeep", *map(str, TRAIN), "--max-epochs", "1", "--read-timeout", "20"]
+    environment = {**os.environ, "TMPDIR": str(long)}
+    done = subprocess.run(
+        words, cwd=photos.parent, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert (photos.parent / "run" / "result.json").exists()
+
+
 def test_a_command_that_is_told_to_end_puts_away_what_is_half_written(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "verydeep", "data", "pack", "digits:1500", "pack", "--size", "400", "--workers", "1"]
     going = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)

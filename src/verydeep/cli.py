@@ -7,9 +7,11 @@ number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1, which schedulers can s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 from . import terminal
@@ -20,6 +22,7 @@ from .verbs import MISTAKE, OK, localise, looking, main_job, measuring, paper, r
 from .verbs.hearing import Hearing
 
 TOGETHER = ("train", "evaluate", "localise train", "features", "benchmark")  # what several processes can do
+TELLING_SECONDS = 60.0  # in which another process of a job gets to its sentence
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "nets": looking.nets,
@@ -71,6 +74,7 @@ def _status(arguments: list[str] | None) -> int:
         sys.stdout.flush()
         return status
     except ToldElsewhere:
+        _let_it_be_told()
         return MISTAKE
     except VerydeepError as mistake:
         terminal.fail(str(mistake))
@@ -92,6 +96,12 @@ def _status(arguments: list[str] | None) -> int:
         if processes() == 1:  # torchrun ends the others of a job so, and tells why
             terminal.fail("interrupted.")
         return 128 + getattr(asked, "number", signal.SIGINT)
+
+
+def _let_it_be_told() -> None:
+    """torchrun ends all processes of a job once one has ended: those that tell nothing wait for the one that tells."""
+    with contextlib.suppress(KeyboardInterrupt):
+        time.sleep(TELLING_SECONDS)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from .errors import VerydeepError
+from .sockets import place_sockets
 
 NOTHING = -1  # what a process is at that waits
 PAUSE = 1.0  # seconds before a photo is read again; twice as many each time
@@ -81,10 +82,11 @@ class Reading:
     ) -> None:
         self._readers, self._where = readers, where
         self._need = readers.count * PREFETCHED * tensor_bytes + OF_QUEUES
-        if readers.count and _shared_memory() < self._need:
-            raise VerydeepError(self._no_shared_memory())
         self._at = torch.full((max(1, readers.count),), NOTHING)
         if readers.count:
+            if _shared_memory() < self._need:
+                raise VerydeepError(self._no_shared_memory())
+            place_sockets()
             self._at.share_memory_()  # type: ignore[no-untyped-call]
         self._loader: DataLoader[Any] = DataLoader(
             _Noted(items, self._at, readers.retries, where),
@@ -199,10 +201,7 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
         for number, frame in heard:
             handler = before[number]
-            if callable(handler):
-                handler(number, frame)
-            else:
-                signal.raise_signal(number)
+            handler(number, frame) if callable(handler) else signal.raise_signal(number)
 
 
 class _Patience(threading.Thread):
