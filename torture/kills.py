@@ -3,75 +3,98 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
-from rows import TRAIN, Outcome, differences, done, each, environment, together
+from forks import forked
+from rows import TRAIN, Outcome, differences, each, environment, together
 
 from verydeep.checkpoints import load_checkpoint
 from verydeep.errors import VerydeepError
 
-EPOCHS, MOST_KILLS, OF_TWO = 6, 3, 10  # every tenth trial is by two processes
+EPOCHS, MOST_KILLS, OF_TWO = 4, 3, 10  # every tenth trial is by two processes
 
 
 def kills(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
     """Each trial kills a training up to three times, and lets it go on each time, at last to its end."""
-    base: list[object] = [*TRAIN, "--max-epochs", EPOCHS, "--quiet"]
-    spans = {}
-    for processes in (1, 2):
-        began = time.monotonic()
-        done(*base, "--out", f"whole-{processes}", cwd=place) if processes == 1 else _together(base, place, "whole-2")
-        spans[processes] = time.monotonic() - began
+    spans = {processes: _whole(place, processes) for processes in (1, 2)}
 
     def one(number: int) -> list[str]:
         rng = np.random.default_rng([1, number])
         processes = 2 if number % OF_TWO == OF_TWO - 1 else 1
-        out = f"trial-{number}"
+        run = place / f"trial-{number}"
         for _ in range(int(rng.integers(1, MOST_KILLS + 1))):
-            _killed(base, place, out, processes, float(rng.uniform(0, 1.1 * spans[processes])))
-            fault = _lost(place / out)
+            _killed(_begun(run, processes), float(rng.uniform(0, 1.1 * spans[processes])))
+            fault = _lost(run)
             if fault:
                 return [fault]
-        start, env = _started(base, place, out, processes), environment()
-        ended = subprocess.run(start, cwd=place, env=env, capture_output=True, text=True, check=False)
-        if ended.returncode:
-            return [f"ended with {ended.returncode}: {ended.stderr[-300:]}"]
-        return differences(place / f"whole-{processes}", place / out)
+        status = _ended(_begun(run, processes))
+        if status:
+            return [f"ended with {status}: {_told(run).read_text()[-300:]}"]
+        faults = differences(place / f"whole-{processes}", run)
+        if not faults:
+            shutil.rmtree(run)
+        return faults
 
     return each(trials, one, advance)
 
 
-def _started(base: list[object], place: Path, out: str, processes: int) -> list[str]:
+def _whole(place: Path, processes: int) -> float:
+    """An unbroken run by so many processes, ``whole-1`` or ``whole-2``; the seconds of a second one."""
+    seconds = 0.0
+    for name in ("warm", "whole"):
+        began = time.monotonic()
+        status = _ended(_begun(place / f"{name}-{processes}", processes))
+        assert status == 0, _told(place / f"{name}-{processes}").read_text()
+        seconds = time.monotonic() - began
+    return seconds
+
+
+def _told(run: Path) -> Path:
+    return run.with_name(f"{run.name}.stderr")
+
+
+def _begun(run: Path, processes: int) -> BaseProcess | subprocess.Popen[bytes]:
     """The command that begins a run, or goes on where there is one."""
-    resume = ["--resume"] if (place / out / "last.safetensors").exists() else []
-    return together(processes, *base, "--out", out, *resume)
+    resume = ["--resume"] if (run / "last.safetensors").exists() else []
+    typed: list[object] = [*TRAIN, "--max-epochs", EPOCHS, "--quiet", "--out", run.name, *resume]
+    if processes == 1:
+        return forked(typed, run.parent, _told(run))
+    with _told(run).open("wb") as told:
+        return subprocess.Popen(
+            together(processes, *typed),
+            cwd=run.parent,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+            start_new_session=True,
+        )
 
 
-def _together(base: list[object], place: Path, out: str) -> None:
-    subprocess.run(_started(base, place, out, 2), cwd=place, env=environment(), capture_output=True, check=True)
+def _ended(going: BaseProcess | subprocess.Popen[bytes]) -> int | None:
+    """Waits for the end of a command; its status."""
+    if isinstance(going, subprocess.Popen):
+        return going.wait()
+    going.join()
+    return going.exitcode
 
 
-def _killed(base: list[object], place: Path, out: str, processes: int, after: float) -> None:
-    """Begins, and kills all its processes after some seconds."""
-    going = subprocess.Popen(
-        _started(base, place, out, processes),
-        cwd=place,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def _killed(going: BaseProcess | subprocess.Popen[bytes], after: float) -> None:
+    """Kills all processes of a command after some seconds."""
     time.sleep(after)
-    for group in (going.pid, *_children(going.pid)):
+    assert going.pid is not None
+    for process in (going.pid, *_children(going.pid)):
         try:
-            os.kill(group, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    going.wait()
+    _ended(going)
 
 
 def _children(parent: int) -> list[int]:
