@@ -15,7 +15,8 @@ import sys
 from typing import Any
 
 IMPORTED = (
-    *("torch", "numpy", "safetensors.torch", "PIL.Image", "matplotlib.figure", "torch.utils.data", "rich.progress"),
+    *("torch", "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "torch.utils.data", "numpy"),
+    *("safetensors.torch", "PIL.Image", "matplotlib.figure", "rich.progress"),
     *("verydeep.cli", "verydeep.preparing", "verydeep.evaluation", "verydeep.prediction", "verydeep.reports.pictures"),
     "verydeep.reports.writing",
 )

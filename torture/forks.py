@@ -14,7 +14,8 @@ from pathlib import Path
 
 IMPORTED = [
     "__main__",
-    *("torch", "numpy", "safetensors.torch", "PIL.Image", "matplotlib.figure", "torch.utils.data", "rich.progress"),
+    *("torch", "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "torch.utils.data", "numpy"),
+    *("safetensors.torch", "PIL.Image", "matplotlib.figure", "rich.progress"),
     *("verydeep.cli", "verydeep.preparing", "verydeep.evaluation", "verydeep.reports.writing"),
 ]
 

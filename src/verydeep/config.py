@@ -267,8 +267,9 @@ def from_json(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
 def field_help(kind: type) -> list[tuple[str, str, str, Any]]:
     """Name, placeholder, help text and default of each setting, for the command line."""
     rows = []
+    hints = get_type_hints(kind)
     for item in dataclasses.fields(typing.cast(Any, kind)):
-        hint = get_type_hints(kind)[item.name]
+        hint = hints[item.name]
         if get_origin(hint) is Literal:
             shape = "|".join(get_args(hint))
         elif hint is bool:

@@ -209,7 +209,9 @@ def _convolution(spec: Layer) -> nn.Conv2d:
         # On many channels Winograd's way, on a CPU; fc6 has 3x3 cells too at a crop of 96, and no padding.
         kind = Convolution if spec.stage <= 5 and spec.kernel == 3 else nn.Conv2d
         layer = kind(spec.inputs, spec.outputs, spec.kernel, padding=padding)
-    return layer.to_empty(device="cpu")
+    for name, value in list(layer.named_parameters()):  # `to_empty` would import a half second's worth of PyTorch
+        setattr(layer, name, nn.Parameter(torch.empty(value.shape)))
+    return layer
 
 
 def _connected(layer: nn.Conv2d, x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MOST_NAMED_CLASSES = 30  # more tick labels than that cannot be read
 GONE: Pixels = np.full((64, 64, 3), 127, dtype=np.uint8)  # in place of a photo that is gone
+CELL_WIDTH, CELL_HEIGHT = 2.0, 2.3  # inches of a grid's photo and its text
 FILTER_SIDE, FILTERS_A_ROW, FILTER_GAP, FILTER_ZOOM = 3, 16, 1, 9
 
 
@@ -65,16 +66,19 @@ def plain(text: str) -> str:
 
 
 def photo_grid(photos: list[tuple[Pixels, str]], columns: int = 6) -> Figure:
-    """Photos with a line of text below each."""
+    """Photos, each under one or two lines of text."""
+    from matplotlib.figure import Figure
+
     columns = max(1, min(columns, len(photos)))
     rows = max(1, math.ceil(len(photos) / columns))
-    figure = figure_of(2.0 * columns, 2.3 * rows)
-    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set_axis_off()
-        if number < len(photos):
-            pixels, text = photos[number]
-            axes.imshow(pixels)
-            axes.set_title("\n".join(plain(line) for line in text.splitlines()), fontsize=8)
+    wide, high = 1 / columns, 1 / rows
+    figure = Figure(figsize=(CELL_WIDTH * columns, CELL_HEIGHT * rows))  # laid out by hand: a layout draws all twice
+    for number, (pixels, text) in enumerate(photos):
+        row, column = divmod(number, columns)
+        place = ((column + 0.03) * wide, 1 - (row + 0.98) * high, 0.94 * wide, 0.80 * high)
+        axes = figure.add_axes(place, xticks=[], yticks=[], frame_on=False)
+        axes.imshow(pixels)
+        axes.set_title("\n".join(plain(line) for line in text.splitlines()), fontsize=8)
     return figure
 
 
