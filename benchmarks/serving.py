@@ -215,7 +215,7 @@ def write() -> None:
                 *(f"net {name}", f"{alone[str(BATCH)]:.1f} / {alone['1']:.1f}"),
                 *(f"{served[str(BATCH)]:.1f} / {served['1']:.1f}", f"{served[str(BATCH)] / served['1']:.2f}"),
                 *(f"{mixed['seconds'] / 60:.0f}", f"{mixed['images_per_second']:.1f}"),
-                *(f"{mixed['p50']:.2f} / {mixed['p99']:.2f} s"),
+                f"{mixed['p50']:.2f} / {mixed['p99']:.2f} s",
                 f"{mixed['memory_start'] / 1e6:.0f} / {mixed['memory_end'] / 1e6:.0f} MB",
                 f"{sum(mixed['unexpected'].values())} of {mixed['requests']:,}",
             ]
