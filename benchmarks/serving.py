@@ -46,7 +46,7 @@ RESULTS = TOP / "benchmarks" / "results" / "serving.json"
 # Crop, test scale and width of each.
 NETS = {"D, the doll's": (64, 73, 1 / 8), "D, an eighth of its width": (224, 256, 1 / 8), "D": (224, 256, 1.0)}
 CLIENTS, BATCH, PHOTOS = 24, 8, 24
-TURNS, TURN_SECONDS, WARM_SECONDS, BARE_SECONDS = 3, 15.0, 10.0, 10.0
+TURNS, TURN_SECONDS, WARM_SECONDS, BARE_SECONDS = 2, 12.0, 10.0, 10.0
 TOO_LONG = 25_000_001
 # Of 100 requests; what is not bad is good.
 BAD = {"broken": 4, "no photo": 3, "bomb": 2, "too long": 2, "leaves": 3}
