@@ -17,7 +17,7 @@ check: $(VENV)/dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 # All rows of Tables 3 to 7 at doll size, into docs/doll.md: about an hour on two cores; interrupted, it goes on.
 doll: $(VENV)/core

@@ -113,6 +113,18 @@ def _commands() -> Commands:
     return begun
 
 
+# Of two processes each takes a file at a time: those that take minutes come first, so that none is left at the end.
+LONGEST = (
+    *("test_torture.py", "test_parallel.py", "test_localise_commands.py", "test_reproduce.py", "test_benchmark.py"),
+    *("test_commands.py", "test_run_report.py", "test_readers.py", "test_serving.py", "test_transfer.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others as they were."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture
 def command() -> Command:
     return run_command
