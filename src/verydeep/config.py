@@ -35,7 +35,7 @@ class Scale:
     @staticmethod
     def parse(text: str) -> Scale:
         """``256`` or ``256-512``; raises VerydeepError."""
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+        match = re.fullmatch(r"(\d{1,99})(?:-(\d{1,99}))?", text.strip())
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise VerydeepError(f"S {text!r} is not a scale: give one (256) or a range (256-512), in pixels.")
         if int(match[2] or match[1]) > LARGEST_SIDE:

@@ -16,6 +16,7 @@ from typing import Any
 from .errors import VerydeepError
 
 LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files that are being written
+LEAVING = 2.0  # seconds
 _locking: Any = None
 with contextlib.suppress(ImportError):  # Windows has none
     import fcntl as _locking
@@ -115,13 +116,13 @@ def check_place(folder: Path, asked: str = "--out") -> None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def only_one(folder: Path, patience: float = LEAVING) -> Iterator[None]:
     """Keeps other processes that ask for the same out of a folder, which is made where it is missing.
 
     What killed processes left of files they wrote there is removed, and so is a folder made here that stays empty.
 
     Args:
-        patience: seconds to wait for another process to leave.
+        patience: seconds to wait for another process to leave; what a killed one had begun takes a moment to end.
 
     Raises:
         VerydeepError: another process is at work there.

@@ -29,7 +29,7 @@ from .configurations import net_facts
 from .data import Data, Dataset, lasting_boxes, lasting_name
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
-from .files import check_place, file_sha256, only_one, read_json, write_json
+from .files import LEAVING, check_place, file_sha256, only_one, read_json, write_json
 from .forecast import photos_that_fit, tell_data
 from .machine import Machine, this_machine
 from .model_card import write_model_card
@@ -117,7 +117,7 @@ class Job:
         return self._run(lambda: _resume(self, data_given, settings_given))
 
     def _run(self, prepare: Callable[[], Training]) -> dict[str, Any]:
-        patience = LINGERING if self.team.restarted else 0.0
+        patience = LINGERING if self.team.restarted else LEAVING
         with only_one(self.folder, patience) if self.team.leads else nullcontext():
             training = prepare()
             with training.machine.at_work(static_shapes=True), self._reported(training) as saved:

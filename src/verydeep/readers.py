@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import os
 import shutil
 import signal
 import sys
@@ -14,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,7 @@ class Reading:
         self._loader: DataLoader[Any] = DataLoader(
             _Noted(items, self._at, readers.retries, where),
             num_workers=readers.count,
-            worker_init_fn=_begin,
+            worker_init_fn=partial(_begin, os.getpid()),
             **how,
         )
 
@@ -200,8 +202,7 @@ def _undisturbed() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
         for number, frame in heard:
-            handler = before[number]
-            handler(number, frame) if callable(handler) else signal.raise_signal(number)
+            handler(number, frame) if callable(handler := before[number]) else signal.raise_signal(number)
 
 
 class _Patience(threading.Thread):
@@ -282,16 +283,17 @@ class _Noted(TorchDataset[Any]):
         return self.items[key]
 
 
-def _begin(_number: int) -> None:
+def _begin(parent: int, _number: int) -> None:
     """A process that reads leaves signals to the one that began it, which stops it in order, and uses one thread.
 
     Ctrl-C and many schedulers signal all processes of a job. It ends with the one that began it, however that ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if number := getattr(signal, name, None):  # Windows has no SIGUSR1
+            signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before that was asked
+            os._exit(1)
