@@ -75,7 +75,7 @@ def test_given_settings_stand_above_the_recipe_as_text_or_value() -> None:
         ({"mirror": "maybe"}, "mirror is yes or no"),
         ({"learn": "fcc"}, "did you mean 'fc'"),
         ({"S": "big"}, "S 'big' is not a scale"),
-        ({"S": "1" * 5000}, "is not a scale"),
+        ({"S": "1" * 5000}, f"S '{60 * '1'}' is not a scale"),
         ({"S": "512-256"}, "S '512-256' is not a scale"),
         ({"S": 200}, "S 200 is below the crop of 224"),
         ({"crop": 100}, "not a multiple of 32"),

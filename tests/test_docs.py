@@ -13,6 +13,7 @@ import pytest
 
 import verydeep
 from verydeep.arguments import parse
+from verydeep.cli import VERBS
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])
@@ -29,7 +30,7 @@ def typed(page: Path) -> list[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_commands_of_a_page_are_commands(page: Path) -> None:
     for words in typed(page):
-        parse([word for word in words if word not in (">", "&")])
+        assert parse([word for word in words if word not in (">", "&")]).verb in VERBS, words
 
 
 def test_most_pages_have_commands() -> None:

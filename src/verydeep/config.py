@@ -37,9 +37,9 @@ class Scale:
         """``256`` or ``256-512``; raises VerydeepError."""
         match = re.fullmatch(r"(\d{1,99})(?:-(\d{1,99}))?", text.strip())
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise VerydeepError(f"S {text!r} is not a scale: give one (256) or a range (256-512), in pixels.")
+            raise VerydeepError(f"S {text[:60]!r} is not a scale: give one (256) or a range (256-512), in pixels.")
         if int(match[2] or match[1]) > LARGEST_SIDE:
-            raise VerydeepError(f"S {text} is above {LARGEST_SIDE} pixels, more than any photo needs.")
+            raise VerydeepError(f"S {text[:60]} is above {LARGEST_SIDE} pixels, more than any photo needs.")
         return Scale(int(match[1]), int(match[2] or match[1]))
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 from .errors import VerydeepError
 
 LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files that are being written
-LEAVING = 2.0  # seconds
+LEAVING = 2.0  # seconds in which what a killed process had begun ends too
 _locking: Any = None
 with contextlib.suppress(ImportError):  # Windows has none
     import fcntl as _locking

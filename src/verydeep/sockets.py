@@ -20,7 +20,7 @@ def place_sockets() -> None:
     it themselves.
     """
     usual = tempfile.gettempdir()
-    if len(os.fsencode(usual)) + OF_A_SOCKET <= LONGEST:
+    if sys.platform == "win32" or len(os.fsencode(usual)) + OF_A_SOCKET <= LONGEST:  # Windows has pipes
         return
     tempfile.tempdir = SHORT
     try:
