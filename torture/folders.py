@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rows import Outcome, each, environment, words
+from rows import Outcome, command, each, environment, words
 
 PAIR = ("cat", "dog")
 A_CLASS = 4  # photos
@@ -229,10 +229,11 @@ def _name(case: Case) -> str:
 
 
 def _checked(case: Case, top: Path) -> subprocess.CompletedProcess[str]:
-    typed = words("data", "check", top / case.data, "--json", "--quiet", *case.typed)
-    if case.without_power and os.geteuid() == 0:
-        typed = [*WITHOUT_POWER, *typed]
-    return subprocess.run(typed, capture_output=True, text=True, timeout=300, check=False, env=environment())
+    typed = ["data", "check", top / case.data, "--json", "--quiet", *case.typed]
+    if not case.without_power or os.geteuid():
+        return command(*typed, cwd=top.parent)
+    weak = [*WITHOUT_POWER, *words(*typed)]
+    return subprocess.run(weak, capture_output=True, text=True, timeout=300, check=False, env=environment())
 
 
 def _faults(case: Case, ended: subprocess.CompletedProcess[str]) -> list[str]:

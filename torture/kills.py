@@ -8,12 +8,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
-from forks import forked
-from rows import TRAIN, Outcome, differences, each, environment, together
+from rows import TRAIN, Going, Outcome, begun, differences, each
 
 from verydeep.checkpoints import load_checkpoint
 from verydeep.errors import VerydeepError
@@ -23,18 +21,17 @@ EPOCHS, MOST_KILLS, OF_TWO = 4, 3, 10  # every tenth trial is by two processes
 
 def kills(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
     """Each trial kills a training up to three times, and lets it go on each time, at last to its end."""
-    spans = {processes: _whole(place, processes) for processes in (1, 2)}
+    spans = {processes: _whole(place, processes) for processes in {_processes(number) for number in range(trials)}}
 
     def one(number: int) -> list[str]:
-        rng = np.random.default_rng([1, number])
-        processes = 2 if number % OF_TWO == OF_TWO - 1 else 1
+        rng, processes = np.random.default_rng([1, number]), _processes(number)
         run = place / f"trial-{number}"
         for _ in range(int(rng.integers(1, MOST_KILLS + 1))):
             _killed(_begun(run, processes), float(rng.uniform(0, 1.1 * spans[processes])))
             fault = _lost(run)
             if fault:
                 return [fault]
-        status = _ended(_begun(run, processes))
+        status = _begun(run, processes).wait()
         if status:
             return [f"ended with {status}: {_told(run).read_text()[-300:]}"]
         faults = differences(place / f"whole-{processes}", run)
@@ -45,12 +42,16 @@ def kills(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
     return each(trials, one, advance)
 
 
+def _processes(number: int) -> int:
+    return 2 if number % OF_TWO == OF_TWO - 1 else 1
+
+
 def _whole(place: Path, processes: int) -> float:
     """An unbroken run by so many processes, ``whole-1`` or ``whole-2``; the seconds of a second one."""
     seconds = 0.0
     for name in ("warm", "whole"):
         began = time.monotonic()
-        status = _ended(_begun(place / f"{name}-{processes}", processes))
+        status = _begun(place / f"{name}-{processes}", processes).wait()
         assert status == 0, _told(place / f"{name}-{processes}").read_text()
         seconds = time.monotonic() - began
     return seconds
@@ -60,41 +61,22 @@ def _told(run: Path) -> Path:
     return run.with_name(f"{run.name}.stderr")
 
 
-def _begun(run: Path, processes: int) -> BaseProcess | subprocess.Popen[bytes]:
+def _begun(run: Path, processes: int) -> Going:
     """The command that begins a run, or goes on where there is one."""
     resume = ["--resume"] if (run / "last.safetensors").exists() else []
     typed: list[object] = [*TRAIN, "--max-epochs", EPOCHS, "--quiet", "--out", run.name, *resume]
-    if processes == 1:
-        return forked(typed, run.parent, _told(run))
-    with _told(run).open("wb") as told:
-        return subprocess.Popen(
-            together(processes, *typed),
-            cwd=run.parent,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=told,
-            start_new_session=True,
-        )
+    return begun(processes, *typed, cwd=run.parent, told=_told(run))
 
 
-def _ended(going: BaseProcess | subprocess.Popen[bytes]) -> int | None:
-    """Waits for the end of a command; its status."""
-    if isinstance(going, subprocess.Popen):
-        return going.wait()
-    going.join()
-    return going.exitcode
-
-
-def _killed(going: BaseProcess | subprocess.Popen[bytes], after: float) -> None:
+def _killed(going: Going, after: float) -> None:
     """Kills all processes of a command after some seconds."""
     time.sleep(after)
-    assert going.pid is not None
     for process in (going.pid, *_children(going.pid)):
         try:
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    _ended(going)
+    going.wait()
 
 
 def _children(parent: int) -> list[int]:

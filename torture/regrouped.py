@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rows import Outcome, differences, each, environment, together
+from rows import PATIENCE, Going, Outcome, begun, differences, each
 
 from verydeep.checkpoints import load_checkpoint, read_card
 
 WORKERS = ((0, 1), (1, 0), (0, 2), (2, 1), (1, 3), (3, 0))
 RANKS = ((1, 2), (2, 1), (1, 4), (4, 1), (2, 3), (3, 2))
 NEAR = 1e-9
-PATIENCE = 300.0
 # About 25 steps that take long enough for a signal to come between them; many more steps are chaotic in float64 too.
 RUN: list[object] = [
     *("train", "A", "--data", "digits:240", "--crop", 64, "--width", 1 / 16, "--S", "64-72", "--batch", 16),
@@ -35,8 +33,8 @@ def regrouped(place: Path, trials: int, advance: Callable[[], object]) -> Outcom
     ways = [way for pair in zip(_workers(), _ranks(), strict=True) for way in pair]
     spans = {}
     for kind, how in (("workers", []), ("ranks", _ranks()[0][3])):
-        ended = _run(place, f"whole-{kind}", 1, 0, how)
-        assert ended.returncode == 0, ended.stderr
+        fault = _run(place, f"whole-{kind}", 1, 0, how)
+        assert not fault, fault
         spans[kind] = sum(row["seconds"] for row in _log(place / f"whole-{kind}"))
     middle = []
 
@@ -49,9 +47,9 @@ def regrouped(place: Path, trials: int, advance: Callable[[], object]) -> Outcom
             return [f"{told}: nothing was saved"]
         state = read_card(run / "last.safetensors").state
         middle.append(state["batch"] > 0)
-        ended = _run(place, run.name, *after, [*how, "--resume"])
-        if ended.returncode:
-            return [f"{told}: ended with {ended.returncode}: {ended.stderr[-300:]}"]
+        fault = _run(place, run.name, *after, [*how, "--resume"])
+        if fault:
+            return [f"{told}: {fault}"]
         whole = place / f"whole-{kind}"
         found = differences(whole, run) if kind == "workers" else _far(whole, run)
         return [f"{told}, at step {state['step']}: {fault}" for fault in found]
@@ -69,22 +67,20 @@ def _ranks() -> list[Way]:
     return [("ranks", (before, 0), (after, 0), ["--precision", "float64"]) for before, after in RANKS]
 
 
-def _words(out: str, processes: int, workers: int, more: list[object]) -> list[str]:
-    return together(processes, *RUN, "--out", out, "--workers", workers, *more)
+def _begun(place: Path, out: str, processes: int, workers: int, more: list[object]) -> Going:
+    typed = [*RUN, "--out", out, "--workers", workers, *more]
+    return begun(processes, *typed, cwd=place, told=place / f"{out}.told")
 
 
-def _run(place: Path, out: str, processes: int, workers: int, more: list[object]) -> subprocess.CompletedProcess[str]:
-    words = _words(out, processes, workers, more)
-    return subprocess.run(
-        words, cwd=place, env=environment(), capture_output=True, text=True, timeout=2 * PATIENCE, check=False
-    )
+def _run(place: Path, out: str, processes: int, workers: int, more: list[object]) -> str | None:
+    """Trains to the end; a sentence where it failed."""
+    status = _begun(place, out, processes, workers, more).wait(2 * PATIENCE)
+    return f"ended with {status}: {(place / f'{out}.told').read_text()[-300:]}" if status else None
 
 
 def _left(place: Path, out: str, processes: int, workers: int, more: list[object], after: float) -> None:
     """Begins a run, and asks it to end some seconds after it has begun to train."""
-    words = _words(out, processes, workers, more)
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    going = subprocess.Popen(words, cwd=place, env=environment(), **quiet)
+    going = _begun(place, out, processes, workers, more)
     until = time.monotonic() + PATIENCE
     while not (place / out / "last.safetensors").exists() and going.poll() is None and time.monotonic() < until:
         time.sleep(0.02)

@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from forks import Fork, answered, forked
 
 from verydeep.checkpoints import Checkpoint, load_checkpoint
 
 AT_ONCE = 2
+PATIENCE = 300.0  # seconds that any command may take
 TIMED = ("seconds", "images_per_second")  # of a log's row: what no two runs share
 TINY: list[object] = ["--crop", 32, "--width", 1 / 32, "--S", "36", "--batch", 8, "--threads", 1, "--start", "none"]
 TRAIN: list[object] = ["train", "A", "--data", "digits:120", *TINY, "--workers", 1]
+Going = Fork | subprocess.Popen[bytes]  # a command in progress
 
 
 @dataclass
@@ -61,13 +64,6 @@ def words(*typed: object) -> list[str]:
     return [sys.executable, "-m", "verydeep", *map(str, typed)]
 
 
-def together(processes: int, *typed: object) -> list[str]:
-    """The real command, as one process or several run it. The ``--`` keeps torchrun from reading our flags."""
-    alone = words(*typed)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return alone if processes == 1 else [*start, "-m", "--", *alone[2:]]
-
-
 def environment(**more: str) -> dict[str, str]:
     """One thread a product, so that trials may run side by side."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
@@ -75,9 +71,23 @@ def environment(**more: str) -> dict[str, str]:
 
 def command(*typed: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Runs the real command to its end."""
-    return subprocess.run(
-        words(*typed), cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=environment()
-    )
+    return answered(list(typed), cwd, PATIENCE)
+
+
+def begun(processes: int, *typed: object, cwd: Path, told: Path) -> Going:
+    """Begins the real command, by one process or several; what it tells goes into a file."""
+    if processes == 1:
+        return forked(list(typed), cwd, told)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    with told.open("wb") as file:
+        return subprocess.Popen(
+            [*start, "-m", "--", *words(*typed)[2:]],  # the `--` keeps torchrun from reading our flags
+            cwd=cwd,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            start_new_session=True,
+        )
 
 
 def done(*typed: object, cwd: Path) -> None:
