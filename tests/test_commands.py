@@ -104,16 +104,18 @@ def test_the_main_job(command: Command, photos: Path) -> None:
 
 def test_the_demos_path(command: Command, tmp_path: Path) -> None:
     """One epoch only: whether it learns is measured by `make demo`."""
-    answer = command("demo", "--epochs", 1, "--out", "d", "--json", cwd=tmp_path)
+    answer = command("demo", "--epochs", 1, "--scenes", 600, "--out", "d", "--json", cwd=tmp_path)
     assert answer.status == 0, answer.stderr
     found = json.loads(answer.stdout)
     assert [row["protocol"] for row in found["evaluations"]] == ["dense@73", "dense@64,73,82"]
-    assert found["evaluations"][0]["images"] == 2000
+    assert found["evaluations"][0]["images"] == 200
     assert len(found["predictions"]) == 6
     page = (tmp_path / found["page"]).read_text()
     assert page.count("<img ") == 16 + 1 + 16 + 6  # crops, the confusion, mistakes, scenes
     assert "http://" not in page  # self-contained
     assert "https://" not in page
+    few = command("demo", "--scenes", 59, "--out", "few", cwd=tmp_path).mistake()
+    assert few == "digits:59 asks for no number of training scenes: give 60 to 6000."
 
 
 def test_other_data_are_tested_by_class_name(command: Command, trained: Path, tmp_path: Path) -> None:

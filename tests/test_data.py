@@ -16,7 +16,7 @@ from conftest import COLOURS, make_imagenet, make_photos, paint
 from verydeep.config import DataSettings
 from verydeep.data import open_data
 from verydeep.data.check import check_data
-from verydeep.data.digits import PARTS, SETS, digit_shown, scene
+from verydeep.data.digits import PARTS, SETS, SceneReader, digit_shown, scene
 from verydeep.data.sets import Dataset, PhotoReader, join, split
 from verydeep.errors import VerydeepError
 
@@ -323,6 +323,7 @@ def test_a_scene_is_a_function_of_its_number_and_its_box_holds_the_ink() -> None
     for index in range(40):
         pixels, box = scene("val", index)
         again, _ = scene("val", index)
+        assert SceneReader().size(f"val/{index:05d}") == pixels.shape[:2]
         np.testing.assert_array_equal(pixels, again)
         assert min(pixels.shape[:2]) == 96
         xmin, ymin, xmax, ymax = box

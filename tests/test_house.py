@@ -293,8 +293,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "completion": {"arguments", "errors"},
     "demo": {
-        *("config", "data.check", "data.sets", "evaluation", "experiments.sizes", "images", "prediction", "preparing"),
-        *("progress", "recipes", "reports.pages", "reports.pictures", "reports.recorded", "reports.runs", "summary"),
+        *("config", "data.check", "data.digits", "data.sets", "evaluation", "experiments.sizes", "images"),
+        *("prediction", "preparing", "progress", "recipes"),
+        *("reports.pages", "reports.pictures", "reports.recorded", "reports.runs", "summary"),
     },
     "transfer.settings": {"config", "configurations", "errors"},
     "transfer.nets": {"checkpoints", "configurations", "errors", "files", "images", "nets", "weights"},

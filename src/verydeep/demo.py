@@ -12,6 +12,7 @@ from typing import Any
 
 from .config import MachineSettings
 from .data.check import sample_crops
+from .data.digits import SETS
 from .data.sets import Dataset
 from .evaluation import Evaluation, evaluate
 from .experiments.sizes import DOLL
@@ -36,6 +37,7 @@ def demo(
     out: str | Path | None = None,
     seed: int = 0,
     epochs: int = SETTINGS["max_epochs"],
+    scenes: int = SETS["train"],
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def demo(
         out: a new folder; ``runs/demo``, ``runs/demo-2``, … by default.
         seed: of the training.
         epochs: fewer are for trying the path, not for learning.
+        scenes: to train on, 60 to 6000, and others to test on in proportion; fewer likewise.
 
     Returns:
         ``folder``, ``page``, ``training`` (result.json), ``evaluations`` and ``predictions`` as JSON values.
@@ -52,13 +55,13 @@ def demo(
     reporter = reporter or Silent()
     began = time.monotonic()
     folder = Path(out) if out else _new_folder()
-    settings = {**SETTINGS, "max_epochs": epochs, "seed": seed}
-    result = train("A", out=folder, data="digits", reporter=reporter, stop=stop, **settings)
+    settings, data = {**SETTINGS, "max_epochs": epochs, "seed": seed}, f"digits:{scenes}"
+    result = train("A", out=folder, data=data, reporter=reporter, stop=stop, **settings)
     if result["ended"] == "interrupted":
         return {"folder": str(folder), "page": None, "training": result, "evaluations": [], "predictions": []}
     evaluations = [evaluate(folder, protocol, reporter=reporter) for protocol in PROTOCOLS]
     shown = _ask(folder, evaluations[0].dataset)
-    crops: list[Shown] = [*sample_crops("digits", settings_of_run("A", settings), CROPS_SHOWN)]
+    crops: list[Shown] = [*sample_crops(data, settings_of_run("A", settings), CROPS_SHOWN)]
     seconds = round(time.monotonic() - began, 1)
     page = folder / "index.html"
     write_page(page, "verydeep demo", _blocks(folder, evaluations, crops, shown, seconds))

@@ -263,7 +263,8 @@ def _benchmark(verb: argparse.ArgumentParser) -> None:
 def _demo(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", metavar="DIR", help="a new folder (runs/demo)")
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="of the training (0)")
-    verb.add_argument("--epochs", type=int, default=None, metavar="N", help="fewer only try the path")
+    verb.add_argument("--epochs", type=int, metavar="N", help="fewer only try the path")
+    verb.add_argument("--scenes", type=int, metavar="N", help="to train on; fewer than 6000 only try the path")
 
 
 VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {

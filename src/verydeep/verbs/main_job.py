@@ -163,14 +163,14 @@ def _show_csv(found: list[Any]) -> None:
 
 def demo(options: argparse.Namespace) -> int:
     """The main job at doll size."""
-    from ..demo import SETTINGS, demo
+    from ..demo import demo
     from ..summary import headline
 
     reporter = Terminal(options.quiet)
     with Stopper(reporter) as stopper:
-        epochs = SETTINGS["max_epochs"] if options.epochs is None else options.epochs
+        fewer = {name: vars(options)[name] for name in ("epochs", "scenes") if vars(options)[name] is not None}
         try:
-            found = demo(options.out, options.seed, epochs, reporter, stopper)
+            found = demo(options.out, options.seed, **fewer, reporter=reporter, stop=stopper)
         except Interrupted:
             terminal.fail(BEFORE_THE_FIRST_STEP)
             return stopper.status
