@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # What a GPU does with each lever alone, into benchmarks/results/gpu (or $OUT): `bash benchmarks/gpu.sh`, in minutes.
-# `bash benchmarks/gpu.sh --try` walks the same commands on a CPU with small maps: CI runs that.
+# `bash benchmarks/gpu.sh --try` walks these commands on a CPU, with small maps and no peer beside: CI runs that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${OUT:-benchmarks/results/gpu}"
 mkdir -p "$out"
 python="${PYTHON:-.venv/bin/python}"
-device=cuda net=D infer=512 train=256 size=224 repeats=7 others=yes
+device=cuda net=D infer=512 train=256 size=224 repeats=7 others=yes against="--against torchvision"
 if [ "${1:-}" = "--try" ]; then
-	device=cpu net=A infer=1 train=2 size=32 repeats=1 others=no
+	device=cpu net=A infer=1 train=2 size=32 repeats=1 others=no against=
 fi
 
 # name, then what `verydeep benchmark` is told
@@ -23,10 +23,10 @@ plain="--precision float32 --layout contiguous"
 # shellcheck disable=SC2086
 {
 	measure infer-plain infer "$net" --batch "$infer" $plain
-	measure infer infer "$net" --batch "$infer" --against torchvision
+	measure infer infer "$net" --batch "$infer" $against
 	measure dense dense "$net" $([ "$others" = yes ] || echo --size 224)
 	measure train-plain train "$net" --batch "$train" --size "$size" $plain
-	measure train train "$net" --batch "$train" --size "$size" --against torchvision
+	measure train train "$net" --batch "$train" --size "$size" $against
 }
 if [ "$others" = yes ]; then
 	measure infer-bf16-contiguous infer D --batch "$infer" --precision bf16 --layout contiguous
