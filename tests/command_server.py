@@ -1,7 +1,8 @@
 """The real command without the seconds in which Python imports PyTorch: one process has, and forks for each command.
 
 A fork starts as `python -m verydeep` does, with its own words, folder, environment and output, and ends as that does.
-Reads a JSON object a line from stdin, and answers with the fork's process id, then with its exit status.
+It is told what to import, reads a JSON object a line from stdin, and answers with the fork's process id, then with its
+exit status.
 """
 
 from __future__ import annotations
@@ -14,17 +15,10 @@ import runpy
 import sys
 from typing import Any
 
-IMPORTED = (
-    *("torch", "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "torch.utils.data", "numpy"),
-    *("safetensors.torch", "PIL.Image", "matplotlib.figure", "rich.progress"),
-    *("verydeep.cli", "verydeep.preparing", "verydeep.evaluation", "verydeep.prediction", "verydeep.reports.pictures"),
-    "verydeep.reports.writing",
-)
-
 
 def serve() -> dict[str, Any] | None:
     """Forks for each line; returns in a fork what it is asked, and None at the end of input."""
-    for name in IMPORTED:
+    for name in sys.argv[1:]:
         importlib.import_module(name)
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     while line := requests.readline():

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forks import IMPORTED
 from PIL import Image
 from safetensors.numpy import save
 
@@ -79,7 +80,7 @@ class Commands:
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
-            [*PYTHON, str(Path(__file__).with_name("command_server.py"))],
+            [*PYTHON, str(Path(__file__).with_name("command_server.py")), *IMPORTED],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -293,7 +293,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "completion": {"arguments", "errors"},
     "demo": {
-        *("config", "data.check", "data.digits", "data.sets", "evaluation", "experiments.sizes", "images"),
+        *("config", "data.check", "data.sets", "evaluation", "experiments.sizes", "images"),
         *("prediction", "preparing", "progress", "recipes"),
         *("reports.pages", "reports.pictures", "reports.recorded", "reports.runs", "summary"),
     },

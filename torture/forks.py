@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-IMPORTED = [
-    "__main__",
+# What commands import, for the most part; tests/command_server.py imports it too.
+IMPORTED = (
     *("torch", "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "torch.utils.data", "numpy"),
     *("safetensors.torch", "PIL.Image", "matplotlib.figure", "rich.progress"),
     *("verydeep.cli", "verydeep.preparing", "verydeep.evaluation", "verydeep.prediction", "verydeep.reports.writing"),
-]
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Fork:
 def forked(typed: list[object], place: Path, told: Path, answer: Path = Path(os.devnull)) -> Fork:
     """Begins a command in a folder; what it tells (stderr) and answers (stdout) goes into files."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
+    context.set_forkserver_preload(["__main__", *IMPORTED])
     given = (list(map(str, typed)), str(place), str(answer), str(told))
     process = context.Process(target=_become, args=given)
     process.start()

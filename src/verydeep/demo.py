@@ -12,7 +12,6 @@ from typing import Any
 
 from .config import MachineSettings
 from .data.check import sample_crops
-from .data.digits import SETS
 from .data.sets import Dataset
 from .evaluation import Evaluation, evaluate
 from .experiments.sizes import DOLL
@@ -37,7 +36,7 @@ def demo(
     out: str | Path | None = None,
     seed: int = 0,
     epochs: int = SETTINGS["max_epochs"],
-    scenes: int = SETS["train"],
+    scenes: int | None = None,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def demo(
         out: a new folder; ``runs/demo``, ``runs/demo-2``, … by default.
         seed: of the training.
         epochs: fewer are for trying the path, not for learning.
-        scenes: to train on, 60 to 6000, and others to test on in proportion; fewer likewise.
+        scenes: to train on, 60 to 6000 (None: all), and others to test on in proportion; fewer likewise.
 
     Returns:
         ``folder``, ``page``, ``training`` (result.json), ``evaluations`` and ``predictions`` as JSON values.
@@ -55,7 +54,10 @@ def demo(
     reporter = reporter or Silent()
     began = time.monotonic()
     folder = Path(out) if out else _new_folder()
-    settings, data = {**SETTINGS, "max_epochs": epochs, "seed": seed}, f"digits:{scenes}"
+    settings, data = (
+        {**SETTINGS, "max_epochs": epochs, "seed": seed},
+        "digits" if scenes is None else f"digits:{scenes}",
+    )
     result = train("A", out=folder, data=data, reporter=reporter, stop=stop, **settings)
     if result["ended"] == "interrupted":
         return {"folder": str(folder), "page": None, "training": result, "evaluations": [], "predictions": []}
