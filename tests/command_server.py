@@ -17,11 +17,11 @@ from typing import Any
 
 
 def serve() -> dict[str, Any] | None:
-    """Forks for each line; returns in a fork what it is asked, and None at the end of input."""
+    """Forks for each line; returns in a fork what it is asked, and None after an empty one or the last."""
     for name in sys.argv[1:]:
         importlib.import_module(name)
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    while line := requests.readline():
+    while (line := requests.readline()).strip():
         process = os.fork()
         if not process:
             requests.close()

@@ -103,8 +103,10 @@ class Commands:
             late.join()
 
     def end(self) -> None:
-        """Ends it, as its input does."""
-        self._server.communicate()
+        """Tells it to end. Its input would not end by being closed here: forks of this process hold it too."""
+        with self._server:
+            assert self._server.stdin is not None
+            self._server.stdin.write("\n")
 
 
 @cache

@@ -140,8 +140,7 @@ def test_convolutions_alone_stay_a_start(home: Path, tmp_path: Path, command: Co
     assert "lacks fc6, fc7, fc8, so it tells no classes" in asked
 
 
-@pytest.mark.parametrize("crop", [32, 96, 224])
-@pytest.mark.parametrize("pooling", ["up", "down"])
+@pytest.mark.parametrize(("crop", "pooling"), [(32, "down"), (96, "up"), (224, "down")])
 def test_a_traced_net_is_the_net_at_any_batch_and_size(crop: int, pooling: Pooling) -> None:
     """Tracing takes sizes of 1 for constants: one photo, and one cell of the score map at the crop, must do."""
     for name in ("A-LRN", "D"):

@@ -328,7 +328,9 @@ def huge_mat(path: Path, _: made.Layers) -> None:
     import zlib
 
     squeeze = zlib.compressobj(9)
-    packed = b"".join(squeeze.compress(bytes(2**26)) for _ in range(50)) + squeeze.flush()
+    head = squeeze.compress(b"x") + squeeze.flush(zlib.Z_FULL_FLUSH)
+    part = squeeze.compress(bytes(2**26)) + squeeze.flush(zlib.Z_FULL_FLUSH)  # may follow itself
+    packed = head + 50 * part
     path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(packed)) + packed)
 
 
