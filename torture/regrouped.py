@@ -74,7 +74,11 @@ def _begun(place: Path, out: str, processes: int, workers: int, more: list[objec
 
 def _run(place: Path, out: str, processes: int, workers: int, more: list[object]) -> str | None:
     """Trains to the end; a sentence where it failed."""
-    status = _begun(place, out, processes, workers, more).wait(2 * PATIENCE)
+    going = _begun(place, out, processes, workers, more)
+    try:
+        status = going.wait(2 * PATIENCE)
+    finally:
+        going.kill()
     return f"ended with {status}: {(place / f'{out}.told').read_text()[-300:]}" if status else None
 
 
