@@ -384,11 +384,10 @@ def test_only_the_terminal_prints() -> None:
         assert name in ("terminal", "cli") or "sys.std" not in path.read_text(), name
 
 
-def test_files_and_functions_are_small() -> None:
+def test_functions_are_small() -> None:
+    """Files are as long as their subject."""
     for name, path in MODULES.items():
-        lines = path.read_text().splitlines()
-        assert len(lines) < 300, name
-        for node in ast.walk(ast.parse("\n".join(lines))):
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno is not None
                 assert node.end_lineno - node.lineno < 45, f"{name}.{node.name}"
