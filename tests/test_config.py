@@ -46,11 +46,11 @@ def test_a_nets_name_alone_is_the_recipe_for_own_photos() -> None:
         settings_of_run("D", {"start": "x.safetensors", "crop": "96"}),
     )
     assert (scratch.lr, scratch.initialise, scratch.head_epochs) == (1e-2, "glorot", 0)
-    assert (tuned.lr, tuned.initialise) == (1e-3, "gaussian")
+    assert (tuned.lr, tuned.initialise, tuned.divergence_retries) == (1e-4, "gaussian-zero-fc8", 3)
     assert tuned.head_epochs > 0
     assert Scale(110, 110) == tuned.S
     usual = settings_of_run("D", {})
-    assert (usual.start, usual.lr, usual.head_epochs) == ("released", 1e-3, tuned.head_epochs)
+    assert (usual.start, usual.lr, usual.head_epochs) == ("released", 1e-4, tuned.head_epochs)
     for without in (settings_of_run("C", {}), settings_of_run("D", {"width": "0.5"}), settings_of_run("D/256", {})):
         assert without.start == "none"
 

@@ -221,8 +221,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "preparing": {
         *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "files"),
-        *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "reports.runs"),
-        *("resuming", "runs", "starting", "stopping", "tasks", "team", "training", "weights"),
+        *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "reports.rerun"),
+        *("reports.runs", "resuming", "runs", "starting", "stopping", "tasks", "team", "training", "weights"),
     },
     "resuming": {"checkpoints", "errors", "files", "progress", "recipes", "runs", "team", "training"},
     "transfer.svm_forms": set(),

@@ -408,6 +408,13 @@ def test_a_box_net_and_a_net_that_tells_classes_are_not_taken_for_each_other(tra
         verydeep.evaluate(tmp_path, "dense@40")
 
 
+def test_a_box_net_for_own_photos_keeps_the_rate_that_its_fc_layers_are_rescaled_to() -> None:
+    from verydeep.recipes import settings_of_box_run
+
+    settings, _ = settings_of_box_run("D", {"start": "x.safetensors"})
+    assert (settings.lr, settings.initialise, settings.divergence_retries) == (1e-3, "gaussian", 3)
+
+
 @pytest.mark.parametrize(("name", "start"), [("D/384-PCR", "D/384"), ("D/256-SCR-fc", "D/256"), ("D/100-PCR", None)])
 def test_a_box_run_starts_from_the_classification_run_of_its_scale(name: str, start: str | None) -> None:
     from verydeep.recipes import papers_start, settings_of_box_run

@@ -21,7 +21,8 @@ from verydeep.sealed import write_sealed
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 NOT_FINITE = (
-    r"the loss or its gradient is not finite at step (\d+) \(epoch \d+, .*keeps the last good weights; try a lower"
+    r"(?:the loss or its gradient is|the dev part's posteriors are) not finite at step (\d+) \(epoch \d+, .*"
+    r"Train again with a lower learning rate"
 )
 FRESH: list[object] = [*TRAIN, "--max-epochs", 3, "--quiet"]
 Change = Callable[[dict[str, Tensor]], object]

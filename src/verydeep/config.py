@@ -97,7 +97,9 @@ class TrainSettings:
     S: Scale = setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512")
     crop: int = setting(224, "side of a training crop in pixels, a multiple of 32")
     width: float = setting(1.0, "factor on the channels of every hidden layer")
-    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = setting("glorot", "draw of the random layers")
+    initialise: Literal["glorot", "gaussian", "gaussian-literal", "gaussian-zero-fc8"] = setting(
+        "glorot", "draw of the random layers"
+    )
     start: str = setting("none", "run, checkpoint, weight file or released weights to start from; none: random")
     preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision", "torchvision-features"] = setting(
         "recorded", "pixels the start's weights expect, where their file does not record it"
@@ -116,6 +118,9 @@ class TrainSettings:
     improvement: float = setting(0.1, "points of dev top-1 error that count as improvement")
     hold_at_chance: bool = setting(True, "no drop before the dev error has left chance")
     drop_at: tuple[int, ...] = setting((), "divide the rate after these epochs, in place of the plateau rule: 30,50")
+    divergence_retries: int = setting(
+        0, "times that a training which diverges returns to its best epoch, at a tenth of the learning rate"
+    )
     max_epochs: int = setting(74, "end training after this many epochs")
     max_steps: int = setting(370_000, "end training after this many steps")
     mirror: bool = setting(True, "mirror half of the crops")
@@ -137,6 +142,7 @@ class TrainSettings:
         low = {"width": 0.0, "lr": 0.0}
         floor = {"batch": 0, "head_epochs": 0, "momentum": 0, "weight_decay": 0, "drops": 0, "seed": 0, "bias_lr": 0}
         floor |= {"patience": 1, "max_epochs": 1, "max_steps": 1, "bias_weight_decay": 0, "improvement": 0}
+        floor |= {"divergence_retries": 0}
         for name, bound in low.items():
             if not getattr(self, name) > bound:
                 raise VerydeepError(f"{name} must be above {bound:g}, not {getattr(self, name)}.")

@@ -13,6 +13,10 @@ class ToldElsewhere(VerydeepError):
     """A mistake that another process of the same job tells, so that it is told once."""
 
 
+class Diverged(VerydeepError):
+    """A training whose loss, gradient or dev part's posteriors are lost; the text says what and at which step."""
+
+
 class ImageError(VerydeepError):
     """A photo that cannot be read; the sentence names the file and the fault."""
 

@@ -29,8 +29,8 @@ from .team import Team
 class Objective(Interface):
     """What is minimised on training crops, and measured on the dev part after each epoch.
 
-    ``error`` is the error's name in logs, ``loss`` that of what decides among epochs of equal error, and ``chance``
-    the error in percent of knowing nothing.
+    ``error`` is the error's name in logs, ``loss`` that of what decides among epochs of equal error; ``chance`` and
+    ``chance_loss`` are the error in percent and the loss of knowing nothing.
     """
 
     @property
@@ -48,6 +48,10 @@ class Objective(Interface):
     @property
     def chance(self) -> float:
         """In percent."""
+
+    @property
+    def chance_loss(self) -> float:
+        """The dev part's loss of knowing nothing."""
 
     def targets(self, train: Dataset) -> BoxTargets | None:
         """What crops are to tell of boxes; None for nothing."""
@@ -82,6 +86,11 @@ class ClassObjective:
     def chance(self) -> float:
         """The error of always guessing the commonest class."""
         return chance_error(self.dev.labels)
+
+    @property
+    def chance_loss(self) -> float:
+        """That of the same probability for every class."""
+        return float(np.log(len(self.dev.classes)))
 
     def targets(self, train: Dataset) -> BoxTargets | None:
         """None."""
@@ -122,6 +131,7 @@ class BoxObjective:
     error: str = "gt_class_error"
     loss: str = "missed_overlap"
     chance: float = 100.0
+    chance_loss: float = 1.0
 
     @property
     def dropout(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .config import TrainSettings
 from .nets import Net
 
-LEFT_CHANCE = 0.9  # of the error of always guessing the commonest class
+LEFT_CHANCE = 0.9  # of the error, or the loss, of knowing nothing
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class TrainState:
     ``batch`` counts the steps done of epoch ``epoch``; ``sums`` are that epoch's loss, wrong guesses and
     photos so far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started
     random; ``at_once`` photos go through the net together, which a resumed run repeats; ``scaler``
-    is fp16's loss scale.
+    is fp16's loss scale. ``returns`` says why training returned to its best epoch, once for each time, and
+    ``diverged`` why it ended there.
     """
 
     epoch: int = 0
@@ -66,6 +67,8 @@ class TrainState:
     random: tuple[str, ...] = ()
     at_once: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
+    returns: tuple[str, ...] = ()
+    diverged: str = ""
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainState:
@@ -78,6 +81,7 @@ class TrainState:
                 "sums": (loss, wrong, photos),
                 "best": None if values["best"] is None else (values["best"][0], values["best"][1]),
                 "random": tuple(values["random"]),
+                "returns": tuple(values.get("returns", ())),
             }
         )
 

@@ -209,7 +209,7 @@ def _ended(folder: Path) -> dict[str, Any] | None:
     """What result.json says of a training that has ended."""
     path = folder / "result.json"
     result = read_json(path) if path.exists() else {}
-    if result.get("ended") in (None, "interrupted"):
+    if result.get("ended") in (None, "interrupted", "diverged"):
         return None
     if not all(isinstance(result.get(name), int) for name in ("steps", "epochs")):
         raise VerydeepError(f"{path} is not what training writes: remove the run's folder, and it is trained anew.")

@@ -36,9 +36,10 @@ from .model_card import write_model_card
 from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .recipes import chosen_anew, papers_start, settings_of_run, with_changes
+from .reports.rerun import after_divergence
 from .reports.runs import LiveReport
 from .resuming import begun, last_good
-from .runs import BEST, CLASSIFIER, RunLog, environment
+from .runs import BEST, CLASSIFIER, LAST, RunLog, environment
 from .starting import chosen_start, first_net, origin_of
 from .stopping import Stopping
 from .tasks import Task, TellClasses
@@ -73,7 +74,8 @@ def train(
         What result.json holds: how training ended, epochs, steps, best dev error, folder.
 
     Raises:
-        VerydeepError: a mistake in the settings or the data, a loss that is not finite, a full disk.
+        VerydeepError: a mistake in the settings or the data, a training that diverged (its folder is complete and
+            holds the best epoch), a full disk.
         Interrupted: ``stop`` asked to leave before the first step, when there was nothing to save.
     """
     folder = Path(out) if out else Path("runs") / run
@@ -125,6 +127,9 @@ class Job:
         best = self.folder / BEST
         if self.team.leads and best.is_file():
             write_model_card(best, read_card(best))
+        if ended["diverged"]:
+            text, again = after_divergence(self.run, read_card(self.folder / LAST), ended)
+            raise VerydeepError(f"{text} {' '.join(again)}")
         return ended
 
     @contextmanager

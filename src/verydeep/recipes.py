@@ -24,6 +24,7 @@ RELEASED = "released"  # a start: the weights of the net that were fetched to th
 OWN_BOX_BATCH = 32  # a box net on few photos wants more steps than a net that tells classes
 RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
+OWN_LR = 1e-4  # an eighth of few photos is a small batch: at 1e-3 own photos diverge (docs/train.md)
 # What the paper leaves open, and for how long: settings that may hold for every run of an experiment.
 OF_ALL_RUNS = (
     *("initialise", "momentum_at_drop", "bias_weight_decay", "bias_lr", "hold_at_chance", "colour_shift", "pooling"),
@@ -37,8 +38,9 @@ def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
 
     ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which
     ``start`` names; at S = 384 or jittered the rate starts at 1e-3. A net's name alone is the recipe for
-    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-3, new layers first; the start is that of
-    released weights of the net, unless told otherwise or of a width that has none.
+    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-4, new layers first, with returns to the best
+    epoch where training diverges; the start is that of released weights of the net, unless told otherwise or of a
+    width that has none.
 
     Raises:
         VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
@@ -103,6 +105,8 @@ def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings,
     net = check_net_name(match[1])
     if not match[2]:
         own = {**_own_recipe(rest), "head_epochs": 0, "batch": OWN_BOX_BATCH}
+        if rest.get("start", "none") != "none":  # its FC layers are rescaled to fit this rate
+            own |= {"initialise": "gaussian", "lr": FINE_TUNE_LR}
         # On little-trained FC layers dropout's noise makes maps larger than testing's are (NOTES.md).
         return TrainSettings(**{**own, "net": net, **rest}), BoxSettings(**{"dropout": False, **boxes})
     if boxes.get("regression", match[3]) != match[3]:
@@ -115,9 +119,10 @@ def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
     side = round(given.get("crop", 224) * 256 / 224)
     recipe: dict[str, Any] = {"S": Scale(side, side), "batch": 0}
     if given.get("start", "none") != "none":
-        # New layers as the paper drew them (std .01): Glorot's larger draw on top of trained maps diverges.
-        recipe |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "head_epochs": 3}
-        recipe |= {"patience": 3, "drops": 1, "max_epochs": 30}
+        # New layers as the paper drew them (std .01): Glorot's larger draw on top of trained maps diverges. The last
+        # one begins at 0: scores of a random one are what the first epochs would unlearn.
+        recipe |= {"initialise": "gaussian-zero-fc8", "lr": OWN_LR, "head_epochs": 5}
+        recipe |= {"patience": 3, "drops": 1, "max_epochs": 30, "divergence_retries": 3}
     return recipe
 
 

@@ -3,6 +3,12 @@
 One epoch shows each training photo once, as one random crop; then the dev part is tested and the
 plateau rule decides. Every draw depends on (seed, epoch, photo), so a resumed training equals an
 unbroken one bit for bit on the same machine.
+
+A training diverges where a loss, a gradient or the dev part's posteriors are not finite, and, where it may
+retry, where the dev loss is no better than that of guessing and twice the best epoch's. It then returns to the
+weights of its best epoch, with a tenth of the learning rate and no momentum, `divergence_retries` times at most; after
+that it ends at that epoch. Where it may retry, the weights it starts from are tested as epoch 0, so that it never
+ends worse than it began.
 """
 
 from __future__ import annotations
@@ -18,16 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoints import Card, Checkpoint, save_checkpoint
+from .checkpoints import Card, Checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainSettings
 from .data import Dataset
 from .data.loading import Batch, TrainingLoader
-from .errors import VerydeepError
+from .errors import Diverged, VerydeepError
 from .files import write_json
 from .machine import Machine
 from .nets import Net
 from .objectives import Objective
 from .optimisation import (
+    LEFT_CHANCE,
     TrainState,
     drop_rate,
     freeze_all_but,
@@ -83,7 +90,7 @@ class Training:
     @property
     def rate(self) -> float:
         """The current learning rate."""
-        return self.settings.lr / float(10**self.state.plateau.drops)
+        return self.settings.lr / float(10 ** (self.state.plateau.drops + len(self.state.returns)))
 
     def run(self, stop: Callable[[], bool], saved: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Trains to the end, or until ``stop()`` after some step; returns result.json's content.
@@ -92,7 +99,7 @@ class Training:
             saved: called where there is news in the folder: before step 1 or on going on, and after each epoch.
 
         Raises:
-            VerydeepError: the loss is no longer finite, a photo cannot be read, the disk is full.
+            VerydeepError: a photo cannot be read, the disk is full.
         """
         loader = TrainingLoader(
             self.sets["train"],
@@ -104,14 +111,19 @@ class Training:
             self._team,
         )
         if self.state.step == 0:
+            if self.settings.divergence_retries:
+                self._test_start()
             self._save(LAST)
         saved()
         started = time.monotonic()
         ended = self._ended()
         while ended is None:
-            if not self._epoch(loader, stop):
-                ended = "interrupted"
-                break
+            try:
+                if not self._epoch(loader, stop):
+                    ended = "interrupted"
+                    break
+            except Diverged as fault:
+                self._return_to_best(str(fault))
             saved()
             ended = self._ended()
         if ended == "interrupted":
@@ -119,6 +131,8 @@ class Training:
         return self._result(ended, time.monotonic() - started)
 
     def _ended(self) -> str | None:
+        if self.state.diverged:
+            return "diverged"
         if self.state.plateau.finished:
             return "plateau"
         if self.state.step >= self.settings.max_steps and not self.state.batch:  # its last epoch is tested
@@ -183,7 +197,7 @@ class Training:
             wrong += count
         loss_sum, wrong = self._team.total(loss_sum, wrong)
         if not (math.isfinite(loss_sum) and self._gradient_is_finite()):
-            raise VerydeepError(self._not_finite())
+            raise Diverged(f"the loss or its gradient is not finite {self._where(self.state.step + 1)}")
         self._scaler.step(self._sgd)
         self._scaler.update()
         before = self.state
@@ -195,19 +209,54 @@ class Training:
         gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
         return self._scaler.is_enabled() or bool(torch.nn.utils.get_total_norm(gradients).isfinite())
 
-    def _not_finite(self) -> str:
-        return (
-            f"the loss or its gradient is not finite at step {self.state.step + 1} (epoch {self.state.epoch + 1}, "
-            f"lr {self.rate:g}): {self.folder / LAST} keeps the last good weights; try a lower --lr (a third of it), "
-            "or --start from trained weights."
-        )
+    def _where(self, step: int) -> str:
+        return f"at step {step} (epoch {self.state.epoch + 1}, learning rate {self.rate:g})"
+
+    def _test_start(self) -> None:
+        """The weights training starts from, tested as epoch 0."""
+        self.net.eval()
+        error, loss = self._objective.test(self.net)
+        if math.isfinite(error):
+            self.state = replace(self.state, best=(error, loss))
+            self._save(BEST)
+
+    def _blown_up(self, loss: float) -> bool:
+        """Whether a dev loss is no better than a guess, though an earlier epoch was."""
+        if not self.settings.divergence_retries or self.state.best is None:
+            return False
+        return loss > max(LEFT_CHANCE * self._objective.chance_loss, 2 * self.state.best[1])
+
+    def _return_to_best(self, fault: str) -> None:
+        """The best epoch's weights, or the last checkpoint's before there is one; the end where no retry is left."""
+        self._team.collect(None)  # no process reads the file before it is whole
+        tested = self.state.best is not None
+        kept = load_checkpoint(self.folder / (BEST if tested else LAST)).weights
+        with torch.no_grad():
+            for name, value in self.net.state_dict().items():
+                value.copy_(kept[name])
+        for buffer in momentum_buffers(self._sgd).values():
+            buffer.zero_()
+        self.state = replace(self.state, batch=0, sums=(0.0, 0, 0))
+        if tested and len(self.state.returns) < self.settings.divergence_retries:
+            self.state = replace(self.state, returns=(*self.state.returns, fault))
+            set_rate(self._sgd, self.rate)
+            self.reporter.warn(
+                f"training diverged: {fault}. It returns to epoch {self.state.best_epoch}, "
+                f"the best so far, with a learning rate of {self.rate:g}"
+            )
+        else:
+            self.state = replace(self.state, diverged=fault)
+        if not tested:
+            self._save(BEST)
+        self._save(LAST)
 
     def _close_epoch(self, head: bool, seconds: float, seen: int) -> None:
         """Tests the dev part, decides on the rate and on `best`, logs and saves."""
         self.net.eval()
         error, loss = self._objective.test(self.net)
         if not math.isfinite(error):
-            raise VerydeepError(self._not_finite())
+            raise Diverged(f"the dev part's posteriors are not finite {self._where(self.state.step)}")
+        where, blown_up = self._where(self.state.step), self._blown_up(loss)
         rate, state = self.rate, self.state
         plateau = state.plateau
         if not head:
@@ -238,6 +287,8 @@ class Training:
             f"epoch {row['epoch']}: loss {row['loss']:.3f}, train error {row[f'train_{name}']:.1f} %, "
             f"dev error {error:.1f} %{' (best)' if best else ''}, lr {rate:.0e}, {row['images_per_second']:.1f} img/s"
         )
+        if blown_up and not best:
+            raise Diverged(f"the dev loss rose to {loss:.3g} {where}")
         if best:
             self._save(BEST)
         self._save(LAST)
@@ -261,6 +312,8 @@ class Training:
             "best_epoch": self.state.best_epoch,
             f"best_dev_{self._objective.error}": None if self.state.best is None else self.state.best[0],
             "drops": self.state.plateau.drops,
+            "returns": list(self.state.returns),
+            "diverged": self.state.diverged or None,
             "test_scale": self.card.test_scale,
             "test_scales": list(self.settings.S.test_scales(self.card.crop)),
             "seconds": round(seconds, 1),

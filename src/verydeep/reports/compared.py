@@ -36,14 +36,14 @@ def labels_of(folders: Sequence[Path]) -> list[str]:
 
 def run_row(run: Recorded) -> dict[str, Any]:
     """A run's numbers as JSON values: errors in percent, times in seconds, None where there are none."""
-    best = run.best
+    best_error, best_epoch = run.best or (None, None)
     return {
         **{"folder": str(run.folder), "run": run.run, "state": run.state, "net": run.card.net, "S": run.scale},
         **{"data": run.data, "classes": len(run.card.classes), "parameters": run.facts.parameters},
         "epochs": len(run.log),
         "error": run.error,
-        "best_dev_error": best and round(best[f"dev_{run.error}"], 4),
-        "best_epoch": best and best["epoch"],
+        "best_dev_error": None if best_error is None else round(best_error, 4),
+        "best_epoch": best_epoch,
         "images_per_second": run.rate,
         "seconds": round(run.seconds, 1),
         "tests": [_test_row(test, test.checkpoint in run.current) for test in run.tests],
@@ -162,7 +162,7 @@ def write_comparison(runs: Sequence[Recorded], path: Path) -> dict[str, Any]:
 def _table(runs: Sequence[Recorded], names: list[str], what: str) -> str:
     rows = []
     for run, name in zip(runs, names, strict=True):
-        best = "" if run.best is None else f"{run.best[f'dev_{run.error}']:.2f} %"
+        best = "" if run.best is None else f"{run.best[0]:.2f} %"
         test = ("", "") if run.test is None else (run.test.value, run.test.interval)
         rate = "" if run.rate is None else f"{run.rate:,.1f}"
         size = f"{run.facts.parameters / 1e6:.2f} M"

@@ -15,7 +15,7 @@ from ..errors import VerydeepError
 from ..files import file_sha256, read_json, taken
 from ..runs import BEST, CLASSIFIER, EVALUATIONS, LAST, LOG, PREVIOUS, read_log, run_name
 
-State = Literal["training", "finished", "interrupted", "stopped", "a net"]
+State = Literal["training", "finished", "interrupted", "stopped", "diverged", "a net"]
 RESULT = "result.json"
 
 
@@ -111,11 +111,16 @@ class Recorded:
         return str(self.card.data.get("data", "")) or "data that it does not tell"
 
     @property
-    def best(self) -> dict[str, Any] | None:
-        """The log's row of the best epoch: of equal errors that of the least loss; None before there is one."""
+    def best(self) -> tuple[float, int] | None:
+        """The dev error of the best epoch and its number: of equal errors that of the least loss; None before one ends.
+
+        Epoch 0 is what training started from, where that was tested; it has no row in the log.
+        """
         loss = "missed_overlap" if self.card.box_settings else "loss"
-        rows = self.log
-        return min(rows, key=lambda row: (row[f"dev_{self.error}"], row.get(f"dev_{loss}", 0.0))) if rows else None
+        found = [(row[f"dev_{self.error}"], row.get(f"dev_{loss}", 0.0), row["epoch"]) for row in self.log]
+        if self.card.state.get("best_epoch") == 0 and self.card.state.get("best"):
+            found.append((*self.card.state["best"], 0))
+        return (min(found)[0], min(found)[2]) if found else None
 
     @property
     def rate(self) -> float | None:
@@ -156,7 +161,7 @@ def read_run(folder: Path, running: bool | None = None) -> Recorded:
     result = _json(folder / RESULT)
     state = _state(folder, card, result, taken(folder) if running is None else running)
     environment = _json(folder / "environment.json")
-    ended = result if state in ("finished", "interrupted") else {}
+    ended = result if state in ("finished", "interrupted", "diverged") else {}
     return Recorded(
         folder, run_name(folder / BEST), card, log, ended, environment, state, () if running else _tests(folder)
     )
@@ -184,7 +189,8 @@ def _state(folder: Path, card: Card, result: dict[str, Any], running: bool) -> S
         return "a net"
     if not result or result.get("steps") != card.state.get("step", result.get("steps")):
         return "stopped"  # the result is of before it went on
-    return "interrupted" if result.get("ended") == "interrupted" else "finished"
+    ended = result.get("ended")
+    return "interrupted" if ended == "interrupted" else "diverged" if ended == "diverged" else "finished"
 
 
 def _whole(row: dict[str, Any], error: str) -> bool:

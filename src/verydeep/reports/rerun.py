@@ -1,8 +1,9 @@
-"""Sect. 3.1: the command that makes a run again, from what its checkpoint records."""
+"""Sect. 3.1: the command that makes a run again, from what its checkpoint records, and what to do where it diverged."""
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 from ..checkpoints import Card
@@ -31,6 +32,21 @@ def command_of(run: str, card: Card, out: str = "") -> list[str]:
         given |= given_for(lambda some: settings_of_run(run, some), settings)
     given = {"data": data.data, **given, **({"out": out} if out else {})}
     return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(_typed(to))}" for name, to in given.items())]
+
+
+def after_divergence(run: str, card: Card, result: dict[str, Any]) -> tuple[str, list[str]]:
+    """What a training that diverged left and what to do, as text, and the command to do it, in parts as `command_of`.
+
+    Args:
+        card: of its last checkpoint.
+        result: what its result.json holds.
+    """
+    error = result.get("best_dev_gt_class_error" if card.box_settings else "best_dev_top1_error")
+    epoch = f"the best epoch, {result['best_epoch']}" if result["best_epoch"] else "the weights it started from"
+    kept = "the weights before" if error is None else f"{epoch} (dev error {error:.2f} %)"
+    lower = {**card.settings, "lr": float(f"{card.settings['lr'] / 10 ** (1 + len(result['returns'])):.3g}")}
+    text = f"Training diverged: {result['diverged']}. It ended with {kept}. Train again with a lower learning rate:"
+    return text, command_of(run, replace(card, settings=lower), f"{result['folder']}-lr{lower['lr']:g}")
 
 
 def _typed(value: Any) -> str:

@@ -38,7 +38,7 @@ from .pages import (
 from .photos import RunPhotos
 from .pictures import filters_picture
 from .recorded import Recorded, read_run, short_name
-from .rerun import command_of
+from .rerun import after_divergence, command_of
 
 REFRESH_SECONDS = 30
 FIRST_LAYER = "conv1_1.weight"
@@ -99,9 +99,17 @@ def refresh_report(evaluation: Path, reporter: Reporter) -> None:
 def _write(run: Recorded, photos: RunPhotos, path: Path) -> Path:
     net = f"et {run.card.net} at S = {run.scale}"
     title = f"N{net}" if run.run == run.card.net else f"{run.run}: n{net}"
-    blocks = [_headline(run, title), *training_section(run), *_testing(run, photos)]
+    blocks = [*_divergence(run), _headline(run, title), *training_section(run), *_testing(run, photos)]
     blocks += [section("What the net sees", *photos.crops), *_filters(run.folder), _recipe(run)]
     return write_page(path, title, blocks, REFRESH_SECONDS if run.state == "training" else None)
+
+
+def _divergence(run: Recorded) -> list[str]:
+    """The first lines of the page of a run that diverged."""
+    if run.state != "diverged":
+        return []
+    text, again = after_divergence(run.run, run.card, run.result)
+    return [paragraph(text), command(again)]
 
 
 def _headline(run: Recorded, title: str) -> str:
@@ -109,7 +117,8 @@ def _headline(run: Recorded, title: str) -> str:
     if run.test is not None:
         figures.append(("test error", run.test.value, f"{run.test.interval}, {run.test.name}"))
     if run.best is not None:
-        figures.append(("best dev error", f"{run.best[f'dev_{run.error}']:.2f} %", f"epoch {run.best['epoch']}"))
+        error, epoch = run.best
+        figures.append(("best dev error", f"{error:.2f} %", f"epoch {epoch}" if epoch else "before training"))
     if run.rate is not None:
         figures.append(("throughput", f"{run.rate:,.1f}", "training photos/s"))
         figures.append(("time", duration(run.seconds), counted(len(run.log), "epoch")))
@@ -125,6 +134,8 @@ def _state_told(run: Recorded) -> str:
         return f"{of} {_time_left(run)} Written anew after each epoch; this page reads it again by itself."
     if run.state == "finished":
         return f"{of} {done}, {run.result['steps']:,} steps: {ENDS.get(str(run.result.get('ended')), 'it ended')}."
+    if run.state == "diverged":
+        return f"{of} {done}, {run.result['steps']:,} steps, before training diverged."
     if run.state == "a net":
         named = run.card.origin.get("name") or run.card.origin.get("file") or "weights of others"
         return f"{len(run.card.classes)} classes; it was not trained here, but made from {named}."
