@@ -8,6 +8,7 @@ exit status.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import resource
@@ -45,6 +46,11 @@ def become(asked: dict[str, Any]) -> None:
     os.environ.update(asked["env"])
     if asked["file_limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked["file_limit"],) * 2)
+    encoding, _, errors = asked["env"].get("PYTHONIOENCODING", "").partition(":")
+    if encoding:
+        for stream, if_not in ((sys.stdout, errors or "strict"), (sys.stderr, "backslashreplace")):
+            assert isinstance(stream, io.TextIOWrapper)
+            stream.reconfigure(encoding=encoding, errors=if_not)
     sys.argv = ["verydeep", *asked["words"]]
 
 

@@ -59,12 +59,10 @@ SECONDS = 300.0
 def run_command(*words: object, cwd: Path | None = None, file_limit: int | None = None, **env: str) -> Answer:
     """Runs `verydeep` in a process of its own; ``file_limit`` bounds the bytes of any file it writes."""
     typed, variables = list(map(str, words)), {**os.environ, "OMP_NUM_THREADS": "1", **env}
-    if any(name.startswith("PYTHON") for name in env):  # which Python reads as it starts
+    if any(name.startswith("PYTHON") for name in env.keys() - {"PYTHONIOENCODING"}):  # which Python reads as it starts
         new = [*PYTHON, "-m", "verydeep", *typed]
-        ended = subprocess.run(
-            new, cwd=cwd, capture_output=True, text=True, timeout=SECONDS, check=False, env=variables
-        )
-        return Answer(ended.returncode, ended.stdout, ended.stderr)
+        ended = subprocess.run(new, cwd=cwd, capture_output=True, timeout=SECONDS, check=False, env=variables)
+        return Answer(ended.returncode, *(_text(printed) for printed in (ended.stdout, ended.stderr)))
     with tempfile.NamedTemporaryFile() as stdout, tempfile.NamedTemporaryFile() as stderr:
         status = _commands().run(
             {
@@ -72,7 +70,12 @@ def run_command(*words: object, cwd: Path | None = None, file_limit: int | None 
                 **{"stdout": stdout.name, "stderr": stderr.name},
             }
         )
-        return Answer(status, Path(stdout.name).read_text(), Path(stderr.name).read_text())
+        return Answer(status, *(_text(Path(file.name).read_bytes()) for file in (stdout, stderr)))
+
+
+def _text(printed: bytes) -> str:
+    """What a command printed; bytes that are not UTF-8 stay as surrogates."""
+    return printed.decode("utf8", "surrogateescape")
 
 
 class Commands:

@@ -23,7 +23,7 @@ from torch import Tensor
 from .config import from_json
 from .configurations import NET_NAMES, layers, net_facts
 from .errors import VerydeepError
-from .files import check_text, file_sha256
+from .files import check_text, file_sha256, utf8_path
 from .images import OtherSide, Resampling
 from .localisation.settings import BoxSettings
 from .nets import Net, Pooling
@@ -132,7 +132,7 @@ def read_card(path: Path) -> Card:
         raise VerydeepError(f"there is no file {path}.")
     check_header(path, CARD_KEY)
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
             return card_of(json.loads((file.metadata() or {})[CARD_KEY]))
     except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError):
         raise VerydeepError(f"{path} is broken, or no checkpoint this version can read.") from None
@@ -219,7 +219,7 @@ def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise VerydeepError(f"there is no file {path}.")
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, RuntimeError) as fault:
         raise VerydeepError(f"{path} is broken or not a safetensors file ({str(fault)[:120]}).") from None

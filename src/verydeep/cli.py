@@ -56,6 +56,9 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    if arguments is None:
+        _names_as_utf8()
+    terminal.escape_what_cannot_be_encoded()
     with Hearing():
         status = _status(arguments)
     if processes() > 1:  # a thread of PyTorch's may outlive Python's end, and then aborts it (NOTES.md)
@@ -64,10 +67,22 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
+def _names_as_utf8() -> None:
+    """Starts this process again in Python's UTF-8 mode where file names would be read as ASCII.
+
+    In the C locale that mode is Python's own choice, which PYTHONUTF8=0 undoes. Without it a name from the command line
+    and the same name from a list or a checkpoint, which are UTF-8 always, are two names. What is printed stays ASCII.
+    """
+    if sys.getfilesystemencoding() != "ascii" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    printed = os.environ.get("PYTHONIOENCODING", "ascii:backslashreplace")
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": printed})
+
+
 def _status(arguments: list[str] | None) -> int:
     """What one command ends with."""
     if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf8")  # noqa: SIM115
     try:
         options = _options(sys.argv[1:] if arguments is None else arguments)
         status = VERBS[options.verb](options)

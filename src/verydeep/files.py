@@ -206,6 +206,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+@contextlib.contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """A path of an existing file that libraries not written in Python take, which want names in UTF-8.
+
+    A name of other bytes is replaced by that of an open descriptor. Raises OSError where there is no such file.
+    """
+    try:
+        str(path).encode("utf8")
+    except UnicodeEncodeError:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            yield Path(f"/dev/fd/{handle}")
+        finally:
+            os.close(handle)
+    else:
+        yield path
+
+
 def check_text(*texts: str) -> None:
     """Raises ValueError for half of a surrogate pair, which JSON can tell and no file's name or text can hold.
 

@@ -200,9 +200,9 @@ def free_bytes(device: torch.device) -> int:
     info, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if not info.is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    rows = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    rows = dict(line.split(":", 1) for line in info.read_text(encoding="utf8").splitlines())
     free = 1024 * int(rows["MemAvailable"].split()[0])  # with what the file cache can give back
-    bound = limit.read_text().strip() if limit.is_file() else "max"
+    bound = limit.read_text(encoding="utf8").strip() if limit.is_file() else "max"
     return (min(free, int(bound)) if bound.isdigit() else free) // processes_here()
 
 

@@ -85,7 +85,7 @@ def processor_name() -> str:
     """The processor as it calls itself."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -97,7 +97,8 @@ def commit() -> str | None:
         found = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
             capture_output=True,
-            text=True,
+            encoding="utf8",
+            errors="replace",
             timeout=10,
             check=False,
         )
@@ -151,4 +152,8 @@ def _board(folder: Path, keep_epochs: int | None) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise VerydeepError("tensorboard is not installed: pip install 'verydeep[tensorboard]'.") from None
+    try:
+        str(folder).encode("utf8")
+    except UnicodeEncodeError:
+        raise VerydeepError(f"TensorBoard writes to folders named in UTF-8, unlike {folder}: rename it.") from None
     return SummaryWriter(str(folder), purge_step=None if keep_epochs is None else keep_epochs + 1)

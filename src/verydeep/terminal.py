@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import textwrap
@@ -20,6 +21,13 @@ from .progress import Advance, duration
 
 PLAIN_EVERY_SECONDS = 20.0
 PIPE_WIDTH, WIDEST_FIGURE, BAR_WIDTH = 200, 24, 20
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """From here on stdout and stderr take any text: what their encoding lacks is written as a backslash escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def clean(text: str) -> str:
@@ -109,8 +117,8 @@ def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]])
 
 
 def show_shares(rows: Iterable[tuple[str, float]]) -> None:
-    """Names with a share of 1 each, a line each, to stdout; on a terminal with a bar."""
-    if not sys.stdout.isatty():
+    """Names with a share of 1 each, a line each, to stdout; with a bar on a terminal that has its signs."""
+    if not sys.stdout.isatty() or not sys.stdout.encoding.lower().startswith("utf"):
         for name, share in rows:
             show(f"  {100 * share:5.1f} %  {name}")
         return

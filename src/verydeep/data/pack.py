@@ -194,7 +194,7 @@ class PackBoxes:
         """A photo's boxes; none where no file told of it."""
         if self._found is None:
             text = ids_file(self._root, self._name).read_bytes().decode("utf8", "surrogateescape")
-            lines = boxes_file(self._root, self._name).read_text().splitlines()
+            lines = boxes_file(self._root, self._name).read_text(encoding="utf8").splitlines()
             told = zip(text.split("\0"), map(json.loads, lines), strict=True)
             self._found = {
                 photo: [NamedBox(name, tuple(box), tuple(size)) for name, box, size in found] for photo, found in told

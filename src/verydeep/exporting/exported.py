@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..checkpoints import CARD_KEY, Card, card_of
 from ..configurations import layers
 from ..errors import VerydeepError
-from ..files import file_sha256
+from ..files import file_sha256, utf8_path
 from ..weights.protobuf import data, fields, text
 from .onnx_graph import FLOAT, UINT8
 
@@ -84,7 +84,8 @@ def _program(path: Path, told: dict[str, Any] | None = None) -> torch.export.Exp
         with zipfile.ZipFile(path) as archive:  # PyTorch would log a traceback
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum is wrong")
-        return torch.export.load(path, extra_files=told)
+        with utf8_path(path) as opened:
+            return torch.export.load(opened, extra_files=told)
     except Exception as fault:  # whatever PyTorch trips over in a stranger's bytes
         raise VerydeepError(f"{path} is broken, or no exported program ({str(fault)[:80]}).") from None
 
@@ -160,6 +161,7 @@ def onnx_session(path: Path) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with utf8_path(path) as opened:
+            return onnxruntime.InferenceSession(str(opened), options, providers=["CPUExecutionProvider"])
     except Exception as fault:  # ONNX Runtime's own, of many names
         raise VerydeepError(f"{path} is broken, or refused by ONNX Runtime ({str(fault)[:120]}).") from None

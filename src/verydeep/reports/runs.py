@@ -16,6 +16,7 @@ from ..checkpoints import Card
 from ..config import TrainSettings, from_json
 from ..data import Dataset
 from ..errors import VerydeepError
+from ..files import utf8_path
 from ..localisation.settings import BoxSettings
 from ..progress import Reporter, duration
 from ..runs import BEST, EVALUATIONS, LAST, REPORT
@@ -201,7 +202,7 @@ def _filters(folder: Path) -> list[str]:
     """The filters of the best net, or of the last."""
     for path in (folder / BEST, folder / LAST):
         with contextlib.suppress(SafetensorError, OSError):
-            with safe_open(path, framework="numpy") as file:
+            with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
                 weights = np.asarray(file.get_tensor(FIRST_LAYER), dtype=np.float32)
             text = f"The {len(weights)} filters of conv1_1, 3x3 pixels each; grey is 0, of {path.name}."
             return [

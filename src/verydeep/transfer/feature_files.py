@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import VerydeepError
-from ..files import cannot_write, check_text
+from ..files import cannot_write, check_text, utf8_path
 from ..sealed import check_seal, write_sealed
 
 CARD = "verydeep-features"
@@ -115,7 +115,7 @@ def recipe_fits(recipe: dict[str, Any]) -> bool:
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    with safe_open(path, framework="numpy") as file:
+    with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
         check_seal(path, CARD)
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from ..config import typed
 from ..errors import VerydeepError
-from ..files import check_place, check_text, write_atomically, write_json
+from ..files import check_place, check_text, utf8_path, write_atomically, write_json
 from ..runs import BEST, CLASSIFIER, LAST, REPORT, environment
 from ..sealed import check_seal, write_sealed
 from .feature_files import recipe_fits
@@ -205,7 +205,7 @@ def _scales_fit(scales: Any) -> bool:
 def load_svm(path: Path) -> SvmFile:
     """A classifier file; raises VerydeepError where it is missing or broken."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
             check_seal(path, CARD)
             card = json.loads((file.metadata() or {})[CARD])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")

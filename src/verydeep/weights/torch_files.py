@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VerydeepError
+from ..files import utf8_path
 from .layouts import Parts
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -35,7 +36,8 @@ def read_torch(path: Path) -> Parts:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles; what cannot be read raises
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with utf8_path(path) as opened:
+                content = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as fault:  # pickle, zip and PyTorch each raise their own
         reason = "it asks for code to be run" if "weights_only" in str(fault) else "broken or truncated"
         raise VerydeepError(f"{path} is refused: {reason}; give a file of tensors alone.") from None
