@@ -343,7 +343,7 @@ MISTAKES = [
     ("nets --crop 31", r"crop 31 is not a multiple of 32"),
     ("data check nowhere", r"does not exist"),
     ("data show {photos} --photos 0", r"photos must be 1 or more"),
-    ("paint", r"invalid choice: 'paint'"),
+    ("paint", r"there is no command 'paint'"),
 ]
 
 

@@ -6,11 +6,11 @@ argparse and no library for it: its mistakes can be made one sentence, and it st
 from __future__ import annotations
 
 import argparse
-import difflib
 from typing import Any, NoReturn
 
 from .errors import VerydeepError
 from .flags import VERBS
+from .nearest import nearest, nearest_command, nearest_setting
 
 
 class _Parser(argparse.ArgumentParser):
@@ -19,23 +19,49 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise VerydeepError(f"{message[:1].lower()}{message[1:]}; `{self.prog} --help` tells more.")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raises VerydeepError for none of the choices; argparse would name all of them and not the nearest."""
+        if action.choices is None or value in action.choices:
+            return
+        commands = isinstance(action, argparse._SubParsersAction)
+        near = nearest_command(value, action.choices) if commands else nearest(value, action.choices)
+        hint = f"did you mean {near}?" if near else f"use {', '.join(action.choices)}."
+        name = f"there is no command {value!r}" if commands else f"{_called(action)} cannot be {value!r}"
+        raise VerydeepError(f"{name}; {hint} `{self.prog} --help` tells more.")
+
+
+def _called(action: argparse.Action) -> str:
+    """What an argument is called where it is typed."""
+    return action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options of one command line, and all as ``typed``; raises VerydeepError for a mistake in it."""
+    """The options of one command line, and all as ``typed``; raises VerydeepError for a mistake in it.
+
+    Nothing, and the name of a group of commands alone, ask for help, as they do of pip: it goes to stdout, status 0.
+    """
     parser, verbs = build_parser()
+    if not arguments or (len(arguments) == 1 and any(name.startswith(f"{arguments[0]} ") for name in verbs)):
+        arguments = [*arguments, "--help"]
     options, extra = parser.parse_known_args(arguments)
     if extra:
-        known = [name for action in verbs[options.verb]._actions for name in action.option_strings]
-        wrong = extra[0].partition("=")[0]
-        near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-        hint = f": did you mean {near[0]}?" if near else f"; `verydeep {options.verb} --help` lists them."
-        kind = "setting" if wrong.startswith("-") else "argument"
-        raise VerydeepError(f"unknown {kind} {wrong!r}{hint}")
+        raise VerydeepError(_unknown(extra[0].partition("=")[0], options, verbs[options.verb]))
     for name, value in vars(options).items():
         if value == "" or (isinstance(value, list) and "" in value):
             raise VerydeepError(f"{name.removeprefix('set_')} is empty: give a value, or leave it out.")
     options.typed = list(arguments)
     return options
+
+
+def _unknown(wrong: str, options: argparse.Namespace, verb: argparse.ArgumentParser) -> str:
+    """The sentence for a word that the command does not take."""
+    known = [name.removeprefix("--") for action in verb._actions for name in action.option_strings]
+    listed = f"`{verb.prog} --help` lists them."
+    if wrong.startswith("-"):
+        near = nearest_setting(wrong, known)
+        return f"unknown setting {wrong!r}" + (f": did you mean --{near}?" if near else f"; {listed}")
+    data = "data" in known and vars(options).get("set_data", vars(options).get("data")) is None
+    return f"unknown argument {wrong!r}" + (f": did you mean --data {wrong}?" if data else f"; {listed}")
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

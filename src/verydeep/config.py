@@ -7,7 +7,6 @@ part of a run.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import types
@@ -17,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from .configurations import LARGEST_SIDE, check_crop, check_net_name
 from .errors import VerydeepError
+from .nearest import nearest, nearest_setting
 
 DEV_FRACTION = 0.1
 MOST_SEED = 2**48
@@ -206,10 +206,20 @@ def typed(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     return {name: _parse(hints[name], value, flag(name)) for name, value in given.items()}
 
 
+def named_data(given: dict[str, Any]) -> DataSettings:
+    """The data to train on; raises VerydeepError where none are named, which nobody means."""
+    if "data" not in given:
+        raise VerydeepError(
+            "which photos? Name them with --data: a folder with a folder per class, a list file, or a name such as "
+            "digits, which are built in."
+        )
+    return DataSettings(**typed(DataSettings, given))
+
+
 def unknown_setting(name: str, known: list[str]) -> str:
     """The sentence for a setting that does not exist."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"there is no setting {name!r}" + (f": did you mean {near[0]!r}?" if near else "; --help lists them.")
+    near = nearest_setting(name, known)
+    return f"there is no setting {name!r}" + (f": did you mean {near!r}?" if near else "; --help lists them.")
 
 
 def _parse(hint: Any, value: Any, name: str) -> Any:
@@ -218,8 +228,8 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         choices = get_args(hint)
         if value in choices:
             return value
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint_text = f"did you mean {near[0]!r}? " if near else ""
+        near = nearest(str(value), choices)
+        hint_text = f"did you mean {near!r}? " if near else ""
         raise VerydeepError(f"{name} is one of {', '.join(choices)}, not {value!r}. {hint_text}".strip())
     if get_origin(hint) is types.UnionType:
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]

@@ -8,10 +8,11 @@ training crop (``crop / 32`` cells).
 
 from __future__ import annotations
 
-import difflib
+import re
 from dataclasses import dataclass
 
 from .errors import VerydeepError
+from .nearest import nearest
 
 TABLE_1 = """
 A         | 3-64      | 3-128       | 3-256 3-256             | 3-512 3-512             | 3-512 3-512
@@ -26,6 +27,7 @@ shallow-B | 5-64      | 5-128       | 5-256                   | 5-512           
 FC_CHANNELS = 4096
 LARGEST_SIDE = 8192  # of S and Q, in pixels: larger ones are typing mistakes that would take all memory
 STRIDE = 32  # five poolings of stride 2
+BY_LAYERS = {11: "A", 13: "B", 16: "D", 19: "E"}  # the nets that others name by their weight layers
 _ROWS = {
     cells[0].strip(): tuple(tuple(cell.split()) for cell in cells[1:])
     for cells in (line.split("|") for line in TABLE_1.strip().splitlines())
@@ -74,10 +76,20 @@ def check_net_name(name: str) -> str:
         VerydeepError: no such net; the sentence suggests the nearest name.
     """
     if name not in _ROWS:
-        near = difflib.get_close_matches(name.upper(), NET_NAMES, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise VerydeepError(f"there is no net {name!r}: {hint}The nets are {', '.join(NET_NAMES)}.")
+        raise VerydeepError(f"there is no net {name!r}: {_meant(name)}The nets are {', '.join(NET_NAMES)}.")
     return name
+
+
+def _meant(name: str) -> str:
+    """What to say of a name that is none of ours: which net it is, or the nearest name."""
+    plain = re.sub(r"[-_ ]|^net|^model", "", name.lower())
+    number = re.fullmatch(r"vgg(?:net)?(\d+)(bn)?", plain)
+    if number and int(number[1]) in BY_LAYERS:
+        net = BY_LAYERS[int(number[1])]
+        batch_norm = "no net here has batch normalisation; " if number[2] else ""
+        return f"{batch_norm}VGG-{number[1]} is net {net}. "
+    near = nearest(plain.removeprefix("vgg"), NET_NAMES) or nearest(name, NET_NAMES, 0.4)
+    return f"did you mean {near}? " if near else ""
 
 
 def check_crop(crop: int) -> int:

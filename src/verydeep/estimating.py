@@ -9,7 +9,7 @@ from .configurations import NetFacts, net_facts
 from .data import Data
 from .images import rescaled_size
 from .machine import Machine, this_machine
-from .measuring import USUAL_PHOTO, NetSpeed, Photos, look_at_photos, net_speed
+from .measuring import USUAL_PHOTO, NetSpeed, Photos, load_per_core, look_at_photos, net_speed
 from .planning import DONE, Plan, RunWork, TestWork
 from .progress import Reporter
 
@@ -45,6 +45,8 @@ def estimated(plan: Plan, opened: Data | None, wish: MachineSettings, reporter: 
         train, dev = (len(opened.sets[name]) if name in opened.sets else 0 for name in ("train", "dev"))
         counts = Counts(train, dev, len(tested), len(opened.classes))
         photos = look_at_photos(tested, next(iter(settings.values())).S.smallest) if busy else photos
+    if busy and (load := load_per_core()) > 1:
+        reporter.warn(f"this machine is busy (load {load:.1f} a core): times are rough, and of a machine at rest")
     costs = {}
     for net, setting in busy.items():
         reporter.say(f"measuring net {net} for the estimate")

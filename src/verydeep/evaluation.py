@@ -25,6 +25,7 @@ from .machine import Machine, this_machine
 from .model_card import write_model_card
 from .opening import Loaded, open_classifier
 from .posteriors import Answers, Testable, Views, joined_answers, posteriors
+from .prediction import usual_protocol
 from .progress import Reporter, Silent
 from .protocols import Protocol, check_protocol, parse_protocol
 from .readers import Fault
@@ -91,7 +92,7 @@ def dataset_posteriors(
 
 def evaluate(
     run: str | Path,
-    protocol: str,
+    protocol: str | None = None,
     data: str | None = None,
     set_name: str | None = None,
     last: bool = False,
@@ -105,7 +106,7 @@ def evaluate(
 
     Args:
         run: a run's folder, a checkpoint, or an exported file; released weights as `verydeep.load` takes them.
-        protocol: such as ``dense@256,384,512`` (see `verydeep.protocols`).
+        protocol: such as ``dense@256,384,512`` (see `verydeep.protocols`); by default the one `predict` takes.
         data: other data than the run was trained on; their classes must be the net's, by name.
         set_name: a set of the data; by default the reported one, or all photos of other, unsplit data.
         last: the last checkpoint instead of the best.
@@ -119,8 +120,11 @@ def evaluate(
     reporter = reporter or Silent()
     if bad_images not in ("stop", "skip"):
         raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
-    tested = parse_protocol(protocol)
+    asked = None if protocol is None else parse_protocol(protocol)
     checkpoint = open_classifier(run, last)
+    tested = asked or usual_protocol(checkpoint.card)
+    if asked is None:
+        reporter.say(f"testing by {tested}, as predict does; PROTOCOL says another")
     check_protocol(tested, checkpoint.card.crop)
     dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)

@@ -56,7 +56,7 @@ def _train(verb: argparse.ArgumentParser) -> None:
 
 def _evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("run", metavar="DIR", help="a run's folder, or a checkpoint file")
-    verb.add_argument("protocol", metavar="PROTOCOL", help="dense@256,384,512, crops@…, both@…, ten@…, centre@256")
+    verb.add_argument("protocol", metavar="PROTOCOL", nargs="?", help="dense@256,384,512, crops@…, … (as predict)")
     verb.add_argument("--data", metavar="DATA", help="other data than the run's own")
     verb.add_argument("--set", metavar="NAME", help="a set of the data (train, dev, val, test, all)")
     verb.add_argument("--out", metavar="DIR", help="folder for what is found")
@@ -88,7 +88,10 @@ def _localise_train(verb: argparse.ArgumentParser) -> None:
 
 def _localise_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "tests", metavar="DIR PROTOCOL", nargs="+", help="a box net and centre@Q or dense@Q,…; several are joined"
+        "tests",
+        metavar="DIR PROTOCOL",
+        nargs="+",
+        help="a box net and centre@Q or dense@Q,… (as localise predict); several are joined",
     )
     verb.add_argument("--scores", metavar="FILE", help="scores of the photos, which say which labels to ask about")
     verb.add_argument("--classifier", metavar="DIR", help="the run that rates boxes (the one the box net started from)")

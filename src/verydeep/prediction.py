@@ -62,7 +62,7 @@ class Classifier:
     ) -> NDArray[np.float32]:
         """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
         images = listed(images)
-        asked = parse_protocol(protocol) if protocol else Protocol("dense", (self.card.test_scale,), mirror=True)
+        asked = parse_protocol(protocol) if protocol else usual_protocol(self.card)
         check_protocol(asked, self.card.crop)
         views = Views(asked, self.card.crop, self.card.resampling, self.card.other_side)
 
@@ -106,6 +106,11 @@ class Classifier:
         asked = listed(images)
         found = self.posteriors(asked, protocol, faults, reporter)
         return best_classes(asked, found, self.classes, top, faults or {})
+
+
+def usual_protocol(card: Card) -> Protocol:
+    """How a net is tested unless told otherwise: densely, at the Q of its training scale."""
+    return Protocol("dense", (card.test_scale,), mirror=True)
 
 
 def check_top(top: object) -> None:

@@ -21,6 +21,7 @@ from .config import (
     TrainSettings,
     flag,
     from_json,
+    named_data,
     to_json,
     typed,
     unknown_setting,
@@ -84,7 +85,7 @@ def train(
     job = Job(TellClasses(), run, folder, wish, told, team or Alone(), stop)
     if resume or job.broke_off:
         return job.resume(data_given, typed(TrainSettings, train_given))
-    return job.begin(DataSettings(**typed(DataSettings, data_given)), settings_of_run(run, train_given))
+    return job.begin(named_data(data_given), settings_of_run(run, train_given))
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,14 @@ class Collected(Silent):
 
 
 def duration(seconds: float) -> str:
-    """A time people say: ``45 s``, ``12 min``, ``3.5 h``, ``4.2 days``."""
+    """A time people say: ``45 s``, ``12 min``, ``3.5 h``, ``4.2 days``, ``250 days``, ``3.1 years``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    days = seconds / 86_400
+    if days < 20:
+        return f"{days:.1f} days"
+    return f"{float(f'{days:.2g}'):.0f} days" if days < 730 else f"{float(f'{days / 365.25:.2g}'):g} years"

@@ -37,17 +37,22 @@ NAMES = {
 PATHS, BOXED = "folder", "boxed"  # the modules for what is a path and no name, without and with box files
 
 
-def open_data(settings: DataSettings, least_classes: int = 2, several: bool = False, empty_sets: bool = False) -> Data:
-    """All sets of the data that the settings name.
+def open_data(
+    data: DataSettings | str | Path, least_classes: int = 2, several: bool = False, empty_sets: bool = False
+) -> Data:
+    """All sets of some data.
 
     Args:
+        data: settings, or what ``--data`` takes: a folder, a list file, a name.
         least_classes: a net that tells classes apart needs two.
         several: whether photos may have several classes, as VOC's have; a net's may not.
         empty_sets: whether too few photos for some set are enough, as where all photos are wanted together.
 
     Raises:
         VerydeepError: no such folder or name, an empty class, one class only, no photo at all.
+        TypeError: neither settings nor a path.
     """
+    settings = data_settings(data)
     name, _, path = settings.data.partition(":")
     named = name in NAMES and not settings.boxes  # a folder of such a name is ./digits
     packed = not named and is_pack(Path(settings.data))
@@ -70,8 +75,18 @@ def open_data(settings: DataSettings, least_classes: int = 2, several: bool = Fa
     return _only_classes(opened, settings.classes, least_classes, empty_sets)
 
 
-def lasting_name(data: str) -> str:
+def data_settings(data: DataSettings | str | Path) -> DataSettings:
+    """Settings, of a path or a name the usual ones; raises TypeError for anything else."""
+    if isinstance(data, DataSettings):
+        return replace(data, data=str(data.data))
+    if isinstance(data, str | Path):
+        return DataSettings(data=str(data))
+    raise TypeError(f"data are a path, a name or DataSettings, not {type(data).__name__}.")
+
+
+def lasting_name(data: str | Path) -> str:
     """The data's name with an absolute path, so that a checkpoint finds them from anywhere."""
+    data = str(data)
     name, colon, path = data.partition(":")
     if name in NAMES:
         return f"{name}:{Path(path).absolute()}" if colon and name != "digits" else data

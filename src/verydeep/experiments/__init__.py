@@ -7,11 +7,11 @@ what each starts from (`verydeep.recipes.papers_start`). Nothing here trains or 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from dataclasses import dataclass, field
 
 from ..errors import VerydeepError
+from ..nearest import nearest
 from ..recipes import papers_start
 
 MODULES = ("classification", "localisation", "released", "transfer")
@@ -133,8 +133,8 @@ def find_rows(name: str) -> tuple[Experiment, tuple[Row, ...]]:
             return found, own
     names = [*MODULES, *(row.name for module in MODULES for row in experiment(module).rows if row.tests)]
     tables = sorted({row.partition("/")[0] for row in names} - set(MODULES))
-    near = difflib.get_close_matches(asked, [*names, *tables], n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = nearest(asked, [*names, *tables], 0.4)
+    hint = f"did you mean {near}? " if near else ""
     raise VerydeepError(f"there is no row {name!r}: {hint}Give {', '.join([*MODULES, *tables])}, or a row of those.")
 
 

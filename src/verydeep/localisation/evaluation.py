@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints import Checkpoint, load_box_net
+from ..checkpoints import Card, Checkpoint, load_box_net
 from ..config import MachineSettings
 from ..data import Dataset
 from ..data.imagenet import blacklisted
@@ -20,12 +20,13 @@ from ..errors import VerydeepError
 from ..files import check_place, write_atomically, write_json
 from ..metrics import BOX_IOU, best_overlap, boxes_wrong, error_interval
 from ..progress import Reporter, Silent
-from ..protocols import parse_box_protocol
+from ..protocols import BoxProtocol, parse_box_protocol
 from ..runs import BEST, EVALUATIONS, LAST, bad_images, checkpoint_of, environment, run_name
 from ..scores import load_scores
 from ..server_files import ilsvrc_ids, write_localisation
 from .data import BoxSets, open_box_sets
 from .guessing import best_constant_box, keep_t
+from .prediction import usual_protocol
 from .settings import MergeSettings
 from .testing import BoxTest, BoxTester, Guesses, classification_net
 
@@ -43,7 +44,7 @@ class BoxEvaluation:
 
 
 def evaluate_boxes(
-    tests: Sequence[tuple[str | Path, str]],
+    tests: Sequence[tuple[str | Path, str | None]],
     scores: str | Path | None = None,
     classifier: str | Path | None = None,
     data: str | None = None,
@@ -61,7 +62,7 @@ def evaluate_boxes(
 
     Args:
         tests: a box net's run and where it is applied, ``("runs/D/384-PCR", "dense@352,384")``; boxes of several
-            are put together.
+            are put together. None in place of a protocol takes the one that `verydeep.load_localiser` does.
         scores: a scores file of the classification nets, which says which labels to ask about.
         classifier: the run that rates boxes, and without ``scores`` tells the labels; by default the first's start.
         data, boxes, set_name: other photos than the run's own set that is reported.
@@ -77,7 +78,8 @@ def evaluate_boxes(
     """
     if (server_file is None) != (devkit is None):
         raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
-    asked, told = _tests(tests), reporter or Silent()
+    told = reporter or Silent()
+    asked = _tests(tests, told)
     first, wish = asked[0].checkpoint, machine or MachineSettings()
     sets = open_box_sets(first.card, bad_images(first.path.parent), data, boxes, set_name, strict, told)
     tester = BoxTester(asked, _rater(asked, classifier, told), sets, merging or MergeSettings(), wish, told)
@@ -126,19 +128,28 @@ def _test(one: BoxTest) -> dict[str, str]:
     return {"run": run_name(path), "folder": str(path.parent), "protocol": str(one.protocol)}
 
 
-def _tests(tests: Sequence[tuple[str | Path, str]]) -> list[BoxTest]:
+def _tests(tests: Sequence[tuple[str | Path, str | None]], reporter: Reporter) -> list[BoxTest]:
     """The nets and protocols that are asked for; raises VerydeepError where they do not go together."""
     if not tests:
         raise VerydeepError("there is nothing to test: give a box net's run and a protocol, such as dense@256.")
     found = []
     for run, protocol in tests:
         checkpoint = load_box_net(checkpoint_of(run, last=False))
-        found.append(BoxTest(checkpoint, parse_box_protocol(protocol, checkpoint.card.crop)))
+        found.append(BoxTest(checkpoint, _protocol(protocol, checkpoint.card, reporter)))
     first = found[0].checkpoint
     for other in found[1:]:
         if other.checkpoint.card.classes != first.card.classes:
             raise VerydeepError(f"{other.checkpoint.path} and {first.path} know other classes: they cannot be fused.")
     return found
+
+
+def _protocol(protocol: str | None, card: Card, reporter: Reporter) -> BoxProtocol:
+    """Where a net is applied: as asked for, or as `localise predict` does."""
+    if protocol is not None:
+        return parse_box_protocol(protocol, card.crop)
+    usual = usual_protocol(card)
+    reporter.say(f"testing by {usual}, as localise predict does; PROTOCOL says another")
+    return usual
 
 
 def _rater(tests: list[BoxTest], classifier: str | Path | None, reporter: Reporter) -> Checkpoint | None:

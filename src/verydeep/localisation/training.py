@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import DataSettings, MachineSettings, TrainSettings, from_json, typed
+from ..config import MachineSettings, TrainSettings, from_json, named_data, typed
 from ..preparing import Job, route
 from ..progress import Reporter, Silent
 from ..recipes import settings_of_box_run
@@ -61,4 +61,4 @@ def train_boxes(
             boxes = from_json(BoxSettings, card.box_settings)
         job = replace(job, task=TellBoxes(boxes, strict))
         return job.resume(data_given, typed(TrainSettings, train_given))
-    return job.begin(DataSettings(**typed(DataSettings, data_given)), settings)
+    return job.begin(named_data(data_given), settings)

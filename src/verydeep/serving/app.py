@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from importlib.resources import files
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..errors import ImageError, VerydeepError
+from ..nearest import nearest
 from ..progress import Reporter
 from ..serve_settings import ServeSettings
 from .batching import Batcher, Full, Stopped
@@ -156,8 +156,8 @@ def _question(way: str, given: Mapping[str, str]) -> tuple[Question, int]:
     known = WAYS[way].parameters
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name[:60], known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known) or 'none'}."
+            near = nearest(name[:60], known, 0.5)
+            hint = f"did you mean {near!r}?" if near else f"it knows {', '.join(known) or 'none'}."
             raise Refused(422, f"there is no parameter {name[:60]!r} of /{way}: {hint}")
     top = given.get("top")
     if top is not None and not (top.isascii() and top.isdigit() and len(top) < 5 and 1 <= int(top) <= MOST_TOP):

@@ -59,12 +59,13 @@ def evaluate(options: argparse.Namespace) -> int:
     from ..reports.pictures import write_box_pictures
     from ..reports.runs import refresh_report
 
-    if len(options.tests) % 2:
+    pairs = [*options.tests, None] if len(options.tests) == 1 else options.tests
+    if len(pairs) % 2:
         raise VerydeepError("a test is a run's folder and a protocol, such as `runs/D/384-PCR dense@352,384`.")
     merging, machine = _settings(options)
     reporter = Terminal(options.quiet)
     found = evaluate_boxes(
-        list(zip(options.tests[::2], options.tests[1::2], strict=True)),
+        list(zip(pairs[::2], pairs[1::2], strict=True)),
         scores=options.scores,
         classifier=options.classifier,
         data=options.data,

@@ -25,7 +25,7 @@ from .keras import INSIDE, read_keras
 from .layouts import CAFFE, FC, KERAS, MATCONVNET, SLIM, TORCH, Recognised, recognise
 from .matconvnet import read_matconvnet
 from .pixels import CHOICES, KNOWN, MEAN_RGB, Preprocessing, Triple, pixels_named, to_our_pixels, triple
-from .released import Digests, Released, all_released, ilsvrc_classes, known_file
+from .released import Digests, Released, all_released, ilsvrc_classes, known_file, nearest_released
 from .sidecar import Beside, read_sidecar
 from .tensorflow import MAGIC, read_tensorflow
 from .torch_files import LEGACY, parts_of, read_torch
@@ -77,8 +77,10 @@ def place_of(start: str) -> Path:
         return path.with_name(path.name + ".index")
     released = next((one for one in all_released() if one.name == start), None)
     if released is None:
+        near = nearest_released(start)
+        hint = f"did you mean {near}? Or give" if near else "give"
         raise VerydeepError(
-            f"there is no run or weight file {start}: give the folder that `verydeep train` wrote, a file, or "
+            f"there is no run or weight file {start}: {hint} the folder that `verydeep train` wrote, a file, or "
             "a name of `verydeep weights list`."
         )
     if not cached(released).is_file():

@@ -7,14 +7,15 @@ digits of the SHA-256, which are compared as far as they go. All have ILSVRC's 1
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from ..configurations import BY_LAYERS
 from ..errors import VerydeepError
+from ..nearest import nearest
 
 CC_BY = "CC BY 4.0, Visual Geometry Group, Oxford"
 BSD = "BSD-3-Clause, torchvision; trained on ILSVRC, whose own terms hold"
@@ -166,10 +167,18 @@ def released_named(name: str) -> Released:
     """The public file of a name (``oxford-D``); raises VerydeepError where there is none."""
     found = {one.name: one for one in all_released()}
     if name not in found:
-        near = difflib.get_close_matches(name, found, n=1, cutoff=0.5)
-        hint = f": did you mean {near[0]}?" if near else "."
+        near = nearest_released(name)
+        hint = f": did you mean {near}?" if near else "."
         raise VerydeepError(f"there are no released weights {name!r}{hint} `verydeep weights list` lists them.")
     return found[name]
+
+
+def nearest_released(name: str) -> str | None:
+    """The released weights that were meant by a name, which may be that of their net (D, vgg16) alone."""
+    others = {f"vgg{layers}": net for layers, net in BY_LAYERS.items()}
+    net = others.get(name.lower().replace("-", "").replace("_", ""), name.upper())
+    of_net = next((one.name for one in all_released() if one.net == net), None)
+    return of_net or nearest(name, (one.name for one in all_released()))
 
 
 def known_file(digests: Digests) -> Released | None:

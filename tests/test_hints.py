@@ -1,0 +1,124 @@
+"""What is said to those who are nearly right: the name they meant, help in place of a bare mistake, what is usual."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+import verydeep
+from conftest import Command
+from verydeep.arguments import build_parser
+from verydeep.config import MachineSettings
+from verydeep.machine import this_machine
+from verydeep.measuring import _seconds
+from verydeep.nearest import COMMANDS, SETTINGS
+from verydeep.progress import duration
+
+# What was typed, and what is named.
+HINTS = [
+    ("trian D --data x", r"there is no command 'trian'; did you mean train?"),
+    ("Train D --data x", "did you mean train?"),
+    ("eval runs/D", "did you mean evaluate?"),  # as most programs call it
+    ("localize train D", "did you mean localise?"),
+    ("localise trian D", "did you mean train?"),
+    ("data chekc x", "did you mean check?"),
+    ("paint", "there is no command 'paint'; use data, localise"),  # near none
+    ("train vgg16 --data x", "VGG-16 is net D."),
+    ("train VGG-19 --data x", "VGG-19 is net E."),
+    ("nets vgg11", "VGG-11 is net A."),
+    ("nets vgg_13", "VGG-13 is net B."),
+    ("train vgg16_bn --data x", "no net here has batch normalisation; VGG-16 is net D."),
+    ("train vgg12 --data x", "there is no net 'vgg12': The nets are"),  # no such net anywhere
+    ("nets d", "did you mean D?"),
+    ("nets net-e", "did you mean E?"),
+    ("nets shallow-b", "did you mean shallow-B?"),
+    ("weights fetch oxford-d", "did you mean oxford-D?"),
+    ("weights fetch vgg19", "did you mean oxford-E?"),
+    ("predict oxford-d x.jpg", "did you mean oxford-D?"),
+    ("train D --data x --amp yes", "did you mean --precision?"),
+    ("train D --data x --epochs 3", "did you mean --max-epochs?"),
+    ("train D --data x --max_epochs 3", "did you mean --max-epochs?"),
+    ("train D --data x -bs 3", "did you mean --batch?"),
+    ("train D --data x --imgsz=96", "did you mean --crop?"),
+    ("train D --data x --gpus 1", "did you mean --device?"),
+    ("train D --data x --output y", "did you mean --out?"),
+    ("train D --data x --leraning-rate 1", "did you mean --lr?"),  # misspelt, as others call it
+    ("train D --data x --pretrained y", "did you mean --start?"),
+    ("probe --data x --pretrained y --weights z", "did you mean --weights?"),  # which has no --start
+    ("train D --data x --color-shift off", "did you mean --colour-shift?"),
+    ("train D --data x --optimizer adam", "unknown setting '--optimizer'; `verydeep train --help` lists them."),
+    ("train D photos/", "unknown argument 'photos/': did you mean --data photos/?"),
+    ("nets D E", "unknown argument 'E'; `verydeep nets --help` lists them."),
+    ("export runs/D --to onxn", "--to cannot be 'onxn'; did you mean onnx?"),
+    ("train D --data x --precision FP16", "did you mean 'fp16'?"),
+    ("reproduce Table3/d/256", "did you mean table3/D/256?"),
+    ("train D", "which photos? Name them with --data"),
+    ("localise train D --start x", "which photos? Name them with --data"),
+]
+
+
+@pytest.mark.parametrize(("typed", "says"), HINTS, ids=[row[0] for row in HINTS])
+def test_the_name_that_was_meant_is_told(command: Command, tmp_path: Path, typed: str, says: str) -> None:
+    assert says in command(*typed.split(), cwd=tmp_path).mistake()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_other_programs_say_leads_to_what_there_is() -> None:
+    _, verbs = build_parser()
+    flags = {
+        name.removeprefix("--") for verb in verbs.values() for action in verb._actions for name in action.option_strings
+    }
+    assert {ours for several in SETTINGS.values() for ours in several} <= flags
+    assert set(COMMANDS.values()) <= {name.partition(" ")[0] for name in verbs}
+    with pytest.raises(verydeep.VerydeepError, match="did you mean 'max-epochs'"):
+        verydeep.train("D", data="x", epochs=3)
+
+
+@pytest.mark.parametrize("words", [(), ("data",), ("localise",), ("weights",)])
+def test_no_command_is_a_wish_for_help(command: Command, words: tuple[str, ...]) -> None:
+    answer = command(*words)
+    assert (answer.status, answer.stderr) == (0, "")
+    assert answer.stdout.startswith(" ".join(["usage: verydeep", *words]))
+    assert answer.stdout == command(*words, "--help").stdout
+
+
+def test_evaluate_takes_the_usual_protocol_and_says_so(command: Command, trained: Path, tmp_path: Path) -> None:
+    answer = command("evaluate", trained, "--out", tmp_path / "found", "--workers", 0, "--json")
+    assert answer.status == 0, answer.stderr
+    assert "testing by dense@36, as predict does" in answer.stderr
+    assert json.loads(answer.stdout)["protocol"] == "dense@36"
+
+
+def test_data_are_opened_by_path_or_settings(photos: Path) -> None:
+    for data in (photos, str(photos), f"{photos}/", verydeep.DataSettings(data=str(photos))):
+        assert len(verydeep.open_data(data).sets["train"]) == 21
+    assert len(verydeep.open_data("digits:60").sets["train"]) == 60
+    for nothing in (None, 5, {"data": "x"}, b"x"):
+        with pytest.raises(TypeError, match=f"data are a path, a name or DataSettings, not {type(nothing).__name__}"):
+            verydeep.open_data(nothing)  # type: ignore[arg-type]
+
+
+def test_waiting_for_other_work_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sleeping stands for a process that others keep from the processor."""
+    machine = this_machine(MachineSettings(device="cpu"), 1.0)
+    for load, waited in ((0.0, True), (1e4, False)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, load, load))
+        assert (_seconds(lambda: time.sleep(0.05), machine) >= 0.05) == waited
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [
+        (45, "45 s"),
+        (3600 * 3.52, "3.5 h"),
+        (86_400 * 4.24, "4.2 days"),
+        (86_400 * 245.7, "250 days"),  # two digits are more than a short measurement knows
+        (86_400 * 5658, "15 years"),
+        (86_400 * 400_000, "1100 years"),
+    ],
+)
+def test_a_long_time_has_two_digits(seconds: float, says: str) -> None:
+    assert duration(seconds) == says
