@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own.write_text(own.read_text(encoding="utf8").replace("red", CLASS), encoding="utf8")
     small: dict[str, Any] = {**TINY, "max_epochs": 1}
     verydeep.train("A", out=place / "run", data=str(photos), **small)
-    boxed = {"data": str(place / "own" / "photos"), "boxes": str(own), "start": "none"}
+    boxed: dict[str, Any] = {"data": str(place / "own" / "photos"), "boxes": str(own), "start": "none"}
     verydeep.train_boxes("A", out=place / "boxes", **boxed, **small)
     at_36 = FeatureSettings(scales=(36,))
     on_cpu = verydeep.MachineSettings(workers=0, threads=1)

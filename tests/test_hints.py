@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 
 import verydeep
 from conftest import Command
-from verydeep.arguments import build_parser
-from verydeep.config import MachineSettings
+from verydeep.arguments import build_parser, parse
+from verydeep.config import MachineSettings, flag, to_json
 from verydeep.machine import this_machine
 from verydeep.measuring import _seconds
 from verydeep.nearest import COMMANDS, SETTINGS
 from verydeep.progress import duration
+from verydeep.recipes import settings_of_box_run, settings_of_run
 
 # What was typed, and what is named.
 HINTS = [
@@ -122,3 +124,52 @@ def test_waiting_for_other_work_is_not_measured(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_long_time_has_two_digits(seconds: float, says: str) -> None:
     assert duration(seconds) == says
+
+
+# A training's command line, and what its help must show of settings that depend on the run.
+HELP = [
+    ("train D", {"start", "lr", "batch", "head_epochs", "drops", "patience", "max_epochs", "S", "initialise"}),
+    ("train D/256-512-fc", {"start", "lr", "batch", "head_epochs", "drops", "learn", "S"}),
+    ("train E --start none --crop 96", {"start", "lr", "S", "crop"}),
+    ("localise train D --start runs/D", {"lr", "batch", "dropout"}),
+    ("localise train D/256-SCR-fc", {"lr", "batch", "dropout", "regression", "learn"}),
+]
+
+
+@pytest.mark.parametrize(("line", "names"), HELP, ids=[row[0] for row in HELP])
+def test_help_shows_what_a_run_would_use(capsys: pytest.CaptureFixture[str], line: str, names: set[str]) -> None:
+    """The values are the recipe's own; none is typed here."""
+    run, flags = re.search(r"\S*[A-E]\S*", line), re.findall(r"--(\S+) (\S+)", line)
+    assert run is not None
+    given = dict(flags)
+    recipe = settings_of_box_run(run[0], given) if "localise" in line else (settings_of_run(run[0], given),)
+    shown = help_of(capsys, line.split())
+    values = {name: value for settings in recipe for name, value in to_json(settings).items()}
+    for name in names:
+        assert re.search(rf"\({shown_as(values[name])}\)$", shown[flag(name)]), (name, shown[flag(name)])
+
+
+def test_help_of_no_run_shows_both_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    shown, own, paper = help_of(capsys, ["train"]), settings_of_run("D", {}), settings_of_run("D/256", {})
+    assert shown["lr"].endswith(f"({own.lr:g}; D/256: {paper.lr:g})")
+    assert shown["momentum"].endswith(f"({own.momentum:g})")  # the same in both
+    assert "(digits)" not in shown["data"]
+    assert shown["mirror"].endswith("(yes)")
+    # A mistake elsewhere on the line is no reason to refuse help.
+    assert help_of(capsys, ["train", "F", "--lr", "fast"])["lr"] == shown["lr"]
+
+
+def shown_as(value: object) -> str:
+    """A value as help shows it, as a pattern."""
+    text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+    return re.escape(f"{text:g}" if isinstance(text, float) else str(text))
+
+
+def help_of(capsys: pytest.CaptureFixture[str], words: list[str]) -> dict[str, str]:
+    """The text of each flag in a command's help, without line breaks."""
+    with pytest.raises(SystemExit) as ended:
+        parse([*words, "--help"])
+    assert ended.value.code == 0
+    listed = capsys.readouterr().out.partition("\noptions:")[2]
+    rows = re.findall(r"^  --(\S+)(?: \S+)?\s+(.*(?:\n {10,}.*)*)", listed, re.M)
+    return {name: " ".join(text.split()) for name, text in rows}

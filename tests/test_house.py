@@ -277,7 +277,7 @@ ARROWS: dict[str, set[str]] = {
         *("reports.pages", "reports.pictures", "reports.recorded", "runs"),
     },
     "reports.runs": {
-        *("checkpoints", "config", "data", "errors", "localisation.settings", "progress", "reports.charts"),
+        *("checkpoints", "config", "data", "errors", "files", "localisation.settings", "progress", "reports.charts"),
         *("reports.evaluations", "reports.pages", "reports.photos", "reports.pictures", "reports.recorded"),
         *("reports.rerun", "runs"),
     },
@@ -311,8 +311,18 @@ ARROWS: dict[str, set[str]] = {
         *("config", "data", "errors", "machine", "progress", "team", "transfer.extracting", "transfer.nets"),
         "transfer.settings",
     },
-    "arguments": {"errors", "flags", "nearest"},
-    "flags": {"config", "localisation.settings", "recipes", "serve_settings", "setting_flags", "transfer.settings"},
+    "arguments": {
+        *("config", "errors", "flags", "localisation.settings", "nearest", "recipes", "setting_flags"),
+    },
+    "flags": {
+        "config",
+        "experiments.sizes",
+        "localisation.settings",
+        "recipes",
+        "serve_settings",
+        "setting_flags",
+        "transfer.settings",
+    },
     "setting_flags": {"config"},
     "serve_settings": {"config", "errors"},
     "serving": {

@@ -8,9 +8,13 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from .config import TrainSettings
 from .errors import VerydeepError
 from .flags import VERBS
+from .localisation.settings import BoxSettings
 from .nearest import nearest, nearest_command, nearest_setting
+from .recipes import settings_of_box_run, settings_of_run
+from .setting_flags import show_defaults
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,6 +47,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser, verbs = build_parser()
     if not arguments or (len(arguments) == 1 and any(name.startswith(f"{arguments[0]} ") for name in verbs)):
         arguments = [*arguments, "--help"]
+    if {"-h", "--help"} & set(arguments):
+        _show_recipe(parser, verbs, [word for word in arguments if word not in ("-h", "--help")])
     options, extra = parser.parse_known_args(arguments)
     if extra:
         raise VerydeepError(_unknown(extra[0].partition("=")[0], options, verbs[options.verb]))
@@ -51,6 +57,30 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             raise VerydeepError(f"{name.removeprefix('set_')} is empty: give a value, or leave it out.")
     options.typed = list(arguments)
     return options
+
+
+def _show_recipe(
+    parser: argparse.ArgumentParser, verbs: dict[str, argparse.ArgumentParser], arguments: list[str]
+) -> None:
+    """Makes the help of a training show what its run would use, where the command line names one."""
+    try:
+        options, _ = parser.parse_known_args(arguments)
+        given = given_settings(options)
+        if options.verb == "train":
+            used: tuple[Any, ...] = (settings_of_run(options.run, _of(given, TrainSettings)),)
+        elif options.verb == "localise train":
+            used = settings_of_box_run(options.run, _of(given, TrainSettings, BoxSettings))
+        else:
+            return
+    except VerydeepError:  # a mistake elsewhere on the line, which may be why help is asked for
+        return
+    show_defaults(verbs[options.verb], (options.run, used))
+    verbs[options.verb].epilog = f"In brackets: the values of this run of {options.run}."
+
+
+def _of(given: dict[str, Any], *kinds: type) -> dict[str, Any]:
+    """The given settings that dataclasses of these kinds have."""
+    return {name: value for name, value in given.items() if any(hasattr(kind, name) for kind in kinds)}
 
 
 def _unknown(wrong: str, options: argparse.Namespace, verb: argparse.ArgumentParser) -> str:

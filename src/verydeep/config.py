@@ -286,6 +286,8 @@ def field_help(kind: type) -> list[tuple[str, str, str, Any]]:
     hints = get_type_hints(kind)
     for item in dataclasses.fields(typing.cast(Any, kind)):
         hint = hints[item.name]
+        if get_origin(hint) is types.UnionType:  # of a kind and None
+            hint = get_args(hint)[0]
         if get_origin(hint) is Literal:
             shape = "|".join(get_args(hint))
         elif hint is bool:

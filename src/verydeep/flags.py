@@ -6,12 +6,18 @@ import argparse
 from collections.abc import Callable
 
 from .config import DataSettings, MachineSettings, TrainSettings
+from .experiments.sizes import DOLL
 from .localisation.settings import BoxSettings, MergeSettings
-from .recipes import OF_ALL_RUNS
+from .recipes import OF_ALL_RUNS, settings_of_box_run, settings_of_run
 from .serve_settings import ServeSettings
-from .setting_flags import ALONE, OF_TRAINING, READING
+from .setting_flags import ALONE, OF_TRAINING, READING, show_defaults
 from .setting_flags import add_settings as _add_settings
 from .transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
+
+DEPENDS = (
+    "In brackets: the values of `{0} {1}`, the recipe for own photos, and those of the paper's {2} where they differ. "
+    "`{0} RUN --help` shows those of a run, with the other flags that are given."
+)
 
 
 def _nets(verb: argparse.ArgumentParser) -> None:
@@ -52,6 +58,9 @@ def _train(verb: argparse.ArgumentParser) -> None:
     _add_settings(verb, DataSettings)
     _add_settings(verb, TrainSettings, leave_out=("net",))
     _add_settings(verb, MachineSettings)
+    ways = {"D": (settings_of_run("D", {}),), "D/256": (settings_of_run("D/256", {}),)}
+    show_defaults(verb, *ways.items())
+    verb.epilog = DEPENDS.format("train", *ways)
 
 
 def _evaluate(verb: argparse.ArgumentParser) -> None:
@@ -84,6 +93,10 @@ def _localise_train(verb: argparse.ArgumentParser) -> None:
     _add_settings(verb, DataSettings)
     _add_settings(verb, TrainSettings, leave_out=("net", "validate"))
     _add_settings(verb, MachineSettings)
+    own = settings_of_box_run("D", {"start": "RUN"})
+    ways = {"D --start RUN": own, "D/384-PCR": settings_of_box_run("D/384-PCR", {})}
+    show_defaults(verb, *ways.items())
+    verb.epilog = DEPENDS.format("localise train", *ways)
 
 
 def _localise_evaluate(verb: argparse.ArgumentParser) -> None:
@@ -199,6 +212,8 @@ def _reproduce(verb: argparse.ArgumentParser) -> None:
     )
     _add_settings(verb, TrainSettings, only=OF_ALL_RUNS)
     _add_settings(verb, MachineSettings)
+    doll = settings_of_run("D/256", DOLL.settings("D/256"))
+    show_defaults(verb, ("", (settings_of_run("D/256", {}),)), ("--doll", (doll,)))
 
 
 def _table(verb: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from .config import field_help, flag
 
@@ -19,7 +20,38 @@ def add_settings(
     group = parser.add_argument_group(kind.__name__)
     for name, shape, text, default in field_help(kind):
         if (not only or name in only) and name not in leave_out:
-            shown = text if default in ((), -1) else f"{text} ({default})"
+            value = "" if name == "data" else _typed_as(default)  # which must be named
             group.add_argument(
-                f"--{flag(name)}", dest=f"set_{name}", metavar=shape, help=shown.replace("%", "%%"), default=None
+                f"--{flag(name)}", dest=f"set_{name}", metavar=shape, help=_help(text, value), default=None
             )
+
+
+def show_defaults(parser: argparse.ArgumentParser, *ways: tuple[str, tuple[Any, ...]]) -> None:
+    """Makes `--help` show the values that a command uses, in place of the dataclasses' own defaults.
+
+    Args:
+        ways: what each way to use the command is called, and its settings; of all but the first, values that differ.
+    """
+    flags = {action.dest: action for action in parser._actions}
+    (_, usual), *others = ways
+    for number, settings in enumerate(usual):
+        for name, _, text, _ in field_help(type(settings)):
+            if f"set_{name}" not in flags:
+                continue
+            value = _typed_as(getattr(settings, name))
+            more = [(called, _typed_as(getattr(found[number], name))) for called, found in others]
+            parts = [value or "none", *(f"{called}: {other or 'none'}" for called, other in more if other != value)]
+            flags[f"set_{name}"].help = _help(text, "; ".join(parts) if len(parts) > 1 else value)
+
+
+def _help(text: str, value: str) -> str:
+    return (f"{text} ({value})" if value else text).replace("%", "%%")
+
+
+def _typed_as(value: Any) -> str:
+    """A value as it would be typed; empty where there is nothing to show, or what it stands for is in the text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value in (None, -1) else f"{value:g}" if isinstance(value, float) else str(value)

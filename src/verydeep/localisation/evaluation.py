@@ -78,9 +78,8 @@ def evaluate_boxes(
     """
     if (server_file is None) != (devkit is None):
         raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
-    told = reporter or Silent()
-    asked = _tests(tests, told)
-    first, wish = asked[0].checkpoint, machine or MachineSettings()
+    told, wish = reporter or Silent(), machine or MachineSettings()
+    first = (asked := _tests(tests, told))[0].checkpoint
     sets = open_box_sets(first.card, bad_images(first.path.parent), data, boxes, set_name, strict, told)
     tester = BoxTester(asked, _rater(asked, classifier, told), sets, merging or MergeSettings(), wish, told)
     folder = Path(out) if out else _folder(tester)
