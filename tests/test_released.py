@@ -321,7 +321,7 @@ MISTAKES = [
     ("convert nowhere x.h5", r"there is no run or weight file nowhere"),
     ("convert oxford-D x", r"oxford-D is not on this machine: `verydeep weights fetch oxford-D`"),
     ("convert {home}/names.txt x", r"names\.txt is broken, or no weight file that is read here"),
-    ("export {home}/run --to tflite", r"invalid choice: 'tflite'"),
+    ("export {home}/run --to tflite", r"--to cannot be 'tflite'; use onnx"),
     ("export {home}/run --out x.txt", r"x\.txt must end in \.onnx"),
     ("export {home}/run --out {home}/names.txt", r"names\.txt is there already: remove it, or give another --out"),
     ("export {home}/run --to onnx-int8 --takes float --out x.onnx", r"8 bits take uint8 photos"),

@@ -266,7 +266,7 @@ MISTAKES = {
     "report svms one": "svms holds SVMs and one a run: compare folders of one kind",
     "report one boxes": "boxes tells boxes and one classes: compare runs of one kind",
     "report svms broken": "broken/result.json is not of `verydeep svm`: learn the SVMs anew for a report",
-    "completion tcsh": "invalid choice: 'tcsh'",
+    "completion tcsh": "shell cannot be 'tcsh'; use bash, zsh, fish",
 }
 
 
