@@ -223,7 +223,12 @@ ARROWS: dict[str, set[str]] = {
     "preparing": {
         *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "files"),
         *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "reports.rerun"),
-        *("reports.runs", "resuming", "runs", "starting", "stopping", "tasks", "team", "training", "weights"),
+        *("reports.runs", "resuming", "runs", "starting", "stopping", "tasks", "team", "training"),
+        *("transfer.dev_probe", "weights"),
+    },
+    "transfer.dev_probe": {
+        *("checkpoints", "data", "data.loading", "errors", "images", "machine", "nets", "posteriors", "progress"),
+        *("protocols", "readers", "team", "transfer.features", "transfer.nets", "transfer.svm_learning"),
     },
     "resuming": {"checkpoints", "errors", "files", "progress", "recipes", "runs", "team", "training"},
     "transfer.svm_forms": set(),

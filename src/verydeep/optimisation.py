@@ -54,7 +54,8 @@ class TrainState:
     photos so far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started
     random; ``at_once`` photos go through the net together, which a resumed run repeats; ``scaler``
     is fp16's loss scale. ``returns`` says why training returned to its best epoch, once for each time, and
-    ``diverged`` why it ended there.
+    ``diverged`` why it ended there. ``probe_error`` is the dev error in percent of linear
+    SVMs on the start's descriptors, None where there is none.
     """
 
     epoch: int = 0
@@ -69,6 +70,7 @@ class TrainState:
     scaler: dict[str, Any] = field(default_factory=dict)
     returns: tuple[str, ...] = ()
     diverged: str = ""
+    probe_error: float | None = None
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainState:

@@ -37,7 +37,7 @@ from .model_card import write_model_card
 from .optimisation import TrainState
 from .progress import Reporter, Silent
 from .recipes import chosen_anew, papers_start, settings_of_run, with_changes
-from .reports.rerun import after_divergence
+from .reports.rerun import after_divergence, probe_command
 from .reports.runs import LiveReport
 from .resuming import begun, last_good
 from .runs import BEST, CLASSIFIER, LAST, RunLog, environment
@@ -46,6 +46,7 @@ from .stopping import Stopping
 from .tasks import Task, TellClasses
 from .team import Alone, Team
 from .training import Training, resumed
+from .transfer.dev_probe import dev_error
 from .weights import Weights, read_weights
 
 LINGERING = 30.0  # seconds that a dead leader's readers may still hold the folder
@@ -82,7 +83,8 @@ def train(
     folder = Path(out) if out else Path("runs") / run
     wishes, data_given, train_given = route(given)
     wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
-    job = Job(TellClasses(), run, folder, wish, told, team or Alone(), stop)
+    own = "/" not in run  # not a run of the paper
+    job = Job(TellClasses(), run, folder, wish, told, team or Alone(), stop, dev_error if own else None)
     if resume or job.broke_off:
         return job.resume(data_given, typed(TrainSettings, train_given))
     return job.begin(named_data(data_given), settings_of_run(run, train_given))
@@ -90,7 +92,7 @@ def train(
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be trained: what for, its name and folder, and where."""
+    """A run to be trained: what for, its name and folder, and where; ``probe`` is what fine-tuning is compared with."""
 
     task: Task
     run: str
@@ -99,6 +101,7 @@ class Job:
     reporter: Reporter
     team: Team
     stop: Callable[[], bool]
+    probe: Callable[..., float | None] | None = None
 
     @property
     def watched(self) -> Reporter:
@@ -131,7 +134,17 @@ class Job:
         if ended["diverged"]:
             text, again = after_divergence(self.run, read_card(self.folder / LAST), ended)
             raise VerydeepError(f"{text} {' '.join(again)}")
+        self._compare(ended)
         return ended
+
+    def _compare(self, ended: dict[str, Any]) -> None:
+        """Says so where linear SVMs on the start's descriptors have a lower dev error than fine-tuning."""
+        probe, best = ended["probe_dev_top1_error"], ended.get("best_dev_top1_error")
+        if probe is not None and best is not None and probe < best and ended["ended"] != "interrupted":
+            self.reporter.warn(
+                f"linear SVMs on the start's descriptors have a dev error of {probe:.2f} %, fine-tuning {best:.2f} %: "
+                f"train those with `{probe_command(read_card(self.folder / BEST), str(self.folder))}`"
+            )
 
     @contextmanager
     def _reported(self, training: Training) -> Iterator[Callable[[], None]]:
@@ -186,13 +199,16 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     net, random = first_net(settings, weights, card, reporter)
     if weights is not None:
         job.task.prepare(net, card, look.dataset, settings, reporter)
+    probe_error = None
+    if job.probe is not None and weights is not None:
+        probe_error = job.probe(net, random, card, look.dataset, dev, machine, job.watched, job.team)
     log = None
     if job.team.leads:
         _write_down(job, data, settings, weights, machine)
         log = RunLog(folder, tensorboard=job.wish.tensorboard)
         _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
-    state = TrainState(random=random, at_once=at_once)
+    state = TrainState(random=random, at_once=at_once, probe_error=probe_error)
     objective = job.task.objective(dev, card, settings, machine, job.watched, job.team)
     return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective, job.team)
 

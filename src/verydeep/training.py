@@ -314,6 +314,7 @@ class Training:
             "drops": self.state.plateau.drops,
             "returns": list(self.state.returns),
             "diverged": self.state.diverged or None,
+            "probe_dev_top1_error": self.state.probe_error,
             "test_scale": self.card.test_scale,
             "test_scales": list(self.settings.S.test_scales(self.card.crop)),
             "seconds": round(seconds, 1),

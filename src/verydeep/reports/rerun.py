@@ -49,6 +49,17 @@ def after_divergence(run: str, card: Card, result: dict[str, Any]) -> tuple[str,
     return text, command_of(run, replace(card, settings=lower), f"{result['folder']}-lr{lower['lr']:g}")
 
 
+def probe_command(card: Card, folder: str) -> str:
+    """The command that learns linear SVMs on the descriptors of a run's start, from the same photos."""
+    settings, data = from_json(TrainSettings, card.settings), from_json(DataSettings, card.data)
+    words = ["verydeep probe --data", data.data, "--weights", settings.start, "--out", f"{folder}-probe"]
+    if settings.preprocessing != "recorded":
+        words += ["--preprocessing", settings.preprocessing]
+    if data.classes:
+        words += ["--classes", ",".join(data.classes)]
+    return " ".join([words[0], *map(shlex.quote, words[1:])])
+
+
 def _typed(value: Any) -> str:
     """A setting's value as it is typed."""
     if isinstance(value, bool):

@@ -120,6 +120,9 @@ def _headline(run: Recorded, title: str) -> str:
     if run.best is not None:
         error, epoch = run.best
         figures.append(("best dev error", f"{error:.2f} %", f"epoch {epoch}" if epoch else "before training"))
+    probe = run.result.get("probe_dev_top1_error")
+    if isinstance(probe, float):
+        figures.append(("dev error of a probe", f"{probe:.2f} %", "linear SVMs on the start's descriptors"))
     if run.rate is not None:
         figures.append(("throughput", f"{run.rate:,.1f}", "training photos/s"))
         figures.append(("time", duration(run.seconds), counted(len(run.log), "epoch")))

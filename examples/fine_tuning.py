@@ -1,0 +1,159 @@
+"""Fine-tuning on small sets of real photos: does it diverge, and what does it gain over its first epochs and a probe?
+
+    CALTECH101=folder NET_D_CONV=file NET_E=run python examples/fine_tuning.py run [HOURS [K/N]]
+    python examples/fine_tuning.py write     # the stored results into docs/train.md
+
+Sets of 2 to 102 classes of Caltech-101 are folders of links, `train/` and `val/`, drawn once. Each run trains as a
+user would, by the recipe for own photos: first only the epochs in which the new layers learn alone, then, resumed, to
+its end. Both nets are tested on the same photos by their centre crop, and so is `verydeep probe` on the same split.
+There are two starts: net D's convolutions alone (its FC layers are then new), and net E whole. At a crop of 224 only
+the FC layers learn. Each part is stored when it ends and not run again; after HOURS no other part begins. Several
+processes may work at once, the Kth of N on every Nth part.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from commands import TOP, answer, error_cell
+
+from verydeep.files import read_json, write_json
+from verydeep.runs import environment
+from verydeep.tables import markdown_table, write_block
+
+RESULTS = TOP / "docs" / "results" / "fine_tuning.json"
+RUNS = Path(os.environ.get("FINE_TUNING_RUNS", TOP / "runs" / "fine-tuning"))
+# Classes: photos of each to train on (a sixth of them decides), and to test on.
+SETS = {2: (36, 44), 5: (36, 30), 10: (36, 20), 23: (30, 10), 50: (26, 5), 102: (12, 3)}
+STARTS = {"D": "net D's convolutions", "E": "net E whole"}
+START_FLAGS = {"D": "--start $NET_D_CONV --preprocessing caffe", "E": "--start $NET_E"}
+CROPS = {96: ("", "@110"), 224: ("--learn fc", "@256")}
+LARGEST_AT_224 = 10  # classes: larger sets would take hours
+SEEDS = (0, 1, 2)
+QUIETLY = "--threads 1 --workers 0"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: how many classes, which start, crop and seed."""
+
+    classes: int
+    net: str
+    crop: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder's name and its key in the stored results."""
+        return f"{self.classes}-{self.net}-{self.crop}-{self.seed}"
+
+
+def make_sets() -> None:
+    """The sets as folders of links."""
+    photos = Path(os.environ["CALTECH101"]).resolve()
+    names = sorted(folder.name for folder in photos.iterdir() if folder.is_dir())
+    for count, (learn, test) in SETS.items():
+        enough = [name for name in names if len(list((photos / name).glob("*.jpg"))) >= min(learn + test, 80)]
+        chosen = sorted(random.Random(count).sample(enough, count)) if count <= len(enough) else names
+        for name in chosen:
+            found = sorted((photos / name).glob("*.jpg"))
+            random.Random(f"{count} {name}").shuffle(found)
+            for part, some in (("train", found[:learn]), ("val", found[learn : learn + test])):
+                place = RUNS / "sets" / str(count) / part / name
+                place.mkdir(parents=True, exist_ok=True)
+                for photo in some:
+                    if not (place / photo.name).exists():
+                        (place / photo.name).symlink_to(photo)
+
+
+def train_and_test(run: Run) -> dict[str, Any]:
+    """Both phases of a run and their tests, as stored."""
+    learn, protocol = CROPS[run.crop]
+    place = RUNS / run.name
+    shutil.rmtree(place, ignore_errors=True)
+    base = f"train {run.net} --data {RUNS}/sets/{run.classes} --dev-fraction 0.1667 --crop {run.crop} {learn} "
+    base += f"{START_FLAGS[run.net]} --seed {run.seed} {QUIETLY} --out {place}"
+    began = time.monotonic()
+    first = answer(f"{base} --max-epochs 5")
+    test = f"evaluate {place} centre{protocol} {QUIETLY}"
+    commit = read_json(place / "environment.json")["commit"]
+    tested_first = _kept(answer(test))
+    last = answer(f"{base} --max-epochs 30 --resume")
+    tested = _kept(answer(test))
+    shutil.rmtree(place)
+    return {
+        **asdict(run),
+        "first_epochs": {"training": first, "test": tested_first},
+        "end": {"training": last, "test": tested},
+        "seconds": round(time.monotonic() - began, 1),
+        "commit": commit,
+    }
+
+
+def probe(classes: int, net: str) -> dict[str, Any]:
+    """`verydeep probe` by the same start on the same split, one scale and no mirror images."""
+    place = RUNS / f"probe-{classes}-{net}"
+    flags = START_FLAGS[net].replace("--start", "--weights")
+    found = answer(f"probe --data {RUNS}/sets/{classes} {flags} --scales 224 --mirror no {QUIETLY} --out {place}")
+    shutil.rmtree(place)
+    figures = {name: value for name, value in found.items() if isinstance(value, int | float | str) and name != "page"}
+    return {"classes": classes, "net": net, "probe": figures}
+
+
+def _kept(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: summary[name] for name in ("protocol", "images", "top1_error", "top1_error_interval")}
+
+
+def parts() -> list[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Every part by name, in the order of their worth."""
+    found: list[tuple[str, Callable[[], dict[str, Any]]]] = []
+    for seed in SEEDS:
+        for classes in SETS:
+            for net in STARTS:
+                if seed == 0:
+                    found.append((f"{classes}-{net}-probe", partial(probe, classes, net)))
+                for crop in CROPS:
+                    run = Run(classes, net, crop, seed)
+                    if crop == 96 or classes <= LARGEST_AT_224:
+                        found.append((run.name, partial(train_and_test, run)))
+    return found
+
+
+def run(hours: float, place: int, of: int) -> None:
+    """Does what is missing."""
+    make_sets()
+    until = time.monotonic() + 3600 * hours
+    for name, work in parts()[place - 1 :: of]:
+        stored = RUNS / "parts" / f"{name}.json"
+        if stored.exists() or name in _stored() or time.monotonic() > until:
+            continue
+        print(name, flush=True)
+        write_json(stored, work() | {"environment": environment({"cores": os.cpu_count()})})
+
+
+def _stored() -> dict[str, Any]:
+    """The parts that are done, by name: those in docs, and those that were done since."""
+    found = dict(read_json(RESULTS)) if RESULTS.exists() else {}
+    return found | {path.stem: read_json(path) for path in sorted((RUNS / "parts").glob("*.json"))}
+
+
+def write() -> None:
+    """Stores all parts in docs, and the table of them in docs/train.md."""
+    write_json(RESULTS, _stored())
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        of_all = sys.argv[3].split("/") if len(sys.argv) > 3 else ("1", "1")
+        run(float(sys.argv[2]) if len(sys.argv) > 2 else float("inf"), int(of_all[0]), int(of_all[1]))
+    else:
+        write()
