@@ -16,15 +16,17 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from commands import TOP, answer, error_cell
+from commands import TOP, answer
 
 from verydeep.files import read_json, write_json
 from verydeep.runs import environment
@@ -83,11 +85,11 @@ def train_and_test(run: Run) -> dict[str, Any]:
     base = f"train {run.net} --data {RUNS}/sets/{run.classes} --dev-fraction 0.1667 --crop {run.crop} {learn} "
     base += f"{START_FLAGS[run.net]} --seed {run.seed} {QUIETLY} --out {place}"
     began = time.monotonic()
-    first = answer(f"{base} --max-epochs 5")
+    first = _trained(f"{base} --max-epochs 5", place)
     test = f"evaluate {place} centre{protocol} {QUIETLY}"
     commit = read_json(place / "environment.json")["commit"]
     tested_first = _kept(answer(test))
-    last = answer(f"{base} --max-epochs 30 --resume")
+    last = _trained(f"{base} --max-epochs 30 --resume", place)
     tested = _kept(answer(test))
     shutil.rmtree(place)
     return {
@@ -97,6 +99,13 @@ def train_and_test(run: Run) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began, 1),
         "commit": commit,
     }
+
+
+def _trained(command: str, place: Path) -> dict[str, Any]:
+    """What the training's result.json says, also of one that diverged."""
+    with suppress(subprocess.CalledProcessError):
+        answer(command)
+    return dict(read_json(place / "result.json"))
 
 
 def probe(classes: int, net: str) -> dict[str, Any]:
@@ -148,7 +157,41 @@ def _stored() -> dict[str, Any]:
 
 def write() -> None:
     """Stores all parts in docs, and the table of them in docs/train.md."""
-    write_json(RESULTS, _stored())
+    stored = _stored()
+    write_json(RESULTS, stored)
+    runs = [part for part in stored.values() if "end" in part]
+    rows = []
+    for classes, net, crop in sorted({(run["classes"], run["net"], run["crop"]) for run in runs}):
+        same = [run for run in runs if (run["classes"], run["net"], run["crop"]) == (classes, net, crop)]
+        probed = stored.get(f"{classes}-{net}-probe")
+        rows.append(
+            [
+                *(str(classes), STARTS[net], f"{crop}{', FC layers' if CROPS[crop][0] else ''}", str(len(same))),
+                *(str(same[0]["end"]["test"]["images"]), _spread(same, "first_epochs"), _spread(same, "end")),
+                f"{probed['probe']['top1_error']:.1f}" if probed else "",
+                str(sum(len(run["end"]["training"]["returns"]) for run in same)),
+            ]
+        )
+    columns = ["classes", "start", "crop", "seeds", "test photos", "new layers alone", "end", "probe", "returns"]
+    ended = [run["end"]["training"]["ended"] for run in runs]
+    first = [(run["first_epochs"]["test"], run["end"]["test"]["top1_error"]) for run in runs]
+    worse = sum(error > before["top1_error_interval"][1] for before, error in first)
+    where = next(iter(stored.values()))["environment"]
+    commits = sorted({run["commit"] for run in runs})
+    note = (
+        "Top-1 error in percent on photos that training never showed: the mean over seeds, the least and the most. "
+        f"{len(runs)} runs: {ended.count('diverged')} diverged, {worse} ended above the 95 % interval of the error that "
+        "the epochs of the new layers alone reached. The probe has one scale, Q = 224, and no mirror images. "
+        f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, {where['time'][:10]}, "
+        f"trained at commit {', '.join(commits)}."
+    )
+    write_block(TOP / "docs" / "train.md", "fine-tuning", f"{markdown_table(columns, rows)}\n\n{note}")
+
+
+def _spread(runs: list[dict[str, Any]], phase: str) -> str:
+    errors = [run[phase]["test"]["top1_error"] for run in runs]
+    spread = f" ({min(errors):.1f}–{max(errors):.1f})" if len(errors) > 1 else ""
+    return f"{sum(errors) / len(errors):.1f}{spread}"
 
 
 if __name__ == "__main__":
