@@ -180,8 +180,8 @@ def write() -> None:
     commits = sorted({run["commit"] for run in runs})
     note = (
         "Top-1 error in percent on photos that training never showed: the mean over seeds, the least and the most. "
-        f"{len(runs)} runs: {ended.count('diverged')} diverged, {worse} ended above the 95 % interval of the error that "
-        "the epochs of the new layers alone reached. The probe has one scale, Q = 224, and no mirror images. "
+        f"{len(runs)} runs: {ended.count('diverged')} diverged, {worse} ended above the 95 % interval of the error "
+        "that the epochs of the new layers alone reached. The probe has one scale, Q = 224, and no mirror images. "
         f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, {where['time'][:10]}, "
         f"trained at commit {', '.join(commits)}."
     )

@@ -192,10 +192,11 @@ ARROWS: dict[str, set[str]] = {
         *("boxes", "checkpoints", "data", "data.loading", "evaluation", "localisation.finding"),
         *("localisation.settings", "machine", "metrics", "nets", "progress", "protocols", "team"),
     },
-    "localisation.balancing": {"nets"},
+    "fc_scale": {"nets"},
+    "localisation.balancing": {"fc_scale", "nets"},
     "tasks": {
-        *("checkpoints", "config", "data", "data.located", "images", "localisation.balancing", "localisation.settings"),
-        *("machine", "nets", "objectives", "progress", "team"),
+        *("checkpoints", "config", "data", "data.located", "fc_scale", "images", "localisation.balancing"),
+        *("localisation.settings", "machine", "nets", "objectives", "progress", "team"),
     },
     "forecast": {"config", "configurations", "data", "machine", "progress"},
     "localisation.guessing": {

@@ -104,6 +104,7 @@ class TrainSettings:
     preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision", "torchvision-features"] = setting(
         "recorded", "pixels the start's weights expect, where their file does not record it"
     )
+    rescale_fc: bool = setting(False, "with a new fc8, scale fc6 and fc7 down to where this learning rate is stable")
     learn: Literal["all", "fc", "last"] = setting("all", "which layers learn")
     head_epochs: int = setting(0, "epochs in which only the layers that started random learn, before `learn`")
     batch: int = setting(256, "photos per step; 0 for 256 or an eighth of the training photos, the smaller")

@@ -198,7 +198,7 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     at_once = photos_that_fit(settings, card.outputs, machine, reporter, job.team.size)
     net, random = first_net(settings, weights, card, reporter)
     if weights is not None:
-        job.task.prepare(net, card, look.dataset, settings, reporter)
+        job.task.prepare(net, random, card, look.dataset, settings, reporter)
     probe_error = None
     if job.probe is not None and weights is not None:
         probe_error = job.probe(net, random, card, look.dataset, dev, machine, job.watched, job.team)

@@ -106,7 +106,7 @@ def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings,
     if not match[2]:
         own = {**_own_recipe(rest), "head_epochs": 0, "batch": OWN_BOX_BATCH}
         if rest.get("start", "none") != "none":  # its FC layers are rescaled to fit this rate
-            own |= {"initialise": "gaussian", "lr": FINE_TUNE_LR}
+            own |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "rescale_fc": False}
         # On little-trained FC layers dropout's noise makes maps larger than testing's are (NOTES.md).
         return TrainSettings(**{**own, "net": net, **rest}), BoxSettings(**{"dropout": False, **boxes})
     if boxes.get("regression", match[3]) != match[3]:
@@ -122,7 +122,7 @@ def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
         # New layers as the paper drew them (std .01): Glorot's larger draw on top of trained maps diverges. The last
         # one begins at 0: scores of a random one are what the first epochs would unlearn.
         recipe |= {"initialise": "gaussian-zero-fc8", "lr": OWN_LR, "head_epochs": 5}
-        recipe |= {"patience": 3, "drops": 1, "max_epochs": 30, "divergence_retries": 3}
+        recipe |= {"patience": 3, "drops": 1, "max_epochs": 30, "divergence_retries": 3, "rescale_fc": True}
     return recipe
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..fc_scale import scale_layer, squared_length
 from ..nets import Net
 
 FIRST_BOX = 0.02
@@ -38,35 +39,23 @@ def balance(net: Net, images: Tensor, rate: float) -> tuple[float, float, float]
         pooled = net.stages(images)[-1]
         sixth = F.relu(net.layer("fc6")(pooled))
         seventh = F.relu(net.layer("fc7")(sixth))
-        second = _factor(1 / (2 * rate), _length(seventh))
-        _scale(net, "fc7", second, second)
+        second = _factor(1 / (2 * rate), squared_length(seventh))
+        scale_layer(net, "fc7", second, second)
         told = net.layer("fc8")(seventh * second).square().mean().sqrt()
         third = _factor(FIRST_BOX, float(told)) ** 2
-        _scale(net, "fc8", third, 1.0)
+        scale_layer(net, "fc8", third, 1.0)
         # How a box hangs on the two maps: its four numbers' slopes, through the units that are on.
         last, middle = net.layer("fc8").weight[:4].flatten(1), net.layer("fc7").weight.flatten(1)
         slopes = last[None] * (seventh.flatten(1) > 0)[:, None]
         deeper = (slopes @ middle) * (sixth.flatten(1) > 0)[:, None]
-        shown = _length(pooled), 2 * _length(sixth)
+        shown = squared_length(pooled), 2 * squared_length(sixth)
         hangs = [float(one.square().sum((1, 2)).mean()) for one in (deeper, slopes)]
         first = _factor((shown[0] * hangs[0]) ** 0.5, (shown[1] * hangs[1]) ** 0.5)
-        _scale(net, "fc6", first, first)
-        _scale(net, "fc7", 1 / first, 1.0)
+        scale_layer(net, "fc6", first, first)
+        scale_layer(net, "fc7", 1 / first, 1.0)
     return first, second, third
-
-
-def _length(found: Tensor) -> float:
-    """The mean squared length of a map."""
-    return float(found.flatten(1).square().sum(1).mean())
 
 
 def _factor(wanted: float, found: float) -> float:
     """What makes a squared length the wanted one; 1 where there is none."""
     return (wanted / found) ** 0.5 if found > 0 and wanted > 0 else 1.0
-
-
-def _scale(net: Net, name: str, of_weight: float, of_bias: float) -> None:
-    layer = net.layer(name)
-    layer.weight.mul_(of_weight)
-    assert layer.bias is not None
-    layer.bias.mul_(of_bias)
