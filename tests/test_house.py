@@ -206,7 +206,7 @@ ARROWS: dict[str, set[str]] = {
     "localisation.training": {
         *("config", "localisation.settings", "preparing", "progress", "recipes", "resuming", "tasks", "team"),
     },
-    "localisation.data": {"checkpoints", "config", "data", "data.located", "errors", "progress"},
+    "localisation.data": {"checkpoints", "config", "data", "data.located", "errors", "files", "progress"},
     "localisation.testing": {
         *("boxes", "checkpoints", "config", "data", "errors", "evaluation", "files", "fusion", "localisation.data"),
         *("localisation.finding", "localisation.guessing", "localisation.settings", "localisation.windows", "machine"),
@@ -254,7 +254,7 @@ ARROWS: dict[str, set[str]] = {
     "transfer.svm_prediction": {"config", "errors", "prediction", "progress", "transfer.describer", "transfer.files"},
     "asking": {"config", "errors", "hub", "prediction", "runs", "transfer.svm_prediction"},
     "score_maps": {"configurations", "errors", "images", "nets", "posteriors", "prediction", "protocols"},
-    "explaining": {"files", "images", "prediction", "progress", "protocols", "score_maps"},
+    "explaining": {"errors", "files", "images", "prediction", "progress", "protocols", "score_maps"},
     "transfer.similar": {
         *("config", "data", "errors", "prediction", "progress", "transfer.describer", "transfer.feature_files"),
         *("transfer.features", "transfer.settings"),

@@ -294,7 +294,7 @@ def test_t_is_tuned_on_the_training_side_whatever_is_tested(own: Path, command: 
     assert json.loads(command(*words, "test", cwd=own).stdout)["tuned_on"] == "2 dev photos"
 
 
-def test_an_unreadable_photo_has_status_2_and_others_boxes(own: Path, command: Command, tmp_path: Path) -> None:
+def test_an_unreadable_photo_has_status_1_and_others_boxes(own: Path, command: Command, tmp_path: Path) -> None:
     (tmp_path / "torn.png").write_bytes((own / "photos" / "00.png").read_bytes()[:60])
     words = (
         "localise",
@@ -306,7 +306,7 @@ def test_an_unreadable_photo_has_status_2_and_others_boxes(own: Path, command: C
         tmp_path / "drawn",
     )
     answer = command(*words, "--json", cwd=own)
-    assert answer.status == 2
+    assert answer.status == 1
     assert [Path(row["image"]).name for row in json.loads(answer.stdout)] == ["01.png"]
     assert "torn.png" in answer.stderr
 

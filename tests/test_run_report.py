@@ -257,7 +257,7 @@ MISTAKES = {
     "report photos": "photos is no run: it holds no checkpoint (best.safetensors, last.safetensors) and no classifier",
     "report one/config.json": "one/config.json is a file: give the folder",
     "report one one/": "one is given twice",
-    "report one photos": "photos is no run",
+    "report photos nowhere": "photos is no run",
     "report one --out photos": "photos is a folder: give --out a file, such as photos/comparison.html",
     "report one --out one/best.safetensors": "one/best.safetensors is there already and is no report",
     "report one two --out one/log.jsonl": "one/log.jsonl is there already and is no report",
@@ -265,7 +265,7 @@ MISTAKES = {
     "report one other": "other is of other data than one (",
     "report svms one": "svms holds SVMs and one a run: compare folders of one kind",
     "report one boxes": "boxes tells boxes and one classes: compare runs of one kind",
-    "report svms broken": "broken/result.json is not of `verydeep svm`: learn the SVMs anew for a report",
+    "report broken": "broken/result.json is not of `verydeep svm`: learn the SVMs anew for a report",
     "completion tcsh": "shell cannot be 'tcsh'; use bash, zsh, fish",
 }
 

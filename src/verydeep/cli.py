@@ -1,7 +1,9 @@
 """The command line: answers go to stdout (with ``--json`` one JSON document and nothing else), news to stderr.
 
-A user's mistake is one sentence on stderr and status 2. A command that a signal ends has status 128 and the signal's
-number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1, which schedulers can send a training some time before.
+A user's mistake is one sentence on stderr and status 2. A command over many photos or folders answers for those that it
+can, then lists the others on stderr, a sentence each, with status 1 (2 where it can answer for none). A command that a
+signal ends has status 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1, which schedulers
+can send a training some time before.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from .data import Data, Dataset, lasting_name, open_data, relabel
 from .data.loading import each_photo
 from .errors import ImageError, VerydeepError
 from .exporting.exported import ExportedFile
-from .files import check_place, write_json
+from .files import check_place, short_name, write_json
 from .machine import Machine, this_machine
 from .model_card import write_model_card
 from .opening import Loaded, open_classifier
@@ -130,7 +130,7 @@ def evaluate(
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
     if out is None and isinstance(checkpoint, Checkpoint) and not has_card(checkpoint.path):
         raise VerydeepError(f"{checkpoint.path} is no run: `verydeep convert {run} runs/NAME` makes one, or say --out.")
-    folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / str(tested)
+    folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / short_name(str(tested))
     check_place(folder)
     if any((folder / name).exists() for name in (LAST, BEST)):
         raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
@@ -206,7 +206,7 @@ def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
     """
     name = EVALUATIONS_OF_LAST if checkpoint.path.name == LAST else EVALUATIONS
     if isinstance(checkpoint, ExportedFile):
-        name = f"{EVALUATIONS}-of-{checkpoint.path.name}"
+        name = short_name(f"{EVALUATIONS}-of-{checkpoint.path.name}")
     return checkpoint.path.parent / name / place / set_name
 
 
@@ -226,7 +226,7 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
     # Unsplit data that the net was not trained on are tested whole.
     chosen = set_name or ("all" if opened.split_by_us and not same and not known else opened.reported)
     dataset = relabel(opened.set(chosen), card.classes, strict=True)
-    return dataset, "" if same else f"of-{Path(asked.data).name}"
+    return dataset, "" if same else short_name(f"of-{Path(asked.data).name}")
 
 
 def _open(settings: DataSettings) -> Data:

@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from .files import write_atomically
+from .errors import VerydeepError
+from .files import FreeNames, write_atomically
 from .images import Pixels, read_image
 from .prediction import Classifier, Prediction
 from .progress import Reporter, Silent
@@ -38,7 +39,8 @@ def write_explanations(
     folder: Path,
     protocol: str | None = None,
     reporter: Reporter | None = None,
-) -> list[Explained]:
+    faults: dict[int, str] | None = None,
+) -> list[Explained | None]:
     """``NAME-map.png`` and ``NAME-gradcam.png`` in a folder for each photo; names that are taken are numbered.
 
     A picture never takes the place of a photo that was asked about.
@@ -46,36 +48,35 @@ def write_explanations(
     Args:
         found: answers about photos in files.
         protocol: as the photos were asked; the maps are at the largest of its scales.
+        faults: takes the sentences of photos whose pictures cannot be made, by index; their place holds None.
 
     Raises:
-        VerydeepError: as `verydeep.score_maps.explainable`, or a picture cannot be written.
+        VerydeepError: as `verydeep.score_maps.explainable`; a picture cannot be made, and ``faults`` is None.
     """
     explainable(asked)
     scale = max(parse_protocol(protocol).scales) if protocol else None
-    taken = {Path(answer.image).resolve() for answer in found}
-    made = []
+    names = FreeNames(folder, [Path(answer.image) for answer in found])
+    made: list[Explained | None] = []
     with (reporter or Silent()).track("explaining", len(found)) as advance:
-        for answer in found:
-            pixels, name = read_image(answer.image), answer.classes[0][0]
-            label = asked.classes.index(name)
-            one = Explained(name, *_places(Path(answer.image).stem, folder, taken))
-            _write(overlay(pixels, score_map(asked, pixels, label, scale)), one.map)
-            _write(overlay(pixels, grad_cam(asked, pixels, label, scale)), one.gradcam)
-            made.append(one)
+        for index, answer in enumerate(found):
+            try:
+                made.append(_explained(asked, answer, names, scale))
+            except VerydeepError as fault:
+                if faults is None:
+                    raise
+                faults[index] = f"{answer.image} is not explained: {fault}"
+                made.append(None)
             advance(1, "")
     return made
 
 
-def _places(stem: str, folder: Path, taken: set[Path]) -> tuple[Path, Path]:
-    """Where the two pictures of a photo go; ``taken`` takes them."""
-    number = 1
-    while True:
-        name = stem if number == 1 else f"{stem}-{number}"
-        one, other = folder / f"{name}{MAP}", folder / f"{name}{CAM}"
-        if not {one.resolve(), other.resolve()} & taken:
-            taken |= {one.resolve(), other.resolve()}
-            return one, other
-        number += 1
+def _explained(asked: Classifier, answer: Prediction, names: FreeNames, scale: int | None) -> Explained:
+    pixels, name = read_image(answer.image), answer.classes[0][0]
+    label = asked.classes.index(name)
+    one = Explained(name, *names.after(answer.image, MAP, CAM))
+    _write(overlay(pixels, score_map(asked, pixels, label, scale)), one.map)
+    _write(overlay(pixels, grad_cam(asked, pixels, label, scale)), one.gradcam)
+    return one
 
 
 def _write(picture: Pixels, path: Path) -> None:

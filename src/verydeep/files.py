@@ -9,13 +9,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import VerydeepError
 
 LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files that are being written
+MOST_NAME_BYTES = 255  # of a file's name, in most file systems
+DIGEST_LETTERS = 8
 LEAVING = 2.0  # seconds in which what a killed process had begun ends too
 _locking: Any = None
 with contextlib.suppress(ImportError):  # Windows has none
@@ -80,7 +83,48 @@ def keep_as(path: Path, place: Path) -> None:
 
 def _beside(path: Path) -> Path:
     """Where a file is written before it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(short_name(f".{path.name}", f".{os.getpid()}.tmp"))
+
+
+def short_name(stem: str, ending: str = "") -> str:
+    """A file's name that is not too long: of a long stem its beginning and a digest of all of it, then the ending."""
+    whole, most = os.fsencode(stem), MOST_NAME_BYTES - len(os.fsencode(ending))
+    if len(whole) <= most:
+        return stem + ending
+    digest = hashlib.sha256(whole).hexdigest()[:DIGEST_LETTERS]
+    return f"{whole[: most - DIGEST_LETTERS - 1].decode('utf8', 'ignore')}-{digest}{ending}"
+
+
+class FreeNames:
+    """Names for new files in a folder after the photos they show: each short enough, and none given twice.
+
+    Names that differ only in case or in Unicode form are one name, as some file systems (macOS, Windows) take them.
+    """
+
+    def __init__(self, folder: Path, kept: Iterable[Path]) -> None:
+        """``kept``: files that no new one may replace, wherever they are."""
+        self._folder = folder
+        self._taken = {_place(place) for path in kept for place in (path, path.resolve())}
+
+    def after(self, photo: str, *endings: str) -> list[Path]:
+        """A new file for each ending, such as ``-map.png``, called after the photo; numbered where that is taken."""
+        number = 1
+        while True:
+            ends = [f"{'' if number == 1 else f'-{number}'}{ending}" for ending in endings]
+            longest = max(ends, key=len)
+            stem = short_name(Path(photo).stem, longest).removesuffix(longest)
+            paths = [self._folder / f"{stem}{end}" for end in ends]
+            places = {_place(path) for path in paths}
+            if not places & self._taken:
+                self._taken |= places
+                return paths
+            number += 1
+
+
+def _place(path: Path) -> tuple[Path, str]:
+    """What a file system that ignores case and Unicode form knows a file by."""
+    name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.name).casefold())
+    return path.parent.resolve(), name
 
 
 def _sweep(folder: Path) -> None:

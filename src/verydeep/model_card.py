@@ -13,7 +13,7 @@ from typing import Any
 from .checkpoints import Card
 from .configurations import net_facts
 from .errors import VerydeepError
-from .files import file_sha256, read_json, write_atomically
+from .files import file_sha256, read_json, short_name, write_atomically
 from .runs import BEST, EVALUATIONS, LAST
 
 MARK = "<!-- a model card, written by verydeep; what is added here is lost when it is written anew -->"
@@ -33,7 +33,7 @@ def write_model_card(path: Path, card: Card, told: dict[str, Any] | None = None)
         VerydeepError: it cannot be written.
     """
     of_run = path.name in (BEST, LAST)
-    page = path.with_name(PAGE if of_run else path.name + ENDING)
+    page = path.with_name(PAGE if of_run else short_name(path.name, ENDING))
     if page.exists() and MARK not in page.read_text(encoding="utf8", errors="replace"):
         return page
     lines = [MARK, *_facts(path, card, told or {}), *_errors(path.parent if of_run else None)]

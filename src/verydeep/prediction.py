@@ -168,6 +168,8 @@ def find_all(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
             photos |= dict.fromkeys(find_photos(pattern))
         except ImageError as problem:
             problems.append(str(problem))
+        except OSError as fault:  # a name that is too long, say
+            problems.append(f"cannot read {pattern}: {fault.strerror or fault}.")
     return list(photos), problems
 
 

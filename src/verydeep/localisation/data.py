@@ -12,6 +12,7 @@ from ..config import DataSettings, from_json
 from ..data import Data, Dataset, lasting_boxes, lasting_name, open_data, relabel
 from ..data.located import located
 from ..errors import VerydeepError
+from ..files import short_name
 from ..progress import Reporter, Silent
 
 
@@ -97,7 +98,7 @@ def open_box_sets(
     if known.labelled:
         found = located(known, strict, reporter)
         known, faults = found.dataset, {**faults, **found.faults}
-    apart = "" if same else f"of-{Path(asked.data).name}"
+    apart = "" if same else short_name(f"of-{Path(asked.data).name}")
     return BoxSets(known, opened if same else _own(trained_on), card.classes, apart, faults, bad, reporter)
 
 

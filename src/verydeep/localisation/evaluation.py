@@ -17,7 +17,7 @@ from ..config import MachineSettings
 from ..data import Dataset
 from ..data.imagenet import blacklisted
 from ..errors import VerydeepError
-from ..files import check_place, write_atomically, write_json
+from ..files import check_place, short_name, write_atomically, write_json
 from ..metrics import BOX_IOU, best_overlap, boxes_wrong, error_interval
 from ..progress import Reporter, Silent
 from ..protocols import BoxProtocol, parse_box_protocol
@@ -205,7 +205,7 @@ def _folder(tester: BoxTester) -> Path:
     names += [f"{test.checkpoint.sha256[:8]}-{test.protocol}" for test in tests[1:]]
     changed = {name: value for name, value in asdict(tester.settings).items() if value != usual[name]}
     ways = "".join(f",{name}={value}" for name, value in changed.items())
-    return first / EVALUATIONS / sets.place(sets.tested) / f"boxes-{'+'.join(names)}{ways}"
+    return first / EVALUATIONS / sets.place(sets.tested) / short_name(f"boxes-{'+'.join(names)}{ways}")
 
 
 def _errors(found: Guesses, sets: BoxSets, guesses: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..progress import duration
 from ..scores import FILE_NAME, load_scores
 from .charts import Line, line_chart
 from .evaluations import ERROR_NAMES
-from .pages import beside, headline, paragraph, section, table, write_page
+from .pages import beside, counted, headline, paragraph, section, table, write_page
 from .recorded import Recorded, Test, short_name
 
 Outcome = tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]  # of N photos: ids, which are wrong, subjects
@@ -55,22 +55,17 @@ def _test_row(test: Test, current: bool) -> dict[str, Any]:
     return {"test": test.name, **told, "of_this_net": current}
 
 
-def check_comparable(runs: Sequence[Recorded]) -> None:
-    """Raises VerydeepError where runs tell different things, or learnt from different data."""
-    first = runs[0]
+def why_not_comparable(first: Recorded, other: Recorded) -> str | None:
+    """The sentence for runs that predict different things, or learnt from different data; None for others."""
     kinds = {True: "boxes", False: "classes"}
-    for other in runs[1:]:
-        mine, theirs = (bool(run.card.box_settings) for run in (first, other))
-        if mine != theirs:
-            raise VerydeepError(
-                f"{other.folder} tells {kinds[theirs]} and {first.folder} {kinds[mine]}: compare runs of one kind."
-            )
-        alike = other.data == first.data or other.card.data_fingerprint == first.card.data_fingerprint != ""
-        if not alike or other.card.classes != first.card.classes:
-            of = f"{_data(other)} and {_data(first)}"
-            raise VerydeepError(
-                f"{other.folder} is of other data than {first.folder} ({of}): compare runs of the same photos."
-            )
+    mine, theirs = (bool(run.card.box_settings) for run in (first, other))
+    if mine != theirs:
+        return f"{other.folder} tells {kinds[theirs]} and {first.folder} {kinds[mine]}: compare runs of one kind."
+    alike = other.data == first.data or other.card.data_fingerprint == first.card.data_fingerprint != ""
+    if not alike or other.card.classes != first.card.classes:
+        of = f"{_data(other)} and {_data(first)}"
+        return f"{other.folder} is of other data than {first.folder} ({of}): compare runs of the same photos."
+    return None
 
 
 def _data(run: Recorded) -> str:
@@ -135,16 +130,15 @@ def _outcome(test: Test) -> Outcome | None:
 
 
 def write_comparison(runs: Sequence[Recorded], path: Path) -> dict[str, Any]:
-    """Writes the page; returns ``runs``, ``pairs`` and ``differing`` settings as JSON values.
+    """Writes the page of comparable runs; returns ``runs``, ``pairs`` and ``differing`` settings as JSON values.
 
     Raises:
-        VerydeepError: runs that cannot be compared, or a page that cannot be written.
+        VerydeepError: the page cannot be written.
     """
-    check_comparable(runs)
     names = labels_of([run.folder for run in runs])
     found = {"runs": [run_row(run) for run in runs], "pairs": pairs(runs), "differing": differing(runs, names)}
     what = ERROR_NAMES[runs[0].error]
-    title = f"{len(runs)} runs on {short_name(runs[0].data)}"
+    title = f"{counted(len(runs), 'run')} on {short_name(runs[0].data)}"
     text = f"{len(runs[0].card.classes)} classes; {names[0]} is the one the others are compared with."
     split = {run.card.data_fingerprint for run in runs if run.card.data_fingerprint}
     note = "Their photos were split otherwise, so that their dev errors are of other photos." if len(split) > 1 else ""

@@ -6,32 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import VerydeepError
 from .charts import Line, line_chart
 from .compared import labels_of
-from .pages import headline, section, table, write_page
+from .pages import counted, headline, section, table, write_page
 from .recorded import short_name
 from .svms import FIGURE_NAMES, ticks_of_c
 
 SHOWN = ("layer", "pool", "mirror", "width", "crop", "scales")
 
 
+Folder = tuple[Path, dict[str, Any]]  # of SVMs, and what its ``result.json`` holds
+
+
+def why_not_comparable_svms(first: Folder, other: Folder) -> str | None:
+    """The sentence for SVMs of different protocols or photos; None for others."""
+    keys = [(told["protocol"], told["data"], told["classes"]) for _, told in (first, other)]
+    if keys[0] == keys[1]:
+        return None
+    of = " and ".join(f"{key[0]} of {key[1]} with {key[2]} classes" for key in keys[::-1])
+    return f"{other[0]} is of other data than {first[0]} ({of}): compare SVMs of one protocol and the same photos."
+
+
 def write_svm_comparison(folders: Sequence[Path], told: Sequence[dict[str, Any]], path: Path) -> dict[str, Any]:
-    """Writes the page of what several ``result.json`` hold; returns ``svms``, a row each, as JSON values.
+    """Writes the page of what comparable ``result.json`` hold; returns ``svms``, a row each, as JSON values.
 
     Raises:
-        VerydeepError: other protocols or photos, or a page that cannot be written.
+        VerydeepError: the page cannot be written.
     """
     first = told[0]
-    for folder, other in zip(folders[1:], told[1:], strict=True):
-        keys = [(one["protocol"], one["data"], one["classes"]) for one in (first, other)]
-        if keys[0] != keys[1]:
-            of = " and ".join(f"{key[0]} of {key[1]} with {key[2]} classes" for key in keys[::-1])
-            raise VerydeepError(
-                f"{folder} is of other data than {folders[0]} ({of}): compare SVMs of one protocol and the same photos."
-            )
     names = labels_of(folders)
-    title = f"{len(told)} linear SVMs on {short_name(first['data'])}"
+    title = f"{counted(len(told), 'linear SVM')} on {short_name(first['data'])}"
     blocks = [headline(title, "", f"{first['protocol']}, {first['classes']} classes.", [])]
     blocks += [section("Side by side", _table(told, names)), *_curves(told, names)]
     write_page(path, title, blocks)

@@ -19,9 +19,9 @@ from ..config import TrainSettings, from_json
 from ..data import Dataset
 from ..data.check import crops_of
 from ..data.loading import BoxTargets
-from ..errors import ImageError
+from ..errors import ImageError, VerydeepError
 from ..evaluation import Evaluation
-from ..files import write_atomically
+from ..files import FreeNames, write_atomically
 from ..images import Pixels, read_image
 from ..localisation.prediction import Boxes
 from ..localisation.settings import BoxSettings
@@ -187,25 +187,33 @@ def write_box_pictures(found: Guesses, folder: Path) -> list[Path]:
     return made
 
 
-def write_boxed_photos(found: Sequence[Boxes], folder: Path) -> list[Path]:
+def write_boxed_photos(found: Sequence[Boxes], folder: Path, faults: list[str]) -> list[Path | None]:
     """Each photo with its boxes, class and score drawn on it, as JPEG; pictures of one name are numbered.
 
     A picture never takes the place of a photo that was asked about.
+
+    Args:
+        faults: takes the sentences of pictures that cannot be made; their place holds None.
     """
-    made: list[Path] = []
-    asked = {Path(boxes.image).resolve() for boxes in found}
+    made: list[Path | None] = []
+    names = FreeNames(folder, [Path(boxes.image) for boxes in found])
     for boxes in found:
-        drawn: list[Drawn] = [
-            (np.array(box.xyxy), f"{box.name} {box.score:.2f}", BOX_COLOURS[number % len(BOX_COLOURS)])
-            for number, box in enumerate(boxes.boxes)
-        ]
-        picture = Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
-        stem, number = Path(boxes.image).stem, 1
-        while (path := folder / f"{stem}{'' if number == 1 else f'-{number}'}.jpg") in made or path.resolve() in asked:
-            number += 1
-        _save_photo(picture, path)
-        made.append(path)
+        try:
+            (path,) = names.after(boxes.image, ".jpg")
+            _save_photo(_boxed(boxes), path)
+            made.append(path)
+        except VerydeepError as fault:
+            faults.append(f"{boxes.image} has no picture: {fault}")
+            made.append(None)
     return made
+
+
+def _boxed(boxes: Boxes) -> Image.Image:
+    drawn: list[Drawn] = [
+        (np.array(box.xyxy), f"{box.name} {box.score:.2f}", BOX_COLOURS[number % len(BOX_COLOURS)])
+        for number, box in enumerate(boxes.boxes)
+    ]
+    return Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
 
 
 def training_crops(train: Dataset, card: Card) -> list[tuple[Pixels, str]]:

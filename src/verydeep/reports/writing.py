@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from ..errors import VerydeepError
 from ..files import check_place
 from ..runs import BEST, CLASSIFIER, LAST
-from .compared import run_row, write_comparison
-from .compared_svms import write_svm_comparison
+from .compared import run_row, why_not_comparable, write_comparison
+from .compared_svms import why_not_comparable_svms, write_svm_comparison
 from .recorded import read_run
 from .runs import write_run_report
 from .svms import svm_told, write_svm_report
@@ -27,11 +28,11 @@ def write_report(folders: str | Path | Sequence[str | Path], out: str | Path | N
 
     Returns:
         ``page``, and of a run its row, of SVMs what ``result.json`` holds; of several ``runs``, ``pairs`` and
-        ``differing``, or ``svms``.
+        ``differing``, or ``svms``; and ``faults``, the sentences of folders that are left out of a comparison.
 
     Raises:
-        VerydeepError: a folder is none of these, is given twice, or is of other data or another kind than the first;
-            the page cannot be written, or something else is in its place.
+        VerydeepError: the folder, or every one of several, is none of these; without those that are left out there is
+            nothing to compare; the page cannot be written, or something else is in its place.
     """
     places = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     if not places:
@@ -53,20 +54,40 @@ def _one(folder: Path, page: Path | None) -> dict[str, Any]:
 
 
 def _several(folders: list[Path], page: Path) -> dict[str, Any]:
-    seen: set[Path] = set()
+    """Compares the folders with the first that can be read; ``faults`` are the sentences of those left out."""
+    read: list[tuple[Path, Any]] = []
+    unread: list[str] = []
+    odd: list[str] = []
+    seen: set[str] = set()
     for folder in folders:
-        if folder.resolve() in seen:
-            raise VerydeepError(f"{folder} is given twice: a run is compared with others.")
-        seen.add(folder.resolve())
-    kinds = [_of_svms(folder) for folder in folders]
-    if all(kinds):
-        return {"page": str(page), **write_svm_comparison(folders, [svm_told(folder) for folder in folders], page)}
-    runs = [read_run(folder) for folder, svms in zip(folders, kinds, strict=True) if not svms]
-    if any(kinds):
-        raise VerydeepError(
-            f"{folders[kinds.index(True)]} holds SVMs and {runs[0].folder} a run: compare folders of one kind."
-        )
-    return {"page": str(page), **write_comparison(runs, page)}
+        place = os.path.realpath(folder)
+        if place in seen:
+            odd.append(f"{folder} is given twice: a run is compared with others.")
+            continue
+        seen.add(place)
+        try:
+            one = (folder, svm_told(folder) if _of_svms(folder) else read_run(folder))
+        except VerydeepError as fault:
+            unread.append(str(fault))
+        except OSError as fault:  # a name that is too long, say
+            unread.append(f"cannot read {folder}: {fault.strerror or fault}.")
+        else:
+            reason = _why_not_comparable(read[0], one) if read else None
+            odd.append(reason) if reason else read.append(one)
+    if not read or (odd and len(read) == 1):
+        raise VerydeepError([*odd, *unread][0])
+    places, told = [folder for folder, _ in read], [one for _, one in read]
+    compared = write_svm_comparison(places, told, page) if isinstance(told[0], dict) else write_comparison(told, page)
+    return {"page": str(page), **compared, "faults": [*unread, *odd]}
+
+
+def _why_not_comparable(first: tuple[Path, Any], other: tuple[Path, Any]) -> str | None:
+    """The sentence for folders of different kinds, protocols or photos; None for others."""
+    svms = [isinstance(told, dict) for _, told in (first, other)]
+    if svms[0] != svms[1]:
+        of_svms, run = (first[0], other[0]) if svms[0] else (other[0], first[0])
+        return f"{of_svms} holds SVMs and {run} a run: compare folders of one kind."
+    return why_not_comparable_svms(first, other) if svms[0] else why_not_comparable(first[1], other[1])
 
 
 def _of_svms(folder: Path) -> bool:

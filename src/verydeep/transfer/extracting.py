@@ -16,7 +16,7 @@ import numpy as np
 from ..data import Dataset
 from ..data.loading import each_photo
 from ..errors import ImageError, VerydeepError
-from ..files import check_place, only_one
+from ..files import check_place, only_one, short_name
 from ..images import Pixels
 from ..machine import Machine
 from ..posteriors import Views
@@ -134,7 +134,9 @@ class Extractor:
         check_place(path.parent)
         if path.is_dir():
             raise VerydeepError(f"{path} is a folder: give a file that ends in .safetensors as --out.")
-        parts = path.with_name(f"{path.name}.{key[:8]}.parts")  # those of other nets and photos are left alone
+        parts = path.with_name(
+            short_name(path.name, f".{key[:8]}.parts")
+        )  # those of other nets and photos are left alone
         with _only_one(parts) if self.team.leads else contextlib.nullcontext():
             there = self._there(path, key)
             shards = Shards(parts, key, self.team.rank, self.team.size)

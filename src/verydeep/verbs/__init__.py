@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
 from .. import terminal
@@ -21,7 +21,7 @@ from ..stopping import Interrupted
 from ..team import Team
 from ..terminal import Terminal
 
-OK, MISTAKE = 0, 2
+OK, SOME_FAILED, MISTAKE = 0, 1, 2
 BEFORE_THE_FIRST_STEP = "interrupted before the first step: there is nothing to save; begin it again."
 
 
@@ -119,6 +119,26 @@ def answer_json(value: Any) -> None:
 def machine_wish(options: argparse.Namespace) -> MachineSettings:
     """What the options wish of the machine."""
     return MachineSettings(**typed(MachineSettings, given_settings(options)))
+
+
+def status_of(faults: Sequence[str], answered: bool) -> int:
+    """How a command over many inputs ends, after its answers: lists the faults to stderr, a sentence each.
+
+    Returns:
+        0 without faults; 1 where the other inputs were ``answered``; 2 where none was.
+    """
+    for sentence in faults:
+        terminal.fail(sentence)
+    return (SOME_FAILED if answered else MISTAKE) if faults else OK
+
+
+@contextmanager
+def told_at_the_end(faults: list[str]) -> Iterator[None]:
+    """A context for what stands beside an answer, such as its pictures: a fault there does not lose the answer."""
+    try:
+        yield
+    except VerydeepError as fault:
+        faults.append(str(fault))
 
 
 def error_cells(row: dict[str, Any], name: str) -> tuple[str, str]:

@@ -6,13 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .. import terminal
 from ..arguments import given_settings
 from ..config import DataSettings, MachineSettings, typed
 from ..errors import VerydeepError
 from ..localisation.settings import MergeSettings
 from ..terminal import Terminal, show, show_table
-from . import MISTAKE, OK, answer_json, error_cells, run_training
+from . import answer_json, error_cells, run_training, status_of, told_at_the_end
 
 ERRORS = {
     "gt_class_error": "the true class's box",
@@ -79,14 +78,16 @@ def evaluate(options: argparse.Namespace) -> int:
         machine=machine,
         reporter=reporter,
     )
+    faults: list[str] = []
     if found.guesses.dataset.labelled:
-        write_box_pictures(found.guesses, found.folder)
+        with told_at_the_end(faults):
+            write_box_pictures(found.guesses, found.folder)
     refresh_report(found.folder, reporter)
     if options.json:
         answer_json(found.summary)
     else:
         _show(found.summary)
-    return OK
+    return status_of(faults, answered=True)
 
 
 def _show(summary: dict[str, Any]) -> None:
@@ -106,7 +107,7 @@ def _show(summary: dict[str, Any]) -> None:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Boxes drawn on photos; status 2 where one could not be read."""
+    """Boxes drawn on photos; status 1 where some could not be read or drawn, 2 where none could be read."""
     from ..files import check_place, write_json
     from ..localisation.prediction import load_localiser
     from ..prediction import find_all
@@ -121,17 +122,17 @@ def predict(options: argparse.Namespace) -> int:
     faults: dict[int, str] = {}
     found = net.predict(photos, options.top, options.name, faults, reporter)
     answers = [boxes.to_json() for boxes in found]
-    pictures = write_boxed_photos(found, folder)
+    unwritten: list[str] = []
+    pictures = write_boxed_photos(found, folder, unwritten)
     if answers:
-        write_json(folder / "boxes.json", {"photos": answers})
+        with told_at_the_end(unwritten):
+            write_json(folder / "boxes.json", {"photos": answers})
     if options.json:
         answer_json(answers)
     else:
         for boxes, picture in zip(found, pictures, strict=True):
-            show(f"{boxes.image}  ({picture})")
+            show(boxes.image if picture is None else f"{boxes.image}  ({picture})")
             for box in boxes.boxes:
                 corners = ", ".join(f"{value:.0f}" for value in box.xyxy)
                 show(f"  {box.name}  score {box.score:.3f}  box {corners}")
-    for sentence in [*problems, *faults.values()]:
-        terminal.fail(sentence)
-    return MISTAKE if problems or faults else OK
+    return status_of([*problems, *faults.values(), *unwritten], answered=bool(found))

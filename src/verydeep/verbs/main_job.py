@@ -12,7 +12,6 @@ from ..stopping import Interrupted
 from ..terminal import Terminal, show, show_shares, show_table
 from . import (
     BEFORE_THE_FIRST_STEP,
-    MISTAKE,
     OK,
     Stopper,
     answer_json,
@@ -20,7 +19,9 @@ from . import (
     machine_wish,
     reporter_of,
     run_training,
+    status_of,
     team_of,
+    told_at_the_end,
 )
 
 
@@ -69,14 +70,16 @@ def evaluate(options: argparse.Namespace) -> int:
         )
     if not team.leads:
         return OK
+    faults: list[str] = []
     if found.scores.labelled:
-        write_evaluation_pictures(found)
+        with told_at_the_end(faults):
+            write_evaluation_pictures(found)
     refresh_report(found.folder, reporter)
     if options.json:
         answer_json(found.summary)
-        return OK
-    _show_evaluation(found.summary)
-    return OK
+    else:
+        _show_evaluation(found.summary)
+    return status_of(faults, answered=True)
 
 
 def _show_evaluation(summary: dict[str, Any]) -> None:
@@ -95,7 +98,7 @@ def _show_evaluation(summary: dict[str, Any]) -> None:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Photos asked about; status 2 where one could not be read."""
+    """Photos asked about; status 1 where some could not be read or explained, 2 where none could be read."""
     from ..asking import load
     from ..prediction import find_all
 
@@ -106,7 +109,8 @@ def predict(options: argparse.Namespace) -> int:
     faults: dict[int, str] = {}
     reporter = Terminal(options.quiet)
     found = classifier.predict(photos, options.top, options.protocol, faults, reporter) if photos else []
-    explained = _explained(classifier, found, options, reporter)
+    unexplained: dict[int, str] = {}
+    explained = _explained(classifier, found, options, reporter, unexplained)
     if options.json:
         rows = [{**prediction.to_json(), **more} for prediction, more in zip(found, explained, strict=True)]
         answer_json(rows)
@@ -122,9 +126,7 @@ def predict(options: argparse.Namespace) -> int:
                     show(f"  {value:7.3f}  {name}")
             for told in more.values():
                 show(f"  {told['class']} seen in {told['map']}, {told['gradcam']}")
-    for sentence in [*problems, *faults.values()]:
-        terminal.fail(sentence)
-    return MISTAKE if problems or faults else OK
+    return status_of([*problems, *faults.values(), *unexplained.values()], answered=bool(found))
 
 
 def _check_explain(classifier: Any, folder: Path) -> None:
@@ -137,15 +139,15 @@ def _check_explain(classifier: Any, folder: Path) -> None:
 
 
 def _explained(
-    classifier: Any, found: list[Any], options: argparse.Namespace, reporter: Terminal
+    classifier: Any, found: list[Any], options: argparse.Namespace, reporter: Terminal, faults: dict[int, str]
 ) -> list[dict[str, Any]]:
-    """What an answer has more where it was explained: ``explained`` and its pictures."""
+    """What an answer has more where it was explained: ``explained`` and its pictures; ``faults`` takes the others."""
     from ..explaining import write_explanations
 
     if not options.explain:
         return [{} for _ in found]
-    made = write_explanations(classifier, found, Path(options.explain), options.protocol, reporter)
-    return [{"explained": one.to_json()} for one in made]
+    made = write_explanations(classifier, found, Path(options.explain), options.protocol, reporter, faults)
+    return [{} if one is None else {"explained": one.to_json()} for one in made]
 
 
 def _show_csv(found: list[Any]) -> None:

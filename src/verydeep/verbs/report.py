@@ -6,21 +6,21 @@ import argparse
 from typing import Any
 
 from ..terminal import show, show_table
-from . import OK, answer_json
+from . import answer_json, status_of
 
 
 def report(options: argparse.Namespace) -> int:
-    """A page on a run, a probe or SVMs, or on several of them."""
+    """A page on a run, a probe or SVMs, or on several of them; status 1 where some of several are left out."""
     from ..reports.writing import write_report
 
     told = write_report(options.folders, options.out)
     if options.json:
         answer_json(told)
-        return OK
-    if "runs" in told:
-        _show_runs(told)
-    show(f"report: {told['page']}")
-    return OK
+    else:
+        if "runs" in told:
+            _show_runs(told)
+        show(f"report: {told['page']}")
+    return status_of(told.get("faults", ()), answered=True)
 
 
 def _show_runs(told: dict[str, Any]) -> None:

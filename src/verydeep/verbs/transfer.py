@@ -16,7 +16,7 @@ from ..stopping import Interrupted, Stopping
 from ..team import Alone, Team
 from ..terminal import Terminal, show, show_table
 from ..transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
-from . import MISTAKE, OK, Stopper, answer_json, reporter_of, team_of
+from . import OK, Stopper, answer_json, reporter_of, status_of, team_of, told_at_the_end
 
 LIST = "similar.json"
 
@@ -156,7 +156,7 @@ def probe(options: argparse.Namespace) -> int:
 
 
 def similar(options: argparse.Namespace) -> int:
-    """The nearest photos, as a picture each and as JSON; status 2 where a photo could not be read."""
+    """The nearest photos, as a picture each and as JSON; status 1 where some could not be read, 2 where none could."""
     from ..files import check_place, write_json
     from ..prediction import find_all
     from ..transfer.similar import find_similar
@@ -169,10 +169,12 @@ def similar(options: argparse.Namespace) -> int:
     machine = MachineSettings(**{"workers": 0, **_given(options, MachineSettings)})
     reporter = Terminal(options.quiet)
     found = find_similar(photos, options.features, options.top, descriptor, faults, machine, reporter) if photos else []
-    pictures = _write_pictures(found, options.features, folder, reporter)
+    unwritten: list[str] = []
+    pictures = _write_pictures(found, options.features, folder, reporter, unwritten)
     if found:
         rows = [{**one.to_json(), "picture": path and path.name} for one, path in zip(found, pictures, strict=True)]
-        write_json(folder / LIST, {"photos": rows})
+        with told_at_the_end(unwritten):
+            write_json(folder / LIST, {"photos": rows})
     if options.json:
         answer_json([one.to_json() for one in found])
     else:
@@ -180,40 +182,39 @@ def similar(options: argparse.Namespace) -> int:
             show(f"{one.image}  ({pictures[number]})" if pictures[number] else one.image)
             for near in one.neighbours:
                 show(f"  {near.cosine:.3f}  {near.name}  {near.id}")
-    for sentence in [*problems, *faults.values()]:
-        terminal.fail(sentence)
-    return MISTAKE if problems or faults else OK
+    return status_of([*problems, *faults.values(), *unwritten], answered=bool(found))
 
 
-def _write_pictures(found: list[Any], features: str, folder: Path, reporter: Terminal) -> list[Path | None]:
-    """A picture of each photo with its neighbours; None where those photos are gone, which is told."""
+def _write_pictures(
+    found: list[Any], features: str, folder: Path, reporter: Terminal, faults: list[str]
+) -> list[Path | None]:
+    """A picture of each photo with its neighbours; None where those photos are gone, which is told.
+
+    ``faults`` takes the sentences of pictures that cannot be made.
+    """
+    from ..files import FreeNames
     from ..reports.svms import write_similar_picture
     from ..transfer.feature_files import load_features
     from ..transfer.similar import photos_of
 
+    made: list[Path | None] = [None] * len(found)
     if not found:
-        return []
+        return made
     try:
         there = photos_of(load_features(features).recipe)
     except VerydeepError as fault:
         reporter.warn(f"no pictures, as the photos that were described are gone: {fault}")
-        return [None] * len(found)
-    places = _pictures([one.image for one in found], folder)
-    return [write_similar_picture(one, there, path) for one, path in zip(found, places, strict=True)]
-
-
-def _pictures(images: list[str], folder: Path) -> list[Path]:
-    """A picture's place for each photo, numbered where anything but an earlier answer's picture has its name."""
-    places: list[Path] = []
+        return made
     earlier = _earlier(folder)
-    for image in images:
-        stem, number = Path(image).stem, 1
-        path = folder / f"{stem}.png"
-        while path in places or (path.exists() and path.name not in earlier):
-            number += 1
-            path = folder / f"{stem}-{number}.png"
-        places.append(path)
-    return places
+    inside = folder.iterdir() if folder.is_dir() else ()
+    names = FreeNames(folder, [path for path in inside if path.name not in earlier])
+    for number, one in enumerate(found):
+        try:
+            (path,) = names.after(one.image, ".png")
+            made[number] = write_similar_picture(one, there, path)
+        except VerydeepError as fault:
+            faults.append(f"{one.image} has no picture: {fault}")
+    return made
 
 
 def _earlier(folder: Path) -> set[str]:

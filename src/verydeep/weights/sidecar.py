@@ -11,7 +11,7 @@ from typing import Any
 
 from ..checkpoints import card_of
 from ..errors import VerydeepError
-from ..files import read_json, write_json
+from ..files import read_json, short_name, write_json
 from .pixels import Preprocessing
 from .released import Digests
 
@@ -28,7 +28,7 @@ class Beside:
 
 def sidecar_of(path: Path) -> Path:
     """Where it is, or would be."""
-    return path.with_name(path.name + ENDING)
+    return path.with_name(short_name(path.name, ENDING))
 
 
 def write_sidecar(path: Path, kind: str, pixels: Preprocessing, card: dict[str, Any]) -> Path:
