@@ -17,9 +17,9 @@ from PIL import Image
 
 from conftest import SHARED
 from verydeep.colours import colour_shift, colour_statistics, pixel_sums
+from verydeep.config import PIXEL_LIMIT
 from verydeep.errors import ImageError, VerydeepError
 from verydeep.images import (
-    PIXEL_LIMIT,
     as_pixels,
     centre_crop,
     decode,

@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 
 from . import terminal
-from .arguments import parse
+from .arguments import given_settings, parse
+from .config import PIXEL_LIMIT, MachineSettings, typed
 from .errors import ToldElsewhere, VerydeepError
 from .parallel import peer_is_gone, processes, speaks
 from .verbs import MISTAKE, OK, localise, looking, main_job, measuring, paper, released, report, serve, transfer
@@ -87,6 +88,7 @@ def _status(arguments: list[str] | None) -> int:
         sys.stdout = open(os.devnull, "w", encoding="utf8")  # noqa: SIM115
     try:
         options = _options(sys.argv[1:] if arguments is None else arguments)
+        _allow_pixels(options)
         status = VERBS[options.verb](options)
         sys.stdout.flush()
         return status
@@ -132,6 +134,16 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         if speaks():
             raise
         raise ToldElsewhere(str(mistake)) from None
+
+
+def _allow_pixels(options: argparse.Namespace) -> None:
+    """Sets the limit on photos' pixels, for all that this command reads; a server's is that of what it is sent."""
+    given = given_settings(options)
+    if "max_pixels" in given and options.verb != "serve":
+        wish = MachineSettings(**typed(MachineSettings, {"max_pixels": given["max_pixels"]}))
+        from .image_files import allow_pixels
+
+        allow_pixels(wish.max_pixels or PIXEL_LIMIT)
 
 
 def _known(fault: RuntimeError) -> str | None:

@@ -22,6 +22,8 @@ DEV_FRACTION = 0.1
 MOST_SEED = 2**48
 MOST_RETRIES = 10
 MOST_PROCESSES = 512  # a typing mistake should not fork without end
+PIXEL_LIMIT = 89_478_485  # a quarter of a gigabyte as RGB: few photos have more, and a bomb does
+MOST_PIXELS = 2**31 - 1
 _Settings = TypeVar("_Settings")
 
 
@@ -172,6 +174,7 @@ class MachineSettings:
     read_timeout: int = setting(600, "seconds a process may take to read a batch before it is given up")
     read_retries: int = setting(0, "times a photo is read again that the operating system could not give")
     peer_timeout: int = setting(300, "seconds another process of a job may be silent before this one ends")
+    max_pixels: int = setting(0, f"pixels that a photo may have, of which larger ones are refused; 0: {PIXEL_LIMIT:,}")
     threads: int = setting(0, "threads of the CPU's products")
     tensorboard: bool = setting(False, "also write the log for TensorBoard, in the run's folder")
     device_batch: int = setting(0, "photos on the device at once; gradients of the parts of a batch add up")
@@ -183,6 +186,10 @@ class MachineSettings:
             raise VerydeepError(f"workers is -1 to {MOST_PROCESSES} and threads 0 to {MOST_PROCESSES}.")
         if self.read_timeout < 1 or not 0 <= self.read_retries <= MOST_RETRIES:
             raise VerydeepError(f"read-timeout is 1 or more seconds, and read-retries 0 to {MOST_RETRIES}.")
+        if not 0 <= self.max_pixels <= MOST_PIXELS:
+            raise VerydeepError(
+                f"max-pixels is 1 to {MOST_PIXELS:,}, or 0 for {PIXEL_LIMIT:,}, not {self.max_pixels:,}."
+            )
         if self.peer_timeout < 1:
             raise VerydeepError(f"peer-timeout is 1 or more seconds, not {self.peer_timeout}.")
         if self.device_batch < 0:

@@ -29,6 +29,7 @@ def _nets(verb: argparse.ArgumentParser) -> None:
 def _data_check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", metavar="DATA")
     _add_settings(verb, DataSettings, only=("classes", "boxes"))
+    _add_settings(verb, MachineSettings, only=("max_pixels",))
 
 
 def _data_pack(verb: argparse.ArgumentParser) -> None:
@@ -49,6 +50,7 @@ def _data_show(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--photos", type=int, default=24, metavar="N", help="how many crops (24)")
     _add_settings(verb, TrainSettings, only=("S", "crop", "mirror", "colour_shift", "seed"))
     _add_settings(verb, DataSettings, only=("classes",))
+    _add_settings(verb, MachineSettings, only=("max_pixels",))
 
 
 def _train(verb: argparse.ArgumentParser) -> None:
@@ -160,7 +162,7 @@ def _svm(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", metavar="DIR", help="folder for figures and classifier (runs/svm/PROTOCOL)")
     _add_settings(verb, DescriptorSettings)
     _add_settings(verb, SvmSettings)
-    _add_settings(verb, MachineSettings, only=("device", "threads"))
+    _add_settings(verb, MachineSettings, only=("device", "threads", "max_pixels"))
 
 
 def _probe(verb: argparse.ArgumentParser) -> None:
@@ -225,8 +227,8 @@ def _table(verb: argparse.ArgumentParser) -> None:
 
 def _report(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("folders", metavar="DIR", nargs="+", help="runs, probes or SVMs; several are compared")
-    text = "the page (report.html in DIR; of several comparison.html here)"
-    verb.add_argument("--out", metavar="FILE", help=text)
+    verb.add_argument("--out", metavar="FILE", help="the page (report.html in DIR; of several comparison.html here)")
+    _add_settings(verb, MachineSettings, only=("max_pixels",))
 
 
 def _completion(verb: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ become RGB. The other side of a rescaled photo is rounded to the nearest pixel.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 import warnings
@@ -19,23 +18,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    Image,
-    ImageCms,
-    TiffImagePlugin,  # noqa: F401 - registers its format, as WebP's does
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from .errors import FormatError, ImageError, ReadError, SizeError, VerydeepError
+from .image_files import FORMATS, most_pixels, open_photo
 
 Pixels = NDArray[np.uint8]
 Resampling = Literal["bilinear", "bicubic"]
 OtherSide = Literal["round", "truncate"]
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-PIXEL_LIMIT = 89_478_485  # a quarter of a gigabyte as RGB: no honest photo is larger, a bomb is
 LONGEST_RATIO = 50
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
@@ -54,7 +46,7 @@ def read_image(source: str | Path) -> Pixels:
     """The photo in a file, uint8 RGB (H,W,3).
 
     Raises:
-        ImageError: missing, not one of `FORMATS`, broken, or of more than `PIXEL_LIMIT` pixels.
+        ImageError: missing, not one of `FORMATS`, broken, or of more than `most_pixels` pixels.
     """
     return decode(read_bytes(source), str(source))
 
@@ -89,7 +81,7 @@ def image_size(source: str | Path) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with open(source, "rb", opener=_open_file) as file, Image.open(file, formats=FORMATS) as image:
+            with open(source, "rb", opener=_open_file) as file, open_photo(file) as image:
                 # Of a TIFF Pillow tells the turned size already.
                 turned = None if image.format == "TIFF" else TURNS.get(orientation(image))
                 width, height = image.size
@@ -103,41 +95,44 @@ def declared_pixels(data: bytes) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with open_photo(data) as image:
                 return image.width * image.height
         except Image.DecompressionBombError:
-            return PIXEL_LIMIT + 1
+            return most_pixels() + 1
         except Exception:
             return 0
 
 
-def decode(data: bytes, name: str = "image", most: int = PIXEL_LIMIT) -> Pixels:
+def decode(data: bytes, name: str = "image", most: int | None = None) -> Pixels:
     """The photo in encoded bytes, uint8 RGB (H,W,3); ``name`` stands in the error's sentence.
 
     Args:
-        most: pixels it may have, at most `PIXEL_LIMIT`.
+        most: pixels it may have, at most `most_pixels`, which it is by default.
 
     Raises:
         ImageError: as `read_image`; in no known format it is a FormatError, of too many pixels a SizeError.
     """
     if not data:
         raise ImageError(f"{name} is an empty file, not a photo: remove or replace it.")
+    allowed = most_pixels() if most is None else most
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd but readable files; broken ones raise
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with open_photo(data) as image:
                 width, height = image.size
-                if width * height <= most:
+                if width * height <= allowed:
                     return _to_rgb(image)
         except Image.DecompressionBombError:
-            width = height = 0
+            pass
         except UnidentifiedImageError:
             raise FormatError(
                 f"{name} is not a photo in a known format ({', '.join(FORMATS)}), or broken at its start."
             ) from None
         except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
             raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
-    raise SizeError(f"{name} declares more than {most:,} pixels, which is refused: make it smaller.")
+    raise SizeError(
+        f"{name} declares more than {allowed:,} pixels, which is refused: make it smaller, or raise --max-pixels."
+    )
 
 
 def _first_line(fault: BaseException) -> str:

@@ -20,6 +20,7 @@ from . import memory
 from .config import MachineSettings
 from .configurations import NetFacts
 from .errors import VerydeepError
+from .image_files import allow_pixels
 from .readers import Readers
 
 READ_SECONDS, CORE_SPEED, READING_SHARE = 3e-3, 2e10, 0.1  # of a photo; multiply-adds a second; of the work
@@ -117,6 +118,8 @@ def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
     Raises:
         VerydeepError: the wished device or precision is not there.
     """
+    if wish.max_pixels:
+        allow_pixels(wish.max_pixels)
     device = _device(wish.device)
     precision = _precision(device, wish.precision)
     # channels_last was the faster layout on the CPU measured (NOTES.md); on MPS it is untried, so it is not chosen.

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from .errors import VerydeepError
+from .image_files import allow_pixels, most_pixels
 from .sockets import place_sockets
 
 NOTHING = -1  # what a process is at that waits
@@ -41,8 +42,7 @@ _all_begun: weakref.WeakSet[Any] = weakref.WeakSet()  # processes that read, to 
 class Readers:
     """How photos are read: by ``count`` processes, or in this one where it is 0.
 
-    ``timeout`` is how many seconds a process may take for what it was asked, a batch or a photo, before it is given
-    up; ``retries`` how often a photo is read again that the operating system could not give.
+    ``timeout``: seconds a process may take for a batch or a photo; ``retries``: of a photo that the disk does not give.
     """
 
     count: int = 0
@@ -93,7 +93,7 @@ class Reading:
         self._loader: DataLoader[Any] = DataLoader(
             _Noted(items, self._at, readers.retries, where),
             num_workers=readers.count,
-            worker_init_fn=partial(_begin, os.getpid()),
+            worker_init_fn=partial(_begin, os.getpid(), most_pixels()),
             **how,
         )
 
@@ -261,8 +261,7 @@ class _Noted(TorchDataset[Any]):
         return len(self.items)  # type: ignore[arg-type]
 
     def __getitem__(self, key: Any) -> Any:
-        info = get_worker_info()
-        place = 0 if info is None else info.id
+        place = getattr(get_worker_info(), "id", 0)
         index = key[-1] if isinstance(key, tuple) else key
         self.at[place] = index
         try:
@@ -283,7 +282,7 @@ class _Noted(TorchDataset[Any]):
         return self.items[key]
 
 
-def _begin(parent: int, _number: int) -> None:
+def _begin(parent: int, pixels: int, _number: int) -> None:
     """A process that reads leaves signals to the one that began it, which stops it in order, and uses one thread.
 
     Ctrl-C and many schedulers signal all processes of a job. It ends with the one that began it, however that ends.
@@ -291,6 +290,7 @@ def _begin(parent: int, _number: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if number := getattr(signal, name, None):  # Windows has no SIGUSR1
             signal.signal(number, signal.SIG_IGN)
+    allow_pixels(pixels)
     torch.set_num_threads(1)
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

@@ -7,7 +7,6 @@ rounding and for how the coarser decoding averages, in a fraction of the time wh
 
 from __future__ import annotations
 
-import io
 import warnings
 from typing import Literal, Protocol
 
@@ -15,10 +14,9 @@ import numpy as np
 from PIL import Image
 
 from .errors import ImageError
+from .image_files import most_pixels, open_photo
 from .images import (
     FILTERS,
-    FORMATS,
-    PIXEL_LIMIT,
     OtherSide,
     Pixels,
     Resampling,
@@ -92,9 +90,9 @@ def reduced(data: bytes, name: str, scale: int, resampling: Resampling, other_si
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = open_photo(data)
             plain = image.format == "JPEG" and image.mode in ("RGB", "L") and orientation(image) in (0, 1)
-            if plain and image.width * image.height <= PIXEL_LIMIT:
+            if plain and image.width * image.height <= most_pixels():
                 return Reduced(image, scale, resampling, other_side)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             pass  # decoding it whole tells what is wrong

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import setting
+from .config import MOST_PIXELS, setting
 from .errors import VerydeepError
 
 MOST_BATCH, MOST_QUEUE, MOST_PORT = 64, 10_000, 65_535
 LEAST_BYTES, MOST_BYTES = 1_000, 1_000_000_000
-MOST_PIXELS = 89_478_485  # what is read at all
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .config import field_help, flag
 
-READING = ("workers", "read_timeout", "read_retries")  # machine settings of what reads photos
+READING = ("workers", "read_timeout", "read_retries", "max_pixels")  # machine settings of what reads photos
 # Machine settings that only training reads.
 OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
 ALONE = (*OF_TRAINING, "peer_timeout")  # not read by what one process does

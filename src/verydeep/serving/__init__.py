@@ -8,9 +8,10 @@ connections.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
-from ..config import MachineSettings
+from ..config import PIXEL_LIMIT, MachineSettings
 from ..errors import VerydeepError
 from ..progress import Reporter
 from ..serve_settings import ServeSettings
@@ -48,7 +49,8 @@ def serve(
         from .app import build
         from .questions import open_served
 
-        served = open_served(run, boxes, features, protocol, last, machine, reporter)
+        wish = replace(machine, max_pixels=max(PIXEL_LIMIT, settings.max_pixels))
+        served = open_served(run, boxes, features, protocol, last, wish, reporter)
         if not is_loopback(settings.host):
             reporter.warn(f"whoever reaches {settings.host} may ask: there is no password (docs/serving.md)")
         app, site = build(served, settings, Metrics(), reporter)

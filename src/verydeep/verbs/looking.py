@@ -48,7 +48,8 @@ def data_check(options: argparse.Namespace) -> int:
     from ..readers import Readers
 
     reporter = Terminal(options.quiet)
-    given = typed(DataSettings, given_settings(options))
+    asked = {name: text for name, text in given_settings(options).items() if name not in READING}
+    given = typed(DataSettings, asked)
     found = check_data(options.data, given.get("classes", ()), given.get("boxes", ()), Readers(cores()), reporter)
     if options.json:
         answer_json(found)
@@ -103,7 +104,7 @@ def data_show(options: argparse.Namespace) -> int:
     from ..recipes import settings_of_run
     from ..reports.pictures import photo_grid, save_figure
 
-    given = given_settings(options)
+    given = {name: text for name, text in given_settings(options).items() if name not in READING}
     classes = typed(DataSettings, {"classes": given.pop("classes", ())})["classes"]
     if options.photos < 1:
         raise VerydeepError(f"photos must be 1 or more, not {options.photos}.")
