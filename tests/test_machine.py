@@ -12,11 +12,15 @@ from verydeep.nets import Net
 
 def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verydeep.machine.cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     doll, full = net_facts("A", crop=64, width=1 / 8).multiply_adds, net_facts("D").multiply_adds
     wish = MachineSettings(device="cpu", workers=1)
     assert this_machine(wish, doll).threads == 3
     assert this_machine(wish, full).threads == 4
-    assert this_machine(MachineSettings(device="cpu", threads=2), full).threads == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,8")
+    assert this_machine(wish, full).threads == 2
+    assert this_machine(wish, full).loaders.count == 1
+    assert this_machine(MachineSettings(device="cpu", threads=3), full).threads == 3
 
 
 def test_a_cpu_computes_in_float32_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:

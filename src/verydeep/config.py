@@ -175,7 +175,7 @@ class MachineSettings:
     read_retries: int = setting(0, "times a photo is read again that the operating system could not give")
     peer_timeout: int = setting(300, "seconds another process of a job may be silent before this one ends")
     max_pixels: int = setting(0, f"pixels that a photo may have, of which larger ones are refused; 0: {PIXEL_LIMIT:,}")
-    threads: int = setting(0, "threads of the CPU's products")
+    threads: int = setting(0, "CPU threads; 0: all cores that a quota and OMP_NUM_THREADS leave")
     tensorboard: bool = setting(False, "also write the log for TensorBoard, in the run's folder")
     device_batch: int = setting(0, "photos on the device at once; gradients of the parts of a batch add up")
     recompute: bool = setting(False, "keep the maps between stages alone, and compute the others again: less memory")

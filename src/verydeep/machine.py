@@ -21,6 +21,7 @@ from .config import MachineSettings
 from .configurations import NetFacts
 from .errors import VerydeepError
 from .image_files import allow_pixels
+from .processors import cores, openmp_threads, processes_here
 from .readers import Readers
 
 READ_SECONDS, CORE_SPEED, READING_SHARE = 3e-3, 2e10, 0.1  # of a photo; multiply-adds a second; of the work
@@ -98,17 +99,6 @@ class Machine:
         }
 
 
-def cores() -> int:
-    """Processor cores this process may use: its share, where torchrun started several on this machine."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // processes_here())
-
-
-def processes_here() -> int:
-    """Processes of this job on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
     """The choices for this machine and work of so many multiply-adds a photo.
 
@@ -142,11 +132,13 @@ def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
 def _threads(workers: int, multiply_adds: float) -> int:
     """All cores, but where reading a photo is a fair part of its work, the readers keep theirs.
 
+    ``OMP_NUM_THREADS`` bounds them, as it does all that is built on OpenMP; processes that read photos have one each.
     More busy threads than cores make small products several times slower (NOTES.md). The choice is by
     arithmetic and not by trial, so that it is the same in every run: thread counts change rounding.
     """
     reading = READ_SECONDS / (READ_SECONDS + multiply_adds / CORE_SPEED)
-    return max(1, cores() - workers) if reading > READING_SHARE else cores()
+    usual = max(1, cores() - workers) if reading > READING_SHARE else cores()
+    return int(min(usual, openmp_threads()))
 
 
 def _device(wish: str) -> torch.device:
