@@ -6,8 +6,9 @@ import torch
 from verydeep import VerydeepError, create_net
 from verydeep.config import MachineSettings
 from verydeep.configurations import net_facts
-from verydeep.machine import cores, photos_at_once, this_machine, training_bytes
+from verydeep.machine import photos_at_once, this_machine, training_bytes
 from verydeep.nets import Net
+from verydeep.processors import cores
 
 
 def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

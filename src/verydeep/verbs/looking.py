@@ -44,7 +44,7 @@ def nets(options: argparse.Namespace) -> int:
 def data_check(options: argparse.Namespace) -> int:
     """Every photo of some data, read once; status 2 where one is unreadable."""
     from ..data.check import check_data
-    from ..machine import cores
+    from ..processors import cores
     from ..readers import Readers
 
     reporter = Terminal(options.quiet)
