@@ -141,7 +141,7 @@ def test_a_list_may_name_the_sets(photos: Path) -> None:
         ("a.png,x\na.png,y\n", "names a.png twice, as 'x' and as 'y'"),
         ("a.png,x,train\n./a.png,x,val\n", "names a.png twice, as 'x in train' and as 'x in val'"),
         ("a.png,x,learn\nb.png,y,learn\n", "train, val or test"),
-        ("a.png," + "x" * 200_000, "is not a list of path,label"),
+        ("a.png," + "x" * 200_000, "line 1: give path,label or path,label,set"),
     ],
 )
 def test_faults_of_a_list_name_the_line(tmp_path: Path, text: str, says: str) -> None:
@@ -174,16 +174,6 @@ def test_train_without_val_is_not_taken_for_a_class(tmp_path: Path) -> None:
     make_photos(tmp_path / "testing", 4)
     with pytest.raises(VerydeepError, match="has train/ but no val/ or test/ beside it"):
         opened(tmp_path)
-
-
-def test_a_list_that_is_not_utf8_is_read(photos: Path) -> None:
-    rows = [
-        {"path": f"photos/red/{number:03d}.png", "label": "caf\udce9" if number % 2 else "th\u00e9"}
-        for number in range(8)
-    ]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (photos.parent / "list.jsonl").write_bytes(text.encode("utf8", "surrogateescape"))
-    assert len(opened(photos.parent / "list.jsonl").sets["train"].classes) == 2
 
 
 def test_a_name_is_a_data_set_even_beside_a_folder_of_that_name(

@@ -68,8 +68,8 @@ def _matched(root: Path, photos: list[str], places: tuple[str, ...]) -> PhotoBox
         found_here, torn = read_boxes(Path(file))
         broken += torn
         for image, boxes in found_here.items():
-            photo = by_path.one(str(PurePosixPath(folder) / image), file)
-            photo = by_name.one(image, file) if photo is None and not folder else photo
+            names = [image, image.replace("\\", "/")]  # as the file has it, or as Windows writes paths
+            photo = next(filter(None, (_photo_of(name, folder, file, by_path, by_name) for name in names)), None)
             if photo is None:
                 unmatched.append(image)
             elif boxes:
@@ -82,6 +82,11 @@ def _matched(root: Path, photos: list[str], places: tuple[str, ...]) -> PhotoBox
         )
     without = tuple(photo for photo in photos if photo not in found)
     return PhotoBoxes(dict(found), tuple(unmatched), without, tuple(broken))
+
+
+def _photo_of(image: str, folder: str, file: str, by_path: _Names, by_name: _Names) -> str | None:
+    photo = by_path.one(str(PurePosixPath(folder) / image), file)
+    return by_name.one(image, file) if photo is None and not folder else photo
 
 
 def parted(place: str) -> tuple[str, str]:

@@ -1,14 +1,16 @@
 """App. A, data: the files people keep boxes in: VOC's XML (ILSVRC's too), CSV, COCO's JSON.
 
-VOC's, ILSVRC's and CSV's coordinates are ``inclusive`` pixels, counted from 1; COCO's are ``xywh``. Boxes come
-out as the file tells them, faults and all, in the house's ``xyxy``; `verydeep.data.located` mends or refuses.
+Corners in XML and tables are ``inclusive`` pixels, counted from 1; COCO's boxes, and a table's with sides, are
+``xywh``. Boxes come out as the file has them, faults and all, in the house's ``xyxy``; `verydeep.data.located` repairs
+or refuses them.
 """
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -16,16 +18,51 @@ from xml.etree import ElementTree
 from ..boxes import inclusive_to_xyxy, xywh_to_xyxy
 from ..errors import VerydeepError
 from ..files import check_text
+from ..text_files import read_text
 from .sets import NamedBox
+from .tables import CLASS, DELIMITERS, IMAGE, Columns, Row, read_table
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
 LARGEST_SIZE = 1e6  # pixels: a side that a file may declare
 LARGEST_XML = 2**20  # bytes of one photo's annotation; ten thousand boxes take less
 ByImage = dict[str, list[NamedBox]]
+MOST_SHARE = 1.5  # pixels: where no coordinate of a file is larger, they are shares of the photo's sides
+MOST_SWAPPED = 0.2  # of a table's boxes: with more, it is the columns that are swapped
+CORNERS, SIDES, CENTRE = "corners", "x, y and sides", "centre and sides"
+
+
+def _forms(corners: tuple[str, ...], sides: tuple[str, ...] = ("",)) -> tuple[tuple[str, ...], ...]:
+    """Names of four columns, each of which may begin with ``bbox`` or ``box``."""
+    plain = [(*corner.split(), *side.split()) for corner in corners for side in sides]
+    return tuple(tuple(prefix + name for name in names) for prefix in ("", "bbox", "box") for names in plain)
+
+
+WIDTHS = ("width height", "w h")
+_CORNERS = (
+    *("xmin ymin xmax ymax", "x1 y1 x2 y2", "left top right bottom"),
+    *("minx miny maxx maxy", "x0 y0 x1 y1", "xtl ytl xbr ybr"),
+)
+BOXES = Columns(
+    names={
+        "image": IMAGE,
+        "class": CLASS,
+        "width": (("imagewidth", "imgwidth", "imagew", "imgw"), ("width",)),
+        "height": (("imageheight", "imgheight", "imageh", "imgh"), ("height",)),
+    },
+    usual=COLUMNS,
+    least=len(COLUMNS),
+    is_row=lambda cells: any(map(_is_number, cells[1:])),
+    optional=("width", "height"),
+    forms=(
+        (CORNERS, _forms(_CORNERS)),
+        (SIDES, _forms(("x y", "left top", "xmin ymin", "x1 y1"), WIDTHS)),
+        (CENTRE, _forms(("xcenter ycenter", "xcentre ycentre", "cx cy", "centerx centery"), WIDTHS)),
+    ),
+)
 
 
 def read_boxes(path: Path) -> tuple[ByImage, list[str]]:
-    """The boxes of a file (``.csv``, ``.json``) or of a folder of XML files, by the image's name in it.
+    """The boxes of a file (``.csv``, ``.tsv``, ``.json``) or of a folder of XML files, by the image's name in it.
 
     An XML file is of the image of its own name, which is told without an extension. Those of a folder that are broken
     are told apart.
@@ -36,12 +73,12 @@ def read_boxes(path: Path) -> tuple[ByImage, list[str]]:
     broken: list[str] = []
     if path.is_dir():
         found, broken = _read_folder(path)
-    elif path.suffix.lower() == ".csv":
-        found = _read_csv(path)
+    elif path.suffix.lower() in DELIMITERS:
+        found = _read_table(path)
     elif path.suffix.lower() == ".json":
         found = _read_coco(path)
     else:
-        what = "is neither a folder of XML files nor a .csv or .json file" if path.exists() else "does not exist"
+        what = "is neither a folder of XML files nor a .csv, .tsv or .json file" if path.exists() else "does not exist"
         raise VerydeepError(f"boxes {path} {what}: give PASCAL VOC's XML, {','.join(COLUMNS)} rows, or COCO's JSON.")
     if not found:
         told = f"; of its {len(broken)} XML files none can be read, the first: {broken[0]}" if broken else ""
@@ -104,34 +141,66 @@ def _inclusive(name: str, corners: list[float], size: tuple[int, int] | None = N
     left, top, right, bottom = inclusive_to_xyxy([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]).tolist()
     across = (left, right) if x1 <= x2 else (right, left)
     down = (top, bottom) if y1 <= y2 else (bottom, top)
-    return NamedBox(name, (across[0], down[0], across[1], down[1]), size)
+    return NamedBox(
+        name, (across[0], down[0], across[1], down[1]), size, (corners[0], corners[1], corners[2], corners[3])
+    )
 
 
-def _read_csv(path: Path) -> ByImage:
-    """Rows of ``image,xmin,ymin,xmax,ymax,class``; a first row that names the columns is passed over."""
+def _read_table(path: Path) -> ByImage:
+    """Rows of an image, its box and its class, by the names of the columns, or in the order of `COLUMNS`."""
     found: ByImage = {}
-    number = 0
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                cells = [cell.strip() for cell in row]
-                if not any(cells) or (number == 1 and cells[1:2] in (["xmin"], ["XMin"])):
-                    continue
-                if len(cells) != 6 or not cells[0] or not cells[5]:
-                    raise ValueError("not six cells")
-                image, *corners, name = cells
-                found.setdefault(_posix(image), []).append(_inclusive(name, [float(value) for value in corners]))
-    except OSError as fault:
-        raise VerydeepError(f"cannot read {path}: {fault.strerror or fault}.") from None
-    except (ValueError, OverflowError, csv.Error) as fault:
-        raise VerydeepError(f"{path}, line {number}: give {','.join(COLUMNS)} ({_line(fault)}).") from None
+    rows = read_table(path, BOXES)
+    for row in rows:
+        if not all(abs(value) < LARGEST_SIZE for value in row.numbers):
+            raise VerydeepError(f"{path}, line {row.line}: {max(row.numbers, key=abs):g} is no coordinate of a photo.")
+        found.setdefault(_name(row.cells["image"]), []).append(_box(row))
+    if rows and all(abs(value) < MOST_SHARE for row in rows for value in row.numbers):
+        raise VerydeepError(
+            f"{path} has boxes in shares of the photos' sides, from 0 to 1: give pixels, x times width, y times height."
+        )
+    boxes = [box for several in found.values() for box in several]
+    swapped = sum(box.swapped for box in boxes)
+    if swapped > MOST_SWAPPED * len(boxes):
+        raise VerydeepError(
+            f"{path}: {swapped} of {len(boxes)} boxes have swapped corners, as if the columns were in another order: "
+            f"give a header that names them ({BOXES.accepted()}), or {','.join(COLUMNS)}."
+        )
+    if not all(map(_fits, boxes)):  # then width and height are no photo's
+        return {image: [replace(box, size=None) for box in several] for image, several in found.items()}
     return found
+
+
+def _box(row: Row) -> NamedBox:
+    """A row's box, its size told where the row has one."""
+    name, (a, b, c, d) = row.cells["class"], row.numbers
+    if row.form == CORNERS:
+        box = _inclusive(name, [a, b, c, d])
+    else:
+        x, y = (a - c / 2, b - d / 2) if row.form == CENTRE else (a, b)
+        x1, y1, x2, y2 = xywh_to_xyxy([x, y, c, d]).tolist()
+        box = NamedBox(name, (x1, y1, x2, y2))
+    with contextlib.suppress(ValueError, OverflowError):
+        return replace(box, size=_size([row.cells.get("height"), row.cells.get("width")]))
+    return box
+
+
+def _fits(box: NamedBox) -> bool:
+    """Whether a box lies within the size that its corners are said to be of."""
+    height, width = box.size or (math.inf, math.inf)
+    return max(box.xyxy[0::2]) <= width + 1 and max(box.xyxy[1::2]) <= height + 1
+
+
+def _is_number(cell: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(cell.replace(",", "."))
+        return True
+    return False
 
 
 def _read_coco(path: Path) -> ByImage:
     """COCO's ``images``, ``annotations`` (``bbox`` as xywh) and ``categories``; crowds are left out."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+        told = json.loads(read_text(path))
         images = {item["id"]: item for item in told["images"]}
         names = {item["id"]: str(item["name"]) for item in told["categories"]}
         found: ByImage = {}
@@ -140,10 +209,8 @@ def _read_coco(path: Path) -> ByImage:
                 image = images[item["image_id"]]
                 box = _coco_box(item["bbox"], names[item["category_id"]], image)
                 check_text(box.name, str(image["file_name"]))
-                found.setdefault(_posix(str(image["file_name"])), []).append(box)
+                found.setdefault(_name(str(image["file_name"])), []).append(box)
         return found
-    except OSError as fault:
-        raise VerydeepError(f"cannot read {path}: {fault.strerror or fault}.") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as fault:
         raise VerydeepError(f"{path} is not COCO's JSON of images, annotations, categories ({_line(fault)}).") from None
 
@@ -156,8 +223,8 @@ def _coco_box(bbox: Any, name: str, image: dict[str, Any]) -> NamedBox:
     return NamedBox(name, (x1, y1, x2, y2), _size([image.get(side) for side in ("height", "width")]))
 
 
-def _posix(name: str) -> str:
-    return str(PurePosixPath(name.replace("\\", "/")))
+def _name(image: str) -> str:
+    return str(PurePosixPath(image))
 
 
 def _line(fault: BaseException) -> str:

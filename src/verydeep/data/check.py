@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from .loading import BoxTargets, TrainingLoader, each_photo
 from .located import located
 from .sets import Dataset
 from .statistics import look_at
+
+FIRST_BOXES = 3
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def check_data(
 
     Keys: ``data``, ``classes``, ``ignored`` files; ``sets``: photos, class balance and smallest sides of
     each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing the same picture;
-    ``box_faults``: lines of what is wrong with the photos' boxes, where they have any.
+    ``box_faults``: lines of what is wrong with the photos' boxes, where they have any; ``boxes``: the first three as
+    they were read, in the file's own pixels.
 
     Raises:
         VerydeepError: the data cannot be opened at all.
@@ -76,6 +80,7 @@ def check_data(
         "sets": sets,
         "faults": faults,
         "box_faults": box_faults,
+        "boxes": _first_boxes(next(iter(opened.sets.values()))),
         "duplicates": sorted(photos for photos in pictures.values() if len(photos) > 1),
     }
 
@@ -90,6 +95,21 @@ def _box_faults(dataset: Dataset) -> list[str]:
     except VerydeepError as fault:
         return [*told.warnings, str(fault)]
     return told.warnings
+
+
+def _first_boxes(dataset: Dataset) -> list[dict[str, Any]]:
+    """The first three boxes of a file, or of the set's photos; none of scenes."""
+    if dataset.find_boxes is None or not hasattr(dataset.read, "root"):
+        return []
+    rows: list[dict[str, Any]] = []
+    for photo in getattr(dataset.find_boxes, "by_photo", dataset.ids):
+        with contextlib.suppress(VerydeepError):  # it is listed with the faults
+            for box in dataset.find_boxes(photo):
+                corners = zip(("xmin", "ymin", "xmax", "ymax"), box.written or box.xyxy, strict=True)
+                rows.append({"image": photo, "class": box.name, **dict(corners)})
+        if len(rows) >= FIRST_BOXES:
+            break
+    return rows[:FIRST_BOXES]
 
 
 def _balance(opened: Data, name: str) -> dict[str, int]:

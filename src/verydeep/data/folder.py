@@ -6,10 +6,8 @@ they are read. Other files, and all that is hidden (``.ipynb_checkpoints``), are
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,12 +15,19 @@ import numpy as np
 
 from ..config import DEV_FRACTION, DataSettings, dev_share
 from ..errors import VerydeepError
-from ..files import check_text
 from .sets import Data, Dataset, PhotoReader, relabel, split
+from .tables import CLASS, ENDINGS, IMAGE, Columns, read_table
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+LISTED = Columns(
+    names={"image": IMAGE, "class": CLASS, "set": (("set", "split"), ())},
+    usual=("path", "label", "set"),
+    least=2,
+    is_row=bool,
+    optional=("set",),
 )
 SET_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -33,10 +38,10 @@ def open_path(path: Path, settings: DataSettings) -> Data:
     Raises:
         VerydeepError: as `verydeep.data.open_data`.
     """
-    if path.is_file() and path.suffix.lower() in (".csv", ".jsonl"):
+    if path.is_file() and path.suffix.lower() in ENDINGS:
         return _from_rows(path, settings)
     if not path.is_dir():
-        what = "is not a folder, .csv or .jsonl file" if path.exists() else "does not exist"
+        what = "is not a folder, .csv, .tsv or .jsonl file" if path.exists() else "does not exist"
         raise VerydeepError(
             f"data {path} {what}: give a folder with a folder per class, a list file of path,label, "
             "or a name (digits, imagenet:DIR, caltech101:DIR, caltech256:DIR)."
@@ -141,11 +146,10 @@ def is_candidate(name: str) -> bool:
 
 
 def _from_rows(path: Path, settings: DataSettings) -> Data:
-    """A list file: ``path,label`` a row and, if wanted, a third column with the set's name."""
-    rows = list(_json_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
+    """A list file of photos and their classes and, if wanted, each photo's set."""
+    rows = _listed(path)
     if not rows:
         raise VerydeepError(f"{path} lists no photos: give one path,label a line.")
-    rows = [(os.path.normpath(photo), label, given) for photo, label, given in rows]
     by_path: dict[str, tuple[str, str]] = {}
     for photo, *meant in rows:
         before = by_path.setdefault(photo, (meant[0], meant[1]))
@@ -162,40 +166,39 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
     if set(sets) == {""}:
         return split_whole(sets[""], settings)
     if "train" not in sets or not set(sets) <= set(SET_FOLDERS) or len(sets) < 2:
-        raise VerydeepError(
-            f"{path}: the third column names the set of each photo: train, val or test, train included."
-        )
+        raise VerydeepError(f"{path}: the set of each photo is train, val or test, train included.")
     return from_sets(str(path), sets, settings)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, row in enumerate(_rows_of(path, csv.reader(file)), start=1):
-            if not row or (number == 1 and [cell.strip().lower() for cell in row[:2]] == ["path", "label"]):
-                continue
-            cells = [cell.strip() for cell in row] + [""]
-            if len(row) not in (2, 3) or not cells[0] or not cells[1]:
-                raise VerydeepError(
-                    f"{path}, line {number}: give path,label (and, if wanted, the set), not {','.join(row)[:80]!r}."
-                )
-            yield cells[0], cells[1], cells[2]
+def _listed(path: Path) -> list[tuple[str, str, str]]:
+    """The path, class and set of each row; where no column is called so, one of nothing but sets' names is the set."""
+    rows = read_table(path, replace(LISTED, is_row=lambda cells: _names_photo(path.parent, cells[0])))
+    given = [_set_of(row.cells.get("set", "")) for row in rows]
+    if not any("set" in row.cells for row in rows):
+        others = {name: [_set_of(row.others.get(name, "")) for row in rows] for row in rows for name in row.others}
+        told = [name for name, words in others.items() if "train" in words and {"train"} < {*words} <= set(SET_FOLDERS)]
+        if len(told) > 1:
+            raise VerydeepError(f"{path}: each of the columns {', '.join(told)} may be the photos' sets: keep one.")
+        given = others[told[0]] if told else given
+    if set(given) == {"train"}:  # the others' photos are in another list
+        given = [""] * len(rows)
+    photos = [_local(path.parent, row.cells["image"]) for row in rows]
+    classes = [row.cells["class"] for row in rows]
+    return list(zip(map(os.path.normpath, photos), classes, given, strict=True))
 
 
-def _rows_of(path: Path, reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    try:
-        yield from reader
-    except csv.Error as fault:
-        raise VerydeepError(f"{path} is not a list of path,label ({fault}).") from None
+def _set_of(text: str) -> str:
+    """The set that a word stands for; the word where it stands for none."""
+    words = {alias: name for name, aliases in SET_FOLDERS.items() for alias in (name, *aliases)}
+    return words.get(text.strip().casefold(), text)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            told = str(row["path"]), str(row["label"]), str(row.get("set", ""))
-            check_text(*told)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise VerydeepError(f'{path}, line {number}: give {{"path": …, "label": …}}, not {line[:80]!r}.') from None
-        yield told
+def _local(folder: Path, photo: str) -> str:
+    """A path as this system writes it: one with backslashes is Windows's, unless there is such a file."""
+    return photo if "\\" not in photo or os.path.exists(folder / photo) else photo.replace("\\", "/")
+
+
+def _names_photo(folder: Path, cell: str) -> bool:
+    """Whether a cell is the path of a photo: it ends as photos do, or there is such a file."""
+    ending = os.path.splitext(cell)[1].lower() in EXTENSIONS and not cell.startswith("#")
+    return ending or os.path.isfile(folder / cell)

@@ -125,7 +125,7 @@ def _mended(
 ) -> NDArray[np.float64] | None:
     """One box within its photo; None where nothing is left of it."""
     x1, y1, x2, y2 = box.xyxy
-    if x1 > x2 or y1 > y2:
+    if box.swapped:
         faults["swapped"].append(where)
     corners = np.array([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)])
     if min(corners[2:] - corners[:2]) <= NO_AREA:

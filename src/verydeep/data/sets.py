@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +38,21 @@ class PhotoReader:
 
 @dataclass(frozen=True)
 class NamedBox:
-    """A box as a file tells it: its class's name there, and its corners as ``xyxy`` (see `verydeep.boxes`).
+    """A box as a file has it: its class's name there, and its corners as ``xyxy`` (see `verydeep.boxes`).
 
-    ``size`` is the height and width that the corners are of, where the file tells: not always the photo's.
+    ``size`` is the height and width that the corners are of, where the file has them: not always the photo's.
+    ``written`` are the corners in the file's own way to count pixels, where that is not ``xyxy``.
     """
 
     name: str
     xyxy: tuple[float, float, float, float]
     size: tuple[int, int] | None = None
+    written: tuple[float, float, float, float] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def swapped(self) -> bool:
+        """Whether its right edge is left of its left one, or its bottom above its top."""
+        return self.xyxy[0] > self.xyxy[2] or self.xyxy[1] > self.xyxy[3]
 
 
 @dataclass(frozen=True)

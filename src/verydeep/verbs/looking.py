@@ -73,6 +73,9 @@ def _show_check(found: dict[str, Any]) -> None:
         show(f"unreadable: {fault['fault']}")
     for line in found["box_faults"]:
         show(f"boxes: {line}")
+    for box in found["boxes"]:
+        corners = ", ".join(f"{side} {box[side]:g}" for side in ("xmin", "ymin", "xmax", "ymax"))
+        show(f"as read: {box['image']}, {box['class']}, {corners}")
     show(f"{len(found['faults'])} unreadable photos, {len(found['duplicates'])} pictures more than once")
 
 
