@@ -283,7 +283,7 @@ def test_a_signal_whose_error_is_lost_is_heard_too(name: str, lost: str, status:
 # What was typed, and what the one sentence must say. {photos} is a good folder, {run} a trained net.
 MISTAKES = [
     ("train A --data nowhere", r"nowhere does not exist: give a folder with a folder per class"),
-    ("train A --data {file}", r"is not a folder, \.csv or \.jsonl file"),
+    ("train A --data {file}", r"is not a folder, \.csv, \.tsv or \.jsonl file"),
     ("train A --data {empty_class}", r"class 'red' in .* has no photos: add some"),
     ("train A --data {one_class}", r"only one class \(red\)"),
     ("train A --data {no_classes}", r"holds no class folders"),

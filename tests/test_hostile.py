@@ -37,7 +37,7 @@ def test_text_that_no_file_can_hold_is_refused_where_json_tells_it(tmp_path: Pat
     (tmp_path / "x.jsonl").write_text(lines.replace('"3.jpg"', '"\\udcff.jpg"'))
     open_data(DataSettings(str(tmp_path / "x.jsonl"))).fingerprint()
     (tmp_path / "x.jsonl").write_text(lines.replace('"3.jpg"', f'"{HALF}"'))
-    with pytest.raises(VerydeepError, match=r"x\.jsonl, line 4: give"):
+    with pytest.raises(VerydeepError, match=r"x\.jsonl, line 4: the image is"):
         open_data(DataSettings(str(tmp_path / "x.jsonl")))
     coco = {"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 1, "name": "HALF"}]}
     told = json.dumps({**coco, "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]})

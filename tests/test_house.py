@@ -16,6 +16,7 @@ MODULES = {
     ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__").replace("__init__", ""): path
     for path in sorted(TOP.rglob("*.py"))
 }
+ANY_ROOM = {"class_names"}  # what any room may use
 # A room and the rooms it may use; docs/architecture.md draws it.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
@@ -153,6 +154,7 @@ ARROWS: dict[str, set[str]] = {
     "data.packing": {"config", "data", "data.loading", "data.pack", "errors", "files", "images", "progress", "readers"},
     "data.sets": {"errors", "images"},
     "text_files": {"errors"},
+    "class_names": {"text_files"},
     "data.tables": {"errors", "files", "text_files"},
     "data.folder": {"config", "data.sets", "data.tables", "errors"},
     "data.imagenet": {"config", "data.boxfiles", "data.folder", "data.sets", "errors", "mat_files"},
@@ -380,7 +382,7 @@ ROOMS = sorted(name for name in MODULES if name not in ("", "__main__", "cli") a
 
 @pytest.mark.parametrize("name", ROOMS)
 def test_arrows(name: str) -> None:
-    assert used_by(name) <= ARROWS[name], name
+    assert used_by(name) <= ARROWS[name] | ANY_ROOM, name
 
 
 def test_arrows_have_no_circle_and_nothing_imports_the_command_line() -> None:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .class_names import distinct
 from .config import from_json
 from .configurations import NET_NAMES, layers, net_facts
 from .errors import VerydeepError
@@ -184,7 +185,7 @@ def card_of(values: dict[str, Any]) -> Card:
     if not all(kinds) or np.shape(values["colour_axes"]) not in ((3, 3), (0,)) or values["net"] not in NET_NAMES:
         raise TypeError
     check_text(*texts)
-    card = Card(**{**values, "classes": classes, "mean": (red, green, blue), "width": float(values["width"])})
+    card = Card(**{**values, "classes": distinct(classes), "mean": (red, green, blue), "width": float(values["width"])})
     told_of = (card.data, card.settings, card.state, card.box_settings, card.origin)
     if not all(isinstance(found, dict) for found in told_of):
         raise TypeError

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .checkpoints import Card, load_checkpoint, save_checkpoint
+from .class_names import read_names
 from .configurations import has_lrn
 from .errors import VerydeepError
 from .files import check_place, write_atomically, write_json
@@ -85,10 +86,7 @@ def _names(wish: str | None) -> tuple[str, ...]:
     path = Path(str(wish))
     if not path.is_file():
         raise VerydeepError(f"there is no file {path}: --class-names is ilsvrc, or a file of one name a line.")
-    try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf8").splitlines() if line.strip())
-    except UnicodeDecodeError:
-        raise VerydeepError(f"{path} is no text in UTF-8: --class-names is a file of one name a line.") from None
+    return tuple(name for name in read_names(path) if name)
 
 
 def _card(source: str, weights: Weights, names: tuple[str, ...]) -> Card | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .checkpoints import Card, Checkpoint, card_of, load_classifier
+from .class_names import distinct
 from .errors import VerydeepError
 from .exporting.exported import ExportedFile, is_exported, open_exported
 from .runs import checkpoint_of
@@ -56,7 +57,7 @@ def released_checkpoint(weights: Weights, class_names: tuple[str, ...] = ()) -> 
         )
     if len(classes) != outputs:
         raise VerydeepError(f"{weights.source} has {outputs} outputs, and {len(classes)} class names were given.")
-    card = card_of(weights.card) if weights.card else _card(weights, tuple(classes))
+    card = card_of(weights.card) if weights.card else _card(weights, distinct(classes))
     return Checkpoint(Path(weights.source), card, weights.tensors, {}, weights.origin.get("sha256", ""))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .class_names import class_key, distinct, same_classes
 from .errors import VerydeepError
 from .files import check_text, write_atomically
 
@@ -83,7 +84,7 @@ def load_scores(path: str | Path) -> Scores:
                 ids=_names(stored["ids"], posteriors.shape[0]),
                 labels=np.asarray(stored["labels"]),
                 subjects=np.asarray(stored["subjects"]),
-                classes=_names(stored["classes"], posteriors.shape[1]),
+                classes=distinct(_names(stored["classes"], posteriors.shape[1])),
                 posteriors=posteriors,
                 set_name=text.pop("set"),
                 **text,
@@ -183,8 +184,8 @@ def _texts(scores: Scores) -> tuple[str, str, str]:
 
 def _difference(first: Scores, other: Scores) -> str:
     """What keeps two scores from being fused; empty where nothing does."""
-    if other.classes != first.classes:
-        same = set(other.classes) == set(first.classes)
+    if not same_classes(other.classes, first.classes):
+        same = set(map(class_key, other.classes)) == set(map(class_key, first.classes))
         return "its classes are in another order" if same else "its classes are others"
     if other.set_name != first.set_name:
         return f"it is of the set {other.set_name}, not {first.set_name}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from .checkpoints import Card, Copied, start_from
+from .class_names import same_classes
 from .config import TrainSettings
 from .errors import VerydeepError
 from .nets import Net, create_net
@@ -50,7 +51,7 @@ def first_net(
     if weights is None:
         return net, tuple(spec.name for spec in net.specs)
     # A box net's last layer is always new, whatever its shape.
-    same_outputs = not card.box_settings and weights.classes == card.classes
+    same_outputs = not card.box_settings and same_classes(weights.classes, card.classes)
     copied: Copied = start_from(net, weights.tensors, weights.net, same_outputs)
     reporter.say(f"starting from {weights.source} (net {weights.net})")
     for line in copied.lines():

@@ -7,11 +7,11 @@ Sets are called by what they are for:
 - ``val`` or ``test``: what is reported; nothing is ever chosen on it.
 
 ``--data`` takes a folder with a folder per class, the same under ``train/`` and ``val/`` (and ``test/``), a pack of
-`verydeep.data.packing`, a list file of ``path,label``, or a name: ``digits``, ``imagenet:DIR``, ``caltech101:DIR``,
-``caltech256:DIR``, ``webdataset:DIR`` (tar files), ``voc2007:DIR``, ``voc2012:DIR``, ``voc2012-action:DIR``,
-``voc2012-action-box:DIR``; with ``boxes`` always a folder. A name alone looks for its folder in the environment
-variable of the same name in capitals, with ``_`` for ``-``. Every listing is sorted, and a split depends on (seed,
-photo) alone.
+`verydeep.data.packing`, a list file (`verydeep.data.folder`), or a name: ``digits``, ``imagenet:DIR``,
+``caltech101:DIR``, ``caltech256:DIR``, ``webdataset:DIR`` (tar files), ``voc2007:DIR``, ``voc2012:DIR``,
+``voc2012-action:DIR``, ``voc2012-action-box:DIR``; with ``boxes`` always a folder. A name alone looks for its folder
+in the environment variable of the same name in capitals, with ``_`` for ``-``. Every listing is sorted, and a split
+depends on (seed, photo) alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from ..class_names import nfc
 from ..config import DataSettings
 from ..errors import VerydeepError
 from .pack import is_pack, open_pack
@@ -118,7 +119,7 @@ def _only_classes(data: Data, patterns: tuple[str, ...], least: int, empty_sets:
     sets, unsplit = data.sets, data.unsplit
     if patterns:
         names = next(iter(sets.values())).classes
-        chosen = tuple(name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns))
+        chosen = tuple(name for name in names if any(fnmatch.fnmatchcase(nfc(name), nfc(p)) for p in patterns))
         if not chosen:
             raise VerydeepError(f"no class of {data.name} matches {', '.join(patterns)}: see `verydeep data check`.")
         sets = {key: relabel(found, chosen) for key, found in sets.items()}

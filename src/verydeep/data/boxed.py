@@ -8,12 +8,11 @@ that folder, with or without its extension, or by its bare name where one photo 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from ..boxes import area, clip
+from ..class_names import numbered, one_spelling
 from ..config import DataSettings
 from ..configurations import LARGEST_SIDE
 from ..errors import ImageError, VerydeepError
@@ -50,8 +49,7 @@ def open_boxed(settings: DataSettings) -> Data:
     boxes = _matched(root, [str(PurePosixPath(photo.relative_to(root))) for photo in photos], settings.boxes)
     ids = tuple(sorted(boxes.by_photo))
     names = [_main_class(boxes.by_photo[photo], root / photo) for photo in ids]
-    classes = tuple(sorted(set(names)))
-    labels = np.array([classes.index(name) for name in names], dtype=np.int64)
+    classes, labels = numbered(names)
     whole = Dataset(str(root), root.name, classes, ids, labels, PhotoReader(root), ignored, find_boxes=boxes)
     return split_whole(whole, settings)
 
@@ -81,6 +79,9 @@ def _matched(root: Path, photos: list[str], places: tuple[str, ...]) -> PhotoBox
             f"count from as --data, or as FOLDER=FILE below it."
         )
     without = tuple(photo for photo in photos if photo not in found)
+    called = one_spelling(box.name for boxes in found.values() for box in boxes)
+    for boxes in found.values():
+        boxes[:] = [replace(box, name=called[box.name]) for box in boxes]
     return PhotoBoxes(dict(found), tuple(unmatched), without, tuple(broken))
 
 

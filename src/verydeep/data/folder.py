@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from ..class_names import numbered, one_spelling
 from ..config import DEV_FRACTION, DataSettings, dev_share
 from ..errors import VerydeepError
 from .sets import Data, Dataset, PhotoReader, relabel, split
@@ -30,6 +31,7 @@ LISTED = Columns(
     optional=("set",),
 )
 SET_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SET_WORDS = {word: name for name, words in SET_FOLDERS.items() for word in words}
 
 
 def open_path(path: Path, settings: DataSettings) -> Data:
@@ -95,8 +97,8 @@ def class_folders(top: Path, folder: Path) -> Dataset:
     names = [name for name in entries if (folder / name).is_dir() and not name.startswith(".")]
     ignored = len(entries) - len(names)
     ids: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
+    labels: list[str] = []
+    for name in names:
         photos, others = photos_below(folder / name)
         ignored += others
         if not photos:
@@ -105,12 +107,11 @@ def class_folders(top: Path, folder: Path) -> Dataset:
                 "or remove its folder."
             )
         ids.extend(str(photo.relative_to(top)) for photo in photos)
-        labels.extend([label] * len(photos))
+        labels.extend([name] * len(photos))
     if not names:
         raise VerydeepError(f"{folder} holds no class folders: put the photos of each class in a folder of its own.")
-    return Dataset(
-        str(top), folder.name, tuple(names), tuple(ids), np.array(labels, np.int64), PhotoReader(top), ignored
-    )
+    classes, numbers = numbered(labels)
+    return Dataset(str(top), folder.name, classes, tuple(ids), numbers, PhotoReader(top), ignored)
 
 
 def photos_below(folder: Path) -> tuple[list[Path], int]:
@@ -159,8 +160,7 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
     sets = {}
     for set_name in sorted({given for _, _, given in rows}):
         mine = sorted({(photo, label) for photo, label, given in rows if given == set_name})
-        classes = tuple(sorted({label for _, label in mine}))  # of this set: `from_sets` counts in those of train
-        labels = np.array([classes.index(label) for _, label in mine], dtype=np.int64)
+        classes, labels = numbered([label for _, label in mine])  # of this set: `from_sets` counts in those of train
         ids = tuple(photo for photo, _ in mine)
         sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, PhotoReader(path.parent))
     if set(sets) == {""}:
@@ -172,7 +172,8 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
 
 def _listed(path: Path) -> list[tuple[str, str, str]]:
     """The path, class and set of each row; where no column is called so, one of nothing but sets' names is the set."""
-    rows = read_table(path, replace(LISTED, is_row=lambda cells: _names_photo(path.parent, cells[0])))
+    folder = path.parent
+    rows = read_table(path, replace(LISTED, is_row=lambda cells: _names_photo(folder, cells[0])))
     given = [_set_of(row.cells.get("set", "")) for row in rows]
     if not any("set" in row.cells for row in rows):
         others = {name: [_set_of(row.others.get(name, "")) for row in rows] for row in rows for name in row.others}
@@ -182,15 +183,15 @@ def _listed(path: Path) -> list[tuple[str, str, str]]:
         given = others[told[0]] if told else given
     if set(given) == {"train"}:  # the others' photos are in another list
         given = [""] * len(rows)
-    photos = [_local(path.parent, row.cells["image"]) for row in rows]
-    classes = [row.cells["class"] for row in rows]
+    photos = [_local(folder, row.cells["image"]) for row in rows]
+    called = one_spelling(row.cells["class"] for row in rows)
+    classes = [called[row.cells["class"]] for row in rows]
     return list(zip(map(os.path.normpath, photos), classes, given, strict=True))
 
 
 def _set_of(text: str) -> str:
     """The set that a word stands for; the word where it stands for none."""
-    words = {alias: name for name, aliases in SET_FOLDERS.items() for alias in (name, *aliases)}
-    return words.get(text.strip().casefold(), text)
+    return SET_WORDS.get(text.strip().casefold(), text)
 
 
 def _local(folder: Path, photo: str) -> str:
@@ -200,5 +201,5 @@ def _local(folder: Path, photo: str) -> str:
 
 def _names_photo(folder: Path, cell: str) -> bool:
     """Whether a cell is the path of a photo: it ends as photos do, or there is such a file."""
-    ending = os.path.splitext(cell)[1].lower() in EXTENSIONS and not cell.startswith("#")
+    ending = cell.lower().endswith(EXTENSIONS) and not cell.startswith("#")
     return ending or os.path.isfile(folder / cell)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..class_names import read_names
 from ..config import DataSettings
 from ..errors import VerydeepError
 from ..mat_files import read_mat
@@ -178,9 +179,8 @@ def devkit_order(root: Path) -> dict[int, str]:
     text = _first(root, "map_clsloc.txt")
     if text:
         try:
-            lines = [line.split() for line in text.read_text(encoding="utf8").splitlines()]
-            return {int(number): wnid for wnid, number, *_ in lines}
-        except ValueError:  # of a decoder too
+            return {int(number): wnid for wnid, number, *_ in (line.split() for line in read_names(text))}
+        except ValueError:
             raise VerydeepError(f"{text} is broken: each of its lines is a WNID, a number and words.") from None
     meta = _first(root, "meta.mat")
     if not meta:
@@ -198,8 +198,8 @@ def synset_words(root: Path) -> dict[str, str]:
     """
     found = _first(root, "synset_words.txt") or _first(root, "LOC_synset_mapping.txt")
     if found:
-        lines = found.read_text(encoding="utf8", errors="replace").splitlines()
-        return {wnid: words.strip() for wnid, _, words in (line.partition(" ") for line in lines)}
+        lines = (line.partition(" ") for line in read_names(found))
+        return {wnid: words.strip() for wnid, _, words in lines}
     meta = _first(root, "meta.mat")
     with contextlib.suppress(VerydeepError):
         return {wnid: words for _, wnid, words in (_meta_rows(meta) if meta else [])}

@@ -6,13 +6,13 @@ the words of its synset. Corners that are of another size of the same photo are 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..boxes import clip
+from ..class_names import WNID, class_key, nfc
 from ..errors import ImageError, VerydeepError
 from ..progress import Reporter
 from .sets import Dataset, NamedBox
@@ -112,12 +112,10 @@ def _boxes_of(dataset: Dataset, index: int, faults: dict[str, list[str]]) -> NDA
 
 def _is_class(title: str, name: str) -> bool:
     """Whether a box's name stands for the class: its name, its WNID, or a word of its synset."""
-    if name == title:
+    if class_key(name) == class_key(title):
         return True
-    wnid, _, words = title.partition(" ")
-    if not re.fullmatch(r"n\d{8}", wnid):
-        return False
-    return name == wnid or name.replace("_", " ") in words.split(", ")
+    wnid, _, words = nfc(title).partition(" ")
+    return WNID.fullmatch(wnid) is not None and nfc(name).replace("_", " ") in words.split(", ")
 
 
 def _mended(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..class_names import distinct
 from ..config import DataSettings
 from ..errors import ImageError, VerydeepError
 from ..files import check_text, read_json
@@ -89,7 +90,7 @@ def _set(folder: Path, name: str, card: dict[str, Any]) -> Dataset:
     for shard in shards:
         if (folder / shard["file"]).stat().st_size != shard["bytes"]:
             raise ValueError(f"{shard['file']} is not as long as it was")
-    classes, labels = tuple(map(str, card["classes"])), np.array(index["label"])
+    classes, labels = distinct(map(str, card["classes"])), np.array(index["label"])
     check_text(*classes, str(card["name"]))
     if card["form"] not in ("raw", "jpeg") or labels.min(initial=0) < -1 or labels.max(initial=-1) >= len(classes):
         raise ValueError(f"{name} has a class or a form that is not there")

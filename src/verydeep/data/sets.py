@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..class_names import places_in
 from ..errors import VerydeepError
 from ..images import Pixels, image_size, read_bytes, read_image
-
-WNID = re.compile(r"n\d{8}\b")
 
 
 @dataclass(frozen=True)
@@ -218,26 +216,20 @@ def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) ->
         VerydeepError: with ``strict``, when the set has photos of a class that is not in ``classes``.
     """
     if dataset.marks is not None:
-        columns = [dataset.classes.index(name) for name in classes]
+        columns = places_in(dataset.classes, classes)
         return replace(dataset, classes=classes, marks=dataset.marks[:, columns])
     if not dataset.labelled:
         return replace(dataset, classes=classes)
-    position = {_key(name): number for number, name in enumerate(classes)}
-    new = np.array([position.get(_key(name), -1) for name in dataset.classes], dtype=np.int64)[dataset.labels]
+    new = places_in(classes, dataset.classes)[dataset.labels]
     if strict and (new < 0).any():
         unknown = dataset.classes[int(dataset.labels[int(np.argmin(new))])]
-        raise VerydeepError(
-            f"{dataset.name} has photos of class {unknown!r}, which the net does not know: "
-            f"its {len(classes)} classes are {', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}."
-        )
+        several = [name for name in classes if name.startswith(f"{unknown} (")]
+        known = f"its {len(classes)} classes are {', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}"
+        if len(several) > 1:
+            known = f"several of its classes are called so: write {' or '.join(several)} for the one that is meant"
+        raise VerydeepError(f"{dataset.name} has photos of class {unknown!r}, which the net does not know: {known}.")
     kept = np.flatnonzero(new >= 0)
     return replace(dataset.take(kept), classes=classes, labels=new[kept])
-
-
-def _key(name: str) -> str:
-    """What a class is known by: of ILSVRC's the WNID, as their words are spelt in several ways or left out."""
-    wnid = WNID.match(name)
-    return wnid[0] if wnid else name
 
 
 def join(sets: list[Dataset], set_name: str) -> Dataset:
@@ -278,11 +270,13 @@ def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: in
         seed: photos are ordered by a hash of (seed, id), so adding files hardly moves others.
         leave: photos of each class that no part may take.
     """
-    rank = np.array([_rank(seed, photo) for photo in dataset.ids])
+    rank = [_rank(seed, photo) for photo in dataset.ids]
+    by_class: list[list[int]] = [[] for _ in dataset.classes]
+    for index in sorted(range(len(dataset)), key=rank.__getitem__):
+        if dataset.labels[index] >= 0:
+            by_class[dataset.labels[index]].append(index)
     parts: dict[str, list[int]] = {name: [] for name in ("train", *shares)}
-    for label in range(len(dataset.classes)):
-        mine = np.flatnonzero(dataset.labels == label)
-        mine = mine[np.argsort(rank[mine], kind="stable")]
+    for mine in by_class:
         start = 0
         for name, share in shares.items():
             count = share if isinstance(share, int) else round(share * len(mine))

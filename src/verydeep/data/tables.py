@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import VerydeepError
 from ..files import check_text
@@ -75,8 +75,7 @@ class Columns:
         return "; ".join([*kinds, *forms])
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row of a table: its line; its cells by kind, the numbers of a form, the other cells by their column's name."""
 
     line: int
@@ -105,20 +104,23 @@ def read_table(path: Path, columns: Columns) -> list[Row]:
     known: dict[tuple[str, ...], _Places] = {}
     rows = []
     for line, header, cells in lines:
-        where = f"{path}, line {line}"
         if header not in known:
-            known[header] = _places(where, header, columns)
-        rows.append(_row(where, line, header, cells, known[header], delimiter, columns))
+            known[header] = _places(f"{path}, line {line}", header, columns)
+        try:
+            rows.append(_row(line, header, cells, known[header], delimiter, columns))
+        except ValueError as fault:
+            raise VerydeepError(f"{path}, line {line}: {fault}.") from None
     return rows
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where in a row the cells of each kind are, and those of a form."""
+    """Where in a row the cells of each kind are, those of a form, and the others."""
 
     kinds: dict[str, int]
     form: str
     together: tuple[int, ...]
+    others: tuple[int, ...]
 
 
 def _places(where: str, header: tuple[str, ...], columns: Columns) -> _Places:
@@ -140,7 +142,8 @@ def _places(where: str, header: tuple[str, ...], columns: Columns) -> _Places:
     if missing:
         shown = ",".join(header)[:120]
         raise VerydeepError(f"{where}: no column of {shown!r} is the {missing[0]}; accepted are {columns.accepted()}.")
-    return _Places(kinds, form, together)
+    others = tuple(place for place in range(len(header)) if place not in {*kinds.values(), *together})
+    return _Places(kinds, form, together, others)
 
 
 def _form(where: str, header: tuple[str, ...], keys: list[str], columns: Columns) -> tuple[str, tuple[int, ...]]:
@@ -167,24 +170,20 @@ def _check(where: str, header: tuple[str, ...], hits: list[int], most: int, kind
 
 
 def _row(
-    where: str,
-    line: int,
-    header: tuple[str, ...],
-    cells: Sequence[Any],
-    places: _Places,
-    delimiter: str,
-    columns: Columns,
+    line: int, header: tuple[str, ...], cells: Sequence[Any], places: _Places, delimiter: str, columns: Columns
 ) -> Row:
-    kinds = {kind: _text(where, kind, cells[n], kind in columns.optional) for kind, n in places.kinds.items()}
-    numbers = tuple(_number(where, cells[n], delimiter, columns) for n in places.together)
-    used = {*places.kinds.values(), *places.together}
-    others = {name: str(cells[n]) for n, name in enumerate(header) if n not in used}
+    """Raises ValueError where a cell is none of its kind."""
+    kinds = {kind: _text(kind, cells[n], columns) for kind, n in places.kinds.items()}
+    numbers = tuple(_number(cells[n], delimiter, columns) for n in places.together)
+    others = {header[n]: str(cells[n]) for n in places.others}
     return Row(line, kinds, places.form, numbers, others)
 
 
-def _text(where: str, kind: str, value: Any, optional: bool) -> str:
-    """A cell as text; raises VerydeepError where it is none and needed: JSON has other values than names."""
-    if optional and (value is None or value == ""):
+def _text(kind: str, value: Any, columns: Columns) -> str:
+    """A cell as text; raises ValueError where it is none and needed: JSON has other values than names."""
+    if isinstance(value, str) and value.isascii() and value.strip():
+        return value
+    if kind in columns.optional and (value is None or value == ""):
         return ""
     named = isinstance(value, str) and value.strip() != ""
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -192,11 +191,10 @@ def _text(where: str, kind: str, value: Any, optional: bool) -> str:
         check_text(str(value))
         if named or number:
             return str(value)
-    shown = json.dumps(value, ensure_ascii=False)[:80]
-    raise VerydeepError(f"{where}: the {kind} is {shown}: give a name or a whole number.")
+    raise ValueError(f"the {kind} is {json.dumps(value, ensure_ascii=False)[:80]}: give a name or a whole number")
 
 
-def _number(where: str, value: Any, delimiter: str, columns: Columns) -> float:
+def _number(value: Any, delimiter: str, columns: Columns) -> float:
     """A cell as a number; a comma is the decimal point, but not where it may part thousands."""
     text = str(value)
     if "," in text and (delimiter == ";" or not THOUSANDS.fullmatch(text)):
@@ -204,14 +202,13 @@ def _number(where: str, value: Any, delimiter: str, columns: Columns) -> float:
     with contextlib.suppress(ValueError):
         if math.isfinite(float(text)):
             return float(text)
-    raise VerydeepError(f"{where}: give {columns.advice()}, with the box in numbers, not {str(value)[:80]!r}.")
+    raise ValueError(f"give {columns.advice()}, with the box in numbers, not {str(value)[:80]!r}")
 
 
 def _csv_lines(path: Path, text: str, delimiter: str, columns: Columns) -> Iterator[Line]:
     header: tuple[str, ...] = ()
     records = list(_records(path, text, delimiter, columns))
     for place, (line, cells) in enumerate(records):
-        where = f"{path}, line {line}"
         if _is_comment(cells, columns) and (place or not _is_header(cells, columns)):
             continue
         if not columns.is_row(cells):
@@ -219,13 +216,14 @@ def _csv_lines(path: Path, text: str, delimiter: str, columns: Columns) -> Itera
                 header = tuple(cells)
                 continue
             if not header and _may_be_header(cells, records[place + 1 : place + 2], columns):
-                _places(where, tuple(cells), columns)  # which tells what it lacks
-        if not header and not columns.least <= len(cells) <= len(columns.usual):
-            raise VerydeepError(f"{where}: give {columns.advice()}, not {','.join(cells)[:80]!r}.")
+                _places(f"{path}, line {line}", tuple(cells), columns)  # which tells what it lacks
         names = header or columns.usual
+        if not header and not columns.least <= len(cells) <= len(names):
+            raise VerydeepError(f"{path}, line {line}: give {columns.advice()}, not {','.join(cells)[:80]!r}.")
         if len(cells) > len(names):
-            raise VerydeepError(f"{where}: it has {len(cells)} cells, and the header has {len(names)}.")
-        yield line, names, [*cells, *[""] * (len(names) - len(cells))]
+            raise VerydeepError(f"{path}, line {line}: it has {len(cells)} cells, and the header has {len(names)}.")
+        cells += [""] * (len(names) - len(cells))
+        yield line, names, cells
 
 
 def _is_comment(cells: Sequence[str], columns: Columns) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..class_names import distinct, read_names
 from ..config import DataSettings
 from ..errors import ImageError, VerydeepError
 from ..images import Pixels, decode
@@ -73,10 +74,10 @@ def _classes(root: Path, count: int) -> tuple[str, ...]:
     path = root / NAMES_FILE
     if not path.is_file():
         return tuple(f"{number:0{len(str(count - 1))}d}" for number in range(count))
-    names = tuple(line.strip() for line in path.read_text(encoding="utf8", errors="replace").splitlines())
-    if len(names) < count or len(set(names)) < len(names) or not all(names):
-        raise VerydeepError(f"{path} names {len(set(names))} classes, and the photos have {count}: name each once.")
-    return names
+    names = read_names(path)
+    if len(names) < count or not all(names):
+        raise VerydeepError(f"{path} names {len(names)} classes, and the photos have {count}: give each a line.")
+    return distinct(names)
 
 
 def _samples(folder: Path, root: Path) -> tuple[TarReader, tuple[str, ...], Any]:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..checkpoints import CARD_KEY, Card, Checkpoint, save_checkpoint
+from ..class_names import places_in
 from ..config import DataSettings, MachineSettings, from_json
 from ..data import Dataset, open_data, relabel
 from ..data.loading import each_photo
@@ -240,7 +241,7 @@ def _compared(
         "top1_agreement": 100 * float((best[0] == best[1]).mean()),
         "mean_posterior_difference": float(np.abs(found[0] - found[1]).mean()),
     }
-    if set(dataset.classes) <= set(card.classes) and dataset.labelled:
+    if dataset.labelled and (places_in(card.classes, dataset.classes) >= 0).all():
         labels = relabel(dataset, card.classes).labels
         told["top1_error"] = {name: _error(one, labels) for (name, _), one in zip(nets, best, strict=True)}
     return told

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints import Card
+from ..class_names import places_in
 from ..config import DataSettings, from_json
 from ..data import Data, Dataset, lasting_boxes, lasting_name, open_data, relabel
 from ..data.located import located
@@ -89,7 +90,7 @@ def open_box_sets(
     if len(known) < len(chosen):
         kept = set(known.ids)
         faults["class"] = [chosen.where(index) for index, photo in enumerate(chosen.ids) if photo not in kept]
-        unknown = sorted(set(chosen.classes) - set(card.classes))
+        unknown = [chosen.classes[n] for n in np.flatnonzero(places_in(card.classes, chosen.classes) < 0)]
         reporter.warn(
             f"{len(faults['class'])} photos of classes the net does not know ({', '.join(unknown[:5])}): left out"
         )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoints import Card, Checkpoint, load_box_net
+from ..class_names import same_classes
 from ..config import MachineSettings
 from ..data import Dataset
 from ..data.imagenet import blacklisted
@@ -137,7 +138,7 @@ def _tests(tests: Sequence[tuple[str | Path, str | None]], reporter: Reporter) -
         found.append(BoxTest(checkpoint, _protocol(protocol, checkpoint.card, reporter)))
     first = found[0].checkpoint
     for other in found[1:]:
-        if other.checkpoint.card.classes != first.card.classes:
+        if not same_classes(other.checkpoint.card.classes, first.card.classes):
             raise VerydeepError(f"{other.checkpoint.path} and {first.path} know other classes: they cannot be fused.")
     return found
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoints import Card, Checkpoint, load_box_net
+from ..class_names import place_of_class
 from ..config import MachineSettings
 from ..errors import ImageError, VerydeepError
 from ..images import Pixels, as_pixels, check_ratio
@@ -128,9 +129,10 @@ class Localiser:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The classes to look for and their posteriors, (N,L) each; 1 where no net classifies."""
         if name is not None or len(self.classes) == 1:
-            if name is not None and name not in self.classes:
+            place = 0 if name is None else place_of_class(name, self.classes)
+            if place is None:
                 raise VerydeepError(f"the net knows no class {name!r}: it knows {', '.join(self.classes[:10])}.")
-            chosen = np.full((len(photos), 1), self.classes.index(name or self.classes[0]), dtype=np.int64)
+            chosen = np.full((len(photos), 1), place, dtype=np.int64)
         elif self.classifier is None:
             raise VerydeepError("which class to look for is not known: give --classifier RUN, or --class NAME.")
         found = None if self.classifier is None else self.classifier.posteriors(photos)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..boxes import Array
 from ..checkpoints import Checkpoint, load_classifier
+from ..class_names import places_in, same_classes
 from ..config import MachineSettings
 from ..data import Dataset
 from ..errors import VerydeepError
@@ -214,7 +215,8 @@ class BoxTester:
         path = self.tests[0].checkpoint.path.parent / LABELS / self.sets.place(dataset) / named / FILE_NAME
         with contextlib.suppress(VerydeepError):  # none there, or torn: then they are made
             stored = load_scores(path)
-            if (stored.checkpoint, stored.ids, stored.classes) == (self.rater.sha256, dataset.ids, card.classes):
+            same = same_classes(stored.classes, card.classes)
+            if same and (stored.checkpoint, stored.ids) == (self.rater.sha256, dataset.ids):
                 return stored
         net = self.rater.net()
         self.machine.place(net)
@@ -249,11 +251,11 @@ def _scores_for(dataset: Dataset, path: Path, classes: tuple[str, ...]) -> Score
             + (f" and {len(missing) - 1} more are" if missing[1:] else " is")
             + " not in it; evaluate the classification run on the same set."
         )
-    if set(scores.classes) != set(classes):
+    columns = places_in(scores.classes, classes)
+    if len(scores.classes) != len(classes) or (columns < 0).any():
         raise VerydeepError(f"{path} is of other classes than the box net, which knows {', '.join(classes[:8])}.")
-    columns = [scores.classes.index(name) for name in classes]
     rows = [place[photo] for photo in dataset.ids]
-    posteriors = scores.posteriors[np.ix_(rows, columns)]
+    posteriors = scores.posteriors[rows][:, columns]
     return replace(scores, ids=dataset.ids, labels=dataset.labels, classes=classes, posteriors=posteriors)
 
 
@@ -271,4 +273,4 @@ def classification_net(box_net: Checkpoint, given: str | Path | None) -> Checkpo
         found = load_classifier(checkpoint_of(str(told.get("start_path", told.get("start", "none"))), last=False))
     except VerydeepError:
         return None
-    return found if found.card.classes == box_net.card.classes else None
+    return found if same_classes(found.card.classes, box_net.card.classes) else None

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ..boxes import clip
 from ..checkpoints import Card
+from ..class_names import same_classes
 from ..configurations import STRIDE
 from ..errors import VerydeepError
 from ..images import OtherSide, Pixels, Resampling, rescale
@@ -77,7 +78,7 @@ def check_finite(found: dict[int, PhotoWindows], net: str) -> None:
 
 def check_classes(box_card: Card, rater: Card) -> None:
     """Raises VerydeepError where the two nets' outputs do not stand for the same classes in the same order."""
-    if box_card.classes != rater.classes:
+    if not same_classes(box_card.classes, rater.classes):
         raise VerydeepError("the classification net knows other classes than the box net: give another --classifier.")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..class_names import same_classes
 from ..errors import VerydeepError
 from ..localisation.evaluation import GUESSES
 from ..metrics import difference_interval, mcnemar, wrong_at
@@ -62,7 +63,7 @@ def why_not_comparable(first: Recorded, other: Recorded) -> str | None:
     if mine != theirs:
         return f"{other.folder} tells {kinds[theirs]} and {first.folder} {kinds[mine]}: compare runs of one kind."
     alike = other.data == first.data or other.card.data_fingerprint == first.card.data_fingerprint != ""
-    if not alike or other.card.classes != first.card.classes:
+    if not alike or not same_classes(other.card.classes, first.card.classes):
         of = f"{_data(other)} and {_data(first)}"
         return f"{other.folder} is of other data than {first.folder} ({of}): compare runs of the same photos."
     return None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from .. import memory
 from ..asking import load
+from ..class_names import place_of_class
 from ..config import MachineSettings
 from ..errors import VerydeepError
 from ..images import Pixels
@@ -113,11 +114,12 @@ class Served:
     def _explained(self, question: Question, pixels: Pixels) -> Any:
         asked = explainable(self.asked)
         name = question.name or asked.predict(pixels, 1, self.protocol)[0].classes[0][0]
-        if name not in asked.classes:
+        label = place_of_class(name, asked.classes)
+        if label is None:
             raise VerydeepError(f"the net knows no class {name[:60]!r}.")
         scale = max(parse_protocol(self.protocol).scales) if self.protocol else None
         way = score_map if question.kind == "map" else grad_cam
-        found = way(asked, pixels, asked.classes.index(name), scale)
+        found = way(asked, pixels, label, scale)
         if question.picture:
             return encoded(overlay(pixels, found), "PNG")
         return {"class": name, "kind": question.kind, **found.to_json()}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ..class_names import distinct
 from ..errors import VerydeepError
 from ..files import cannot_write, check_text, utf8_path
 from ..sealed import check_seal, write_sealed
@@ -83,6 +84,7 @@ def load_features(path: str | Path) -> Features:
         card = json.loads(metadata[CARD])
         scales = {int(name[1:]): rows for name, rows in arrays.items() if name.startswith("Q")}
         ids, classes, sets = (tuple(map(str, card[name])) for name in ("ids", "classes", "sets"))
+        classes = distinct(classes)
         check_text(*ids, *classes, *sets, str(card["data"]))
         told = (str(card["data"]), str(card["key"]), dict(card["recipe"]))
         found = Features(ids, arrays["labels"], arrays.get("marks"), classes, sets, dict(sorted(scales.items())), *told)

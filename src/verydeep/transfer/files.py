@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ..class_names import distinct
 from ..config import typed
 from ..errors import VerydeepError
 from ..files import check_place, check_text, utf8_path, write_atomically, write_json
@@ -210,7 +211,7 @@ def load_svm(path: Path) -> SvmFile:
             card = json.loads((file.metadata() or {})[CARD])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
         settings = DescriptorSettings(**typed(DescriptorSettings, card["descriptor"]))
-        found = SvmFile(tuple(map(str, card["classes"])), weights, bias, tuple(card["nets"]), settings)
+        found = SvmFile(distinct(map(str, card["classes"])), weights, bias, tuple(card["nets"]), settings)
         fits = weights.shape[1:] == bias.shape == (len(found.classes),) and len(found.nets) > 0
         fits = fits and bool(np.isfinite(weights).all() and np.isfinite(bias).all())
         check_text(*found.classes)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..class_names import same_classes
 from ..config import MachineSettings
 from ..data.voc import NOT_SCORED
 from ..errors import VerydeepError
@@ -143,7 +144,7 @@ def _difference(first: Features, other: Features) -> str:
         apart = sorted(set(first.ids) ^ set(other.ids))
         more = f"{apart[0]} and {len(apart) - 1} more are in one only" if apart else "they are in another order"
         return f"its {len(other)} photos are not the {len(first)} of the other ({more})"
-    same = other.classes == first.classes and (other.labels == first.labels).all()
+    same = same_classes(other.classes, first.classes) and (other.labels == first.labels).all()
     marks = (other.marks is None) == (first.marks is None)
     if marks and other.marks is not None and first.marks is not None:
         marks = bool((other.marks == first.marks).all())

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..configurations import BY_LAYERS
+from ..class_names import names_in
 from ..errors import VerydeepError
 from ..nearest import nearest
 
@@ -193,4 +194,4 @@ def known_file(digests: Digests) -> Released | None:
 def ilsvrc_classes() -> tuple[str, ...]:
     """ILSVRC's 1000 classes in the order of sorted WNIDs, as Caffe's synset_words.txt writes them."""
     text = files("verydeep.weights").joinpath("ilsvrc.txt").read_text(encoding="utf8")
-    return tuple(text.splitlines())
+    return names_in(text)
