@@ -15,6 +15,7 @@ from verydeep.config import DataSettings
 from verydeep.data import open_data
 from verydeep.data.check import check_data
 from verydeep.data.located import located
+from verydeep.errors import VerydeepError
 from verydeep.progress import Silent
 
 PHOTOS = 4  # of each class
@@ -323,9 +324,9 @@ def test_one_swapped_box_in_five_is_put_right_and_counted(form: str, pictures: P
     assert found.status == 2
     assert re.search(r"^boxes: .*1 times a box with swapped corners: put right", found.stdout, re.MULTILINE)
     assert "as read: a0.png, a, xmin 1" in found.stdout
-    words = ["localise", "train", "A", "--data", pictures, "--boxes", pictures / "boxes.csv", "--strict", "--crop", 32]
-    refused = command(*words, "--start", "none", "--width", 0.03125, "--out", pictures / "net").mistake()
-    assert "1 times a box with swapped corners" in refused
+    data = open_data(DataSettings(str(pictures), boxes=(str(pictures / "boxes.csv"),)))
+    with pytest.raises(VerydeepError, match=r"1 times a box with swapped corners: put right; .*a3\.png"):
+        located(data.set("all"), True, Silent())
 
 
 def test_the_real_command_says_so_and_leaves_nothing(pictures: Path, command: Command) -> None:

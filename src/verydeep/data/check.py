@@ -48,8 +48,7 @@ def check_data(
 
     Keys: ``data``, ``classes``, ``ignored`` files; ``sets``: photos, class balance and smallest sides of
     each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing the same picture;
-    ``box_faults``: lines of what is wrong with the photos' boxes, where they have any; ``boxes``: the first three as
-    they were read, in the file's own pixels.
+    ``box_faults``: lines of what is wrong with boxes; ``boxes``: the first three as read, in the file's own pixels.
 
     Raises:
         VerydeepError: the data cannot be opened at all.

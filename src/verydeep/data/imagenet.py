@@ -113,7 +113,7 @@ def blacklisted(root: Path) -> frozenset[int] | None:
     """
     listed = _first(root, BLACKLIST)
     try:
-        return frozenset(int(line) for line in listed.read_text(encoding="utf8").split()) if listed else None
+        return frozenset(int(line) for line in listed.read_text(encoding="utf-8-sig").split()) if listed else None
     except ValueError:
         raise VerydeepError(f"{listed} is broken: each of its lines is the number of a validation photo.") from None
 
@@ -147,7 +147,7 @@ def _ground_truth(root: Path, photos: list[Path]) -> list[str]:
     solution = _first(root, "LOC_val_solution.csv")
     if solution:
         try:
-            with solution.open(newline="", encoding="utf8") as file:
+            with solution.open(newline="", encoding="utf-8-sig") as file:
                 rows = {row[0]: row[1].split()[0] for row in csv.reader(file) if row[0] != "ImageId"}
         except (ValueError, IndexError, csv.Error):
             raise VerydeepError(f"{solution} is broken: each line is a photo's name, a WNID and boxes.") from None
@@ -162,7 +162,7 @@ def _ground_truth(root: Path, photos: list[Path]) -> list[str]:
             "(ILSVRC2012_validation_ground_truth.txt and meta.mat), or sort the photos into synset folders."
         )
     try:
-        numbers = [int(line) for line in listed.read_text(encoding="utf8").split()]
+        numbers = [int(line) for line in listed.read_text(encoding="utf-8-sig").split()]
     except ValueError:  # of a decoder too
         raise VerydeepError(f"{listed} is broken: each of its lines is an ILSVRC2012_ID.") from None
     if len(numbers) != len(photos):

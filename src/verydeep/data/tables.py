@@ -222,7 +222,7 @@ def _csv_lines(path: Path, text: str, delimiter: str, columns: Columns) -> Itera
             raise VerydeepError(f"{path}, line {line}: give {columns.advice()}, not {','.join(cells)[:80]!r}.")
         if len(cells) > len(names):
             raise VerydeepError(f"{path}, line {line}: it has {len(cells)} cells, and the header has {len(names)}.")
-        cells += [""] * (len(names) - len(cells))
+        cells.extend([""] * (len(names) - len(cells)))
         yield line, names, cells
 
 

@@ -13,8 +13,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from ..configurations import BY_LAYERS
 from ..class_names import names_in
+from ..configurations import BY_LAYERS
 from ..errors import VerydeepError
 from ..nearest import nearest
 
