@@ -69,6 +69,20 @@ def test_a_public_file_becomes_a_run_that_is_asked(home: Path, tmp_path: Path, c
     assert "net = verydeep.load('runs/d')" in page
 
 
+def test_a_file_of_names_gives_each_output_a_name_of_its_own(home: Path, tmp_path: Path, command: Command) -> None:
+    """A byte order mark is no part of a name, U+2028 ends no line, and the two cranes are told apart."""
+    names = ["tench", "crane", "a\u2028b", "dog", "crane", "caf\u00e9", "maillot"]
+    (tmp_path / "names.txt").write_text("\ufeff" + "\r\n".join(names) + "\r\n\r\n", encoding="utf8", newline="")
+    words = ["convert", home / "d.caffemodel", "r", "--preprocessing", "caffe", "--class-names", "names.txt"]
+    told = command(*words, cwd=tmp_path)
+    assert told.status == 0, told.stderr
+    names[1], names[4] = "crane (1)", "crane (4)"
+    assert load(tmp_path / "r").classes == tuple(names)
+    (tmp_path / "names.txt").write_text("\n".join(names), encoding="latin1", errors="replace")
+    words[2] = "other"
+    assert "looks like latin1" in command(*words, cwd=tmp_path).mistake()
+
+
 def test_the_scores_of_a_converted_net_are_those_of_plain_pytorch(home: Path, tmp_path: Path, command: Command) -> None:
     words = ["--preprocessing", "caffe", "--class-names", home / "names.txt"]
     assert command("convert", home / "d.caffemodel", tmp_path / "r", *words).status == 0
