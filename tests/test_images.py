@@ -332,7 +332,28 @@ def test_images_in_memory() -> None:
         np.testing.assert_array_equal(as_pixels(held), pixels)
     np.testing.assert_array_equal(as_pixels(encoded(Image.fromarray(pixels))), pixels)
     assert as_pixels(pixels[:, :, 0]).shape == (20, 30, 3)
-    with pytest.raises(ImageError, match=r"array of float32: give uint8"):
-        as_pixels(np.zeros((4, 4, 3), np.float32))
-    with pytest.raises(ImageError, match="has shape"):
-        as_pixels(np.zeros((4, 4, 5), np.uint8))
+    grey = pixels[:, :, :1]
+    for held in (grey, grey.transpose(2, 0, 1), torch.from_numpy(grey.copy())):
+        np.testing.assert_array_equal(as_pixels(held), np.repeat(grey, 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        (np.full((4, 4, 3), 0.5, np.float32), "image is an array of float32 from 0.5 to 0.5: give uint8 values, 0-255"),
+        (torch.ones(3, 4, 4), "array of float32 from 1 to 1"),  # 1 may be white or nearly black
+        (np.zeros((4, 4, 3), np.int64), "array of int64 from 0 to 0"),
+        (np.zeros((4, 4, 3), bool), "array of bool"),
+        (np.zeros((4, 4, 5), np.uint8), r"has shape \(4, 4, 5\): give"),
+        (np.zeros((4, 4, 4), np.uint8), r"has shape \(4, 4, 4\)"),  # RGBA, BGRA or CMYK
+        (np.zeros((0, 4, 3), np.uint8), r"has shape \(0, 4, 3\)"),
+        (np.uint8(3), "image is a uint8: give a path"),
+        (None, "image is a NoneType: give a path"),
+        ({"a.jpg"}, "image is a set"),
+        (io.StringIO("x"), 'a file opened as text: open it with "rb"'),
+    ],
+)
+def test_what_is_no_image_is_said(held: object, says: str) -> None:
+    with pytest.raises(TypeError, match=says) as raised:
+        as_pixels(held)
+    assert isinstance(raised.value, ImageError)  # as it was, for those who catch that

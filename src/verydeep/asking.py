@@ -37,6 +37,6 @@ def load(run: str | Path, last: bool = False, machine: MachineSettings | None = 
 
 
 def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = None) -> list[Prediction]:
-    """`load` and its ``predict`` in one; a text is a file, a folder of photos or a glob."""
-    asked = find_photos(images) if isinstance(images, (str, Path)) else images
+    """`load` and its ``predict`` in one; a single path is a file, a folder of photos or a glob."""
+    asked = find_photos(images) if isinstance(images, str | Path) else images
     return load(run).predict(asked, top, protocol)

@@ -35,3 +35,7 @@ class FormatError(ImageError):
 
 class SizeError(ImageError):
     """A photo of more pixels than are read."""
+
+
+class NotAnImageError(ImageError, TypeError):
+    """Something handed over in Python that is no image, or one whose values have no agreed meaning."""

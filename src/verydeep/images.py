@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from .errors import FormatError, ImageError, ReadError, SizeError, VerydeepError
+from .errors import FormatError, ImageError, NotAnImageError, ReadError, SizeError, VerydeepError
 from .image_files import FORMATS, most_pixels, open_photo
 
 Pixels = NDArray[np.uint8]
@@ -190,37 +190,64 @@ def _lab_to_srgb(image: Image.Image) -> Image.Image:
 
 
 def as_pixels(image: Any, name: str = "image") -> Pixels:
-    """Anything a caller may hold as a photo, as uint8 RGB (H,W,3).
+    """Anything a caller may hold as one image, as uint8 RGB (H,W,3).
 
     Args:
-        image: a path, encoded bytes, a PIL image, a uint8 array or tensor (H,W), (H,W,3) or (3,H,W).
+        image: a path, encoded bytes, a file opened as "rb", a PIL image, a uint8 array or tensor (H,W), (H,W,1),
+            (H,W,3), (1,H,W) or (3,H,W).
         name: stands in the error's sentence.
 
     Raises:
-        ImageError: not readable as a photo; float arrays are refused, as their range is not known.
+        ImageError: not readable as a photo.
+        NotAnImageError: none of these, a TypeError too; arrays of other types, as their range is not known.
     """
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    if isinstance(image, (bytes, bytearray)):
+    if isinstance(image, str | os.PathLike):
+        return read_image(os.fspath(image))
+    if hasattr(image, "read"):
+        image = _content(image, name)
+    if isinstance(image, bytes | bytearray | memoryview):
         return decode(bytes(image), name)
     if isinstance(image, Image.Image):
         try:
             return _to_rgb(image)
         except Exception as fault:
             raise ImageError(f"{name} cannot be read as RGB ({_first_line(fault)}).") from None
+    return _array_to_rgb(image, name)
+
+
+def _content(file: Any, name: str) -> bytes:
+    """What is left to read of an open file."""
     try:
-        array = np.asarray(image.cpu() if hasattr(image, "cpu") else image)
-    except Exception:
-        raise ImageError(f"{name} is a {type(image).__name__} that is no array of pixels: give uint8 values.") from None
+        data = file.read()
+    except UnicodeDecodeError:
+        data = ""
+    except (OSError, ValueError) as fault:  # closed, or not open for reading
+        raise ImageError(f"{name} cannot be read: {fault}.") from None
+    if not isinstance(data, bytes):
+        raise NotAnImageError(f'{name} is a file opened as text: open it with "rb".')
+    return data
+
+
+def _array_to_rgb(image: Any, name: str) -> Pixels:
+    try:
+        array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    except Exception:  # NumPy and other libraries each raise their own
+        array = np.array(None)
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        raise NotAnImageError(
+            f"{name} is a {type(image).__name__}: give a path, bytes, a file, a PIL image or uint8 values (H,W,3)."
+        )
     if array.dtype != np.uint8:
-        raise ImageError(f"{name} is an array of {array.dtype}: give uint8 values, 0-255.")
+        span = f" from {float(array.min()):g} to {float(array.max()):g}" if array.size else ""
+        raise NotAnImageError(f"{name} is an array of {array.dtype}{span}: give uint8 values, 0-255.")
     if array.ndim == 2:
-        array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        array = array[:, :, None]
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = array.transpose(1, 2, 0)
-    if array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise ImageError(f"{name} has shape {array.shape}: give (H,W,3), (3,H,W) or (H,W).")
-    return np.ascontiguousarray(array)
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
+        shape = np.shape(image)
+        raise NotAnImageError(f"{name} has shape {shape}: give (H,W,3), (3,H,W), (H,W,1), (1,H,W) or (H,W).")
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
 def rescaled_size(height: int, width: int, smallest: int, other_side: OtherSide = "round") -> tuple[int, int]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Container, Iterable, Iterator
+import os
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .checkpoints import Card
 from .config import MachineSettings
 from .data.folder import is_candidate
-from .errors import ImageError, VerydeepError
+from .errors import ImageError, NotAnImageError, VerydeepError
 from .images import Pixels, as_pixels
 from .machine import Machine, this_machine
 from .opening import open_classifier
+from .paths import files_matching
 from .posteriors import Testable, Views, posteriors
 from .progress import Reporter, Silent
 from .protocols import Protocol, check_protocol, parse_protocol
@@ -94,13 +97,15 @@ class Classifier:
         """The best classes of each image.
 
         Args:
-            images: one image or a list: paths, PIL images, uint8 arrays or tensors (H,W,3) or (3,H,W).
+            images: one image or several, in a list, a generator or an array (N,H,W,3): paths, PIL images, open files,
+                encoded bytes, uint8 arrays or tensors as `verydeep.images.as_pixels` takes them.
             top: how many classes, at least 1; all where there are fewer.
             protocol: such as ``dense@256,384``; by default dense at the Q of the training scale.
             faults: takes the sentences of unreadable images, by index, which are then left out.
 
         Raises:
-            ImageError: an image cannot be read, and ``faults`` is None; the sentence names it.
+            ImageError: an image cannot be read, and ``faults`` is None; the sentence names it. What is no image is a
+                NotAnImageError, which is a TypeError too.
         """
         check_top(top)
         asked = listed(images)
@@ -114,8 +119,8 @@ def usual_protocol(card: Card) -> Protocol:
 
 
 def check_top(top: object) -> None:
-    """Raises VerydeepError where a number of answers is none."""
-    if not isinstance(top, int) or top < 1:
+    """Raises VerydeepError where a number of answers is none; NumPy's whole numbers are."""
+    if not isinstance(top, int | np.integer) or top < 1:
         raise VerydeepError(f"top must be 1 or more, not {top!r}.")
 
 
@@ -137,13 +142,37 @@ def best_classes(
 
 
 def listed(images: Any) -> list[Any]:
-    """A list of images; what is no list or tuple is one image."""
-    return list(images) if isinstance(images, (list, tuple)) else [images]
+    """One image, or several in a list, a generator or an array (N,H,W,C) or (N,C,H,W), as a list.
+
+    Open files are read, as an image may be needed more than once; what is no image is told when it is used.
+
+    Raises:
+        NotAnImageError: neither an image nor something that has images in order.
+    """
+    shape, kind = getattr(images, "shape", None), getattr(getattr(images, "dtype", None), "kind", "")
+    held = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+    one_array = shape is not None and len(shape) != 4 and kind not in ("O", "U")  # those of paths are lists
+    if held or one_array or hasattr(images, "read"):
+        found = [images]
+    elif isinstance(images, Iterable) and not isinstance(images, Mapping | Set):
+        found = list(images)
+    else:
+        raise NotAnImageError(f"images are one image or a list of them, not a {type(images).__name__}.")
+    return [_read(image) if hasattr(image, "read") else image for image in found]
+
+
+def _read(file: Any) -> Any:
+    """An open file's bytes, or the file itself where `as_pixels` tells what is wrong with it."""
+    try:
+        data = file.read()
+    except (OSError, ValueError):
+        return file
+    return data if isinstance(data, bytes) else file
 
 
 def name_of(image: Any, index: int) -> str:
     """What to call an image: its path, or its place in the list."""
-    return str(image) if isinstance(image, (str, Path)) else f"image {index}"
+    return str(image) if isinstance(image, str | os.PathLike) else f"image {index}"
 
 
 def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifier:
@@ -187,7 +216,7 @@ def find_photos(pattern: str | Path) -> list[str]:
         return found
     if path.exists() or not glob.has_magic(str(pattern)):
         return [str(path)]
-    found = sorted(item for item in glob.glob(str(pattern), recursive=True) if Path(item).is_file())
+    found = files_matching(str(pattern))
     if not found:
         raise ImageError(f"no file matches {pattern}.")
     return found

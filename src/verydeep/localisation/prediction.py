@@ -15,7 +15,7 @@ from ..config import MachineSettings
 from ..errors import ImageError, VerydeepError
 from ..images import Pixels, as_pixels, check_ratio
 from ..machine import Machine, this_machine
-from ..prediction import Classifier
+from ..prediction import Classifier, check_top, listed, name_of
 from ..progress import Reporter, Silent
 from ..protocols import BoxProtocol, parse_box_protocol
 from ..runs import checkpoint_of
@@ -81,7 +81,7 @@ class Localiser:
         """The boxes of each image.
 
         Args:
-            images: one image or a list: paths, PIL images, uint8 arrays or tensors.
+            images: as `Classifier.predict` takes them.
             top: how many classes, at least 1; by default 5, or 1 of fewer than 10.
             name: the class to look for, in place of the likeliest ones.
             faults: takes the sentences of unreadable images, by index, which are then left out.
@@ -90,11 +90,10 @@ class Localiser:
             ImageError: an image cannot be read, and ``faults`` is None; the sentence names it.
             VerydeepError: no such class; neither class nor classification net.
         """
-        asked = list(images) if isinstance(images, list | tuple) else [images]
         usual = GUESSES if len(self.classes) >= FEW_CLASSES else 1
         many = usual if top is None else top
-        if not isinstance(many, int) or many < 1:
-            raise VerydeepError(f"top must be 1 or more, not {top!r}.")
+        check_top(many)
+        asked = listed(images)
         found: list[Boxes] = []
         with (reporter or Silent()).track("asking", len(asked)) as advance:
             for start in range(0, len(asked), AT_ONCE):
@@ -147,7 +146,7 @@ def _read(images: list[Any], chosen: range, faults: dict[int, str] | None) -> li
     """Photos with their names."""
     found: list[tuple[str, Pixels]] = []
     for index in chosen:
-        name = str(images[index]) if isinstance(images[index], str | Path) else f"image {index}"
+        name = name_of(images[index], index)
         try:
             pixels = as_pixels(images[index], name)
             check_ratio(pixels.shape)

@@ -12,7 +12,7 @@ import numpy as np
 from ..config import DataSettings, MachineSettings
 from ..data import Dataset, open_data
 from ..errors import VerydeepError
-from ..prediction import check_top
+from ..prediction import check_top, listed, name_of
 from ..progress import Reporter, Silent
 from .describer import Describer
 from .feature_files import Features, load_features
@@ -43,7 +43,7 @@ class Similar:
 
 
 def find_similar(
-    images: Sequence[str],
+    images: Any,
     file: str | Path,
     top: int = 10,
     settings: DescriptorSettings | None = None,
@@ -54,6 +54,7 @@ def find_similar(
     """The ``top`` nearest photos of a features file for each photo asked about.
 
     Args:
+        images: as `Classifier.predict` takes them.
         file: as `verydeep features` writes it; the net that made it describes the new photos.
         faults: takes the sentences of unreadable photos, by index, which are then left out.
 
@@ -63,13 +64,15 @@ def find_similar(
     check_top(top)
     finder = Finder(file, settings, machine)
     told: dict[int, str] = {}
-    asked = finder.describe(images, images, None if faults is None else told, reporter)
+    photos = listed(images)
+    names = [name_of(image, index) for index, image in enumerate(photos)]
+    asked = finder.describe(photos, names, None if faults is None else told, reporter)
     if faults is not None:
         faults.update(told)
     found = finder.nearest(asked, top)
     return [
         Similar(image, neighbours)
-        for index, (image, neighbours) in enumerate(zip(images, found, strict=True))
+        for index, (image, neighbours) in enumerate(zip(names, found, strict=True))
         if index not in told
     ]
 
