@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import VerydeepError
+from .script import leave_if_imported
 
 LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files that are being written
 MOST_NAME_BYTES = 255  # of a file's name, in most file systems
@@ -171,6 +172,7 @@ def only_one(folder: Path, patience: float = LEAVING) -> Iterator[None]:
     Raises:
         VerydeepError: another process is at work there.
     """
+    leave_if_imported()
     check_place(folder)
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:

@@ -27,6 +27,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from .errors import VerydeepError
 from .image_files import allow_pixels, most_pixels
+from .script import UNGUARDED, imported, known_to_children, leave_if_imported, spawns, what_to_write
 from .sockets import place_sockets
 
 NOTHING = -1  # what a process is at that waits
@@ -86,6 +87,9 @@ class Reading:
         self._need = readers.count * PREFETCHED * tensor_bytes + OF_QUEUES
         self._at = torch.full((max(1, readers.count),), NOTHING)
         if readers.count:
+            leave_if_imported()
+            if imported():
+                raise VerydeepError(what_to_write())
             if _shared_memory() < self._need:
                 raise VerydeepError(self._no_shared_memory())
             place_sockets()
@@ -117,6 +121,8 @@ class Reading:
                 yield item
         except (RuntimeError, EOFError, OSError) as fault:
             sentence = self._sentence(str(fault), patience.workers, patience.gave_up)
+            if not patience.workers and spawns() and isinstance(fault, ConnectionError | EOFError):
+                sentence = what_to_write()  # a process was gone before it was told what to do
             if sentence is None:
                 raise
             raise VerydeepError(sentence) from None
@@ -135,6 +141,11 @@ class Reading:
                 f"a process that reads photos has not answered for {self._readers.timeout} s; "
                 f"{self._names(workers, workers)}: is the disk there? Mend or remove it, or raise --read-timeout."
             )
+        if any(worker.exitcode == UNGUARDED for worker in dead):
+            return what_to_write()
+        if dead and all(worker.exitcode > 0 for worker in dead):  # by itself: who is killed has a negative one
+            ended = f"a process that reads photos ended with status {dead[0].exitcode}; {self._names(workers, dead)}, "
+            return f"{ended}and what it said stands above. " + (f"If {what_to_write()}" if spawns() else "")
         if dead or "exited unexpectedly" in fault:
             return (
                 f"a process that reads photos was killed, perhaps for memory; {self._names(workers, dead or workers)}: "
@@ -169,11 +180,12 @@ def _begun(loader: DataLoader[Any]) -> Any:
     """
     if threading.current_thread() is threading.main_thread():  # which alone has handlers
         before = signal.getsignal(signal.SIGCHLD)
-        with _undisturbed():
+        with _undisturbed(), known_to_children():
             found = iter(loader)
             signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
     else:
-        found = iter(loader)
+        with known_to_children():
+            found = iter(loader)
     _all_begun.update(getattr(found, "_workers", []))
     return found
 
