@@ -20,7 +20,8 @@ ANY_ROOM = {"class_names"}  # what any room may use
 # A room and the rooms it may use; docs/architecture.md draws it.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
-    "files": {"errors"},
+    "files": {"errors", "script"},
+    "script": set(),
     "sealed": {"errors", "files"},
     "mat_files": {"errors"},
     "mat_child": {"errors", "mat_files"},
@@ -30,7 +31,8 @@ ARROWS: dict[str, set[str]] = {
     "parallel": {"errors", "pulse", "team"},
     "pulse": set(),
     "configurations": {"errors", "nearest"},
-    "config": {"configurations", "errors", "nearest"},
+    "paths": set(),
+    "config": {"configurations", "errors", "nearest", "paths"},
     "nearest": set(),
     "boxes": set(),
     "localisation.settings": {"config", "errors"},
@@ -43,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "memory": set(),
     "nets": {"configurations", "errors", "winograd"},
     "sockets": set(),
-    "readers": {"errors", "image_files", "sockets"},
+    "readers": {"errors", "image_files", "script", "sockets"},
     "processors": set(),
     "machine": {"config", "configurations", "errors", "image_files", "memory", "processors", "readers"},
     "runs": {"errors", "files"},
@@ -80,7 +82,7 @@ ARROWS: dict[str, set[str]] = {
         *("opening", "posteriors", "progress", "protocols", "readers", "weights.pixels"),
     },
     "converting": {
-        *("checkpoints", "configurations", "errors", "files", "model_card", "opening", "runs", "weights"),
+        *("checkpoints", "configurations", "errors", "files", "model_card", "opening", "paths", "runs", "weights"),
         *("weights.caffe", "weights.keras", "weights.layouts", "weights.pixels", "weights.released", "weights.sidecar"),
     },
     "hub": {"checkpoints", "config", "errors", "model_card", "prediction", "runs"},
@@ -180,8 +182,8 @@ ARROWS: dict[str, set[str]] = {
         *("scores", "summary", "team", "weights"),
     },
     "prediction": {
-        *("checkpoints", "config", "data.folder", "errors", "images", "machine", "opening", "posteriors", "progress"),
-        "protocols",
+        *("checkpoints", "config", "data.folder", "errors", "images", "machine", "opening", "paths", "posteriors"),
+        *("progress", "protocols"),
     },
     "training": {
         *("checkpoints", "config", "data", "data.loading", "errors", "files", "machine", "nets", "objectives"),
@@ -324,7 +326,8 @@ ARROWS: dict[str, set[str]] = {
         "transfer.settings",
     },
     "arguments": {
-        *("config", "errors", "flags", "localisation.settings", "nearest", "recipes", "setting_flags"),
+        *("config", "errors", "flags", "localisation.settings", "nearest", "paths", "recipes"),
+        "setting_flags",
     },
     "flags": {
         "config",

@@ -6,6 +6,7 @@ argparse and no library for it: its mistakes can be made one sentence, and it st
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any, NoReturn
 
 from .config import TrainSettings
@@ -13,6 +14,7 @@ from .errors import VerydeepError
 from .flags import VERBS
 from .localisation.settings import BoxSettings
 from .nearest import nearest, nearest_command, nearest_setting
+from .paths import listed_paths, typed_path
 from .recipes import settings_of_box_run, settings_of_run
 from .setting_flags import show_defaults
 
@@ -45,6 +47,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     Nothing, and the name of a group of commands alone, ask for help, as they do of pip: it goes to stdout, status 0.
     """
     parser, verbs = build_parser()
+    typed = list(arguments)
+    arguments = [typed_path(word) for word in arguments]
     if not arguments or (len(arguments) == 1 and any(name.startswith(f"{arguments[0]} ") for name in verbs)):
         arguments = [*arguments, "--help"]
     if {"-h", "--help"} & set(arguments):
@@ -55,7 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, value in vars(options).items():
         if value == "" or (isinstance(value, list) and "" in value):
             raise VerydeepError(f"{name.removeprefix('set_')} is empty: give a value, or leave it out.")
-    options.typed = list(arguments)
+    options.typed = typed
     return options
 
 
@@ -88,6 +92,8 @@ def _unknown(wrong: str, options: argparse.Namespace, verb: argparse.ArgumentPar
     known = [name.removeprefix("--") for action in verb._actions for name in action.option_strings]
     listed = f"`{verb.prog} --help` lists them."
     if wrong.startswith("-"):
+        if os.path.exists(wrong):
+            return f"{wrong!r} is read as a setting: write ./{wrong} for the file."
         near = nearest_setting(wrong, known)
         return f"unknown setting {wrong!r}" + (f": did you mean --{near}?" if near else f"; {listed}")
     data = "data" in known and vars(options).get("set_data", vars(options).get("data")) is None
@@ -126,5 +132,12 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given, as text, by field name."""
-    found = {key[4:]: value for key, value in vars(options).items() if key.startswith("set_")}
-    return {name: value for name, value in found.items() if value is not None}
+    found = {key[4:]: value for key, value in vars(options).items() if key.startswith("set_") and value is not None}
+    if isinstance(found.get("boxes"), list):  # of several flags
+        found["boxes"] = boxes_of(found["boxes"])
+    return found
+
+
+def boxes_of(texts: list[str]) -> list[str] | str:
+    """The box files that several flags list; where there are none, the first text, of which `config.typed` tells."""
+    return [path for text in texts for path in listed_paths(text)] or texts[0]

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from .configurations import LARGEST_SIDE, check_crop, check_net_name
 from .errors import VerydeepError
 from .nearest import nearest, nearest_setting
+from .paths import listed_paths
 
 DEV_FRACTION = 0.1
 MOST_SEED = 2**48
@@ -71,7 +72,9 @@ class DataSettings:
     """Which photos, which classes of them, and how they are split where they did not come split."""
 
     data: str = setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR")
-    boxes: tuple[str, ...] = setting((), "box files: VOC's XML folder, CSV, COCO's JSON; [FOLDER=]FILE,…")
+    boxes: tuple[str, ...] = setting(
+        (), "box files: VOC's XML folder, CSV, COCO's JSON; [FOLDER=]FILE,…; may be repeated"
+    )
     classes: tuple[str, ...] = setting((), "only the classes matching these patterns, e.g. 'c*,dog,emu'")
     dev_fraction: float | None = setting(None, "share of photos that decides drops and the best epoch (.1)")
     test_fraction: float = setting(0.2, "share of photos that is only reported, where the data have no test set")
@@ -243,7 +246,10 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         return None if value in (None, "", "none") else _parse(kinds[0], value, name)
     if get_origin(hint) is tuple:
-        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        if isinstance(value, str):
+            parts = listed_paths(value) if name == "boxes" else value.split(",")
+        else:
+            parts = list(value) if isinstance(value, list | tuple) else [value]
         if value and not any(str(part).strip() for part in parts):
             raise VerydeepError(f"{name} lists nothing: give values with commas between, or leave it out.")
         return tuple(_parse(get_args(hint)[0], str(part).strip(), name) for part in parts if str(part).strip())

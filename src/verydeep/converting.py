@@ -24,6 +24,7 @@ from .errors import VerydeepError
 from .files import check_place, write_atomically, write_json
 from .model_card import write_model_card
 from .opening import released_checkpoint
+from .paths import names_a_folder
 from .runs import BEST, LAST
 from .weights import Weights, has_card, place_of, read_weights
 from .weights.caffe import caffe_bytes, prototxt
@@ -34,7 +35,7 @@ from .weights.released import ilsvrc_classes
 from .weights.sidecar import write_sidecar
 
 OURS = "verydeep"
-ENDINGS = {".safetensors": OURS, "": OURS, ".pth": "torchvision", ".pt": "torchvision", ".h5": "keras"}
+ENDINGS = {".safetensors": OURS, ".pth": "torchvision", ".pt": "torchvision", ".h5": "keras"}
 ENDINGS |= {".caffemodel": "caffe"}
 Tensors = dict[str, Tensor]
 
@@ -50,8 +51,8 @@ def convert(
 
     Args:
         source: a run's folder, a checkpoint, released weights by name (``oxford-D``), or any public weight file.
-        out: a file, whose ending tells the layout; a name without an ending is a run's folder, which `evaluate`,
-            `predict` and all others take.
+        out: a file, whose ending tells the layout; a name without an ending, or with a version's (``net-v1.0``), is a
+            run's folder, which `evaluate`, `predict` and all others take.
         to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the ending does not tell.
         preprocessing: a key of `verydeep.weights.KNOWN` for files that do not record their pixels.
         class_names: ``ilsvrc`` or a file of one name a line, where the source does not record them.
@@ -61,10 +62,14 @@ def convert(
             cannot hold, a disk that is full.
     """
     path = Path(out)
-    form = to or ENDINGS.get(path.suffix.lower(), "")
+    a_run = to in (None, OURS) and names_a_folder(out)
+    form = to or (OURS if a_run else ENDINGS.get(path.suffix.lower(), ""))
     if form not in ENDINGS.values():
-        raise VerydeepError(f"{path} tells no layout: end it in .safetensors, .pth, .h5 or .caffemodel, or say --to.")
-    file = path / BEST if path.suffix == "" else path
+        raise VerydeepError(
+            f"{path} tells no layout: end it in .safetensors, .pth, .h5 or .caffemodel, or in / for a run's folder, or "
+            "say --to."
+        )
+    file = path / BEST if a_run else path
     if file.exists() or (file.parent / LAST).exists():
         raise VerydeepError(f"{file.parent if file != path else file} is there already: give another place.")
     check_place(file.parent)

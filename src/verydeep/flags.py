@@ -111,7 +111,7 @@ def _localise_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--scores", metavar="FILE", help="scores of the photos, which say which labels to ask about")
     verb.add_argument("--classifier", metavar="DIR", help="the run that rates boxes (the one the box net started from)")
     verb.add_argument("--data", metavar="DATA", help="other data than the run's own")
-    verb.add_argument("--boxes", metavar="LIST", help="other box files than the run's own")
+    verb.add_argument("--boxes", metavar="LIST", action="append", help="other box files than the run's own")
     verb.add_argument("--set", metavar="NAME", help="a set of the data (train, dev, val, test, all)")
     verb.add_argument("--out", metavar="DIR", help="folder for what is found")
     verb.add_argument("--strict", action="store_true", help="refuse boxes with faults, in place of mending them")

@@ -21,8 +21,9 @@ def add_settings(
     for name, shape, text, default in field_help(kind):
         if (not only or name in only) and name not in leave_out:
             value = "" if name == "data" else _typed_as(default)  # which must be named
+            several = "append" if name == "boxes" else "store"
             group.add_argument(
-                f"--{flag(name)}", dest=f"set_{name}", metavar=shape, help=_help(text, value), default=None
+                f"--{flag(name)}", dest=f"set_{name}", metavar=shape, help=_help(text, value), action=several
             )
 
 

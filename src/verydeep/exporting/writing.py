@@ -103,7 +103,7 @@ def export(
 def _check_free(place: Path, form: str) -> None:
     if place.exists():
         raise VerydeepError(f"{place} is there already: remove it, or give another --out.")
-    if place.suffix != f".{ENDING[form].rpartition('.')[2]}":
+    if place.suffix.lower() != f".{ENDING[form].rpartition('.')[2]}":
         raise VerydeepError(f"{place} must end in {ENDING[form]}, as it is to hold {form}.")
     check_place(place.parent)
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..arguments import given_settings
+from ..arguments import boxes_of, given_settings
 from ..config import DataSettings, MachineSettings, typed
 from ..errors import VerydeepError
 from ..localisation.settings import MergeSettings
@@ -68,7 +68,7 @@ def evaluate(options: argparse.Namespace) -> int:
         scores=options.scores,
         classifier=options.classifier,
         data=options.data,
-        boxes=() if options.boxes is None else typed(DataSettings, {"boxes": options.boxes})["boxes"],
+        boxes=typed(DataSettings, {"boxes": boxes_of(options.boxes)})["boxes"] if options.boxes else (),
         set_name=options.set,
         out=options.out,
         strict=options.strict,
