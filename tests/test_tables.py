@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ ACCEPTED = r"accepted are path or image or filename or file; label or class or c
 FAULTY = [
     ("list.csv", "bild,klasse\n" + rows("{0},{1}"), rf"line 1: no column of 'bild,klasse' is the image; {ACCEPTED}"),
     ("list.csv", "filename,rex\n" + rows("{0},{1}"), rf"line 1: no column of 'filename,rex' is the class; {ACCEPTED}"),
+    ("list.csv", rows("{1},{0}"), r"line 1: the image 'cat' and the class 'a0.png' may be swapped: give path,label"),
     ("list.csv", "path\n" + rows("{0}"), r"line 1: no column of 'path' is the class"),
     ("list.csv", "bild;klasse\n" + rows("{0};{1}"), r"line 1: no column of 'bild,klasse' is the image"),
     (
@@ -274,6 +276,41 @@ def test_boxes_are_read_by_the_names_of_their_columns(
     boxes = located(data.set("train"), False, Silent()).dataset.boxes
     assert boxes is not None
     assert all(box.tolist() == [[10, 5, 30, 25]] for box in boxes), reason
+
+
+def test_paths_in_box_files_may_be_windows_and_names_may_hold_backslashes(tmp_path: Path) -> None:
+    names = ("in/a.png", "in/x\\y.png", "in/b.png")
+    for number, name in enumerate(names):
+        paint(tmp_path / "paint.png", number, (10, 90, 30 * number))
+        (tmp_path / "photos" / "in").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "paint.png").rename(tmp_path / "photos" / name)
+    (tmp_path / "boxes.csv").write_text("in\\a.png,1,1,9,9,cat\nin/x\\y.png,1,1,9,9,cat\n.\\in\\b.png,1,1,9,9,dog\n")
+    data = open_data(DataSettings(str(tmp_path / "photos"), boxes=(str(tmp_path / "boxes.csv"),)), empty_sets=True)
+    assert data.set("all").ids == tuple(sorted(names))
+
+
+def work(path: Path, count: int, classes: int) -> int:
+    """How many functions, Python's and C's, are called to open a list of so many photos."""
+    lines = [f"{number}.png,class {number % classes},{number % 7},x" for number in range(count)]
+    path.write_text("\n".join(["path,label,fold,note", *lines]))
+    calls = 0
+
+    def seen(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(seen)
+    try:
+        open_data(DataSettings(str(path)))
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_the_work_of_opening_a_list_grows_with_its_photos_alone(tmp_path: Path) -> None:
+    few, twice, more_classes = (work(tmp_path / "x.csv", *of) for of in ((600, 20), (1200, 20), (600, 200)))
+    assert twice < 2.1 * few
+    assert more_classes < 1.5 * few
 
 
 SWAPPED = "30,25,11,6"

@@ -174,9 +174,14 @@ def _listed(path: Path) -> list[tuple[str, str, str]]:
     """The path, class and set of each row; where no column is called so, one of nothing but sets' names is the set."""
     folder = path.parent
     rows = read_table(path, replace(LISTED, is_row=lambda cells: _names_photo(folder, cells[0])))
+    for row in rows[:1]:
+        if _names_photo(folder, row.cells["class"]) and not _names_photo(folder, row.cells["image"]):
+            shown = f"the image {row.cells['image']!r} and the class {row.cells['class']!r}"
+            raise VerydeepError(f"{path}, line {row.line}: {shown} may be swapped: give path,label, or a header.")
     given = [_set_of(row.cells.get("set", "")) for row in rows]
     if not any("set" in row.cells for row in rows):
-        others = {name: [_set_of(row.others.get(name, "")) for row in rows] for row in rows for name in row.others}
+        names = sorted({name for row in rows for name in row.others})
+        others = {name: [_set_of(row.others.get(name, "")) for row in rows] for name in names}
         told = [name for name, words in others.items() if "train" in words and {"train"} < {*words} <= set(SET_FOLDERS)]
         if len(told) > 1:
             raise VerydeepError(f"{path}: each of the columns {', '.join(told)} may be the photos' sets: keep one.")

@@ -157,7 +157,7 @@ def _mark(path: Path, word: str) -> int:
 def _lines(path: Path, words: int) -> list[list[str]]:
     """A list's lines, each of so many words."""
     try:
-        rows = [line.split() for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+        rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as fault:
         raise VerydeepError(f"cannot read {path}: {getattr(fault, 'strerror', None) or 'it is no text'}.") from None
     wrong = next((row for row in rows if len(row) != words), None)
