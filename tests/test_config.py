@@ -46,7 +46,7 @@ def test_a_nets_name_alone_is_the_recipe_for_own_photos() -> None:
         settings_of_run("D", {"start": "x.safetensors", "crop": "96"}),
     )
     assert (scratch.lr, scratch.initialise, scratch.head_epochs) == (1e-2, "glorot", 0)
-    assert (tuned.lr, tuned.initialise, tuned.divergence_retries) == (1e-4, "gaussian-zero-fc8", 3)
+    assert (tuned.lr, tuned.new_fc, tuned.divergence_retries) == (1e-4, "fitted", 3)
     assert tuned.head_epochs > 0
     assert Scale(110, 110) == tuned.S
     usual = settings_of_run("D", {})

@@ -200,11 +200,11 @@ ARROWS: dict[str, set[str]] = {
         *("boxes", "checkpoints", "data", "data.loading", "evaluation", "localisation.finding"),
         *("localisation.settings", "machine", "metrics", "nets", "progress", "protocols", "team"),
     },
-    "fc_scale": {"nets"},
-    "localisation.balancing": {"fc_scale", "nets"},
+    "fc_layers": {"nets"},
+    "localisation.balancing": {"fc_layers", "nets"},
     "tasks": {
-        *("checkpoints", "config", "data", "data.located", "fc_scale", "images", "localisation.balancing"),
-        *("localisation.settings", "machine", "nets", "objectives", "progress", "team"),
+        *("checkpoints", "config", "data", "data.located", "images", "localisation.balancing", "localisation.settings"),
+        *("machine", "nets", "objectives", "progress", "team"),
     },
     "forecast": {"config", "configurations", "data", "machine", "progress"},
     "localisation.guessing": {
@@ -233,11 +233,13 @@ ARROWS: dict[str, set[str]] = {
         *("checkpoints", "config", "configurations", "data", "data.sets", "data.statistics", "errors", "files"),
         *("forecast", "machine", "model_card", "nets", "optimisation", "progress", "recipes", "reports.rerun"),
         *("reports.runs", "resuming", "runs", "starting", "stopping", "tasks", "team", "training"),
-        *("transfer.dev_probe", "weights"),
+        *("transfer.fitting", "weights"),
     },
-    "transfer.dev_probe": {
-        *("checkpoints", "data", "data.loading", "errors", "images", "machine", "nets", "posteriors", "progress"),
-        *("protocols", "readers", "team", "transfer.features", "transfer.nets", "transfer.svm_learning"),
+    "transfer.logistic": set(),
+    "transfer.fitting": {
+        *("checkpoints", "config", "data", "data.loading", "errors", "fc_layers", "images", "machine", "nets"),
+        *("posteriors", "progress", "protocols", "readers", "team", "transfer.features", "transfer.logistic"),
+        *("transfer.nets", "transfer.svm_learning"),
     },
     "resuming": {"checkpoints", "errors", "files", "progress", "recipes", "runs", "team", "training"},
     "transfer.svm_forms": set(),

@@ -412,7 +412,7 @@ def test_a_box_net_for_own_photos_keeps_the_rate_that_its_fc_layers_are_rescaled
     from verydeep.recipes import settings_of_box_run
 
     settings, _ = settings_of_box_run("D", {"start": "x.safetensors"})
-    assert (settings.lr, settings.initialise, settings.divergence_retries) == (1e-3, "gaussian", 3)
+    assert (settings.lr, settings.new_fc, settings.divergence_retries) == (1e-3, "random", 3)
 
 
 @pytest.mark.parametrize(("name", "start"), [("D/384-PCR", "D/384"), ("D/256-SCR-fc", "D/256"), ("D/100-PCR", None)])

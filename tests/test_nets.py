@@ -146,12 +146,6 @@ def test_gaussian_initialisers(initialise: str, std: float) -> None:
         assert not layer.bias.any()
 
 
-def test_a_last_layer_of_zeros_predicts_every_class_alike() -> None:
-    net, plain = (create_net("A", 10, 64, 1 / 4, initialise=how) for how in ("gaussian-zero-fc8", "gaussian"))
-    assert not net(torch.randn(2, 3, 64, 64)).any()
-    assert torch.equal(net.layer("fc7").weight, plain.layer("fc7").weight)
-
-
 def test_glorot_bounds_count_an_fc_layer_as_one_product() -> None:
     net = create_net("A", classes=10, crop=64, width=1 / 2)
     conv, fc = net.layer("conv3_2").weight, net.layer("fc6").weight

@@ -102,14 +102,14 @@ class TrainSettings:
     S: Scale = setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512")
     crop: int = setting(224, "side of a training crop in pixels, a multiple of 32")
     width: float = setting(1.0, "factor on the channels of every hidden layer")
-    initialise: Literal["glorot", "gaussian", "gaussian-literal", "gaussian-zero-fc8"] = setting(
-        "glorot", "draw of the random layers"
-    )
+    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = setting("glorot", "draw of the random layers")
     start: str = setting("none", "run, checkpoint, weight file or released weights to start from; none: random")
     preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision", "torchvision-features"] = setting(
         "recorded", "pixels the start's weights expect, where their file does not record it"
     )
-    rescale_fc: bool = setting(False, "with a new fc8, scale fc6 and fc7 down to where this learning rate is stable")
+    new_fc: Literal["random", "fitted"] = setting(
+        "random", "FC layers that the start does not have: random, or fitted to the training photos before step 1"
+    )
     learn: Literal["all", "fc", "last"] = setting("all", "which layers learn")
     head_epochs: int = setting(0, "epochs in which only the layers that started random learn, before `learn`")
     batch: int = setting(256, "photos per step; 0 for 256 or an eighth of the training photos, the smaller")

@@ -20,11 +20,10 @@ from .configurations import STRIDE, Layer, has_lrn, layers
 from .errors import VerydeepError
 from .winograd import Convolution
 
-Initialiser = Literal["glorot", "gaussian", "gaussian-literal", "gaussian-zero-fc8"]
+Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
 Pooling = Literal["up", "down"]
 BEFORE_RELU = "-before-relu"  # ends the name of a layer's map before its ReLU
-# Sect. 3.1: "10^-2 variance" and how all code read it; fc8 at 0 predicts every class alike at first.
-GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1, "gaussian-zero-fc8": 0.01}
+GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1}  # Sect. 3.1: "10^-2 variance" and how all code read it
 
 
 class Net(nn.Module):
@@ -248,8 +247,7 @@ def create_net(
         classes: K, at least 1.
         crop: side of a training crop in pixels, a multiple of 32.
         width: factor on the channels of every hidden layer.
-        initialise: ``glorot`` (Glorot & Bengio 2010), ``gaussian`` (std .01), ``gaussian-literal`` (std .1), or
-            ``gaussian-zero-fc8``: std .01, and 0 in fc8.
+        initialise: ``glorot`` (Glorot & Bengio 2010), ``gaussian`` (std .01) or ``gaussian-literal`` (std .1).
         seed: the same seed gives the same weights.
         pooling: rounds the pooled size ``up`` or ``down``.
 
@@ -283,8 +281,6 @@ def initialise_layers(net: Net, names: list[str], initialise: Initialiser, seed:
             fan_out = spec.outputs * (spec.kernel**2 if spec.stage <= 5 else 1)
             bound = (6 / (fan_in + fan_out)) ** 0.5
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-        elif initialise == "gaussian-zero-fc8" and spec.name == "fc8":
-            nn.init.zeros_(layer.weight)
         else:
             nn.init.normal_(layer.weight, 0.0, GAUSSIAN_STD[initialise], generator=generator)
         assert layer.bias is not None

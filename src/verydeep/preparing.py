@@ -46,7 +46,7 @@ from .stopping import Stopping
 from .tasks import Task, TellClasses
 from .team import Alone, Team
 from .training import Training, resumed
-from .transfer.dev_probe import dev_error
+from .transfer.fitting import Fitted, fit_start
 from .weights import Weights, read_weights
 
 LINGERING = 30.0  # seconds that a dead leader's readers may still hold the folder
@@ -84,7 +84,7 @@ def train(
     wishes, data_given, train_given = route(given)
     wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
     own = "/" not in run  # not a run of the paper
-    job = Job(TellClasses(), run, folder, wish, told, team or Alone(), stop, dev_error if own else None)
+    job = Job(TellClasses(), run, folder, wish, told, team or Alone(), stop, fit_start if own else None)
     if resume or job.broke_off:
         return job.resume(data_given, typed(TrainSettings, train_given))
     return job.begin(named_data(data_given), settings_of_run(run, train_given))
@@ -92,7 +92,7 @@ def train(
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be trained: what for, its name and folder, and where; ``probe`` is what fine-tuning is compared with."""
+    """A run to be trained: what for, its name and folder, and where; ``fit`` fits and probes a start."""
 
     task: Task
     run: str
@@ -101,7 +101,7 @@ class Job:
     reporter: Reporter
     team: Team
     stop: Callable[[], bool]
-    probe: Callable[..., float | None] | None = None
+    fit: Callable[..., Fitted] | None = None
 
     @property
     def watched(self) -> Reporter:
@@ -198,17 +198,17 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
     at_once = photos_that_fit(settings, card.outputs, machine, reporter, job.team.size)
     net, random = first_net(settings, weights, card, reporter)
     if weights is not None:
-        job.task.prepare(net, random, card, look.dataset, settings, reporter)
-    probe_error = None
-    if job.probe is not None and weights is not None:
-        probe_error = job.probe(net, random, card, look.dataset, dev, machine, job.watched, job.team)
+        job.task.prepare(net, card, look.dataset, settings, reporter)
+    fitted = Fitted(random, None)
+    if job.fit is not None and weights is not None:
+        fitted = job.fit(net, random, card, (look.dataset, dev), settings, machine, job.watched, job.team)
     log = None
     if job.team.leads:
         _write_down(job, data, settings, weights, machine)
         log = RunLog(folder, tensorboard=job.wish.tensorboard)
         _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
-    state = TrainState(random=random, at_once=at_once, probe_error=probe_error)
+    state = TrainState(random=fitted.random, at_once=at_once, probe_error=fitted.probe_error)
     objective = job.task.objective(dev, card, settings, machine, job.watched, job.team)
     return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective, job.team)
 

@@ -38,9 +38,9 @@ def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
 
     ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which
     ``start`` names; at S = 384 or jittered the rate starts at 1e-3. A net's name alone is the recipe for
-    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-4, new layers first, with returns to the best
-    epoch where training diverges; the start is that of released weights of the net, unless told otherwise or of a
-    width that has none.
+    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-4, new FC layers fitted first, with returns to
+    the best epoch where training diverges; the start is that of released weights of the net, unless told otherwise or
+    of a width that has none.
 
     Raises:
         VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
@@ -106,7 +106,7 @@ def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings,
     if not match[2]:
         own = {**_own_recipe(rest), "head_epochs": 0, "batch": OWN_BOX_BATCH}
         if rest.get("start", "none") != "none":  # its FC layers are rescaled to fit this rate
-            own |= {"initialise": "gaussian", "lr": FINE_TUNE_LR, "rescale_fc": False}
+            own |= {"lr": FINE_TUNE_LR, "new_fc": "random"}
         # On little-trained FC layers dropout's noise makes maps larger than testing's are (NOTES.md).
         return TrainSettings(**{**own, "net": net, **rest}), BoxSettings(**{"dropout": False, **boxes})
     if boxes.get("regression", match[3]) != match[3]:
@@ -119,10 +119,17 @@ def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
     side = round(given.get("crop", 224) * 256 / 224)
     recipe: dict[str, Any] = {"S": Scale(side, side), "batch": 0}
     if given.get("start", "none") != "none":
-        # New layers as the paper drew them (std .01): Glorot's larger draw on top of trained maps diverges. The last
-        # one begins at 0: scores of a random one are what the first epochs would unlearn.
-        recipe |= {"initialise": "gaussian-zero-fc8", "lr": OWN_LR, "head_epochs": 5}
-        recipe |= {"patience": 3, "drops": 1, "max_epochs": 30, "divergence_retries": 3, "rescale_fc": True}
+        recipe |= {
+            "lr": OWN_LR,
+            "new_fc": "fitted",
+            "divergence_retries": 3,
+            "patience": 3,
+            "drops": 1,
+            "max_epochs": 30,
+        }
+        # New layers that cannot be fitted are drawn as the paper drew them (std .01), and learn alone at first:
+        # Glorot's larger draw on top of trained maps diverges.
+        recipe |= {"initialise": "gaussian", "head_epochs": 3}
     return recipe
 
 

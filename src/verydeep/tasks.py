@@ -5,7 +5,6 @@ What a training has in common is in `verydeep.preparing` and `verydeep.training`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from typing import Protocol as Interface
@@ -17,7 +16,6 @@ from .checkpoints import Card
 from .config import DataSettings, TrainSettings, to_json
 from .data import Data, Dataset, open_data
 from .data.located import located
-from .fc_scale import fit_fc_to_rate
 from .images import centre_crop, rescale
 from .localisation.balancing import balance
 from .localisation.settings import BoxSettings
@@ -40,10 +38,8 @@ class Task(Interface):
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
         """The data, their `train` and `dev` sets as training reads them."""
 
-    def prepare(
-        self, net: Net, new: Sequence[str], card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter
-    ) -> None:
-        """What is done to a net that starts from another, before step 1; ``new`` names its random layers."""
+    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+        """What is done to a net that starts from another, before step 1."""
 
     def objective(
         self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter, team: Team
@@ -64,16 +60,8 @@ class TellClasses:
         """All photos."""
         return open_data(data)
 
-    def prepare(
-        self, net: Net, new: Sequence[str], card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter
-    ) -> None:
-        """Fits the FC layers below a new last layer to the learning rate, where the settings say so."""
-        if not settings.rescale_fc or "fc8" not in new:
-            return
-        factor = fit_fc_to_rate(net, _centre_crops(train, card), settings.lr, new)
-        if factor < 1:
-            layers = "fc6 and fc7 are" if {"fc6", "fc7"} <= set(new) else "fc7 is"
-            reporter.say(f"{layers} scaled by {factor:.2g} to fit the learning rate")
+    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+        """Nothing."""
 
     def objective(
         self, dev: Dataset, card: Card, settings: TrainSettings, machine: Machine, reporter: Reporter, team: Team
@@ -100,13 +88,14 @@ class TellBoxes:
         learned = {name: located(opened.set(name), self.strict, reporter).dataset for name in ("train", "dev")}
         return replace(opened, sets={**opened.sets, **learned})
 
-    def prepare(
-        self, net: Net, new: Sequence[str], card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter
-    ) -> None:
+    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
         """Balances the FC layers' maps, seen on centre crops of a few training photos."""
         if not self.boxes.balance:
             return
-        factors = balance(net, _centre_crops(train, card), settings.lr)
+        chosen = np.unique(np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).astype(np.int64))
+        scaled = [rescale(train.pixels(int(index)), card.test_scale, card.resampling) for index in chosen]
+        crops = torch.from_numpy(np.stack([centre_crop(pixels, card.crop) for pixels in scaled])).permute(0, 3, 1, 2)
+        factors = balance(net, crops.float() - torch.tensor(card.mean)[None, :, None, None], settings.lr)
         reporter.say("fc6, fc7 and fc8 are scaled by {:.2g}, {:.2g} and {:.2g} to fit the rate".format(*factors))
 
     def objective(
@@ -114,11 +103,3 @@ class TellBoxes:
     ) -> Objective:
         """The Euclidean loss."""
         return BoxObjective(dev, card, self.boxes, machine, reporter, team)
-
-
-def _centre_crops(train: Dataset, card: Card) -> torch.Tensor:
-    """The centre crops of a few training photos, minus the mean, float (B,3,crop,crop)."""
-    chosen = np.unique(np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).astype(np.int64))
-    scaled = [rescale(train.pixels(int(index)), card.test_scale, card.resampling) for index in chosen]
-    crops = torch.from_numpy(np.stack([centre_crop(pixels, card.crop) for pixels in scaled])).permute(0, 3, 1, 2)
-    return crops.float() - torch.tensor(card.mean)[None, :, None, None]

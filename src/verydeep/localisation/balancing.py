@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..fc_scale import scale_layer, squared_length
+from ..fc_layers import scale_layer, squared_length
 from ..nets import Net
 
 FIRST_BOX = 0.02
