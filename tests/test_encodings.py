@@ -71,7 +71,7 @@ COMMANDS = [
     ("convert {odd}.pth {odd}-converted", False),
     ("export run --out {odd}.onnx", False),
     ("predict {odd}.onnx photos", True),
-    ("localise evaluate boxes centre@36", False),
+    ("localise evaluate boxes", False),
     ("localise predict boxes own/photos --class {name} --out {odd}-boxes", True),
     ("benchmark data photos --photos 4 --repeats 1 --batch 2", False),
     ("weights list", False),
