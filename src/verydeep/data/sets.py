@@ -272,9 +272,10 @@ def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: in
     """
     rank = [_rank(seed, photo) for photo in dataset.ids]
     by_class: list[list[int]] = [[] for _ in dataset.classes]
+    labels = dataset.labels.tolist()
     for index in sorted(range(len(dataset)), key=rank.__getitem__):
-        if dataset.labels[index] >= 0:
-            by_class[dataset.labels[index]].append(index)
+        if labels[index] >= 0:
+            by_class[labels[index]].append(index)
     parts: dict[str, list[int]] = {name: [] for name in ("train", *shares)}
     for mine in by_class:
         start = 0

@@ -174,7 +174,7 @@ def _row(
 ) -> Row:
     """Raises ValueError where a cell is none of its kind."""
     kinds = {kind: _text(kind, cells[n], columns) for kind, n in places.kinds.items()}
-    numbers = tuple(_number(cells[n], delimiter, columns) for n in places.together)
+    numbers = tuple([_number(cells[n], delimiter, columns) for n in places.together])
     others = {header[n]: str(cells[n]) for n in places.others}
     return Row(line, kinds, places.form, numbers, others)
 
