@@ -1,13 +1,13 @@
 """Weights from any public file into a checkpoint of ours, and from ours into the layouts that other programs read.
 
-torchvision's, Keras's and Caffe's layouts are written so that what is read back is equal to the bit: conv1_1 takes
-0-255 pixels minus the mean, which the card beside the file tells, as no layout of theirs does.
+torchvision's, Keras's and Caffe's layouts are written so that what is read back is equal to the bit, which is tried
+before a file takes its name: conv1_1 takes 0-255 pixels minus the mean. The cards beside the file say how it is used.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,15 @@ from .model_card import write_model_card
 from .opening import released_checkpoint
 from .paths import names_a_folder
 from .runs import BEST, LAST
-from .weights import Weights, has_card, place_of, read_weights
+from .weights import Weights, has_card, place_of, read_layers, read_weights
+from .weights.as_written import OURS, described, our_pixels
 from .weights.caffe import caffe_bytes, prototxt
 from .weights.keras import keras_bytes
 from .weights.layouts import TORCHVISION
-from .weights.pixels import Preprocessing, triple
+from .weights.pixels import Preprocessing, to_our_pixels, triple
 from .weights.released import ilsvrc_classes
 from .weights.sidecar import write_sidecar
 
-OURS = "verydeep"
 ENDINGS = {".safetensors": OURS, ".pth": "torchvision", ".pt": "torchvision", ".h5": "keras"}
 ENDINGS |= {".caffemodel": "caffe"}
 Tensors = dict[str, Tensor]
@@ -77,9 +77,9 @@ def convert(
     card = _card(source, weights, _names(class_names))
     if form == OURS:
         _write_ours(file, weights, card)
+        page = write_model_card(file, card) if card else None
     else:
-        _write_theirs(file, form, weights, card)
-    page = write_model_card(file, card) if card else None
+        page = _write_theirs(file, form, weights, card)
     layers = [name.removesuffix(".weight") for name in weights.tensors if name.endswith(".weight")]
     told = {"file": str(file), "format": form, "net": weights.net, "layers": len(layers), "origin": weights.origin}
     return {**told, "classes": len(card.classes) if card else None, "card": str(page) if page else None}
@@ -113,33 +113,56 @@ def _write_ours(file: Path, weights: Weights, card: Card | None) -> None:
     net.load_state_dict(weights.tensors)
     save_checkpoint(file, net, replace(card, state={}))
     if file.name == BEST:
-        write_json(file.with_name("config.json"), {"run": file.absolute().parent.name, "converted": weights.origin})
+        run, pixels = file.absolute().parent.name, our_pixels(card).to_json()
+        write_json(file.with_name("config.json"), {"run": run, "pixels": pixels, "converted": weights.origin})
 
 
-def _write_theirs(file: Path, form: str, weights: Weights, card: Card | None) -> None:
+def _write_theirs(file: Path, form: str, weights: Weights, card: Card | None) -> Path:
+    """The file, read back before it takes its name, and what stands beside it; returns its model card."""
     if card is None:
         raise VerydeepError(f"{weights.source} has no FC layers, which {form} files need: convert it to .safetensors.")
     if card.box_settings or has_lrn(card.net):
         what = "a box net" if card.box_settings else "local response normalisation"
         raise VerydeepError(f"{weights.source} has {what}, which {form} files cannot tell: convert it to .safetensors.")
-    writers: dict[str, Callable[[Path, Tensors, Card], None]] = {
-        "torchvision": _write_torchvision,
-        "keras": _write_keras,
-        "caffe": _write_caffe,
+    writers: dict[str, Callable[[Tensors, Card], Iterable[Any]]] = {
+        "torchvision": _torchvision,
+        "keras": _keras,
+        "caffe": _caffe,
     }
-    writers[form](file, weights.tensors, card)
-    if form == "torchvision":
-        pixels = Preprocessing("RGB", triple(np.array(card.mean) / 255), 1 / 255, (1 / 255, 1 / 255, 1 / 255))
-    else:
-        pixels = Preprocessing("BGR", triple(card.mean[::-1]))
+    pixels = _pixels_of(form, card)
+    content = writers[form](weights.tensors, card)
+    write_atomically(
+        file, lambda opened: opened.writelines(content), lambda written: _check_same(written, file, pixels, weights)
+    )
+    if form == "caffe":
+        text = prototxt(card.net, weights.tensors, card.crop, described(card, form, pixels))
+        write_atomically(file.with_suffix(".prototxt"), lambda opened: opened.write(text.encode()))
     write_sidecar(file, form, pixels, asdict(replace(card, state={})))
+    return write_model_card(file, card, use=described(card, form, pixels))
+
+
+def _pixels_of(form: str, card: Card) -> Preprocessing:
+    """The pixels that a file in a layout of others is written for."""
+    if form == "torchvision":
+        return Preprocessing("RGB", triple(np.array(card.mean) / 255), 1 / 255, (1 / 255, 1 / 255, 1 / 255))
+    return Preprocessing("BGR", triple(card.mean[::-1]))
+
+
+def _check_same(written: Path, file: Path, pixels: Preprocessing, weights: Weights) -> None:
+    """Raises VerydeepError where what was written is not the net, once read for the pixels that its cards state."""
+    found = read_layers(written)
+    first, _ = to_our_pixels(found.tensors["conv1_1.weight"], pixels)
+    tensors = {**found.tensors, "conv1_1.weight": first}
+    wanted = weights.tensors
+    if tensors.keys() != wanted.keys() or not all(torch.equal(tensors[name], wanted[name]) for name in wanted):
+        raise VerydeepError(f"{file} does not hold the net of {weights.source} once it is read back: it is not kept.")
 
 
 def _bgr(tensors: Tensors) -> Tensors:
     return {**tensors, "conv1_1.weight": tensors["conv1_1.weight"].flip(1)}
 
 
-def _write_torchvision(file: Path, tensors: Tensors, card: Card) -> None:
+def _torchvision(tensors: Tensors, card: Card) -> Iterable[Any]:
     found = {}
     for ours, theirs in TORCHVISION.names(card.net).items():
         weight = tensors[f"{ours}.weight"]
@@ -147,15 +170,12 @@ def _write_torchvision(file: Path, tensors: Tensors, card: Card) -> None:
         found[f"{theirs}.bias"] = tensors[f"{ours}.bias"]
     content = io.BytesIO()
     torch.save({name: value.contiguous() for name, value in found.items()}, content)
-    write_atomically(file, lambda opened: opened.write(content.getbuffer()))
+    return [content.getbuffer()]
 
 
-def _write_keras(file: Path, tensors: Tensors, card: Card) -> None:
-    data = keras_bytes(card.net, _bgr(tensors))
-    write_atomically(file, lambda opened: opened.write(data))
+def _keras(tensors: Tensors, card: Card) -> Iterable[Any]:
+    return [keras_bytes(card.net, _bgr(tensors))]
 
 
-def _write_caffe(file: Path, tensors: Tensors, card: Card) -> None:
-    description = prototxt(card.net, tensors, card.crop)
-    write_atomically(file, lambda opened: opened.writelines(caffe_bytes(card.net, _bgr(tensors))))
-    write_atomically(file.with_suffix(".prototxt"), lambda opened: opened.write(description.encode()))
+def _caffe(tensors: Tensors, card: Card) -> Iterable[Any]:
+    return caffe_bytes(card.net, _bgr(tensors))

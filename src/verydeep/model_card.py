@@ -1,4 +1,4 @@
-"""A page beside every saved net: what it is, of what, by which recipe, its errors and licence, and how to load it.
+"""A page beside every saved net: what it is, how its file is used, by which recipe, its errors, licence, classes.
 
 In a run's folder it is ``README.md``, which hubs show; beside a single file ``FILE.card.md``. It is written anew
 after a training, after each test and by `convert` and `export`; a page that we did not write is left alone.
@@ -15,6 +15,7 @@ from .configurations import net_facts
 from .errors import VerydeepError
 from .files import file_sha256, read_json, short_name, write_atomically
 from .runs import BEST, EVALUATIONS, LAST
+from .weights.as_written import OURS, described, our_pixels
 
 MARK = "<!-- a model card, written by verydeep; what is added here is lost when it is written anew -->"
 PAGE, ENDING = "README.md", ".card.md"
@@ -22,12 +23,15 @@ RECIPE = ("S", "batch", "lr", "weight_decay", "learn", "initialise", "seed")
 OF_PHOTOS = "The photos' own terms hold."
 
 
-def write_model_card(path: Path, card: Card, told: dict[str, Any] | None = None) -> Path:
+def write_model_card(
+    path: Path, card: Card, told: dict[str, Any] | None = None, use: dict[str, str] | None = None
+) -> Path:
     """The page of a net's file; where one that we did not write is in its place, that one is left.
 
     Args:
         path: of the net: in a run's folder the page is the folder's.
         told: more facts, such as of an export.
+        use: how the file is used where it is none of our checkpoints (`verydeep.weights.as_written`).
 
     Raises:
         VerydeepError: it cannot be written.
@@ -36,13 +40,14 @@ def write_model_card(path: Path, card: Card, told: dict[str, Any] | None = None)
     page = path.with_name(PAGE if of_run else short_name(path.name, ENDING))
     if page.exists() and MARK not in page.read_text(encoding="utf8", errors="replace"):
         return page
-    lines = [MARK, *_facts(path, card, told or {}), *_errors(path.parent if of_run else None)]
-    lines += [*_licence(card), *_loading(path.parent if of_run else path, card)]
+    use = use or described(card, OURS, our_pixels(card))
+    lines = [MARK, *_facts(path, card, use, told or {}), *_errors(path.parent if of_run else None)]
+    lines += [*_licence(card), *_loading(path.parent if of_run else path, card), *_classes(card)]
     write_atomically(page, lambda file: file.write(("\n".join(lines) + "\n").encode("utf8", "backslashreplace")))
     return page
 
 
-def _facts(path: Path, card: Card, told: dict[str, Any]) -> list[str]:
+def _facts(path: Path, card: Card, use: dict[str, str], told: dict[str, Any]) -> list[str]:
     facts = net_facts(card.net, max(1, card.outputs), card.crop, card.width)
     kind = f"a box net ({card.box_settings['regression']}) of" if card.box_settings else "tells"
     shown = ", ".join(card.classes[:8]) + (", …" if len(card.classes) > 8 else "")
@@ -50,7 +55,7 @@ def _facts(path: Path, card: Card, told: dict[str, Any]) -> list[str]:
         "net": f"{card.net} of Table 1 in Simonyan & Zisserman, ICLR 2015; {facts.weight_layers} weight layers, "
         f"{facts.parameters:,} parameters, crop {card.crop}, width {card.width:g}",
         "classes": f"{len(card.classes)}: {shown}",
-        "pixels": f"RGB, 0-255, minus ({', '.join(f'{value:.6g}' for value in card.mean)})",
+        **use,
         "test scale Q": str(card.test_scale),
         "data": _data(card),
         "recipe": ", ".join(f"{name} {card.settings[name]}" for name in RECIPE if name in card.settings),
@@ -115,3 +120,9 @@ def _loading(place: Path, card: Card) -> list[str]:
         *("## Use", "", "```python", "import verydeep", "", f"net = verydeep.{load}({str(place)!r})"),
         *('for answer in net.predict(["photo.jpg"]):', "    print(answer)", "```"),
     ]
+
+
+def _classes(card: Card) -> list[str]:
+    """All of them, as the outputs count them."""
+    rows = [f"| {number} | {_cell(name)} |" for number, name in enumerate(card.classes)]
+    return ["", "## Classes, in the order of the outputs", "", "| output | class |", "| --- | --- |", *rows]

@@ -33,6 +33,7 @@ from ..posteriors import Testable, Views, shown_to
 from ..progress import Reporter, Silent
 from ..protocols import parse_protocol
 from ..readers import Fault
+from ..weights.as_written import described_export
 from ..weights.pixels import Triple
 from .exported import TAKES_KEY, open_exported
 from .onnx_graph import FLOAT, UINT8, build
@@ -96,7 +97,8 @@ def export(
     _check_free(place, form)
     order = Order(loaded, form, takes, place, reporter or Silent())
     told = _in_8_bits(order, photos, machine or MachineSettings()) if form == "onnx-int8" else _in_float(order)
-    card_path = write_model_card(place, loaded.card, told)
+    use = None if form == "safetensors" else described_export(loaded.card, told["takes"])
+    card_path = write_model_card(place, loaded.card, told, use)
     return {"file": str(place), "form": form, **told, "bytes": place.stat().st_size, "card": str(card_path)}
 
 

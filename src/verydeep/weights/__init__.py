@@ -30,7 +30,7 @@ from .sidecar import Beside, read_sidecar
 from .tensorflow import MAGIC, read_tensorflow
 from .torch_files import LEGACY, parts_of, read_torch
 
-__all__ = ["KNOWN", "MEAN_RGB", "Weights", "has_card", "place_of", "read_weights"]
+__all__ = ["KNOWN", "MEAN_RGB", "Weights", "has_card", "place_of", "read_layers", "read_weights"]
 LONGEST_HEADER = 100_000_000  # of a safetensors file, by its own rule
 
 
@@ -171,6 +171,15 @@ def _holds(path: Path, name: str) -> bool:
             return name in archive.namelist()
     except Exception:  # zipfile raises several kinds for a stranger's bytes
         return False
+
+
+def read_layers(path: Path) -> Recognised:
+    """The layers of a weight file of others as they are stored, for the pixels that the file expects.
+
+    Raises:
+        VerydeepError: broken, or not weights of a known net.
+    """
+    return _foreign(path, _kind(path))[0]
 
 
 def _foreign(path: Path, kind: str) -> tuple[Recognised, Preprocessing | None, tuple[str, ...] | None]:

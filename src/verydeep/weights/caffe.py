@@ -114,13 +114,14 @@ def _written(blob: Tensor) -> bytes:
     return field_bytes(7, shape) + field_bytes(5, blob.detach().contiguous().numpy().astype("<f4").tobytes())
 
 
-def prototxt(net: str, tensors: dict[str, Tensor], crop: int) -> str:
+def prototxt(net: str, tensors: dict[str, Tensor], crop: int, use: dict[str, str]) -> str:
     """The net's description for Caffe and OpenCV, which the ``.caffemodel`` is loaded with.
 
-    Raises:
-        VerydeepError: the net normalises locally, which we do not write.
+    Args:
+        use: how the file is used, as comments: its own last layer is the soft-max.
     """
-    lines = [f'name: "{net}"', 'input: "data"', f"input_dim: 1 input_dim: 3 input_dim: {crop} input_dim: {crop}"]
+    lines = [f"# {name}: {text}" for name, text in use.items() if name in ("pixels", "input", "resize")]
+    lines += [f'name: "{net}"', 'input: "data"', f"input_dim: 1 input_dim: 3 input_dim: {crop} input_dim: {crop}"]
     bottom, specs = "data", [spec for spec in layers(net) if f"{spec.name}.weight" in tensors]
     for number, spec in enumerate(specs):
         outputs, full = tensors[f"{spec.name}.bias"].shape[0], spec.name in FC

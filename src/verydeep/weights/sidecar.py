@@ -1,6 +1,7 @@
 """What a weight file in a foreign layout cannot tell of itself, in a file of ours beside it: ``FILE.card.json``.
 
-It records the file's SHA-256, so that it is never taken for another file's; the pixels; and our whole card.
+It records the file's SHA-256, so that it is never taken for another file's; the file's pixels, tensors, output and
+classes in order, for whoever reads the file with nothing of ours; and our whole card, of the net as we hold it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 from ..checkpoints import card_of
 from ..errors import VerydeepError
 from ..files import read_json, short_name, write_json
+from .as_written import described
 from .pixels import Preprocessing
 from .released import Digests
 
 ENDING = ".card.json"
+ABOUT = "all but `card` is of this file; `card` is of the net as verydeep holds it: RGB, 0-255, minus card.mean"
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,19 @@ def sidecar_of(path: Path) -> Path:
 
 
 def write_sidecar(path: Path, kind: str, pixels: Preprocessing, card: dict[str, Any]) -> Path:
-    """Writes it for a file that is there; raises VerydeepError where it cannot be written."""
-    told = {"format": kind, "sha256": Digests(path).of("sha256"), "pixels": pixels.to_json(), "card": card}
-    write_json(sidecar_of(path), told)
+    """Writes it for a file that is there.
+
+    Args:
+        kind: the file's format, a key of `verydeep.weights.as_written.TENSORS`.
+        pixels: those of the file.
+        card: the JSON of our card.
+
+    Raises:
+        VerydeepError: it cannot be written.
+    """
+    use = {name: text for name, text in described(card_of(card), kind, pixels).items() if name != "pixels"}
+    told = {"about": ABOUT, "format": kind, "sha256": Digests(path).of("sha256"), "pixels": pixels.to_json(), **use}
+    write_json(sidecar_of(path), {**told, "classes": list(card["classes"]), "card": card})
     return sidecar_of(path)
 
 
