@@ -65,8 +65,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "estimating": {"config", "configurations", "data", "images", "machine", "measuring", "planning", "progress"},
     "releasing": {
-        *("checkpoints", "config", "configurations", "data", "errors", "experiments", "files", "model_card", "nets"),
-        *("runs", "weights"),
+        *("checkpoints", "config", "configurations", "data", "data.imagenet", "data.sets", "errors", "experiments"),
+        *("files", "model_card", "nets", "opening", "progress", "runs", "weights", "weights.released"),
     },
     "exporting.onnx_graph": {"checkpoints", "configurations", "errors", "nets"},
     "exporting.traced": {"configurations", "exporting.onnx_graph", "nets"},
@@ -108,8 +108,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "benchmarking.svms": {"benchmarking.turns", "config", "errors", "machine", "progress", "transfer.svm_learning"},
     "results": {
-        *("config", "errors", "experiments", "files", "metrics", "planning", "progress", "protocols", "scores"),
-        *("stored", "summary"),
+        *("checkpoints", "config", "errors", "experiments", "files", "metrics", "planning", "progress", "protocols"),
+        *("runs", "scores", "stored", "summary"),
     },
     "localisation.reproduction": {
         *("checkpoints", "config", "data", "errors", "estimating", "experiments", "experiments.localisation", "files"),
@@ -125,10 +125,14 @@ ARROWS: dict[str, set[str]] = {
     "transfer.reproduction": {
         *("config", "data", "errors", "experiments", "experiments.sizes", "experiments.transfer", "files", "machine"),
         *("progress", "stored", "transfer.describing", "transfer.files", "transfer.nets", "transfer.protocols"),
-        "transfer.settings",
+        *("transfer.settings", "weights"),
     },
     "stopping": {"progress"},
-    "tables": {"configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "stored"},
+    "tables": {
+        *("configurations", "errors", "experiments", "experiments.nets", "experiments.sizes", "files", "stored"),
+        "table_notes",
+    },
+    "table_notes": {"experiments.sizes"},
     "terminal": {"progress"},
     "optimisation": {"config", "nets"},
     "checkpoints": {"config", "configurations", "errors", "files", "images", "localisation.settings", "nets", "sealed"},
@@ -142,10 +146,10 @@ ARROWS: dict[str, set[str]] = {
     "weights.protobuf": set(),
     "weights.layouts": {"configurations", "errors"},
     "weights.caffe": {"configurations", "errors", "weights.layouts", "weights.protobuf"},
-    "weights.keras": {"configurations", "errors", "weights.layouts"},
+    "weights.keras": {"checkpoints", "configurations", "errors", "weights.layouts"},
     "weights.matconvnet": {"mat_files", "weights.layouts", "weights.pixels"},
     "weights.tensorflow": {"errors", "weights.layouts", "weights.protobuf"},
-    "weights.torch_files": {"errors", "files", "weights.layouts"},
+    "weights.torch_files": {"checkpoints", "errors", "files", "weights.layouts"},
     "weights.released": {"configurations", "errors", "nearest"},
     "weights.cache": {"errors", "files", "progress", "weights.released"},
     "weights.sidecar": {

@@ -121,8 +121,19 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert boxes.status == 0, boxes.stderr
     assert "random 1 layers: fc8" in boxes.stderr
     assert "to fit the rate" in boxes.stderr
-    assert "next: verydeep localise evaluate net dense@36" in boxes.stdout
+    assert "next: verydeep localise evaluate net centre@36\n" in boxes.stdout  # as predict asks nets of small crops
     return place
+
+
+def test_what_training_and_converting_suggest_can_be_typed(own: Path, command: Command, tmp_path: Path) -> None:
+    """`verydeep localise evaluate` as `localise train` printed it, and what `convert` of a box net prints."""
+    told = command("localise", "evaluate", "net", "centre@36", "--out", tmp_path / "e", cwd=own)
+    assert told.status == 0, told.stderr
+    told = command("convert", own / "net", tmp_path / "copy")
+    assert f"ask it: verydeep localise predict {tmp_path / 'copy'} PHOTO" in told.stdout
+    words = ["--class", "red", "--out", tmp_path / "boxes"]
+    found = command("localise", "predict", tmp_path / "copy", own / "photos" / "00.png", *words)
+    assert found.status == 0, found.stderr
 
 
 def test_own_photos_trained_tested_and_asked(own: Path, command: Command, tmp_path: Path) -> None:

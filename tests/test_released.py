@@ -343,7 +343,10 @@ MISTAKES = [
     ("export {torn} --out x.pt2", r"is an exported file already|broken"),
     ("predict {torn} {home}/photos", r"torn\.onnx is broken or truncated: no whole ONNX file|it has no card"),
     ("predict {torn2} {home}/photos", r"torn\.pt2 is broken, or no exported program"),
-    ("evaluate {home}/d.caffemodel dense@64", r"say --preprocessing caffe"),
+    (
+        "evaluate {home}/d.caffemodel dense@64",
+        r"`verydeep convert \S+/d\.caffemodel runs/NAME --preprocessing caffe --class-names FILE` makes a run",
+    ),
     ("benchmark {home}/run --size 16", r"size 16 is below a net's crop: use 32 or more"),
     ("benchmark {home}/run --batch 0", r"batch and photos must be 1 or more"),
     ("weights fetch oxfordD", r"no released weights 'oxfordD': did you mean oxford-D\?"),

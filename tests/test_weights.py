@@ -573,3 +573,67 @@ def test_bgr_is_handled_for_the_shared_layers_of_ilsvrc() -> None:
         wrong = [LinearSVC(C=10).fit(rows[~half], labels[~half]).predict(rows[half]) != labels[half] for half in halves]
         errors.append(sum(int(found.sum()) for found in wrong))
     assert errors[0] < 0.7 * errors[1], errors  # 16 and 32 of 200 photos when this was written
+
+
+# Kinds of numbers: what was written in others than floats is no weight without its scale, which no file here records.
+def stored_as(kind: Callable[[Tensor], Tensor], layer: str = "features.5.weight") -> Callable[[Path, str], Any]:
+    def write(path: Path, form: str) -> None:
+        found = made.state_dict("D", random_layers())
+        found[layer] = kind(found[layer])
+        torch.save(found, path) if form == "pth" else save_file(found, path)
+
+    return write
+
+
+def fewer_bits(path: Path, form: str) -> None:
+    """Keras's int8 kernels, or MATLAB's: whole numbers where the floats were."""
+    layers = random_layers()
+    small: Any = {name: ((30 * weight).astype(np.int8), bias) for name, (weight, bias) in layers.items()}
+    made.keras_new(path, small) if form == "h5" else made.matconvnet(path, small)
+
+
+def whole(kind: torch.dtype) -> Callable[[Path, str], Any]:
+    return stored_as(lambda found: (30 * found).to(kind))
+
+
+KINDS = {torch.int8: "int8", torch.uint8: "uint8", torch.int32: "int32", torch.bool: "bool"}
+NO_WEIGHTS = {
+    **{f"{name} in pth": (whole(kind), "pth", rf"5\.weight as {name}: ") for kind, name in KINDS.items()},
+    **{f"{name}, safetensors": (whole(kind), "safetensors", rf"5\.weight as {name}: ") for kind, name in KINDS.items()},
+    "float8": (stored_as(lambda found: found.to(torch.float8_e4m3fn)), "safetensors", r"as float8_e4m3fn: "),
+    "complex": (stored_as(lambda found: found.to(torch.complex64)), "pth", r"as complex64: "),
+    "a bias in int64": (stored_as(lambda found: found.long(), "classifier.6.bias"), "safetensors", r"6\.bias as int64"),
+    "sparse": (stored_as(lambda found: found.to_sparse()), "pth", r"features\.5\.weight as a sparse tensor\."),
+    "without values": (stored_as(lambda found: found.to("meta")), "pth", r"features\.5\.weight without its values\."),
+    "no outputs": (stored_as(lambda found: found[:0]), "pth", r"features\.5's weight of the shape \(0, 4, 3, 3\)"),
+    "half floats too large": (
+        stored_as(lambda found: found.double() * 1e300),
+        "pth",
+        r"NaN or infinite values in conv2_1",
+    ),
+    "Keras": (fewer_bits, "h5", r"stores .*vars/0 as int8: weights are float16"),
+    "MatConvNet": (fewer_bits, "mat", r"stores conv1_1 as int8: weights are single or double"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_numbers_that_are_no_weights_are_refused(tmp_path: Path, kind: str) -> None:
+    write, form, says = NO_WEIGHTS[kind]
+    write(tmp_path / "x", form)
+    with pytest.raises(VerydeepError, match=says):
+        read_weights(str(tmp_path / "x"), "torchvision")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_weights(tmp_path: Path, kind: torch.dtype) -> None:
+    stored_as(lambda found: found.to(kind))(tmp_path / "x", "safetensors")
+    found = read_weights(str(tmp_path / "x"), "torchvision").tensors["conv2_1.weight"]
+    assert found.dtype == torch.float32
+    assert found.numpy() == pytest.approx(random_layers()["conv2_1"][0], rel=1e-2)
+
+
+def test_whole_doubles_of_matlab_are_weights(tmp_path: Path) -> None:
+    """MATLAB stores them in fewer bytes: biases of 0 are doubles all the same."""
+    layers = {name: (weight, np.zeros_like(bias)) for name, (weight, bias) in random_layers().items()}
+    made.matconvnet(tmp_path / "x.mat", layers)
+    assert not read_weights(str(tmp_path / "x.mat")).tensors["conv1_1.bias"].any()

@@ -94,8 +94,8 @@ def cell(items: list[Any]) -> NDArray[np.object_]:
     return found
 
 
-def matconvnet(path: Path, layers: Layers, old: bool = False) -> None:
-    """Filters (H,W,Cin,Cout); the old form with its fields in another order."""
+def matconvnet(path: Path, layers: Layers, old: bool = False, wnids: list[str] | None = None) -> None:
+    """Filters (H,W,Cin,Cout); the old form with its fields in another order; ``wnids`` in the outputs' order."""
     from scipy.io import savemat
 
     cells: list[Any] = []
@@ -108,7 +108,7 @@ def matconvnet(path: Path, layers: Layers, old: bool = False) -> None:
         cells.append({"type": "relu", "name": f"relu_{name}"})
     image = np.tile(np.array(MEAN, dtype=np.float32), (4, 4, 1)) if old else np.array(MEAN).reshape(1, 1, 3)
     normalization = {"averageImage": image, "imageSize": [224.0, 224.0, 3.0]}
-    names = [f"n{number:08d}" for number in range(len(layers["fc8"][1]))]
+    names = wnids or [f"n{number:08d}" for number in range(len(layers["fc8"][1]))]
     classes = {"name": cell(names), "description": cell([f"thing {name}" for name in names])}
     meta = {"normalization": normalization, "classes": classes}
     savemat(path, {"layers": cell(cells), **(meta if old else {"meta": meta})}, do_compression=not old)

@@ -31,6 +31,7 @@ from .nets import Net, Pooling
 from .sealed import check_header, check_seal, write_sealed
 
 CARD_KEY = "verydeep"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOMENTUM = "momentum/"
 # Sect. 3.1: "the first four convolutional layers and the last three fully-connected layers" of net A,
 # which are these; by counting from the input only conv1_1 would fit the deeper nets.
@@ -148,6 +149,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     metadata, tensors = read_safetensors(path)
     if CARD_KEY not in metadata:
         raise VerydeepError(f"{path} holds weights but no verydeep card: use it with --start, not as a run.")
+    check_weights(path, tensors)
     bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
         raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
@@ -213,6 +215,25 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with _opened(path) as file:
         check_seal(path, CARD_KEY)
         return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def check_weights(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raises VerydeepError for a tensor that is no weight as it stands: whole numbers and float8 need their scale."""
+    for name, value in tensors.items():
+        if value.is_meta or value.layout != torch.strided:
+            raise VerydeepError(
+                f"{path} holds {name} {'without its values' if value.is_meta else 'as a sparse tensor'}."
+            )
+        if value.dtype not in FLOATS:
+            raise no_weight(path, name, str(value.dtype).removeprefix("torch."))
+
+
+def no_weight(path: Path, name: str, kind: str) -> VerydeepError:
+    """The error of numbers of a kind that weights do not have."""
+    return VerydeepError(
+        f"{path} stores {name} as {kind}: weights are float16, bfloat16, float32 or float64, and of a quantised file "
+        "the scales are not read; save it in floats."
+    )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from .model_card import write_model_card
 from .opening import released_checkpoint
 from .paths import names_a_folder
 from .runs import BEST, LAST
-from .weights import Weights, has_card, place_of, read_layers, read_weights
+from .weights import NAMES_FILE, Weights, has_card, names_flag, place_of, read_layers, read_weights
 from .weights.as_written import OURS, described, our_pixels
 from .weights.caffe import caffe_bytes, prototxt
 from .weights.keras import keras_bytes
@@ -81,8 +81,10 @@ def convert(
     else:
         page = _write_theirs(file, form, weights, card)
     layers = [name.removesuffix(".weight") for name in weights.tensors if name.endswith(".weight")]
-    told = {"file": str(file), "format": form, "net": weights.net, "layers": len(layers), "origin": weights.origin}
-    return {**told, "classes": len(card.classes) if card else None, "card": str(page) if page else None}
+    told: dict[str, Any] = {"file": str(file), "format": form, "net": weights.net, "width": weights.width}
+    told |= {"layers": len(layers), "origin": weights.origin}
+    told |= {"classes": len(card.classes) if card else None, "boxes": bool(card and card.box_settings)}
+    return {**told, "card": str(page) if page else None}
 
 
 def _names(wish: str | None) -> tuple[str, ...]:
@@ -99,7 +101,12 @@ def _card(source: str, weights: Weights, names: tuple[str, ...]) -> Card | None:
     if "fc8.weight" not in weights.tensors:
         return None
     path = place_of(source)
-    return load_checkpoint(path).card if has_card(path) else released_checkpoint(weights, names).card
+    if has_card(path):
+        return load_checkpoint(path).card
+    if not names and weights.classes is None:
+        outputs = weights.tensors["fc8.weight"].shape[0]
+        raise VerydeepError(f"{source} does not record its {outputs} classes: add {names_flag(outputs)}; {NAMES_FILE}.")
+    return released_checkpoint(weights, names).card
 
 
 def _write_ours(file: Path, weights: Weights, card: Card | None) -> None:

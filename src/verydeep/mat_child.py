@@ -32,7 +32,8 @@ def read_net(path: Path) -> Found:
     Raises:
         VerydeepError: broken, or no MatConvNet net.
     """
-    content = _content(path, struct_as_record=False)
+    # By the class that MATLAB gave them: it stores whole doubles, such as biases of 0, in fewer bytes.
+    content = _content(path, struct_as_record=False, mat_dtype=True)
     net = content.get("net", None)
     holder = net if net is not None else _Holder(content)
     if not hasattr(holder, "layers"):
@@ -41,9 +42,9 @@ def read_net(path: Path) -> Found:
     try:
         for layer in np.atleast_1d(holder.layers):
             if _weighted(layer):
-                weight, bias = _part(layer)
+                weight, bias = _part(path, layer)
                 arrays[f"{layer.name!s}/weight"], arrays[f"{layer.name!s}/bias"] = weight, bias
-        return arrays, {"mean": _mean(path, holder), "classes": _classes(holder)}
+        return arrays, {"mean": _mean(holder), "classes": _classes(holder)}
     except (AttributeError, ValueError, TypeError, IndexError) as fault:
         raise VerydeepError(f"{path} has layers that are not MatConvNet's ({str(fault)[:80]}).") from None
 
@@ -89,9 +90,14 @@ def _weighted(layer: Any) -> bool:
     return any(np.size(getattr(layer, name, ())) for name in ("weights", "filters"))
 
 
-def _part(layer: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _part(path: Path, layer: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A layer's weight (out,in,k,k) and bias (out,)."""
     filters, biases = layer.weights[:2] if hasattr(layer, "weights") else (layer.filters, layer.biases)
+    for values in (filters, biases):
+        if np.asarray(values).dtype.kind != "f":
+            raise VerydeepError(
+                f"{path} stores {layer.name} as {np.asarray(values).dtype}: weights are single or double."
+            )
     filters = np.asarray(filters, dtype=np.float32)
     outputs = np.size(biases)
     # Sides of 1 are lost in MATLAB's files or by squeezing: FC layers are (Cin,Cout), at 1 output (Cin,).
@@ -100,14 +106,14 @@ def _part(layer: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return weight, np.ascontiguousarray(np.asarray(biases, dtype=np.float32).reshape(-1))
 
 
-def _mean(path: Path, net: Any) -> list[float] | None:
+def _mean(net: Any) -> list[float] | None:
     found = getattr(getattr(net, "meta", net), "normalization", None)
     average = np.asarray(getattr(found, "averageImage", ()), dtype=np.float64)
     if average.size == 0 or average.shape[-1] != 3:
         return None
     colours = average.reshape(-1, 3)
     if np.ptp(colours, axis=0).max() > 1e-3:
-        raise VerydeepError(f"{path} subtracts an image that is no plain colour: say --preprocessing rgb-mean.")
+        return None  # an image that is no plain colour, which no net here subtracts: as if none were recorded
     return [float(value) for value in colours[0]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from .checkpoints import Card, Checkpoint, card_of, load_classifier
@@ -9,7 +10,7 @@ from .class_names import distinct
 from .errors import VerydeepError
 from .exporting.exported import ExportedFile, is_exported, open_exported
 from .runs import checkpoint_of
-from .weights import Weights, has_card, place_of, read_weights
+from .weights import NAMES_FILE, PixelsUnknown, Weights, has_card, names_flag, place_of, read_weights
 
 Loaded = Checkpoint | ExportedFile
 USUAL_SCALE = 256  # Q of released nets, at the crop of 224: the paper's smallest
@@ -33,7 +34,25 @@ def open_classifier(source: str | Path, last: bool = False) -> Loaded:
     path = place_of(str(source))
     if has_card(path):
         return load_classifier(path)
-    return released_checkpoint(read_weights(str(source)))
+    return released_checkpoint(read_recorded(str(source)))
+
+
+def read_recorded(source: str) -> Weights:
+    """Weights from a file that must tell its pixels itself; raises VerydeepError as `verydeep.weights.read_weights`."""
+    try:
+        return read_weights(source)
+    except PixelsUnknown as fault:
+        if not fault.outputs:
+            raise VerydeepError(no_classifier(str(fault.path), "fc8")) from None
+        raise fault.converted_first() from None
+
+
+def no_classifier(source: str, lacking: str) -> str:
+    """The sentence of weights without FC layers."""
+    return (
+        f"{source} lacks {lacking}, so it tells no classes: describe photos with it (`verydeep probe`), or train from "
+        "it (`verydeep train … --start`)."
+    )
 
 
 def released_checkpoint(weights: Weights, class_names: tuple[str, ...] = ()) -> Checkpoint:
@@ -44,16 +63,13 @@ def released_checkpoint(weights: Weights, class_names: tuple[str, ...] = ()) -> 
     """
     lacking = [name for name in ("fc6", "fc7", "fc8") if f"{name}.weight" not in weights.tensors]
     if lacking:
-        raise VerydeepError(
-            f"{weights.source} lacks {', '.join(lacking)}, so it tells no classes: describe photos with it "
-            "(`verydeep probe`), or train from it (`verydeep train … --start`)."
-        )
+        raise VerydeepError(no_classifier(weights.source, ", ".join(lacking)))
     outputs = weights.tensors["fc8.weight"].shape[0]
     classes = class_names or weights.classes
     if classes is None:
         raise VerydeepError(
-            f"{weights.source} does not record its {outputs} classes: `verydeep convert` takes --class-names, "
-            "ilsvrc or a file of one a line."
+            f"{weights.source} does not record its {outputs} classes: `verydeep convert {shlex.quote(weights.source)} "
+            f"runs/NAME {names_flag(outputs)}` makes a run that does; {NAMES_FILE}."
         )
     if len(classes) != outputs:
         raise VerydeepError(f"{weights.source} has {outputs} outputs, and {len(classes)} class names were given.")

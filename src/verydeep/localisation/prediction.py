@@ -212,6 +212,15 @@ def usual_protocol(card: Card) -> BoxProtocol:
     return BoxProtocol("dense" if card.crop >= PAPER_CROP else "centre", (card.test_scale,))
 
 
+def usual_test(run: str | Path) -> str:
+    """How `verydeep localise evaluate` tests a run as `predict` asks it, with nothing more to be said."""
+    checkpoint = load_box_net(checkpoint_of(run, last=False))
+    usual = usual_protocol(checkpoint.card)
+    if usual.method != "centre" and classification_net(checkpoint, None) is None:  # nothing rates a map's boxes
+        usual = BoxProtocol("centre", usual.scales)
+    return str(usual)
+
+
 def _t(checkpoint: Checkpoint, settings: MergeSettings, protocol: BoxProtocol, reporter: Reporter) -> float:
     """The threshold of merging: as given, as tuned, or the usual one."""
     if settings.t is not None or protocol.method == "centre":  # one window has nothing to merge with

@@ -20,6 +20,7 @@ from ..experiments.transfer import BOX, IMAGE, LAYER, RECIPES, data_of
 from ..files import check_place, only_one, write_json
 from ..progress import Reporter
 from ..stored import RESULTS, read_results
+from ..weights import PixelsUnknown
 from .describing import extract_features
 from .files import write_transfer
 from .nets import open_feature_net
@@ -77,7 +78,10 @@ class TransferJob:
         if missing:
             raise VerydeepError(f"these rows need the weights of net {missing[0]}: say --weights {missing[0]}=FILE.")
         for net in nets:
-            found = open_feature_net(self.weights[net], LAYER).told["net"]
+            try:
+                found = open_feature_net(self.weights[net], LAYER).told["net"]
+            except PixelsUnknown as fault:
+                raise fault.converted_first() from None
             if found != net:
                 raise VerydeepError(f"{self.weights[net]}, given as net {net}, holds net {found}.")
 
@@ -111,6 +115,7 @@ class TransferJob:
                 "set": f"{len(found.splits)} splits" if found.splits[1:] else "test",
             },
             **{"seed": None, "steps": [], "cut_short": False, "date": time.strftime("%Y-%m-%d")},
+            "nets": {net["net"]: {"crop": net["crop"], "width": net["width"]} for net in told["features"]},
             "checkpoints": {net["net"]: net["sha256"] for net in told["features"]},
             "commit": str(where["commit"]),
         }

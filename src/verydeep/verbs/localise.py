@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ ERRORS = {
 
 def train(options: argparse.Namespace) -> int:
     """A box net trained, begun or resumed; 130 or 143 where it was interrupted."""
+    from ..localisation.prediction import usual_test
     from ..localisation.training import train_boxes
     from ..runs import REPORT
 
@@ -38,8 +40,7 @@ def train(options: argparse.Namespace) -> int:
     if result is not None:
         folder, error = result["folder"], result["best_dev_gt_class_error"]
         show(f"{folder}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}")
-        several = ",".join(map(str, result["test_scales"]))
-        show(f"next: verydeep localise evaluate {folder} dense@{result['test_scale']}, or dense@{several}")
+        show(f"next: verydeep localise evaluate {shlex.quote(str(folder))} {usual_test(folder)}")
         show(f"to look at: {folder}/{REPORT}")
     return status
 

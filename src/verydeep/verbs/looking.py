@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..arguments import given_settings
 from ..config import DataSettings, MachineSettings, TrainSettings, typed
+from ..configurations import STRIDE
 from ..errors import VerydeepError
 from ..setting_flags import READING
 from ..terminal import Terminal, show, show_raw, show_table
@@ -97,7 +99,8 @@ def data_pack(options: argparse.Namespace) -> int:
     photos = sum(found["photos"] for found in told["sets"].values())
     size = sum(shard["bytes"] for found in told["sets"].values() for shard in found["shards"])
     show(f"{told['folder']}: {photos} photos of smallest side {told['size']}, {told['form']}, {size / 1e6:.1f} MB")
-    show(f"train from it: verydeep train D --data {told['folder']} --S {told['size']}")
+    crop = "" if told["size"] >= TrainSettings.crop else f" --crop {told['size'] // STRIDE * STRIDE}"
+    show(f"train from it: verydeep train D --data {shlex.quote(str(told['folder']))} --S {told['size']}{crop}")
     return OK
 
 

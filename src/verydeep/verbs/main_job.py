@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ def train(options: argparse.Namespace) -> int:
         show(
             f"{result['folder']}: {result['steps']} steps, best dev error {error:.2f} % in epoch {result['best_epoch']}"
         )
-        several = ",".join(map(str, result["test_scales"]))
-        show(f"next: verydeep evaluate {result['folder']} dense@{result['test_scale']}, or dense@{several}")
+        folder, several = shlex.quote(str(result["folder"])), ",".join(map(str, result["test_scales"]))
+        show(f"next: verydeep evaluate {folder} dense@{result['test_scale']}")
+        if len(result["test_scales"]) > 1:
+            show(f"slower, and better: verydeep evaluate {folder} dense@{several}")
         show(f"to look at: {result['folder']}/{REPORT}")
     return status
 
@@ -179,11 +182,12 @@ def demo(options: argparse.Namespace) -> int:
     if options.json:
         answer_json(found)
     if found["page"] is None:
-        terminal.fail(f"interrupted; go on with `verydeep train A --out {found['folder']} --resume`.")
+        folder = shlex.quote(str(found["folder"]))
+        terminal.fail(f"interrupted; go on with `verydeep train A --out {folder} --resume`.")
         return 128 + stopper.signal
     if not options.json:
         for row in found["evaluations"]:
             show(headline(row))
         show(f"pictures: {found['page']}  ({found['seconds']:.0f} s in all)")
-        show(f"ask it: verydeep predict {found['folder']} PHOTO")
+        show(f"ask it: verydeep predict {shlex.quote(str(found['folder']))} PHOTO")
     return OK

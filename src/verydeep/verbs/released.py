@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import shlex
 from typing import Any
 
 from ..arguments import given_settings
@@ -73,9 +73,22 @@ def convert(options: argparse.Namespace) -> int:
     show(f"{told['file']}: net {told['net']}, {told['layers']} layers{classes}{f', from {known}' if known else ''}")
     if told["card"]:
         show(f"card: {told['card']}")
-    if Path(options.out).is_dir():
-        show(f"ask it: verydeep predict {options.out} PHOTO")
+    for line in _next(told, shlex.quote(options.out)):
+        show(line)
     return OK
+
+
+def _next(told: dict[str, Any], place: str) -> list[str]:
+    """What can be done with what was written: convolutions alone cannot classify."""
+    if told["boxes"]:
+        return [f"ask it: verydeep localise predict {place} PHOTO"]
+    if told["classes"]:
+        return [f"ask it: verydeep predict {place} PHOTO"]
+    width = "" if told["width"] == 1 else f" --width {told['width']:g}"
+    return [
+        f"a classifier of your photos on its descriptors: verydeep probe --data DATA --weights {place}",
+        f"to train from it: verydeep train {told['net']} --data DATA --start {place}{width}",
+    ]
 
 
 def export(options: argparse.Namespace) -> int:
@@ -98,7 +111,7 @@ def export(options: argparse.Namespace) -> int:
     show(f"{told['file']}: {told['bytes'] / 1e6:.1f} MB, card {told['card']}")
     for line in _export_lines(told):
         show(line)
-    show(f"ask it: verydeep predict {told['file']} PHOTO")
+    show(f"ask it: verydeep predict {shlex.quote(told['file'])} PHOTO")
     return OK
 
 

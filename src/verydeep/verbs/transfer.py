@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def probe(options: argparse.Namespace) -> int:
         else:
             _show(told)
             show(f"report, with the worst mistakes: {told['page']}")
-            show(f"ask it: verydeep predict {told['folder']} PHOTO")
+            show(f"ask it: verydeep predict {shlex.quote(str(told['folder']))} PHOTO")
         return OK
 
     return _stoppable(options, work)

@@ -7,6 +7,7 @@ or its card records, or known of a public file by its hash, and never guessed.
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +31,40 @@ from .sidecar import Beside, read_sidecar
 from .tensorflow import MAGIC, read_tensorflow
 from .torch_files import LEGACY, parts_of, read_torch
 
-__all__ = ["KNOWN", "MEAN_RGB", "Weights", "has_card", "place_of", "read_layers", "read_weights"]
+__all__ = ["KNOWN", "MEAN_RGB", "NAMES_FILE", "PixelsUnknown", "Weights"]
+__all__ += ["has_card", "names_flag", "place_of", "read_layers", "read_weights"]
 LONGEST_HEADER = 100_000_000  # of a safetensors file, by its own rule
+
+
+class PixelsUnknown(VerydeepError):
+    """A weight file that records no pixels; ``outputs`` are those of fc8, 0 without it, ``named`` if it has classes."""
+
+    def __init__(self, path: Path, outputs: int, named: bool) -> None:
+        self.path, self.outputs, self.named = path, outputs, named
+        super().__init__(f"{self._fault}: say --preprocessing {CHOICES}.")
+
+    @property
+    def _fault(self) -> str:
+        return (
+            f"{self.path} does not record which pixels its weights expect, and is no public file that is known by its "
+            "hash"
+        )
+
+    def converted_first(self) -> VerydeepError:
+        """The same for those who take no --preprocessing: a run of the file records its pixels and classes."""
+        names = "" if self.named or not self.outputs else f" {names_flag(self.outputs)}"
+        return VerydeepError(
+            f"{self._fault}: `verydeep convert {shlex.quote(str(self.path))} runs/NAME --preprocessing caffe{names}` "
+            f"makes a run that does; the pixels are {CHOICES}" + (f"; {NAMES_FILE}." if names else ".")
+        )
+
+
+NAMES_FILE = "--class-names is ilsvrc, or a file of one name a line"
+
+
+def names_flag(outputs: int) -> str:
+    """What gives a file that records none its classes, on `verydeep convert`'s command line."""
+    return "--class-names ilsvrc" if outputs == len(ilsvrc_classes()) else "--class-names FILE"
 
 
 @dataclass(frozen=True)
@@ -101,7 +134,8 @@ def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
         preprocessing: a key of `KNOWN` for files that do not record their pixels.
 
     Raises:
-        VerydeepError: not there, broken, not weights of a known net, or pixels unknown.
+        PixelsUnknown: nothing tells its pixels.
+        VerydeepError: not there, broken, or not weights of a known net.
     """
     path = place_of(start)
     kind = _kind(path)
@@ -115,7 +149,10 @@ def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
         found, told, classes = _foreign(path, kind)
     digests = Digests(path)
     known, beside = known_file(digests), read_sidecar(digests)
-    pixels = _pixels(path, preprocessing, known, beside, told or _in_metadata(metadata))
+    pixels = _pixels(preprocessing, known, beside, told or _in_metadata(metadata))
+    if pixels is None:
+        outputs = found.tensors["fc8.weight"].shape[0] if "fc8.weight" in found.tensors else 0
+        raise PixelsUnknown(path, outputs, classes is not None)
     found = _without_missing(found, pixels)
     _check_finite(path, found.tensors)
     first, mean = to_our_pixels(found.tensors["conv1_1.weight"], pixels)
@@ -210,20 +247,14 @@ def _in_metadata(metadata: dict[str, str]) -> Preprocessing | None:
 
 
 def _pixels(
-    path: Path, named: str, known: Released | None, beside: Beside | None, told: Preprocessing | None
-) -> Preprocessing:
+    named: str, known: Released | None, beside: Beside | None, told: Preprocessing | None
+) -> Preprocessing | None:
+    """As named, else as recorded beside the file, known by its hash, or recorded in it; None where nothing tells."""
     if named != "recorded":
         return pixels_named(named)
     if beside:
         return beside.pixels
-    if known:
-        return pixels_named(known.pixels)
-    if told:
-        return told
-    raise VerydeepError(
-        f"{path} does not record which pixels its weights expect, and is no public file that is known by its hash: say "
-        f"--preprocessing {CHOICES}."
-    )
+    return pixels_named(known.pixels) if known else told
 
 
 def _without_missing(found: Recognised, pixels: Preprocessing) -> Recognised:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoints import no_weight
 from ..configurations import NET_NAMES, layers
 from ..errors import VerydeepError
 from .layouts import FC, KERAS, Parts
@@ -120,6 +121,8 @@ def _word(value: Any) -> str:
 def _numbers(path: Path, values: Any) -> Any:
     if values.nbytes > PACKED * values.id.get_storage_size():
         raise VerydeepError(f"{path} unpacks {values.name} to {values.nbytes:,} bytes, which is refused.")
+    if values.dtype.kind != "f":
+        raise no_weight(path, values.name, str(values.dtype))
     return np.asarray(values, dtype=np.float32)
 
 

@@ -69,4 +69,4 @@ def read_sidecar(digests: Digests) -> Beside | None:
         card_of(dict(told["card"]))
         return Beside(Preprocessing.from_json(told["pixels"]), dict(told["card"]))
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise VerydeepError(f"{place} is broken: remove it, and say --preprocessing.") from None
+        raise VerydeepError(f"{place} is broken: remove it, and convert the net again.") from None

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints import check_weights
 from ..errors import VerydeepError
 from ..files import utf8_path
 from .layouts import Parts
@@ -66,7 +67,7 @@ def parts_of(path: Path, tensors: dict[str, Any]) -> Parts:
     """Tensors by layer, from their names (``features.0.weight``).
 
     Raises:
-        VerydeepError: a name without a layer.
+        VerydeepError: a name without a layer, a tensor that holds no weights.
     """
     tensors = {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}
     for word in PARALLEL:
@@ -74,6 +75,7 @@ def parts_of(path: Path, tensors: dict[str, Any]) -> Parts:
     for prefix in ("model.", "backbone."):
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    check_weights(path, tensors)
     parts: Parts = {}
     for key, value in tensors.items():
         layer, _, part = key.rpartition(".")
