@@ -6,6 +6,7 @@ What is reported is the ``test`` or ``val`` set, never the ``dev`` part that cho
 from __future__ import annotations
 
 import csv
+import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,7 +130,8 @@ def evaluate(
     dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
     if out is None and isinstance(checkpoint, Checkpoint) and not has_card(checkpoint.path):
-        raise VerydeepError(f"{checkpoint.path} is no run: `verydeep convert {run} runs/NAME` makes one, or say --out.")
+        one = f"`verydeep convert {shlex.quote(str(run))} runs/NAME` makes one"
+        raise VerydeepError(f"{checkpoint.path} is no run: {one}, or say --out.")
     folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / short_name(str(tested))
     check_place(folder)
     if any((folder / name).exists() for name in (LAST, BEST)):
@@ -216,7 +218,7 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
         raise VerydeepError("this checkpoint names no data: say --data.")
     trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
     asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=())
-    opened = _open(asked)
+    opened = _open(asked, of_run=data is None)
     same = asked.data == trained_on.data
     known = card.data_fingerprint != "" and opened.fingerprint() == card.data_fingerprint
     if same and not known and card.data_fingerprint:
@@ -226,15 +228,21 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
     # Unsplit data that the net was not trained on are tested whole.
     chosen = set_name or ("all" if opened.split_by_us and not same and not known else opened.reported)
     dataset = relabel(opened.set(chosen), card.classes, strict=True)
+    if not len(dataset):
+        raise VerydeepError(f"{opened.name} has no photos in its set {chosen}: say another --set.")
     return dataset, "" if same else short_name(f"of-{Path(asked.data).name}")
 
 
-def _open(settings: DataSettings) -> Data:
-    """The data with the training's choice of classes, or, where they have none of those, all classes."""
+def _open(settings: DataSettings, of_run: bool) -> Data:
+    """The data with the training's choice of classes, or, where they have none of those, all classes.
+
+    Other data than the run's may be of a single class, or have a photo a class: nothing is to be learned from them.
+    """
+    some: dict[str, Any] = {} if of_run else {"least_classes": 1, "empty_sets": True}
     try:
-        return open_data(settings)
+        return open_data(settings, **some)
     except VerydeepError:
-        return open_data(replace(settings, classes=())) if settings.classes else open_data(settings)
+        return open_data(replace(settings, classes=()), **some) if settings.classes else open_data(settings, **some)
 
 
 def _scores(checkpoint: Loaded, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:

@@ -29,6 +29,7 @@ FREE = ("start", "max_epochs", "max_steps", "bad_images", "preprocessing")
 # What a row's result takes from the results of its tests.
 PART_KEYS = {"data", "images_per_second", "multiply_adds_per_image", "environment"}
 MISSING, BEGUN, DONE = "missing", "begun", "done"
+NO_FILE = "no file"  # of a released model: nothing trains it, its weight file is to be given
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,17 @@ class Place:
     skip_bad_images: bool = False
 
     @staticmethod
-    def of(root: Path, size: Size, opened: Data | None, skip_bad_images: bool) -> Place:
-        """The place for some data; None stands for data that are not there, of which nothing is done."""
+    def of(root: Path, size: Size, opened: Data | None, skip_bad_images: bool, trained: bool = True) -> Place:
+        """The place for some data; None stands for data that are not there, of which nothing is done.
+
+        Args:
+            trained: False where no net learns from the data, and unsplit ones are tested whole.
+        """
         if opened is None:
             return Place(root, size, "val", "", "", skip_bad_images)
-        tested = opened.sets[opened.reported]
-        of_set = tested.fingerprint(sizes=True)
-        return Place(root, size, opened.reported, of_set, opened.fingerprint(), skip_bad_images)
+        set_name = "all" if opened.split_by_us and not trained else opened.reported
+        of_set = opened.set(set_name).fingerprint(sizes=True)
+        return Place(root, size, set_name, of_set, opened.fingerprint(), skip_bad_images)
 
     def part_folder(self, run: str, part: Protocol) -> Path:
         """Where a part's scores are: in the run's folder, as `evaluate` puts them."""
@@ -78,7 +83,7 @@ class Place:
 
 @dataclass(frozen=True)
 class RunWork:
-    """A run: where it is, how far it is (`MISSING`, `BEGUN`, `DONE`), its settings."""
+    """A run: where it is, how far it is (`MISSING`, `BEGUN`, `DONE`, `NO_FILE`), its settings."""
 
     run: str
     folder: Path
@@ -110,7 +115,7 @@ class Plan:
     @property
     def to_train(self) -> list[RunWork]:
         """Runs whose training has not ended."""
-        return [work for work in self.runs if work.state != DONE]
+        return [work for work in self.runs if work.state in (MISSING, BEGUN)]
 
     @property
     def to_test(self) -> list[TestWork]:
@@ -132,8 +137,12 @@ class Plan:
         """Bytes that all that is not done will take."""
         return sum(work.disk for work in self.missing)
 
-    def to_json(self) -> dict[str, Any]:
-        """``{train: […], test: […], seconds, disk_bytes}``."""
+    def to_json(self, with_file: tuple[str, ...] = ()) -> dict[str, Any]:
+        """``{train: […], test: […], done: […], without_file: […], seconds, disk_bytes}``.
+
+        Args:
+            with_file: released nets whose weight files are given with the command.
+        """
         return {
             "train": [
                 {"run": w.run, "state": w.state, "start": papers_start(w.run), "S": str(w.settings.S)}
@@ -142,6 +151,7 @@ class Plan:
             ],
             "test": [{"run": w.run, "protocol": str(w.protocol), "seconds": round(w.seconds)} for w in self.to_test],
             "done": [w.run for w in self.runs if w.state == DONE],
+            "without_file": [w.run for w in self.runs if w.state == NO_FILE and w.settings.net not in with_file],
             "seconds": round(self.seconds),
             "disk_bytes": self.disk,
         }
@@ -181,7 +191,7 @@ def _run_work(run: str, place: Place, given: dict[str, Any]) -> RunWork:
     folder = place.root / run
     if is_released(run):
         if not (folder / BEST).exists():  # a plan is made without the weight file
-            return RunWork(run, folder, DONE, TrainSettings(net=run.partition("/")[0]))
+            return RunWork(run, folder, NO_FILE, TrainSettings(net=run.partition("/")[0]))
         card = read_card(folder / BEST)
         return RunWork(run, folder, DONE, TrainSettings(net=card.net, crop=card.crop, width=card.width))
     settings = settings_for(run, place.size, given)

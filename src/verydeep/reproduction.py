@@ -26,7 +26,7 @@ from .planning import BEGUN, Place, Plan, RunWork, make_plan
 from .preparing import route, train
 from .progress import Reporter, Silent, duration
 from .recipes import OF_ALL_RUNS, papers_start
-from .releasing import take_released
+from .releasing import check_files, released_data, take_released
 from .results import write_results
 from .stopping import Interrupted, Stopping
 from .stored import RESULTS, read_results
@@ -67,16 +67,19 @@ def reproduce(
     if experiment.name == "transfer":
         _check_untrained(name, plan_only, settings)
         return head | _transferred(TransferJob(rows, root, data, weights or {}, wish, Stopping(told, stop)))
-    asked = DataSettings(data=data or size.data)
-    opened = None if _absent(asked, plan_only, data) else open_data(asked)
-    if experiment.name == "released" and opened is not None and not plan_only:
-        take_released(root, rows, weights or {}, asked, opened, settings)
-    place = Place.of(root, size, opened, settings.get("bad_images") == "skip")
+    released = experiment.name == "released"
+    asked = DataSettings(data=released_data(data or size.data) if released else data or size.data)
+    opened = None if _absent(asked, plan_only, data) else open_data(asked, least_classes=1 if released else 2)
+    if released and plan_only:
+        check_files(rows, weights or {})
+    elif released and opened is not None:
+        take_released(root, rows, weights or {}, asked, opened, settings, told)
+    place = Place.of(root, size, opened, settings.get("bad_images") == "skip", trained=not released)
     if experiment.name == "localisation":
         row_of = partial(reproduce, data=data, out=out, doll=doll, plan_only=plan_only, reporter=told, stop=stop)
         boxes = BoxJob(rows, place, asked, settings, wish, told, stop)
         return {**head, **reproduce_boxes(boxes, experiment, opened, plan_only, partial(row_of, **given))}
-    job = _Job(experiment, rows, place, asked, settings, wish, told, stop)
+    job = _Job(experiment, rows, place, asked, settings, wish, told, stop, tuple(weights or {}))
     return {**head, **job.done(opened, plan_only)}
 
 
@@ -131,13 +134,14 @@ class _Job:
     wish: MachineSettings
     reporter: Reporter
     stop: Callable[[], bool]
+    with_file: tuple[str, ...]  # released nets whose weight files are given
 
     def done(self, opened: Data | None, plan_only: bool) -> dict[str, Any]:
         """All of it, or only the plan: ``plan``, ``ended``, ``rows``, ``claims``."""
         check_place(self.place.root)
         read_results(self.place.root / RESULTS)  # before the work, not after it
         plan = estimated(self._plan(), opened, self.wish, self.reporter)
-        answer: dict[str, Any] = {"plan": plan.to_json(), "ended": "planned", "rows": {}, "claims": {}}
+        answer: dict[str, Any] = {"plan": plan.to_json(self.with_file), "ended": "planned", "rows": {}, "claims": {}}
         if plan_only:
             return answer
         _tell(plan, self.reporter)
@@ -168,6 +172,7 @@ class _Job:
                 self.place.root / test.run,
                 str(test.protocol),
                 data=self.data.data,
+                set_name=self.place.set_name,
                 out=test.folder,
                 bad_images=self.given.get("bad_images", "stop"),
                 machine=self.wish,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checkpoints import read_card
 from .config import TrainSettings
 from .errors import VerydeepError
 from .experiments import Claim, Experiment, Row
@@ -23,6 +24,7 @@ from .metrics import difference_interval, mcnemar, wrong_at
 from .planning import Place, real_parts
 from .progress import Reporter
 from .protocols import Protocol
+from .runs import BEST
 from .scores import Scores, load_scores, mean_scores
 from .stored import RESULTS, read_results
 from .summary import error_with_interval
@@ -45,7 +47,7 @@ def write_results(place: Place, experiment: Experiment, rows: tuple[Row, ...], r
         before = stored["rows"].get(row.name)
         if row in rows:
             found[row.name] = table.result(row)
-        elif before is not None and before["checkpoints"] == table.checkpoints(row):
+        elif before is not None and "nets" in before and before["checkpoints"] == table.checkpoints(row):
             found[row.name] = before
     results = with_others(stored, found, experiment)
     write_json(path, results)
@@ -137,11 +139,19 @@ class _Rows:
             "top5_test": None,  # only the server knows the test set's classes
             **self._trained(row),
             **_cost(parts),
+            "nets": {run: self._size(run) for run in checkpoints},
+            "classes": len(fused.classes),
+            "classes_shown": len(np.unique(fused.labels)),
             "checkpoints": checkpoints,
             "date": max(part["environment"]["time"][:10] for part in parts),
             "commit": "/".join(sorted({part["environment"]["commit"] or "unknown" for part in parts})),
         }
         return result, _wrong(fused)
+
+    def _size(self, run: str) -> dict[str, Any]:
+        """What tells a net from another of the same name: its crop and width."""
+        card = read_card(self._place.root / run / BEST)
+        return {"crop": card.crop, "width": card.width}
 
     def _trained(self, row: Row) -> dict[str, Any]:
         """Seeds and steps of the row's runs; released models have none."""

@@ -14,6 +14,7 @@ from .experiments.nets import PRINTED
 from .experiments.sizes import DOLL, PAPER_CROP
 from .files import write_atomically
 from .stored import BOX_ERRORS, ERRORS, FIGURE, RESULTS, read_results
+from .table_notes import classes_shown, other_sizes, training_steps
 
 HEADS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
 SIGNIFICANT = 0.05
@@ -154,10 +155,11 @@ def _pair(row: dict[str, Any], error: str) -> tuple[str, str]:
     shown = "" if paper is None else _with_spread(row["paper"], error)
     if ours is None or ours.get(error) is None:
         return shown, ""
+    size = f", {sizes}" if (sizes := other_sizes(ours)) else ""
     if ours["seeds"] > 1 or error == FIGURE:
-        return shown, _with_spread(ours, error)
+        return shown, _with_spread(ours, error) + size
     low, high = ours[f"{error}_interval"]
-    return shown, f"{ours[error]:.1f} ({low:.1f}–{high:.1f})"
+    return shown, f"{ours[error]:.1f} ({low:.1f}–{high:.1f}){size}"
 
 
 def _with_spread(row: dict[str, Any], name: str) -> str:
@@ -183,20 +185,13 @@ def _note(table: Table, rows: list[dict[str, Any]]) -> str:
         most = max(row["seeds"] for row in found)
         spread = "95 % interval in brackets" if min(row["seeds"] for row in found) == 1 else ""
         spread += f"{' or ' if spread else ''}mean ± standard deviation of {most} seeds" if most > 1 else ""
-        photos += _training_told(found)
+        photos += classes_shown(one) + training_steps(found)
         dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
         size = "" if one["size"] == "paper" else f" at doll size ({_doll_pixels()})"
         notes.append(f"Ours{size}: {photos}; {spread}; {dates}, commit {commits}. The paper's: ILSVRC-2012.")
+    sizes = sorted({text for one in found for text in [other_sizes(one)] if text})
+    notes += [f"Not of the paper's size, and no result of its nets: {'; '.join(sizes)}."] if sizes else []
     return " ".join(notes)
-
-
-def _training_told(found: list[dict[str, Any]]) -> str:
-    """How many steps the nets of some rows were trained for."""
-    steps = sorted({step for row in found for step in row["steps"]})
-    if not steps:
-        return ""
-    told = f", nets of {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "") + " steps"
-    return told + (", cut short by --max-steps: no result" if any(row["cut_short"] for row in found) else "")
 
 
 def _doll_pixels() -> str:

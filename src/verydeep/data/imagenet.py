@@ -4,7 +4,8 @@ Classes are in the order of sorted WNIDs, the order of all released weights; a c
 ``synset_words.txt``, WNID first. The devkit's ILSVRC2012_ID is another order and is only read to
 translate the ground truth. Sets: ``train`` and ``dev`` (10 training photos a class unless a fraction
 is given), ``val``, which is reported, and ``test`` where its folder is there, whose classes only the
-server knows. Without the training photos there are no ``train`` and ``dev``, and testing works.
+server knows. Without the training photos there are no ``train`` and ``dev``, and testing works; photos in synset
+folders without a folder of their set around them are ``val``. A part of the photos, or of the classes, is enough.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..config import DataSettings
 from ..errors import VerydeepError
 from ..mat_files import read_mat
 from .boxfiles import XmlBoxes
-from .folder import class_folders, is_candidate
+from .folder import class_folders, is_candidate, photos_below
 from .sets import Data, Dataset, PhotoReader, relabel, split
 
 TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
@@ -50,10 +51,10 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
         VerydeepError: a folder or the ground truth is missing, or its length is not that of the photos.
     """
     assert root is not None
-    val_folder = _find(root, VAL_FOLDERS)
     train = _train(root)
+    val_folder = root if train is None and _synsets(root) and not _has_val(root) else _find(root, VAL_FOLDERS)
     if any(entry.is_dir() for entry in val_folder.iterdir()):
-        val = class_folders(root, val_folder)
+        val = _synset_folders(root) if val_folder == root else class_folders(root, val_folder)
         wnids = train.classes if train else val.classes
         val = relabel(val, wnids, strict=True)
     else:
@@ -83,6 +84,34 @@ def _train(root: Path) -> Dataset | None:
     if wrong:
         raise VerydeepError(f"{folder} holds {wrong[0]!r}: ILSVRC's class folders are WNIDs such as n01440764.")
     return found
+
+
+def holds_synsets(root: Path) -> bool:
+    """Whether a folder, or the folder of a set in it, has folders that are called by WNIDs."""
+    return any(_synsets(root / place) for place in (".", *TRAIN_FOLDERS, *VAL_FOLDERS))
+
+
+def _synsets(folder: Path) -> list[str]:
+    """The synset folders in a folder, sorted; none where it is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if _WNID.fullmatch(entry.name) and entry.is_dir())
+
+
+def _synset_folders(root: Path) -> Dataset:
+    """The photos of a folder's synset folders; what else is there, such as the devkit, is none of them."""
+    wnids = _synsets(root)
+    found = [[str(photo.relative_to(root)) for photo in photos_below(root / wnid)[0]] for wnid in wnids]
+    empty = [wnid for wnid, photos in zip(wnids, found, strict=True) if not photos]
+    if empty:
+        raise VerydeepError(f"{root / empty[0]} has no photos: add some, or remove the folder.")
+    labels = np.repeat(np.arange(len(wnids), dtype=np.int64), [len(photos) for photos in found])
+    ids = tuple(photo for photos in found for photo in photos)
+    return Dataset(str(root), "val", tuple(wnids), ids, labels, PhotoReader(root))
+
+
+def _has_val(root: Path) -> bool:
+    return any((root / place).is_dir() for place in VAL_FOLDERS)
 
 
 def _find(root: Path, places: tuple[str, ...]) -> Path:

@@ -83,7 +83,11 @@ def _show_plan(found: dict[str, Any]) -> None:
     tests = [(f"{row['run']} {row['protocol']}", duration(row["seconds"])) for row in plan["test"]]
     show_table("", ["to test", "about"], tests)
     if plan["done"]:
-        show(f"trained already: {', '.join(plan['done'])}")
+        show(f"done already: {', '.join(plan['done'])}")
+    for run in plan["without_file"]:
+        net = run.partition("/")[0]
+        fetch = f"`verydeep weights fetch oxford-{net}` downloads it, and --weights {net}=oxford-{net} takes it"
+        show(f"{run} lacks its weight file: add --weights {net}=FILE ({fetch})")
     show(f"in all about {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk")
 
 
