@@ -148,7 +148,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     metadata, tensors = read_safetensors(path)
     if CARD_KEY not in metadata:
-        raise VerydeepError(f"{path} holds weights but no verydeep card: use it with --start, not as a run.")
+        raise VerydeepError(f"{path} holds weights but no verydeep card: train from it (`verydeep train … --start`).")
     check_weights(path, tensors)
     bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
