@@ -65,7 +65,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "estimating": {"config", "configurations", "data", "images", "machine", "measuring", "planning", "progress"},
     "releasing": {
-        *("checkpoints", "config", "configurations", "data", "data.imagenet", "data.sets", "errors", "experiments"),
+        *("checkpoints", "class_names", "config", "configurations", "data", "data.imagenet", "errors", "experiments"),
         *("files", "model_card", "nets", "opening", "progress", "runs", "weights", "weights.released"),
     },
     "exporting.onnx_graph": {"checkpoints", "configurations", "errors", "nets"},

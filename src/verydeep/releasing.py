@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from .checkpoints import Card, load_checkpoint, read_card, save_checkpoint, start_from
+from .class_names import class_key, distinct
 from .config import DataSettings, flag, to_json
 from .configurations import LARGEST_SIDE, STRIDE
 from .data import NAMES, Data, lasting_name
 from .data.imagenet import holds_synsets
-from .data.sets import class_key
 from .errors import VerydeepError
 from .experiments import Row, runs_of
 from .files import file_sha256, write_json
@@ -139,7 +139,8 @@ def _from_file(
 def _counted(file: str, outputs: int, recorded: tuple[str, ...] | None, opened: Data) -> tuple[str, ...]:
     """The class of each output; raises VerydeepError where that is not known."""
     if recorded:
-        keys = [class_key(name) for name in recorded]
+        recorded = distinct(recorded)
+        keys = list(map(class_key, recorded))
         twice = next((name for name, key in zip(recorded, keys, strict=True) if keys.count(key) > 1), None)
         if twice is not None or len(keys) != outputs:
             what = f"names the class {twice!r} twice" if twice else f"names {len(keys)} classes for {outputs} outputs"
