@@ -129,14 +129,20 @@ def evaluate(
     check_protocol(tested, checkpoint.card.crop)
     dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
     here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
-    if out is None and isinstance(checkpoint, Checkpoint) and not has_card(checkpoint.path):
-        one = f"`verydeep convert {shlex.quote(str(run))} runs/NAME` makes one"
-        raise VerydeepError(f"{checkpoint.path} is no run: {one}, or say --out.")
+    if out is None:
+        _check_run(run, checkpoint)
     folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / short_name(str(tested))
     check_place(folder)
     if any((folder / name).exists() for name in (LAST, BEST)):
         raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
     return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter, team or Alone())
+
+
+def _check_run(run: str | Path, checkpoint: Loaded) -> None:
+    """Raises VerydeepError for a weight file of others, beside which no tests are stored."""
+    if isinstance(checkpoint, Checkpoint) and not has_card(checkpoint.path):
+        one = f"`verydeep convert {shlex.quote(str(run))} runs/NAME` makes one"
+        raise VerydeepError(f"{checkpoint.path} is no run: {one}, or say --out.")
 
 
 def _tested(
