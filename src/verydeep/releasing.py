@@ -42,16 +42,17 @@ def released_data(data: str) -> str:
 
 def take_released(
     root: Path,
-    rows: tuple[Row, ...],
+    runs: dict[str, str],
     files: dict[str, str],
     settings: DataSettings,
     opened: Data,
     given: dict[str, Any],
     reporter: Reporter,
 ) -> None:
-    """Makes a run's folder of each weight file that some rows need; those made before are kept.
+    """Makes a run's folder of each weight file that is needed; those made before are kept.
 
     Args:
+        runs: the run of each net, as `check_files` returns them.
         files: weight files by net.
         opened: all classes that the nets know, or a part of them.
         given: `SETTINGS` that were chosen.
@@ -61,13 +62,12 @@ def take_released(
         VerydeepError: a file is not given, lacks layers, or is of another net or other classes; a setting that
             only training reads.
     """
-    needed = check_files(rows, files)
     wrong = [name for name in given if name not in (*SETTINGS, "bad_images")]
     if wrong:
         raise VerydeepError(f"{flag(wrong[0])} is for training, and the released models are not trained.")
     shown = {**to_json(settings), "data": lasting_name(settings.data)}
     choice = {**{name: given[name] for name in SETTINGS if name in given}, "data": shown}
-    for net, run in needed.items():
+    for net, run in runs.items():
         _take(root / run, run, net, files.get(net), opened, choice, reporter)
 
 

@@ -19,7 +19,7 @@ from .errors import VerydeepError
 from .estimating import estimated
 from .evaluation import evaluate
 from .experiments import Experiment, Row, find_rows
-from .experiments.sizes import DOLL, PAPER
+from .experiments.sizes import DOLL, PAPER, Size
 from .files import check_place, only_one
 from .localisation.reproduction import BoxJob, reproduce_boxes
 from .planning import BEGUN, Place, Plan, RunWork, make_plan
@@ -62,30 +62,46 @@ def reproduce(
     """
     experiment, rows = _rows(name, doll, bool(weights))
     (wish, settings), size = _routed(given), DOLL if doll else PAPER
-    root = Path(out or size.folder)
-    told, head = reporter or Silent(), {"name": name, "folder": str(root), "size": size.name}
+    root, files, told = Path(out or size.folder), weights or {}, reporter or Silent()
+    head = {"name": name, "folder": str(root), "size": size.name}
     if experiment.name == "transfer":
         _check_untrained(name, plan_only, settings)
-        return head | _transferred(TransferJob(rows, root, data, weights or {}, wish, Stopping(told, stop)))
+        return head | _transferred(TransferJob(rows, root, data, files, wish, Stopping(told, stop)))
     released = experiment.name == "released"
-    asked = DataSettings(data=released_data(data or size.data) if released else data or size.data)
-    opened = None if _absent(asked, plan_only, data) else open_data(asked, least_classes=1 if released else 2)
-    if released and plan_only:
-        check_files(rows, weights or {})
-    elif released and opened is not None:
-        take_released(root, rows, weights or {}, asked, opened, settings, told)
+    asked, opened = _data(released, data, size, plan_only)
+    if released:
+        _check_and_take(root, rows, files, asked, None if plan_only else opened, settings, told)
     place = Place.of(root, size, opened, settings.get("bad_images") == "skip", trained=not released)
     if experiment.name == "localisation":
         row_of = partial(reproduce, data=data, out=out, doll=doll, plan_only=plan_only, reporter=told, stop=stop)
         boxes = BoxJob(rows, place, asked, settings, wish, told, stop)
-        return {**head, **reproduce_boxes(boxes, experiment, opened, plan_only, partial(row_of, **given))}
-    job = _Job(experiment, rows, place, asked, settings, wish, told, stop, tuple(weights or {}))
-    return {**head, **job.done(opened, plan_only)}
+        return head | reproduce_boxes(boxes, experiment, opened, plan_only, partial(row_of, **given))
+    job = _Job(experiment, rows, place, asked, settings, wish, told, stop, tuple(files))
+    return head | job.done(opened, plan_only)
 
 
-def _absent(asked: DataSettings, plan_only: bool, data: str | None) -> bool:
-    """Whether a plan is made before ILSVRC is there."""
-    return plan_only and data is None and asked.data == "imagenet" and not os.environ.get("IMAGENET")
+def _data(released: bool, data: str | None, size: Size, plan_only: bool) -> tuple[DataSettings, Data | None]:
+    """The data asked for; None where a plan is made before ILSVRC is there."""
+    named = data or size.data
+    asked = DataSettings(data=released_data(named) if released else named)
+    if plan_only and data is None and named == "imagenet" and not os.environ.get("IMAGENET"):
+        return asked, None
+    return asked, open_data(asked, least_classes=1 if released else 2)
+
+
+def _check_and_take(
+    root: Path,
+    rows: tuple[Row, ...],
+    files: dict[str, str],
+    asked: DataSettings,
+    opened: Data | None,
+    settings: dict[str, Any],
+    reporter: Reporter,
+) -> None:
+    """The runs of released models; of a plan (``opened`` is None) their weight files are looked at alone."""
+    runs = check_files(rows, files)
+    if opened is not None:
+        take_released(root, runs, files, asked, opened, settings, reporter)
 
 
 def _check_untrained(name: str, plan_only: bool, settings: dict[str, Any]) -> None:
