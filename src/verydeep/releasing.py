@@ -139,13 +139,12 @@ def _from_file(
 def _counted(file: str, outputs: int, recorded: tuple[str, ...] | None, opened: Data) -> tuple[str, ...]:
     """The class of each output; raises VerydeepError where that is not known."""
     if recorded:
-        recorded = distinct(recorded)
-        keys = list(map(class_key, recorded))
+        keys = list(map(class_key, distinct(recorded)))
         twice = next((name for name, key in zip(recorded, keys, strict=True) if keys.count(key) > 1), None)
         if twice is not None or len(keys) != outputs:
             what = f"names the class {twice!r} twice" if twice else f"names {len(keys)} classes for {outputs} outputs"
             raise VerydeepError(f"{file} {what}: which output is which is not known.")
-        return recorded
+        return distinct(recorded)
     if outputs == len(opened.classes):
         return opened.classes
     if outputs == len(ilsvrc_classes()):
