@@ -65,7 +65,7 @@ def test_a_folder_of_classes(photos: Path) -> None:
     assert data.reported == "test"
     assert data.sets["train"].classes == tuple(sorted(COLOURS))
     assert {name: len(found) for name, found in data.sets.items()} == {"train": 22, "dev": 3, "test": 6}
-    assert data.sets["train"].ignored == 3
+    assert data.sets["train"].skipped.total == 3
     assert "red/LOUD.PNG" in data.set("all").ids
     assert len(data.set("all")) == 31
     assert data.set("all").pixels(0).shape == (40, 48, 3)
@@ -106,7 +106,7 @@ def test_a_linked_folder_is_counted_and_not_followed(photos: Path) -> None:
     (photos / "mauve").symlink_to(photos / "red")
     data = opened(photos)
     assert data.sets["train"].classes == ("blue", "green", "mauve", "red")
-    assert data.sets["train"].ignored == 2
+    assert data.sets["train"].skipped.total == 2
     assert len(data.set("all")) == 40
 
 
@@ -154,7 +154,7 @@ def test_only_some_classes(photos: Path) -> None:
     data = opened(photos, classes=("*e*n", "red"))
     assert data.sets["train"].classes == ("green", "red")
     assert set(data.sets["test"].labels.tolist()) == {0, 1}
-    with pytest.raises(VerydeepError, match=r"no class .* matches purple"):
+    with pytest.raises(VerydeepError, match=r"no class .* matches .purple."):
         opened(photos, classes=("purple",))
     with pytest.raises(VerydeepError, match=r"only one class \(red\)"):
         opened(photos, classes=("red",))
@@ -171,7 +171,7 @@ def test_classes_too_small_for_a_dev_part_are_refused(photos: Path) -> None:
 
 def test_train_without_val_is_not_taken_for_a_class(tmp_path: Path) -> None:
     make_photos(tmp_path / "train", 4)
-    make_photos(tmp_path / "testing", 4)
+    make_photos(tmp_path / "holdout", 4)
     with pytest.raises(VerydeepError, match="has train/ but no val/ or test/ beside it"):
         opened(tmp_path)
 

@@ -130,7 +130,7 @@ def jpeg() -> bytes:
         (b"not a photo at all", "not a photo in a known format"),
         (jpeg()[:-200], "broken"),
         (encoded(Image.new("RGB", (9, 9)))[:40], "broken"),
-        (b"<svg></svg>", "not a photo"),
+        (b"<svg></svg>", r"a format that is not read \(SVG\)"),
     ],
 )
 def test_what_is_no_photo_is_named(data: bytes, says: str) -> None:

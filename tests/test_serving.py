@@ -229,7 +229,7 @@ def jpeg() -> bytes:
 BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("POST", "/predict", b"", {}, 400, "the body is empty"),
     ("POST", "/predict", b"hello", {}, 415, "not a photo in a known format"),
-    ("POST", "/predict", b"<svg xmlns='x'><script>alert(1)</script></svg>", {}, 415, "not a photo in a known format"),
+    ("POST", "/predict", b"<svg xmlns='x'><script>alert(1)</script></svg>", {}, 415, "not read (SVG)"),
     ("POST", "/predict", b"%PDF-1.7", {}, 415, "not a photo in a known format"),
     ("POST", "/predict", jpeg()[:-900], {}, 400, "the photo is broken and cannot be decoded"),
     ("POST", "/explain", jpeg()[:300], {}, 400, "the photo is broken and cannot be decoded"),

@@ -70,6 +70,17 @@ def hidden(top: Path) -> None:
     paint(top / "dog" / "._0.png", 902)
 
 
+def nas(top: Path) -> None:
+    classes(top)
+    paint(top / "@eaDir" / "cat" / "SYNOPHOTO_THUMB_M.jpg", 910)
+    paint(top / "cat" / "@eaDir" / "0.png" / "SYNOPHOTO_THUMB_M.jpg", 911)
+
+
+def usual_names(top: Path) -> None:
+    classes(top / "Training")
+    classes(top / "Testing", first=400)
+
+
 def git(top: Path) -> None:
     classes(top)
     (top / ".git" / "objects").mkdir(parents=True)
@@ -178,6 +189,8 @@ CASES = (
     Case(link_upwards, PAIR, ignored=1),
     Case(empty_class, says=r"class 'empty' in .* has no photos: add some .* or remove its folder"),
     Case(hidden, PAIR, ignored=3),
+    Case(nas, PAIR, ignored=2),
+    Case(usual_names, PAIR),
     Case(git, PAIR, ignored=1),
     Case(stray, PAIR, ignored=5),
     Case(no_ending, PAIR, ignored=1),
@@ -200,7 +213,7 @@ CASES = (
     Case(partial(classes, names=FORMS), (" c", "a b", FORMS[1])),  # two ways to write an accent, one class
     Case(pipe, PAIR, says=r"pipe\.png: it is no regular file"),
     Case(partial(listed, more="gone.png,cat"), PAIR, says=r"gone\.png: No such file", data="list.csv"),
-    Case(classes, says=r"no class of .* matches bird", typed=("--classes", "bird")),
+    Case(classes, says=r"no class of .* matches 'bird'", typed=("--classes", "bird")),
 )
 
 

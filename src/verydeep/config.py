@@ -62,9 +62,23 @@ class Scale:
 PAPER_SCALE = Scale(256, 256)
 
 
-def setting(default: Any, text: str) -> Any:
-    """A field of a settings dataclass: its default, and what `--help` says of it."""
-    return field(default=default, metadata={"help": text})
+def setting(default: Any, text: str, names: bool = False) -> Any:
+    """A field of a settings dataclass: its default, and what `--help` says of it.
+
+    Args:
+        names: a tuple of lists of names, each as it was typed: only who knows the names can tell which commas part two.
+    """
+    return field(default=default, metadata={"help": text, "names": names})
+
+
+def lists_names(kind: type) -> set[str]:
+    """The fields that hold lists of names, whose flags can be repeated."""
+    return {item.name for item in dataclasses.fields(typing.cast(Any, kind)) if item.metadata.get("names")}
+
+
+def comma_parts(lists: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands between the commas of several lists."""
+    return tuple(part.strip() for text in lists for part in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,12 @@ class DataSettings:
     boxes: tuple[str, ...] = setting(
         (), "box files: VOC's XML folder, CSV, COCO's JSON; [FOLDER=]FILE,…; may be repeated"
     )
-    classes: tuple[str, ...] = setting((), "only the classes matching these patterns, e.g. 'c*,dog,emu'")
+    classes: tuple[str, ...] = setting(
+        (), "only these classes, names or patterns: 'c*,dog'; may be repeated, for names with commas", names=True
+    )
+    folders: Literal["auto", "classes", "splits"] = setting(
+        "auto", "what the data's folders are: classes, or splits (train/, val/, test/) of class folders"
+    )
     dev_fraction: float | None = setting(None, "share of photos that decides drops and the best epoch (.1)")
     test_fraction: float = setting(0.2, "share of photos that is only reported, where the data have no test set")
     split_seed: int = setting(0, "seed of the split")
@@ -214,6 +233,10 @@ def typed(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in hints:
             raise VerydeepError(unknown_setting(flag(name), [flag(known) for known in hints]))
+    whole = lists_names(kind)
+    given = {
+        name: [value] if name in whole and isinstance(value, str) and value else value for name, value in given.items()
+    }
     return {name: _parse(hints[name], value, flag(name)) for name, value in given.items()}
 
 

@@ -223,8 +223,10 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
     if not card.data and data is None:
         raise VerydeepError("this checkpoint names no data: say --data.")
     trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
-    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=())
+    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
     opened = _open(asked, of_run=data is None)
+    for sentence in opened.warnings:
+        reporter.warn(sentence)
     same = asked.data == trained_on.data
     known = card.data_fingerprint != "" and opened.fingerprint() == card.data_fingerprint
     if same and not known and card.data_fingerprint:
@@ -245,6 +247,7 @@ def _open(settings: DataSettings, of_run: bool) -> Data:
     Other data than the run's may be of a single class, or have a photo a class: nothing is to be learned from them.
     """
     some: dict[str, Any] = {} if of_run else {"least_classes": 1, "empty_sets": True}
+    some["absent_classes"] = True
     try:
         return open_data(settings, **some)
     except VerydeepError:

@@ -28,7 +28,7 @@ def _nets(verb: argparse.ArgumentParser) -> None:
 
 def _data_check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", metavar="DATA")
-    _add_settings(verb, DataSettings, only=("classes", "boxes"))
+    _add_settings(verb, DataSettings, only=("classes", "boxes", "folders"))
     _add_settings(verb, MachineSettings, only=("max_pixels",))
 
 
@@ -49,7 +49,7 @@ def _data_show(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", default="crops.png", metavar="FILE", help="the picture (crops.png)")
     verb.add_argument("--photos", type=int, default=24, metavar="N", help="how many crops (24)")
     _add_settings(verb, TrainSettings, only=("S", "crop", "mirror", "colour_shift", "seed"))
-    _add_settings(verb, DataSettings, only=("classes",))
+    _add_settings(verb, DataSettings, only=("classes", "folders"))
     _add_settings(verb, MachineSettings, only=("max_pixels",))
 
 
@@ -148,7 +148,7 @@ def _features(verb: argparse.ArgumentParser) -> None:
 
 
 def _of_weights(verb: argparse.ArgumentParser) -> None:
-    _add_settings(verb, DataSettings, only=("classes",))
+    _add_settings(verb, DataSettings, only=("classes", "folders"))
     _add_settings(verb, TrainSettings, only=("preprocessing",))
     _add_settings(verb, MachineSettings, leave_out=ALONE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .config import TrainSettings
 from .configurations import net_facts
 from .data import Data
+from .data.sets import first_names
 from .machine import Machine, free_bytes, photos_at_once, training_bytes
 from .progress import Reporter
 
@@ -16,8 +17,13 @@ def tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> None
     sizes = ", ".join(f"{len(found)} {name}" for name, found in opened.sets.items())
     train_set = opened.sets["train"]
     reporter.say(f"{opened.name}: {len(train_set.classes)} classes, photos: {sizes} ({opened.reported} is reported)")
-    if train_set.ignored:
-        reporter.say(f"ignored {train_set.ignored} files that are no photos by their names")
+    reporter.say(f"classes: {first_names(opened.classes)}")
+    reporter.say(f"split: {opened.split}; {opened.reported} is reported")
+    others = opened.skipped.total - sum(opened.skipped.unread.values())
+    if others:
+        reporter.say(f"skipped {others} files and folders that are no photos (`verydeep data check` lists them)")
+    for sentence in opened.warnings:
+        reporter.warn(sentence)
     steps = -(-len(train_set) // settings.batch)
     if settings.start == "none":
         reporter.say(

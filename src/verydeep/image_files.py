@@ -12,15 +12,16 @@ import zlib
 from typing import IO
 
 from PIL import (
+    AvifImagePlugin,  # noqa: F401 - registers its format, as TIFF's and WebP's do
     Image,
     PngImagePlugin,
-    TiffImagePlugin,  # noqa: F401 - registers its format, as WebP's does
+    TiffImagePlugin,  # noqa: F401
     WebPImagePlugin,  # noqa: F401
 )
 
 from .config import PIXEL_LIMIT
+from .image_formats import readable_formats
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 PNG = b"\x89PNG\r\n\x1a\n"
 PROFILE, TEXTS = b"iCCP", (b"tEXt", b"zTXt", b"iTXt")
 _limit = PIXEL_LIMIT
@@ -39,8 +40,11 @@ def allow_pixels(most: int) -> None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most)
 
 
-def open_photo(source: bytes | IO[bytes]) -> Image.Image:
+def open_photo(source: bytes | IO[bytes], heic: bool = True) -> Image.Image:
     """An encoded photo, of which nothing but the header is read; a PNG's file is read whole.
+
+    Args:
+        heic: whether it may be HEIC, where pillow-heif is installed.
 
     Raises:
         Exception: whatever a decoder trips over in a stranger's bytes.
@@ -49,9 +53,9 @@ def open_photo(source: bytes | IO[bytes]) -> Image.Image:
         begin = source.read(len(PNG))
         source.seek(0)
         if begin != PNG:
-            return Image.open(source, formats=FORMATS)
+            return Image.open(source, formats=readable_formats(heic))
         source = source.read()
-    return Image.open(io.BytesIO(without_large_texts(source)), formats=FORMATS)
+    return Image.open(io.BytesIO(without_large_texts(source)), formats=readable_formats(heic))
 
 
 def without_large_texts(data: bytes) -> bytes:

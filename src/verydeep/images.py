@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from .errors import FormatError, ImageError, NotAnImageError, ReadError, SizeError, VerydeepError
-from .image_files import FORMATS, most_pixels, open_photo
+from .image_files import most_pixels, open_photo
+from .image_formats import HEAD, not_read
 
 Pixels = NDArray[np.uint8]
 Resampling = Literal["bilinear", "bicubic"]
@@ -46,7 +47,7 @@ def read_image(source: str | Path) -> Pixels:
     """The photo in a file, uint8 RGB (H,W,3).
 
     Raises:
-        ImageError: missing, not one of `FORMATS`, broken, or of more than `most_pixels` pixels.
+        ImageError: missing, of no format that is read, broken, or of more than `most_pixels` pixels.
     """
     return decode(read_bytes(source), str(source))
 
@@ -90,12 +91,12 @@ def image_size(source: str | Path) -> tuple[int, int]:
     return (width, height) if turned in SIDEWAYS else (height, width)
 
 
-def declared_pixels(data: bytes) -> int:
+def declared_pixels(data: bytes, heic: bool = True) -> int:
     """How many pixels encoded bytes declare to hold; 0 where they are no photo, which `decode` tells of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with open_photo(data) as image:
+            with open_photo(data, heic) as image:
                 return image.width * image.height
         except Image.DecompressionBombError:
             return most_pixels() + 1
@@ -103,11 +104,12 @@ def declared_pixels(data: bytes) -> int:
             return 0
 
 
-def decode(data: bytes, name: str = "image", most: int | None = None) -> Pixels:
+def decode(data: bytes, name: str = "image", most: int | None = None, heic: bool = True) -> Pixels:
     """The photo in encoded bytes, uint8 RGB (H,W,3); ``name`` stands in the error's sentence.
 
     Args:
         most: pixels it may have, at most `most_pixels`, which it is by default.
+        heic: whether HEIC may be read, where pillow-heif is installed.
 
     Raises:
         ImageError: as `read_image`; in no known format it is a FormatError, of too many pixels a SizeError.
@@ -118,16 +120,14 @@ def decode(data: bytes, name: str = "image", most: int | None = None) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd but readable files; broken ones raise
         try:
-            with open_photo(data) as image:
+            with open_photo(data, heic) as image:
                 width, height = image.size
                 if width * height <= allowed:
                     return _to_rgb(image)
         except Image.DecompressionBombError:
             pass
         except UnidentifiedImageError:
-            raise FormatError(
-                f"{name} is not a photo in a known format ({', '.join(FORMATS)}), or broken at its start."
-            ) from None
+            raise FormatError(not_read(data[:HEAD], name, heic)) from None
         except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
             raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
     raise SizeError(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from .checkpoints import Card
 from .config import MachineSettings
-from .data.folder import is_candidate
+from .data.walk import Skipped, files_below, is_system, unread_sentences
 from .errors import ImageError, NotAnImageError, VerydeepError
 from .images import Pixels, as_pixels
 from .machine import Machine, this_machine
@@ -191,10 +191,10 @@ def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifie
 def find_all(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
     """The photos that several patterns stand for, each once, and the sentences of those that stand for none."""
     photos: dict[str, None] = {}
-    problems = []
+    problems: list[str] = []
     for pattern in patterns:
         try:
-            photos |= dict.fromkeys(find_photos(pattern))
+            photos |= dict.fromkeys(find_photos(pattern, problems))
         except ImageError as problem:
             problems.append(str(problem))
         except OSError as fault:  # a name that is too long, say
@@ -202,21 +202,33 @@ def find_all(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
     return list(photos), problems
 
 
-def find_photos(pattern: str | Path) -> list[str]:
+def find_photos(pattern: str | Path, problems: list[str] | None = None) -> list[str]:
     """The photos a file name, a folder (its photos, sorted) or a glob stands for.
+
+    Args:
+        problems: takes the sentences on folders that cannot be read and on images of formats that are not read.
 
     Raises:
         ImageError: there are none.
+        VerydeepError: a folder cannot be read, without ``problems``.
     """
     path = Path(pattern)
     if path.is_dir():
-        found = sorted(str(item) for item in path.rglob("*") if item.is_file() and is_candidate(item.name))
-        if not found:
-            raise ImageError(f"{pattern} holds no photos.")
-        return found
+        return _photos_below(path, problems)
     if path.exists() or not glob.has_magic(str(pattern)):
         return [str(path)]
-    found = files_matching(str(pattern))
+    found = [item for item in files_matching(str(pattern)) if not is_system(item, path)]
     if not found:
         raise ImageError(f"no file matches {pattern}.")
+    return found
+
+
+def _photos_below(folder: Path, problems: list[str] | None) -> list[str]:
+    skipped = Skipped(str(folder))
+    found = sorted(map(str, files_below(folder, skipped, problems=problems)))
+    unread = unread_sentences(skipped)
+    if problems is not None:
+        problems += unread
+    if not found:
+        raise ImageError(" ".join([f"{folder} holds no photos that are read.", *([] if problems else unread)]))
     return found

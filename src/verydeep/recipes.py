@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from .config import PAPER_SCALE, Scale, TrainSettings, flag, typed
+from .config import PAPER_SCALE, Scale, TrainSettings, comma_parts, flag, lists_names, typed
 from .configurations import check_net_name
 from .errors import VerydeepError
 from .localisation.settings import BoxSettings
@@ -161,9 +161,11 @@ def with_changes(begun: Any, given: dict[str, Any]) -> Any:
         VerydeepError: one that a run cannot change differs from what it began with.
     """
     for name, value in given.items():
-        if name not in RESUMABLE_CHANGES and getattr(begun, name) != value:
+        before = getattr(begun, name)
+        same = comma_parts(before) == comma_parts(value) if name in lists_names(type(begun)) else before == value
+        if name not in RESUMABLE_CHANGES and not same:
             raise VerydeepError(
-                f"the run was begun with {flag(name)} {getattr(begun, name)}, not {value}: "
+                f"the run was begun with {flag(name)} {before}, not {value}: "
                 f"resume without --{flag(name)}, or begin a new run with another --out."
             )
     return replace(begun, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})

@@ -22,6 +22,7 @@ class ServeSettings:
     max_bytes: int = setting(25_000_000, "of a photo's file")
     max_pixels: int = setting(50_000_000, "of a photo")
     patience: int = setting(30, "seconds a client may take to send a photo")
+    heic: bool = setting(False, "also read HEIC, where pillow-heif is installed")
 
     def __post_init__(self) -> None:
         limits = {

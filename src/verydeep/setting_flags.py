@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .config import field_help, flag
+from .config import field_help, flag, lists_names
 
 READING = ("workers", "read_timeout", "read_retries", "max_pixels")  # machine settings of what reads photos
 # Machine settings that only training reads.
@@ -21,7 +21,7 @@ def add_settings(
     for name, shape, text, default in field_help(kind):
         if (not only or name in only) and name not in leave_out:
             value = "" if name == "data" else _typed_as(default)  # which must be named
-            several = "append" if name == "boxes" else "store"
+            several = "append" if name == "boxes" or name in lists_names(kind) else "store"
             group.add_argument(
                 f"--{flag(name)}", dest=f"set_{name}", metavar=shape, help=_help(text, value), action=several
             )

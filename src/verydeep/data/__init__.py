@@ -16,9 +16,11 @@ depends on (seed, photo) alone.
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import importlib
 import os
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +28,8 @@ from ..class_names import nfc
 from ..config import DataSettings
 from ..errors import VerydeepError
 from .pack import is_pack, open_pack
-from .sets import Data, Dataset, relabel
+from .sets import Data, Dataset, first_names, relabel
+from .walk import Skipped, list_folder
 
 __all__ = ["NAMES", "Data", "Dataset", "lasting_boxes", "lasting_name", "open_data", "relabel"]
 
@@ -39,7 +42,11 @@ PATHS, BOXED = "folder", "boxed"  # the modules for what is a path and no name, 
 
 
 def open_data(
-    data: DataSettings | str | Path, least_classes: int = 2, several: bool = False, empty_sets: bool = False
+    data: DataSettings | str | Path,
+    least_classes: int = 2,
+    several: bool = False,
+    empty_sets: bool = False,
+    absent_classes: bool = False,
 ) -> Data:
     """All sets of some data.
 
@@ -48,6 +55,7 @@ def open_data(
         least_classes: a net that tells classes apart needs two.
         several: whether photos may have several classes, as VOC's have; a net's may not.
         empty_sets: whether too few photos for some set are enough, as where all photos are wanted together.
+        absent_classes: whether some of the listed classes may be missing, as where a net is tested on other data.
 
     Raises:
         VerydeepError: no such folder or name, an empty class, one class only, no photo at all.
@@ -59,6 +67,8 @@ def open_data(
     packed = not named and is_pack(Path(settings.data))
     home = NAMES[name] if named else BOXED if settings.boxes else PATHS
     module = importlib.import_module(f".{home}", __package__)
+    if settings.folders != "auto" and (named or packed or settings.boxes or not Path(settings.data).is_dir()):
+        raise VerydeepError(f"--folders is of folders of photos, and {settings.data} is none: leave it out.")
     opened: Data
     if packed:
         opened = open_pack(Path(settings.data), settings)
@@ -73,7 +83,7 @@ def open_data(
             f"{opened.name} has several classes a photo, and nets learn and tell one: describe its photos with "
             "`verydeep features` and learn with `verydeep svm`."
         )
-    return _only_classes(opened, settings.classes, least_classes, empty_sets)
+    return _only_classes(opened, settings.classes, least_classes, empty_sets, absent_classes)
 
 
 def data_settings(data: DataSettings | str | Path) -> DataSettings:
@@ -111,17 +121,15 @@ def _root(name: str, path: str) -> Path | None:
         raise VerydeepError(f"where is {name}? Say --data {name}:DIR, or set the variable {variable} to its folder.")
     if not Path(found).is_dir():
         raise VerydeepError(f"{found}, given as the folder of {name}, is not a folder.")
+    list_folder(Path(found), Skipped())  # which tells one that cannot be read
     return Path(found)
 
 
-def _only_classes(data: Data, patterns: tuple[str, ...], least: int, empty_sets: bool) -> Data:
-    """The classes whose names match one of the shell patterns; all where there is none."""
+def _only_classes(data: Data, lists: tuple[str, ...], least: int, empty_sets: bool, absent: bool) -> Data:
+    """The classes that are listed, by name or shell pattern; all where there is no list."""
     sets, unsplit = data.sets, data.unsplit
-    if patterns:
-        names = next(iter(sets.values())).classes
-        chosen = tuple(name for name in names if any(fnmatch.fnmatchcase(nfc(name), nfc(p)) for p in patterns))
-        if not chosen:
-            raise VerydeepError(f"no class of {data.name} matches {', '.join(patterns)}: see `verydeep data check`.")
+    if lists:
+        chosen = _listed(data, lists, absent)
         sets = {key: relabel(found, chosen) for key, found in sets.items()}
         unsplit = None if unsplit is None else relabel(unsplit, chosen)
     empty = [key for key, found in sets.items() if not len(found)]
@@ -134,3 +142,46 @@ def _only_classes(data: Data, patterns: tuple[str, ...], least: int, empty_sets:
             "give a folder that holds one folder per class."
         )
     return replace(data, sets=sets, unsplit=unsplit)
+
+
+def _listed(data: Data, lists: tuple[str, ...], absent: bool) -> tuple[str, ...]:
+    """The classes that lists name, in the data's order.
+
+    Raises:
+        VerydeepError: a name or pattern matches no class, and is not to be ``absent``; none matches any.
+    """
+    known = {nfc(name.strip()): name for name in data.classes}
+    chosen: set[str] = set()
+    for listed in lists:
+        for wanted in _parts(nfc(listed), known):
+            found = [known[wanted]] if wanted in known else _matching(data, wanted)
+            found = found or _matching(data, listed)  # a pattern may have a comma itself
+            if not found and not absent:
+                raise VerydeepError(_no_class(data, wanted))
+            chosen.update(found)
+    if not chosen:
+        raise VerydeepError(_no_class(data, ", ".join(lists)))
+    return tuple(name for name in data.classes if name in chosen)
+
+
+def _matching(data: Data, pattern: str) -> list[str]:
+    return [name for name in data.classes if fnmatch.fnmatchcase(nfc(name), nfc(pattern))]
+
+
+def _parts(listed: str, known: Container[str]) -> Iterator[str]:
+    """The names and patterns between commas; what is a class's name as it stands is never parted, the longest first."""
+    parts = listed.split(",")
+    while parts:
+        joined = {end: ",".join(parts[:end]).strip() for end in range(len(parts), 0, -1)}
+        end = next((end for end, text in joined.items() if text in known), 1)
+        if joined[end]:
+            yield joined[end]
+        parts = parts[end:]
+
+
+def _no_class(data: Data, wanted: str) -> str:
+    """The sentence for a name or pattern that matches nothing."""
+    folded = {name.casefold(): name for name in data.classes}
+    near = difflib.get_close_matches(wanted.casefold(), list(folded), n=1, cutoff=0.5)
+    hint = f"did you mean {folded[near[0]]!r}?" if near else f"its classes are {first_names(data.classes)}."
+    return f"no class of {data.name} matches {wanted!r}: {hint}"

@@ -18,8 +18,9 @@ from ..configurations import LARGEST_SIDE
 from ..errors import ImageError, VerydeepError
 from ..images import image_size
 from .boxfiles import ByImage, read_boxes
-from .folder import photos_below, split_whole
+from .folder import split_whole
 from .sets import Data, Dataset, NamedBox, PhotoReader
+from .walk import Skipped, files_below
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ def open_boxed(settings: DataSettings) -> Data:
     root = Path(settings.data)
     if not root.is_dir():
         raise VerydeepError(f"with boxes the data are a folder of photos, and {root} is none: give that folder.")
-    photos, ignored = photos_below(root)
+    skipped = Skipped(str(root))
+    photos = files_below(root, skipped)
     boxes = _matched(root, [str(PurePosixPath(photo.relative_to(root))) for photo in photos], settings.boxes)
     ids = tuple(sorted(boxes.by_photo))
     names = [_main_class(boxes.by_photo[photo], root / photo) for photo in ids]
     classes, labels = numbered(names)
-    whole = Dataset(str(root), root.name, classes, ids, labels, PhotoReader(root), ignored, find_boxes=boxes)
+    whole = Dataset(str(root), root.name, classes, ids, labels, PhotoReader(root), skipped, find_boxes=boxes)
     return split_whole(whole, settings)
 
 

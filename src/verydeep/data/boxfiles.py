@@ -21,6 +21,7 @@ from ..files import check_text
 from ..text_files import read_text
 from .sets import NamedBox
 from .tables import CLASS, DELIMITERS, IMAGE, Columns, Row, read_table
+from .walk import Skipped, files_below, of_extension
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
 LARGEST_SIZE = 1e6  # pixels: a side that a file may declare
@@ -68,7 +69,7 @@ def read_boxes(path: Path) -> tuple[ByImage, list[str]]:
     are told apart.
 
     Raises:
-        VerydeepError: no such file, another kind of file, a line or entry that is no box.
+        VerydeepError: no such file, a folder that cannot be read, another kind of file, a line or entry that is no box.
     """
     broken: list[str] = []
     if path.is_dir():
@@ -89,7 +90,7 @@ def read_boxes(path: Path) -> tuple[ByImage, list[str]]:
 def _read_folder(path: Path) -> tuple[ByImage, list[str]]:
     found: ByImage = {}
     broken = []
-    for file in sorted(path.rglob("*.[xX][mM][lL]")):
+    for file in files_below(path, Skipped(str(path)), of_extension(".xml")):
         try:
             found[str(PurePosixPath(file.relative_to(path).with_suffix("")))] = read_xml(file)
         except VerydeepError:

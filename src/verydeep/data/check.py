@@ -22,6 +22,7 @@ from .loading import BoxTargets, TrainingLoader, each_photo
 from .located import located
 from .sets import Dataset
 from .statistics import look_at
+from .walk import unread_sentences
 
 FIRST_BOXES = 3
 
@@ -43,45 +44,66 @@ def check_data(
     boxes: str | tuple[str, ...] = (),
     readers: Readers = ONE_BY_ONE,
     reporter: Reporter | None = None,
+    folders: str = "auto",
 ) -> dict[str, Any]:
     """Reads every photo of every set once and tells what is wrong, as JSON values.
 
-    Keys: ``data``, ``classes``, ``ignored`` files; ``sets``: photos, class balance and smallest sides of
-    each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing the same picture;
-    ``box_faults``: lines of what is wrong with boxes; ``boxes``: the first three as read, in the file's own pixels.
+    Keys: ``data``, ``classes``; ``split``: where the sets come from, in words; ``notes``: how what could be read in two
+    ways was read; ``ignored``: how many files and folders were skipped, ``skipped``: by kind their
+    ``count`` and the ``first``; ``unread``: a sentence for each image format that is not read; ``sets``: photos, class
+    balance and smallest sides of each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing
+    the same picture; ``box_faults``: lines of what is wrong with boxes; ``boxes``: the first three as read, in the
+    file's own pixels.
 
     Raises:
         VerydeepError: the data cannot be opened at all.
     """
-    settings = from_json(DataSettings, {"data": data, "classes": classes, "boxes": boxes})
+    settings = from_json(DataSettings, {"data": data, "classes": classes, "boxes": boxes, "folders": folders})
     opened = open_data(settings, least_classes=1 if settings.boxes else 2, several=True)
     faults: list[dict[str, str]] = []
     box_faults: list[str] = []
     pictures: dict[str, list[str]] = defaultdict(list)
     sets = {}
     for name, dataset in opened.sets.items():
-        sides: list[int] = []
-        with (reporter or Silent()).track(f"reading the {name} photos", len(dataset)) as advance:
-            for index, found in each_photo(dataset, Imprint(), readers):
-                advance(1, "")
-                if isinstance(found, Fault):
-                    faults.append({"set": name, "photo": dataset.where(index), "fault": found.sentence})
-                    continue
-                sides.append(min(found[:2]))
-                pictures[found[2]].append(f"{name}: {dataset.where(index)}")
+        sides = _read_all(name, dataset, faults, pictures, readers, reporter or Silent())
         box_faults += _box_faults(dataset)
         sets[name] = {"photos": len(dataset), "balance": _balance(opened, name), "smallest_side": _spread(sides)}
     return {
         "data": opened.name,
         "classes": list(opened.classes),
         "reported": opened.reported,
-        "ignored": next(iter(opened.sets.values())).ignored,
+        "split": f"{opened.split}; {opened.reported} is reported",
+        "notes": list(opened.notes),
+        "ignored": opened.skipped.total,
+        "skipped": opened.skipped.to_json(),
+        "unread": unread_sentences(opened.skipped),
         "sets": sets,
         "faults": faults,
         "box_faults": box_faults,
         "boxes": _first_boxes(next(iter(opened.sets.values()))),
         "duplicates": sorted(photos for photos in pictures.values() if len(photos) > 1),
     }
+
+
+def _read_all(
+    name: str,
+    dataset: Dataset,
+    faults: list[dict[str, str]],
+    pictures: dict[str, list[str]],
+    readers: Readers,
+    reporter: Reporter,
+) -> list[int]:
+    """The smallest side of each photo of a set; ``faults`` takes the unreadable ones, ``pictures`` who shows what."""
+    sides: list[int] = []
+    with reporter.track(f"reading the {name} photos", len(dataset)) as advance:
+        for index, found in each_photo(dataset, Imprint(), readers):
+            advance(1, "")
+            if isinstance(found, Fault):
+                faults.append({"set": name, "photo": dataset.where(index), "fault": found.sentence})
+                continue
+            sides.append(min(found[:2]))
+            pictures[found[2]].append(f"{name}: {dataset.where(index)}")
+    return sides
 
 
 def _box_faults(dataset: Dataset) -> list[str]:
@@ -125,11 +147,12 @@ def _spread(values: list[int]) -> list[int] | None:
     return [min(values), int(np.median(values)), max(values)] if values else None
 
 
-def sample_crops(
-    data: str, settings: TrainSettings, photos: int, classes: tuple[str, ...] = ()
-) -> list[tuple[Pixels, str]]:
-    """What the net will see: random crops of training photos, with mirror and colour shift, and class names."""
-    few = some_of(open_data(DataSettings(data=data, classes=classes)).set("train"), photos)
+def sample_crops(data: str, settings: TrainSettings, photos: int, **given: Any) -> list[tuple[Pixels, str]]:
+    """What the net will see: random crops of training photos, with mirror and colour shift, and class names.
+
+    ``given`` are other fields of DataSettings.
+    """
+    few = some_of(open_data(from_json(DataSettings, {"data": data, **given})).set("train"), photos)
     look = look_at(few, settings.S.smallest, ONE_BY_ONE, Silent())
     return [(pixels, name) for pixels, name, _ in crops_of(look.dataset, settings, look.colour_axes)]
 

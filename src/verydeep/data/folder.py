@@ -1,7 +1,7 @@
 """Photos on disk: a folder per class, the same below ``train/`` and ``val/``, or a list file.
 
-Candidates are found by their extension, in capitals or not; their content decides the format when
-they are read. Other files, and all that is hidden (``.ipynb_checkpoints``), are ignored and counted.
+Photos are found by their extension, in capitals or not; their content decides the format when they are read. What is
+not read is counted (`verydeep.data.walk`).
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from ..class_names import numbered, one_spelling
 from ..config import DEV_FRACTION, DataSettings, dev_share
 from ..errors import VerydeepError
+from ..image_formats import EXTENSIONS, READ, kind_of_file
+from .layout import SET_OF, read_layout
 from .sets import Data, Dataset, PhotoReader, relabel, split
 from .tables import CLASS, ENDINGS, IMAGE, Columns, read_table
+from .walk import Skipped, extension_of, files_below, list_folder, unread_sentences
 
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
+OUTSIDE = "photos outside the class folders"
 LISTED = Columns(
     names={"image": IMAGE, "class": CLASS, "set": (("set", "split"), ())},
     usual=("path", "label", "set"),
@@ -30,8 +29,7 @@ LISTED = Columns(
     is_row=bool,
     optional=("set",),
 )
-SET_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-SET_WORDS = {word: name for name, words in SET_FOLDERS.items() for word in words}
+SETS = ("train", "val", "test")
 
 
 def open_path(path: Path, settings: DataSettings) -> Data:
@@ -48,38 +46,45 @@ def open_path(path: Path, settings: DataSettings) -> Data:
             f"data {path} {what}: give a folder with a folder per class, a list file of path,label, "
             "or a name (digits, imagenet:DIR, caltech101:DIR, caltech256:DIR)."
         )
-    found = {name: _first_folder(path, aliases) for name, aliases in SET_FOLDERS.items()}
-    given = {name: folder for name, folder in found.items() if folder is not None}
-    if "train" in given and len(given) > 1:
-        return from_sets(str(path), {name: class_folders(path, folder) for name, folder in given.items()}, settings)
-    if "train" in given:
-        raise VerydeepError(f"{path} has train/ but no val/ or test/ beside it: give {path / 'train'}, or add one.")
-    return split_whole(class_folders(path, path), settings)
-
-
-def _first_folder(path: Path, aliases: tuple[str, ...]) -> Path | None:
-    return next((path / name for name in aliases if (path / name).is_dir()), None)
+    beside = Skipped(str(path))
+    layout = read_layout(path, settings.folders, beside)
+    notes = (f"{path}: {layout.note}",) if layout.note else ()
+    if not layout.sets:
+        return replace(split_whole(class_folders(path, path), settings), notes=notes)
+    _note_files(path, list_folder(path, beside).files, beside)
+    sets = {name: class_folders(path, folder) for name, folder in layout.sets.items()}
+    places = {name: f"{folder.name}/" for name, folder in layout.sets.items()}
+    return replace(from_sets(str(path), sets, settings, places), notes=notes, beside=beside)
 
 
 def split_whole(whole: Dataset, settings: DataSettings) -> Data:
     """Data that did not come split: dev and test parts drawn by fraction and seed."""
-    shares: dict[str, float | int] = {"dev": dev_share(settings, DEV_FRACTION), "test": settings.test_fraction}
-    return Data(whole.name, split(whole, shares, settings.split_seed), split_by_us=True)
+    dev, test, seed = dev_share(settings, DEV_FRACTION), settings.test_fraction, settings.split_seed
+    sets = split(whole, {"dev": dev, "test": test}, seed)
+    told = f"{100 * dev:g} % dev and {100 * test:g} % test of each class, drawn by seed {seed}"
+    return Data(whole.name, sets, split_by_us=True, split=told)
 
 
-def from_sets(name: str, sets: dict[str, Dataset], settings: DataSettings) -> Data:
-    """Data that came split. ``val`` decides where there is a ``test``; else a part of ``train`` does."""
+def from_sets(
+    name: str, sets: dict[str, Dataset], settings: DataSettings, places: dict[str, str] | None = None
+) -> Data:
+    """Data that came split. ``val`` decides where there is a ``test``; else a part of ``train`` does.
+
+    Args:
+        places: what each set is called where it lies.
+    """
     classes = sets["train"].classes
     sets = {key: relabel(found, classes, strict=True) for key, found in sets.items()}
-    if "test" in sets and "val" in sets:
+    decides = "test" in sets and "val" in sets
+    told = ", ".join(f"{(places or {}).get(key, key)} is {'dev' if key == 'val' and decides else key}" for key in sets)
+    if decides:
         sets = {"train": sets["train"], "dev": sets["val"].take(np.arange(len(sets["val"])), "dev"), **sets}
         del sets["val"]
     else:
-        sets = {
-            **split(sets["train"], {"dev": dev_share(settings, DEV_FRACTION)}, settings.split_seed),
-            **sets_but_train(sets),
-        }
-    return Data(name, sets, split_by_us=False)
+        share = dev_share(settings, DEV_FRACTION)
+        sets = {**split(sets["train"], {"dev": share}, settings.split_seed), **sets_but_train(sets)}
+        told += f", {100 * share:g} % of train is dev"
+    return Data(name, sets, split_by_us=False, split=told)
 
 
 def sets_but_train(sets: dict[str, Dataset]) -> dict[str, Dataset]:
@@ -91,59 +96,39 @@ def class_folders(top: Path, folder: Path) -> Dataset:
     """One set from a folder that holds a folder per class; ids are paths below ``top``.
 
     Raises:
-        VerydeepError: no class folder, a class without photos.
+        VerydeepError: no class folder, a class without photos, a folder that cannot be read.
     """
-    entries = sorted(os.listdir(folder))
-    names = [name for name in entries if (folder / name).is_dir() and not name.startswith(".")]
-    ignored = len(entries) - len(names)
+    skipped = Skipped(str(folder))
+    here = list_folder(folder, skipped)
+    _note_files(folder, here.files, skipped)
     ids: list[str] = []
     labels: list[str] = []
-    for name in names:
-        photos, others = photos_below(folder / name)
-        ignored += others
+    for name in here.folders:
+        inside = Skipped(str(folder))
+        photos = files_below(folder / name, inside)
         if not photos:
-            raise VerydeepError(
-                f"class {name!r} in {folder} has no photos: add some ({', '.join(EXTENSIONS[:6])}, …) "
-                "or remove its folder."
-            )
+            raise VerydeepError(_no_photos(folder, name, inside))
+        skipped.add(inside)
         ids.extend(str(photo.relative_to(top)) for photo in photos)
         labels.extend([name] * len(photos))
-    if not names:
+    if not here.folders:
         raise VerydeepError(f"{folder} holds no class folders: put the photos of each class in a folder of its own.")
     classes, numbers = numbered(labels)
-    return Dataset(str(top), folder.name, classes, tuple(ids), numbers, PhotoReader(top), ignored)
+    return Dataset(str(top), folder.name, classes, tuple(ids), numbers, PhotoReader(top), skipped)
 
 
-def photos_below(folder: Path) -> tuple[list[Path], int]:
-    """Files with a photo's extension below a folder, sorted, and how many others there are.
-
-    What is hidden counts as one other, and so does a link to a folder, which is not followed: it may lead in a circle.
-
-    Raises:
-        VerydeepError: a folder cannot be read.
-    """
-    photos, others = [], 0
-    for place, folders, names in os.walk(folder, onerror=_cannot_read):
-        inside = sorted(name for name in folders if not name.startswith(".") and not (Path(place) / name).is_symlink())
-        others += len(folders) - len(inside)
-        folders[:] = inside
-        for name in names:
-            if is_candidate(name):
-                photos.append(Path(place) / name)
-            else:
-                others += 1
-    return sorted(photos), others
+def _note_files(folder: Path, names: list[str], skipped: Skipped) -> None:
+    """Counts files that lie beside class folders or sets."""
+    for name in names:
+        kind = kind_of_file(folder / name)
+        skipped.note(OUTSIDE if kind == READ else kind or extension_of(name), folder / name)
 
 
-def _cannot_read(fault: OSError) -> NoReturn:
-    raise VerydeepError(
-        f"cannot read the folder {fault.filename}: {fault.strerror}; make it readable, or move it elsewhere."
-    ) from None
-
-
-def is_candidate(name: str) -> bool:
-    """Whether a file's name is that of a photo: a known extension, and not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+def _no_photos(folder: Path, name: str, inside: Skipped) -> str:
+    """The sentence for a class without a photo that is read."""
+    if inside.unread:
+        return f"class {name!r} in {folder} has no photos that are read: {' '.join(unread_sentences(inside))}"
+    return f"class {name!r} in {folder} has no photos: add some ({', '.join(EXTENSIONS[:6])}, …) or remove its folder."
 
 
 def _from_rows(path: Path, settings: DataSettings) -> Data:
@@ -165,7 +150,7 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
         sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, PhotoReader(path.parent))
     if set(sets) == {""}:
         return split_whole(sets[""], settings)
-    if "train" not in sets or not set(sets) <= set(SET_FOLDERS) or len(sets) < 2:
+    if "train" not in sets or not set(sets) <= set(SETS) or len(sets) < 2:
         raise VerydeepError(f"{path}: the set of each photo is train, val or test, train included.")
     return from_sets(str(path), sets, settings)
 
@@ -182,7 +167,7 @@ def _listed(path: Path) -> list[tuple[str, str, str]]:
     if not any("set" in row.cells for row in rows):
         names = sorted({name for row in rows for name in row.others})
         others = {name: [_set_of(row.others.get(name, "")) for row in rows] for name in names}
-        told = [name for name, words in others.items() if "train" in words and {"train"} < {*words} <= set(SET_FOLDERS)]
+        told = [name for name, words in others.items() if "train" in words and {"train"} < {*words} <= set(SETS)]
         if len(told) > 1:
             raise VerydeepError(f"{path}: each of the columns {', '.join(told)} may be the photos' sets: keep one.")
         given = others[told[0]] if told else given
@@ -196,7 +181,7 @@ def _listed(path: Path) -> list[tuple[str, str, str]]:
 
 def _set_of(text: str) -> str:
     """The set that a word stands for; the word where it stands for none."""
-    return SET_WORDS.get(text.strip().casefold(), text)
+    return SET_OF.get(text.strip().casefold(), text)
 
 
 def _local(folder: Path, photo: str) -> str:

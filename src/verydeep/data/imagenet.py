@@ -22,8 +22,9 @@ from ..config import DataSettings
 from ..errors import VerydeepError
 from ..mat_files import read_mat
 from .boxfiles import XmlBoxes
-from .folder import class_folders, is_candidate, photos_below
+from .folder import class_folders
 from .sets import Data, Dataset, PhotoReader, relabel, split
+from .walk import Skipped, files_below, list_folder, photos_in
 
 TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
 VAL_FOLDERS = ("val", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")
@@ -53,7 +54,7 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
     assert root is not None
     train = _train(root)
     val_folder = root if train is None and _synsets(root) and not _has_val(root) else _find(root, VAL_FOLDERS)
-    if any(entry.is_dir() for entry in val_folder.iterdir()):
+    if list_folder(val_folder, Skipped()).folders:
         val = _synset_folders(root) if val_folder == root else class_folders(root, val_folder)
         wnids = train.classes if train else val.classes
         val = relabel(val, wnids, strict=True)
@@ -67,10 +68,12 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
         share = DEV_PHOTOS_A_CLASS if settings.dev_fraction is None else settings.dev_fraction
         sets = split(_titled(root, train, name, "train", titles), {"dev": share}, settings.split_seed)
     sets["val"] = _titled(root, val, name, "val", titles)
-    test = _test_photos(root)
+    skipped = Skipped(str(root / "test"))
+    test = _test_photos(root, skipped)
     if test:
         ids = tuple(str(path.relative_to(root)) for path in test)
-        sets["test"] = Dataset(name, "test", titles, ids, np.full(len(ids), -1, dtype=np.int64), PhotoReader(root))
+        unknown = np.full(len(ids), -1, dtype=np.int64)
+        sets["test"] = Dataset(name, "test", titles, ids, unknown, PhotoReader(root), skipped)
     return Data(name, sets, False)
 
 
@@ -101,13 +104,14 @@ def _synsets(folder: Path) -> list[str]:
 def _synset_folders(root: Path) -> Dataset:
     """The photos of a folder's synset folders; what else is there, such as the devkit, is none of them."""
     wnids = _synsets(root)
-    found = [[str(photo.relative_to(root)) for photo in photos_below(root / wnid)[0]] for wnid in wnids]
+    skipped = Skipped(str(root))
+    found = [[str(photo.relative_to(root)) for photo in files_below(root / wnid, skipped)] for wnid in wnids]
     empty = [wnid for wnid, photos in zip(wnids, found, strict=True) if not photos]
     if empty:
         raise VerydeepError(f"{root / empty[0]} has no photos: add some, or remove the folder.")
     labels = np.repeat(np.arange(len(wnids), dtype=np.int64), [len(photos) for photos in found])
     ids = tuple(photo for photos in found for photo in photos)
-    return Dataset(str(root), "val", tuple(wnids), ids, labels, PhotoReader(root))
+    return Dataset(str(root), "val", tuple(wnids), ids, labels, PhotoReader(root), skipped)
 
 
 def _has_val(root: Path) -> bool:
@@ -124,15 +128,16 @@ def _find(root: Path, places: tuple[str, ...]) -> Path:
 def _titled(root: Path, found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
     places = tuple(place for place in BOX_FOLDERS[set_name] if _has_boxes(root / place))
     boxes = XmlBoxes(root, places) if places else None
-    return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.ignored, find_boxes=boxes)
+    return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.skipped, find_boxes=boxes)
 
 
 def _has_boxes(folder: Path) -> bool:
     """Whether a folder, or the first of the folders in it, holds XML files."""
     if not folder.is_dir():
         return False
-    inside = next((place for place in sorted(folder.iterdir()) if place.is_dir()), folder)
-    return any(next(place.glob("*.xml"), None) is not None for place in (folder, inside))
+    here = list_folder(folder, Skipped())
+    inside = list_folder(folder / here.folders[0], Skipped()).files if here.folders else []
+    return any(name.endswith(".xml") for name in (*here.files, *inside))
 
 
 def blacklisted(root: Path) -> frozenset[int] | None:
@@ -147,19 +152,24 @@ def blacklisted(root: Path) -> frozenset[int] | None:
         raise VerydeepError(f"{listed} is broken: each of its lines is the number of a validation photo.") from None
 
 
-def _test_photos(root: Path) -> list[Path]:
+def _test_photos(root: Path, skipped: Skipped) -> list[Path]:
     """The test photos, which lie in the first of their folders that has any, or in one folder inside it."""
     for place in TEST_FOLDERS:
-        for pattern in ("*", "*/*"):
-            found = sorted(path for path in (root / place).glob(pattern) if path.is_file() and is_candidate(path.name))
-            if found:
-                return found
+        if not (root / place).is_dir():
+            continue
+        inside = [root / place / name for name in list_folder(root / place, Skipped()).folders]
+        found = photos_in(root / place, skipped) or sorted(
+            photo for folder in inside for photo in photos_in(folder, skipped)
+        )
+        if found:
+            return found
     return []
 
 
 def _flat_val(root: Path, folder: Path, wnids: tuple[str, ...] | None) -> Dataset:
     """The validation photos in one folder; their classes are those of the training photos, or of their own."""
-    photos = sorted(path for path in folder.iterdir() if is_candidate(path.name))
+    skipped = Skipped(str(folder))
+    photos = photos_in(folder, skipped)
     truth = _ground_truth(root, photos)
     wnids = tuple(sorted(set(truth))) if wnids is None else wnids
     unknown = sorted(set(truth) - set(wnids))
@@ -168,7 +178,7 @@ def _flat_val(root: Path, folder: Path, wnids: tuple[str, ...] | None) -> Datase
     place = {wnid: number for number, wnid in enumerate(wnids)}
     labels = np.array([place[wnid] for wnid in truth], dtype=np.int64)
     ids = tuple(str(path.relative_to(root)) for path in photos)
-    return Dataset(str(root), "val", wnids, ids, labels, PhotoReader(root))
+    return Dataset(str(root), "val", wnids, ids, labels, PhotoReader(root), skipped)
 
 
 def _ground_truth(root: Path, photos: list[Path]) -> list[str]:

@@ -8,6 +8,7 @@ size sees identical pixels.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..errors import ImageError, VerydeepError
 from ..files import check_text, read_json
 from ..images import Pixels, decode
 from .sets import Data, Dataset, NamedBox
+from .walk import Skipped
 
 CARD, FORMAT = "pack.json", "verydeep-pack-1"
 # Of each photo: where it is, its checksum, its size as packed and as it was, its class and subject.
@@ -54,7 +56,7 @@ def boxes_file(folder: Path, name: str) -> Path:
 
 def is_pack(folder: Path) -> bool:
     """Whether a folder is a whole pack."""
-    return (folder / CARD).is_file()
+    return os.path.isfile(folder / CARD)  # False, too, where the folder cannot be read
 
 
 def open_pack(folder: Path, settings: DataSettings) -> Data:
@@ -102,11 +104,19 @@ def _set(folder: Path, name: str, card: dict[str, Any]) -> Dataset:
         ids=ids,
         labels=labels,
         read=PackReader(folder, name, card["form"], tuple(shard["file"] for shard in shards)),
-        ignored=int(card["sets"][name]["ignored"]),
+        skipped=_skipped(folder, int(card["sets"][name]["ignored"])),
         subjects=None if (subjects == np.arange(len(subjects))).all() else subjects,
         find_boxes=PackBoxes(folder, name) if boxes_file(folder, name).is_file() else None,
         marks=np.load(marks, allow_pickle=False) if marks.is_file() else None,
     )
+
+
+def _skipped(folder: Path, count: int) -> Skipped:
+    """What was skipped when the photos were packed."""
+    skipped = Skipped(str(folder))
+    if count:
+        skipped.note("not packed", folder, count)
+    return skipped
 
 
 class PackReader:

@@ -88,6 +88,8 @@ def pack_data(
         VerydeepError: no such data, an unreadable photo, a folder of something else, a full disk.
     """
     opened = open_data(data, least_classes=1, several=True, empty_sets=True)
+    for sentence in opened.warnings:
+        (reporter or Silent()).warn(sentence)
     return pack_sets(opened, data, Path(out), packing or Packing(), readers, bad_images, shard_bytes, reporter)
 
 
@@ -179,7 +181,7 @@ class _Packer:
         shards = [self._path(number, "bin") for number in range(len(parts))]
         told = [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in shards]
         kept = sum(len(part.places) for part in parts)
-        return {"photos": kept, "ignored": self._dataset.ignored, "shards": told}, skipped
+        return {"photos": kept, "ignored": self._dataset.skipped.total, "shards": told}, skipped
 
     def forget(self) -> None:
         """Removes what only an interrupted packing needs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..class_names import places_in
 from ..errors import VerydeepError
 from ..images import Pixels, image_size, read_bytes, read_image
+from .walk import Skipped, joined, unread_sentences
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Dataset:
     """One set: N photos, each with an id, a class and a way to read its pixels.
 
     ``labels`` is int64 (N,), an index into ``classes``; all -1 where nobody tells them (`labelled`).
-    ``ignored`` counts files that are no candidates. ``subjects`` (N,) is equal for photos of one subject,
+    ``skipped`` counts what lies in the folders and is not read. ``subjects`` (N,) is equal for photos of one subject,
     which are no independent draws; None where each photo has its own. ``find_boxes`` tells the boxes a photo's
     annotation has, as they are; ``boxes`` are those of its class, checked, ``xyxy`` (n,4) a photo, n at least 1,
     where `verydeep.data.located` has looked at them. ``marks`` is int8 (N,K) for photos of several classes: 1 has,
@@ -71,7 +72,7 @@ class Dataset:
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     read: Callable[[str], Pixels]
-    ignored: int = 0
+    skipped: Skipped = field(default_factory=Skipped)
     subjects: NDArray[np.int64] | None = None
     find_boxes: Callable[[str], list[NamedBox]] | None = None
     boxes: tuple[NDArray[np.float64], ...] | None = None
@@ -168,13 +169,18 @@ def _file_size(path: Path) -> int:
 class Data:
     """A data set's sets by name; ``split_by_us`` where the data did not come split.
 
-    ``unsplit`` are all photos where a protocol draws its sets from them by chance, and perhaps not all.
+    ``unsplit`` are all photos where a protocol draws its sets from them by chance, and perhaps not all. ``split`` says
+    in words where the sets come from, ``notes`` how what could be read in two ways was read; ``beside`` is what lies
+    beside the sets' folders.
     """
 
     name: str
     sets: dict[str, Dataset]
     split_by_us: bool
     unsplit: Dataset | None = None
+    split: str = "as the data set defines it"
+    notes: tuple[str, ...] = ()
+    beside: Skipped = field(default_factory=Skipped)
 
     def fingerprint(self) -> str:
         """That of the two sets training reads, `train` and `dev`; empty where there are none."""
@@ -184,6 +190,16 @@ class Data:
     def classes(self) -> tuple[str, ...]:
         """Class names, which all sets share."""
         return next(iter(self.sets.values())).classes
+
+    @property
+    def skipped(self) -> Skipped:
+        """What lies in the folders of all sets and is not read."""
+        return joined([self.beside, *(found.skipped for found in self.sets.values())])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What whoever uses the data has to know: how it was read, and images of formats that are not."""
+        return [*self.notes, *unread_sentences(self.skipped)]
 
     @property
     def reported(self) -> str:
@@ -207,6 +223,12 @@ class Data:
         whole = join(list(self.sets.values()), "all")
         names = {photo: name for name, found in self.sets.items() for photo in found.ids}
         return whole, tuple(names[photo] for photo in whole.ids)
+
+
+def first_names(classes: Sequence[str]) -> str:
+    """The first ten class names, and how many there are if there are more."""
+    more = f", … ({len(classes)} in all)" if len(classes) > 10 else ""
+    return ", ".join(classes[:10]) + more
 
 
 def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) -> Dataset:

@@ -14,7 +14,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,12 @@ import numpy as np
 from ..class_names import distinct, read_names
 from ..config import DataSettings
 from ..errors import ImageError, VerydeepError
+from ..image_formats import UNREAD, kind_by_name
 from ..images import Pixels, decode
 from .folder import from_sets, split_whole
+from .layout import named_sets
 from .sets import Data, Dataset
+from .walk import Skipped, extension_of, list_folder, passed_over
 
 PHOTO_ENDINGS, CLASS_ENDING, NAMES_FILE = ("jpg", "jpeg", "png", "webp"), "cls", "classes.txt"
 NOBODY_TELLS, MOST_CLASSES, MOST_OPEN = "unknown", 1_000_000, 64
@@ -47,24 +50,22 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
         VerydeepError: no tar file, a broken one, one without photos, a name twice, a class that is no number.
     """
     assert root is not None
-    given = {part: root / part for part in ("train", "val", "test") if (root / part).is_dir()}
-    if given and "train" in given and len(given) > 1:
-        found = {part: _samples(folder, root) for part, folder in given.items()}
-        count = max(int(labels.max(initial=-1)) + 1 for _, _, labels in found.values())
+    given = named_sets(root, list_folder(root, Skipped()).folders)
+    if "train" in given and len(given) > 1:
+        found = {part: _samples(root / folder, root) for part, folder in given.items()}
+        count = max(int(labels.max(initial=-1)) + 1 for _, _, labels, _ in found.values())
         classes = _classes(root, count)
-        return from_sets(name, {part: _dataset(name, part, classes, *found[part]) for part in found}, settings)
-    reader, ids, labels = _samples(root, root)
+        sets = {
+            part: Dataset(name, part, classes, ids, labels, reader, skipped)
+            for part, (reader, ids, labels, skipped) in found.items()
+        }
+        return from_sets(name, sets, settings, {part: f"{folder}/" for part, folder in given.items()})
+    reader, ids, labels, skipped = _samples(root, root)
     classes = _classes(root, int(labels.max()) + 1)
-    whole = _dataset(name, "all", classes, reader, ids, labels)
+    whole = Dataset(name, "all", classes, ids, labels, reader, skipped)
     if whole.labelled:
         return split_whole(whole, settings)
     return Data(name, {"test": whole}, split_by_us=False)
-
-
-def _dataset(
-    name: str, part: str, classes: tuple[str, ...], reader: TarReader, ids: tuple[str, ...], labels: Any
-) -> Dataset:
-    return Dataset(name, part, classes, ids, labels, reader)
 
 
 def _classes(root: Path, count: int) -> tuple[str, ...]:
@@ -80,16 +81,17 @@ def _classes(root: Path, count: int) -> tuple[str, ...]:
     return distinct(names)
 
 
-def _samples(folder: Path, root: Path) -> tuple[TarReader, tuple[str, ...], Any]:
-    """A set's photos in the order of the files, and their classes, -1 where nobody tells."""
-    paths = sorted(folder.glob("*.tar"))
+def _samples(folder: Path, root: Path) -> tuple[TarReader, tuple[str, ...], Any, Skipped]:
+    """A set's photos in the order of the files, their classes, -1 where nobody tells, and what is not read."""
+    skipped = Skipped(str(folder))
+    paths = [folder / name for name in list_folder(folder, skipped).files if name.endswith(".tar")]
     if not paths:
         raise VerydeepError(f"{folder} holds no .tar files: give the folder that does, or that holds train/ and val/.")
     places: dict[str, Place] = {}
     labels: list[int] = []
     for number, path in enumerate(paths):
         shard = str(path.relative_to(root))
-        for key, place, label in _photos(path, number):
+        for key, place, label in _photos(path, number, skipped):
             photo = f"{shard}/{key}"
             places[photo] = place
             labels.append(label)
@@ -99,11 +101,12 @@ def _samples(folder: Path, root: Path) -> tuple[TarReader, tuple[str, ...], Any]
     if (told < 0).any() and (told >= 0).any():
         photo = next(name for name, label in zip(places, labels, strict=True) if label < 0)
         raise VerydeepError(f"{photo} has no .{CLASS_ENDING} file, and others have: add it, or take them all out.")
-    return TarReader(root, tuple(str(path.relative_to(root)) for path in paths), places), tuple(places), told
+    shards = tuple(str(path.relative_to(root)) for path in paths)
+    return TarReader(root, shards, places), tuple(places), told, skipped
 
 
-def _photos(path: Path, number: int) -> Iterator[tuple[str, Place, int]]:
-    """Photos of one tar file: name, place and class."""
+def _photos(path: Path, number: int, skipped: Skipped) -> Iterator[tuple[str, Place, int]]:
+    """Photos of one tar file: name, place and class; other files are counted."""
     photos: dict[str, tuple[str, Place]] = {}
     classes: dict[str, int] = {}
     try:
@@ -114,16 +117,22 @@ def _photos(path: Path, number: int) -> Iterator[tuple[str, Place, int]]:
                 key = f"{folder}/{key}"
                 if member.size < 0:  # tarfile would go back, and round again
                     raise tarfile.ReadError(f"{member.name} has a length below 0")
-                if member.isfile() and ending.lower() in PHOTO_ENDINGS and not key.rpartition("/")[2].startswith("."):
+                reason = next(filter(None, map(passed_over, PurePosixPath(member.name).parts)), None)
+                if not member.isfile():
+                    continue
+                if reason is None and ending.lower() in PHOTO_ENDINGS:
                     if key in photos:
                         raise VerydeepError(f"{path}: {member.name} and {photos[key][0]} are one sample: keep one.")
                     photos[key] = (member.name.removeprefix("./"), Place(number, member.offset_data, member.size))
-                elif member.isfile() and ending == CLASS_ENDING:
+                elif ending == CLASS_ENDING:
                     told = file.extractfile(member)
                     text = b"" if told is None else told.read(64).strip()
                     if not text.isdigit() or int(text) > MOST_CLASSES:
                         raise VerydeepError(f"{path}: {member.name} holds no class: a whole number from 0 up.")
                     classes[key] = int(text)
+                else:
+                    kind = kind_by_name(base)
+                    skipped.note(reason or (kind if kind in UNREAD else extension_of(base)), path / member.name)
     except (tarfile.TarError, OSError, EOFError) as fault:
         raise VerydeepError(f"{path} is no whole tar file ({str(fault)[:120]}): make or fetch it anew.") from None
     for key, (name, place) in photos.items():

@@ -79,7 +79,7 @@ def open_box_sets(
         VerydeepError: no such data or set; no photo with a box of a known class.
     """
     trained_on = from_json(DataSettings, card.data)
-    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=())
+    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
     asked = replace(asked, boxes=lasting_boxes(boxes)) if boxes else asked
     same = asked == trained_on
     other = asked.data != trained_on.data  # other boxes of the same photos leave them split as they were

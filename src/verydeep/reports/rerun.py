@@ -31,7 +31,8 @@ def command_of(run: str, card: Card, out: str = "") -> list[str]:
     else:
         given |= given_for(lambda some: settings_of_run(run, some), settings)
     given = {"data": data.data, **given, **({"out": out} if out else {})}
-    return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(_typed(to))}" for name, to in given.items())]
+    flags = [(name, one) for name, to in given.items() for one in (to if name == "classes" else (to,))]
+    return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(_typed(to))}" for name, to in flags)]
 
 
 def after_divergence(run: str, card: Card, result: dict[str, Any]) -> tuple[str, list[str]]:

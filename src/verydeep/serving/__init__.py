@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 from ..config import PIXEL_LIMIT, MachineSettings
 from ..errors import VerydeepError
+from ..image_formats import reads_heic
 from ..progress import Reporter
 from ..serve_settings import ServeSettings
 
@@ -40,7 +41,7 @@ def serve(
     Raises:
         VerydeepError: the extra is missing, the address is taken, or what is to be served is not there or broken.
     """
-    check_extra()
+    check_extra(settings.heic)
     from .guard import is_loopback
     from .listening import address_of, listen, open_socket
     from .metrics import Metrics
@@ -63,7 +64,9 @@ def serve(
     return forced
 
 
-def check_extra() -> None:
-    """Raises VerydeepError where what serving needs is not installed."""
+def check_extra(heic: bool = False) -> None:
+    """Raises VerydeepError where what serving needs, HEIC too if asked for, is not installed."""
     if any(find_spec(name) is None for name in ("starlette", "uvicorn", "h11")):
         raise VerydeepError("serving needs starlette and uvicorn: pip install 'verydeep[serve]'.")
+    if heic and not reads_heic():
+        raise VerydeepError("--heic needs pillow-heif: pip install pillow-heif, or leave it out.")

@@ -125,12 +125,12 @@ class Uploads:
 
     def _decode(self, body: Held[bytes]) -> Held[Pixels]:
         most = self._settings.max_pixels
-        count = declared_pixels(body.value)
+        count = declared_pixels(body.value, self._settings.heic)
         if count > most:
             count = 0  # it is refused before anything is decoded
         self._pixels.take(count, None)
         try:
-            pixels = decode(body.value, THE_PHOTO, most)
+            pixels = decode(body.value, THE_PHOTO, most, self._settings.heic)
             check_ratio(pixels.shape)
             return Held(pixels, count, self._pixels)
         except ImageError as fault:

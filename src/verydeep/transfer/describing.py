@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DataSettings, MachineSettings
+from ..config import DataSettings, MachineSettings, from_json
 from ..data import Dataset, lasting_name, open_data
 from ..errors import VerydeepError
 from ..machine import this_machine
@@ -31,6 +31,7 @@ def extract_features(
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
     team: Team | None = None,
+    folders: str = "auto",
 ) -> Extraction:
     """Describes every photo of some data once and writes a features file; what a file has is not computed again.
 
@@ -41,6 +42,7 @@ def extract_features(
         set_name: one set of the data only.
         splits: of data whose protocol draws splits (Caltech), only the photos of the first so many.
         classes: only the classes that match one of these patterns.
+        folders: as in DataSettings.
         preprocessing: a key of `verydeep.weights.KNOWN` for weight files that do not record their pixels.
         bad_images: ``stop`` or ``skip`` photos that cannot be read.
         team: the processes that share the photos (`verydeep.joined`); they need a folder that all of them see.
@@ -50,19 +52,25 @@ def extract_features(
             is there and of other photos, another net or protocol.
     """
     settings, reporter = settings or FeatureSettings(), reporter or Silent()
-    dataset, sets = _photos(DataSettings(data=lasting_name(data), classes=classes), set_name, splits)
+    asked = from_json(DataSettings, {"data": lasting_name(data), "classes": classes, "folders": folders})
+    dataset, sets = _photos(asked, set_name, splits, reporter)
     net = open_feature_net(source, settings.layer, preprocessing)
     scales = settings.scales or (net.test_scale,)
     net.check_scales(scales)
     here = this_machine(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
-    of = {"data": lasting_name(data), "classes": list(classes), "set": set_name, "splits": splits}
+    of = {"data": asked.data, "classes": list(classes), "set": set_name, "splits": splits}
+    of |= {} if folders == "auto" else {"folders": folders}
     extractor = Extractor(net, settings, here, reporter, team)
     return extractor.into_file(Path(out), dataset, sets, scales, of, bad_images == "skip")
 
 
-def _photos(settings: DataSettings, set_name: str | None, splits: int | None) -> tuple[Dataset, tuple[str, ...]]:
+def _photos(
+    settings: DataSettings, set_name: str | None, splits: int | None, reporter: Reporter
+) -> tuple[Dataset, tuple[str, ...]]:
     """The photos to describe, and the set of each."""
     data = open_data(settings, least_classes=1, several=True, empty_sets=True)
+    for sentence in data.warnings:
+        reporter.warn(sentence)
     if splits is not None:
         if data.unsplit is None or set_name is not None or splits < 1:
             raise VerydeepError(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..config import DataSettings, MachineSettings
+from ..config import DataSettings, MachineSettings, from_json
 from ..data import open_data
 from ..progress import Reporter, Silent
 from ..reports.svms import write_svm_report
 from .describing import extract_features
+from .extracting import Extraction
 from .files import write_transfer
 from .nets import usual_layer
-from .protocols import learn_svms
+from .protocols import Transfer, learn_svms
 from .settings import DescriptorSettings, FeatureSettings, SvmSettings
 
 FEATURES = "features.safetensors"
@@ -30,6 +31,7 @@ def probe(
     bad_images: str = "stop",
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
+    folders: str = "auto",
 ) -> dict[str, Any]:
     """Describes photos by a net that stays as it is, and learns and tests linear SVMs on them.
 
@@ -45,7 +47,7 @@ def probe(
         VerydeepError: as `extract_features` and `learn_svms`.
     """
     folder, reporter, machine = Path(out), reporter or Silent(), machine or MachineSettings()
-    open_data(DataSettings(data=data, classes=classes))  # what is wrong with the classes is told before the work
+    open_data(from_json(DataSettings, {"data": data, "classes": classes, "folders": folders}))  # mistakes come first
     wanted = features or FeatureSettings(layer=usual_layer(weights, preprocessing))
     reporter.say(f"describing photos by {wanted.layer}")
     made = extract_features(
@@ -58,8 +60,14 @@ def probe(
         bad_images=bad_images,
         machine=machine,
         reporter=reporter,
+        folders=folders,
     )
     found = learn_svms("own", [made.path], descriptor, svm, made.scales, machine, reporter)
+    return _written(made, found, folder)
+
+
+def _written(made: Extraction, found: Transfer, folder: Path) -> dict[str, Any]:
+    """Writes figures, classifier and page; returns what `probe` does."""
     told = write_transfer(found, folder)
     _, page = write_svm_report(folder)
     return {**told, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import DataSettings, MachineSettings
+from ..config import DataSettings, MachineSettings, from_json
 from ..data import Dataset, open_data
 from ..errors import VerydeepError
 from ..prediction import check_top, listed, name_of
@@ -140,7 +140,8 @@ def photos_of(recipe: dict[str, Any]) -> Dataset:
     """The photos that were described, as they are now; raises VerydeepError where their data are gone.
 
     Args:
-        recipe: that of a features file; its ``data`` and ``classes``.
+        recipe: that of a features file; its ``data``, ``classes`` and, where it is not auto, ``folders``.
     """
-    settings = DataSettings(data=recipe["data"], classes=tuple(recipe["classes"]))
+    told: dict[str, Any] = {name: recipe[name] for name in ("data", "classes", "folders") if name in recipe}
+    settings = from_json(DataSettings, told)
     return open_data(settings, least_classes=1, several=True, empty_sets=True).everything()[0]

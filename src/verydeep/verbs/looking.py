@@ -13,8 +13,10 @@ from ..config import DataSettings, MachineSettings, TrainSettings, typed
 from ..configurations import STRIDE
 from ..errors import VerydeepError
 from ..setting_flags import READING
-from ..terminal import Terminal, show, show_raw, show_table
+from ..terminal import Terminal, show, show_note, show_raw, show_table
 from . import MISTAKE, OK, answer_json
+
+MOST_KINDS = 8  # of what is skipped, named on the screen
 
 
 def nets(options: argparse.Namespace) -> int:
@@ -44,7 +46,7 @@ def nets(options: argparse.Namespace) -> int:
 
 
 def data_check(options: argparse.Namespace) -> int:
-    """Every photo of some data, read once; status 2 where one is unreadable."""
+    """Every photo of some data, read once; status 2 where one, or its format, is not read."""
     from ..data.check import check_data
     from ..processors import cores
     from ..readers import Readers
@@ -52,25 +54,38 @@ def data_check(options: argparse.Namespace) -> int:
     reporter = Terminal(options.quiet)
     asked = {name: text for name, text in given_settings(options).items() if name not in READING}
     given = typed(DataSettings, asked)
-    found = check_data(options.data, given.get("classes", ()), given.get("boxes", ()), Readers(cores()), reporter)
+    found = check_data(options.data, readers=Readers(cores()), reporter=reporter, **given)
     if options.json:
         answer_json(found)
     else:
         _show_check(found)
-    return MISTAKE if found["faults"] or found["box_faults"] else OK
+    return MISTAKE if any(found[key] for key in ("faults", "box_faults", "unread")) else OK
 
 
 def _show_check(found: dict[str, Any]) -> None:
+    from ..data.sets import first_names
+
     rows = []
     for name, part in found["sets"].items():
         counts = sorted(part["balance"].values())
         spread = f"{counts[0]} / {counts[len(counts) // 2]} / {counts[-1]}"
         sides = " / ".join(map(str, part["smallest_side"] or ["-"]))
         rows.append((name, part["photos"], spread, sides))
-    title = f"{found['data']}: {len(found['classes'])} classes, {found['ignored']} other files ignored"
-    show_table(title, ["set", "photos", "a class (least/median/most)", "smallest side (same)"], rows)
+    show_note(f"{found['data']}: {len(found['classes'])} classes")
+    show_note(f"classes: {first_names(found['classes'])}")
+    show_note(f"split: {found['split']}")
+    for note in found["notes"]:
+        show_note(f"note: {note}")
+    show_table(
+        "",
+        ["set", "photos", "a class (least/median/most)", "smallest side (same)"],
+        rows,
+    )
     for photos in found["duplicates"]:
         show(f"the same picture: {'; '.join(photos)}")
+    _show_skipped(found)
+    for sentence in found["unread"]:
+        show(sentence)
     for fault in found["faults"]:
         show(f"unreadable: {fault['fault']}")
     for line in found["box_faults"]:
@@ -79,6 +94,16 @@ def _show_check(found: dict[str, Any]) -> None:
         corners = ", ".join(f"{side} {box[side]:g}" for side in ("xmin", "ymin", "xmax", "ymax"))
         show(f"as read: {box['image']}, {box['class']}, {corners}")
     show(f"{len(found['faults'])} unreadable photos, {len(found['duplicates'])} pictures more than once")
+
+
+def _show_skipped(found: dict[str, Any]) -> None:
+    """What is not read and why, on a line."""
+    told = []
+    for name, kind in found["skipped"].items():
+        first = kind["first"].removeprefix(f"{found['data']}/")
+        told.append(f"{kind['count']} {name} ({first}{', …' if kind['count'] > 1 else ''})")
+    more = f", {len(told) - MOST_KINDS} more kinds" if len(told) > MOST_KINDS else ""
+    show_note(f"skipped: {', '.join(told[:MOST_KINDS]) or 'nothing'}{more}")
 
 
 def data_pack(options: argparse.Namespace) -> int:
@@ -111,11 +136,11 @@ def data_show(options: argparse.Namespace) -> int:
     from ..reports.pictures import photo_grid, save_figure
 
     given = {name: text for name, text in given_settings(options).items() if name not in READING}
-    classes = typed(DataSettings, {"classes": given.pop("classes", ())})["classes"]
+    mine = {name: given.pop(name) for name in ("classes", "folders") if name in given}
     if options.photos < 1:
         raise VerydeepError(f"photos must be 1 or more, not {options.photos}.")
     settings = settings_of_run("D", {**given, "batch": options.photos})
-    crops = sample_crops(options.data, settings, options.photos, classes)
+    crops = sample_crops(options.data, settings, options.photos, **mine)
     path = save_figure(photo_grid(crops), Path(options.out))
     if options.json:
         answer_json({"picture": str(path), "photos": len(crops), "S": str(settings.S), "crop": settings.crop})

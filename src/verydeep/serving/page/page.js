@@ -319,7 +319,7 @@ async function begin() {
   const names = served.classes.slice(0, 6).join(", ");
   find("#about").textContent = count > 6 ? `It tells ${count.toLocaleString("en")} classes: ${names}, …` : `It tells ${names}.`;
   const { bytes, pixels } = served.limits;
-  find("#limits").textContent = `JPEG, PNG, WebP, BMP, GIF, TIFF; up to ${Math.floor(bytes / 1e6)} MB and ${Math.floor(pixels / 1e6)} megapixels each`;
+  find("#limits").textContent = `JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF; up to ${Math.floor(bytes / 1e6)} MB and ${Math.floor(pixels / 1e6)} megapixels each`;
   document.body.dataset.ready = "yes";
   next();
 }
