@@ -156,6 +156,7 @@ def test_predict_reads_a_folder_as_training_does(command: Command, trained: Path
     answer = command("predict", trained, "holiday", "--json", cwd=tmp_path)
     assert answer.status != 0
     assert "1 HEIC image is not read (holiday/c.heic)" in answer.stderr
+    assert "holiday: skipped 2 hidden, 2 system, 1 links to folders" in answer.stderr
     assert len(json.loads(answer.stdout)) == 2
     inside = command("predict", trained, "holiday/@eaDir", "--json", cwd=tmp_path)  # what is named is read
     assert len(json.loads(inside.stdout)) == 1

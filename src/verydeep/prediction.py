@@ -15,7 +15,7 @@ from PIL import Image
 
 from .checkpoints import Card
 from .config import MachineSettings
-from .data.walk import Skipped, files_below, is_system, unread_sentences
+from .data.walk import HIDDEN, LINKS, SYSTEM, Skipped, files_below, is_system, unread_sentences
 from .errors import ImageError, NotAnImageError, VerydeepError
 from .images import Pixels, as_pixels
 from .machine import Machine, this_machine
@@ -188,13 +188,14 @@ def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifie
     return Classifier(net, checkpoint.card, here)
 
 
-def find_all(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
+def find_all(patterns: Iterable[str], reporter: Reporter | None = None) -> tuple[list[str], list[str]]:
     """The photos that several patterns stand for, each once, and the sentences of those that stand for none."""
+    reporter = reporter or Silent()
     photos: dict[str, None] = {}
     problems: list[str] = []
     for pattern in patterns:
         try:
-            photos |= dict.fromkeys(find_photos(pattern, problems))
+            photos |= dict.fromkeys(find_photos(pattern, problems, reporter))
         except ImageError as problem:
             problems.append(str(problem))
         except OSError as fault:  # a name that is too long, say
@@ -202,7 +203,7 @@ def find_all(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
     return list(photos), problems
 
 
-def find_photos(pattern: str | Path, problems: list[str] | None = None) -> list[str]:
+def find_photos(pattern: str | Path, problems: list[str] | None = None, reporter: Reporter | None = None) -> list[str]:
     """The photos a file name, a folder (its photos, sorted) or a glob stands for.
 
     Args:
@@ -214,7 +215,7 @@ def find_photos(pattern: str | Path, problems: list[str] | None = None) -> list[
     """
     path = Path(pattern)
     if path.is_dir():
-        return _photos_below(path, problems)
+        return _photos_below(path, problems, reporter or Silent())
     if path.exists() or not glob.has_magic(str(pattern)):
         return [str(path)]
     found = [item for item in files_matching(str(pattern)) if not is_system(item, path)]
@@ -223,10 +224,13 @@ def find_photos(pattern: str | Path, problems: list[str] | None = None) -> list[
     return found
 
 
-def _photos_below(folder: Path, problems: list[str] | None) -> list[str]:
+def _photos_below(folder: Path, problems: list[str] | None, reporter: Reporter) -> list[str]:
     skipped = Skipped(str(folder))
     found = sorted(map(str, files_below(folder, skipped, problems=problems)))
     unread = unread_sentences(skipped)
+    passed_over = {kind: skipped.counts[kind] for kind in (HIDDEN, SYSTEM, LINKS) if kind in skipped.counts}
+    if passed_over:
+        reporter.say(f"{folder}: skipped {', '.join(f'{count} {kind}' for kind, count in passed_over.items())}")
     if problems is not None:
         problems += unread
     if not found:

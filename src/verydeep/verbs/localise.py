@@ -114,11 +114,11 @@ def predict(options: argparse.Namespace) -> int:
     from ..prediction import find_all
     from ..reports.pictures import write_boxed_photos
 
-    photos, problems = find_all(options.images)
+    reporter = Terminal(options.quiet)
+    photos, problems = find_all(options.images, reporter)
     folder = Path(options.out)
     check_place(folder)
     merging, machine = _settings(options)
-    reporter = Terminal(options.quiet)
     net = load_localiser(options.run, options.classifier, options.protocol, merging, machine, reporter)
     faults: dict[int, str] = {}
     found = net.predict(photos, options.top, options.name, faults, reporter)

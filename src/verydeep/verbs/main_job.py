@@ -105,12 +105,12 @@ def predict(options: argparse.Namespace) -> int:
     from ..asking import load
     from ..prediction import find_all
 
-    photos, problems = find_all(options.images)
+    reporter = Terminal(options.quiet)
+    photos, problems = find_all(options.images, reporter)
     classifier = load(options.run, options.last, machine_wish(options))
     if options.explain:
         _check_explain(classifier, Path(options.explain))
     faults: dict[int, str] = {}
-    reporter = Terminal(options.quiet)
     found = classifier.predict(photos, options.top, options.protocol, faults, reporter) if photos else []
     unexplained: dict[int, str] = {}
     explained = _explained(classifier, found, options, reporter, unexplained)

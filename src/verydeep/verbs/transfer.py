@@ -162,13 +162,13 @@ def similar(options: argparse.Namespace) -> int:
     from ..prediction import find_all
     from ..transfer.similar import find_similar
 
-    photos, problems = find_all(options.images)
+    reporter = Terminal(options.quiet)
+    photos, problems = find_all(options.images, reporter)
     folder = Path(options.out)
     check_place(folder)
     faults: dict[int, str] = {}
     descriptor = DescriptorSettings(**_given(options, DescriptorSettings))
     machine = MachineSettings(**{"workers": 0, **_given(options, MachineSettings)})
-    reporter = Terminal(options.quiet)
     found = find_similar(photos, options.features, options.top, descriptor, faults, machine, reporter) if photos else []
     unwritten: list[str] = []
     pictures = _write_pictures(found, options.features, folder, reporter, unwritten)
