@@ -338,6 +338,11 @@ def drop(key: str) -> Callable[[dict[str, Tensor]], object]:
     return lambda found: [found.pop(f"{key}.{part}") for part in ("weight", "bias")]
 
 
+def npz(path: Path, layers: made.Layers) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **{name: weight.astype(np.int8) for name, (weight, _) in layers.items()})  # type: ignore[arg-type]
+
+
 BAD: dict[str, tuple[Writer, str]] = {
     "missing layer": (dictionary(drop("features.7")), r"lacks the layer features\.7 \(conv2_2\) of net D"),
     "missing fc": (dictionary(drop("classifier.3")), r"lacks the layer classifier\.3 \(fc7\) of net D"),
@@ -380,6 +385,7 @@ BAD: dict[str, tuple[Writer, str]] = {
     "MATLAB 7.3": (lambda path, layers: path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512)), "save it anew with -v7"),
     "Theano's backend": (partial(made.keras_old, backend=b"theano"), "in Theano's order"),
     "Theano's kernels": (partial(made.keras_old, theano=True), "in Theano's order"),
+    "NumPy's arrays": (npz, r"is NumPy's \.npz, which is not read here"),
     "packed blocks": (partial(made.slim_first, packed=1), "its blocks are compressed"),
     "text": (lambda path, layers: path.write_text("hello, this is a text\n" * 50), "no weight file that is read here"),
     "nothing": (lambda path, layers: path.write_bytes(b""), "no weight file that is read here"),

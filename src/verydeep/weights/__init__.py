@@ -189,7 +189,7 @@ def _kind(path: Path) -> str:
     if start.startswith(b"MATLAB 5.0"):
         return "MatConvNet"
     if start.startswith(b"PK\x03\x04"):
-        return "Keras" if _holds(path, INSIDE) else "PyTorch"
+        return _kind_of_archive(path)
     if start.startswith((LEGACY, b"\x80")):
         return "PyTorch"
     if end == MAGIC:
@@ -202,12 +202,16 @@ def _kind(path: Path) -> str:
     )
 
 
-def _holds(path: Path, name: str) -> bool:
+def _kind_of_archive(path: Path) -> str:
+    """Of a zip archive; raises VerydeepError for NumPy's."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return name in archive.namelist()
-    except Exception:  # zipfile raises several kinds for a stranger's bytes
-        return False
+            names = archive.namelist()
+    except Exception:  # zipfile raises several kinds for a stranger's bytes; PyTorch's reader says what is wrong
+        return "PyTorch"
+    if names and all(name.endswith(".npy") for name in names):
+        raise VerydeepError(f"{path} is NumPy's .npz, which is not read here: save its arrays as safetensors.")
+    return "Keras" if INSIDE in names else "PyTorch"
 
 
 def read_layers(path: Path) -> Recognised:
