@@ -31,6 +31,7 @@ class PhotoBoxes:
     unmatched: tuple[str, ...]
     without: tuple[str, ...]
     broken: tuple[str, ...]
+    skipped: tuple[str, ...] = ()  # lines on annotations without a box
 
     def __call__(self, photo_id: str) -> list[NamedBox]:
         """Its boxes, faults and all; none where no file tells of it."""
@@ -60,13 +61,14 @@ def _matched(root: Path, photos: list[str], places: tuple[str, ...]) -> PhotoBox
     """The boxes of all places by the photos that their names stand for."""
     by_path, by_name = _Names.of(photos, whole=True), _Names.of(photos, whole=False)
     found: ByImage = defaultdict(list)
-    unmatched, broken = [], []
+    unmatched, broken, skipped = [], [], []
     for place in places:
         folder, file = parted(place)
         if folder and not (root / folder).is_dir():
             raise VerydeepError(f"{root} has no folder {folder}, from which the names in {file} would count.")
-        found_here, torn = read_boxes(Path(file))
+        found_here, torn, boxless = read_boxes(Path(file))
         broken += torn
+        skipped += boxless
         for image, boxes in found_here.items():
             names = [image, image.replace("\\", "/")]  # as the file has it, or as Windows writes paths
             photo = next(filter(None, (_photo_of(name, folder, file, by_path, by_name) for name in names)), None)
@@ -84,7 +86,7 @@ def _matched(root: Path, photos: list[str], places: tuple[str, ...]) -> PhotoBox
     called = one_spelling(box.name for boxes in found.values() for box in boxes)
     for boxes in found.values():
         boxes[:] = [replace(box, name=called[box.name]) for box in boxes]
-    return PhotoBoxes(dict(found), tuple(unmatched), without, tuple(broken))
+    return PhotoBoxes(dict(found), tuple(unmatched), without, tuple(broken), tuple(skipped))
 
 
 def _photo_of(image: str, folder: str, file: str, by_path: _Names, by_name: _Names) -> str | None:

@@ -62,29 +62,30 @@ BOXES = Columns(
 )
 
 
-def read_boxes(path: Path) -> tuple[ByImage, list[str]]:
+def read_boxes(path: Path) -> tuple[ByImage, list[str], list[str]]:
     """The boxes of a file (``.csv``, ``.tsv``, ``.json``) or of a folder of XML files, by the image's name in it.
 
     An XML file is of the image of its own name, which is told without an extension. Those of a folder that are broken
-    are told apart.
+    are told apart, and so is, in a line, what a file of COCO's tells without a box: crowds, segmentation, nothing.
 
     Raises:
         VerydeepError: no such file, a folder that cannot be read, another kind of file, a line or entry that is no box.
     """
     broken: list[str] = []
+    skipped: list[str] = []
     if path.is_dir():
         found, broken = _read_folder(path)
     elif path.suffix.lower() in DELIMITERS:
         found = _read_table(path)
     elif path.suffix.lower() == ".json":
-        found = _read_coco(path)
+        found, skipped = _read_coco(path)
     else:
         what = "is neither a folder of XML files nor a .csv, .tsv or .json file" if path.exists() else "does not exist"
         raise VerydeepError(f"boxes {path} {what}: give PASCAL VOC's XML, {','.join(COLUMNS)} rows, or COCO's JSON.")
     if not found:
         told = f"; of its {len(broken)} XML files none can be read, the first: {broken[0]}" if broken else ""
-        raise VerydeepError(f"{path} holds no boxes{told}.")
-    return found, broken
+        raise VerydeepError(f"{path} holds no boxes{told}{'; '.join(['', *skipped])}.")
+    return found, broken, skipped
 
 
 def _read_folder(path: Path) -> tuple[ByImage, list[str]]:
@@ -198,29 +199,85 @@ def _is_number(cell: str) -> bool:
     return False
 
 
-def _read_coco(path: Path) -> ByImage:
-    """COCO's ``images``, ``annotations`` (``bbox`` as xywh) and ``categories``; crowds are left out."""
+def _read_coco(path: Path) -> tuple[ByImage, list[str]]:
+    """COCO's ``images``, ``annotations`` (``bbox`` as xywh) and ``categories``; and what has no box, in a line."""
     try:
         told = json.loads(read_text(path))
-        images = {item["id"]: item for item in told["images"]}
-        names = {item["id"]: str(item["name"]) for item in told["categories"]}
-        found: ByImage = {}
-        for item in told["annotations"]:
-            if not item.get("iscrowd"):
-                image = images[item["image_id"]]
-                box = _coco_box(item["bbox"], names[item["category_id"]], image)
-                check_text(box.name, str(image["file_name"]))
-                found.setdefault(_name(str(image["file_name"])), []).append(box)
-        return found
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as fault:
+        images, categories = _by_id(path, told["images"], "file_name"), _by_id(path, told["categories"], "name")
+        annotations = list(enumerate(told["annotations"], start=1))
+        check_text(*(str(item.get("name")) for item in categories.values()))
+        check_text(*(str(item.get("file_name")) for item in images.values()))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise VerydeepError(f"{path} is not COCO's JSON of images, annotations, categories ({_line(fault)}).") from None
+    found: ByImage = {}
+    boxless: dict[str, list[str]] = {}
+    for number, item in annotations:
+        called = f"annotation {item['id']}" if isinstance(item, dict) and "id" in item else f"annotation no. {number}"
+        try:
+            if kind := _boxless(item):
+                boxless.setdefault(kind, []).append(called)
+                continue
+            image = _listed(images, item, "image_id", "file_name")
+            name = str(_listed(categories, item, "category_id", "name")["name"])
+            found.setdefault(_name(str(image["file_name"])), []).append(_coco_box(item["bbox"], name, image))
+        except (ValueError, TypeError, AttributeError, OverflowError) as fault:
+            raise VerydeepError(f"{path}, {called}: {_line(fault)}.") from None
+    return found, [_skipped(path, boxless)] if boxless else []
+
+
+def _by_id(path: Path, items: list[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    """Images or categories by their ids as text.
+
+    Raises:
+        VerydeepError: an id that stands for two of them.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        before = found.setdefault(_id(item["id"]), item)
+        if before.get(name) != item.get(name):
+            raise VerydeepError(f"{path}: id {item['id']} is that of {before.get(name)} and of {item.get(name)}.")
+    return found
+
+
+def _id(value: Any) -> str:
+    """An id as text: 7, 7.0 and "7" are one."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _listed(items: dict[str, dict[str, Any]], annotation: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+    """The image or category that an annotation names; raises ValueError where there is none, or it has no name."""
+    kinds = {"image_id": "images", "category_id": "categories"}
+    if key not in annotation:
+        raise ValueError(f"it has no {key}")
+    item = items.get(_id(annotation[key]))
+    if item is None:
+        raise ValueError(f"{key} {annotation[key]!r} is not among the file's {kinds[key]}")
+    if not isinstance(item.get(name), str | int) or not str(item[name]).strip():
+        raise ValueError(f"its {key.removesuffix('_id')} {annotation[key]!r} has no {name}")
+    return item
+
+
+def _boxless(annotation: dict[str, Any]) -> str:
+    """Why an annotation has no box of one thing; an empty text where it has one."""
+    if str(annotation.get("iscrowd", 0)).lower() not in ("0", "none", "false", "", "0.0"):
+        return "crowd"
+    if annotation.get("bbox"):
+        return ""
+    return "segmentation alone" if annotation.get("segmentation") else "empty"
+
+
+def _skipped(path: Path, boxless: dict[str, list[str]]) -> str:
+    kinds = ", ".join(f"{len(those)} {kind}" for kind, those in boxless.items())
+    several, first = sum(map(len, boxless.values())), next(iter(boxless.values()))[0]
+    return f"{path}: {several} without a box, left out ({kinds}); the first is {first}"
 
 
 def _coco_box(bbox: Any, name: str, image: dict[str, Any]) -> NamedBox:
-    x, y, w, h = (float(value) for value in bbox)
-    if not all(abs(value) < LARGEST_SIZE for value in (x, y, w, h)):
-        raise ValueError("a bbox that no photo has")
-    x1, y1, x2, y2 = xywh_to_xyxy([x, y, w, h]).tolist()
+    """A box of x, y, width and height in pixels from 0; raises ValueError or TypeError for another."""
+    numbers = [float(value) for value in bbox] if isinstance(bbox, list) else []
+    if len(numbers) != 4 or not all(abs(value) < LARGEST_SIZE for value in numbers):
+        raise ValueError(f"bbox {str(bbox)[:60]} is not x, y, width, height in pixels")
+    x1, y1, x2, y2 = xywh_to_xyxy(numbers).tolist()
     return NamedBox(name, (x1, y1, x2, y2), _size([image.get(side) for side in ("height", "width")]))
 
 

@@ -53,7 +53,7 @@ def check_data(
     ``count`` and the ``first``; ``unread``: a sentence for each image format that is not read; ``sets``: photos, class
     balance and smallest sides of each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing
     the same picture; ``box_faults``: lines of what is wrong with boxes; ``boxes``: the first three as read, in the
-    file's own pixels.
+    file's own pixels; ``boxes_skipped``: lines of annotations that have no box, which are no faults.
 
     Raises:
         VerydeepError: the data cannot be opened at all.
@@ -81,6 +81,7 @@ def check_data(
         "faults": faults,
         "box_faults": box_faults,
         "boxes": _first_boxes(next(iter(opened.sets.values()))),
+        "boxes_skipped": list(getattr(next(iter(opened.sets.values())).find_boxes, "skipped", ())),
         "duplicates": sorted(photos for photos in pictures.values() if len(photos) > 1),
     }
 

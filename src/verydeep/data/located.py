@@ -72,6 +72,8 @@ def located(dataset: Dataset, strict: bool, reporter: Reporter) -> Located:
     if dataset.set_name != "dev":  # what is of no set is told once, with the others' training photos or when tested
         for name in ("broken", "unmatched", "without"):
             faults.found[name] += getattr(dataset.find_boxes, name, ())
+        for line in getattr(dataset.find_boxes, "skipped", ()):  # no fault: files of COCO's are so
+            reporter.say(f"boxes: {line}")
     with reporter.track(f"boxes of the {dataset.set_name} photos", len(dataset)) as advance:
         for index in range(len(dataset)):
             found = _boxes_of(dataset, index, faults.found)

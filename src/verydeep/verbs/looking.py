@@ -88,6 +88,8 @@ def _show_check(found: dict[str, Any]) -> None:
         show(sentence)
     for fault in found["faults"]:
         show(f"unreadable: {fault['fault']}")
+    for line in found["boxes_skipped"]:
+        show(f"boxes: {line}")
     for line in found["box_faults"]:
         show(f"boxes: {line}")
     for box in found["boxes"]:
