@@ -5,6 +5,7 @@ What is reported is the ``test`` or ``val`` set, never the ``dev`` part that cho
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shlex
 import time
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from .checkpoints import Card, Checkpoint
 from .config import DataSettings, MachineSettings, from_json
-from .data import Data, Dataset, lasting_name, open_data, relabel
+from .data import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
 from .data.loading import each_photo
 from .errors import ImageError, VerydeepError
 from .exporting.exported import ExportedFile
@@ -223,8 +224,10 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
     if not card.data and data is None:
         raise VerydeepError("this checkpoint names no data: say --data.")
     trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
+    if data is None:
+        check_still_there(trained_on)
     asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
-    opened = _open(asked, of_run=data is None)
+    opened = _own_elsewhere(card, trained_on, data) or _open(asked, of_run=data is None)
     for sentence in opened.warnings:
         reporter.warn(sentence)
     same = asked.data == trained_on.data
@@ -239,6 +242,17 @@ def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Repor
     if not len(dataset):
         raise VerydeepError(f"{opened.name} has no photos in its set {chosen}: say another --set.")
     return dataset, "" if same else short_name(f"of-{Path(asked.data).name}")
+
+
+def _own_elsewhere(card: Card, trained_on: DataSettings, data: str | None) -> Data | None:
+    """The run's own photos at another place, where its settings say which they are; None where they are others."""
+    if data is None or not (trained_on.boxes or trained_on.folders != "auto"):
+        return None
+    with contextlib.suppress(VerydeepError):
+        opened = open_data(moved(trained_on, data))
+        if opened.fingerprint() == card.data_fingerprint:
+            return opened
+    return None
 
 
 def _open(settings: DataSettings, of_run: bool) -> Data:

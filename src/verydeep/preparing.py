@@ -27,7 +27,7 @@ from .config import (
     unknown_setting,
 )
 from .configurations import net_facts
-from .data import Data, Dataset, lasting_boxes, lasting_name
+from .data import Data, Dataset, check_still_there, lasting_boxes, lasting_name, moved
 from .data.statistics import Look, check_readable, look_at
 from .errors import VerydeepError
 from .files import LEAVING, check_place, file_sha256, only_one, read_json, write_json
@@ -204,7 +204,7 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
         fitted = job.fit(net, random, card, (look.dataset, dev), settings, machine, job.watched, job.team)
     log = None
     if job.team.leads:
-        _write_down(job, data, settings, weights, machine)
+        _write_down(job, data, settings, weights, machine, _contents(opened))
         log = RunLog(folder, tensorboard=job.wish.tensorboard)
         _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
@@ -238,15 +238,25 @@ def _card(
 
 
 def _write_down(
-    job: Job, data: DataSettings, settings: TrainSettings, weights: Weights | None, machine: Machine
+    job: Job,
+    data: DataSettings,
+    settings: TrainSettings,
+    weights: Weights | None,
+    machine: Machine,
+    photos: dict[str, str],
 ) -> None:
-    """config.json and environment.json, enough to begin the run again."""
-    config = {"run": job.run, "data": to_json(data), "settings": to_json(settings)}
+    """config.json and environment.json, enough to begin the run again, and to know its ``photos`` again."""
+    config = {"run": job.run, "data": to_json(data), "settings": to_json(settings), "photos": photos}
     if weights is not None:  # which net exactly it began from
         config["start_sha256"] = file_sha256(Path(weights.source))
         config["start_path"] = str(Path(weights.source).absolute())  # to find it again from anywhere
     write_json(job.folder / "config.json", config)
     write_json(job.folder / "environment.json", environment(machine.describe()))
+
+
+def _contents(opened: Data) -> dict[str, str]:
+    """Digests of the files of the sets that training reads."""
+    return {name: opened.sets[name].contents() for name in ("train", "dev")}
 
 
 def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]) -> Training:
@@ -269,19 +279,23 @@ def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]
         data_given["data"] = lasting_name(data_given["data"])
     if "boxes" in data_given:
         data_given["boxes"] = lasting_boxes(data_given["boxes"])
-    with_changes(data, data_given)
+    began_with = data
+    data = with_changes(moved(data, data_given.get("data", data.data)), data_given)
+    check_still_there(data)
     machine = _machine(settings, job.wish)
     net, state = resumed(checkpoint)
     opened = job.task.open(data, reporter)
-    if opened.fingerprint() != card.data_fingerprint:
+    changed = opened.fingerprint() != card.data_fingerprint
+    if changed or (data.data != began_with.data and config.get("photos") not in (None, _contents(opened))):
         raise VerydeepError(
-            f"{opened.name} is not as it was when the run began: put its photos back, or begin a new run."
+            f"{opened.name} is not as it was when the run began{' (a file has changed)' if not changed else ''}: "
+            "put its photos back, or begin a new run."
         )
     bad = set(_noted_faults(folder))
     sets = {name: _without(opened.sets[name], bad) for name in ("train", "dev")}
     state = replace(state, at_once=machine.device_batch or state.at_once)
     reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
-    card = replace(card, settings=to_json(settings))
+    card = replace(card, data=to_json(data), settings=to_json(settings))
     log = RunLog(folder, state.epoch, job.wish.tensorboard) if job.team.leads else None
     objective = job.task.objective(sets["dev"], card, settings, machine, job.watched, job.team)
     momentum = checkpoint.momentum

@@ -22,7 +22,8 @@ SHALLOW = ("A", "A-LRN", "shallow-B")  # begin at S = 256 from random weights
 RELEASED_NETS = ("A", "B", "D", "E")  # of which somebody has published weights
 RELEASED = "released"  # a start: the weights of the net that were fetched to this machine
 OWN_BOX_BATCH = 32  # a box net on few photos wants more steps than a net that tells classes
-RESUMABLE_CHANGES = ("max_epochs", "max_steps")  # settings that a resumed run may be given anew
+# Settings that a resumed run may be given anew; of data it is looked whether they are the same photos.
+RESUMABLE_CHANGES = ("max_epochs", "max_steps", "data", "boxes")
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
 OWN_LR = 1e-4  # an eighth of few photos is a small batch: at 1e-3 own photos diverge (docs/train.md)
 # What the paper leaves open, and for how long: settings that may hold for every run of an experiment.

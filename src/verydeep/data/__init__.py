@@ -31,7 +31,17 @@ from .pack import is_pack, open_pack
 from .sets import Data, Dataset, first_names, relabel
 from .walk import Skipped, list_folder
 
-__all__ = ["NAMES", "Data", "Dataset", "lasting_boxes", "lasting_name", "open_data", "relabel"]
+__all__ = [
+    "NAMES",
+    "Data",
+    "Dataset",
+    "check_still_there",
+    "lasting_boxes",
+    "lasting_name",
+    "moved",
+    "open_data",
+    "relabel",
+]
 
 NAMES = {
     **{"digits": "digits", "imagenet": "imagenet", "caltech101": "caltech", "caltech256": "caltech"},
@@ -110,6 +120,29 @@ def lasting_boxes(places: tuple[str, ...]) -> tuple[str, ...]:
 
     found = [parted(place) for place in places]
     return tuple(f"{folder}{'=' if folder else ''}{Path(file).absolute()}" for folder, file in found)
+
+
+def moved(settings: DataSettings, data: str | Path) -> DataSettings:
+    """A run's data at another place: box files that lay among the photos, and are gone there, are moved with them."""
+    from .boxed import parted
+
+    new, boxes = lasting_name(data), []
+    for folder, file in map(parted, settings.boxes):
+        inside = Path(file).is_relative_to(settings.data) and not Path(file).exists()
+        place = Path(new) / Path(file).relative_to(settings.data) if inside else Path(file)
+        boxes.append(f"{folder}{'=' if folder else ''}{place}")
+    return replace(settings, data=new, boxes=tuple(boxes))
+
+
+def check_still_there(settings: DataSettings) -> None:
+    """Raises VerydeepError where a run's own data are gone; the sentence says how to name their new place."""
+    name, colon, path = settings.data.partition(":")
+    place = settings.data if name not in NAMES else path if colon and name != "digits" else ""
+    if place and not Path(place).exists():
+        raise VerydeepError(
+            f"{place} does not exist any more, where the run's photos were: where they were moved, name their new "
+            "place with --data."
+        )
 
 
 def _root(name: str, path: str) -> Path | None:

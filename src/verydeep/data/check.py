@@ -61,12 +61,10 @@ def check_data(
     settings = from_json(DataSettings, {"data": data, "classes": classes, "boxes": boxes, "folders": folders})
     opened = open_data(settings, least_classes=1 if settings.boxes else 2, several=True)
     faults: list[dict[str, str]] = []
-    box_faults: list[str] = []
     pictures: dict[str, list[str]] = defaultdict(list)
     sets = {}
     for name, dataset in opened.sets.items():
         sides = _read_all(name, dataset, faults, pictures, readers, reporter or Silent())
-        box_faults += _box_faults(dataset)
         sets[name] = {"photos": len(dataset), "balance": _balance(opened, name), "smallest_side": _spread(sides)}
     return {
         "data": opened.name,
@@ -79,9 +77,8 @@ def check_data(
         "unread": unread_sentences(opened.skipped),
         "sets": sets,
         "faults": faults,
-        "box_faults": box_faults,
-        "boxes": _first_boxes(next(iter(opened.sets.values()))),
-        "boxes_skipped": list(getattr(next(iter(opened.sets.values())).find_boxes, "skipped", ())),
+        "box_faults": [line for dataset in opened.sets.values() for line in _box_faults(dataset)],
+        **_boxes_as_read(next(iter(opened.sets.values()))),
         "duplicates": sorted(photos for photos in pictures.values() if len(photos) > 1),
     }
 
@@ -117,6 +114,10 @@ def _box_faults(dataset: Dataset) -> list[str]:
     except VerydeepError as fault:
         return [*told.warnings, str(fault)]
     return told.warnings
+
+
+def _boxes_as_read(dataset: Dataset) -> dict[str, Any]:
+    return {"boxes": _first_boxes(dataset), "boxes_skipped": list(getattr(dataset.find_boxes, "skipped", ()))}
 
 
 def _first_boxes(dataset: Dataset) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..class_names import places_in
-from ..errors import VerydeepError
+from ..errors import ImageError, VerydeepError
 from ..images import Pixels, image_size, read_bytes, read_image
 from .walk import Skipped, joined, unread_sentences
+
+MOST_HASHED = 2**30  # bytes of a set that are read to know it again
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,21 @@ class Dataset:
         """A digest of when the photos' files were last written, which tells a replaced one; empty without files."""
         written = [str(_written(path)) for photo in self.ids for path in self.files(photo)]
         return hashlib.sha256(" ".join(written).encode()).hexdigest() if written else ""
+
+    def contents(self) -> str:
+        """SHA-256 of the photos' files, wherever they lie: sizes of all, and bytes of all up to `MOST_HASHED`.
+
+        Of a larger set the bytes are those of photos spread evenly over it; of painted photos there are none.
+        """
+        sizes = {path: _file_size(path) for photo in self.ids for path in self.files(photo)}
+        digest = hashlib.sha256(repr(list(sizes.values())).encode())
+        encoded = getattr(self.read, "encoded", None)
+        every = max(1, math.ceil(sum(sizes.values()) / MOST_HASHED))
+        if encoded is not None:
+            for photo in self.ids[::every]:
+                with contextlib.suppress(ImageError):  # it has no size either
+                    digest.update(hashlib.sha256(encoded(photo)).digest())
+        return digest.hexdigest()
 
     def files(self, photo_id: str) -> list[Path]:
         """The files that a photo's pixels are read from; none of painted ones."""

@@ -10,7 +10,7 @@ import numpy as np
 from ..checkpoints import Card
 from ..class_names import places_in
 from ..config import DataSettings, from_json
-from ..data import Data, Dataset, lasting_boxes, lasting_name, open_data, relabel
+from ..data import Data, Dataset, check_still_there, lasting_boxes, lasting_name, moved, open_data, relabel
 from ..data.located import located
 from ..errors import VerydeepError
 from ..files import short_name
@@ -79,10 +79,14 @@ def open_box_sets(
         VerydeepError: no such data or set; no photo with a box of a known class.
     """
     trained_on = from_json(DataSettings, card.data)
+    if data is None:
+        check_still_there(trained_on)
+    own = data is not None and not boxes and _are_own(card, moved(trained_on, data))
     asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
+    asked = moved(trained_on, data) if own and data is not None else asked
     asked = replace(asked, boxes=lasting_boxes(boxes)) if boxes else asked
-    same = asked == trained_on
-    other = asked.data != trained_on.data  # other boxes of the same photos leave them split as they were
+    same = own or asked == trained_on
+    other = not own and asked.data != trained_on.data  # other boxes of the same photos leave them split as they were
     opened = open_data(asked if same else replace(asked, classes=()), least_classes=1)
     chosen = opened.set(set_name or ("all" if opened.split_by_us and other else opened.reported))
     known = relabel(chosen, card.classes, strict)
@@ -101,6 +105,18 @@ def open_box_sets(
         known, faults = found.dataset, {**faults, **found.faults}
     apart = "" if same else short_name(f"of-{Path(asked.data).name}")
     return BoxSets(known, opened if same else _own(trained_on), card.classes, apart, faults, bad, reporter)
+
+
+def _are_own(card: Card, asked: DataSettings) -> bool:
+    """Whether data are the photos and boxes that a net was trained on, at another place."""
+    if not asked.boxes:
+        return False
+    try:
+        opened = open_data(asked, least_classes=1)
+        sets = {name: located(opened.set(name), False, Silent()).dataset for name in ("train", "dev")}
+    except VerydeepError:
+        return False
+    return replace(opened, sets=sets).fingerprint() == card.data_fingerprint
 
 
 def _own(settings: DataSettings) -> Data | None:
