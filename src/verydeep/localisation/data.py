@@ -79,12 +79,7 @@ def open_box_sets(
         VerydeepError: no such data or set; no photo with a box of a known class.
     """
     trained_on = from_json(DataSettings, card.data)
-    if data is None:
-        check_still_there(trained_on)
-    own = data is not None and not boxes and _are_own(card, moved(trained_on, data))
-    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
-    asked = moved(trained_on, data) if own and data is not None else asked
-    asked = replace(asked, boxes=lasting_boxes(boxes)) if boxes else asked
+    asked, own = _asked(card, trained_on, data, boxes)
     same = own or asked == trained_on
     other = not own and asked.data != trained_on.data  # other boxes of the same photos leave them split as they were
     opened = open_data(asked if same else replace(asked, classes=()), least_classes=1)
@@ -105,6 +100,18 @@ def open_box_sets(
         known, faults = found.dataset, {**faults, **found.faults}
     apart = "" if same else short_name(f"of-{Path(asked.data).name}")
     return BoxSets(known, opened if same else _own(trained_on), card.classes, apart, faults, bad, reporter)
+
+
+def _asked(card: Card, trained_on: DataSettings, data: str | None, boxes: tuple[str, ...]) -> tuple[DataSettings, bool]:
+    """The data to be tested, and whether they are the run's own at another place."""
+    if data is None:
+        check_still_there(trained_on)
+        asked = trained_on
+    elif not boxes and _are_own(card, moved(trained_on, data)):
+        return moved(trained_on, data), True
+    else:
+        asked = replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
+    return (replace(asked, boxes=lasting_boxes(boxes)) if boxes else asked), False
 
 
 def _are_own(card: Card, asked: DataSettings) -> bool:
