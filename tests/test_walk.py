@@ -271,7 +271,7 @@ def test_hidden_annotations_are_not_read(tmp_path: Path) -> None:
     for place in ("1.xml", "deep/2.XML", ".hidden/3.xml", "@eaDir/4.xml"):
         put(tmp_path / place, XML)
     put(tmp_path / "._1.xml")
-    found, broken = read_boxes(tmp_path)
+    found, broken, _ = read_boxes(tmp_path)
     assert (sorted(found), broken) == (["1", "deep/2"], [])
 
 
