@@ -273,7 +273,7 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
             parts = listed_paths(value) if name == "boxes" else value.split(",")
         else:
             parts = list(value) if isinstance(value, list | tuple) else [value]
-        if value and not any(str(part).strip() for part in parts):
+        if value and not any(str(part).strip(" ,") for part in parts):
             raise VerydeepError(f"{name} lists nothing: give values with commas between, or leave it out.")
         return tuple(_parse(get_args(hint)[0], str(part).strip(), name) for part in parts if str(part).strip())
     if hint is Scale:
