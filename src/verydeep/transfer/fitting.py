@@ -83,6 +83,7 @@ def fit_start(
     with machine.at_work():
         rows, of_dev = (_described(source, one, machine, reporter, team) for one in (chosen, dev))
         if fits:
+            reporter.say(f"fitting fc8 to {len(chosen)} photos")
             _fit(net, rows, chosen.labels, settings.lr, HIDDEN if new else ())
     return Fitted(() if fits else random, _svm_error(rows, chosen, of_dev, dev))
 
@@ -92,7 +93,8 @@ def _fit(net: Net, rows: Rows, labels: NDArray[np.int64], rate: float, new: tupl
     length = float(np.einsum("nd,nd->n", rows, rows, dtype=np.float64).mean())
     factor = fit_to_rate(net, length, rate, new)
     last = net.layer("fc8")
-    weights, biases = fit_logistic(torch.from_numpy(rows) * factor, torch.from_numpy(labels), last.out_channels)
+    shown, told = (torch.from_numpy(array).to(last.weight.device) for array in (rows, labels))
+    weights, biases = fit_logistic(shown * factor, told, last.out_channels)
     assert last.bias is not None
     with torch.no_grad():
         last.weight.copy_(weights[:, :, None, None])
