@@ -144,3 +144,20 @@ def test_a_box_net_that_diverges_ends_whole(command: Command, tmp_path: Path) ->
     assert "Train again with a lower learning rate: verydeep localise train A" in sentence
     assert json.loads((tmp_path / "boxes" / "result.json").read_text())["ended"] == "diverged"
     assert (tmp_path / "boxes" / BEST).is_file()
+
+
+def test_the_advised_command_says_no_more_than_it_must(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(VerydeepError, match="Training diverged") as diverged:
+        verydeep.train("A", out=tmp_path / "a", data=str(photos), start="none", lr=100, max_epochs=3, **TINY)
+    words = shlex.split(str(diverged.value).partition("learning rate: verydeep ")[2])
+    expected = {
+        "data",
+        "S",
+        "crop",
+        "width",
+        "batch",
+        "lr",
+        "max-epochs",
+        "out",
+    }  # no weights of such a width are released
+    assert {word.removeprefix("--") for word in words if word.startswith("--")} == expected

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -145,8 +146,13 @@ def given_for(usual: Callable[[dict[str, Any]], Any], settings: Any) -> dict[str
         there = usual(given)
         more = [item.name for item in fields(settings) if getattr(there, item.name) != getattr(settings, item.name)]
         if not more:
-            return given
+            break
         given |= {name: getattr(settings, name) for name in more}
+    for name in list(given):  # what another one implies need not be said
+        rest = {other: value for other, value in given.items() if other != name}
+        with suppress(VerydeepError):
+            given = rest if usual(rest) == settings else given
+    return given
 
 
 def chosen_anew(given: dict[str, Any]) -> dict[str, Any]:
