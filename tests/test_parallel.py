@@ -314,3 +314,18 @@ def test_a_photo_that_breaks_while_one_process_tests(trained: Path, tmp_path: Pa
     assert skipped.status == 0
     assert json.loads(skipped.stdout)["skipped"] == 1
     assert len(load_scores(tmp_path / "found" / "scores.npz").ids) == 29
+
+
+def test_processes_fit_a_start_and_return_from_divergence_together(tmp_path: Path, command: Command) -> None:
+    """Ten classes on a start of three: fc8 is fitted by both; then every loss is lost, at each rate."""
+    make_photos(tmp_path / "photos")
+    first, out = tmp_path / "first", tmp_path / "run"
+    command("train", "A", "--data", tmp_path / "photos", "--out", first, "--max-epochs", 1, *TINY)
+    words = ["train", "A", "--data", "digits:60", "--out", out, *TINY[:-3], "--start", first, "--lr", 1e30, "--quiet"]
+    ended = run_job(2, *words)
+    assert ended.status != 0
+    assert ended.stderr.count("verydeep: Training diverged") == 1
+    result = json.loads((out / "result.json").read_text())
+    assert (result["ended"], len(result["returns"]), result["best_epoch"]) == ("diverged", 3, 0)
+    assert result["probe_dev_top1_error"] is not None
+    assert all(bool(value.isfinite().all()) for value in tensors(out, "best").values())
