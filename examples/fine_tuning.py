@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,12 @@ def probe(classes: int, net: str) -> dict[str, Any]:
 def parts() -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     """Every part by name, in the order of their worth."""
     found: list[tuple[str, Callable[[], dict[str, Any]]]] = []
-    for seed in SEEDS:
-        for classes in SETS:
-            for net in STARTS:
-                if seed == 0:
-                    found.append((f"{classes}-{net}-probe", partial(probe, classes, net)))
-                for crop in CROPS:
-                    run = Run(classes, net, crop, seed)
-                    if crop == 96 or classes <= LARGEST_AT_224:
-                        found.append((run.name, partial(train_and_test, run)))
+    for seed, crop, classes, net in product(SEEDS, CROPS, SETS, STARTS):
+        run = Run(classes, net, crop, seed)
+        if crop == 96 or classes <= LARGEST_AT_224:
+            found.append((run.name, partial(train_and_test, run)))
+        if (seed, crop) == (0, 96):
+            found.append((f"{classes}-{net}-probe", partial(probe, classes, net)))
     return found
 
 
