@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -80,6 +81,15 @@ def test_without_retries_the_best_epoch_is_the_end(photos: Path, tmp_path: Path,
     assert (result["ended"], result["epochs"], result["best_epoch"]) == ("diverged", 1, 1)
     kept = weights(tmp_path / "a", LAST)
     assert all(torch.equal(kept[name], value) for name, value in weights(tmp_path / "a", BEST).items())
+
+
+def test_a_dev_part_whose_posteriors_are_not_finite_ends_training(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verydeep.objectives.ClassObjective.test", lambda _objective, _net: (np.nan, np.nan))
+    with pytest.raises(VerydeepError, match=r"the dev part's posteriors are not finite at step 3 \(epoch 1"):
+        verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
+    assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "a", BEST).values())
 
 
 def test_it_returns_to_the_best_epoch_at_a_tenth_of_the_rate(

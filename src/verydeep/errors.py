@@ -14,7 +14,7 @@ class ToldElsewhere(VerydeepError):
 
 
 class Diverged(VerydeepError):
-    """A training whose loss, gradient or dev part's posteriors are lost; the text says what and at which step."""
+    """A training whose loss, gradient or dev posteriors are not finite, or whose dev loss rose to that of guessing."""
 
 
 class ImageError(VerydeepError):

@@ -26,7 +26,7 @@ OWN_BOX_BATCH = 32  # a box net on few photos wants more steps than a net that t
 # Settings that a resumed run may be given anew; of data it is looked whether they are the same photos.
 RESUMABLE_CHANGES = ("max_epochs", "max_steps", "data", "boxes")
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
-OWN_LR = 1e-4  # an eighth of few photos is a small batch: at 1e-3 own photos diverge (docs/train.md)
+OWN_LR = 1e-4  # batches of few photos are small: at 1e-3 fine-tuning on them diverges (NOTES.md)
 # What the paper leaves open, and for how long: settings that may hold for every run of an experiment.
 OF_ALL_RUNS = (
     *("initialise", "momentum_at_drop", "bias_weight_decay", "bias_lr", "hold_at_chance", "colour_shift", "pooling"),
