@@ -130,7 +130,7 @@ def test_a_run_in_a_folder_with_a_version(command: Command, trained: Path, tmp_p
     shutil.copytree(trained, place / "run.onnx")  # a folder, whatever its name ends in
     assert command("predict", "run.onnx", "photos [1]/red", cwd=place).status == 0
     assert command("report", "run.onnx", cwd=place).status == 0
-    assert "tells no layout" in command("convert", trained, "net.ckpt", cwd=place).mistake()
+    assert "does not name a layout" in command("convert", trained, "net.ckpt", cwd=place).mistake()
 
 
 def test_a_photo_with_a_dash(command: Command, trained: Path, photos: Path) -> None:

@@ -329,7 +329,10 @@ MISTAKES = [
         "convert {home}/d.caffemodel x --preprocessing caffe --class-names no",
         r"no file no: --class-names is ilsvrc, or",
     ),
-    ("convert {home}/run x.tar", r"x\.tar tells no layout: end it in \.safetensors, \.pth, \.h5 or \.caffemodel"),
+    (
+        "convert {home}/run x.tar",
+        r"x\.tar does not name a layout: end it in \.safetensors, \.pth, \.h5 or \.caffemodel",
+    ),
     ("convert {home}/run {home}/names.txt --to keras", r"names\.txt is there already: give another place"),
     ("convert {home}/run {home}/run", r"is there already: give another place"),
     ("convert nowhere x.h5", r"there is no run or weight file nowhere"),

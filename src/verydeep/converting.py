@@ -66,8 +66,8 @@ def convert(
     form = to or (OURS if a_run else ENDINGS.get(path.suffix.lower(), ""))
     if form not in ENDINGS.values():
         raise VerydeepError(
-            f"{path} tells no layout: end it in .safetensors, .pth, .h5 or .caffemodel, or in / for a run's folder, or "
-            "say --to."
+            f"{path} does not name a layout: end it in .safetensors, .pth, .h5 or .caffemodel, or in / for a run's "
+            "folder, or say --to."
         )
     file = path / BEST if a_run else path
     if file.exists() or (file.parent / LAST).exists():

@@ -44,7 +44,7 @@ def after_divergence(run: str, card: Card, result: dict[str, Any]) -> tuple[str,
     """
     error = result.get("best_dev_gt_class_error" if card.box_settings else "best_dev_top1_error")
     epoch = f"the best epoch, {result['best_epoch']}" if result["best_epoch"] else "the weights it started from"
-    kept = "the weights before" if error is None else f"{epoch} (dev error {error:.2f} %)"
+    kept = "the last finite weights" if error is None else f"{epoch} (dev error {error:.2f} %)"
     lower = {**card.settings, "lr": float(f"{card.settings['lr'] / 10 ** (1 + len(result['returns'])):.3g}")}
     text = f"Training diverged: {result['diverged']}. It ended with {kept}. Train again with a lower learning rate:"
     return text, command_of(run, replace(card, settings=lower), f"{result['folder']}-lr{lower['lr']:g}")
