@@ -250,6 +250,26 @@ def test_a_test_that_a_signal_ends_has_its_status(trained: Path, tmp_path: Path,
     assert going.told == "verydeep: interrupted.\n"
 
 
+SIGNALLED_AT_ONCE = """
+import os, signal, sys
+from verydeep import cli
+
+class Signalled(cli.Hearing):
+    def __enter__(self):
+        super().__enter__()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return self
+
+cli.Hearing = Signalled
+sys.exit(cli.main(["nets"]))
+"""
+
+
+def test_a_signal_before_the_command_begins_has_its_status() -> None:
+    ended = subprocess.run([sys.executable, "-c", SIGNALLED_AT_ONCE], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGUSR1, "verydeep: interrupted.\n")
+
+
 UNHEARD = """
 import signal, sys, time
 from verydeep import cli

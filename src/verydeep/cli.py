@@ -62,8 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         _names_as_utf8()
     terminal.escape_what_cannot_be_encoded()
-    with Hearing():
-        status = _status(arguments)
+    try:
+        with Hearing():
+            status = _status(arguments)
+    except KeyboardInterrupt as asked:  # before the command began, or as it was over
+        status = _interrupted(asked)
     if processes() > 1:  # a thread of PyTorch's may outlive Python's end, and then aborts it (NOTES.md)
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
@@ -112,9 +115,14 @@ def _status(arguments: list[str] | None) -> int:
         terminal.fail(f"the operating system refused: {fault.strerror or fault} ({fault.filename or 'output'}).")
         return MISTAKE
     except KeyboardInterrupt as asked:
-        if processes() == 1:  # torchrun ends the others of a job so, and tells why
-            terminal.fail("interrupted.")
-        return 128 + getattr(asked, "number", signal.SIGINT)
+        return _interrupted(asked)
+
+
+def _interrupted(asked: KeyboardInterrupt) -> int:
+    """The exit status of a command that a signal has ended."""
+    if processes() == 1:  # torchrun ends the others of a job so, and tells why
+        terminal.fail("interrupted.")
+    return 128 + getattr(asked, "number", signal.SIGINT)
 
 
 def _let_it_be_told() -> None:
