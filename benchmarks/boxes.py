@@ -19,19 +19,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.boxes import greedy_merge
-from verydeep.checkpoints import Card
-from verydeep.config import MachineSettings, to_json
-from verydeep.configurations import net_facts
-from verydeep.files import read_json, write_json
+from verydeep.checkpoints.checkpoint import Card
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.config import MachineSettings, to_json
+from verydeep.core.device import Machine, this_machine
+from verydeep.core.files import read_json, write_json
+from verydeep.data.boxes import greedy_merge
+from verydeep.evaluation.inference import Views, posteriors
+from verydeep.evaluation.protocols import BoxProtocol, parse_protocol
+from verydeep.localisation.inference import BoxViews, WindowFinder
 from verydeep.localisation.settings import BoxSettings
-from verydeep.localisation.windows import BoxViews, WindowFinder
-from verydeep.machine import Machine, this_machine
-from verydeep.nets import create_net
-from verydeep.posteriors import Views, posteriors
-from verydeep.protocols import BoxProtocol, parse_protocol
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
+from verydeep.models.architectures import net_facts
+from verydeep.models.vgg import create_net
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "boxes.json"

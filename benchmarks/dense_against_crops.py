@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from verydeep.config import MachineSettings
-from verydeep.configurations import net_facts
-from verydeep.files import read_json, write_json
-from verydeep.machine import this_machine
-from verydeep.nets import create_net
-from verydeep.posteriors import Views, posteriors
-from verydeep.protocols import parse_protocol
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.config import MachineSettings
+from verydeep.core.device import this_machine
+from verydeep.core.files import read_json, write_json
+from verydeep.evaluation.inference import Views, posteriors
+from verydeep.evaluation.protocols import parse_protocol
+from verydeep.models.architectures import net_facts
+from verydeep.models.vgg import create_net
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "dense_against_crops.json"

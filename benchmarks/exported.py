@@ -15,15 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from verydeep.benchmarking import benchmark
-from verydeep.checkpoints import Card, save_checkpoint
-from verydeep.exporting.writing import ENDING, export
-from verydeep.files import read_json, write_json
-from verydeep.nets import create_net
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
-from verydeep.terminal import Terminal
-from verydeep.weights.pixels import MEAN_RGB
+from verydeep.checkpoints.checkpoint import Card, save_checkpoint
+from verydeep.checkpoints.preprocessing import MEAN_RGB
+from verydeep.checkpoints.run_dir import environment
+from verydeep.cli.output import Terminal
+from verydeep.core.files import read_json, write_json
+from verydeep.deploy.benchmark.benchmark import benchmark
+from verydeep.deploy.export import ENDING, export
+from verydeep.models.vgg import create_net
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "benchmarks" / "results" / "exported.json"

@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from verydeep.benchmarking import benchmark
-from verydeep.config import DataSettings, MachineSettings, Scale, TrainSettings
-from verydeep.data import open_data
-from verydeep.data.loading import TrainingLoader
-from verydeep.data.pack import CARD, FORMAT, ROW, ids_file, index_file
-from verydeep.data.packing import Packing, pack_data
-from verydeep.files import read_json, write_json
-from verydeep.machine import this_machine
-from verydeep.readers import Readers
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
-from verydeep.terminal import Terminal
+from verydeep.checkpoints.run_dir import environment
+from verydeep.cli.output import Terminal
+from verydeep.core.config import DataSettings, MachineSettings, Scale, TrainSettings
+from verydeep.core.device import this_machine
+from verydeep.core.files import read_json, write_json
+from verydeep.data.dataloader import TrainingLoader
+from verydeep.data.datasets.packed import CARD, FORMAT, ROW, ids_file, index_file
+from verydeep.data.open import open_data
+from verydeep.data.pack_writer import Packing, pack_data
+from verydeep.data.workers import Readers
+from verydeep.deploy.benchmark.benchmark import benchmark
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS, PICTURE = TOP / "benchmarks" / "results" / "growth.json", TOP / "docs" / "pictures" / "growth.png"

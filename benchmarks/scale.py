@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from verydeep.configurations import net_facts
-from verydeep.files import read_json, write_json
-from verydeep.progress import duration
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.files import read_json, write_json
+from verydeep.core.progress import duration
+from verydeep.models.architectures import net_facts
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS, GPU = TOP / "benchmarks" / "results" / "scale.json", TOP / "benchmarks" / "results" / "gpu"

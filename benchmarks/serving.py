@@ -34,12 +34,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from verydeep.checkpoints import Card, save_checkpoint
-from verydeep.files import read_json, write_json
-from verydeep.nets import create_net
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
-from verydeep.weights.pixels import MEAN_RGB
+from verydeep.checkpoints.checkpoint import Card, save_checkpoint
+from verydeep.checkpoints.preprocessing import MEAN_RGB
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.files import read_json, write_json
+from verydeep.models.vgg import create_net
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "benchmarks" / "results" / "serving.json"

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.config import MachineSettings
-from verydeep.files import read_json, write_json
-from verydeep.machine import this_machine
-from verydeep.metrics import class_recalls
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
-from verydeep.transfer.svm_learning import LinearSvm, SvmLearner
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.config import MachineSettings
+from verydeep.core.device import this_machine
+from verydeep.core.files import read_json, write_json
+from verydeep.evaluation.metrics import class_recalls
+from verydeep.paper.tables import markdown_table, write_block
+from verydeep.transfer.svm import LinearSvm, SvmLearner
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "svm.json"

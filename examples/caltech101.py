@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from commands import TOP, answer, error_cell
 
-from verydeep.files import read_json, write_json
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.files import read_json, write_json
+from verydeep.paper.tables import markdown_table, write_block
 
 RESULTS = TOP / "docs" / "results" / "caltech101.json"
 DATA = "--data caltech101:$CALTECH101"

@@ -14,9 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from verydeep.files import read_json, write_json
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.files import read_json, write_json
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "demo.json"

@@ -29,9 +29,9 @@ from typing import Any
 
 from commands import TOP, answer
 
-from verydeep.files import read_json, write_json
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.files import read_json, write_json
+from verydeep.paper.tables import markdown_table, write_block
 
 RESULTS = TOP / "docs" / "results" / "fine_tuning.json"
 RUNS = Path(os.environ.get("FINE_TUNING_RUNS", TOP / "runs" / "fine-tuning"))

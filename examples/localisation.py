@@ -23,10 +23,10 @@ from commands import TOP, answer, error_cell, verdict
 from numpy.typing import NDArray
 from PIL import Image
 
-from verydeep.files import read_json, write_json
-from verydeep.metrics import BOX_IOU, mcnemar
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.files import read_json, write_json
+from verydeep.evaluation.metrics import BOX_IOU, mcnemar
+from verydeep.paper.tables import markdown_table, write_block
 
 RESULTS = TOP / "docs" / "results" / "localisation.json"
 PICTURES = TOP / "docs" / "pictures"

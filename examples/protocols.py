@@ -19,12 +19,12 @@ from typing import Any
 
 from commands import TOP, answer, error_cell, verdict
 
-from verydeep.files import read_json, write_json
-from verydeep.fusion import fuse
-from verydeep.protocols import parse_protocol
-from verydeep.runs import environment
-from verydeep.scores import load_scores
-from verydeep.tables import markdown_table, write_block
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.files import read_json, write_json
+from verydeep.evaluation.ensemble import fuse
+from verydeep.evaluation.protocols import parse_protocol
+from verydeep.evaluation.scores import load_scores
+from verydeep.paper.tables import markdown_table, write_block
 
 RESULTS = TOP / "docs" / "results" / "protocols.json"
 FIXED, JITTERED = "runs/protocols/D-110", "runs/protocols/D-110-219"

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 import verydeep
-from verydeep.boxes import xyxy_to_inclusive
-from verydeep.data.digits import scene
-from verydeep.images import Pixels
+from verydeep.data.boxes import xyxy_to_inclusive
+from verydeep.data.datasets.digits import scene
+from verydeep.data.image_io import Pixels
 
 SIDE = 128
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")

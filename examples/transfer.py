@@ -17,8 +17,8 @@ from typing import Any
 
 from commands import TOP, answer
 
-from verydeep.files import read_json, write_json
-from verydeep.tables import markdown_table, write_block
+from verydeep.core.files import read_json, write_json
+from verydeep.paper.tables import markdown_table, write_block
 
 RESULTS = TOP / "docs" / "results" / "transfer.json"
 HOME = "runs/transfer"

@@ -23,7 +23,7 @@ from forks import IMPORTED
 from PIL import Image
 from safetensors.numpy import save
 
-from verydeep.sealed import write_sealed
+from verydeep.checkpoints.integrity import write_sealed
 
 torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -231,7 +231,7 @@ def make_voc(root: Path, year: str) -> None:
 
     Photos 1, 5, 9, … show a dog, 3, 7, … a cat, the others both; the dog of photo 2 is difficult.
     """
-    from verydeep.data.voc import ACTIONS, CLASSES
+    from verydeep.data.datasets.voc import ACTIONS, CLASSES
 
     sets = {"train": range(1, 9), "val": range(9, 17), "test": range(17, 23)}
     told = [name for name in sets if not (year == "2012" and name == "test")]

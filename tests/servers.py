@@ -101,7 +101,7 @@ class Running:
 @contextmanager
 def running(run: Path, words: Path, *more: object, setting: str = "") -> Iterator[Running]:
     """`verydeep serve` on a free port; ``setting`` is Python that is run before it."""
-    code = f"import sys\n{setting}\nfrom verydeep.cli import main\nsys.exit(main(sys.argv[1:]))"
+    code = f"import sys\n{setting}\nfrom verydeep.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "serve", run, "--port", 0, "--threads", 1, "--json", *more]
     with words.open("w") as told:
         process = subprocess.Popen(

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from verydeep.serving.batching import Batcher, Full, Room, Stopped
-from verydeep.serving.metrics import Metrics
+from verydeep.deploy.server.batching import Batcher, Full, Room, Stopped
+from verydeep.deploy.server.metrics import Metrics
 
 
 class Asked:

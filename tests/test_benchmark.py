@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from conftest import Command
-from verydeep.benchmarking.apart import Order, at_work
-from verydeep.benchmarking.peers import as_they_do, plain_net
-from verydeep.benchmarking.turns import Contender, compare, measured_peak
-from verydeep.config import MachineSettings
-from verydeep.configurations import net_facts
-from verydeep.errors import VerydeepError
-from verydeep.machine import this_machine
-from verydeep.nets import create_net
-from verydeep.progress import Silent
+from verydeep.core.config import MachineSettings
+from verydeep.core.device import this_machine
+from verydeep.core.errors import VerydeepError
+from verydeep.core.progress import Silent
+from verydeep.deploy.benchmark.peer_process import Order, at_work
+from verydeep.deploy.benchmark.peers import as_they_do, plain_net
+from verydeep.deploy.benchmark.runner import Contender, compare, measured_peak
+from verydeep.models.architectures import net_facts
+from verydeep.models.vgg import create_net
 
 TOP = Path(__file__).resolve().parents[1]
 HERE = this_machine(MachineSettings(workers=0, threads=1), 1)

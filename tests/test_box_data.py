@@ -11,19 +11,19 @@ import pytest
 from PIL import Image
 
 from conftest import make_imagenet, paint
-from verydeep.boxes import cxcywh_to_xyxy
-from verydeep.config import DataSettings, Scale, TrainSettings
-from verydeep.data import Dataset, lasting_boxes, open_data
-from verydeep.data.boxfiles import read_boxes, read_xml
-from verydeep.data.digits import scene
-from verydeep.data.imagenet import blacklisted
-from verydeep.data.loading import BoxTargets, TrainingLoader, box_in_window
-from verydeep.data.located import FAULTS, located
-from verydeep.data.sets import NamedBox
-from verydeep.errors import VerydeepError
-from verydeep.images import Window, image_size, read_image
-from verydeep.progress import Collected, Silent
-from verydeep.readers import ONE_BY_ONE
+from verydeep.core.config import DataSettings, Scale, TrainSettings
+from verydeep.core.errors import VerydeepError
+from verydeep.core.progress import Collected, Silent
+from verydeep.data.annotations import read_boxes, read_xml
+from verydeep.data.box_targets import FAULTS, located
+from verydeep.data.boxes import cxcywh_to_xyxy
+from verydeep.data.dataloader import BoxTargets, TrainingLoader, box_in_window
+from verydeep.data.dataset import NamedBox
+from verydeep.data.datasets.digits import scene
+from verydeep.data.datasets.imagenet import blacklisted
+from verydeep.data.image_io import Window, image_size, read_image
+from verydeep.data.open import Dataset, lasting_boxes, open_data
+from verydeep.data.workers import ONE_BY_ONE
 
 XML = """<annotation><filename>%s</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
 {objects}</annotation>"""

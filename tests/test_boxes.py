@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conftest import SHARED
-from verydeep.boxes import (
+from verydeep.data.boxes import (
     Merging,
     area,
     clip,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import SHARED
 from verydeep import create_net
-from verydeep.checkpoints import (
+from verydeep.checkpoints.checkpoint import (
     PRE_INITIALISED,
     Card,
     load_checkpoint,
@@ -21,10 +21,10 @@ from verydeep.checkpoints import (
     save_checkpoint,
     start_from,
 )
-from verydeep.errors import VerydeepError
-from verydeep.files import only_one, write_atomically
-from verydeep.nets import Net
-from verydeep.weights import MEAN_RGB, read_weights
+from verydeep.checkpoints.pretrained import MEAN_RGB, read_weights
+from verydeep.core.errors import VerydeepError
+from verydeep.core.files import only_one, write_atomically
+from verydeep.models.vgg import Net
 
 CARD = Card("B", 32, 1 / 16, ("a", "b", "c"), (1.5, 2.5, 3.5), 36)
 

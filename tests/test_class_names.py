@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from conftest import COLOURS, Command, paint
-from verydeep.checkpoints import load_checkpoint, save_checkpoint
-from verydeep.class_names import class_key, distinct, names_in, numbered, one_spelling, place_of_class, places_in
-from verydeep.config import DataSettings
-from verydeep.data import open_data
-from verydeep.data.located import located
-from verydeep.data.sets import Dataset, PhotoReader, split
-from verydeep.progress import Silent
-from verydeep.scores import load_scores
-from verydeep.weights.released import ilsvrc_classes
+from verydeep.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from verydeep.checkpoints.registry import ilsvrc_classes
+from verydeep.core.config import DataSettings
+from verydeep.core.progress import Silent
+from verydeep.data.box_targets import located
+from verydeep.data.class_names import class_key, distinct, names_in, numbered, one_spelling, place_of_class, places_in
+from verydeep.data.dataset import Dataset, PhotoReader, split
+from verydeep.data.open import open_data
+from verydeep.evaluation.scores import load_scores
 
 NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
 SEPARATORS = "a\u2028b\u0085c\x0bd\x0ce\x1cf"  # of lines for Python, and of none for a file of names

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from conftest import own_photos, run_command
-from verydeep.data.boxfiles import read_boxes
-from verydeep.errors import VerydeepError
+from verydeep.core.errors import VerydeepError
+from verydeep.data.annotations import read_boxes
 
 IMAGES = [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}, {"id": 2, "file_name": "in\\b.png"}]
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 4, "name": "dog"}]

@@ -22,8 +22,8 @@ from marked import watched
 from PIL import Image
 
 from conftest import COLOURS, Command, make_photos, paint, save_sealed
-from verydeep.checkpoints import CARD_KEY, read_safetensors
-from verydeep.files import only_one
+from verydeep.checkpoints.checkpoint import CARD_KEY, read_safetensors
+from verydeep.core.files import only_one
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
 
@@ -252,7 +252,7 @@ def test_a_test_that_a_signal_ends_has_its_status(trained: Path, tmp_path: Path,
 
 SIGNALLED_AT_ONCE = """
 import os, signal, sys
-from verydeep import cli
+from verydeep.cli import main as cli
 
 class Signalled(cli.Hearing):
     def __enter__(self):
@@ -272,7 +272,7 @@ def test_a_signal_before_the_command_begins_has_its_status() -> None:
 
 UNHEARD = """
 import signal, sys, time
-from verydeep import cli
+from verydeep.cli import main as cli
 
 class Told:
     def __del__(self):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verydeep.config import DataSettings, Scale, TrainSettings, from_json, to_json
-from verydeep.errors import VerydeepError
-from verydeep.recipes import papers_start, settings_of_run
+from verydeep.core.config import DataSettings, Scale, TrainSettings, from_json, to_json
+from verydeep.core.errors import VerydeepError
+from verydeep.training.recipes import papers_start, settings_of_run
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from verydeep.configurations import NET_NAMES, layers, net_facts
-from verydeep.errors import VerydeepError
+from verydeep.core.errors import VerydeepError
+from verydeep.models.architectures import NET_NAMES, layers, net_facts
 
 # name, weight layers (Table 1), parameters and multiply-adds (arithmetic done apart from this code)
 EXACT = [

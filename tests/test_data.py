@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import COLOURS, make_imagenet, make_photos, paint
-from verydeep.config import DataSettings
-from verydeep.data import open_data
+from verydeep.core.config import DataSettings
+from verydeep.core.errors import VerydeepError
 from verydeep.data.check import check_data
-from verydeep.data.digits import PARTS, SETS, SceneReader, digit_shown, scene
-from verydeep.data.sets import Dataset, PhotoReader, join, split
-from verydeep.errors import VerydeepError
+from verydeep.data.dataset import Dataset, PhotoReader, join, split
+from verydeep.data.datasets.digits import PARTS, SETS, SceneReader, digit_shown, scene
+from verydeep.data.open import open_data
 
 
 def opened(path: Path | str, **changes: Any) -> Any:
@@ -293,7 +293,7 @@ def test_a_name_alone_asks_for_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_digits_are_scikit_learns() -> None:
     from sklearn.datasets import load_digits
 
-    from verydeep.data import digits
+    from verydeep.data.datasets import digits
 
     images, labels = digits._digits()
     theirs = load_digits()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import verydeep
-from verydeep.arguments import parse
-from verydeep.cli import VERBS
+from verydeep.cli.arguments import parse
+from verydeep.cli.main import VERBS
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from verydeep import create_net
-from verydeep.fc_layers import fit_to_rate, pass_pool5_on, squared_length
-from verydeep.nets import Net
+from verydeep.models.fc_layers import fit_to_rate, pass_pool5_on, squared_length
+from verydeep.models.vgg import Net
 
 IMAGES = torch.rand(4, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 255 - 110
 

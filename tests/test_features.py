@@ -17,16 +17,16 @@ from torch.nn import functional as F
 
 import verydeep
 from conftest import make_photos, save_sealed
-from verydeep.config import MachineSettings
-from verydeep.errors import VerydeepError
-from verydeep.nets import create_net
-from verydeep.progress import Silent
-from verydeep.stopping import Interrupted, Stopping
-from verydeep.transfer import feature_files
+from verydeep.core.config import MachineSettings
+from verydeep.core.errors import VerydeepError
+from verydeep.core.interrupt import Interrupted, Stopping
+from verydeep.core.progress import Silent
+from verydeep.models.vgg import create_net
+from verydeep.transfer import features_file
+from verydeep.transfer.backbone import open_feature_net, usual_layer
 from verydeep.transfer.describing import extract_features
-from verydeep.transfer.feature_files import CARD, Features, Shards, load_features, save_features
-from verydeep.transfer.features import combine, descriptor
-from verydeep.transfer.nets import open_feature_net, usual_layer
+from verydeep.transfer.descriptors import combine, descriptor
+from verydeep.transfer.features_file import CARD, Features, Shards, load_features, save_features
 from verydeep.transfer.settings import DescriptorSettings, FeatureSettings
 
 HERE = MachineSettings(workers=0, threads=1)
@@ -158,7 +158,7 @@ def test_interrupted_and_resumed_is_whole_and_nothing_is_computed_twice(
 ) -> None:
     whole = extract(home, tmp_path / "whole.safetensors", layer="fc7", scales=(36, 44))
     settings, out = FeatureSettings(layer="fc7", scales=(36, 44)), tmp_path / "parts.safetensors"
-    monkeypatch.setattr("verydeep.posteriors.BATCH_PHOTOS", 2)
+    monkeypatch.setattr("verydeep.evaluation.inference.BATCH_PHOTOS", 2)
     calls = iter(range(1000))
     stopping = Stopping(Silent(), lambda: next(calls) >= 6)
     with pytest.raises(Interrupted):
@@ -186,7 +186,7 @@ def test_shards_are_written_now_and_then_and_torn_or_foreign_ones_are_void(
     shards = Shards(tmp_path / "parts", "key")
     shards.add(256, [3, 1], rows)
     assert not (tmp_path / "parts").exists()  # they wait
-    monkeypatch.setattr(feature_files, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(features_file, "FLUSH_SECONDS", -1.0)
     shards.add(384, [0], rows[:1])
     assert len(list((tmp_path / "parts").iterdir())) == 1
     (tmp_path / "parts" / "00001.safetensors").write_bytes(b"torn")

@@ -14,14 +14,14 @@ import torch
 
 import verydeep
 from conftest import TINY, Command, make_photos
-from verydeep.checkpoints import load_checkpoint
-from verydeep.config import DataSettings, MachineSettings
-from verydeep.data import open_data
-from verydeep.machine import this_machine
-from verydeep.progress import Silent
-from verydeep.recipes import settings_of_run
-from verydeep.team import Alone
-from verydeep.transfer.fitting import Fitted, fit_start
+from verydeep.checkpoints.checkpoint import load_checkpoint
+from verydeep.core.config import DataSettings, MachineSettings
+from verydeep.core.device import this_machine
+from verydeep.core.progress import Silent
+from verydeep.core.team import Alone
+from verydeep.data.open import open_data
+from verydeep.training.recipes import settings_of_run
+from verydeep.transfer.fit_layers import Fitted, fit_start
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
 

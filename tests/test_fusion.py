@@ -15,9 +15,9 @@ import pytest
 
 from conftest import TINY, Command, make_imagenet, paint, run_command
 from verydeep import VerydeepError, train
-from verydeep.fusion import fuse
-from verydeep.scores import Scores, load_scores, mean_scores, save_scores
-from verydeep.server_files import write_classification
+from verydeep.evaluation.ensemble import fuse
+from verydeep.evaluation.scores import Scores, load_scores, mean_scores, save_scores
+from verydeep.evaluation.submission import write_classification
 
 PHOTOS, CLASSES = 40, tuple("abcdefg")
 

@@ -11,13 +11,13 @@ import pytest
 
 import verydeep
 from conftest import Command
-from verydeep.arguments import build_parser, parse
-from verydeep.config import MachineSettings, flag, to_json
-from verydeep.machine import this_machine
-from verydeep.measuring import _seconds
-from verydeep.nearest import COMMANDS, SETTINGS
-from verydeep.progress import duration
-from verydeep.recipes import settings_of_box_run, settings_of_run
+from verydeep.cli.arguments import build_parser, parse
+from verydeep.core.config import MachineSettings, flag, to_json
+from verydeep.core.device import this_machine
+from verydeep.core.nearest import COMMANDS, SETTINGS
+from verydeep.core.progress import duration
+from verydeep.paper.measure import _seconds
+from verydeep.training.recipes import settings_of_box_run, settings_of_run
 
 # What was typed, and what is named.
 HINTS = [

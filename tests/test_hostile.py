@@ -17,15 +17,15 @@ import torch
 
 import verydeep
 from conftest import Command, make_photos, save_sealed
-from verydeep.checkpoints import CARD_KEY, load_checkpoint, read_header
-from verydeep.config import DataSettings, TrainSettings, from_json
-from verydeep.data import open_data
-from verydeep.data.boxfiles import read_boxes, read_xml
-from verydeep.data.packing import Packing, pack_data
-from verydeep.errors import VerydeepError
-from verydeep.exporting.writing import export
-from verydeep.runs import RunLog
-from verydeep.scores import Scores, load_scores, save_scores
+from verydeep.checkpoints.checkpoint import CARD_KEY, load_checkpoint, read_header
+from verydeep.checkpoints.run_dir import RunLog
+from verydeep.core.config import DataSettings, TrainSettings, from_json
+from verydeep.core.errors import VerydeepError
+from verydeep.data.annotations import read_boxes, read_xml
+from verydeep.data.open import open_data
+from verydeep.data.pack_writer import Packing, pack_data
+from verydeep.deploy.export import export
+from verydeep.evaluation.scores import Scores, load_scores, save_scores
 
 HALF = "\\ud800"  # of a pair of surrogates, as JSON can tell it and no file can hold it
 DEEP = "[" * 100_000

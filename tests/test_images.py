@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import SHARED
-from verydeep.colours import colour_shift, colour_statistics, pixel_sums
-from verydeep.config import PIXEL_LIMIT
-from verydeep.errors import ImageError, VerydeepError
-from verydeep.images import (
+from verydeep.core.config import PIXEL_LIMIT
+from verydeep.core.errors import ImageError, VerydeepError
+from verydeep.data.colours import colour_shift, colour_statistics, pixel_sums
+from verydeep.data.image_io import (
     as_pixels,
     centre_crop,
     decode,

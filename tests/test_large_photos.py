@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 from conftest import make_photos, paint, run_command
-from verydeep.config import PIXEL_LIMIT
-from verydeep.data.loading import _as_it_is, _Each
-from verydeep.data.sets import Dataset, PhotoReader
-from verydeep.errors import ImageError, SizeError
-from verydeep.image_files import allow_pixels, most_pixels, without_large_texts
-from verydeep.images import declared_pixels, decode, image_size
-from verydeep.readers import Fault, Readers, Reading
-from verydeep.rescaled import reduced
+from verydeep.core.config import PIXEL_LIMIT
+from verydeep.core.errors import ImageError, SizeError
+from verydeep.data.dataloader import _as_it_is, _Each
+from verydeep.data.dataset import Dataset, PhotoReader
+from verydeep.data.image_files import allow_pixels, most_pixels, without_large_texts
+from verydeep.data.image_io import declared_pixels, decode, image_size
+from verydeep.data.transforms import reduced
+from verydeep.data.workers import Fault, Readers, Reading
 
 FAST = ("--workers", 0, "--threads", 1)
 MEGABYTE = 2**20

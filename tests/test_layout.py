@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from conftest import Command, make_photos, paint
-from verydeep.config import DataSettings, from_json, to_json
-from verydeep.data import open_data
+from verydeep.core.config import DataSettings, from_json, to_json
+from verydeep.core.errors import VerydeepError
 from verydeep.data.layout import set_of_name
-from verydeep.errors import VerydeepError
+from verydeep.data.open import open_data
 
 
 def fill(top: Path, folders: dict[str, Any], seed: int = 0) -> Path:

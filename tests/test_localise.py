@@ -12,24 +12,24 @@ import torch
 from torch.nn import functional as F
 
 import verydeep
-from verydeep.boxes import iou
-from verydeep.checkpoints import Card
-from verydeep.config import MachineSettings, to_json
-from verydeep.data.loading import Batch
-from verydeep.errors import VerydeepError
-from verydeep.images import Pixels
-from verydeep.localisation.balancing import balance
-from verydeep.localisation.finding import Windows, load_windows, save_windows
-from verydeep.localisation.guessing import T_GRID, best_constant_box, guess, keep_t, kept_t, tuned_t, union
+from verydeep.checkpoints.checkpoint import Card
+from verydeep.core.config import MachineSettings, to_json
+from verydeep.core.device import this_machine
+from verydeep.core.errors import VerydeepError
+from verydeep.core.progress import Silent
+from verydeep.core.team import Alone
+from verydeep.data.boxes import iou
+from verydeep.data.dataloader import Batch
+from verydeep.data.image_io import Pixels
+from verydeep.evaluation.metrics import best_overlap, boxes_wrong
+from verydeep.evaluation.protocols import BoxProtocol, parse_box_protocol
+from verydeep.localisation.inference import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
+from verydeep.localisation.merge import T_GRID, best_constant_box, guess, keep_t, kept_t, tuned_t, union
+from verydeep.localisation.rebalance import balance
 from verydeep.localisation.settings import BoxSettings, MergeSettings
-from verydeep.localisation.windows import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
-from verydeep.machine import this_machine
-from verydeep.metrics import best_overlap, boxes_wrong
-from verydeep.nets import Net, create_net
-from verydeep.objectives import BoxObjective
-from verydeep.progress import Silent
-from verydeep.protocols import BoxProtocol, parse_box_protocol
-from verydeep.team import Alone
+from verydeep.localisation.windows_file import Windows, load_windows, save_windows
+from verydeep.models.vgg import Net, create_net
+from verydeep.training.objectives import BoxObjective
 
 CLASSES = ("a", "b", "c")
 
@@ -395,7 +395,7 @@ def test_windows_on_disk_come_back_and_others_do_not(tmp_path: Path) -> None:
 
 
 def test_a_box_net_and_a_net_that_tells_classes_are_not_taken_for_each_other(trained: Path, tmp_path: Path) -> None:
-    from verydeep.checkpoints import load_box_net, save_checkpoint
+    from verydeep.checkpoints.checkpoint import load_box_net, save_checkpoint
 
     with pytest.raises(VerydeepError, match="tells classes and no boxes"):
         load_box_net(trained / "best.safetensors")
@@ -409,7 +409,7 @@ def test_a_box_net_and_a_net_that_tells_classes_are_not_taken_for_each_other(tra
 
 
 def test_a_box_net_for_own_photos_keeps_the_rate_that_its_fc_layers_are_rescaled_to() -> None:
-    from verydeep.recipes import settings_of_box_run
+    from verydeep.training.recipes import settings_of_box_run
 
     settings, _ = settings_of_box_run("D", {"start": "x.safetensors"})
     assert (settings.lr, settings.new_fc, settings.divergence_retries) == (1e-3, "random", 3)
@@ -417,7 +417,7 @@ def test_a_box_net_for_own_photos_keeps_the_rate_that_its_fc_layers_are_rescaled
 
 @pytest.mark.parametrize(("name", "start"), [("D/384-PCR", "D/384"), ("D/256-SCR-fc", "D/256"), ("D/100-PCR", None)])
 def test_a_box_run_starts_from_the_classification_run_of_its_scale(name: str, start: str | None) -> None:
-    from verydeep.recipes import papers_start, settings_of_box_run
+    from verydeep.training.recipes import papers_start, settings_of_box_run
 
     settings, boxes = settings_of_box_run(name if start else "D/384-PCR", {})
     assert papers_start(name) == start

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from conftest import Command, make_imagenet, own_photos, run_command
-from verydeep.scores import load_scores, save_scores
-from verydeep.server_files import write_localisation
+from verydeep.evaluation.scores import load_scores, save_scores
+from verydeep.evaluation.submission import write_localisation
 
 TINY = ["--crop", 32, "--width", 0.03125, "--S", 36, "--workers", 0, "--threads", 1]
 DOLL = ["--crop", 64, "--S", 73, "--width", 0.125, "--batch", 32, "--lr", "5e-3", "--workers", 1, "--threads", 1]
@@ -324,7 +324,7 @@ def test_an_unreadable_photo_has_status_1_and_others_boxes(own: Path, command: C
 
 def test_the_localisation_servers_file(tmp_path: Path) -> None:
     """Sorted by file name, ids of the devkit's own order, first and last pixels counted from 1."""
-    from verydeep.data.sets import Dataset
+    from verydeep.data.dataset import Dataset
 
     make_imagenet(tmp_path)
     classes = ("n01440764 tench", "n01443537 goldfish", "n02084071 dog")

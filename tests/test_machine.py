@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from verydeep import VerydeepError, create_net
-from verydeep.config import MachineSettings
-from verydeep.configurations import net_facts
-from verydeep.machine import photos_at_once, this_machine, training_bytes
-from verydeep.nets import Net
-from verydeep.processors import cores
+from verydeep.core.config import MachineSettings
+from verydeep.core.device import photos_at_once, this_machine, training_bytes
+from verydeep.core.processors import cores
+from verydeep.models.architectures import net_facts
+from verydeep.models.vgg import Net
 
 
 def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verydeep.machine.cores", lambda: 4)
+    monkeypatch.setattr("verydeep.core.device.cores", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     doll, full = net_facts("A", crop=64, width=1 / 8).multiply_adds, net_facts("D").multiply_adds
     wish = MachineSettings(device="cpu", workers=1)
@@ -46,10 +46,10 @@ def test_threads_are_given_back() -> None:
 def test_batches_are_parted_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = net_facts("D")
     machine = this_machine(MachineSettings(device="cpu"), 1)
-    monkeypatch.setattr("verydeep.machine.free_bytes", lambda device: training_bytes(facts, 70) / 0.8)
+    monkeypatch.setattr("verydeep.core.device.free_bytes", lambda device: training_bytes(facts, 70) / 0.8)
     assert photos_at_once(facts, 256, machine) == 64
     assert photos_at_once(facts, 16, machine) == 16
-    monkeypatch.setattr("verydeep.machine.free_bytes", lambda device: 1e9)
+    monkeypatch.setattr("verydeep.core.device.free_bytes", lambda device: 1e9)
     with pytest.raises(VerydeepError, match=r"net D at crop 224 needs 1\.\d GiB for one photo and 0\.9 GiB are free"):
         photos_at_once(facts, 256, machine)
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from conftest import Answer, paint, run_command
-from verydeep.files import FreeNames, short_name
+from verydeep.core.files import FreeNames, short_name
 
 FAST = ("--workers", 0, "--threads", 1)
 # Photos' names without their ending, of 255 bytes at most with it; each pair is one name for some file system or cut.
@@ -178,8 +178,8 @@ def test_runs_that_cannot_be_read_are_left_out_of_a_comparison(served: Path, tmp
 
 def test_explanations_in_python_raise_without_a_place_for_faults(served: Path, tmp_path: Path) -> None:
     import verydeep
-    from verydeep.explaining import write_explanations
-    from verydeep.prediction import Classifier
+    from verydeep.evaluation.overlays import write_explanations
+    from verydeep.evaluation.predict import Classifier
 
     net = verydeep.load(served / "run")
     assert isinstance(net, Classifier)

@@ -12,7 +12,7 @@ import pytest
 # first small things get between the blocks; after some rounds each fits where another was.
 SCRIPT = """
 import json, resource, torch
-from verydeep import memory
+from verydeep.core import memory
 
 def faults(count, floats=2**24):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

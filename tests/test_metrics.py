@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conftest import SHARED
-from verydeep.errors import VerydeepError
-from verydeep.metrics import (
+from verydeep.core.errors import VerydeepError
+from verydeep.evaluation.metrics import (
     chance_error,
     confusion,
     difference_interval,

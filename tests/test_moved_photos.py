@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from conftest import COLOURS, Command, make_photos, own_photos, paint
-from verydeep.checkpoints import read_card
-from verydeep.config import DataSettings
-from verydeep.data import open_data
+from verydeep.checkpoints.checkpoint import read_card
+from verydeep.core.config import DataSettings
+from verydeep.data.open import open_data
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
 GO_ON = ["--workers", 0, "--threads", 1, "--resume", "--max-epochs", 2]
@@ -143,7 +143,7 @@ def test_contents_are_of_sizes_and_bytes_wherever_they_lie(tmp_path: Path, monke
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     sets = [open_data(DataSettings(data=str(tmp_path / name))).set("train") for name in "ab"]
     assert sets[0].contents() == sets[1].contents()
-    monkeypatch.setattr("verydeep.data.sets.MOST_HASHED", 10_000)  # of large sets some photos
+    monkeypatch.setattr("verydeep.data.dataset.MOST_HASHED", 10_000)  # of large sets some photos
     some = sets[0].contents()
     assert some == sets[1].contents()
     last = tmp_path / "b" / sets[1].ids[1]

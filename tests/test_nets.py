@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from conftest import SHARED
 from verydeep import VerydeepError, create_net
-from verydeep.configurations import NET_NAMES
+from verydeep.models.architectures import NET_NAMES
 
 
 def plain_vgg16(classes: int) -> nn.Sequential:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from verydeep import create_net
-from verydeep.config import TrainSettings
-from verydeep.optimisation import (
+from verydeep.core.config import TrainSettings
+from verydeep.training.optim import (
     Plateau,
     drop_rate,
     freeze_all_but,

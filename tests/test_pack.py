@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import COLOURS, SHARED, TINY, Command, make_voc
-from verydeep.checkpoints import read_safetensors
-from verydeep.config import DataSettings, Scale, TrainSettings
-from verydeep.data import Dataset, open_data
-from verydeep.data.loading import TrainingLoader
-from verydeep.data.pack import CARD, ROW, ids_file, index_file
-from verydeep.data.packing import Packing, pack_data
-from verydeep.errors import ImageError, VerydeepError
-from verydeep.images import Window, read_image
-from verydeep.progress import Collected
-from verydeep.readers import ONE_BY_ONE
-from verydeep.rescaled import Whole, reduced
+from verydeep.checkpoints.checkpoint import read_safetensors
+from verydeep.core.config import DataSettings, Scale, TrainSettings
+from verydeep.core.errors import ImageError, VerydeepError
+from verydeep.core.progress import Collected
+from verydeep.data.dataloader import TrainingLoader
+from verydeep.data.datasets.packed import CARD, ROW, ids_file, index_file
+from verydeep.data.image_io import Window, read_image
+from verydeep.data.open import Dataset, open_data
+from verydeep.data.pack_writer import Packing, pack_data
+from verydeep.data.transforms import Whole, reduced
+from verydeep.data.workers import ONE_BY_ONE
 
 RECIPE = TrainSettings(net="A", S=Scale(36, 36), crop=32, batch=7)
 

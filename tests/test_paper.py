@@ -8,11 +8,11 @@ import re
 import pytest
 
 from conftest import SHARED
-from verydeep.config import Scale, TrainSettings
-from verydeep.configurations import NET_NAMES, layers
-from verydeep.experiments import experiment, find_table
-from verydeep.recipes import papers_start, settings_of_run
-from verydeep.tables import table_rows
+from verydeep.core.config import Scale, TrainSettings
+from verydeep.models.architectures import NET_NAMES, layers
+from verydeep.paper.rows.row import experiment, find_table
+from verydeep.paper.tables import table_rows
+from verydeep.training.recipes import papers_start, settings_of_run
 
 PAPER = SHARED / "paper" / "paper.txt"
 
@@ -351,7 +351,7 @@ def test_tables_11_and_12_have_the_papers_figures() -> None:
 
 
 def test_descriptors_are_those_app_b_names() -> None:
-    from verydeep.experiments.transfer import LAYER, RECIPES
+    from verydeep.paper.rows.transfer import LAYER, RECIPES
 
     assert LAYER == "fc7"
     for data, recipe in RECIPES.items():

@@ -21,14 +21,14 @@ from torch import Tensor
 
 import verydeep
 from conftest import Answer, Command, make_photos
-from verydeep.checkpoints import read_safetensors
-from verydeep.config import DataSettings, Scale, TrainSettings
-from verydeep.data.digits import open_named
-from verydeep.data.loading import Batch, TrainingLoader
-from verydeep.readers import ONE_BY_ONE
-from verydeep.scores import load_scores
-from verydeep.team import Alone, share_of
-from verydeep.transfer.feature_files import load_features
+from verydeep.checkpoints.checkpoint import read_safetensors
+from verydeep.core.config import DataSettings, Scale, TrainSettings
+from verydeep.core.team import Alone, share_of
+from verydeep.data.dataloader import Batch, TrainingLoader
+from verydeep.data.datasets.digits import open_named
+from verydeep.data.workers import ONE_BY_ONE
+from verydeep.evaluation.scores import load_scores
+from verydeep.transfer.features_file import load_features
 
 TINY = ["--crop", 32, "--S", "32-40", "--width", 1 / 16, "--workers", 0, "--threads", 1, "--start", "none", "--quiet"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Command, make_photos, own_photos
-from verydeep.config import DataSettings, typed
-from verydeep.paths import files_matching, listed_paths, names_a_folder, typed_path
+from verydeep.core.config import DataSettings, typed
+from verydeep.core.paths import files_matching, listed_paths, names_a_folder, typed_path
 
 # What is there, what is typed, and what it stands for.
 LISTS = [

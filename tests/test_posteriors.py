@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from verydeep import create_net
-from verydeep.config import MachineSettings
-from verydeep.configurations import multiply_adds
-from verydeep.images import Pixels, rescale
-from verydeep.machine import this_machine
-from verydeep.nets import Net
-from verydeep.posteriors import Views, equal_sizes, posteriors
-from verydeep.protocols import METHODS, parse_protocol
+from verydeep.core.config import MachineSettings
+from verydeep.core.device import this_machine
+from verydeep.data.image_io import Pixels, rescale
+from verydeep.evaluation.inference import Views, equal_sizes, posteriors
+from verydeep.evaluation.protocols import METHODS, parse_protocol
+from verydeep.models.architectures import multiply_adds
+from verydeep.models.vgg import Net
 
 MEAN = np.array([120.0, 110.0, 100.0])
 MACHINE = this_machine(MachineSettings(workers=0, threads=1, device="cpu"), 1e6)
@@ -63,7 +63,7 @@ def test_the_size_of_batches_changes_nothing(method: str, monkeypatch: pytest.Mo
     model = net()
     whole = posteriors_of(model, f"{method}@40", images)
     for pixels in (1, 5_000, 20_000):
-        monkeypatch.setattr("verydeep.posteriors.BATCH_PIXELS", pixels)
+        monkeypatch.setattr("verydeep.evaluation.inference.BATCH_PIXELS", pixels)
         np.testing.assert_allclose(posteriors_of(model, f"{method}@40", images), whole, atol=1e-6)
 
 
@@ -178,8 +178,8 @@ def test_posteriors_sum_to_one() -> None:
 
 
 def test_equal_sizes_loses_nothing_and_bounds_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verydeep.posteriors.WAITING_PIXELS", 6000)
-    monkeypatch.setattr("verydeep.posteriors.BATCH_PHOTOS", 3)
+    monkeypatch.setattr("verydeep.evaluation.inference.WAITING_PIXELS", 6000)
+    monkeypatch.setattr("verydeep.evaluation.inference.BATCH_PHOTOS", 3)
     sizes = [(32, 32 + number % 5) for number in range(23)]
     images = photos(sizes)
     given, waiting = 0, []

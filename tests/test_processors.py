@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_command
-from verydeep.processors import cores, openmp_threads, quota
+from verydeep.core.processors import cores, openmp_threads, quota
 
 V2, V1 = "0::/a/b\n", "7:memory:/m\n3:cpu,cpuacct:/a/b\n1:name=systemd:/a\n"
 # Files below the mount, what lists the process's groups, and the cores that are left.
@@ -69,7 +69,7 @@ def test_without_lists_of_groups_and_with_bytes_that_are_no_text(tmp_path: Path)
     [(math.inf, 8, 1, 8), (2.5, 8, 1, 2), (0.3, 8, 1, 1), (16, 4, 1, 4), (6, 8, 2, 3), (1.5, 8, 4, 1)],
 )
 def test_cores(monkeypatch: pytest.MonkeyPatch, left: float, there: int, processes: int, expected: int) -> None:
-    monkeypatch.setattr("verydeep.processors.quota", lambda: left)
+    monkeypatch.setattr("verydeep.core.processors.quota", lambda: left)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(there)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert cores() == expected
@@ -87,7 +87,7 @@ def test_openmps_variable(monkeypatch: pytest.MonkeyPatch, value: str, expected:
     assert openmp_threads() == expected
 
 
-INNER = "from verydeep.processors import openmp_threads; print(openmp_threads())"
+INNER = "from verydeep.core.processors import openmp_threads; print(openmp_threads())"
 OUTER = f"""
 import os, subprocess, sys
 env = {{**os.environ, **dict(word.split("=") for word in sys.argv[1:])}}

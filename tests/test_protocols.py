@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verydeep.configurations import layers, multiply_adds, net_facts
-from verydeep.errors import VerydeepError
-from verydeep.protocols import METHODS, Protocol, check_protocol, parse_protocol
+from verydeep.core.errors import VerydeepError
+from verydeep.evaluation.protocols import METHODS, Protocol, check_protocol, parse_protocol
+from verydeep.models.architectures import layers, multiply_adds, net_facts
 
 NAMES = (
     *("dense@64,73", "centre@64", "dense@64:softmax-first", "crops@256,384,512", "both@256", "ten@256"),

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import SHARED, Command, make_imagenet
-from verydeep.boxes import iou, iou_inclusive
-from verydeep.config import DataSettings
-from verydeep.data import open_data
-from verydeep.data.boxfiles import read_xml
-from verydeep.data.imagenet import blacklisted
-from verydeep.data.located import located
-from verydeep.metrics import average_precision
-from verydeep.progress import Silent
+from verydeep.core.config import DataSettings
+from verydeep.core.progress import Silent
+from verydeep.data.annotations import read_xml
+from verydeep.data.box_targets import located
+from verydeep.data.boxes import iou, iou_inclusive
+from verydeep.data.datasets.imagenet import blacklisted
+from verydeep.data.open import open_data
+from verydeep.evaluation.metrics import average_precision
 
 FAULTS, DETECTIONS = SHARED / "external" / "dataset_faults.json", SHARED / "external" / "detection_ap_toy"
 needs_faults = pytest.mark.skipif(not FAULTS.exists(), reason="the published faults are not here")

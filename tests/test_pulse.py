@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from verydeep.pulse import LEFT, Pulse
+from verydeep.core.heartbeat import LEFT, Pulse
 
 LIMIT = 0.5
 

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import Dataset
 
 from conftest import Command, make_photos
-from verydeep.errors import VerydeepError
-from verydeep.readers import Fault, Readers, Reading
+from verydeep.core.errors import VerydeepError
+from verydeep.data.workers import Fault, Readers, Reading
 
 SIZE = ["--crop", 32, "--width", 1 / 32, "--S", "36", "--batch", 8, "--threads", 1, "--start", "none"]
 TRAIN = ["train", "A", "--data", "photos", "--out", "run", *SIZE, "--max-epochs", 9999, "--workers", 1, "--quiet"]
@@ -167,7 +167,7 @@ def test_a_photo_is_read_again_where_that_may_help(
     monkeypatch: pytest.MonkeyPatch, failures: int, retries: int, may_pass: bool, read: bool
 ) -> None:
     paused: list[float] = []
-    monkeypatch.setattr("verydeep.readers.time.sleep", paused.append)
+    monkeypatch.setattr("verydeep.data.workers.time.sleep", paused.append)
     items = Reading(Flaky(failures, may_pass), str, Readers(0, 600, retries), batch_size=None)
     (found,) = list(items)
     assert isinstance(found, torch.Tensor) == read
@@ -241,6 +241,6 @@ def test_settings_of_reading(command: Command, tmp_path: Path) -> None:
 
 
 def test_too_little_shared_memory_is_a_mistake_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verydeep.readers._shared_memory", lambda: 0)
+    monkeypatch.setattr("verydeep.data.workers._shared_memory", lambda: 0)
     with pytest.raises(VerydeepError, match="need about 1 MB of shared memory"):
         Reading(Failing(KeyError()), name, Readers(2))

@@ -19,13 +19,13 @@ from conftest import Command, make_photos
 from test_weights import BAD, random_layers, scores
 from verydeep import Classifier, create_net, read_image, train
 from verydeep import load as load_any
-from verydeep.checkpoints import load_checkpoint
-from verydeep.errors import VerydeepError
-from verydeep.evaluation import evaluate
-from verydeep.exporting.exported import open_exported
-from verydeep.exporting.traced import trace
-from verydeep.nets import Pooling
-from verydeep.weights import read_weights
+from verydeep.checkpoints.checkpoint import load_checkpoint
+from verydeep.checkpoints.exported import open_exported
+from verydeep.checkpoints.pretrained import read_weights
+from verydeep.core.errors import VerydeepError
+from verydeep.deploy.traced import trace
+from verydeep.evaluation.evaluate import evaluate
+from verydeep.models.vgg import Pooling
 
 
 def load(run: str | Path) -> Classifier:
@@ -289,7 +289,7 @@ def test_a_page_that_is_not_ours_is_left(tmp_path: Path, trained: Path, command:
 
 
 def test_a_net_through_the_hubs_mixin_and_a_folder(home: Path, tmp_path: Path) -> None:
-    from verydeep.hub import SharedNet
+    from verydeep.checkpoints.hub import SharedNet
 
     SharedNet.of(home / "run").save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved" / "README.md").is_file()
@@ -307,7 +307,7 @@ def test_the_hub_without_a_network_is_one_sentence(tmp_path: Path, command: Comm
 
 
 def test_classes_of_ilsvrc_are_known_by_their_wnids() -> None:
-    from verydeep.data.sets import Dataset, PhotoReader, relabel
+    from verydeep.data.dataset import Dataset, PhotoReader, relabel
 
     labels = np.array([1, 0, 1], dtype=np.int64)
     named = Dataset("x", "val", ("n01440764", "n01443537 gold-fish"), ("a", "b", "c"), labels, PhotoReader(Path()))

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 import weight_files as made
 from conftest import Command, paint
 from test_weights import random_layers
-from verydeep.experiments import find_rows
-from verydeep.experiments.sizes import PAPER
-from verydeep.planning import Place, make_plan
-from verydeep.scores import load_scores
-from verydeep.weights.released import ilsvrc_classes
+from verydeep.checkpoints.registry import ilsvrc_classes
+from verydeep.evaluation.scores import load_scores
+from verydeep.paper.plan import Place, make_plan
+from verydeep.paper.rows.row import find_rows
+from verydeep.paper.scale import PAPER
 
 WNIDS = [name.split()[0] for name in ilsvrc_classes()]
 SHOWN = [WNIDS[at] for at in (3, 500, 998)]

@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 
 from conftest import Command, make_imagenet, paint, run_command
 from verydeep import VerydeepError, create_net, reproduce
-from verydeep.checkpoints import load_checkpoint
-from verydeep.experiments import experiment, find_rows, runs_of
-from verydeep.experiments.sizes import DOLL, PAPER
-from verydeep.files import only_one
-from verydeep.recipes import papers_start
-from verydeep.tables import claim_lines, measured, table_rows
+from verydeep.checkpoints.checkpoint import load_checkpoint
+from verydeep.core.files import only_one
+from verydeep.paper.rows.row import experiment, find_rows, runs_of
+from verydeep.paper.scale import DOLL, PAPER
+from verydeep.paper.tables import claim_lines, measured, table_rows
+from verydeep.training.recipes import papers_start
 
 FEW = ["--doll", "--data", "digits:60", "--max-steps", 2, "--workers", 0, "--threads", 1]
 OWN = [row for row in experiment("classification").rows if row.tests]

@@ -13,12 +13,12 @@ import pytest
 
 import verydeep
 from conftest import TINY, make_photos
-from verydeep.config import DataSettings, MachineSettings
-from verydeep.data.packing import Packing, pack_data
-from verydeep.files import write_atomically
-from verydeep.reports.pictures import write_evaluation_pictures
-from verydeep.transfer.files import write_transfer
+from verydeep.core.config import DataSettings, MachineSettings
+from verydeep.core.files import write_atomically
+from verydeep.data.pack_writer import Packing, pack_data
+from verydeep.reports.figures import write_evaluation_pictures
 from verydeep.transfer.settings import FeatureSettings
+from verydeep.transfer.svm_file import write_transfer
 
 HERE = MachineSettings(workers=0, threads=1)
 WRITTEN = {  # by each verb; SECURITY.md's table

@@ -23,19 +23,19 @@ from hypothesis import strategies as st
 from conftest import Answer, make_photos, own_photos, run_command
 from pages_read import read_page
 from verydeep import VerydeepError
-from verydeep.arguments import given_settings, parse
-from verydeep.checkpoints import Card, read_card
-from verydeep.completion import completion_script
-from verydeep.config import TrainSettings, to_json
-from verydeep.files import only_one, taken
-from verydeep.flags import VERBS
-from verydeep.metrics import mcnemar
-from verydeep.recipes import settings_of_run
+from verydeep.checkpoints.checkpoint import Card, read_card
+from verydeep.cli.arguments import given_settings, parse
+from verydeep.cli.completion import completion_script
+from verydeep.cli.flags import VERBS
+from verydeep.core.config import TrainSettings, to_json
+from verydeep.core.files import only_one, taken
+from verydeep.evaluation.metrics import mcnemar
+from verydeep.evaluation.scores import load_scores
 from verydeep.reports.charts import HEIGHT, WIDTH, Line, line_chart
-from verydeep.reports.rerun import command_of
-from verydeep.reports.style import DARK, LIGHT
-from verydeep.reports.writing import write_report
-from verydeep.scores import load_scores
+from verydeep.reports.css import DARK, LIGHT
+from verydeep.reports.write import write_report
+from verydeep.training.recipes import settings_of_run
+from verydeep.training.rerun import command_of
 
 SIZE = ("--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1)
 NASTY = '<script>alert("x")<&\u202e'  # what a folder of photos may be called

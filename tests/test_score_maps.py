@@ -17,12 +17,12 @@ from PIL import Image
 import verydeep
 from conftest import Command, make_photos
 from verydeep import Classifier, MachineSettings, VerydeepError
-from verydeep.checkpoints import Card
-from verydeep.images import Pixels
-from verydeep.machine import this_machine
-from verydeep.nets import Net, create_net
-from verydeep.posteriors import shown_to
-from verydeep.score_maps import PlacedMap, explainable, grad_cam, overlay, score_map
+from verydeep.checkpoints.checkpoint import Card
+from verydeep.core.device import this_machine
+from verydeep.data.image_io import Pixels
+from verydeep.evaluation.inference import shown_to
+from verydeep.evaluation.saliency import PlacedMap, explainable, grad_cam, overlay, score_map
+from verydeep.models.vgg import Net, create_net
 
 MACHINE = this_machine(MachineSettings(workers=0, threads=1, device="cpu"), 1e6)
 MEAN = (120.0, 110.0, 100.0)

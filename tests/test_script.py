@@ -15,7 +15,7 @@ SPAWN = 'multiprocessing.set_start_method("spawn", force=True)\n'
 SIZE = 'crop=32, width=1 / 32, S="36", batch=8, max_epochs=1, threads=1'
 TRAIN = f'verydeep.train("A", data=sys.argv[1], out=sys.argv[2], {SIZE}, workers={{workers}})\n'
 LARGE = """
-from verydeep.readers import Reading, Readers
+from verydeep.data.workers import Reading, Readers
 list(Reading([bytes(2**20)] * 8, str, Readers(2), batch_size=None))
 """
 GUARD = 'if __name__ == "__main__":\n    '
@@ -47,7 +47,7 @@ def test_a_script_that_is_imported_again_is_told_what_to_write(tmp_path: Path, n
     assert done.returncode == 1
     assert says in done.stderr.splitlines()[-1]
     assert "mine.py" in done.stderr.splitlines()[-1]
-    assert done.stderr.count("verydeep.errors.VerydeepError") == 1
+    assert done.stderr.count("verydeep.core.errors.VerydeepError") == 1
     assert "killed" not in done.stderr
     assert "another process is at work" not in done.stderr
     assert not (tmp_path / "run").exists()

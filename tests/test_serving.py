@@ -26,10 +26,10 @@ import verydeep
 from conftest import Command
 from servers import CLASSES, Running, encoded, photo, running
 from verydeep import Classifier
-from verydeep.score_maps import grad_cam, overlay, score_map
-from verydeep.serve_settings import ServeSettings
-from verydeep.serving.openapi import document
-from verydeep.transfer.similar import Finder
+from verydeep.deploy.server.openapi import document
+from verydeep.deploy.server.settings import ServeSettings
+from verydeep.evaluation.saliency import grad_cam, overlay, score_map
+from verydeep.transfer.retrieval import Finder
 
 HERE = verydeep.MachineSettings(workers=0, threads=1)
 
@@ -387,7 +387,7 @@ def test_an_answer_is_of_its_own_photo_whoever_else_asks(server: Running, served
 
 
 def test_slow_clients_are_given_up_and_hold_no_place(served: Path, tmp_path: Path) -> None:
-    quick = "import verydeep.serving.listening as l; l.HEAD_SECONDS, l.LINGER_SECONDS = 0.5, 0.3"
+    quick = "import verydeep.deploy.server.uvicorn_server as l; l.HEAD_SECONDS, l.LINGER_SECONDS = 0.5, 0.3"
     more = ("--patience", 1, "--queue", 1, "--max-bytes", 100_000)
     with running(served / "run", tmp_path / "err.txt", *more, setting=quick) as server:
         stalled = [socket.create_connection(server.place, timeout=20) for _ in range(3)]
@@ -423,7 +423,7 @@ def trickle(client: socket.socket) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_after_what_waits_is_answered(served: Path, tmp_path: Path, number: int) -> None:
     slow = (
-        "import time, verydeep.serving.questions as q\n"
+        "import time, verydeep.deploy.server.models as q\n"
         "before = q.Served.answer\n"
         "q.Served.answer = lambda *words: (time.sleep(0.4), before(*words))[1]"
     )
@@ -443,7 +443,7 @@ def test_it_ends_after_what_waits_is_answered(served: Path, tmp_path: Path, numb
 
 
 def test_a_second_signal_ends_it_at_once(served: Path, tmp_path: Path) -> None:
-    slow = "import time, verydeep.serving.questions as q; q.Served.answer = lambda *words: time.sleep(2) or []"
+    slow = "import time, verydeep.deploy.server.models as q; q.Served.answer = lambda *words: time.sleep(2) or []"
     with running(served / "run", tmp_path / "err.txt", "--batch", 1, setting=slow) as server:
         clients = [socket.create_connection(server.place, timeout=20) for _ in range(9)]
         body = photo()
@@ -464,7 +464,7 @@ def test_a_second_signal_ends_it_at_once(served: Path, tmp_path: Path) -> None:
 def test_faults_of_ours_and_too_many_connections(served: Path, tmp_path: Path) -> None:
     """A fault is told to whoever runs the server, not to strangers; the server lives, and the fault's neighbours."""
     broken = (
-        "import verydeep.serving.listening as l, verydeep.serving.questions as q\n"
+        "import verydeep.deploy.server.uvicorn_server as l, verydeep.deploy.server.models as q\n"
         "before, l.MOST_CONNECTIONS = q.Served.answer, 8\n"
         "def answer(self, question, items):\n"
         "    assert all(item.top != 13 for item in items), 'a secret of ours'\n"
@@ -525,7 +525,9 @@ def test_mistakes(server: Running, served: Path, tmp_path: Path, command: Comman
 
 
 def test_without_the_extra_it_says_how_to_get_it(served: Path) -> None:
-    code = "import sys; sys.modules['starlette'] = None; from verydeep.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import sys; sys.modules['starlette'] = None; from verydeep.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
     words = [sys.executable, "-c", code, "serve", str(served / "run")]
     found = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 2

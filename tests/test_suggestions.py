@@ -19,12 +19,12 @@ import verydeep
 import weight_files as made
 from conftest import Answer, Command, make_photos, paint, run_command
 from test_weights import random_layers
-from verydeep.arguments import build_parser, parse
-from verydeep.checkpoints import read_card
-from verydeep.cli import VERBS
-from verydeep.reports.rerun import command_of, probe_command
-from verydeep.runs import BEST
-from verydeep.weights.released import ilsvrc_classes
+from verydeep.checkpoints.checkpoint import read_card
+from verydeep.checkpoints.registry import ilsvrc_classes
+from verydeep.checkpoints.run_dir import BEST
+from verydeep.cli.arguments import build_parser, parse
+from verydeep.cli.main import VERBS
+from verydeep.training.rerun import command_of, probe_command
 
 TOP = Path(verydeep.__file__).parent
 GROUPS = {name.partition(" ")[0] for name in VERBS if " " in name}

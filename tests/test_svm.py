@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from verydeep.errors import VerydeepError
-from verydeep.transfer.svm import Loss, solve_path
+from verydeep.core.errors import VerydeepError
+from verydeep.transfer.solver import Loss, solve_path
+from verydeep.transfer.svm import SvmLearner, fit_svms, gram
 from verydeep.transfer.svm_forms import Form, GramForm, PrimalForm
-from verydeep.transfer.svm_learning import SvmLearner, fit_svms, gram
 
 C_VALUES = (0.01, 1.0, 100.0)
 # photos, dimensions, share of the class, photos that are copies of others; and why
@@ -161,8 +161,8 @@ def test_products_are_those_of_float64_whatever_the_blocks(monkeypatch: pytest.M
     rows = torch.from_numpy(np.random.default_rng(3).normal(size=(23, 11)).astype(np.float32))
     expected = rows.double() @ rows.double().T
     for wide, tall in ((2048, 1024), (4, 5), (11, 23), (1, 1)):
-        monkeypatch.setattr("verydeep.transfer.svm_learning.WIDE", wide)
-        monkeypatch.setattr("verydeep.transfer.svm_learning.TALL", tall)
+        monkeypatch.setattr("verydeep.transfer.svm.WIDE", wide)
+        monkeypatch.setattr("verydeep.transfer.svm.TALL", tall)
         found = gram(rows)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         assert torch.equal(found, found.T)

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from conftest import Command, paint
-from verydeep.cli import main
-from verydeep.config import DataSettings
-from verydeep.data import open_data
+from verydeep.cli.main import main
+from verydeep.core.config import DataSettings
+from verydeep.core.errors import VerydeepError
+from verydeep.core.progress import Silent
+from verydeep.data.box_targets import located
 from verydeep.data.check import check_data
-from verydeep.data.located import located
-from verydeep.errors import VerydeepError
-from verydeep.progress import Silent
+from verydeep.data.open import open_data
 
 PHOTOS = 4  # of each class
 

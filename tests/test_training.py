@@ -16,15 +16,15 @@ from torch.nn import functional as F
 import verydeep
 from conftest import TINY
 from verydeep import VerydeepError
-from verydeep.checkpoints import Checkpoint, load_checkpoint
-from verydeep.config import DataSettings
-from verydeep.data import open_data
-from verydeep.data.loading import Batch, TrainingLoader
+from verydeep.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from verydeep.core.config import DataSettings
+from verydeep.core.interrupt import Interrupted
+from verydeep.core.progress import Advance, Silent
+from verydeep.data.dataloader import Batch, TrainingLoader
+from verydeep.data.open import open_data
 from verydeep.data.statistics import look_at
-from verydeep.progress import Advance, Silent
-from verydeep.readers import ONE_BY_ONE
-from verydeep.recipes import settings_of_run
-from verydeep.stopping import Interrupted
+from verydeep.data.workers import ONE_BY_ONE
+from verydeep.training.recipes import settings_of_run
 
 
 def after(steps: int) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def test_no_step_is_taken_that_is_not_finite(
             return loss
         return loss * float("nan") if what == "loss" else loss + (scores - scores.detach()).abs().sqrt().sum()
 
-    monkeypatch.setattr("verydeep.objectives.F.cross_entropy", goes_bad)
+    monkeypatch.setattr("verydeep.training.objectives.F.cross_entropy", goes_bad)
     with pytest.raises(VerydeepError, match=r"not finite at step 3 \(epoch 1"):
         verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
     kept = last(tmp_path / "a")

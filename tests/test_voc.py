@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from conftest import SHARED, make_voc
-from verydeep.config import DataSettings
-from verydeep.data import Data
-from verydeep.data import open_data as open_any
+from verydeep.core.config import DataSettings
+from verydeep.core.errors import ImageError, VerydeepError
 from verydeep.data.check import check_data
-from verydeep.data.voc import ACTIONS, CLASSES
-from verydeep.errors import ImageError, VerydeepError
-from verydeep.metrics import average_precision, class_recalls
+from verydeep.data.datasets.voc import ACTIONS, CLASSES
+from verydeep.data.open import Data
+from verydeep.data.open import open_data as open_any
+from verydeep.evaluation.metrics import average_precision, class_recalls
 
 INF = float("inf")
 

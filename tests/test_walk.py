@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from conftest import COLOURS, PYTHON, Command, make_imagenet, make_photos, own_photos, paint
-from verydeep.config import DataSettings
-from verydeep.data import open_data
-from verydeep.image_formats import FORMATS, READ, format_by_content, kind_of_file
-from verydeep.images import decode, image_size
+from verydeep.core.config import DataSettings
+from verydeep.data.image_formats import FORMATS, READ, format_by_content, kind_of_file
+from verydeep.data.image_io import decode, image_size
+from verydeep.data.open import open_data
 
 HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf"  # the beginning of an iPhone's photo
 # What root may do and others may not, so that a folder nobody may read is one for root too.
@@ -185,9 +185,9 @@ UNREADABLE = [
 ]
 OPEN = """
 import sys
-from verydeep.config import DataSettings
-from verydeep.data import open_data
-from verydeep.errors import VerydeepError
+from verydeep.core.config import DataSettings
+from verydeep.data.open import open_data
+from verydeep.core.errors import VerydeepError
 for given in sys.argv[1:]:
     data, _, boxes = given.partition("|")
     try:
@@ -266,7 +266,7 @@ def test_tar_files_are_looked_through_as_folders_are(command: Command, tmp_path:
 
 def test_hidden_annotations_are_not_read(tmp_path: Path) -> None:
     """The other halves that macOS leaves of XML files were broken annotations before."""
-    from verydeep.data.boxfiles import read_boxes
+    from verydeep.data.annotations import read_boxes
 
     for place in ("1.xml", "deep/2.XML", ".hidden/3.xml", "@eaDir/4.xml"):
         put(tmp_path / place, XML)
@@ -326,8 +326,8 @@ def register_heif_opener():
 """
 TRY = """
 import sys
-from verydeep.errors import ImageError
-from verydeep.images import declared_pixels, decode
+from verydeep.core.errors import ImageError
+from verydeep.data.image_io import declared_pixels, decode
 data = open(sys.argv[1], "rb").read()
 print(decode(data).shape, declared_pixels(data), declared_pixels(data, heic=False))
 try:

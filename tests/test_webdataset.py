@@ -14,10 +14,10 @@ from PIL import Image
 
 from conftest import TINY, Command
 from test_parallel import run_job
-from verydeep.config import DataSettings
-from verydeep.data import open_data
-from verydeep.errors import ImageError, VerydeepError
-from verydeep.transfer.feature_files import load_features
+from verydeep.core.config import DataSettings
+from verydeep.core.errors import ImageError, VerydeepError
+from verydeep.data.open import open_data
+from verydeep.transfer.features_file import load_features
 
 COLOURS = [(200, 40, 40), (40, 60, 200)]
 

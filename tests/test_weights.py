@@ -22,16 +22,17 @@ from torch.nn import functional as F
 
 import weight_files as made
 from conftest import SHARED
-from verydeep.errors import VerydeepError
-from verydeep.images import read_image, rescale
-from verydeep.nets import Net
-from verydeep.progress import Silent
-from verydeep.recipes import RELEASED_NETS
-from verydeep.weights import KNOWN, Weights, read_weights, released
-from verydeep.weights.cache import cached, fetch, first_of
-from verydeep.weights.caffe import looks_like_caffe
-from verydeep.weights.released import Digests, Released, ilsvrc_classes, known_file, released_named
-from verydeep.weights.tensorflow import read_tensorflow
+from verydeep.checkpoints import registry
+from verydeep.checkpoints.download import cached, fetch, first_of
+from verydeep.checkpoints.formats.caffe import looks_like_caffe
+from verydeep.checkpoints.formats.tf_slim import read_tensorflow
+from verydeep.checkpoints.pretrained import KNOWN, Weights, read_weights
+from verydeep.checkpoints.registry import Digests, Released, ilsvrc_classes, known_file, released_named
+from verydeep.core.errors import VerydeepError
+from verydeep.core.progress import Silent
+from verydeep.data.image_io import read_image, rescale
+from verydeep.models.vgg import Net
+from verydeep.training.recipes import RELEASED_NETS
 
 CROP, WIDTH, CLASSES = 64, 1 / 16, 7  # fc6 covers 2x2 cells, so the order of its inputs matters
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -418,7 +419,7 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Re
     digest = f"sha1:{Digests(tmp_path / 'theirs.caffemodel').of('sha1')}"
     size = (tmp_path / "theirs.caffemodel").stat().st_size
     entry = Released("tiny-D", "D", "caffe", "CC BY 4.0", "http://127.0.0.1:9/theirs.caffemodel", digest, size)
-    monkeypatch.setattr(released, "RELEASED", (entry, *released.RELEASED))
+    monkeypatch.setattr(registry, "RELEASED", (entry, *registry.RELEASED))
     return tmp_path / "theirs.caffemodel", entry
 
 
@@ -437,11 +438,11 @@ def test_a_public_file_is_known_by_its_content_alone(catalogue: tuple[Path, Rele
 
 
 def test_the_list_of_public_files() -> None:
-    names = [one.name for one in released.RELEASED]
+    names = [one.name for one in registry.RELEASED]
     assert len(set(names)) == len(names)
-    assert {one.net for one in released.RELEASED} == set(RELEASED_NETS)
+    assert {one.net for one in registry.RELEASED} == set(RELEASED_NETS)
     lengths = {"sha256": (8, 64), "sha1": (40, 40), "md5": (32, 32)}
-    for one in released.RELEASED:
+    for one in registry.RELEASED:
         kind, _, digits = one.digest.partition(":")
         assert len(digits) in lengths[kind]
         assert set(digits) <= set("0123456789abcdef")

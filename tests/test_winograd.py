@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from verydeep import winograd
-from verydeep.config import TrainSettings
-from verydeep.nets import create_net
-from verydeep.optimisation import optimiser
-from verydeep.winograd import Convolution, convolve, pays, transformed, weight_gradient
+from verydeep.core.config import TrainSettings
+from verydeep.models import winograd
+from verydeep.models.vgg import create_net
+from verydeep.models.winograd import Convolution, convolve, pays, transformed, weight_gradient
+from verydeep.training.optim import optimiser
 
 LAST = torch.channels_last
 

@@ -12,8 +12,8 @@ from marked import watched
 from PIL import Image
 from rows import command
 
-from verydeep.scores import load_scores
-from verydeep.transfer.feature_files import load_features
+from verydeep.evaluation.scores import load_scores
+from verydeep.transfer.features_file import load_features
 
 PHOTOS, PATIENCE = 300, 10.0
 ONE_READER: list[object] = ["--workers", 1, "--threads", 1, "--quiet"]

@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from rows import Outcome, done, environment
 
-from verydeep import posteriors
-from verydeep.config import MachineSettings
-from verydeep.evaluation import evaluate
-from verydeep.files import write_json
-from verydeep.metrics import wrong_at
-from verydeep.parallel import joined
-from verydeep.scores import load_scores
-from verydeep.team import Team
+from verydeep.core.config import MachineSettings
+from verydeep.core.distributed import joined
+from verydeep.core.files import write_json
+from verydeep.core.team import Team
+from verydeep.evaluation import inference as posteriors
+from verydeep.evaluation.evaluate import evaluate
+from verydeep.evaluation.metrics import wrong_at
+from verydeep.evaluation.scores import load_scores
 from verydeep.transfer.describing import extract_features
-from verydeep.transfer.feature_files import load_features
+from verydeep.transfer.features_file import load_features
 from verydeep.transfer.settings import FeatureSettings
 
 SIZES, BATCHES, RANKS = range(1, 18), range(1, 6), range(1, 5)

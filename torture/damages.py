@@ -10,8 +10,8 @@ import numpy as np
 from rows import TINY, TRAIN, Outcome, command, differences, done, each
 from safetensors.torch import load_file, save
 
-from verydeep.checkpoints import CARD_KEY, read_header
-from verydeep.sealed import write_sealed
+from verydeep.checkpoints.checkpoint import CARD_KEY, read_header
+from verydeep.checkpoints.integrity import write_sealed
 
 LAST = "last.safetensors"
 EPOCHS = 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rows import TRAIN, Outcome, done, each, environment, words
 
-from verydeep.checkpoints import load_checkpoint
+from verydeep.checkpoints.checkpoint import load_checkpoint
 
 ROOM = (0, 1, 2, 3, 4, 12)  # tenths of a checkpoint that are free on the disk
 

@@ -20,7 +20,13 @@ from pathlib import Path
 IMPORTED = (
     *("torch", "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "torch.utils.data", "numpy"),
     *("safetensors.torch", "PIL.Image", "matplotlib.figure", "rich.progress"),
-    *("verydeep.cli", "verydeep.preparing", "verydeep.evaluation", "verydeep.prediction", "verydeep.reports.writing"),
+    *(
+        "verydeep.cli.main",
+        "verydeep.training.run",
+        "verydeep.evaluation.evaluate",
+        "verydeep.evaluation.predict",
+        "verydeep.reports.write",
+    ),
 )
 
 
@@ -90,7 +96,7 @@ def answered(typed: list[object], place: Path, seconds: float) -> subprocess.Com
 
 def _become(words: list[str], place: str, answer: str, told: str) -> None:
     """Takes on what a command is given at its start, and ends as it does."""
-    from verydeep.cli import main
+    from verydeep.cli.main import main
 
     multiprocessing.set_start_method(None, force=True)  # Python's own, and not that of the one that forked
     os.setsid()

@@ -32,10 +32,10 @@ from parsers import NAMES, Parser, parsers
 from rows import Outcome
 from tried import Tried
 
-from verydeep.errors import VerydeepError
-from verydeep.files import read_json, write_json
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
+from verydeep.checkpoints.run_dir import environment
+from verydeep.core.errors import VerydeepError
+from verydeep.core.files import read_json, write_json
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = TOP / "torture" / "results" / "fuzz.json", TOP / "docs" / "reliability.md"

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from verydeep.checkpoints import CARD_KEY, read_safetensors
-from verydeep.sealed import write_sealed
+from verydeep.checkpoints.checkpoint import CARD_KEY, read_safetensors
+from verydeep.checkpoints.integrity import write_sealed
 
 MARK = "code-was-run"  # a folder beside the trials' own that only a hostile file makes
 NAMES = (

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from rows import TRAIN, Going, Outcome, begun, differences, each
 
-from verydeep.checkpoints import load_checkpoint
-from verydeep.errors import VerydeepError
+from verydeep.checkpoints.checkpoint import load_checkpoint
+from verydeep.core.errors import VerydeepError
 
 EPOCHS, MOST_KILLS, OF_TWO = 4, 3, 10  # every tenth trial is by two processes
 

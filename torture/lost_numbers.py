@@ -16,8 +16,8 @@ from rows import TINY, TRAIN, Outcome, command, differences, done, each
 from safetensors.torch import save
 from torch import Tensor
 
-from verydeep.checkpoints import CARD_KEY, load_checkpoint, read_safetensors
-from verydeep.sealed import write_sealed
+from verydeep.checkpoints.checkpoint import CARD_KEY, load_checkpoint, read_safetensors
+from verydeep.checkpoints.integrity import write_sealed
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 NOT_FINITE = (

@@ -29,7 +29,7 @@ from changes import (
     instead,
 )
 
-from verydeep.weights.protobuf import number_bytes, varint
+from verydeep.checkpoints.formats.protobuf import number_bytes, varint
 
 Files = dict[str, bytes]  # by name, of one folder
 LONGEST = 4_000_000  # bytes a changed file may have

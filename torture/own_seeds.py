@@ -12,13 +12,13 @@ from mutations import Files
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from verydeep.config import DataSettings, to_json
-from verydeep.localisation.finding import FILE_NAME, Windows, save_windows
-from verydeep.localisation.windows import PhotoWindows
-from verydeep.preparing import train
-from verydeep.recipes import settings_of_run
-from verydeep.scores import Scores, save_scores
-from verydeep.sealed import LENGTH, METADATA, OF_HEADER, OF_TENSORS
+from verydeep.checkpoints.integrity import LENGTH, METADATA, OF_HEADER, OF_TENSORS
+from verydeep.core.config import DataSettings, to_json
+from verydeep.evaluation.scores import Scores, save_scores
+from verydeep.localisation.inference import PhotoWindows
+from verydeep.localisation.windows_file import FILE_NAME, Windows, save_windows
+from verydeep.training.recipes import settings_of_run
+from verydeep.training.run import train
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 NET: dict[str, Any] = {"file": "f", "sha256": "0", "net": "A", "preprocessing": "caffe"}

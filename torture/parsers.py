@@ -12,30 +12,30 @@ import seeds
 import torch
 from mutations import Files
 
-from verydeep.arguments import given_settings, parse
-from verydeep.checkpoints import load_checkpoint, read_card
-from verydeep.config import DataSettings, MachineSettings, Scale, TrainSettings, from_json, typed
-from verydeep.converting import _names as class_names
-from verydeep.data import open_data
-from verydeep.data.boxfiles import read_boxes
-from verydeep.data.imagenet import blacklisted
-from verydeep.errors import VerydeepError
-from verydeep.exporting.exported import open_exported
-from verydeep.files import read_json
-from verydeep.images import image_size, read_bytes, read_image
-from verydeep.localisation.finding import load_windows
+from verydeep.checkpoints.checkpoint import load_checkpoint, read_card
+from verydeep.checkpoints.convert import _names as class_names
+from verydeep.checkpoints.exported import open_exported
+from verydeep.checkpoints.integrity import write_sealed
+from verydeep.checkpoints.pretrained import read_weights
+from verydeep.checkpoints.run_dir import RunLog, bad_images, run_name
+from verydeep.cli.arguments import given_settings, parse
+from verydeep.core.config import DataSettings, MachineSettings, Scale, TrainSettings, from_json, typed
+from verydeep.core.errors import VerydeepError
+from verydeep.core.files import read_json
+from verydeep.data.annotations import read_boxes
+from verydeep.data.datasets.imagenet import blacklisted
+from verydeep.data.image_io import image_size, read_bytes, read_image
+from verydeep.data.open import open_data
+from verydeep.data.transforms import reduced
+from verydeep.evaluation.protocols import parse_box_protocol, parse_protocol
+from verydeep.evaluation.scores import load_scores
 from verydeep.localisation.settings import BoxSettings, MergeSettings
-from verydeep.preparing import train
-from verydeep.protocols import parse_box_protocol, parse_protocol
-from verydeep.rescaled import reduced
-from verydeep.runs import RunLog, bad_images, run_name
-from verydeep.scores import load_scores
-from verydeep.sealed import write_sealed
-from verydeep.stored import read_results
-from verydeep.transfer.feature_files import load_features
-from verydeep.transfer.files import load_svm
+from verydeep.localisation.windows_file import load_windows
+from verydeep.paper.stored import read_results
+from verydeep.training.run import train
+from verydeep.transfer.features_file import load_features
 from verydeep.transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
-from verydeep.weights import read_weights
+from verydeep.transfer.svm_file import load_svm
 
 SETTINGS = (TrainSettings, DataSettings, MachineSettings, BoxSettings, MergeSettings)
 OF_FEATURES = (FeatureSettings, DescriptorSettings, SvmSettings)

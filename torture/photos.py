@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from rows import TRAIN, Outcome, command, done, environment
 
-from verydeep.errors import VerydeepError
-from verydeep.images import read_image
+from verydeep.core.errors import VerydeepError
+from verydeep.data.image_io import read_image
 
 EXTERNAL = Path(__file__).resolve().parents[2] / "shared" / "external"
 SECONDS, MEGABYTES = 5.0, 300.0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rows import PATIENCE, Going, Outcome, begun, differences, each
 
-from verydeep.checkpoints import load_checkpoint, read_card
+from verydeep.checkpoints.checkpoint import load_checkpoint, read_card
 
 WORKERS = ((0, 1), (1, 0), (0, 2), (2, 1), (1, 3), (3, 0))
 RANKS = ((1, 2), (2, 1), (1, 4), (4, 1), (2, 3), (3, 2))

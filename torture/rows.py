@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from forks import Fork, answered, forked
 
-from verydeep.checkpoints import Checkpoint, load_checkpoint
+from verydeep.checkpoints.checkpoint import Checkpoint, load_checkpoint
 
 AT_ONCE = 2
 PATIENCE = 300.0  # seconds that any command may take

@@ -36,10 +36,10 @@ from rows import Row
 from signals import signals_and_the_save_of_d
 from tested import tested
 
-from verydeep.files import read_json, write_json
-from verydeep.runs import environment
-from verydeep.tables import markdown_table, write_block
-from verydeep.terminal import Terminal
+from verydeep.checkpoints.run_dir import environment
+from verydeep.cli.output import Terminal
+from verydeep.core.files import read_json, write_json
+from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = TOP / "torture" / "results", TOP / "docs" / "reliability.md"

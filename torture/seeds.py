@@ -21,12 +21,12 @@ sys.path[:0] = [str(TESTS)]
 
 from conftest import make_imagenet, make_voc  # noqa: E402
 from test_weights import FORMATS, jcjohnson, random_layers  # noqa: E402
-from verydeep.config import DataSettings  # noqa: E402
-from verydeep.data.packing import Packing, pack_data  # noqa: E402
-from verydeep.exporting.writing import export  # noqa: E402
-from verydeep.opening import released_checkpoint  # noqa: E402
-from verydeep.weights import KNOWN, Weights, read_weights  # noqa: E402
-from verydeep.weights.sidecar import write_sidecar  # noqa: E402
+from verydeep.checkpoints.load import released_checkpoint  # noqa: E402
+from verydeep.checkpoints.pretrained import KNOWN, Weights, read_weights  # noqa: E402
+from verydeep.checkpoints.sidecar import write_sidecar  # noqa: E402
+from verydeep.core.config import DataSettings  # noqa: E402
+from verydeep.data.pack_writer import Packing, pack_data  # noqa: E402
+from verydeep.deploy.export import export  # noqa: E402
 from weight_files import slim_second  # noqa: E402
 
 KINDS = {

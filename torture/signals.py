@@ -17,8 +17,8 @@ from asked import ASKED, asked, prepared
 from marked import Watched, watched
 from rows import TRAIN, Outcome, command, differences, done, each, environment
 
-from verydeep.checkpoints import Card, load_checkpoint, save_checkpoint
-from verydeep.nets import create_net
+from verydeep.checkpoints.checkpoint import Card, load_checkpoint, save_checkpoint
+from verydeep.models.vgg import create_net
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 EPOCHS, PATIENCE = 8, 10.0

@@ -8,72 +8,72 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .asking import load, predict
-    from .benchmarking import benchmark
-    from .config import DataSettings, MachineSettings, Scale, TrainSettings
-    from .configurations import NET_NAMES, net_facts
-    from .converting import convert
-    from .data import open_data
+    from .api import load, predict
+    from .checkpoints.convert import convert
+    from .core.config import DataSettings, MachineSettings, Scale, TrainSettings
+    from .core.distributed import joined
+    from .core.errors import ImageError, VerydeepError
     from .data.check import check_data
-    from .demo import demo
-    from .errors import ImageError, VerydeepError
-    from .evaluation import evaluate
-    from .exporting.writing import export
-    from .fusion import fuse
-    from .images import read_image
-    from .localisation.evaluation import evaluate_boxes
-    from .localisation.prediction import load_localiser
-    from .localisation.training import train_boxes
-    from .nets import Net, create_net
-    from .parallel import joined
-    from .prediction import Classifier
-    from .preparing import train
-    from .protocols import parse_protocol
-    from .reproduction import reproduce
-    from .scores import load_scores
+    from .data.image_io import read_image
+    from .data.open import open_data
+    from .deploy.benchmark.benchmark import benchmark
+    from .deploy.export import export
+    from .evaluation.ensemble import fuse
+    from .evaluation.evaluate import evaluate
+    from .evaluation.predict import Classifier
+    from .evaluation.protocols import parse_protocol
+    from .evaluation.scores import load_scores
+    from .localisation.evaluate import evaluate_boxes
+    from .localisation.predict import load_localiser
+    from .localisation.task import train_boxes
+    from .models.architectures import NET_NAMES, net_facts
+    from .models.vgg import Net, create_net
+    from .paper.demo import demo
+    from .paper.reproduce import reproduce
+    from .training.run import train
     from .transfer.describing import extract_features
-    from .transfer.feature_files import load_features
-    from .transfer.probing import probe
-    from .transfer.protocols import learn_svms
-    from .transfer.similar import find_similar
+    from .transfer.evaluate import learn_svms
+    from .transfer.features_file import load_features
+    from .transfer.probe import probe
+    from .transfer.retrieval import find_similar
 
 _HOMES = {
-    "Classifier": "prediction",
-    "DataSettings": "config",
-    "ImageError": "errors",
-    "MachineSettings": "config",
-    "NET_NAMES": "configurations",
-    "Net": "nets",
-    "Scale": "config",
-    "TrainSettings": "config",
-    "VerydeepError": "errors",
-    "benchmark": "benchmarking",
+    "Classifier": "evaluation.predict",
+    "DataSettings": "core.config",
+    "ImageError": "core.errors",
+    "MachineSettings": "core.config",
+    "NET_NAMES": "models.architectures",
+    "Net": "models.vgg",
+    "Scale": "core.config",
+    "TrainSettings": "core.config",
+    "VerydeepError": "core.errors",
+    "benchmark": "deploy.benchmark.benchmark",
     "check_data": "data.check",
-    "convert": "converting",
-    "create_net": "nets",
-    "demo": "demo",
-    "evaluate": "evaluation",
-    "evaluate_boxes": "localisation.evaluation",
-    "export": "exporting.writing",
+    "convert": "checkpoints.convert",
+    "create_net": "models.vgg",
+    "demo": "paper.demo",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_boxes": "localisation.evaluate",
+    "export": "deploy.export",
     "extract_features": "transfer.describing",
-    "find_similar": "transfer.similar",
-    "fuse": "fusion",
-    "learn_svms": "transfer.protocols",
-    "joined": "parallel",
-    "load": "asking",
-    "load_features": "transfer.feature_files",
-    "load_localiser": "localisation.prediction",
-    "load_scores": "scores",
-    "net_facts": "configurations",
-    "open_data": "data",
-    "parse_protocol": "protocols",
-    "predict": "asking",
-    "probe": "transfer.probing",
-    "read_image": "images",
-    "reproduce": "reproduction",
-    "train": "preparing",
-    "train_boxes": "localisation.training",
-    "write_report": "reports.writing",
+    "find_similar": "transfer.retrieval",
+    "fuse": "evaluation.ensemble",
+    "learn_svms": "transfer.evaluate",
+    "joined": "core.distributed",
+    "load": "api",
+    "load_features": "transfer.features_file",
+    "load_localiser": "localisation.predict",
+    "load_scores": "evaluation.scores",
+    "net_facts": "models.architectures",
+    "open_data": "data.open",
+    "parse_protocol": "evaluation.protocols",
+    "predict": "api",
+    "probe": "transfer.probe",
+    "read_image": "data.image_io",
+    "reproduce": "paper.reproduce",
+    "train": "training.run",
+    "train_boxes": "localisation.task",
+    "write_report": "reports.write",
 }
 __all__ = [
     "NET_NAMES",

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import DataSettings, TrainSettings, from_json
-from ..errors import VerydeepError
-from ..images import Pixels, check_ratio
-from ..progress import Collected, Reporter, Silent
-from ..readers import ONE_BY_ONE, Fault, Readers
-from . import Data, open_data
-from .loading import BoxTargets, TrainingLoader, each_photo
-from .located import located
-from .sets import Dataset
+from ..core.config import DataSettings, TrainSettings, from_json
+from ..core.errors import VerydeepError
+from ..core.progress import Collected, Reporter, Silent
+from .box_targets import located
+from .dataloader import BoxTargets, TrainingLoader, each_photo
+from .dataset import Dataset
+from .image_io import Pixels, check_ratio
+from .open import Data, open_data
 from .statistics import look_at
 from .walk import unread_sentences
+from .workers import ONE_BY_ONE, Fault, Readers
 
 FIRST_BOXES = 3
 

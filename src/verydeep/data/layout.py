@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import VerydeepError
+from ..core.errors import VerydeepError
 from .walk import Skipped, list_folder, photos_in
 
 WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..colours import colour_statistics, pixel_sums
-from ..errors import ImageError
-from ..images import Pixels, rescale
-from ..progress import Reporter
-from ..readers import Fault, Readers
-from ..team import Alone, Team
-from .loading import each_photo
-from .sets import Dataset
+from ..core.errors import ImageError
+from ..core.progress import Reporter
+from ..core.team import Alone, Team
+from .colours import colour_statistics, pixel_sums
+from .dataloader import each_photo
+from .dataset import Dataset
+from .image_io import Pixels, rescale
+from .workers import Fault, Readers
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import VerydeepError
-from ..files import check_text
-from ..text_files import read_text
+from ..core.errors import VerydeepError
+from ..core.files import check_text
+from ..core.text_files import read_text
 
 DELIMITERS = {".csv": ",\t;", ".tsv": "\t,;"}  # by a file's ending, the likeliest first
 ENDINGS = (*DELIMITERS, ".jsonl")

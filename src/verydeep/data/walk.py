@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import VerydeepError
-from ..image_formats import READ, UNREAD, advice, kind_of_file
+from ..core.errors import VerydeepError
+from .image_formats import READ, UNREAD, advice, kind_of_file
 
 HIDDEN, SYSTEM, LINKS = "hidden", "system", "links to folders"
 # In small letters. Hidden ones (.DS_Store, ._*, .git, .ipynb_checkpoints) need no name.

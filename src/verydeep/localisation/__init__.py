@@ -1,1 +1,1 @@
-"""App. A: nets that tell boxes: trained, applied everywhere, merged, tested."""
+"""Appendix A: localisation."""

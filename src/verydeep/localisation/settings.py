@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import setting
-from ..errors import VerydeepError
+from ..core.config import setting
+from ..core.errors import VerydeepError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class BoxSettings:
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """How many boxes become one a label, where the paper leaves it open; `verydeep.boxes` says what each means."""
+    """How many boxes become one a label, where the paper leaves it open; `verydeep.data.boxes` says what each means."""
 
     t: float | None = setting(None, "boxes merge while the best match is at most t; none: tuned on dev photos")
     match: Literal["relative", "literal"] = setting("relative", "distance over size plus 1 - IoU, or OverFeat's text")

@@ -3,7 +3,7 @@
 ``centre@Q`` is the first: the box of the photo's true class on its central crop. ``dense@Q,…`` (or ``crops@Q,…``) is
 the second: boxes at all places and scales for the labels that a classification net gives the photo (five, or one
 where there are fewer than `FEW_CLASSES`), merged, rated by the classification net, one box a label. Several box nets
-join by the union of their boxes. The error is ILSVRC's (`verydeep.metrics.boxes_wrong`).
+join by the union of their boxes. The error is ILSVRC's (`verydeep.evaluation.metrics.boxes_wrong`).
 
 Windows are stored by box net and scale and used again; merging and errors then take seconds.
 """
@@ -19,25 +19,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import Array
-from ..checkpoints import Checkpoint, load_classifier
-from ..class_names import places_in, same_classes
-from ..config import MachineSettings
-from ..data import Dataset
-from ..errors import VerydeepError
-from ..evaluation import dataset_posteriors
-from ..files import check_place, read_json
-from ..fusion import load_current
-from ..machine import Machine, this_machine
-from ..progress import Reporter
-from ..protocols import BoxProtocol, Protocol
-from ..runs import EVALUATIONS, checkpoint_of
-from ..scores import FILE_NAME, Scores, load_scores, save_scores
-from .data import BoxSets
-from .finding import Windows, dataset_windows, load_windows, save_windows, windows_key
-from .guessing import USUAL_T, guess, tuned_t, union
+from ..checkpoints.checkpoint import Checkpoint, load_classifier
+from ..checkpoints.run_dir import EVALUATIONS, checkpoint_of
+from ..core.config import MachineSettings
+from ..core.device import Machine, this_machine
+from ..core.errors import VerydeepError
+from ..core.files import check_place, read_json
+from ..core.progress import Reporter
+from ..data.boxes import Array
+from ..data.class_names import places_in, same_classes
+from ..data.open import Dataset
+from ..evaluation.ensemble import load_current
+from ..evaluation.evaluate import dataset_posteriors
+from ..evaluation.protocols import BoxProtocol, Protocol
+from ..evaluation.scores import FILE_NAME, Scores, load_scores, save_scores
+from .datasets import BoxSets
+from .inference import PhotoWindows, Rater, check_classes, check_finite, check_rater
+from .merge import USUAL_T, guess, tuned_t, union
 from .settings import MergeSettings
-from .windows import PhotoWindows, Rater, check_classes, check_finite, check_rater
+from .windows_file import Windows, dataset_windows, load_windows, save_windows, windows_key
 
 FEW_CLASSES = 10  # with fewer, five guesses would be most of them: one guess is the headline
 GUESSES = 5

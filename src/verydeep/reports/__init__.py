@@ -1,1 +1,1 @@
-"""Pages on runs: what a folder tells, made into HTML that holds all it shows."""
+"""HTML pages made from run directories."""

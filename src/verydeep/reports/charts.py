@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .pages import escaped
+from .html import escaped
 
 WIDTH, HEIGHT = 420, 250  # of the drawing; on a narrow screen its letters keep a size that can be read
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 40

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .charts import Line, line_chart
-from .compared import labels_of
-from .pages import counted, headline, section, table, write_page
-from .recorded import short_name
-from .svms import FIGURE_NAMES, ticks_of_c
+from .comparison import labels_of
+from .html import counted, headline, section, table, write_page
+from .run_reader import short_name
+from .svm_report import FIGURE_NAMES, ticks_of_c
 
 SHOWN = ("layer", "pool", "mirror", "width", "crop", "scales")
 

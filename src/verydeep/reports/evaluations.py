@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import VerydeepError
-from ..images import Pixels
-from ..scores import FILE_NAME, load_scores
-from .pages import beside, folded, paragraph, part, picture, table, tiles
-from .pictures import mistakes
-from .recorded import Recorded, Test
+from ..core.errors import VerydeepError
+from ..data.image_io import Pixels
+from ..evaluation.scores import FILE_NAME, load_scores
+from .figures import mistakes
+from .html import beside, folded, paragraph, part, picture, table, tiles
+from .run_reader import Recorded, Test
 
 Read = Callable[[str], Pixels]
 FIRST_CLASSES, MOST_MISTAKES = 12, 16

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints import Card
-from ..config import DataSettings, TrainSettings, from_json
-from ..data import Data, Dataset, open_data
+from ..checkpoints.checkpoint import Card
+from ..checkpoints.run_dir import bad_images
+from ..core.config import DataSettings, TrainSettings, from_json
+from ..core.errors import VerydeepError
+from ..core.progress import Silent
+from ..data.box_targets import located
 from ..data.check import some_of
-from ..data.located import located
-from ..errors import VerydeepError
-from ..progress import Silent
-from ..runs import bad_images
+from ..data.open import Data, Dataset, open_data
 from .evaluations import Read
-from .pages import paragraph, tiles
-from .pictures import training_crops
-from .recorded import Test
+from .figures import training_crops
+from .html import paragraph, tiles
+from .run_reader import Test
 
 CROPS = 16
 

@@ -1,1 +1,1 @@
-"""App. B: descriptors of photos, and linear SVMs on them."""
+"""Appendix B: deep features and linear SVMs."""

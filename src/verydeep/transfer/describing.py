@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DataSettings, MachineSettings, from_json
-from ..data import Dataset, lasting_name, open_data
-from ..errors import VerydeepError
-from ..machine import this_machine
-from ..progress import Reporter, Silent
-from ..team import Team
-from .extracting import Extraction, Extractor
-from .nets import open_feature_net
+from ..core.config import DataSettings, MachineSettings, from_json
+from ..core.device import this_machine
+from ..core.errors import VerydeepError
+from ..core.progress import Reporter, Silent
+from ..core.team import Team
+from ..data.open import Dataset, lasting_name, open_data
+from .backbone import open_feature_net
+from .extract import Extraction, Extractor
 from .settings import FeatureSettings
 
 
@@ -37,13 +37,14 @@ def extract_features(
 
     Args:
         source: a run's folder, a checkpoint or a weight file.
-        data: as `verydeep.data.open_data` takes it.
+        data: as `verydeep.data.open.open_data` takes it.
         out: the file; scales that it lacks are added to it.
         set_name: one set of the data only.
         splits: of data whose protocol draws splits (Caltech), only the photos of the first so many.
         classes: only the classes that match one of these patterns.
         folders: as in DataSettings.
-        preprocessing: a key of `verydeep.weights.KNOWN` for weight files that do not record their pixels.
+        preprocessing: a key of `KNOWN` in `verydeep.checkpoints.preprocessing`, for weight files that do not record
+            their pixels.
         bad_images: ``stop`` or ``skip`` photos that cannot be read.
         team: the processes that share the photos (`verydeep.joined`); they need a folder that all of them see.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import setting
-from ..configurations import LARGEST_SIDE, STRIDE
-from ..errors import VerydeepError
+from ..core.config import setting
+from ..core.errors import VerydeepError
+from ..models.architectures import LARGEST_SIDE, STRIDE
 
 FEWEST_SPLITS, MOST_SPLITS = 1, 100
 

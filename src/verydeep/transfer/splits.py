@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import DataSettings
-from ..data.caltech import TRAIN_PHOTOS, caltech_sets
-from ..data.folder import split_whole
-from ..data.sets import Dataset
-from ..data.voc import OF_BOXES
-from ..errors import VerydeepError
-from ..images import Pixels
-from .feature_files import Features
+from ..core.config import DataSettings
+from ..core.errors import VerydeepError
+from ..data.dataset import Dataset
+from ..data.datasets.caltech import TRAIN_PHOTOS, caltech_sets
+from ..data.datasets.folder import split_whole
+from ..data.datasets.voc import OF_BOXES
+from ..data.image_io import Pixels
+from .features_file import Features
 
 Indices = NDArray[np.int64]
 VOC = ("voc2007", "voc2012", "voc2012-action")

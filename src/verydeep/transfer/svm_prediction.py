@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import MachineSettings
-from ..errors import VerydeepError
-from ..prediction import Prediction, best_classes, check_top, listed, name_of
-from ..progress import Reporter, Silent
-from .describer import Describer
-from .files import SvmFile, load_svm
+from ..core.config import MachineSettings
+from ..core.errors import VerydeepError
+from ..core.progress import Reporter, Silent
+from ..evaluation.predict import Prediction, best_classes, check_top, listed, name_of
+from .predict import Describer
+from .svm_file import SvmFile, load_svm
 
 
 @dataclass(frozen=True)

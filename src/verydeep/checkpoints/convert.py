@@ -1,0 +1,188 @@
+"""Weights from any public file into a checkpoint of ours, and from ours into the layouts that other programs read.
+
+torchvision's, Keras's and Caffe's layouts are written so that what is read back is equal to the bit, which is tried
+before a file takes its name: conv1_1 takes 0-255 pixels minus the mean. The cards beside the file say how it is used.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..core.errors import VerydeepError
+from ..core.files import check_place, write_atomically, write_json
+from ..core.paths import names_a_folder
+from ..data.class_names import read_names
+from ..models.architectures import has_lrn
+from .as_written import OURS, described, our_pixels
+from .checkpoint import Card, load_checkpoint, save_checkpoint
+from .formats.caffe import caffe_bytes, prototxt
+from .formats.keras import keras_bytes
+from .key_maps import TORCHVISION
+from .load import released_checkpoint
+from .model_card import write_model_card
+from .preprocessing import Preprocessing, to_our_pixels, triple
+from .pretrained import NAMES_FILE, Weights, has_card, names_flag, place_of, read_layers, read_weights
+from .registry import ilsvrc_classes
+from .run_dir import BEST, LAST
+from .sidecar import write_sidecar
+
+ENDINGS = {".safetensors": OURS, ".pth": "torchvision", ".pt": "torchvision", ".h5": "keras"}
+ENDINGS |= {".caffemodel": "caffe"}
+Tensors = dict[str, Tensor]
+
+
+def convert(
+    source: str,
+    out: str | Path,
+    to: str | None = None,
+    preprocessing: str = "recorded",
+    class_names: str | None = None,
+) -> dict[str, Any]:
+    """Writes a net's weights in another layout, with a JSON card and a model card beside them.
+
+    Args:
+        source: a run's folder, a checkpoint, released weights by name (``oxford-D``), or any public weight file.
+        out: a file, whose ending tells the layout; a name without an ending, or with a version's (``net-v1.0``), is a
+            run's folder, which `evaluate`, `predict` and all others take.
+        to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the ending does not tell.
+        preprocessing: a key of `verydeep.checkpoints.pretrained.KNOWN` for files that do not record their pixels.
+        class_names: ``ilsvrc`` or a file of one name a line, where the source does not record them.
+
+    Raises:
+        VerydeepError: no such source or layout, a place that is taken, class names missing, a net that the layout
+            cannot hold, a disk that is full.
+    """
+    path = Path(out)
+    a_run = to in (None, OURS) and names_a_folder(out)
+    form = to or (OURS if a_run else ENDINGS.get(path.suffix.lower(), ""))
+    if form not in ENDINGS.values():
+        raise VerydeepError(
+            f"{path} does not name a layout: end it in .safetensors, .pth, .h5 or .caffemodel, or in / for a run's "
+            "folder, or say --to."
+        )
+    file = path / BEST if a_run else path
+    if file.exists() or (file.parent / LAST).exists():
+        raise VerydeepError(f"{file.parent if file != path else file} is there already: give another place.")
+    check_place(file.parent)
+    weights = read_weights(source, preprocessing)
+    card = _card(source, weights, _names(class_names))
+    if form == OURS:
+        _write_ours(file, weights, card)
+        page = write_model_card(file, card) if card else None
+    else:
+        page = _write_theirs(file, form, weights, card)
+    layers = [name.removesuffix(".weight") for name in weights.tensors if name.endswith(".weight")]
+    told: dict[str, Any] = {"file": str(file), "format": form, "net": weights.net, "width": weights.width}
+    told |= {"layers": len(layers), "origin": weights.origin}
+    told |= {"classes": len(card.classes) if card else None, "boxes": bool(card and card.box_settings)}
+    return {**told, "card": str(page) if page else None}
+
+
+def _names(wish: str | None) -> tuple[str, ...]:
+    if wish in (None, "ilsvrc"):
+        return ilsvrc_classes() if wish else ()
+    path = Path(str(wish))
+    if not path.is_file():
+        raise VerydeepError(f"there is no file {path}: --class-names is ilsvrc, or a file of one name a line.")
+    return tuple(name for name in read_names(path) if name)
+
+
+def _card(source: str, weights: Weights, names: tuple[str, ...]) -> Card | None:
+    """The card of a net with all its layers; None for convolutions alone."""
+    if "fc8.weight" not in weights.tensors:
+        return None
+    path = place_of(source)
+    if has_card(path):
+        return load_checkpoint(path).card
+    if not names and weights.classes is None:
+        outputs = weights.tensors["fc8.weight"].shape[0]
+        raise VerydeepError(f"{source} does not record its {outputs} classes: add {names_flag(outputs)}; {NAMES_FILE}.")
+    return released_checkpoint(weights, names).card
+
+
+def _write_ours(file: Path, weights: Weights, card: Card | None) -> None:
+    if card is None:
+        mean = ",".join(map(repr, weights.mean))
+        told = {"net": weights.net, "channel_order": "RGB", "mean_rgb": mean, "input_range": "0-255"}
+        data = save(weights.tensors, metadata=told)
+        write_atomically(file, lambda opened: opened.write(data))
+        return
+    net = card.empty_net()
+    net.load_state_dict(weights.tensors)
+    save_checkpoint(file, net, replace(card, state={}))
+    if file.name == BEST:
+        run, pixels = file.absolute().parent.name, our_pixels(card).to_json()
+        write_json(file.with_name("config.json"), {"run": run, "pixels": pixels, "converted": weights.origin})
+
+
+def _write_theirs(file: Path, form: str, weights: Weights, card: Card | None) -> Path:
+    """The file, read back before it takes its name, and what stands beside it; returns its model card."""
+    if card is None:
+        raise VerydeepError(f"{weights.source} has no FC layers, which {form} files need: convert it to .safetensors.")
+    if card.box_settings or has_lrn(card.net):
+        what = "a box net" if card.box_settings else "local response normalisation"
+        raise VerydeepError(f"{weights.source} has {what}, which {form} files cannot tell: convert it to .safetensors.")
+    writers: dict[str, Callable[[Tensors, Card], Iterable[Any]]] = {
+        "torchvision": _torchvision,
+        "keras": _keras,
+        "caffe": _caffe,
+    }
+    pixels = _pixels_of(form, card)
+    content = writers[form](weights.tensors, card)
+    write_atomically(
+        file, lambda opened: opened.writelines(content), lambda written: _check_same(written, file, pixels, weights)
+    )
+    if form == "caffe":
+        text = prototxt(card.net, weights.tensors, card.crop, described(card, form, pixels))
+        write_atomically(file.with_suffix(".prototxt"), lambda opened: opened.write(text.encode()))
+    write_sidecar(file, form, pixels, asdict(replace(card, state={})))
+    return write_model_card(file, card, use=described(card, form, pixels))
+
+
+def _pixels_of(form: str, card: Card) -> Preprocessing:
+    """The pixels that a file in a layout of others is written for."""
+    if form == "torchvision":
+        return Preprocessing("RGB", triple(np.array(card.mean) / 255), 1 / 255, (1 / 255, 1 / 255, 1 / 255))
+    return Preprocessing("BGR", triple(card.mean[::-1]))
+
+
+def _check_same(written: Path, file: Path, pixels: Preprocessing, weights: Weights) -> None:
+    """Raises VerydeepError where what was written is not the net, once read for the pixels that its cards state."""
+    found = read_layers(written)
+    first, _ = to_our_pixels(found.tensors["conv1_1.weight"], pixels)
+    tensors = {**found.tensors, "conv1_1.weight": first}
+    wanted = weights.tensors
+    if tensors.keys() != wanted.keys() or not all(torch.equal(tensors[name], wanted[name]) for name in wanted):
+        raise VerydeepError(f"{file} does not hold the net of {weights.source} once it is read back: it is not kept.")
+
+
+def _bgr(tensors: Tensors) -> Tensors:
+    return {**tensors, "conv1_1.weight": tensors["conv1_1.weight"].flip(1)}
+
+
+def _torchvision(tensors: Tensors, card: Card) -> Iterable[Any]:
+    found = {}
+    for ours, theirs in TORCHVISION.names(card.net).items():
+        weight = tensors[f"{ours}.weight"]
+        found[f"{theirs}.weight"] = weight.flatten(1) if ours.startswith("fc") else weight
+        found[f"{theirs}.bias"] = tensors[f"{ours}.bias"]
+    content = io.BytesIO()
+    torch.save({name: value.contiguous() for name, value in found.items()}, content)
+    return [content.getbuffer()]
+
+
+def _keras(tensors: Tensors, card: Card) -> Iterable[Any]:
+    return [keras_bytes(card.net, _bgr(tensors))]
+
+
+def _caffe(tensors: Tensors, card: Card) -> Iterable[Any]:
+    return caffe_bytes(card.net, _bgr(tensors))

@@ -1,0 +1,1 @@
+"""Readers and writers of public weight files, one module a framework."""

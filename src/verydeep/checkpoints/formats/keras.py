@@ -1,0 +1,182 @@
+"""Keras's HDF5 files, old ones (``layer_names``) and those of Keras 3 (``layers/…/vars``), and ``.keras`` archives.
+
+Kernels are (H,W,Cin,Cout) and fc1 is a matrix whose inputs are counted row, column, channel; pixels are BGR. Files in
+Theano's order are refused: their kernels are turned by half a turn as well, which nothing in them tells.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...core.errors import VerydeepError
+from ...models.architectures import NET_NAMES, layers
+from ..checkpoint import no_weight
+from ..key_maps import FC, KERAS, Parts
+
+PACKED = 4  # times that a tensor may unpack: weights hardly can be packed, a bomb can
+INSIDE = "model.weights.h5"
+_Arrays = dict[str, list[Any]]
+
+
+def read_keras(path: Path) -> Parts:
+    """The layers of a Keras file that have weights, by name.
+
+    Raises:
+        VerydeepError: h5py is missing, broken, Theano's order, a tensor that unpacks to too much.
+    """
+    with _opened(path) as file:
+        root = file.get("model_weights", file)
+        arrays = _older(path, root) if "layer_names" in root.attrs else _newer(path, file)
+    parts: Parts = {}
+    for name, values in arrays.items():
+        parts[name] = {"weight": _kernel(path, values[0])}
+        parts[name] |= {
+            part: torch.from_numpy(value) for part, value in zip(("bias", "third"), values[1:3], strict=False)
+        }
+    _count_channels_first(parts)
+    return parts
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        import h5py
+    except ImportError:
+        raise VerydeepError(f"reading {path} needs h5py: pip install 'verydeep[keras]'.") from None
+    try:
+        source: Any = path
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.getinfo(INSIDE).compress_type != zipfile.ZIP_STORED:
+                    raise VerydeepError(f"{path} packs its weights, as Keras does not: it is refused.")
+                source = io.BytesIO(archive.read(INSIDE))
+        with h5py.File(source, "r") as file:
+            yield file
+    except VerydeepError:
+        raise
+    except Exception as fault:  # whatever HDF5 trips over in a stranger's bytes
+        raise VerydeepError(f"{path} is broken or truncated: no whole Keras file ({str(fault)[:80]}).") from None
+
+
+def _older(path: Path, root: Any) -> _Arrays:
+    """Of files that list their layers' names."""
+    if _word(root.attrs.get("backend", "")) == "theano":
+        raise VerydeepError(_theano(path))
+    found = {}
+    for layer in map(_word, root.attrs["layer_names"]):
+        names = [_word(name) for name in root[layer].attrs["weight_names"]]
+        if names:
+            found[layer] = [_numbers(path, root[layer][name]) for name in names]
+    return found
+
+
+def _newer(path: Path, file: Any) -> _Arrays:
+    """Of Keras 3, whose groups are called by their class and number, and tell the layer's name where they know it."""
+    root = file.get("layers", file.get("_layer_checkpoint_dependencies"))
+    if root is None:
+        raise VerydeepError(f"{path} is an HDF5 file, but not Keras's: it lists no layers.")
+    groups = [(name, root[name]["vars"]) for name in sorted(root, key=_order) if len(root[name].get("vars", ()))]
+    named = {name: [_numbers(path, values[str(at)]) for at in range(len(values))] for name, values in groups}
+    told = {name: _word(values.attrs["name"]) for name, values in groups if "name" in values.attrs}
+    if len(told) < len(named):
+        told = _by_order(named)
+    return {told.get(name, name): values for name, values in named.items()}
+
+
+def _by_order(named: _Arrays) -> dict[str, str]:
+    """Names by the order of layers, where groups are only numbered: of the net with so many convolutions."""
+    convs = [name for name, values in named.items() if values[0].ndim == 4]
+    dense = [name for name, values in named.items() if values[0].ndim == 2]
+    for net in NET_NAMES:
+        ours = [spec.name for spec in layers(net) if spec.name not in FC]
+        if len(ours) == len(convs):
+            names = KERAS.names(net)
+            return dict(zip(convs, (names[one] for one in ours), strict=True)) | dict(
+                zip(dense, KERAS.fc, strict=False)
+            )
+    return {}
+
+
+def _order(name: str) -> tuple[str, int]:
+    """``conv2d_10`` after ``conv2d_9``."""
+    match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
+    return (match[1], int(match[2] or 0)) if match else (name, 0)
+
+
+def _word(value: Any) -> str:
+    return value.decode("utf8") if isinstance(value, bytes) else str(value)
+
+
+def _numbers(path: Path, values: Any) -> Any:
+    if values.nbytes > PACKED * values.id.get_storage_size():
+        raise VerydeepError(f"{path} unpacks {values.name} to {values.nbytes:,} bytes, which is refused.")
+    if values.dtype.kind != "f":
+        raise no_weight(path, values.name, str(values.dtype))
+    return np.asarray(values, dtype=np.float32)
+
+
+def _kernel(path: Path, values: Any) -> Tensor:
+    """(out,in,k,k) from (k,k,in,out), or (out,in) from (in,out)."""
+    if values.ndim != 4:
+        return torch.from_numpy(values).t() if values.ndim == 2 else torch.from_numpy(values)
+    if values.shape[2] == values.shape[3] < 8 and values.shape[0] != values.shape[1]:
+        raise VerydeepError(_theano(path))
+    return torch.from_numpy(values.transpose(3, 2, 0, 1).copy())
+
+
+def _theano(path: Path) -> str:
+    return (
+        f"{path} has its kernels in Theano's order, which is not read: take the file of the same net whose name has "
+        "tf_dim_ordering, or save it anew with a later Keras."
+    )
+
+
+def _count_channels_first(parts: Parts) -> None:
+    """fc1's inputs from row, column, channel to channel, row, column, in place."""
+    convs = [part["weight"] for part in parts.values() if part["weight"].dim() == 4]
+    if "fc1" not in parts or not convs or parts["fc1"]["weight"].dim() != 2:
+        return
+    weight, channels = parts["fc1"]["weight"], convs[-1].shape[0]
+    side = math.isqrt(weight.shape[1] // channels)
+    if side**2 * channels == weight.shape[1]:
+        whole = weight.reshape(weight.shape[0], side, side, channels).permute(0, 3, 1, 2)
+        parts["fc1"]["weight"] = whole.contiguous()
+
+
+def keras_bytes(net: str, tensors: dict[str, Tensor]) -> Any:
+    """An HDF5 file with layers' names, which every Keras loads into its own VGG16 or VGG19.
+
+    Args:
+        tensors: weights and biases by our layers, BGR.
+
+    Raises:
+        VerydeepError: h5py is missing.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise VerydeepError("writing Keras's layout needs h5py: pip install 'verydeep[keras]'.") from None
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        names = KERAS.names(net)
+        file.attrs["layer_names"] = [name.encode() for name in names.values()]
+        file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", b"2.15.0"
+        for ours, name in names.items():
+            kernel = tensors[f"{ours}.weight"].permute(2, 3, 1, 0)
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}/kernel:0".encode(), f"{name}/bias:0".encode()]
+            flat = kernel.reshape(-1, kernel.shape[3]) if ours in FC else kernel
+            group[f"{name}/kernel:0"] = flat.contiguous().numpy()
+            group[f"{name}/bias:0"] = tensors[f"{ours}.bias"].numpy()
+    return content.getbuffer()

@@ -1,0 +1,85 @@
+"""PyTorch's ``.pth`` (torchvision, jcjohnson, timm, mmpretrain) and safetensors without our card.
+
+A pickle is read through ``weights_only`` alone, which runs no code; a zip archive that unpacks to more than it holds
+is refused before. Wrappers (``state_dict``, ``module.``, ``backbone.``) are taken off; counters of batch
+normalisation are left out.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.errors import VerydeepError
+from ...core.files import utf8_path
+from ..checkpoint import check_weights
+from ..key_maps import Parts
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+PARALLEL = ("module.", "_orig_mod.")  # put before or into names by DataParallel and by compiling
+COUNTER = "num_batches_tracked"
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # a pickle of PyTorch's magic number, before zip archives
+
+
+def read_torch(path: Path) -> Parts:
+    """The tensors of a ``.pth`` file by layer.
+
+    Raises:
+        VerydeepError: broken, a pickle of other things than tensors, an archive that unpacks to more than it holds.
+    """
+    _check_archive(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles; what cannot be read raises
+            with utf8_path(path) as opened:
+                content = torch.load(opened, map_location="cpu", weights_only=True)
+    except Exception as fault:  # pickle, zip and PyTorch each raise their own
+        reason = "it asks for code to be run" if "weights_only" in str(fault) else "broken or truncated"
+        raise VerydeepError(f"{path} is refused: {reason}; give a file of tensors alone.") from None
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise VerydeepError(f"{path} is no weight file: it holds other things than named tensors.")
+    return parts_of(path, dict(content))
+
+
+def _check_archive(path: Path) -> None:
+    """Raises VerydeepError for a zip archive that packs its content, as PyTorch never does."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # zipfile raises several kinds for a stranger's bytes
+        raise VerydeepError(f"{path} is broken or truncated: no whole PyTorch file.") from None
+    if unpacked > path.stat().st_size:
+        raise VerydeepError(f"{path} unpacks to {unpacked:,} bytes, more than it holds, which is refused.")
+
+
+def parts_of(path: Path, tensors: dict[str, Any]) -> Parts:
+    """Tensors by layer, from their names (``features.0.weight``).
+
+    Raises:
+        VerydeepError: a name without a layer, a tensor that holds no weights.
+    """
+    tensors = {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}
+    for word in PARALLEL:
+        tensors = {key.replace(word, ""): value for key, value in tensors.items()}
+    for prefix in ("model.", "backbone."):
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    check_weights(path, tensors)
+    parts: Parts = {}
+    for key, value in tensors.items():
+        layer, _, part = key.rpartition(".")
+        if not layer:
+            raise VerydeepError(f"{path} is no weight file of these nets: it has {key!r}, of no layer.")
+        parts.setdefault(layer, {})[part] = value.float()
+    return parts

@@ -1,0 +1,138 @@
+"""TF-Slim's checkpoints, of the first form (one file) and the second (``….index`` and ``….data-…``).
+
+Both are tables as LevelDB has them: a footer tells where the index block is, the index where the blocks are, and a
+block holds keys, each after what it shares with the one before, with their values. In the first form values are
+SavedTensorSlices (meta 1, data 2), in the second BundleEntryProto, which tells where in the data file a tensor is.
+[tensorflow: saved_tensor_slice.proto, tensor_bundle.proto; leveldb: table_format.md]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...core.errors import VerydeepError
+from ..key_maps import Parts
+from .protobuf import data, fields, text, varint
+
+MAGIC = bytes.fromhex("57fb808b247547db")
+FOOTER, FLOAT, WIDEST = 48, 1, 2**40
+NO_LAYERS = ("global_step", "mean_rgb", "Momentum", "ExponentialMovingAverage", "RMSProp", "Adam", "Adam_1")
+
+
+def read_tensorflow(path: Path) -> Parts:
+    """The layers of a checkpoint of TF-Slim's nets, by name without the scope (``conv1/conv1_1``).
+
+    Args:
+        path: the one file, or the ``.index`` of several.
+
+    Raises:
+        VerydeepError: broken, compressed or partitioned tensors, or no tensors of floats.
+    """
+    try:
+        rows = list(_rows(memoryview(path.read_bytes())))
+        if not rows or rows[0][0] != b"":
+            raise ValueError("it has no header")
+        first = next(fields(rows[0][1]))[0]
+        tensors = _second(path, rows[1:]) if path.name.endswith(".index") else _first(rows, first)
+    except (ValueError, IndexError, KeyError, TypeError, StopIteration, OSError) as fault:
+        raise VerydeepError(f"{path} is broken, or no checkpoint that is read here ({str(fault)[:80]}).") from None
+    return _parts(tensors)
+
+
+def _rows(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """A table's keys and values."""
+    footer = view[-FOOTER:]
+    at = 0
+    for _ in range(2):
+        _, at = varint(footer, at)
+    start, at = varint(footer, at)
+    size, at = varint(footer, at)
+    for _, handle in _block(view, start, size):
+        at, after = varint(handle, 0)
+        yield from _block(view, at, varint(handle, after)[0])
+
+
+def _block(view: memoryview, start: int, size: int) -> Iterator[tuple[bytes, memoryview]]:
+    if start + size + 5 > len(view):
+        raise ValueError("it is truncated")
+    if view[start + size] != 0:
+        raise ValueError("its blocks are compressed")
+    block = view[start : start + size]
+    end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
+    at, key = 0, b""
+    while at < end:
+        shared, at = varint(block, at)
+        own, at = varint(block, at)
+        length, at = varint(block, at)
+        key = key[:shared] + bytes(block[at : at + own])
+        at += own
+        yield key, block[at : at + length]
+        at += length
+
+
+def _shape(view: memoryview) -> list[int]:
+    return [dict(fields(data(side))).get(1, 0) for at, side in fields(view) if at == 2]
+
+
+def _first(rows: list[tuple[bytes, memoryview]], kind: int) -> dict[str, Any]:
+    """Tensors of floats in the first form."""
+    if kind != 1:
+        raise ValueError("its first record is no list of tensors")
+    shapes: dict[str, list[int]] = {}
+    for at, told in fields(data(next(fields(rows[0][1]))[1])):
+        if at == 1:
+            entry = dict(fields(data(told)))
+            if entry.get(3) == FLOAT:
+                shapes[text(entry[1])] = _shape(entry[2])
+    tensors = {}
+    for _, row in rows[1:]:
+        saved = dict(fields(data(dict(fields(row))[2])))
+        name = text(saved[1])
+        if name in shapes:
+            content = [data(value) for at, value in fields(data(saved[3])) if at in (4, 5)]
+            tensors[name] = _array(name, b"".join(content), shapes[name])
+    return tensors
+
+
+def _second(path: Path, rows: list[tuple[bytes, memoryview]]) -> dict[str, Any]:
+    """Tensors of floats in the second form, from the file of data beside the index."""
+    whole = path.with_name(path.name.removesuffix(".index") + ".data-00000-of-00001")
+    if not whole.is_file():
+        raise ValueError(f"there is no {whole.name} beside it")
+    content = np.memmap(whole, dtype=np.uint8, mode="r")
+    tensors = {}
+    for key, row in rows:
+        entry = dict(fields(row))
+        if entry.get(1) == FLOAT and 7 not in entry:
+            start, size = entry.get(4, 0), entry.get(5, 0)
+            tensors[key.decode("utf8")] = _array(
+                key.decode("utf8"), content[start : start + size].tobytes(), _shape(entry[2])
+            )
+    return tensors
+
+
+def _array(name: str, content: bytes, shape: list[int]) -> Any:
+    if 4 * math.prod(shape) != len(content):
+        raise ValueError(f"{name} has {len(content)} bytes for the shape {shape}: is it partitioned?")
+    return np.frombuffer(content, dtype="<f4").reshape(shape)
+
+
+def _parts(tensors: dict[str, Any]) -> Parts:
+    parts: Parts = {}
+    for name, value in tensors.items():
+        layer, _, part = name.rpartition("/")
+        if part in NO_LAYERS:
+            continue
+        layer = layer.partition("/")[2] if layer.startswith("vgg_") else layer
+        found = torch.from_numpy(value.astype(np.float32))
+        if part == "weights" and found.dim() == 4:
+            parts.setdefault(layer, {})["weight"] = found.permute(3, 2, 0, 1).contiguous()
+        else:
+            parts.setdefault(layer, {})["bias" if part == "biases" else part] = found
+    return parts

@@ -1,0 +1,98 @@
+"""Files of tensors that notice a changed bit: safetensors files whose header holds the SHA-256 of all the rest.
+
+A seal has two halves, so that a card can be read and trusted without reading the tensors: one of the tensors' bytes,
+and one of the header itself, that first one included. Any reader of safetensors reads these files; one that we wrote
+without a seal, or with a broken one, is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import VerydeepError
+from ..core.files import write_atomically
+
+OF_TENSORS, OF_HEADER = "tensors_sha256", "header_sha256"
+METADATA = "__metadata__"
+LENGTH = 8  # bytes of a safetensors file before its header, which tell its length
+LONGEST_HEADER = 100_000_000  # by the format's own rule
+PIECE = 2**22
+
+
+def write_sealed(path: Path, data: bytes, previous: Path | None = None) -> None:
+    """Writes the bytes of a safetensors file with a seal; what was there survives until the new file is whole.
+
+    Args:
+        previous: where the file that was there is kept, once the new one has been read back and its seal holds.
+
+    Raises:
+        VerydeepError: the disk is full or cannot be written, or gives back other bytes; the old file is intact.
+    """
+    body = memoryview(data)[LENGTH + int.from_bytes(data[:LENGTH], "little") :]
+    header = json.loads(data[LENGTH : len(data) - len(body)])
+    header.setdefault(METADATA, {})[OF_TENSORS] = hashlib.sha256(body).hexdigest()
+    header[METADATA][OF_HEADER] = _digest(header)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % LENGTH)
+    pieces = (len(text).to_bytes(LENGTH, "little"), text, body)
+
+    def read_back(beside: Path) -> None:
+        try:
+            check_seal(beside)
+        except VerydeepError:
+            raise VerydeepError(
+                f"{path} could not be saved: its disk gives back other bytes than were written; the one saved before "
+                "is intact. Use another place."
+            ) from None
+
+    write_atomically(path, lambda file: file.writelines(pieces), None if previous is None else read_back, previous)
+
+
+def check_seal(path: Path, card: str | None = None) -> None:
+    """Raises VerydeepError where a file's bytes are not those that were sealed.
+
+    Args:
+        card: the metadata's name that a file of ours has; where it is there, a file without a seal is refused.
+    """
+    with path.open("rb") as file:
+        header = _header(path, file, card)
+        if header is None:
+            return
+        digest = hashlib.sha256()
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    if digest.hexdigest() != header[METADATA][OF_TENSORS]:
+        raise VerydeepError(f"{path} is broken: its bytes are not those that were written (SHA-256).")
+
+
+def check_header(path: Path, card: str | None = None) -> None:
+    """As `check_seal`, of the header alone: all but the tensors' bytes."""
+    with path.open("rb") as file:
+        _header(path, file, card)
+
+
+def _header(path: Path, file: Any, card: str | None) -> dict[str, Any] | None:
+    """The header of an open file; None where it has no seal and needs none."""
+    broken = VerydeepError(f"{path} is broken: its header is not as it was written (SHA-256).")
+    length = int.from_bytes(file.read(LENGTH), "little")
+    if length > LONGEST_HEADER:
+        raise broken
+    try:
+        header = json.loads(file.read(length))
+        metadata = dict(header.get(METADATA, {}))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise broken from None
+    if OF_HEADER not in metadata or OF_TENSORS not in metadata:
+        if card in metadata or OF_HEADER in metadata or OF_TENSORS in metadata:
+            raise broken
+        return None
+    if metadata.pop(OF_HEADER) != _digest({**header, METADATA: metadata}):
+        raise broken
+    return dict(header)
+
+
+def _digest(header: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,277 @@
+"""Sect. 1, "we have released our two best-performing models": weights from outside, made ours.
+
+A file is recognised by its content, never by its name: Caffe, MatConvNet, Keras, TF-Slim, PyTorch (torchvision,
+jcjohnson, timm, mmpretrain), safetensors. What its weights mean, the pixels and the classes, is read from what the file
+or its card records, or known of a public file by its hash, and never guessed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.errors import VerydeepError
+from ..models.architectures import STRIDE
+from .checkpoint import CARD_KEY, load_checkpoint, read_header, read_safetensors
+from .download import cached
+from .formats.caffe import looks_like_caffe, read_caffe
+from .formats.keras import INSIDE, read_keras
+from .formats.matconvnet import read_matconvnet
+from .formats.pytorch import LEGACY, parts_of, read_torch
+from .formats.tf_slim import MAGIC, read_tensorflow
+from .key_maps import CAFFE, FC, KERAS, MATCONVNET, SLIM, TORCH, Recognised, recognise
+from .preprocessing import CHOICES, KNOWN, MEAN_RGB, Preprocessing, Triple, pixels_named, to_our_pixels, triple
+from .registry import Digests, Released, all_released, ilsvrc_classes, known_file, nearest_released
+from .run_dir import checkpoint_of
+from .sidecar import Beside, read_sidecar
+
+__all__ = ["KNOWN", "MEAN_RGB", "NAMES_FILE", "PixelsUnknown", "Weights"]
+__all__ += ["has_card", "names_flag", "place_of", "read_layers", "read_weights"]
+LONGEST_HEADER = 100_000_000  # of a safetensors file, by its own rule
+
+
+class PixelsUnknown(VerydeepError):
+    """A weight file that records no pixels; ``outputs`` are those of fc8, 0 without it, ``named`` if it has classes."""
+
+    def __init__(self, path: Path, outputs: int, named: bool) -> None:
+        self.path, self.outputs, self.named = path, outputs, named
+        super().__init__(f"{self._fault}: say --preprocessing {CHOICES}.")
+
+    @property
+    def _fault(self) -> str:
+        return (
+            f"{self.path} does not record which pixels its weights expect, and is no public file that is known by its "
+            "hash"
+        )
+
+    def converted_first(self) -> VerydeepError:
+        """The same for those who take no --preprocessing: a run of the file records its pixels and classes."""
+        names = "" if self.named or not self.outputs else f" {names_flag(self.outputs)}"
+        return VerydeepError(
+            f"{self._fault}: `verydeep convert {shlex.quote(str(self.path))} runs/NAME --preprocessing caffe{names}` "
+            f"makes a run that does; the pixels are {CHOICES}" + (f"; {NAMES_FILE}." if names else ".")
+        )
+
+
+NAMES_FILE = "--class-names is ilsvrc, or a file of one name a line"
+
+
+def names_flag(outputs: int) -> str:
+    """What gives a file that records none its classes, on `verydeep convert`'s command line."""
+    return "--class-names ilsvrc" if outputs == len(ilsvrc_classes()) else "--class-names FILE"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Layers by name for RGB 0-255 minus ``mean``; ``classes`` is None where nothing records them.
+
+    ``origin`` tells where they are from: format, pixels, SHA-256, and of a public file its name and licence; ``card``
+    is the JSON of our card where one was written beside a file.
+    """
+
+    net: str
+    tensors: dict[str, Tensor]
+    mean: Triple
+    classes: tuple[str, ...] | None
+    source: str
+    origin: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def width(self) -> float:
+        """The factor on Table 1's channels."""
+        return self.tensors["conv1_1.weight"].shape[0] / 64
+
+    @property
+    def crop(self) -> int:
+        """The crop that fc6 is made for; the paper's where there is none."""
+        fc6 = self.tensors.get("fc6.weight")
+        return 224 if fc6 is None else STRIDE * int(fc6.shape[-1])
+
+
+def place_of(start: str) -> Path:
+    """The file of a run's folder (its best), of released weights that were fetched (``oxford-D``), or of a path.
+
+    Raises:
+        VerydeepError: not there.
+    """
+    path = Path(start)
+    if path.is_dir():
+        return checkpoint_of(path, last=False)
+    if path.exists():
+        return path
+    if path.with_name(path.name + ".index").is_file():  # TensorFlow's second form is called by what its files share
+        return path.with_name(path.name + ".index")
+    released = next((one for one in all_released() if one.name == start), None)
+    if released is None:
+        near = nearest_released(start)
+        hint = f"did you mean {near}? Or give" if near else "give"
+        raise VerydeepError(
+            f"there is no run or weight file {start}: {hint} the folder that `verydeep train` wrote, a file, or "
+            "a name of `verydeep weights list`."
+        )
+    if not cached(released).is_file():
+        raise VerydeepError(f"{start} is not on this machine: `verydeep weights fetch {start}` downloads it.")
+    return cached(released)
+
+
+def has_card(path: Path) -> bool:
+    """Whether a file is one of our checkpoints; raises VerydeepError where it is no weight file at all."""
+    return _kind(path) == "safetensors" and CARD_KEY in read_header(path)[0]
+
+
+def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
+    """Weights to start from: a run's folder (its best), a checkpoint, released weights by name, or any public file.
+
+    Args:
+        start: the path or name.
+        preprocessing: a key of `KNOWN` for files that do not record their pixels.
+
+    Raises:
+        PixelsUnknown: nothing tells its pixels.
+        VerydeepError: not there, broken, or not weights of a known net.
+    """
+    path = place_of(start)
+    kind = _kind(path)
+    metadata: dict[str, str] = {}
+    if kind == "safetensors":
+        metadata, tensors = read_safetensors(path)
+        if CARD_KEY in metadata:
+            return _own(path)
+        found, told, classes = recognise(path, parts_of(path, tensors), TORCH), None, None
+    else:
+        found, told, classes = _foreign(path, kind)
+    digests = Digests(path)
+    known, beside = known_file(digests), read_sidecar(digests)
+    pixels = _pixels(preprocessing, known, beside, told or _in_metadata(metadata))
+    if pixels is None:
+        outputs = found.tensors["fc8.weight"].shape[0] if "fc8.weight" in found.tensors else 0
+        raise PixelsUnknown(path, outputs, classes is not None)
+    found = _without_missing(found, pixels)
+    _check_finite(path, found.tensors)
+    first, mean = to_our_pixels(found.tensors["conv1_1.weight"], pixels)
+    origin = {"file": path.name, "format": found.kind, "sha256": digests.of("sha256"), "pixels": pixels.to_json()}
+    if known:
+        origin |= {"name": known.name, "licence": known.licence, "address": known.address}
+        classes = ilsvrc_classes() if known.full else None
+    card = beside.card if beside else {}
+    if card:
+        classes, mean = tuple(card["classes"]), triple(card["mean"])
+    net = metadata.get("net") or card.get("net") or found.net
+    return Weights(net, {**found.tensors, "conv1_1.weight": first}, mean, classes, str(path), origin, card)
+
+
+def _own(path: Path) -> Weights:
+    loaded = load_checkpoint(path)
+    classes = None if loaded.card.box_settings else loaded.card.classes
+    return Weights(loaded.card.net, loaded.weights, loaded.card.mean, classes, str(path), loaded.card.origin)
+
+
+def _kind(path: Path) -> str:
+    """What a file is, by its first and last bytes; raises VerydeepError for none that is read here."""
+    with path.open("rb") as file:
+        start = file.read(2**12)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(MAGIC)))
+        end = file.read()
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER:
+        return "safetensors"
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "Keras"
+    if start.startswith(b"MATLAB 7.3"):
+        raise VerydeepError(f"{path} is MATLAB's version 7.3, which is not read: save it anew with -v7.")
+    if start.startswith(b"MATLAB 5.0"):
+        return "MatConvNet"
+    if start.startswith(b"PK\x03\x04"):
+        return _kind_of_archive(path)
+    if start.startswith((LEGACY, b"\x80")):
+        return "PyTorch"
+    if end == MAGIC:
+        return "TF-Slim"
+    if looks_like_caffe(start):
+        return "Caffe"
+    raise VerydeepError(
+        f"{path} is broken, or no weight file that is read here: .caffemodel, MatConvNet's .mat, Keras's .h5, "
+        "TF-Slim's checkpoints, PyTorch's .pth, safetensors."
+    )
+
+
+def _kind_of_archive(path: Path) -> str:
+    """Of a zip archive; raises VerydeepError for NumPy's."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # zipfile raises several kinds for a stranger's bytes; PyTorch's reader says what is wrong
+        return "PyTorch"
+    if names and all(name.endswith(".npy") for name in names):
+        raise VerydeepError(f"{path} is NumPy's .npz, which is not read here: save its arrays as safetensors.")
+    return "Keras" if INSIDE in names else "PyTorch"
+
+
+def read_layers(path: Path) -> Recognised:
+    """The layers of a weight file of others as they are stored, for the pixels that the file expects.
+
+    Raises:
+        VerydeepError: broken, or not weights of a known net.
+    """
+    return _foreign(path, _kind(path))[0]
+
+
+def _foreign(path: Path, kind: str) -> tuple[Recognised, Preprocessing | None, tuple[str, ...] | None]:
+    """A file's layers, and the pixels and classes that it records itself."""
+    if kind == "Caffe":
+        parts, lrn = read_caffe(path)
+        return recognise(path, parts, (CAFFE,), lrn), None, None
+    if kind == "MatConvNet":
+        parts, pixels, classes = read_matconvnet(path)
+        return recognise(path, parts, (MATCONVNET,)), pixels, classes
+    if kind == "Keras":
+        return recognise(path, read_keras(path), (KERAS,)), None, None
+    if kind == "TF-Slim":
+        return recognise(path, read_tensorflow(path), (SLIM,)), None, None
+    return recognise(path, read_torch(path), TORCH), None, None
+
+
+def _in_metadata(metadata: dict[str, str]) -> Preprocessing | None:
+    """The pixels that a safetensors file's header records."""
+    order = metadata.get("channel_order", "")
+    recorded = metadata.get(f"mean_{order.lower()}", "").split(",")
+    if order not in ("RGB", "BGR") or len(recorded) != 3 or metadata.get("input_range") != "0-255":
+        return None
+    try:
+        return Preprocessing(order, triple(recorded))
+    except ValueError:
+        return None
+
+
+def _pixels(
+    named: str, known: Released | None, beside: Beside | None, told: Preprocessing | None
+) -> Preprocessing | None:
+    """As named, else as recorded beside the file, known by its hash, or recorded in it; None where nothing tells."""
+    if named != "recorded":
+        return pixels_named(named)
+    if beside:
+        return beside.pixels
+    return pixels_named(known.pixels) if known else told
+
+
+def _without_missing(found: Recognised, pixels: Preprocessing) -> Recognised:
+    """Without the FC layers of torchvision's IMAGENET1K_FEATURES, which stand in the file as NaN: it has none."""
+    if pixels != KNOWN["torchvision-features"] or not all(
+        torch.isnan(found.tensors[f"{name}.weight"]).all() for name in FC if f"{name}.weight" in found.tensors
+    ):
+        return found
+    tensors = {name: value for name, value in found.tensors.items() if not name.startswith(FC)}
+    return Recognised(found.net, found.kind, tensors)
+
+
+def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")

@@ -1,0 +1,1 @@
+"""What every package uses: errors, settings, files, the device, processes of one job. Nothing here knows a net."""

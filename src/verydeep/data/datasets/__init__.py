@@ -1,0 +1,1 @@
+"""The data sets that `open_data` knows, one module each."""

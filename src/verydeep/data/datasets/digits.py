@@ -1,0 +1,201 @@
+"""`digits`, the embedded default: photo-like scenes with one real handwritten digit each.
+
+The 1,797 handwritten digits (8x8, UCI "Optical Recognition of Handwritten Digits", CC BY 4.0, the
+copy scikit-learn ships) are parted once: the scenes of `train`, `dev` and `val` show different
+digits. A scene is a pure function of its set and number: a textured ground, and a digit of random
+scale, place, colour and shade. Its box, in pixels, is where the ink is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...core.config import DataSettings
+from ...core.errors import VerydeepError
+from ..dataset import Data, Dataset, NamedBox
+from ..image_io import Pixels
+
+SETS = {"train": 6000, "dev": 1000, "val": 2000}  # scenes
+PARTS = {"train": (0, 1197), "dev": (1197, 1397), "val": (1397, 1797)}  # of the shuffled digits
+LEAST = 60
+SMALLEST_SIDE = 96
+SIDES = (96, 112, 128)  # of the other side: square to 4:3, as photos are
+CLASSES = tuple(str(digit) for digit in range(10))
+_SHUFFLE = 1797
+
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What is random in a scene but the digit's colour, which ``rng`` draws next."""
+
+    slopes: tuple[float, float]
+    waves: list[tuple[float, float, float, float]]  # turns, angle, phase, strength
+    tint: NDArray[np.float32]
+    base: NDArray[np.float32]
+    grain: NDArray[np.float32]
+    x: int
+    y: int
+    ink: NDArray[np.float32]
+    rng: np.random.Generator
+
+    @property
+    def box(self) -> Box:
+        """Where the ink is."""
+        seen = self.ink > 0.5
+        rows, columns = np.nonzero(seen.any(axis=1))[0], np.nonzero(seen.any(axis=0))[0]
+        low, high = (self.x + columns[0], self.y + rows[0]), (self.x + columns[-1] + 1, self.y + rows[-1] + 1)
+        return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+
+
+@dataclass(frozen=True)
+class SceneReader:
+    """Paints the scene of an id such as ``val/00012``."""
+
+    def __call__(self, photo_id: str) -> Pixels:
+        """uint8 RGB (H,W,3)."""
+        return _painted(photo_id).copy()
+
+    def size(self, photo_id: str) -> tuple[int, int]:
+        """Height and width, without painting."""
+        set_name, _, number = photo_id.partition("/")
+        return _size(_draws(set_name, int(number)))
+
+
+@dataclass(frozen=True)
+class SceneBoxes:
+    """Tells where the digit of a scene is."""
+
+    def __call__(self, photo_id: str) -> list[NamedBox]:
+        """One box."""
+        set_name, _, number = photo_id.partition("/")
+        digit = digit_shown(set_name, int(number))
+        return [NamedBox(CLASSES[int(_digits()[1][digit])], _drawn(set_name, int(number)).box)]
+
+
+def open_named(name: str, _root: Path | None, _settings: DataSettings) -> Data:
+    """The three sets; they come split, so no fraction is read.
+
+    ``digits:600`` has 600 training scenes and the others in proportion, to try something in seconds.
+
+    Raises:
+        VerydeepError: not a number of scenes that there is.
+    """
+    share = _share(name.partition(":")[2])
+    counts = {set_name: math.ceil(count * share) for set_name, count in SETS.items()}
+    return Data(name, {set_name: _open_set(name, set_name, count) for set_name, count in counts.items()}, False)
+
+
+def _share(text: str) -> float:
+    """The part of the scenes that a number of training scenes asks for."""
+    if not text:
+        return 1.0
+    if not text.isdecimal() or not LEAST <= int(text) <= SETS["train"]:
+        raise VerydeepError(f"digits:{text} asks for no number of training scenes: give {LEAST} to {SETS['train']}.")
+    return int(text) / SETS["train"]
+
+
+def _open_set(name: str, set_name: str, count: int) -> Dataset:
+    subjects = np.array([digit_shown(set_name, index) for index in range(count)], dtype=np.int64)
+    labels = _digits()[1][subjects].astype(np.int64)
+    ids = tuple(f"{set_name}/{index:05d}" for index in range(count))
+    return Dataset(name, set_name, CLASSES, ids, labels, SceneReader(), subjects=subjects, find_boxes=SceneBoxes())
+
+
+def digit_shown(set_name: str, index: int) -> int:
+    """Which of the 1,797 handwritten digits a scene shows; scenes share digits within a set only."""
+    first, end = PARTS[set_name]
+    return int(_order()[first + index % (end - first)])
+
+
+def scene(set_name: str, index: int) -> tuple[Pixels, Box]:
+    """A scene, uint8 (H,W,3), and its digit's box: xmin, ymin, xmax, ymax in continuous pixels."""
+    drawn = _drawn(set_name, index)
+    ground, ink = _ground(drawn), drawn.ink
+    patch = ground[drawn.y : drawn.y + len(ink), drawn.x : drawn.x + len(ink)]
+    colour = _ink_colour(drawn.rng, patch.mean(axis=(0, 1)))
+    for channel in range(3):
+        patch[:, :, channel] += ink * (colour[channel] - patch[:, :, channel])
+    return np.clip(ground, 0, 255).astype(np.uint8), drawn.box
+
+
+@lru_cache(maxsize=SETS["train"])  # painting a scene takes longer than all that follows, every epoch
+def _painted(photo_id: str) -> Pixels:
+    """The scene of an id; whoever may write to it gets a copy."""
+    set_name, _, number = photo_id.partition("/")
+    return scene(set_name, int(number))[0]
+
+
+@cache
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    with (files(__package__) / "digits.npz").open("rb") as file, np.load(file) as stored:
+        return stored["images"], stored["labels"]
+
+
+@cache
+def _order() -> NDArray[np.int64]:
+    return np.random.default_rng(_SHUFFLE).permutation(len(_digits()[1]))
+
+
+def _drawn(set_name: str, index: int) -> _Drawn:
+    """What is random in a scene, before anything is painted; all scenes hang on the order of the draws."""
+    rng = _draws(set_name, index)
+    height, width = _size(rng)
+    slopes = (rng.uniform(-25, 25), rng.uniform(-25, 25))
+    waves = [(rng.uniform(1, 9), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi), rng.uniform(2, 9)) for _ in range(3)]
+    tint, base = (rng.uniform(low, high, 3).astype(np.float32) for low, high in ((0.6, 1.0), (70, 185)))
+    grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(2, 8))
+    size = int(SMALLEST_SIDE * rng.uniform(0.5, 0.95))
+    x, y = int(rng.integers(0, width - size + 1)), int(rng.integers(0, height - size + 1))
+    return _Drawn(slopes, waves, tint, base, grain, x, y, _ink(digit_shown(set_name, index), size), rng)
+
+
+def _draws(set_name: str, index: int) -> np.random.Generator:
+    return np.random.default_rng([_SHUFFLE, list(SETS).index(set_name), index])
+
+
+def _size(rng: np.random.Generator) -> tuple[int, int]:
+    """Height and width, the first of a scene's draws."""
+    width, height = SMALLEST_SIDE, int(rng.choice(SIDES))
+    return (width, height) if rng.random() < 0.5 else (height, width)
+
+
+def _ground(drawn: _Drawn) -> NDArray[np.float32]:
+    """A base colour, a shading, three gratings and grain: float32 (height, width, 3)."""
+    height, width = drawn.grain.shape
+    down = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    across = np.linspace(0, 1, width, dtype=np.float32)[None, :]
+    shade = drawn.slopes[0] * down + drawn.slopes[1] * across
+    for turns, angle, phase, strength in drawn.waves:
+        step = 2 * math.pi * turns
+        wave = (step * math.cos(angle)) * across + (step * math.sin(angle) * down + phase)
+        shade = shade + strength * np.sin(wave)
+    # Channel by channel: operations over a last axis of three take longer by far (NOTES.md).
+    channels = [base + shade * tint + drawn.grain for base, tint in zip(drawn.base, drawn.tint, strict=True)]
+    return np.stack(channels, axis=2)
+
+
+def _ink(digit: int, size: int) -> NDArray[np.float32]:
+    """How much of each pixel the pen covers, 0 to 1, (size, size)."""
+    pen = Image.fromarray(_digits()[0][digit] * np.uint8(15), mode="L")
+    smooth = np.asarray(pen.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 240
+    return np.clip(smooth * 1.6 - 0.3, 0, 1)
+
+
+def _ink_colour(rng: np.random.Generator, ground: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A colour at least 90 grey levels lighter or darker than the ground beneath."""
+    level = float(ground.mean())
+    darker = rng.random() < level / 255
+    gap = rng.uniform(90, 130)
+    tint = rng.uniform(-25, 25, 3)
+    return np.asarray((level - gap if darker else level + gap) + tint - tint.mean(), dtype=np.float32)

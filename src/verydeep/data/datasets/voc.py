@@ -1,0 +1,167 @@
+"""PASCAL VOC-2007 and -2012 as App. B uses them: photos of several classes, and actions of people in boxes.
+
+``voc2007:DIR`` and ``voc2012:DIR`` are the classification sets: DIR holds ``ImageSets`` and ``JPEGImages``, or
+``VOC2007`` or ``VOCdevkit/VOC2007`` that do. A photo's mark for a class is 1, -1, or 0 where all objects of the class
+are difficult: those count neither as hits nor as misses. ``voc2012-action:DIR`` has an entry a person, called
+``photo#number`` by the order of objects in the photo's annotation, and shows the whole photo;
+``voc2012-action-box:DIR`` shows the person's box. Labels of VOC-2012's test sets are kept by its server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.config import DataSettings
+from ...core.errors import ImageError, VerydeepError
+from ..annotations import read_xml
+from ..dataset import Data, Dataset, PhotoReader
+from ..image_io import Pixels, read_image
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+ACTIONS = (
+    *("jumping", "phoning", "playinginstrument", "reading", "ridingbike", "ridinghorse", "running"),
+    *("takingphoto", "usingcomputer", "walking", "other"),
+)
+NOT_SCORED = "other"  # of the actions: the mean is over the ten others
+SETS = ("train", "val", "test")
+OF_BOXES = "voc2012-action-box"
+PERSON = "#"  # between a photo's id and the person's number
+
+
+@dataclass(frozen=True)
+class PersonReader:
+    """Reads the photo of an id such as ``2010_006215#1``; with ``annotations``, only that person's box of it."""
+
+    photos: Path
+    annotations: Path | None = None
+
+    def __call__(self, photo_id: str) -> Pixels:
+        """uint8 RGB (H,W,3); raises ImageError, also where the annotation is broken or has no such person."""
+        photo, _, number = photo_id.partition(PERSON)
+        pixels = read_image(self.photos / f"{photo}.jpg")
+        if self.annotations is None:
+            return pixels
+        path = self.annotations / f"{photo}.xml"
+        try:
+            people = read_xml(path)
+        except VerydeepError as fault:
+            raise ImageError(str(fault)) from None
+        if not 1 <= int(number) <= len(people):
+            raise ImageError(f"{path} has {len(people)} objects and no number {number}.")
+        return _cut(pixels, people[int(number) - 1].xyxy, photo_id)
+
+    @property
+    def shows(self) -> str:
+        """What of a photo: boxes, or all of it."""
+        return "photos" if self.annotations is None else "boxes"
+
+    def files(self, photo_id: str) -> list[Path]:
+        """What a person's pixels depend on."""
+        photo = photo_id.partition(PERSON)[0]
+        boxes = [] if self.annotations is None else [self.annotations / f"{photo}.xml"]
+        return [self.photos / f"{photo}.jpg", *boxes]
+
+
+def _cut(pixels: Pixels, xyxy: tuple[float, float, float, float], photo_id: str) -> Pixels:
+    height, width = pixels.shape[:2]
+    x1, y1, x2, y2 = (round(value) for value in xyxy)
+    inside = pixels[max(0, y1) : min(height, y2), max(0, x1) : min(width, x2)]
+    if not inside.size:
+        raise ImageError(f"the box of {photo_id} shows nothing of its photo of {width}x{height} pixels.")
+    return inside
+
+
+def open_named(name: str, root: Path | None, _settings: DataSettings) -> Data:
+    """VOC's sets ``train``, ``val`` and, where its lists are there, ``test``; they come split.
+
+    Raises:
+        VerydeepError: the folders are not VOC's, or a list is broken or differs from the other classes'.
+    """
+    assert root is not None
+    year = name[3:7]
+    places = (root, root / f"VOC{year}", root / "VOCdevkit" / f"VOC{year}")
+    home = next((place for place in places if (place / "ImageSets").is_dir()), None)
+    if home is None:
+        raise VerydeepError(
+            f"{root} is not VOC-{year}: it, its VOC{year} or VOCdevkit/VOC{year} must hold ImageSets and JPEGImages."
+        )
+    action = "action" in name
+    boxes = home / "Annotations" if name == OF_BOXES else None
+    reader: Callable[[str], Pixels] = (
+        PersonReader(home / "JPEGImages", boxes) if action else PhotoReader(home / "JPEGImages")
+    )
+    sets = {}
+    for set_name in SETS:
+        found = _read_set(home / "ImageSets" / ("Action" if action else "Main"), set_name, action)
+        if found is not None:
+            sets[set_name] = _dataset(name, set_name, *found, reader)
+    return Data(name, sets, split_by_us=False)
+
+
+def _dataset(
+    name: str, set_name: str, ids: list[str], marks: NDArray[np.int8], reader: Callable[[str], Pixels]
+) -> Dataset:
+    classes = ACTIONS if "action" in name else CLASSES
+    shown = tuple(ids if "action" in name else [f"{photo}.jpg" for photo in ids])
+    return Dataset(name, set_name, classes, shown, np.full(len(ids), -1, np.int64), reader, marks=marks)
+
+
+def _read_set(folder: Path, set_name: str, action: bool) -> tuple[list[str], NDArray[np.int8]] | None:
+    """Ids and marks (N,K) of a set; all marks 0 where only its photos are told, None where not even they are."""
+    classes = ACTIONS if action else CLASSES
+    files = [folder / f"{name}_{set_name}.txt" for name in classes]
+    there = [path for path in files if path.is_file()]
+    if not there:
+        listed = folder / f"{set_name}.txt"
+        if set_name == "test" and not listed.is_file():
+            return None
+        ids = [_id(listed, words, action) for words in _lines(listed, 2 if action else 1)]
+        if set_name != "test":
+            raise VerydeepError(f"{files[0]} is missing: it tells which photos of {set_name} show the class.")
+        return ids, np.zeros((len(ids), len(classes)), np.int8)
+    columns, ids = [], []
+    for path in files:
+        rows = _lines(path, 3 if action else 2)
+        mine = [_id(path, words, action) for words in rows]
+        if ids and mine != ids:
+            raise VerydeepError(
+                f"{path} lists other photos than {files[0].name} does: the lists are not of one release."
+            )
+        ids = mine
+        columns.append([_mark(path, words[-1]) for words in rows])
+    if len(set(ids)) < len(ids):
+        raise VerydeepError(f"{files[0]} lists a photo twice.")
+    return ids, np.array(columns, dtype=np.int8).T
+
+
+def _id(path: Path, words: list[str], action: bool) -> str:
+    if action and not words[1].isdecimal():
+        raise VerydeepError(f"{path} names person {words[1]!r} of photo {words[0]}: it must be a number.")
+    return f"{words[0]}{PERSON}{words[1]}" if action else words[0]
+
+
+def _mark(path: Path, word: str) -> int:
+    if word not in ("1", "+1", "0", "-1"):
+        raise VerydeepError(f"{path} ends a line in {word!r}: it must be 1, -1 or 0.")
+    return int(word)
+
+
+def _lines(path: Path, words: int) -> list[list[str]]:
+    """A list's lines, each of so many words."""
+    try:
+        rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as fault:
+        raise VerydeepError(f"cannot read {path}: {getattr(fault, 'strerror', None) or 'it is no text'}.") from None
+    wrong = next((row for row in rows if len(row) != words), None)
+    if wrong is not None or not rows:
+        told = "is empty" if wrong is None else f"has the line {' '.join(wrong)[:60]!r}"
+        raise VerydeepError(f"{path} {told}: every line must have {words} words.")
+    return rows

@@ -1,0 +1,99 @@
+"""How fast training photos are read, on one core: from files, decoded coarsely, and from a pack, in random order."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from ...core.config import DataSettings, MachineSettings, Scale, TrainSettings
+from ...core.device import this_machine
+from ...core.errors import VerydeepError
+from ...core.progress import Reporter
+from ...data.dataloader import TrainingLoader
+from ...data.open import Dataset, open_data
+from ...data.pack_writer import Packing, pack_sets
+from ...data.workers import ONE_BY_ONE
+from .runner import Contender, compare
+
+SIDES = ((375, 500), (1200, 1600), (2400, 3200))  # height and width of the photos made up
+GRAIN, QUALITY, CLASSES = 8, 90, 2
+SCALE, CROP, DROPOUT_UNITS = 256, 224, 8192
+
+
+def read_photos(data: str | None, photos: int, repeats: int, reporter: Reporter) -> dict[str, Any]:
+    """Photos a second of the training loader in this process; first a plain pipeline of Pillow's.
+
+    Args:
+        data: as `verydeep.data.open.open_data` takes it; without, JPEGs of several sizes are made up.
+        photos: how many of them.
+
+    Raises:
+        VerydeepError: no such data.
+    """
+    here = this_machine(MachineSettings(device="cpu", workers=0, threads=1), 1e12)
+    found = []
+    with tempfile.TemporaryDirectory() as place:
+        sources = [(data, data)] if data else _made_up(Path(place), photos)
+        for number, (name, source) in enumerate(sources):
+            opened = open_data(DataSettings(source), least_classes=1)
+            whole = opened.sets["train"]
+            if not hasattr(whole.read, "encoded"):
+                raise VerydeepError(f"{name} is no folder of photos or of tar files: give one, or leave it out.")
+            few = whole.take(np.arange(min(photos, len(whole))))
+            pack = Path(place) / f"pack-{number}"
+            pack_sets(replace(opened, sets={"train": few}), DataSettings(source), pack, Packing(SCALE))
+            packed = open_data(DataSettings(str(pack)), least_classes=1).sets["train"]
+            contenders = _contenders(few, packed)
+            found.append({"photos": name, "count": len(few), **compare(contenders, repeats, here, reporter)})
+    return {"what": "data", "S": SCALE, "crop": CROP, "repeats": repeats, "sets": found}
+
+
+def _contenders(files: Dataset, pack: Dataset) -> list[Contender]:
+    recipe = TrainSettings(net="D", S=Scale(SCALE, SCALE), crop=CROP, batch=min(64, len(files)))
+    readers = {
+        "Pillow": lambda: _pillow(files),
+        "files": _epoch(files, recipe),
+        "files, decoded coarsely": _epoch(files, replace(recipe, decoding="reduced")),
+        "raw pack": _epoch(pack, recipe),
+    }
+    return [Contender(name, once, len(files)) for name, once in readers.items()]
+
+
+def _epoch(dataset: Dataset, recipe: TrainSettings) -> Callable[[], object]:
+    loader = TrainingLoader(dataset, recipe, np.eye(3), DROPOUT_UNITS, ONE_BY_ONE)
+    return lambda: [len(batch.labels) for batch in loader.epoch(0)]
+
+
+def _pillow(dataset: Dataset) -> None:
+    """Decode, resize, crop at random: what a plain loader does to each photo."""
+    rng, reader = np.random.default_rng(0), cast(Any, dataset.read)
+    for index in range(len(dataset)):
+        encoded = reader.encoded(dataset.ids[index])
+        image = Image.open(io.BytesIO(encoded)).convert("RGB")
+        factor = SCALE / min(image.size)
+        image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BILINEAR)
+        left, top = (int(rng.integers(0, side - CROP + 1)) for side in image.size)
+        np.asarray(image.crop((left, top, left + CROP, top + CROP))).transpose(2, 0, 1).copy()
+
+
+def _made_up(place: Path, photos: int) -> list[tuple[str, str]]:
+    """Folders of JPEGs with shapes and grain, of each of `SIDES`."""
+    rng, sources = np.random.default_rng(0), []
+    for height, width in SIDES:
+        folder = place / f"{width}x{height}"
+        for number in range(2 * photos):
+            rough = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+            smooth = np.asarray(rough.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+            grain = rng.integers(-GRAIN, GRAIN + 1, smooth.shape, dtype=np.int16)
+            path = folder / f"class-{number % CLASSES}" / f"{number:04d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(path, quality=QUALITY)
+        sources.append((f"{width}x{height}", str(folder)))
+    return sources

@@ -1,0 +1,85 @@
+"""How fast a training step is: ours, and a peer's by its defaults, from uint8 crops to changed weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from ...checkpoints.preprocessing import MEAN_RGB
+from ...core.config import MachineSettings, Scale, TrainSettings
+from ...core.device import Machine, this_machine
+from ...core.progress import Reporter
+from ...core.team import Team
+from ...models.architectures import net_facts
+from ...models.vgg import create_net
+from ...training.optim import optimiser
+from .inference import CLASSES, CROP
+from .peer_process import Order, at_work
+from .runner import Contender, compare, random_photos
+
+STEP = 3  # a training step's work, in forward passes
+
+
+def train_steps(
+    nets: list[str],
+    batch: int,
+    size: int | None,
+    repeats: int,
+    against: str | None,
+    wish: MachineSettings,
+    reporter: Reporter,
+    team: Team,
+) -> dict[str, Any]:
+    """Images a second of steps on random crops with dropout, cross-entropy, momentum and weight decay.
+
+    Args:
+        nets: names of Table 1, each with 1000 classes.
+        batch: crops a step, of all processes together.
+        size: the crop.
+
+    Raises:
+        VerydeepError: no such net, or the peer has none.
+    """
+    crop = size or CROP
+    facts = [net_facts(net, CLASSES, crop) for net in nets]
+    here = this_machine(replace(wish, workers=0), STEP * facts[0].multiply_adds)
+    mine = len(team.share(batch))
+    contenders = []
+    for net, known in zip(nets, facts, strict=True):
+        once = _our_step(net, crop, mine, here, team)
+        contenders.append(Contender(net, once, batch, STEP * known.multiply_adds / team.size))
+    told = {"what": "train", "batch": batch, "size": crop, "processes": team.size}
+    if not against:
+        return {**told, **compare(contenders, repeats, here, reporter)}
+    with at_work(Order(against, nets[0], CLASSES, mine, crop, learns=True), here) as (name, theirs):
+        return {**told, **compare([Contender(name, theirs, batch), *contenders], repeats, here, reporter)}
+
+
+def _our_step(name: str, crop: int, count: int, machine: Machine, team: Team) -> Callable[[], object]:
+    settings = TrainSettings(net=name, S=Scale(max(256, crop), max(256, crop)), crop=crop)
+    net = create_net(name, CLASSES, crop).train()
+    net.recompute = machine.recompute
+    learner = team.together(machine.place(net), machine.bf16_gradients)
+    sgd = optimiser(net, settings)
+    images = random_photos(count, crop, crop).permute(0, 3, 1, 2)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, CLASSES, (count,), generator=generator).to(machine.device)
+    keep = (torch.rand(count, sum(net.dropout_units), generator=generator) < 0.5).to(machine.device)
+    shift = torch.tensor(MEAN_RGB).neg().expand(count, 3)
+    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
+
+    def once() -> None:
+        sgd.zero_grad(set_to_none=True)
+        pixels = machine.images(images, shift)
+        with machine.products():
+            outputs = learner(pixels, keep).flatten(1)
+        loss = F.cross_entropy(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), labels)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(sgd)
+        scaler.update()
+
+    return once

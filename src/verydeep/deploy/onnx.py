@@ -1,0 +1,101 @@
+"""Sect. 3.2: the dense net as an ONNX graph, written layer by layer from Table 1.
+
+The net is a chain, so its graph is written and not traced: pooling keeps its rounding, batch, height and width stay
+free, and what a node computes can be read from its name. The mean score map is fc8 on the mean of fc7's, as in
+`verydeep.models.vgg.Net.mean_scores`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..checkpoints.checkpoint import Card
+from ..core.errors import VerydeepError
+from ..models.architectures import has_lrn
+from ..models.vgg import Net
+
+OPSET, IR = 17, 8  # what ONNX Runtime has run since 2022
+UINT8, FLOAT, PHOTOS, PIXELS, POSTERIOR, SCORES = "uint8", "float", "photos", "pixels", "posterior", "scores"
+
+
+class Graph:
+    """Nodes and weights of a graph that is being written; each node's output has its name."""
+
+    def __init__(self) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise VerydeepError("exporting to ONNX needs onnx: pip install 'verydeep[onnx]'.") from None
+        self.onnx: Any = onnx
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def add(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        """A node; returns the name of its output."""
+        self.nodes.append(self.onnx.helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def keep(self, name: str, value: Any) -> str:
+        """A stored tensor; returns its name."""
+        array = value.detach().contiguous().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        self.weights.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
+
+
+def build(net: Net, card: Card, takes: str) -> Any:
+    """The graph of a net as an ONNX model.
+
+    Args:
+        takes: ``uint8``, photos (B,H,W,3) to posteriors (B,K); or ``float``, pixels (B,3,H,W) minus the mean to
+            scores (B,K).
+    """
+    graph = Graph()
+    helper, kinds = graph.onnx.helper, graph.onnx.TensorProto
+    if takes == UINT8:
+        end = graph.add("Softmax", [_scores(graph, net, _centred(graph, card))], POSTERIOR, axis=1)
+        given = helper.make_tensor_value_info(PHOTOS, kinds.UINT8, ["batch", "height", "width", 3])
+    else:
+        end = _scores(graph, net, PIXELS)
+        given = helper.make_tensor_value_info(PIXELS, kinds.FLOAT, ["batch", 3, "height", "width"])
+    answer = helper.make_tensor_value_info(end, kinds.FLOAT, ["batch", net.classes])
+    whole = helper.make_graph(graph.nodes, f"net {card.net}", [given], [answer], graph.weights)
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="verydeep")
+    model.ir_version = IR
+    return model
+
+
+def _centred(graph: Graph, card: Card) -> str:
+    """uint8 (B,H,W,3) to float (B,3,H,W) minus the mean."""
+    x = graph.add("Cast", [PHOTOS], "as_float", to=graph.onnx.TensorProto.FLOAT)
+    x = graph.add("Transpose", [x], "channels_first", perm=[0, 3, 1, 2])
+    return graph.add(
+        "Sub", [x, graph.keep("mean", np.array(card.mean, dtype=np.float32).reshape(1, 3, 1, 1))], "centred"
+    )
+
+
+def _scores(graph: Graph, net: Net, x: str) -> str:
+    """Mean scores (B,K) of float pixels."""
+    for number, spec in enumerate(net.specs[:-1]):
+        x = _convolution(graph, net, spec.name, x)
+        if has_lrn(net.name) and number == 0:
+            x = graph.add("LRN", [x], "lrn", size=5, alpha=5e-4, beta=0.75, bias=2.0)
+        if spec.stage <= 5 and net.specs[number + 1].stage != spec.stage:
+            up = int(net.pooling == "up")
+            x = graph.add("MaxPool", [x], f"pool{spec.stage}", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=up)
+    x = graph.add("GlobalAveragePool", [x], "fc7_mean")
+    x = graph.add("Flatten", [x], "fc7_row")
+    fc8 = net.layer("fc8")
+    names = [graph.keep("fc8.weight", fc8.weight.flatten(1)), graph.keep("fc8.bias", fc8.bias)]
+    return graph.add("Gemm", [x, *names], SCORES, transB=1)
+
+
+def _convolution(graph: Graph, net: Net, name: str, x: str) -> str:
+    layer = net.layer(name)
+    padding = layer.padding[0]
+    assert isinstance(padding, int)
+    inputs = [x, graph.keep(f"{name}.weight", layer.weight), graph.keep(f"{name}.bias", layer.bias)]
+    x = graph.add("Conv", inputs, name, kernel_shape=list(layer.kernel_size), pads=[padding] * 4)
+    return graph.add("Relu", [x], f"{name}_relu")

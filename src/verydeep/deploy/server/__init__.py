@@ -1,0 +1,1 @@
+"""`verydeep serve`: a web page and a JSON API."""

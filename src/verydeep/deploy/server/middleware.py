@@ -1,0 +1,110 @@
+"""What stands before all routes: who may ask, headers that keep a browser safe, counting, and faults of ours.
+
+A page of another site that a browser shows may send requests to this machine's own addresses. So a server that listens
+there answers only where it is called by a name of this machine (a name that a stranger points here is none), and takes
+no photo from another site's page.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ...core.progress import Reporter
+from .metrics import Metrics
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+PHOTOS = "/photos/"
+CLIENT_LEFT = 499  # as many servers count it; nobody is there to be told
+
+
+def refusal(status: int, sentence: str, wait: float | None = None) -> Response:
+    """An error as JSON; with ``wait``, after how many seconds it is worth another try."""
+    headers = {} if wait is None else {"retry-after": str(math.ceil(wait))}
+    return JSONResponse({"error": {"status": status, "message": sentence}}, status, headers)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, which no other machine reaches."""
+    name = host.strip("[]").lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """An ASGI application around another."""
+
+    def __init__(self, app: ASGIApp, host: str, routes: AbstractSet[str], metrics: Metrics, reporter: Reporter) -> None:
+        """``routes`` are the paths that are counted by their names."""
+        self._app, self._local, self._routes = app, is_loopback(host), routes
+        self._metrics, self._reporter = metrics, reporter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or one message of the server's life."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, status = time.monotonic(), 0
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _safe(message["headers"])
+            await send(message)
+
+        try:
+            refused = self._refused(scope)
+            await (refused or self._app)(scope, receive, told)
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+        except Exception as fault:  # of ours: it is told to whoever runs the server, and to the client without details
+            self._reporter.warn(f"a request to {self._route(scope)} failed: {type(fault).__name__}: {fault}")
+        finally:
+            self._metrics.request(self._route(scope), status or CLIENT_LEFT, time.monotonic() - begun)
+
+    def _route(self, scope: Scope) -> str:
+        path = scope["path"]
+        return path if path in self._routes else PHOTOS if path.startswith(PHOTOS) else "other"
+
+    def _refused(self, scope: Scope) -> Response | None:
+        headers = {name.lower(): value.decode("latin1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        if self._local and not is_loopback(_without_port(host)):
+            return refusal(421, f"this server is for this machine alone, not for the host {host[:80]!r}.")
+        if scope["method"] == "POST" and headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
+            return refusal(403, "another site's page may not ask this server.")
+        return None
+
+
+def _without_port(host: str) -> str:
+    return host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _safe(given: Any) -> list[tuple[bytes, bytes]]:
+    headers = [(name.lower(), value) for name, value in given]
+    names = {name for name, _ in headers}
+    more = HEADERS if b"cache-control" in names else {**HEADERS, "cache-control": "no-store"}
+    return [*headers, *((name.encode(), value.encode()) for name, value in more.items())]

@@ -1,0 +1,219 @@
+"""Connections: where the server listens, how long it bears with a slow client, and how it ends.
+
+uvicorn reads HTTP; what it leaves open is closed here: a client that never ends its request's head, one that goes on
+sending after it was answered, and one that does not read its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ...core.errors import VerydeepError
+from .middleware import refusal
+
+HEAD_SECONDS, LINGER_SECONDS, READ_SECONDS = 10.0, 2.0, 30.0
+BACKLOG, MOST_CONNECTIONS, SPARE_FILES = 2048, 4000, 100
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to an address, which does not listen yet.
+
+    Raises:
+        VerydeepError: the port is taken or not allowed, or the host is none of this machine.
+    """
+    try:
+        (family, kind, proto, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise VerydeepError(
+            f"host {host!r} is not known on this machine: give its address, such as 127.0.0.1."
+        ) from None
+    found = socket.socket(family, kind, proto)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as fault:
+        found.close()
+        advice = "give another --port, 0 for any that is free, or another --host"
+        raise VerydeepError(f"cannot listen at {host} port {port}: {fault.strerror or fault}; {advice}.") from None
+    return found
+
+
+def address_of(listening: socket.socket) -> str:
+    """A socket's address as a browser takes it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+class Connection(H11Protocol):
+    """One client's connection."""
+
+    def __init__(self, *words: Any, most: int = MOST_CONNECTIONS, **named: Any) -> None:
+        super().__init__(*words, **named)
+        self._most = most
+        self._head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has come."""
+        super().connection_made(transport)
+        self._expect_head()
+        if len(self.connections) > self._most:
+            self._answer_raw(503, "too many connections: come back later.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has left."""
+        self._head_came()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """It has sent something."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._head_came()
+        elif self._head is None and self.conn.trailing_data[0]:  # the beginning of another head
+            self._expect_head()
+
+    def on_response_complete(self) -> None:
+        """It was answered; what it still sends of its request is dropped, for a while."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self.loop.call_later(LINGER_SECONDS, self._end_unread)
+
+    def send_400_response(self, msg: str) -> None:
+        """What it sends is no HTTP."""
+        self._answer_raw(400, "this is no HTTP request.")
+
+    def timeout_keep_alive_handler(self) -> None:
+        """It asks no more."""
+        super().timeout_keep_alive_handler()
+        self._surely_end()
+
+    def shutdown(self) -> None:
+        """The server ends."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._surely_end()
+
+    def _answer_raw(self, status: int, sentence: str) -> None:
+        answer = refusal(status, sentence)
+        headers = [*answer.raw_headers, (b"connection", b"close")]
+        with contextlib.suppress(h11.LocalProtocolError):  # in the midst of another answer there is none to give
+            self.transport.write(self.conn.send(h11.Response(status_code=status, headers=headers)) or b"")
+            self.transport.write(self.conn.send(h11.Data(data=bytes(answer.body))) or b"")
+            self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
+        self.transport.close()
+        self._surely_end()
+
+    def _expect_head(self) -> None:
+        self._head = self.loop.call_later(HEAD_SECONDS, self._no_head)
+
+    def _head_came(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _no_head(self) -> None:
+        self._answer_raw(408, f"the request's head did not arrive within {HEAD_SECONDS:g} seconds.")
+
+    def _end_unread(self) -> None:
+        if self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
+            self._surely_end()
+
+    def _surely_end(self) -> None:
+        """A connection that is closed still waits for its client to read what it was answered."""
+        self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which the first SIGTERM or Ctrl-C ends in order, and the second at once."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], ending: Callable[[], None]) -> None:
+        """Told what to call once it listens, and once it begins to end."""
+        super().__init__(config)
+        self._ready, self._ending = ready, ending
+        self.forced = 0  # the number of the second signal
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens."""
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A context in which signals end the server, not the process."""
+        before = {number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _asked(self, number: int, _frame: object) -> None:
+        if self.should_exit:
+            self.forced, self.force_exit = number, True
+            return
+        self.should_exit = True
+        self._ending()
+
+
+def most_connections() -> int:
+    """How many connections this process may have, once it may open as many files as the system lets it."""
+    try:
+        import resource
+    except ImportError:  # Windows has none, and no such limit
+        return MOST_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wish = MOST_CONNECTIONS + SPARE_FILES
+    if soft < wish and (hard == resource.RLIM_INFINITY or hard > soft):
+        soft = wish if hard == resource.RLIM_INFINITY else min(wish, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(MOST_CONNECTIONS, soft - SPARE_FILES))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A context without the words of libraries, which tell every odd client; what fails of ours is told elsewhere."""
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "uvicorn.access", "asyncio")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def listen(app: Any, at: socket.socket, ready: Callable[[], None], ending: Callable[[], None]) -> int:
+    """Answers until a signal ends it: 0, or the number of a second signal that ended it at once."""
+    most = most_connections()
+
+    class Bounded(Connection):
+        def __init__(self, *words: Any, **named: Any) -> None:
+            super().__init__(*words, most=most, **named)
+
+    config = uvicorn.Config(
+        app,
+        http=Bounded,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+    )
+    with _quiet():
+        server = Server(config, ready, ending)
+        server.run([at])
+    return server.forced

@@ -1,0 +1,119 @@
+"""Sect. 4.4: several nets, or several ways of testing one, fused by averaging stored posteriors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.run_dir import run_of_evaluation
+from ..core.errors import VerydeepError
+from ..core.files import check_place, file_sha256, read_json, write_json
+from .metrics import mcnemar, wrong_at
+from .scores import FILE_NAME, Scores, fusion_shares, load_scores, mean_scores, save_scores
+from .submission import write_classification
+from .summary import error_with_interval, summarise
+
+TOPS = (("top1_error", 1), ("top5_error", 5))
+
+
+def fuse(
+    files: Iterable[str | Path] | str | Path,
+    weights: Iterable[float] | None = None,
+    out: str | Path | None = None,
+    server_file: str | Path | None = None,
+    devkit: str | Path | None = None,
+) -> dict[str, Any]:
+    """The mean of stored posteriors, its errors and those of its parts, and paired tests between any two.
+
+    Args:
+        files: scores files, or the folders `evaluate` wrote.
+        weights: one a file, equal by default; only their ratios matter.
+        out: folder to write ``scores.npz`` and ``result.json`` of the fusion to; nothing is written without.
+        server_file: file to write for ILSVRC's server; needs ``devkit``, ILSVRC's folder or its devkit's.
+
+    Returns:
+        ``parts`` and ``fusion`` with errors in percent and 95 % intervals; ``pairs`` with McNemar's test.
+
+    Raises:
+        VerydeepError: a file is missing, broken or not of its run's checkpoint; the files are of different
+            photos, sets or classes; there is none.
+    """
+    if (server_file is None) != (devkit is None):
+        raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
+    files = [files] if isinstance(files, str | Path) else list(files)
+    names = [str(file) for file in files]
+    _check_places(files, out, server_file, devkit)
+    found = [load_current(Path(file)) for file in files]
+    fused = mean_scores(found, names, weights)
+    shares = fusion_shares(len(found), weights)
+    parts = [
+        {"file": name, "run": scores.run, "protocol": scores.protocol, "weight": share, **_errors(scores)}
+        for name, scores, share in zip(names, found, shares, strict=True)
+    ]
+    summary = {"parts": parts, "fusion": summarise(fused), "pairs": _pairs(found, fused)}
+    if out is not None:
+        save_scores(Path(out) / FILE_NAME, fused)
+        write_json(Path(out) / "result.json", {**summary, "folder": str(out)})
+    if server_file is not None and devkit is not None:
+        write_classification(Path(server_file), fused, Path(devkit))
+    return {**summary, "folder": None if out is None else str(out)}
+
+
+def load_current(path: Path) -> Scores:
+    """A scores file that, where it lies in a run's folder, is of the checkpoint now in that folder.
+
+    Raises:
+        VerydeepError: as `load_scores`, or the run's checkpoint is another one by now.
+    """
+    scores = load_scores(path)
+    checkpoint = run_of_evaluation(path)
+    if checkpoint is not None and file_sha256(checkpoint) != scores.checkpoint:
+        raise VerydeepError(
+            f"{path} is of another checkpoint than {checkpoint} (their hashes differ): "
+            "test it again with `verydeep evaluate`."
+        )
+    return scores
+
+
+def _check_places(
+    files: Sequence[str | Path], out: str | Path | None, server_file: str | Path | None, devkit: str | Path | None
+) -> None:
+    """Raises VerydeepError where what is to be written would overwrite an input, a run or another test."""
+    inputs = {(Path(file) / FILE_NAME if Path(file).is_dir() else Path(file)).resolve() for file in files}
+    if out is not None:
+        folder = Path(out)
+        check_place(folder)
+        if (folder / FILE_NAME).resolve() in inputs:
+            raise VerydeepError(f"{out} holds one of the files to fuse: give another --out.")
+        before = folder / "result.json"
+        if before.exists() and "parts" not in read_json(before):
+            raise VerydeepError(f"{out} holds the result of a run or a test: give another --out.")
+    if server_file is not None and devkit is not None:
+        place = Path(server_file).resolve()
+        check_place(place.parent)
+        if place in inputs or (place.exists() and Path(devkit).resolve() in place.parents):
+            raise VerydeepError(f"{server_file} is an input, or among the devkit's files: give another --server-file.")
+
+
+def _errors(scores: Scores) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, k in TOPS:
+        found |= error_with_interval(scores, name, k)
+    return found
+
+
+def _pairs(found: list[Scores], fused: Scores) -> list[dict[str, Any]]:
+    """McNemar's test of every two; files are counted from 1, and 0 is the fusion where it is one of several."""
+    if not fused.labelled:
+        return []
+    numbered = list(enumerate(found, start=1)) + ([(0, fused)] if len(found) > 1 else [])
+    rows = []
+    for (one, first), (other, second) in itertools.combinations(numbered, 2):
+        for name, k in TOPS:
+            wrong = [wrong_at(scores.posteriors, scores.labels, k) for scores in (first, second)]
+            if wrong[0] is not None and wrong[1] is not None:
+                test = mcnemar(wrong[0], wrong[1], fused.subjects)
+                rows.append({"first": one, "second": other, "error": name, **test})
+    return rows

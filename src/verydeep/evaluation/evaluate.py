@@ -1,0 +1,292 @@
+"""Sect. 4: a trained net tested on a set of photos, each counted once.
+
+What is reported is the ``test`` or ``val`` set, never the ``dev`` part that chose the checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import shlex
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoints.checkpoint import Card, Checkpoint
+from ..checkpoints.exported import ExportedFile
+from ..checkpoints.load import Loaded, open_classifier
+from ..checkpoints.model_card import write_model_card
+from ..checkpoints.pretrained import has_card
+from ..checkpoints.run_dir import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
+from ..core.config import DataSettings, MachineSettings, from_json
+from ..core.device import Machine, this_machine
+from ..core.errors import ImageError, VerydeepError
+from ..core.files import check_place, short_name, write_json
+from ..core.progress import Reporter, Silent
+from ..core.team import Alone, Team
+from ..data.dataloader import each_photo
+from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
+from ..data.workers import Fault
+from .inference import Answers, Testable, Views, joined_answers, posteriors
+from .predict import usual_protocol
+from .protocols import Protocol, check_protocol, parse_protocol
+from .scores import FILE_NAME, Scores, save_scores
+from .summary import summarise
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: its summary, the scores, the set, and the folder of files it wrote."""
+
+    summary: dict[str, Any]
+    scores: Scores
+    dataset: Dataset
+    folder: Path
+
+
+def dataset_posteriors(
+    net: Testable,
+    card: Card,
+    dataset: Dataset,
+    protocol: Protocol,
+    machine: Machine,
+    reporter: Reporter,
+    label: str,
+    faults: dict[int, str] | None = None,
+    team: Team | None = None,
+) -> Answers:
+    """Posteriors of a set and what they cost; each process of a team computes those of its share.
+
+    Args:
+        net: on the machine's device, in evaluation mode.
+        faults: takes unreadable photos by index (their rows stay 0); None makes them an error.
+
+    Raises:
+        ImageError: a photo cannot be read, and ``faults`` is None.
+    """
+
+    team = team or Alone()
+    mine = team.share(len(dataset))
+    broken: dict[int, str] = {}
+    shown = Views(protocol, card.crop, card.resampling, card.other_side)
+
+    def views() -> Any:
+        for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), shown, machine.readers):
+            if not isinstance(found, Fault):
+                yield place, found
+            elif faults is None:
+                raise ImageError(f"{found.sentence} Remove it, or leave it out with --bad-images skip.")
+            else:
+                broken[mine[place]] = found.sentence
+
+    with reporter.track(label, len(mine) * len(protocol.scales)) as advance:
+        mean = np.array(card.mean)
+        found = posteriors(net, mean, protocol, views(), len(mine), machine, lambda count: advance(count, ""))
+    shares = team.collect((found, broken))
+    if faults is not None:
+        faults.update({index: sentence for _, theirs in shares for index, sentence in theirs.items()})
+    return joined_answers([answers for answers, _ in shares])
+
+
+def evaluate(
+    run: str | Path,
+    protocol: str | None = None,
+    data: str | None = None,
+    set_name: str | None = None,
+    last: bool = False,
+    out: str | Path | None = None,
+    bad_images: str = "stop",
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+    team: Team | None = None,
+) -> Evaluation:
+    """Tests a run's net by a protocol and writes what it found.
+
+    Args:
+        run: a run's folder, a checkpoint, or an exported file; released weights as `verydeep.load` takes them.
+        protocol: such as ``dense@256,384,512`` (see `verydeep.evaluation.protocols`); by default that of `predict`.
+        data: other data than the run was trained on; their classes must be the net's, by name.
+        set_name: a set of the data; by default the reported one, or all photos of other, unsplit data.
+        last: the last checkpoint instead of the best.
+        out: folder for the files; by default ``evaluations/<set>/<protocol>`` in the run's folder.
+        bad_images: ``stop`` or ``skip`` photos that cannot be read.
+        team: the processes that share the photos (`verydeep.joined`); the first of them writes the files.
+
+    Raises:
+        VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
+    """
+    reporter = reporter or Silent()
+    if bad_images not in ("stop", "skip"):
+        raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
+    asked = None if protocol is None else parse_protocol(protocol)
+    checkpoint = open_classifier(run, last)
+    tested = asked or usual_protocol(checkpoint.card)
+    if asked is None:
+        reporter.say(f"testing by {tested}, as predict does; PROTOCOL says another")
+    check_protocol(tested, checkpoint.card.crop)
+    dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
+    here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
+    if out is None:
+        _check_run(run, checkpoint)
+    folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / short_name(str(tested))
+    check_place(folder)
+    if any((folder / name).exists() for name in (LAST, BEST)):
+        raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
+    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter, team or Alone())
+
+
+def _check_run(run: str | Path, checkpoint: Loaded) -> None:
+    """Raises VerydeepError for a weight file of others, beside which no tests are stored."""
+    if isinstance(checkpoint, Checkpoint) and not has_card(checkpoint.path):
+        one = f"`verydeep convert {shlex.quote(str(run))} runs/NAME` makes one"
+        raise VerydeepError(f"{checkpoint.path} is no run: {one}, or say --out.")
+
+
+def _tested(
+    checkpoint: Loaded,
+    dataset: Dataset,
+    protocol: Protocol,
+    machine: Machine,
+    skip: bool,
+    folder: Path,
+    reporter: Reporter,
+    team: Team,
+) -> Evaluation:
+    """The test itself, its numbers and its files."""
+    answers, faults, seconds = _answers(checkpoint, dataset, protocol, machine, skip, reporter, team)
+    kept = np.array([index for index in range(len(dataset)) if index not in faults], dtype=np.int64)
+    fingerprint = dataset.fingerprint(sizes=True)
+    dataset = dataset.take(kept)
+    scores = _scores(checkpoint, dataset, protocol, answers.posteriors[kept])
+    summary = {
+        **summarise(scores),
+        "skipped": len(faults),
+        "multiply_adds_per_image": round(answers.multiply_adds),
+        "images_per_second": round(len(dataset) / max(seconds, 1e-9), 2),
+        "seconds": round(seconds, 2),
+        "checkpoint": str(checkpoint.path),
+        "checkpoint_sha256": checkpoint.sha256,
+        "set_fingerprint": fingerprint,
+        "folder": str(folder),
+    }
+    if team.leads:
+        _write(folder, summary, scores, machine)
+        if checkpoint.path.name == BEST:
+            write_model_card(checkpoint.path, checkpoint.card)
+    return Evaluation(summary, scores, dataset, folder)
+
+
+def _answers(
+    checkpoint: Loaded,
+    dataset: Dataset,
+    protocol: Protocol,
+    machine: Machine,
+    skip: bool,
+    reporter: Reporter,
+    team: Team,
+) -> tuple[Answers, dict[int, str], float]:
+    """What the net answers, the sentences of unreadable photos by index, and the seconds it took."""
+    net = checkpoint.net()
+    machine.place(net)
+    faults: dict[int, str] = {}
+    label = f"{protocol} on {len(dataset)} photos"
+    began = time.monotonic()
+    with machine.at_work():
+        found = dataset_posteriors(
+            net, checkpoint.card, dataset, protocol, machine, reporter, label, faults if skip else None, team
+        )
+    seconds = time.monotonic() - began
+    for sentence in faults.values():
+        reporter.warn(f"skipped: {sentence}")
+    if len(faults) == len(dataset):
+        raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
+    return found, faults, seconds
+
+
+def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
+    """Where tests of a set go: beside the checkpoint; apart for the last one, and for data not the run's own.
+
+    Args:
+        place: what other data are called; empty for the run's own.
+    """
+    name = EVALUATIONS_OF_LAST if checkpoint.path.name == LAST else EVALUATIONS
+    if isinstance(checkpoint, ExportedFile):
+        name = short_name(f"{EVALUATIONS}-of-{checkpoint.path.name}")
+    return checkpoint.path.parent / name / place / set_name
+
+
+def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Reporter) -> tuple[Dataset, str]:
+    """The set to test, its labels counted in the net's classes, and ``of-…`` where its data are not the run's own."""
+    if not card.data and data is None:
+        raise VerydeepError("this checkpoint names no data: say --data.")
+    trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
+    if data is None:
+        check_still_there(trained_on)
+    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
+    opened = _own_elsewhere(card, trained_on, data) or _open(asked, of_run=data is None)
+    for sentence in opened.warnings:
+        reporter.warn(sentence)
+    same = asked.data == trained_on.data
+    known = card.data_fingerprint != "" and opened.fingerprint() == card.data_fingerprint
+    if same and not known and card.data_fingerprint:
+        reporter.warn(
+            f"{opened.name} is not as it was when the net was trained: photos may have moved between its sets."
+        )
+    # Unsplit data that the net was not trained on are tested whole.
+    chosen = set_name or ("all" if opened.split_by_us and not same and not known else opened.reported)
+    dataset = relabel(opened.set(chosen), card.classes, strict=True)
+    if not len(dataset):
+        raise VerydeepError(f"{opened.name} has no photos in its set {chosen}: say another --set.")
+    return dataset, "" if same else short_name(f"of-{Path(asked.data).name}")
+
+
+def _own_elsewhere(card: Card, trained_on: DataSettings, data: str | None) -> Data | None:
+    """The run's own photos at another place, where its settings say which they are; None where they are others."""
+    if data is None or not (trained_on.boxes or trained_on.folders != "auto"):
+        return None
+    with contextlib.suppress(VerydeepError):
+        opened = open_data(moved(trained_on, data))
+        if opened.fingerprint() == card.data_fingerprint:
+            return opened
+    return None
+
+
+def _open(settings: DataSettings, of_run: bool) -> Data:
+    """The data with the training's choice of classes, or, where they have none of those, all classes.
+
+    Other data than the run's may be of a single class, or have a photo a class: nothing is to be learned from them.
+    """
+    some: dict[str, Any] = {} if of_run else {"least_classes": 1, "empty_sets": True}
+    some["absent_classes"] = True
+    try:
+        return open_data(settings, **some)
+    except VerydeepError:
+        return open_data(replace(settings, classes=()), **some) if settings.classes else open_data(settings, **some)
+
+
+def _scores(checkpoint: Loaded, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:
+    return Scores(
+        ids=dataset.ids,
+        labels=dataset.labels,
+        subjects=dataset.groups,
+        classes=checkpoint.card.classes,
+        posteriors=found,
+        set_name=dataset.set_name,
+        data=dataset.name,
+        run=run_name(checkpoint.path),
+        protocol=str(protocol),
+        checkpoint=checkpoint.sha256,
+    )
+
+
+def _write(folder: Path, summary: dict[str, Any], scores: Scores, machine: Machine) -> None:
+    save_scores(folder / FILE_NAME, scores)
+    write_json(folder / "result.json", {**summary, "environment": environment(machine.describe())})
+    with (folder / "classes.csv").open("w", newline="", encoding="utf8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, fieldnames=["class", "images", "top1_error"])
+        writer.writeheader()
+        writer.writerows(summary["classes"])

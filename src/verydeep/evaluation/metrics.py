@@ -1,0 +1,226 @@
+"""Sect. 4: arrays in, numbers out. Errors are percentages; N photos, K classes.
+
+Ties: among equal posteriors the class of lower index ranks first, so a constant answer is right on
+class 0 alone.
+
+Intervals are of 95 %. Where photos come in groups (scenes of one handwritten digit), they are no
+independent draws: then whole groups are drawn, and tests count groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import VerydeepError
+from ..data.boxes import iou
+
+FloatArray = NDArray[np.floating]
+BOX_IOU = 0.5  # of a right box: the paper says "above", the devkit's "at least" decides
+BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 5000, 0
+MOST_SUMS = 50_000_000
+
+
+def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes rank before the right one, (N,): 0 where the best guess is right.
+
+    Args:
+        posteriors: (N,K), any real scores.
+        labels: (N,), 0 to K-1.
+
+    Raises:
+        VerydeepError: a posterior is NaN.
+    """
+    if np.isnan(posteriors).any():
+        row = int(np.isnan(posteriors).any(axis=1).argmax())
+        raise VerydeepError(f"the posterior of photo number {row} is NaN: the net or the scores are broken.")
+    right = posteriors[np.arange(len(labels)), labels][:, None]
+    before = np.arange(posteriors.shape[1])[None, :] < labels[:, None]
+    ranks: NDArray[np.int64] = ((posteriors > right) | ((posteriors == right) & before)).sum(axis=1, dtype=np.int64)
+    return ranks
+
+
+def wrong_at(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> NDArray[np.bool_] | None:
+    """Which photos' class is not among the k best, bool (N,); None where K <= k leaves no question."""
+    if posteriors.shape[1] <= k:
+        return None
+    return label_ranks(posteriors, labels) >= k
+
+
+def topk_error(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> float | None:
+    """Percentage of photos whose class is not among the k best; None where K <= k leaves no question."""
+    wrong = wrong_at(posteriors, labels, k)
+    return None if wrong is None else 100.0 * float(wrong.mean())
+
+
+def error_interval(wrong: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple[float, float]:
+    """The error's interval in percent: Wilson's where no photos share a group, else by bootstrap over groups.
+
+    Args:
+        wrong: (N,).
+        groups: (N,), equal where photos belong together.
+    """
+    subjects = len(np.unique(groups))
+    some = 0 < wrong.sum() < len(wrong)
+    if subjects < len(groups) and some:
+        return _bootstrap(wrong.astype(np.float64), groups)
+    # Drawing from photos that are all right or all wrong would tell nothing; Wilson's counts each subject once.
+    z, p = 1.959963984540054, float(wrong.mean())
+    centre = (p + z * z / (2 * subjects)) / (1 + z * z / subjects)
+    half = z / (1 + z * z / subjects) * math.sqrt(p * (1 - p) / subjects + z * z / (4 * subjects**2))
+    return max(0.0, 100 * (centre - half)), min(100.0, 100 * (centre + half))
+
+
+def difference_interval(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> tuple[float, float]:
+    """The interval of the first error minus the second's on the same photos, in points, by paired bootstrap."""
+    return _bootstrap(first.astype(np.float64) - second, groups)
+
+
+def _bootstrap(values: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[float, float]:
+    """2.5 and 97.5 percentiles of 100 times the mean, groups drawn with replacement.
+
+    A draw is counts of the kinds of group there are (sum, photos), which is the same and much cheaper.
+    """
+    numbers = np.unique(groups, return_inverse=True)[1]
+    sums = np.bincount(numbers, weights=values)
+    sizes = np.bincount(numbers)
+    kinds, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=BOOTSTRAP_DRAWS)
+    means = 100 * (drawn @ kinds[0]) / (drawn @ kinds[1])
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64]) -> dict[str, float]:
+    """McNemar's paired test of two errors on the same photos (McNemar 1947).
+
+    Returns:
+        ``only_first_wrong`` and ``only_second_wrong``, photos that one got wrong and the other right, and
+        ``p``, two-sided: how likely so uneven a count is if both were equally good. It is the test that flips
+        the sign of each group's difference: exactly the binomial one where no photos share a group.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if len(np.unique(groups)) == len(groups):
+        p = _binomial_p(min(only_first, only_second), only_first + only_second)
+    else:
+        numbers = np.unique(groups, return_inverse=True)[1]
+        p = _sign_flip_p(np.bincount(numbers, weights=first.astype(np.float64) - second).astype(np.int64))
+    return {"only_first_wrong": only_first, "only_second_wrong": only_second, "p": p}
+
+
+def _binomial_p(least: int, total: int) -> float:
+    """Twice the chance of ``least`` or fewer heads in ``total`` tosses, at most 1."""
+    log_half = total * math.log(2)
+    logs = (math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(least + 1))
+    return min(1.0, 2 * math.fsum(math.exp(value - log_half) for value in logs))
+
+
+def _sign_flip_p(differences: NDArray[np.int64]) -> float:
+    """The chance that random signs give a sum as far from 0: exact, but for sums too many to list."""
+    sizes, total = np.abs(differences[differences != 0]), int(abs(differences.sum()))
+    reach = int(sizes.sum())
+    if len(sizes) * reach > MOST_SUMS:
+        return math.erfc(total / math.sqrt(2 * float((sizes**2).sum())))
+    chances = np.zeros(2 * reach + 1)  # of the sums from -reach to reach
+    chances[reach] = 1.0
+    for size in sizes:
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
+    return min(1.0, float(chances[np.abs(np.arange(-reach, reach + 1)) >= total].sum()))
+
+
+def mean_log_loss(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:
+    """Mean of -log of the right class's posterior; posteriors of 0 count as float32's least."""
+    right = posteriors[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean())
+
+
+def confusion(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts (K,K): row the class, column the best guess."""
+    classes = posteriors.shape[1]
+    pairs = labels * classes + posteriors.argmax(axis=1)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def chance_error(labels: NDArray[np.int64]) -> float:
+    """Top-1 error in percent of always guessing the commonest class."""
+    return 100.0 * (1 - float(np.bincount(labels).max()) / len(labels))
+
+
+def class_recalls(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """The share of each class's photos that are given their class, in percent, (K,); NaN of a class without photos.
+
+    Args:
+        answers: the class that each photo is given, (N,).
+        labels: the class it has, (N,).
+    """
+    counts = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels[answers == labels], minlength=classes)
+    return np.where(counts > 0, 100.0 * right / np.maximum(counts, 1), np.nan)
+
+
+def average_precision(scores: FloatArray, marks: NDArray[np.int8], form: Literal["11-point", "area"]) -> float:
+    """VOC's average precision of one class, in percent (Everingham et al. 2015).
+
+    Photos enter by falling score, equal scores together. ``11-point`` (VOC-2007) is the mean over recalls of 0, .1 to
+    1 of the best precision at that recall or more; ``area`` (VOC-2010 and later) the area below precision over
+    recall, precision made monotone from the right. A photo of score -inf never enters.
+
+    Args:
+        scores: (N,).
+        marks: 1 has the class, -1 has not, 0 counts as neither a hit nor a miss, (N,).
+
+    Raises:
+        VerydeepError: no photo has the class, or a score is NaN.
+    """
+    if np.isnan(scores).any():
+        raise VerydeepError(f"the score of photo number {int(np.isnan(scores).argmax())} is NaN.")
+    total = int((marks == 1).sum())
+    if not total:
+        raise VerydeepError("no photo has the class: it has no average precision.")
+    entering = (marks != 0) & (scores > -np.inf)
+    order = np.argsort(-scores[entering], kind="stable")
+    falling, hits = scores[entering][order], np.cumsum(marks[entering][order] == 1)
+    last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)[: len(falling)]  # of each run of equal scores
+    hits = hits[last]
+    best = np.maximum.accumulate((hits / (last + 1))[::-1])[::-1]
+    if form == "area":
+        return float(100 * (np.diff(hits, prepend=0) * best).sum() / total)
+    reached = [best[10 * hits >= tenth * total] for tenth in range(11)]
+    return float(100 * np.mean([precision.max(initial=0.0) for precision in reached]))
+
+
+def best_overlap(guesses: FloatArray, truths: Sequence[FloatArray]) -> NDArray[np.float64]:
+    """The IoU of each photo's guess, xyxy (N,4), with the nearest of its true boxes (n,4) each, (N,)."""
+    return np.array([float(iou(guess, boxes).max()) for guess, boxes in zip(guesses, truths, strict=True)])
+
+
+def boxes_wrong(
+    guessed_labels: NDArray[np.int64],
+    guessed_boxes: FloatArray,
+    labels: NDArray[np.int64],
+    truths: Sequence[FloatArray],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """ILSVRC's localisation error: of a photo's guesses one has to have the right label and a right box.
+
+    A box is right where its overlap with any true box of the class is at least `BOX_IOU`.
+
+    Args:
+        guessed_labels: (N,G), -1 for no guess.
+        guessed_boxes: xyxy (N,G,4).
+        labels: the photos' classes, (N,).
+        truths: the boxes of that class, xyxy (n,4) each.
+
+    Returns:
+        Which photos have no guess of the right label, and which have no right guess, bool (N,) each.
+    """
+    named = guessed_labels == labels[:, None]
+    pairs = zip(guessed_boxes, truths, strict=True)
+    placed = np.array([(iou(guesses[:, None], boxes) >= BOX_IOU).any(axis=1) for guesses, boxes in pairs])
+    return ~named.any(axis=1), ~(named & placed.reshape(named.shape)).any(axis=1)

@@ -1,0 +1,194 @@
+"""Sect. 3.2: the test protocols, each stated before it is coded. A photo becomes a posterior (K,).
+
+``dense@Q,…``
+    The whole photo, rescaled so that its smallest side is Q. The net gives a score map (K,h,w); its
+    spatial mean goes through the soft-max. The posteriors of the photo and of its mirror image are
+    averaged, then those of the scales Q. ``dense@Q,…:softmax-first`` is the named alternative: the
+    soft-max of each place of the map, then the spatial mean.
+``crops@Q,…``
+    At each Q a regular 5x5 grid of crops whose outer ones touch the photo's edges, of the photo and
+    of its mirror image: 50 crops a scale. The soft-max of each crop's scores, averaged over all.
+``both@Q,…``
+    Sect. 4.3's combination: the mean of the ``dense`` and the ``crops`` posterior.
+``ten@Q,…``
+    The ten crops of older work (Krizhevsky et al. 2012): four corners and the centre of the photo's
+    central QxQ square, mirrored too.
+``centre@Q,…``
+    The one central crop, without its mirror image.
+
+Each method's mirror image is a setting: ``:no-mirror`` leaves it out, and ``centre@Q:mirror`` adds it.
+A protocol at several scales is the mean of the same at each, and ``both`` that of its two parts, so a
+protocol's posterior is the mean of its `Protocol.parts`, which can be computed and stored apart.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+from ..core.errors import VerydeepError
+from ..models.architectures import LARGEST_SIDE, Layer, multiply_adds
+
+Method = Literal["dense", "crops", "both", "ten", "centre"]
+METHODS: tuple[Method, ...] = get_args(Method)
+GRID = 5
+SOFTMAX_FIRST = ":softmax-first"
+MIRROR, NO_MIRROR = ":mirror", ":no-mirror"
+GRAMMAR = (
+    "METHOD@Q or METHOD@Q,Q,… with METHOD dense, crops, both, ten or centre, e.g. dense@256,384,512 or centre@256; "
+    f"then, if wished, {NO_MIRROR} or {MIRROR}, and {SOFTMAX_FIRST}"
+)
+_PATTERN = rf"({'|'.join(METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{NO_MIRROR}|{SOFTMAX_FIRST})*)"
+
+
+def mirrored_by_default(method: Method) -> bool:
+    """Whether a method averages with the mirror image unless told otherwise: all but ``centre``."""
+    return method != "centre"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A method of testing at one or several scales Q, the photo's smallest side in pixels.
+
+    ``mirror`` averages with the mirror image; ``softmax_first`` takes the soft-max before the spatial mean.
+    """
+
+    method: Method
+    scales: tuple[int, ...]
+    mirror: bool
+    softmax_first: bool = False
+
+    def __str__(self) -> str:
+        name = f"{self.method}@{','.join(str(scale) for scale in self.scales)}"
+        if self.mirror != mirrored_by_default(self.method):
+            name += MIRROR if self.mirror else NO_MIRROR
+        return name + (SOFTMAX_FIRST if self.softmax_first else "")
+
+    def parts(self) -> tuple[Protocol, ...]:
+        """The protocols of one method and one scale whose posteriors' mean is this one's; sorted."""
+        methods: tuple[Method, ...] = ("crops", "dense") if self.method == "both" else (self.method,)
+        return tuple(
+            replace(self, method=method, scales=(scale,), softmax_first=self.softmax_first and method == "dense")
+            for method in methods
+            for scale in sorted(self.scales)
+        )
+
+    def corners(self, height: int, width: int, crop: int) -> list[tuple[int, int]]:
+        """Top and left of each crop of a photo of so many pixels; none for ``dense``."""
+        down, across = height - crop, width - crop
+        if self.method == "centre":
+            return [(down // 2, across // 2)]
+        if self.method == "ten":
+            room = min(down, across)
+            top, left = (down - room) // 2, (across - room) // 2
+            corners = [(top + y, left + x) for y in (0, room) for x in (0, room)]
+            return [*corners, (top + room // 2, left + room // 2)]
+        if self.method == "dense":
+            return []
+        return [(top, left) for top in _grid(down) for left in _grid(across)]
+
+    def shown_pixels(self, crop: int, height: int, width: int) -> int:
+        """Pixels that go through the net for one photo of so many pixels, its mirror image not counted."""
+        whole = height * width if self.method in ("dense", "both") else 0
+        return whole + len(self.corners(height, width, crop)) * crop * crop
+
+    def multiply_adds(self, found: tuple[Layer, ...], crop: int, height: int, width: int, pooling: str) -> int:
+        """Forward multiply-adds of one photo at one scale, ``height`` x ``width`` pixels after rescaling."""
+        cost = len(self.corners(height, width, crop)) * multiply_adds(found, crop, crop, pooling)
+        if self.method in ("dense", "both"):
+            cost += multiply_adds(found, height, width, pooling, everywhere=self.softmax_first)
+        return cost * (2 if self.mirror else 1)
+
+
+def _grid(room: int) -> list[int]:
+    """`GRID` starts from 0 to ``room``, evenly spread, halves rounded up."""
+    steps = GRID - 1
+    return [(2 * number * room + steps) // (2 * steps) for number in range(GRID)]
+
+
+def parse_protocol(text: str) -> Protocol:
+    """A protocol from its name, such as ``dense@256,384,512``.
+
+    Raises:
+        VerydeepError: it does not follow the grammar, which the sentence shows.
+    """
+    match = re.fullmatch(_PATTERN, text.strip())
+    options = re.findall(r":[^:]+", match[3]) if match else []
+    if not match or len(set(options)) < len(options) or {MIRROR, NO_MIRROR} <= set(options):
+        raise VerydeepError(f"{text!r} is not a protocol: write {GRAMMAR}.")
+    method = cast(Method, match[1])
+    scales = tuple(int(scale) for scale in match[2].split(","))
+    if len(set(scales)) < len(scales):
+        raise VerydeepError(f"{text!r} names a scale twice: each Q once.")
+    if max(scales) > LARGEST_SIDE:
+        raise VerydeepError(f"Q = {max(scales)} in {text!r} is above {LARGEST_SIDE} pixels, more than any photo needs.")
+    if SOFTMAX_FIRST in options and method not in ("dense", "both"):
+        raise VerydeepError(f"{text!r}: a crop has one place, so {SOFTMAX_FIRST} is for dense and both only.")
+    mirror = MIRROR in options or (mirrored_by_default(method) and NO_MIRROR not in options)
+    return Protocol(method, scales, mirror, softmax_first=SOFTMAX_FIRST in options)
+
+
+def check_protocol(protocol: Protocol, crop: int) -> None:
+    """Raises VerydeepError where a scale Q is below the net's crop."""
+    if min(protocol.scales) < crop:
+        raise VerydeepError(
+            f"Q = {min(protocol.scales)} in {protocol} is below the net's crop of {crop} pixels: use Q from {crop} up."
+        )
+
+
+BOX_METHODS = ("centre", "dense", "crops")
+OFFSETS = ":offsets"
+BOX_GRAMMAR = (
+    "centre@Q, dense@Q,Q,… or crops@Q,Q,…, e.g. centre@384 or dense@352,384; then, if wished, "
+    f"{MIRROR} (the mirror image's boxes too) and, for dense, {OFFSETS} (OverFeat's offset pooling, a finer grid)"
+)
+_BOX_PATTERN = rf"({'|'.join(BOX_METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{OFFSETS})*)"
+
+
+@dataclass(frozen=True)
+class BoxProtocol:
+    """App. A: where a box net is applied to a photo.
+
+    ``centre@Q``: to the one central crop, as in the paper's first procedure. ``dense@Q,…``: to the whole photo at
+    each Q, a box a place of the map, as in its second; the boxes of all scales are put together before merging.
+    ``crops@Q,…`` is ours: the crops of Sect. 3.2's 5x5 grid in place of the places of the map. Each is seen as
+    training crops are, with nothing around it, which matters to nets of a small crop (NOTES.md).
+    The paper names neither the mirror image nor, as used, OverFeat's offset pooling: both are off unless asked for.
+    """
+
+    method: str
+    scales: tuple[int, ...]
+    mirror: bool = False
+    offsets: bool = False
+
+    def __str__(self) -> str:
+        name = f"{self.method}@{','.join(str(scale) for scale in self.scales)}"
+        return name + (MIRROR if self.mirror else "") + (OFFSETS if self.offsets else "")
+
+    def corners(self, height: int, width: int, crop: int) -> list[tuple[int, int]]:
+        """Top and left of each crop of a photo of so many pixels; none for ``dense``."""
+        if self.method == "dense":
+            return []
+        method: Method = "centre" if self.method == "centre" else "crops"
+        return Protocol(method, self.scales, mirror=False).corners(height, width, crop)
+
+    def parts(self) -> tuple[BoxProtocol, ...]:
+        """The same at each scale alone, sorted: what is computed and stored apart."""
+        return tuple(replace(self, scales=(scale,)) for scale in sorted(self.scales))
+
+
+def parse_box_protocol(text: str, crop: int) -> BoxProtocol:
+    """A box protocol from its name, for a net of some crop.
+
+    Raises:
+        VerydeepError: it does not follow the grammar, which the sentence shows, or a Q is below the crop.
+    """
+    match = re.fullmatch(_BOX_PATTERN, text.strip())
+    options = re.findall(r":[^:]+", match[3]) if match else []
+    if not match or len(set(options)) < len(options) or (OFFSETS in options and match[1] != "dense"):
+        raise VerydeepError(f"{text!r} is not a way to test a box net: write {BOX_GRAMMAR}.")
+    scales = tuple(int(scale) for scale in match[2].split(","))
+    if len(set(scales)) < len(scales) or not crop <= min(scales) <= max(scales) <= LARGEST_SIDE:
+        raise VerydeepError(f"{text!r}: each Q once, from the net's crop of {crop} up to {LARGEST_SIDE} pixels.")
+    return BoxProtocol(match[1], scales, MIRROR in options, OFFSETS in options)

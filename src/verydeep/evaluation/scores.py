@@ -1,0 +1,196 @@
+"""Sect. 4.4: posteriors on disk by image id, so that fusion and tables never load a net.
+
+One ``.npz`` of plain arrays, readable with numpy alone: ``ids`` (N,), ``labels`` int64 (N,) (-1 where
+nobody tells them), ``subjects`` int64 (N,) (equal for photos of one subject), ``classes`` (K,),
+``posteriors`` float32 (N,K), and text ``set``, ``data``, ``run``, ``protocol``, ``checkpoint`` (SHA-256
+of the checkpoint that made them; of a fusion, those of its parts).
+
+Fusion is the mean of soft-max posteriors. It is defined for files of the same photos and classes in
+the same order, and refused for any others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import VerydeepError
+from ..core.files import check_text, write_atomically
+from ..data.class_names import class_key, distinct, same_classes
+
+TEXTS = ("set", "data", "run", "protocol", "checkpoint")
+FILE_NAME = "scores.npz"
+SUM_TOLERANCE = 1e-2  # of a photo's posteriors, which may be those of bf16 products
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The posteriors of one net, protocol and set, or of a fusion of several."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    subjects: NDArray[np.int64]
+    classes: tuple[str, ...]
+    posteriors: NDArray[np.float32]
+    set_name: str
+    data: str
+    run: str
+    protocol: str
+    checkpoint: str
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the photos' classes are known."""
+        return not (self.labels < 0).any()
+
+    @property
+    def title(self) -> str:
+        """What to call it in a list: run and protocol."""
+        return f"{self.run} {self.protocol}".strip()
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Writes a scores file atomically; raises VerydeepError where it cannot be written."""
+    arrays = {
+        "ids": np.array(scores.ids),
+        "labels": scores.labels,
+        "subjects": scores.subjects,
+        "classes": np.array(scores.classes),
+        "posteriors": scores.posteriors,
+        "set": np.array(scores.set_name),
+        **{name: np.array(getattr(scores, name)) for name in TEXTS[1:]},
+    }
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+
+def load_scores(path: str | Path) -> Scores:
+    """A scores file, or that of the folder `evaluate` wrote.
+
+    Raises:
+        VerydeepError: missing, broken, of arrays that do not fit together, or with a posterior that is no number.
+    """
+    path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            text = {name: str(stored[name]) for name in TEXTS}
+            posteriors = np.asarray(stored["posteriors"])
+            scores = Scores(
+                ids=_names(stored["ids"], posteriors.shape[0]),
+                labels=np.asarray(stored["labels"]),
+                subjects=np.asarray(stored["subjects"]),
+                classes=distinct(_names(stored["classes"], posteriors.shape[1])),
+                posteriors=posteriors,
+                set_name=text.pop("set"),
+                **text,
+            )
+        check_text(*scores.ids, *scores.classes, *text.values())
+    except FileNotFoundError:
+        raise VerydeepError(f"there is no scores file {path}: `verydeep evaluate` writes them.") from None
+    except Exception:  # whatever numpy and zipfile trip over in a stranger's bytes
+        raise VerydeepError(f"{path} is not a scores file, or broken: `verydeep evaluate` writes them anew.") from None
+    _check(path, scores)
+    return scores
+
+
+def _names(stored: NDArray[Any], count: int) -> tuple[str, ...]:
+    """An array's texts; raises ValueError where there are not ``count``: empty ones take no bytes, however many."""
+    if stored.shape != (count,):
+        raise ValueError("as many names as posteriors")
+    return tuple(map(str, stored))
+
+
+def _check(path: Path, scores: Scores) -> None:
+    photos, classes = len(scores.ids), len(scores.classes)
+    rows = [scores.labels, scores.subjects]
+    fits = scores.posteriors.shape == (photos, classes) and scores.posteriors.dtype == np.float32
+    if not (fits and all(row.shape == (photos,) and row.dtype.kind == "i" for row in rows)):
+        raise VerydeepError(f"{path} holds arrays that do not fit together: it is broken; evaluate again.")
+    if (
+        not photos
+        or not classes
+        or scores.labels.max() >= classes
+        or scores.labels.min() < -1
+        or len(set(scores.ids)) < photos
+    ):
+        raise VerydeepError(
+            f"{path} has no photos or classes, a photo twice, or labels that are no class: evaluate again."
+        )
+    sums = scores.posteriors.sum(axis=1)
+    bad = ~np.isfinite(scores.posteriors).all(axis=1)
+    if bad.any():
+        raise VerydeepError(
+            f"{path} has NaN or infinite posteriors, first of photo {scores.ids[int(bad.argmax())]}: evaluate again."
+        )
+    if scores.posteriors.min() < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
+        raise VerydeepError(f"{path} holds no posteriors: they are 0 or more and sum to 1 for each photo.")
+
+
+def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Iterable[float] | None = None) -> Scores:
+    """The fusion of scores: the weighted mean of their posteriors (Sect. 4.4), equal weights by default.
+
+    Args:
+        names: what to call each in a message.
+        weights: not negative, not all 0; only their ratios matter.
+
+    Raises:
+        VerydeepError: nothing to fuse, other photos, sets or classes, weights that are none.
+    """
+    if not found:
+        raise VerydeepError("there is nothing to fuse: give at least one scores file.")
+    shares = fusion_shares(len(found), weights)
+    first = found[0]
+    for other, name in zip(found[1:], names[1:], strict=True):
+        difference = _difference(first, other)
+        if difference:
+            raise VerydeepError(f"{name} cannot be fused with {names[0]}: {difference}.")
+    total = np.zeros(first.posteriors.shape, dtype=np.float64)
+    for share, scores in zip(shares, found, strict=True):
+        total += share * scores.posteriors
+    run, protocol, checkpoint = (" + ".join(dict.fromkeys(texts)) for texts in zip(*map(_texts, found), strict=True))
+    posteriors = total.astype(np.float32)
+    return replace(first, posteriors=posteriors, run=run, protocol=protocol, checkpoint=checkpoint)
+
+
+def fusion_shares(files: int, weights: Iterable[float] | None) -> list[float]:
+    """What each file of a fusion counts, together 1; equal without weights.
+
+    Raises:
+        VerydeepError: not as many weights as files, or weights that are none.
+    """
+    if weights is None:
+        return [1 / files] * files
+    try:
+        given = [float(weight) for weight in weights]
+    except (TypeError, ValueError, OverflowError):
+        raise VerydeepError(f"weights are numbers, one a scores file, not {weights!r}.") from None
+    if len(given) != files:
+        raise VerydeepError(f"{files} scores files need as many weights, not {len(given)}.")
+    if not all(0 <= weight < math.inf for weight in given) or not any(given):
+        shown = ", ".join(f"{weight:g}" for weight in given)
+        raise VerydeepError(f"weights are finite, 0 or more and not all 0, not {shown}.")
+    scaled = [weight / max(given) for weight in given]
+    return [weight / sum(scaled) for weight in scaled]
+
+
+def _texts(scores: Scores) -> tuple[str, str, str]:
+    return scores.run, scores.protocol, scores.checkpoint
+
+
+def _difference(first: Scores, other: Scores) -> str:
+    """What keeps two scores from being fused; empty where nothing does."""
+    if not same_classes(other.classes, first.classes):
+        same = set(map(class_key, other.classes)) == set(map(class_key, first.classes))
+        return "its classes are in another order" if same else "its classes are others"
+    if other.set_name != first.set_name:
+        return f"it is of the set {other.set_name}, not {first.set_name}"
+    if other.ids != first.ids:
+        missing = sorted(set(first.ids) ^ set(other.ids))
+        more = f"{missing[0]} and {len(missing) - 1} more are in one only" if missing else "in another order"
+        return f"its {len(other.ids)} photos are not the {len(first.ids)} of the other ({more})"
+    return "" if (other.labels == first.labels).all() else "the same photos have other labels"

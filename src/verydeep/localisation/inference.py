@@ -1,0 +1,185 @@
+"""App. A: a box net and photos to windows: at each place a box for each label asked about, and its rating.
+
+Output (i, j) of the map belongs to the crop whose corner is at (32 i, 32 j) of the rescaled photo; the net tells a
+box's centre and size in shares of that crop. Boxes come out in pixels of the photo, cut at its edges. A window is
+rated by the classification net applied to the same rescaled photo: its posterior of the label at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..checkpoints.checkpoint import Card
+from ..core.device import Machine
+from ..core.errors import VerydeepError
+from ..data.boxes import clip
+from ..data.class_names import same_classes
+from ..data.image_io import OtherSide, Pixels, Resampling, rescale
+from ..evaluation.inference import equal_sizes
+from ..evaluation.protocols import BoxProtocol
+from ..models.architectures import STRIDE
+from ..models.vgg import Net
+
+
+@dataclass(frozen=True)
+class BoxViews:
+    """From a photo's pixels to what a box net is shown: its height and width, and the photo rescaled to Q."""
+
+    scale: int
+    resampling: Resampling
+    other_side: OtherSide
+
+    def __call__(self, pixels: Pixels) -> tuple[tuple[int, int], Pixels]:
+        """uint8 (H,W,3) at the scale."""
+        shown = rescale(pixels, self.scale, self.resampling, self.other_side)
+        return (pixels.shape[0], pixels.shape[1]), shown
+
+
+@dataclass(frozen=True)
+class Rater:
+    """A classification net on the machine's device, and its card."""
+
+    net: Net
+    card: Card
+
+
+@dataclass(frozen=True)
+class PhotoWindows:
+    """The n windows of one photo: a box for each of L labels, xyxy float32 (n,L,4), and its rating (n,L)."""
+
+    boxes: NDArray[np.float32]
+    ratings: NDArray[np.float32]
+
+
+def check_rater(box_card: Card, rater: Card) -> None:
+    """Raises VerydeepError where window (i, j) of the two nets would not be the same piece of a photo."""
+    for name in ("crop", "pooling", "resampling", "other_side"):
+        mine, theirs = getattr(box_card, name), getattr(rater, name)
+        if mine != theirs:
+            raise VerydeepError(
+                f"the classification net has {name} {theirs} and the box net {mine}: it cannot rate its boxes place by "
+                "place; give another --classifier, or --rate image."
+            )
+
+
+def check_finite(found: dict[int, PhotoWindows], net: str) -> None:
+    """Raises VerydeepError where a box or a rating is no number."""
+    if not all(np.isfinite(photo.boxes).all() and np.isfinite(photo.ratings).all() for photo in found.values()):
+        raise VerydeepError(f"{net} tells boxes that are no numbers: the net is broken; train it again.")
+
+
+def check_classes(box_card: Card, rater: Card) -> None:
+    """Raises VerydeepError where the two nets' outputs do not stand for the same classes in the same order."""
+    if not same_classes(box_card.classes, rater.classes):
+        raise VerydeepError("the classification net knows other classes than the box net: give another --classifier.")
+
+
+class WindowFinder:
+    """Applies a box net, and the net that rates, to photos of one scale; `run` gives each photo's windows."""
+
+    def __init__(self, net: Net, card: Card, rater: Rater | None, protocol: BoxProtocol, machine: Machine) -> None:
+        """Args as for `run`; ``rater`` None rates every window 1. Nets are in evaluation mode on the device."""
+        self._net, self._card, self._rater, self._machine = net, card, rater, machine
+        self._protocol = protocol
+        self._shift = _minus_mean(card)
+        self._rater_shift = None if rater is None else _minus_mean(rater.card)
+
+    def run(
+        self,
+        views: Iterable[tuple[int, tuple[tuple[int, int], Pixels]]],
+        labels: NDArray[np.int64],
+        done: Callable[[int], None] = lambda count: None,
+    ) -> dict[int, PhotoWindows]:
+        """The windows of photos by their index.
+
+        Args:
+            views: a photo's index and its `BoxViews`, in any order.
+            labels: the classes asked about for each photo, (N,L).
+            done: told how many photos were finished since it was last told.
+        """
+        sizes: dict[int, tuple[int, int]] = {}
+        found: dict[int, PhotoWindows] = {}
+
+        def shown() -> Any:
+            for index, (size, pixels) in views:
+                sizes[index] = size
+                yield index, [pixels]
+
+        with torch.inference_mode(), self._machine.products():
+            for indices, batch in equal_sizes(shown(), self._pixels):
+                asked = torch.from_numpy(labels[indices]).to(self._machine.device)
+                pieces = [self._looked(batch, asked, mirrored) for mirrored in self._ways]
+                boxes, ratings = (torch.cat(parts, 2).float().cpu().numpy() for parts in zip(*pieces, strict=True))
+                for row, index in enumerate(indices):
+                    photo = _in_photo(boxes[row], batch.shape[1:3], sizes[index])
+                    found[index] = PhotoWindows(photo, ratings[row].T)
+                done(len(indices))
+        return found
+
+    def _pixels(self, height: int, width: int) -> int:
+        """Pixels that go through a net for one photo of so many."""
+        crops = self._protocol.corners(height, width, self._net.crop)
+        return len(crops) * self._net.crop**2 or height * width
+
+    @property
+    def _ways(self) -> tuple[bool, ...]:
+        return (False, True) if self._protocol.mirror else (False,)
+
+    def _looked(self, batch: NDArray[np.uint8], labels: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
+        """Boxes in pixels of the rescaled photo, xyxy (B,L,n,4), and ratings (B,L,n)."""
+        raw = torch.from_numpy(batch).permute(0, 3, 1, 2)
+        maps = self._maps(self._net, raw, self._shift, mirrored)
+        boxes = torch.cat([self._boxes(scores.float(), corners, labels) for corners, scores in maps], dim=2)
+        if mirrored:
+            left, right = boxes[..., 0].clone(), boxes[..., 2].clone()
+            boxes[..., 0], boxes[..., 2] = batch.shape[2] - right, batch.shape[2] - left
+        if self._rater is None or self._rater_shift is None:
+            return boxes, torch.ones_like(boxes[..., 0])
+        rated = self._maps(self._rater.net, raw, self._rater_shift, mirrored)
+        posteriors = torch.cat([F.softmax(scores.float(), dim=1).flatten(2) for _, scores in rated], dim=2)
+        return boxes, posteriors.gather(1, labels[:, :, None].expand(-1, -1, posteriors.shape[2]))
+
+    def _maps(self, net: Net, raw: Tensor, shift: Tensor, mirrored: bool) -> list[tuple[tuple[int, int], Tensor]]:
+        """Score maps (B,C,h,w), each with the pixels, down and across, of its first window's corner."""
+        images = self._machine.images(raw, shift)
+        images = images.flip(3) if mirrored else images
+        if self._protocol.offsets:
+            return net.shifted_scores(images)
+        if self._protocol.method == "dense":
+            return [((0, 0), net(images))]
+        corners = self._protocol.corners(images.shape[2], images.shape[3], net.crop)
+        crops = [images[:, :, top : top + net.crop, left : left + net.crop] for top, left in corners]
+        return list(zip(corners, net(torch.cat(crops)).chunk(len(corners)), strict=True))
+
+    def _boxes(self, scores: Tensor, corner: tuple[int, int], labels: Tensor) -> Tensor:
+        """The boxes of the labels asked about at each place of a map, xyxy (B,L,h·w,4)."""
+        count, _, down, across = scores.shape
+        told = scores.view(count, -1, 4, down * across)  # one box, or one a class
+        if self._card.box_settings["regression"] == "PCR":
+            told = told[torch.arange(count, device=labels.device)[:, None], labels]
+        else:
+            told = told.expand(-1, labels.shape[1], -1, -1)
+        rows = corner[0] + STRIDE * torch.arange(down, device=scores.device)
+        columns = corner[1] + STRIDE * torch.arange(across, device=scores.device)
+        places = torch.stack([columns.repeat(down), rows.repeat_interleave(across)])
+        cx, cy = (told[:, :, axis] * self._net.crop + places[axis] for axis in (0, 1))
+        half_w, half_h = (told[:, :, axis].clamp(min=0) * self._net.crop / 2 for axis in (2, 3))
+        return torch.stack([cx - half_w, cy - half_h, cx + half_w, cy + half_h], dim=-1)
+
+
+def _minus_mean(card: Card) -> Tensor:
+    return -torch.tensor(card.mean, dtype=torch.float32)[None]
+
+
+def _in_photo(boxes: NDArray[np.float32], rescaled: tuple[int, ...], photo: tuple[int, int]) -> NDArray[np.float32]:
+    """Boxes (L,n,4) of a rescaled photo in the photo's own pixels, cut at its edges, (n,L,4)."""
+    scale = np.array([photo[1] / rescaled[1], photo[0] / rescaled[0]] * 2)
+    return clip(boxes * scale, *photo).astype(np.float32).transpose(1, 0, 2)

@@ -1,0 +1,149 @@
+"""Sect. A.1: from windows to one box a label: union, greedy merging, rating. No net and no photo is needed.
+
+The windows of all scales and box nets are put together; those of a label merge (`verydeep.data.boxes.Merging`), a
+merged box is rated by the sum over its windows, and the best rated is the label's box. The threshold ``t`` of merging
+is tuned on photos of the training side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import VerydeepError
+from ..core.files import read_json, write_json
+from ..core.progress import Reporter
+from ..data.boxes import Array, Merging, iou
+from ..evaluation.metrics import BOX_IOU, best_overlap
+from ..evaluation.protocols import BoxProtocol
+from .inference import PhotoWindows
+from .settings import MergeSettings
+
+T_GRID = tuple(round(0.1 * step, 1) for step in range(16))
+T_FILE = "t.json"
+USUAL_T = 0.5  # where there is nothing to tune on
+
+
+def union(parts: Sequence[PhotoWindows]) -> PhotoWindows:
+    """The windows of one photo by several scales or nets, together."""
+    return PhotoWindows(
+        np.concatenate([part.boxes for part in parts]), np.concatenate([part.ratings for part in parts])
+    )
+
+
+def guess(
+    windows: PhotoWindows, labels: NDArray[np.int64], settings: MergeSettings, t: float
+) -> tuple[Array, NDArray[np.float64]]:
+    """A box for each of a photo's labels, xyxy (L,4), and its rating (L,).
+
+    Args:
+        windows: boxes (n,L,4) and ratings (n,L), of the labels in their order.
+        labels: (L,); one that stands there twice has one box.
+        settings: ``merge`` within a label, or across all of them: then boxes of all labels merge together, and a
+            label's box is the merged one with most rating of it.
+    """
+    first = {int(label): column for column, label in reversed(list(enumerate(labels)))}
+    columns = sorted(first.values())
+    if settings.merge == "across":
+        boxes = np.concatenate([windows.boxes[:, column] for column in columns])
+        shares = np.zeros((len(boxes), len(columns)))
+        for place, column in enumerate(columns):
+            rows = slice(place * len(windows.boxes), (place + 1) * len(windows.boxes))
+            shares[rows, place] = windows.ratings[:, column]
+        merged = Merging(boxes, shares, settings.match, settings.coordinates).until(t)
+        best = {column: _best(merged, merged.ratings[:, place]) for place, column in enumerate(columns)}
+    else:
+        best = {}
+        for column in columns:
+            rated = windows.boxes[:, column], windows.ratings[:, column]
+            merged = Merging(*rated, settings.match, settings.coordinates).until(t)
+            best[column] = _best(merged, merged.ratings)
+    chosen = [best[first[int(label)]] for label in labels]
+    return np.array([box for box, _ in chosen]), np.array([rating for _, rating in chosen])
+
+
+def _best(merged: Merging, ratings: NDArray[np.float64]) -> tuple[Array, float]:
+    """The box of the highest rating, the first in order of coordinates among equals."""
+    place = int(ratings.argmax())
+    return merged.boxes[place].copy(), float(ratings[place])
+
+
+def tuned_t(
+    windows: Sequence[PhotoWindows], truths: Sequence[Array], settings: MergeSettings, reporter: Reporter
+) -> tuple[float, list[float]]:
+    """The t of `T_GRID` with the least GT-class error; among equals the larger overlap, then the smaller t.
+
+    Args:
+        windows: of photos of the training side, of their true class alone: boxes (n,1,4).
+        truths: their boxes of that class.
+
+    Returns:
+        The t, and the error in percent at each t of the grid.
+
+    Raises:
+        VerydeepError: ``literal`` matches are in pixels, for which there is no grid.
+    """
+    if settings.match == "literal":
+        raise VerydeepError("a literal match is in pixels of each photo: say with --t at which match merging ends.")
+    found = np.zeros((len(T_GRID), len(windows), 4))
+    with reporter.track("tuning t", len(windows)) as advance:
+        for number, photo in enumerate(windows):
+            merged = Merging(photo.boxes[:, 0], photo.ratings[:, 0], settings.match, settings.coordinates)
+            for place, t in enumerate(T_GRID):  # a larger t goes on from the smaller one
+                merged.until(t)
+                found[place, number] = _best(merged, merged.ratings)[0]
+            advance(1, "")
+    overlaps = np.array([best_overlap(guesses, truths) for guesses in found])
+    errors = 100 * (overlaps < BOX_IOU).mean(axis=1)
+    keys = [(error, -overlap, t) for error, overlap, t in zip(errors, overlaps.mean(axis=1), T_GRID, strict=True)]
+    return min(keys)[2], [round(float(error), 4) for error in errors]
+
+
+def keep_t(run: Path, of: str, protocol: BoxProtocol, settings: MergeSettings, t: float) -> None:
+    """Keeps a tuned t in a run's folder, for photos that come without boxes to tune it on.
+
+    Args:
+        of: SHA-256 of the box net's checkpoint.
+    """
+    path = run / T_FILE
+    kept = _kept(path)
+    write_json(path, {**kept, f"{_of(of, settings)} {protocol}": t})
+
+
+def kept_t(run: Path, of: str, protocol: BoxProtocol, settings: MergeSettings) -> float | None:
+    """The t kept for a net, settings and protocol, or else for another protocol; None where there is none."""
+    mine = _of(of, settings)
+    found = {name.removeprefix(mine).strip(): t for name, t in _kept(run / T_FILE).items() if name.startswith(mine)}
+    return found.get(str(protocol), next(iter(found.values()), None))
+
+
+def _kept(path: Path) -> dict[str, float]:
+    """What a folder's file holds; a broken one holds nothing."""
+    try:
+        found = read_json(path) if path.exists() else {}
+    except VerydeepError:
+        return {}
+    return {name: t for name, t in found.items() if isinstance(t, int | float) and 0 <= t < float("inf")}
+
+
+def _of(checkpoint: str, settings: MergeSettings) -> str:
+    return f"{checkpoint[:12]} {settings.match} {settings.coordinates} {settings.merge} {settings.rate}"
+
+
+def best_constant_box(sizes: Sequence[tuple[int, int]], boxes: Sequence[Array]) -> Array:
+    """The one box, xyxy (4,) in shares of a photo's width and height, that is right on most of some photos.
+
+    It is one of their own boxes, or the mean of all: what knowing nothing of a photo can reach.
+
+    Args:
+        sizes: heights and widths.
+        boxes: (n,4) of each photo.
+    """
+    shares = [found / np.array([width, height] * 2) for (height, width), found in zip(sizes, boxes, strict=True)]
+    known = np.concatenate(shares)
+    candidates = np.concatenate([known.mean(axis=0)[None], known])
+    right = sum((iou(candidates[:, None], mine[None]).max(axis=1) >= BOX_IOU).astype(int) for mine in shares)
+    return np.asarray(candidates[int(np.argmax(right))])

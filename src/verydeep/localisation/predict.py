@@ -1,0 +1,233 @@
+"""App. A: box nets asked about new photos: one box for each of the likeliest classes, with its score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoints.checkpoint import Card, Checkpoint, load_box_net
+from ..checkpoints.run_dir import checkpoint_of
+from ..core.config import MachineSettings
+from ..core.device import Machine, this_machine
+from ..core.errors import ImageError, VerydeepError
+from ..core.progress import Reporter, Silent
+from ..data.class_names import place_of_class
+from ..data.image_io import Pixels, as_pixels, check_ratio
+from ..evaluation.predict import Classifier, check_top, listed, name_of
+from ..evaluation.protocols import BoxProtocol, parse_box_protocol
+from .inference import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_finite, check_rater
+from .merge import USUAL_T, guess, kept_t, union
+from .settings import MergeSettings
+from .testing import FEW_CLASSES, GUESSES, classification_net
+
+PAPER_CROP = 224
+AT_ONCE = 64  # photos held in memory
+
+
+@dataclass(frozen=True)
+class FoundBox:
+    """A box, ``xyxy`` in pixels of the photo from 0, its class, and its score: the sum over its windows."""
+
+    name: str
+    score: float
+    xyxy: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """One photo's boxes, that of the likeliest class first."""
+
+    image: str
+    boxes: tuple[FoundBox, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """``{image, boxes: [{class, score, box: [xmin, ymin, xmax, ymax]}]}``."""
+        rows = [
+            {"class": box.name, "score": round(box.score, 6), "box": [round(value, 2) for value in box.xyxy]}
+            for box in self.boxes
+        ]
+        return {"image": self.image, "boxes": rows}
+
+
+@dataclass(frozen=True)
+class Localiser:
+    """A box net, and the classification net that says which classes to ask for and rates the boxes, if there is one."""
+
+    checkpoint: Checkpoint
+    finder: WindowFinder
+    classifier: Classifier | None
+    protocol: BoxProtocol
+    settings: MergeSettings
+    t: float
+    machine: Machine
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the nets' outputs."""
+        return self.checkpoint.card.classes
+
+    def predict(
+        self,
+        images: Any,
+        top: int | None = None,
+        name: str | None = None,
+        faults: dict[int, str] | None = None,
+        reporter: Reporter | None = None,
+    ) -> list[Boxes]:
+        """The boxes of each image.
+
+        Args:
+            images: as `Classifier.predict` takes them.
+            top: how many classes, at least 1; by default 5, or 1 of fewer than 10.
+            name: the class to look for, in place of the likeliest ones.
+            faults: takes the sentences of unreadable images, by index, which are then left out.
+
+        Raises:
+            ImageError: an image cannot be read, and ``faults`` is None; the sentence names it.
+            VerydeepError: no such class; neither class nor classification net.
+        """
+        usual = GUESSES if len(self.classes) >= FEW_CLASSES else 1
+        many = usual if top is None else top
+        check_top(many)
+        asked = listed(images)
+        found: list[Boxes] = []
+        with (reporter or Silent()).track("asking", len(asked)) as advance:
+            for start in range(0, len(asked), AT_ONCE):
+                some = _read(asked, range(start, min(start + AT_ONCE, len(asked))), faults)
+                with self.machine.at_work():
+                    found += self._boxes(some, many, name) if some else []
+                advance(min(AT_ONCE, len(asked) - start), "")
+        return found
+
+    def _boxes(self, photos: list[tuple[str, Pixels]], top: int, name: str | None) -> list[Boxes]:
+        shown = [pixels for _, pixels in photos]
+        labels, posteriors = self._labels(shown, top, name)
+        by_scale = []
+        card = self.checkpoint.card
+        for part in self.protocol.parts():
+            views = BoxViews(part.scales[0], card.resampling, card.other_side)
+            by_scale.append(self.finder.run(((index, views(one)) for index, one in enumerate(shown)), labels))
+            check_finite(by_scale[-1], str(self.checkpoint.path))
+        answers = []
+        for index, (image, _) in enumerate(photos):
+            windows: PhotoWindows = union([scale[index] for scale in by_scale])
+            boxes, ratings = guess(windows, labels[index], self.settings, self.t)
+            if self.settings.rate == "image":
+                ratings = ratings * posteriors[index]
+            rows = zip(labels[index], ratings, boxes, strict=True)
+            found = (FoundBox(self.classes[label], float(score), _four(box)) for label, score, box in rows)
+            answers.append(Boxes(image, tuple(found)))
+        return answers
+
+    def _labels(
+        self, photos: list[Pixels], top: int, name: str | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The classes to look for and their posteriors, (N,L) each; 1 where no net classifies."""
+        if name is not None or len(self.classes) == 1:
+            place = 0 if name is None else place_of_class(name, self.classes)
+            if place is None:
+                raise VerydeepError(f"the net knows no class {name!r}: it knows {', '.join(self.classes[:10])}.")
+            chosen = np.full((len(photos), 1), place, dtype=np.int64)
+        elif self.classifier is None:
+            raise VerydeepError("which class to look for is not known: give --classifier RUN, or --class NAME.")
+        found = None if self.classifier is None else self.classifier.posteriors(photos)
+        if name is None and len(self.classes) > 1:
+            assert found is not None
+            chosen = np.argsort(-found, axis=1, kind="stable")[:, :top]
+        ones = np.ones(chosen.shape, dtype=np.float32)
+        return chosen, ones if found is None else np.take_along_axis(found, chosen, axis=1)
+
+
+def _read(images: list[Any], chosen: range, faults: dict[int, str] | None) -> list[tuple[str, Pixels]]:
+    """Photos with their names."""
+    found: list[tuple[str, Pixels]] = []
+    for index in chosen:
+        name = name_of(images[index], index)
+        try:
+            pixels = as_pixels(images[index], name)
+            check_ratio(pixels.shape)
+            found.append((name, pixels))
+        except ImageError as fault:
+            named = fault.named(name)
+            if faults is None:
+                raise named from None
+            faults[index] = str(named)
+    return found
+
+
+def _four(box: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2
+
+
+def load_localiser(
+    run: str | Path,
+    classifier: str | Path | None = None,
+    protocol: str | None = None,
+    merging: MergeSettings | None = None,
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+) -> Localiser:
+    """A box net of a run's folder, ready to be asked.
+
+    Args:
+        classifier: a classification run; by default the one the box net started from, where it still is one.
+        protocol: such as ``dense@352,384``; by default `usual_protocol`.
+        merging: without its ``t``, the one that testing the run has tuned is taken.
+
+    Raises:
+        VerydeepError: no such run, a net that tells no boxes, a classification net that does not go with it.
+    """
+    settings, told = merging or MergeSettings(), reporter or Silent()
+    checkpoint = load_box_net(checkpoint_of(run, last=False))
+    card = checkpoint.card
+    asked = usual_protocol(card) if protocol is None else parse_box_protocol(protocol, card.crop)
+    here = this_machine(replace(machine or MachineSettings(workers=0), compile=False), card.multiply_adds)
+    net = checkpoint.net()
+    here.place(net)
+    found = classification_net(checkpoint, classifier)
+    classes, rater = None, None
+    if found is not None:
+        check_classes(card, found.card)
+        telling = found.net()
+        here.place(telling)
+        classes = Classifier(telling, found.card, here)
+        if settings.rate == "window":
+            check_rater(card, found.card)
+            rater = Rater(telling, found.card)
+    finder, t = WindowFinder(net, card, rater, asked, here), _t(checkpoint, settings, asked, told)
+    return Localiser(checkpoint, finder, classes, asked, settings, t, here)
+
+
+def usual_protocol(card: Card) -> BoxProtocol:
+    """Dense at the Q of its training, as the paper does; for a crop below the paper's the central crop.
+
+    A small crop's last map has few cells, none of them far from the crop's edge, and such a net tells boxes by that
+    edge: on whole photos, where there is none, it errs several times as often (NOTES.md).
+    """
+    return BoxProtocol("dense" if card.crop >= PAPER_CROP else "centre", (card.test_scale,))
+
+
+def usual_test(run: str | Path) -> str:
+    """How `verydeep localise evaluate` tests a run as `predict` asks it, with nothing more to be said."""
+    checkpoint = load_box_net(checkpoint_of(run, last=False))
+    usual = usual_protocol(checkpoint.card)
+    if usual.method != "centre" and classification_net(checkpoint, None) is None:  # nothing rates a map's boxes
+        usual = BoxProtocol("centre", usual.scales)
+    return str(usual)
+
+
+def _t(checkpoint: Checkpoint, settings: MergeSettings, protocol: BoxProtocol, reporter: Reporter) -> float:
+    """The threshold of merging: as given, as tuned, or the usual one."""
+    if settings.t is not None or protocol.method == "centre":  # one window has nothing to merge with
+        return USUAL_T if settings.t is None else settings.t
+    if settings.match == "literal":
+        raise VerydeepError("a literal match is in pixels of each photo: say with --t at which match merging ends.")
+    kept = kept_t(checkpoint.path.parent, checkpoint.sha256, protocol, settings)
+    if kept is None:
+        reporter.say(f"no t is tuned yet: t is {USUAL_T} (`verydeep localise evaluate` tunes it, --t says another)")
+    return USUAL_T if kept is None else kept

@@ -1,0 +1,109 @@
+"""App. A: a data set to windows, and windows on disk, so that merging and fusion of box nets never load a net.
+
+One ``.npz`` of plain arrays a box net, set and scale: ``ids`` (N,), ``labels`` int64 (N,L) (the classes asked about),
+``counts`` (N,) windows a photo, ``boxes`` float32 (M,L,4) and ``ratings`` float32 (M,L) of all photos' windows one
+after another, and the text ``key``, which says of what and by what they were made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoints.checkpoint import Card
+from ..core.device import Machine
+from ..core.errors import ImageError
+from ..core.files import write_atomically
+from ..core.progress import Reporter
+from ..data.dataloader import each_photo
+from ..data.open import Dataset
+from ..data.workers import Fault
+from ..evaluation.protocols import BoxProtocol
+from ..models.vgg import Net
+from .inference import BoxViews, PhotoWindows, Rater, WindowFinder
+
+FILE_NAME = "windows.npz"
+
+
+def dataset_windows(
+    net: Net,
+    card: Card,
+    rater: Rater | None,
+    dataset: Dataset,
+    labels: NDArray[np.int64],
+    protocol: BoxProtocol,
+    machine: Machine,
+    reporter: Reporter,
+    label: str,
+) -> dict[int, PhotoWindows]:
+    """The windows of each photo of a set, by index; protocols of one scale.
+
+    Args:
+        labels: the classes asked about, (N,L).
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
+    views = BoxViews(protocol.scales[0], card.resampling, card.other_side)
+
+    def shown() -> object:
+        for index, found in each_photo(dataset, views, machine.readers):
+            if isinstance(found, Fault):
+                raise ImageError(f"{found.sentence} Mend it, or take it and its boxes out of the data.")
+            yield index, found
+
+    with reporter.track(label, len(dataset)) as advance:
+        finder = WindowFinder(net, card, rater, protocol, machine)
+        return finder.run(shown(), labels, lambda count: advance(count, ""))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a set's photos, and what they are of."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    photos: tuple[PhotoWindows, ...]
+
+
+def windows_key(**of: object) -> str:
+    """A digest of what windows depend on: hashes of nets, the protocol, photos and labels."""
+    return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def save_windows(folder: Path, windows: Windows, key: str) -> None:
+    """Writes a set's windows atomically; raises VerydeepError where it cannot be written."""
+    arrays = {
+        "ids": np.array(windows.ids),
+        "labels": windows.labels,
+        "counts": np.array([len(photo.boxes) for photo in windows.photos]),
+        "boxes": np.concatenate([photo.boxes for photo in windows.photos]),
+        "ratings": np.concatenate([photo.ratings for photo in windows.photos]),
+        "key": np.array(key),
+    }
+    write_atomically(folder / FILE_NAME, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def load_windows(folder: Path, key: str) -> Windows | None:
+    """A set's windows as stored; None where there are none of this key, or they are broken."""
+    try:
+        with (folder / FILE_NAME).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            if str(stored["key"]) != key:
+                return None
+            counts, labels, arrays = stored["counts"], stored["labels"], (stored["boxes"], stored["ratings"])
+            shape = (int(counts.sum()), labels.shape[1])
+            fits = counts.min() > 0 and len(counts) == len(labels) == len(stored["ids"])
+            if not fits or arrays[0].shape != (*shape, 4) or arrays[1].shape != shape:
+                return None
+            if not all(np.isfinite(array).all() for array in arrays):
+                return None
+            boxes, ratings = (np.split(array, np.cumsum(counts)[:-1]) for array in arrays)
+            photos = tuple(PhotoWindows(*pair) for pair in zip(boxes, ratings, strict=True))
+            return Windows(tuple(map(str, stored["ids"])), stored["labels"], photos)
+    except Exception:  # whatever numpy and zipfile trip over in a torn file: then it is made anew
+        return None

@@ -1,0 +1,287 @@
+"""Sect. 2: one fully-convolutional net from a row of Table 1, and its initialisers.
+
+Shapes: B batch, K classes, H W pixels, h w cells of the score map, D descriptor. The FC layers are
+convolutions (Sect. 3.2), so one net serves training crops and whole images alike. Hidden layers end
+in ReLU (Sect. 2.1); the scores leave before the soft-max.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from ..core.errors import VerydeepError
+from .architectures import STRIDE, Layer, has_lrn, layers
+from .winograd import Convolution
+
+Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
+Pooling = Literal["up", "down"]
+BEFORE_RELU = "-before-relu"  # ends the name of a layer's map before its ReLU
+GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1}  # Sect. 3.1: "10^-2 variance" and how all code read it
+
+
+class Net(nn.Module):
+    """A very deep ConvNet: float (B,3,H,W), RGB 0-255 minus the mean, to scores (B,K,h,w).
+
+    At the crop h = w = 1. Pooling rounds ``up``, as in the original code, so that no border pixel is lost, or
+    ``down``, as PyTorch's does by default; at multiples of 32 pixels the two are equal.
+    """
+
+    takes = "float"
+    recompute = False  # in learning, keep the maps between stages alone (Chen et al. 2016): slower, in less memory
+
+    def __init__(self, name: str, classes: int, crop: int, width: float, pooling: Pooling = "up") -> None:
+        super().__init__()
+        self.name, self.classes, self.crop, self.width, self.pooling = name, classes, crop, width, pooling
+        self.specs: tuple[Layer, ...] = layers(name, classes, crop, width)
+        for spec in self.specs:
+            self.add_module(spec.name, _convolution(spec))
+        # Krizhevsky's alpha 1e-4 is not divided by the 5 channels it sums; PyTorch's is.
+        self.lrn = nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0) if has_lrn(name) else None
+
+    def layer(self, name: str) -> nn.Conv2d:
+        """The layer of that name (``conv1_1`` to ``fc8``)."""
+        found = getattr(self, name)
+        assert isinstance(found, nn.Conv2d)
+        return found
+
+    @property
+    def dropout_units(self) -> tuple[int, int]:
+        """Units of fc6 and fc7 that dropout chooses among."""
+        return self.layer("fc6").out_channels, self.layer("fc7").out_channels
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """The five maps after pooling, at strides 2, 4, 8, 16, 32, for use as a backbone.
+
+        Args:
+            x: float (B,3,H,W).
+        """
+        maps = []
+        for stage in range(1, 6):
+            if self.recompute and torch.is_grad_enabled():
+                x = recomputed(self._pooled_stage, stage, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = self._pooled_stage(stage, x)
+            maps.append(x)
+        return maps
+
+    def activations(self, x: Tensor, layer: str) -> Tensor:
+        """The map of a layer by name, (B,D,h,w); what comes after it is not computed.
+
+        Args:
+            x: float (B,3,H,W).
+            layer: a name of `map_names`: ``pool5``, ``conv4_3`` or ``fc7`` (after ReLU, and in A-LRN after LRN),
+                ``fc7-before-relu``, or ``fc8``, the scores.
+        """
+        if layer.startswith("fc"):
+            self._check_size(x)
+        return next(found for name, found in self._maps(x) if name == layer)
+
+    def map_names(self) -> tuple[str, ...]:
+        """The names of all maps, from the pixels on."""
+        names: list[str] = []
+        for number, spec in enumerate(self.specs):
+            if spec.name == "fc8":
+                names.append(spec.name)
+                continue
+            names += [spec.name + BEFORE_RELU, spec.name]
+            if spec.stage <= 5 and [after.stage for after in self.specs[number + 1 :][:1]] != [spec.stage]:
+                names.append(f"pool{spec.stage}")
+        return tuple(names)
+
+    def cut_after(self, layer: str) -> None:
+        """Drops the layers that a layer's map does not need, and their memory."""
+        weighted = layer.removesuffix(BEFORE_RELU)
+        last = max(n for n, spec in enumerate(self.specs) if weighted in (spec.name, f"pool{spec.stage}"))
+        for spec in self.specs[last + 1 :]:
+            delattr(self, spec.name)
+        self.specs = self.specs[: last + 1]
+
+    def _maps(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Every map with its name; the next one overwrites it."""
+        names = iter(self.map_names())
+        for name in names:
+            if name.startswith("pool"):
+                x = self._pool(x)
+            elif name.endswith(BEFORE_RELU) or name == "fc8":
+                x = self.layer(name.removesuffix(BEFORE_RELU))(x)
+            else:
+                x = F.relu(x, inplace=True)
+                if self.lrn is not None and name == "conv1_1":
+                    x = self.lrn(x)
+            yield name, x
+
+    def _pooled_stage(self, stage: int, x: Tensor) -> Tensor:
+        return self._pool(self._stage(stage, x))
+
+    def _stage(self, stage: int, x: Tensor) -> Tensor:
+        """A stage's convolutions, before its pooling."""
+        for spec in self.specs:
+            if spec.stage == stage:
+                x = F.relu(self.layer(spec.name)(x), inplace=True)
+                if self.lrn is not None and spec.name == "conv1_1":
+                    x = self.lrn(x)
+        return x
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=self.pooling == "up")
+
+    def penultimate(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The map of fc7 after ReLU and dropout, (B,D,h,w).
+
+        Args:
+            x: float (B,3,H,W).
+            keep: in training mode, the units dropout keeps: bool (B, units of fc6 + units of fc7).
+                None draws them from PyTorch's own generator. Not read in evaluation mode.
+        """
+        self._check_size(x)
+        return self._hidden(self.stages(x)[-1], keep)
+
+    def _check_size(self, x: Tensor) -> None:
+        # Rounding up, the last cell needs one pixel only to fill fc6's kernel.
+        smallest = STRIDE * (self.crop // STRIDE - 1) + 1 if self.pooling == "up" else self.crop
+        if min(x.shape[-2:]) < smallest:
+            raise VerydeepError(
+                f"an image of {x.shape[-1]}x{x.shape[-2]} pixels is smaller than the net's crop of {self.crop}."
+            )
+
+    def _hidden(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """fc6 and fc7 on the last pooled map, each with ReLU and dropout."""
+        units = self.dropout_units[0]
+        keep6, keep7 = (None, None) if keep is None else (keep[:, :units], keep[:, units:])
+        x = F.relu(_connected(self.layer("fc6"), x), inplace=True)
+        x = _dropout(x, keep6, self.training)
+        x = F.relu(_connected(self.layer("fc7"), x), inplace=True)
+        return _dropout(x, keep7, self.training)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Scores (B,K,h,w) before the soft-max; arguments as for `penultimate`."""
+        return _connected(self.layer("fc8"), self.penultimate(x, keep))
+
+    def shifted_scores(self, x: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
+        """OverFeat's offset pooling (Sermanet et al. 2014): score maps on a grid twice as fine, as four maps.
+
+        The last pooling is done from each of its four starts, and the FC layers on each of the four maps.
+
+        Returns:
+            For each start the pixels, down and across, by which its map's windows are shifted, and its scores
+            (B,K,h,w). Starts that leave no room for the net's crop are left out.
+        """
+        self._check_size(x)
+        for stage in range(1, 5):
+            x = self._pooled_stage(stage, x)
+        x = self._stage(5, x)
+        found = []
+        up = 1 if self.pooling == "up" else 0
+        for down, across in itertools.product((0, 1), repeat=2):
+            cells = [(side - gone + up) // 2 for side, gone in zip(x.shape[-2:], (down, across), strict=True)]
+            if min(cells) >= self.crop // STRIDE:
+                scores = self.layer("fc8")(self._hidden(self._pool(x[:, :, down:, across:]), None))
+                found.append(((down * STRIDE // 2, across * STRIDE // 2), scores))
+        return found
+
+    def mean_scores(self, x: Tensor) -> Tensor:
+        """The score map averaged over its cells, (B,K).
+
+        fc8 is linear, so it is applied once to the mean of fc7's map: the same, and cheaper.
+        """
+        return self._mean_scores(self.penultimate(x))
+
+    def mean_scores_from(self, last: Tensor) -> Tensor:
+        """Mean scores (B,K) from the map of the last convolution after its ReLU, (B,D,h,w): the rest of the net."""
+        return self._mean_scores(self._hidden(self._pool(last), None))
+
+    def _mean_scores(self, penultimate: Tensor) -> Tensor:
+        mean = penultimate.mean(dim=(2, 3), keepdim=True)
+        return _connected(self.layer("fc8"), mean).flatten(1)
+
+
+def _convolution(spec: Layer) -> nn.Conv2d:
+    padding = spec.kernel // 2 if spec.stage <= 5 else 0
+    # Initialisers follow: drawing PyTorch's own first would only cost time.
+    with torch.device("meta"):
+        # On many channels Winograd's way, on a CPU; fc6 has 3x3 cells too at a crop of 96, and no padding.
+        kind = Convolution if spec.stage <= 5 and spec.kernel == 3 else nn.Conv2d
+        layer = kind(spec.inputs, spec.outputs, spec.kernel, padding=padding)
+    for name, value in list(layer.named_parameters()):  # `to_empty` would import a half second's worth of PyTorch
+        setattr(layer, name, nn.Parameter(torch.empty(value.shape)))
+    return layer
+
+
+def _connected(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """An FC layer on a map: on one of its kernel's size as a product, whose backward pass moves less memory."""
+    if tuple(x.shape[2:]) != layer.kernel_size:
+        found: Tensor = layer(x)
+        return found
+    order = (0, 2, 3, 1) if layer.weight.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
+    rows = F.linear(x.permute(order).flatten(1), layer.weight.permute(order).flatten(1), layer.bias)
+    return rows[:, :, None, None]
+
+
+def _dropout(x: Tensor, keep: Tensor | None, training: bool) -> Tensor:
+    """Dropout with ratio .5, scaled by 2 in training (Sect. 3.1); ``keep`` bool (B,D) or None."""
+    if not training or keep is None:
+        return F.dropout(x, 0.5, training)
+    return x * (2 * keep[:, :, None, None].to(x.dtype))
+
+
+def create_net(
+    name: str,
+    classes: int = 1000,
+    crop: int = 224,
+    width: float = 1.0,
+    initialise: Initialiser = "glorot",
+    seed: int = 0,
+    pooling: Pooling = "up",
+) -> Net:
+    """A net of Table 1 with random weights.
+
+    Args:
+        name: A, A-LRN, B, C, D, E or shallow-B.
+        classes: K, at least 1.
+        crop: side of a training crop in pixels, a multiple of 32.
+        width: factor on the channels of every hidden layer.
+        initialise: ``glorot`` (Glorot & Bengio 2010), ``gaussian`` (std .01) or ``gaussian-literal`` (std .1).
+        seed: the same seed gives the same weights.
+        pooling: rounds the pooled size ``up`` or ``down``.
+
+    Raises:
+        VerydeepError: an unknown net or initialiser, a crop that is no multiple of 32.
+
+    >>> create_net("A", classes=10, crop=32, width=1 / 16)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10, 1, 1])
+    """
+    net = Net(name, classes, crop, width, pooling)
+    initialise_layers(net, [spec.name for spec in net.specs], initialise, seed)
+    return net
+
+
+def initialise_layers(net: Net, names: list[str], initialise: Initialiser, seed: int) -> None:
+    """Draws the named layers' weights anew (biases 0); each layer's draw depends on (seed, layer) alone.
+
+    Glorot's fans count k·k for convolutions; an FC layer is one product at the crop, so its fan-out is
+    its outputs. The Gaussians are Sect. 3.1's "zero mean and 10^-2 variance" read as std .01 and std .1.
+    """
+    if initialise not in ("glorot", *GAUSSIAN_STD):
+        known = ", ".join(("glorot", *GAUSSIAN_STD))
+        raise VerydeepError(f"there is no initialiser {initialise!r}: use one of {known}.")
+    for number, spec in enumerate(net.specs):
+        if spec.name not in names:
+            continue
+        layer = net.layer(spec.name)
+        generator = torch.Generator().manual_seed(seed * 1000 + number)
+        if initialise == "glorot":
+            fan_in = spec.inputs * spec.kernel**2
+            fan_out = spec.outputs * (spec.kernel**2 if spec.stage <= 5 else 1)
+            bound = (6 / (fan_in + fan_out)) ** 0.5
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+        else:
+            nn.init.normal_(layer.weight, 0.0, GAUSSIAN_STD[initialise], generator=generator)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)

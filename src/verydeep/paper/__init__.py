@@ -1,0 +1,1 @@
+"""The paper's tables as data, and how their rows are reproduced."""

@@ -1,0 +1,189 @@
+"""Sect. 1: the released models made runs that can be tested, from their weight files.
+
+A released model has all its layers. Its outputs are counted as the file, its card or its hash records its classes; only
+where nothing records them are they taken in the order of sorted WNIDs, which is that of all public files and of
+`verydeep.data.datasets.imagenet`, and that is said. The run's outputs are in that order, so that several nets can be
+fused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoints.checkpoint import Card, load_checkpoint, read_card, save_checkpoint, start_from
+from ..checkpoints.load import read_recorded
+from ..checkpoints.model_card import write_model_card
+from ..checkpoints.pretrained import place_of
+from ..checkpoints.registry import ilsvrc_classes
+from ..checkpoints.run_dir import BEST
+from ..core.config import DataSettings, flag, to_json
+from ..core.errors import VerydeepError
+from ..core.files import file_sha256, write_json
+from ..core.progress import Reporter
+from ..data.class_names import class_key, distinct
+from ..data.datasets.imagenet import holds_synsets
+from ..data.open import NAMES, Data, lasting_name
+from ..models.architectures import LARGEST_SIDE, STRIDE
+from ..models.vgg import Net
+from .rows.row import Row, runs_of
+
+TEST_SCALE = 256
+SETTINGS = ("pooling", "resampling", "other_side")  # what can be chosen for a net that is not trained
+
+
+def released_data(data: str) -> str:
+    """The data to test on: a folder of ILSVRC's photos, or of a part of them, is ``imagenet:DIR``."""
+    named = data.partition(":")[0] in NAMES
+    return f"imagenet:{data}" if not named and holds_synsets(Path(data)) else data
+
+
+def take_released(
+    root: Path,
+    runs: dict[str, str],
+    files: dict[str, str],
+    settings: DataSettings,
+    opened: Data,
+    given: dict[str, Any],
+    reporter: Reporter,
+) -> None:
+    """Makes a run's folder of each weight file that is needed; those made before are kept.
+
+    Args:
+        runs: the run of each net, as `check_files` returns them.
+        files: weight files by net.
+        opened: all classes that the nets know, or a part of them.
+        given: `SETTINGS` that were chosen.
+        reporter: is told how each net's outputs are counted.
+
+    Raises:
+        VerydeepError: a file is not given, lacks layers, or is of another net or other classes; a setting that
+            only training reads.
+    """
+    wrong = [name for name in given if name not in (*SETTINGS, "bad_images")]
+    if wrong:
+        raise VerydeepError(f"{flag(wrong[0])} is for training, and the released models are not trained.")
+    shown = {**to_json(settings), "data": lasting_name(settings.data)}
+    choice = {**{name: given[name] for name in SETTINGS if name in given}, "data": shown}
+    for net, run in runs.items():
+        _take(root / run, run, net, files.get(net), opened, choice, reporter)
+
+
+def check_files(rows: tuple[Row, ...], files: dict[str, str]) -> dict[str, str]:
+    """The run of each net that some rows need; raises VerydeepError for a file of another net, or that is not there."""
+    needed = {run.partition("/")[0]: run for run in runs_of(rows)}
+    unknown = [net for net in files if net not in needed]
+    if unknown:
+        raise VerydeepError(f"--weights names net {unknown[0]}; these rows need {', '.join(needed)}.")
+    for file in files.values():
+        place_of(file)
+    return needed
+
+
+def _take(
+    folder: Path, run: str, net: str, file: str | None, opened: Data, choice: dict[str, Any], reporter: Reporter
+) -> None:
+    """Leaves the folder as it is where it holds just this; else writes it from the weight file, or from itself."""
+    best = folder / BEST
+    old = read_card(best) if best.exists() else None
+    if file is not None:
+        card, tensors = _from_file(file, net, run, opened, choice, reporter)
+    elif old is None:
+        raise VerydeepError(f"{run} needs its weight file: say --weights {net}=FILE.")
+    else:
+        card = replace(old, **{"pooling": "up", "resampling": "bilinear", "other_side": "round", **choice})
+        card = replace(card, classes=_titled(str(best), old.classes, opened))
+        tensors = load_checkpoint(best).weights
+    card = replace(card, data_fingerprint=opened.fingerprint())
+    if old is not None and asdict(card) == asdict(old):
+        return
+    save_checkpoint(best, _whole_net(card, tensors, file or str(best)), card)
+    write_json(folder / "config.json", {"run": run, **card.settings})
+    write_model_card(best, card)
+
+
+def _from_file(
+    file: str, net: str, run: str, opened: Data, choice: dict[str, Any], reporter: Reporter
+) -> tuple[Card, dict[str, Tensor]]:
+    """A weight file's card and layers, its outputs in the order of sorted WNIDs."""
+    weights = read_recorded(file)
+    if weights.net != net:
+        raise VerydeepError(f"{file} holds net {weights.net}, not {net}.")
+    outputs, crop, width = _sizes(file, weights.tensors)
+    classes = _counted(file, outputs, weights.classes, opened)
+    titles = _titled(file, classes, opened)
+    recorded = "as it records its classes" if weights.classes else "in the order of sorted WNIDs, as it records none"
+    reporter.say(f"{run}: the {outputs} outputs of {file} are counted {recorded}")
+    order = sorted(range(outputs), key=lambda number: class_key(titles[number]))
+    moved = order != list(range(outputs))
+    tensors = {
+        name: value[order] if moved and name.startswith("fc8.") else value for name, value in weights.tensors.items()
+    }
+    told = {"weights": str(place_of(file).absolute()), "weights_sha256": file_sha256(place_of(file))}
+    card = Card(
+        net=net,
+        crop=crop,
+        width=width,
+        classes=tuple(titles[number] for number in order),
+        mean=weights.mean,
+        test_scale=TEST_SCALE,
+        origin=weights.origin,
+        settings={**told, **({"outputs_moved": True} if moved else {})},
+        **choice,
+    )
+    return card, tensors
+
+
+def _counted(file: str, outputs: int, recorded: tuple[str, ...] | None, opened: Data) -> tuple[str, ...]:
+    """The class of each output; raises VerydeepError where that is not known."""
+    if recorded:
+        keys = list(map(class_key, distinct(recorded)))
+        twice = next((name for name, key in zip(recorded, keys, strict=True) if keys.count(key) > 1), None)
+        if twice is not None or len(keys) != outputs:
+            what = f"names the class {twice!r} twice" if twice else f"names {len(keys)} classes for {outputs} outputs"
+            raise VerydeepError(f"{file} {what}: which output is which is not known.")
+        return distinct(recorded)
+    if outputs == len(opened.classes):
+        return opened.classes
+    if outputs == len(ilsvrc_classes()):
+        return ilsvrc_classes()
+    count = len(opened.classes)
+    raise VerydeepError(
+        f"{file} has {outputs} outputs for the {count} classes of {opened.name}, and records no classes."
+    )
+
+
+def _titled(file: str, classes: tuple[str, ...], opened: Data) -> tuple[str, ...]:
+    """A net's classes, each as the data spell it; raises VerydeepError for a class of the data that is none of them."""
+    keys = [class_key(name) for name in classes]
+    known = {class_key(name): name for name in opened.classes}
+    unknown = [name for key, name in known.items() if key not in set(keys)]
+    if unknown:
+        shown = f"{', '.join(classes[:3])}{', …' if len(classes) > 3 else ''}"
+        raise VerydeepError(
+            f"{opened.name} has the class {unknown[0]!r}, which is none of the {len(classes)} of {file} ({shown})."
+        )
+    return tuple(known.get(key, name) for key, name in zip(keys, classes, strict=True))
+
+
+def _sizes(file: str, tensors: dict[str, Tensor]) -> tuple[int, int, float]:
+    """Outputs, crop and width of a net, from its layers' shapes."""
+    lacking = [name for name in ("conv1_1", "fc6", "fc7", "fc8") if f"{name}.weight" not in tensors]
+    if lacking:
+        raise VerydeepError(f"{file} lacks {', '.join(lacking)}: the released models have all their layers.")
+    first, fc6, fc8 = (tuple(tensors[f"{name}.weight"].shape) for name in ("conv1_1", "fc6", "fc8"))
+    if len(fc6) != 4 or fc6[2] != fc6[3] or not 1 <= fc6[3] <= LARGEST_SIDE // STRIDE:
+        raise VerydeepError(f"{file} has fc6 of the shape {fc6}: it must be outputs, inputs, and a square kernel.")
+    return fc8[0], STRIDE * fc6[3], first[0] / 64
+
+
+def _whole_net(card: Card, tensors: dict[str, Tensor], source: str) -> Net:
+    """The net whose every layer the tensors hold."""
+    net = card.empty_net()
+    copied = start_from(net, tensors, card.net, classes_equal=True)
+    if copied.random:
+        raise VerydeepError(f"{source} lacks {', '.join(copied.random)}, or their shapes are of another net.")
+    return net.eval()

@@ -1,0 +1,283 @@
+"""The paper's tables with ours beside them, from stored results: nobody types a result."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import VerydeepError
+from ..core.files import write_atomically
+from ..models.architectures import TABLE_1, net_facts
+from .rows.row import MODULES, Paper, Table, experiment, find_table
+from .rows.tables_1_2 import PRINTED
+from .scale import DOLL, PAPER_CROP
+from .stored import BOX_ERRORS, ERRORS, FIGURE, RESULTS, read_results
+from .table_notes import classes_shown, other_sizes, training_steps
+
+HEADS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
+SIGNIFICANT = 0.05
+
+
+def read_places(places: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """The results of some folders that `verydeep reproduce` wrote to, or of their results.json.
+
+    Raises:
+        VerydeepError: there are none, or they are broken.
+    """
+    found = []
+    for place in map(Path, places):
+        path = place / RESULTS if place.is_dir() else place
+        if not path.exists():
+            raise VerydeepError(f"there is no {path}: give the folder `verydeep reproduce` wrote to, or its {RESULTS}.")
+        found.append(read_results(path))
+    return found
+
+
+def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a table as JSON values: ``row``, ``cells``, ``paper``, ``measured``.
+
+    Args:
+        name: ``1`` to ``12``, ``text``, ``localisation-text`` or ``released``.
+        results: of one reproduction, or of several with different seeds, whose mean is taken.
+
+    Raises:
+        VerydeepError: no such table.
+    """
+    if name == "1":
+        return [_layers_row(net) for net in PRINTED]
+    if name == "2":
+        return [_parameters_row(net) for net in PRINTED]
+    table = find_table(name)
+    rows: list[dict[str, Any]] = [
+        {
+            "row": row.name,
+            "cells": dict(zip(table.columns, row.cells, strict=True)),
+            "paper": _paper(row.paper),
+            "measured": measured([found["rows"][row.name] for found in results if row.name in found["rows"]]),
+        }
+        for row in table.rows
+    ]
+    if FIGURE in table.errors:
+        return rows  # each is of data of its own
+    of = {(one["size"], one["data"], one["images"]) for one in (row["measured"] for row in rows) if one}
+    if len(of) > 1:
+        told = "; ".join(f"{images} photos of {data} at {size} size" for size, data, images in sorted(of))
+        raise VerydeepError(f"these results do not stand in one table: {told}.")
+    return rows
+
+
+def _paper(paper: Paper) -> dict[str, Any]:
+    values = {name: getattr(paper, name) for name in (*ERRORS, *BOX_ERRORS, FIGURE, f"{FIGURE}_std")}
+    values = {name: value for name, value in values.items() if name in ERRORS or value is not None}
+    return {**values, **({"note": paper.note} if paper.note else {})}
+
+
+def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """One row of results; of several seeds the mean, with their standard deviation in place of an interval.
+
+    Raises:
+        VerydeepError: the seeds' rows are of other photos or sizes.
+    """
+    if len(rows) < 2:
+        return {**rows[0], "seeds": 1} if rows else None
+    first = rows[0]
+    if any(
+        (row["size"], row["data"], row["images"]) != (first["size"], first["data"], first["images"]) for row in rows
+    ):
+        raise VerydeepError("these results are of other sizes, data or numbers of photos: they have no common mean.")
+    seeds = [row["seed"] for row in rows]
+    if None in seeds or len(set(seeds)) < len(seeds):
+        raise VerydeepError("these results are of one seed, or of nets that are not trained: give one of them.")
+    if any(row["cut_short"] != first["cut_short"] for row in rows):
+        raise VerydeepError(
+            "some of these results are of trainings cut short by --max-steps: they have no common mean."
+        )
+    # The plateau rule ends each seed's training at a step of its own.
+    found = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
+    for name in (*ERRORS, *BOX_ERRORS):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if values:
+            found[name] = round(statistics.mean(values), 4)
+            found[f"{name}_std"] = round(statistics.stdev(values), 4)
+        found.pop(f"{name}_interval", None)
+    return found
+
+
+def _layers_row(net: str) -> dict[str, Any]:
+    columns = {line.split("|")[0].strip(): line.split("|")[1:] for line in TABLE_1.strip().splitlines()}
+    stages = [" ".join(f"conv{cell}" if cell != "LRN" else cell for cell in stage.split()) for stage in columns[net]]
+    built = [f"conv{spec.kernel}-{spec.outputs}" for spec in net_facts(net).layers if spec.stage <= 5]
+    facts = net_facts(net)
+    return {
+        "row": f"table1/{net}",
+        "cells": {"net": net},
+        "paper": {"weight_layers": PRINTED[net][0], "stages": stages},
+        "measured": {"weight_layers": facts.weight_layers, "layers": built},
+    }
+
+
+def _parameters_row(net: str) -> dict[str, Any]:
+    return {
+        "row": f"table2/{net}",
+        "cells": {"network": net},
+        "paper": {"parameters_millions": PRINTED[net][1]},
+        "measured": {"parameters": net_facts(net).parameters},
+    }
+
+
+def table_text(name: str, results: Sequence[dict[str, Any]]) -> tuple[str, list[str], list[list[str]], str]:
+    """A table to be read: caption, column heads, cells, and a note of what ours is of.
+
+    Raises:
+        VerydeepError: no such table.
+    """
+    rows = table_rows(name, results)
+    if name == "1":
+        return _layers_text(rows)
+    if name == "2":
+        cells = [
+            [row["cells"]["network"], str(row["paper"]["parameters_millions"]), f"{row['measured']['parameters']:,}"]
+            for row in rows
+        ]
+        return "Table 2: Number of parameters (paper: in millions)", ["network", "paper", "ours"], cells, ""
+    table = find_table(name)
+    heads = [*table.columns, *(head for error in table.errors for head in ({**HEADS, **table.heads}[error], "ours"))]
+    lines = [[*row["cells"].values(), *(cell for error in table.errors for cell in _pair(row, error))] for row in rows]
+    title = f"Table {name}: {table.caption}" if name.isdigit() else table.caption
+    return title, heads, lines, _note(table, rows)
+
+
+def _pair(row: dict[str, Any], error: str) -> tuple[str, str]:
+    """The paper's figure and ours, empty where there is none."""
+    paper, ours = row["paper"].get(error), row["measured"]
+    shown = "" if paper is None else _with_spread(row["paper"], error)
+    if ours is None or ours.get(error) is None:
+        return shown, ""
+    size = f", {sizes}" if (sizes := other_sizes(ours)) else ""
+    if ours["seeds"] > 1 or error == FIGURE:
+        return shown, _with_spread(ours, error) + size
+    low, high = ours[f"{error}_interval"]
+    return shown, f"{ours[error]:.1f} ({low:.1f}–{high:.1f}){size}"
+
+
+def _with_spread(row: dict[str, Any], name: str) -> str:
+    spread = row.get(f"{name}_std")
+    return f"{row[name]:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+
+
+def _note(table: Table, rows: list[dict[str, Any]]) -> str:
+    """What the paper's notes say, and what our figures are of."""
+    notes = [f"{row.name}: {row.paper.note}." for row in table.rows if row.paper.note]
+    found = [row["measured"] for row in rows if row["measured"]]
+    if FIGURE in table.errors:
+        found = [one for one in found if one[FIGURE] is not None]
+    if found and FIGURE in table.errors:
+        of = sorted({f"{one['images']} photos of {one['data']} ({one['set']}, size: {one['size']})" for one in found})
+        dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
+        notes.append(f"Ours: {'; '.join(of)}; ± is over random splits; {dates}, commit {commits}.")
+    elif found:
+        one = found[0]
+        photos = f"{one['images']} photos of {one['data']} ({one['set']})"
+        if one["subjects"] < one["images"]:
+            photos += f" of {one['subjects']} subjects"
+        most = max(row["seeds"] for row in found)
+        spread = "95 % interval in brackets" if min(row["seeds"] for row in found) == 1 else ""
+        spread += f"{' or ' if spread else ''}mean ± standard deviation of {most} seeds" if most > 1 else ""
+        photos += classes_shown(one) + training_steps(found)
+        dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
+        size = "" if one["size"] == "paper" else f" at doll size ({_doll_pixels()})"
+        notes.append(f"Ours{size}: {photos}; {spread}; {dates}, commit {commits}. The paper's: ILSVRC-2012.")
+    sizes = sorted({text for one in found for text in [other_sizes(one)] if text})
+    notes += [f"Not of the paper's size, and no result of its nets: {'; '.join(sizes)}."] if sizes else []
+    return " ".join(notes)
+
+
+def _doll_pixels() -> str:
+    scales = ", ".join(f"{q} is {DOLL.pixels(q)}" for q in (PAPER_CROP, 256, 384, 512))
+    return f"an eighth of the width; of S and Q, which are the paper's pixels, {scales}"
+
+
+def _layers_text(rows: list[dict[str, Any]]) -> tuple[str, list[str], list[list[str]], str]:
+    heads = ["", *(row["cells"]["net"] for row in rows)]
+    stages = [[f"stage {number + 1}", *(row["paper"]["stages"][number] for row in rows)] for number in range(5)]
+    ends = [["", *([text] * len(rows))] for text in ("FC-4096", "FC-4096", "FC-1000", "soft-max")]
+    layers = [
+        ["weight layers: paper", *(str(row["paper"]["weight_layers"]) for row in rows)],
+        ["weight layers: ours", *(str(row["measured"]["weight_layers"]) for row in rows)],
+    ]
+    note = f"Input {PAPER_CROP}x{PAPER_CROP} RGB; each stage ends in max-pooling."
+    return "Table 1: ConvNet configurations", heads, [*stages, *ends, *layers], note
+
+
+def claims(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The paper's claims that the results decide: ``claim``, ``text``, ``section``, ``verdict``, ``pairs``."""
+    rows = []
+    for claim in (claim for name in MODULES for claim in experiment(name).claims):
+        found = [result["claims"][claim.name] for result in results if claim.name in result["claims"]]
+        pairs = [{**pair, "seed": one["seed"]} for one in found for pair in one["pairs"]]
+        if pairs:
+            told = {"claim": claim.name, "text": claim.text, "section": claim.section}
+            rows.append({**told, "verdict": _verdict(pairs, claim.no_better), "pairs": pairs})
+    return rows
+
+
+def claim_lines(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A plain sentence on each of `claims`, then a line a pair of rows and seed, as Markdown."""
+    lines: list[str] = []
+    for claim in claims(results):
+        said = f"{claim['text'][:1].upper()}{claim['text'][1:]} (Sect. {claim['section']}): {claim['verdict']}."
+        lines += ["", said, "", *(f"- {_told(pair)}" for pair in claim["pairs"])]
+    return lines[1:]
+
+
+def _verdict(pairs: list[dict[str, Any]], no_better: bool) -> str:
+    """In how many pairs the paired test finds a difference, of the claimed sign or the other."""
+    better = sum(pair["p"] < SIGNIFICANT and pair["difference"] > 0 for pair in pairs)
+    worse = sum(pair["p"] < SIGNIFICANT and pair["difference"] < 0 for pair in pairs)
+    if no_better:
+        return f"an improvement is seen in {better} of {len(pairs)}" if better else "no improvement is seen here"
+    if better == len(pairs):
+        return "holds here"
+    if worse == len(pairs):
+        return "is reversed here"
+    parts = [(better, "holds"), (worse, "reversed"), (len(pairs) - better - worse, "not decided")]
+    return ", ".join(f"{told} in {count} of {len(pairs)}" for count, told in parts if count)
+
+
+def _told(pair: dict[str, Any]) -> str:
+    low, high = pair["interval"]
+    first, second = pair["errors"]
+    return (
+        f"{pair['first']} {first:.1f} %, {pair['second']} {second:.1f} %: "
+        f"difference {pair['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), p = {pair['p']:.2g}"
+    )
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown; bars in cells are escaped."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def write_block(page: Path, name: str, text: str) -> None:
+    """Replaces what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a page.
+
+    Raises:
+        VerydeepError: the page does not have the two markers, once each and in order, or cannot be written.
+    """
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    try:
+        before = page.read_bytes().decode("utf8")
+    except (OSError, UnicodeDecodeError) as fault:
+        reason = getattr(fault, "strerror", None) or "it is not UTF-8 text"
+        raise VerydeepError(f"cannot read {page} to write a table into it: {reason}.") from None
+    ends = "\r\n" if "\r\n" in before else "\n"
+    lines = before.replace("\r\n", "\n")
+    if lines.count(begin) != 1 or lines.count(end) != 1 or lines.index(begin) > lines.index(end):
+        raise VerydeepError(f"{page} needs the lines {begin.strip()} and {end} once each, to write between.")
+    head, rest = lines.split(begin)
+    shown = "".join(letter for letter in text if letter.isprintable() or letter == "\n").replace("<!--", "&lt;!--")
+    whole = head + begin + shown.rstrip() + "\n" + end + rest.split(end)[1]
+    write_atomically(page.resolve(), lambda file: file.write(whole.replace("\n", ends).encode()))

@@ -1,0 +1,261 @@
+"""Pictures of data, training and mistakes, drawn off screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..checkpoints.checkpoint import Card
+from ..core.config import TrainSettings, from_json
+from ..core.errors import ImageError, VerydeepError
+from ..core.files import FreeNames, write_atomically
+from ..data.boxes import cxcywh_to_xyxy
+from ..data.check import crops_of
+from ..data.dataloader import BoxTargets
+from ..data.image_io import Pixels, read_image
+from ..data.open import Dataset
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.metrics import BOX_IOU, best_overlap, confusion
+from ..evaluation.scores import Scores
+from ..evaluation.summary import worst_mistakes
+from ..localisation.predict import Boxes
+from ..localisation.settings import BoxSettings
+from ..localisation.testing import Guesses
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_NAMED_CLASSES = 30  # more tick labels than that cannot be read
+GONE: Pixels = np.full((64, 64, 3), 127, dtype=np.uint8)  # in place of a photo that is gone
+CELL_WIDTH, CELL_HEIGHT = 2.0, 2.3  # inches of a grid's photo and its text
+FILTER_SIDE, FILTERS_A_ROW, FILTER_GAP, FILTER_ZOOM = 3, 16, 1, 9
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes a picture as PNG, atomically."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+    return path
+
+
+def png_of_figure(figure: Figure) -> bytes:
+    """A picture as a PNG file's bytes."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
+
+
+def plain(text: str) -> str:
+    """A name as matplotlib shows it to the letter: no formulas, no control characters."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown.replace("$", r"\$")[:40]
+
+
+def photo_grid(photos: list[tuple[Pixels, str]], columns: int = 6) -> Figure:
+    """Photos, each under one or two lines of text."""
+    from matplotlib.figure import Figure
+
+    columns = max(1, min(columns, len(photos)))
+    rows = max(1, math.ceil(len(photos) / columns))
+    wide, high = 1 / columns, 1 / rows
+    figure = Figure(figsize=(CELL_WIDTH * columns, CELL_HEIGHT * rows))  # laid out by hand: a layout draws all twice
+    for number, (pixels, text) in enumerate(photos):
+        row, column = divmod(number, columns)
+        place = ((column + 0.03) * wide, 1 - (row + 0.98) * high, 0.94 * wide, 0.80 * high)
+        axes = figure.add_axes(place, xticks=[], yticks=[], frame_on=False)
+        axes.imshow(pixels)
+        axes.set_title("\n".join(plain(line) for line in text.splitlines()), fontsize=8)
+    return figure
+
+
+def mistakes(scores: Scores, read: Callable[[str], Pixels], most: int) -> list[tuple[Pixels | None, str]]:
+    """The photos whose right class got the least posterior, with both classes; None for a photo that is gone.
+
+    Args:
+        read: a photo's pixels by its id; raises ImageError.
+    """
+    photos: list[tuple[Pixels | None, str]] = []
+    for index in worst_mistakes(scores, most):
+        taken = int(scores.posteriors[index].argmax())
+        label = int(scores.labels[index])
+        text = (
+            f"{scores.classes[label]} {scores.posteriors[index, label]:.2f}\n"
+            f"taken for {scores.classes[taken]} {scores.posteriors[index, taken]:.2f}"
+        )
+        photos.append((photo_or_none(read, scores.ids[index]), text))
+    return photos
+
+
+def photo_or_none(read: Callable[[str], Pixels], photo_id: str) -> Pixels | None:
+    """A photo's pixels; None where it cannot be read any more."""
+    try:
+        return read(photo_id)
+    except ImageError:
+        return None
+
+
+def mistakes_figure(evaluation: Evaluation, most: int = 18) -> Figure | None:
+    """`mistakes` as a picture; None without any."""
+    found = mistakes(evaluation.scores, evaluation.dataset.read, most)
+    return photo_grid([(GONE if pixels is None else pixels, text) for pixels, text in found]) if found else None
+
+
+def confusion_figure(evaluation: Evaluation) -> Figure:
+    """Rows are classes, columns what they were taken for, shares of a row from white to dark."""
+    scores = evaluation.scores
+    counts = confusion(scores.posteriors, scores.labels)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 4 + 0.16 * min(len(scores.classes), MOST_NAMED_CLASSES)
+    figure = figure_of(side, side)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="taken for", ylabel="class", title=f"{scores.protocol} on {len(scores.ids)} photos")
+    if len(scores.classes) <= MOST_NAMED_CLASSES:
+        names = [plain(name) for name in scores.classes]
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+    return figure
+
+
+Drawn = tuple[NDArray[np.float64], str, tuple[int, int, int]]  # a box xyxy (4,), a text, a colour
+BOX_COLOURS = ((230, 40, 40), (40, 90, 220), (20, 150, 90), (200, 120, 0), (140, 60, 190))
+GUESS_COLOUR, TRUTH_COLOUR = (230, 40, 40), (40, 200, 60)
+
+
+def draw_boxes(pixels: Pixels, boxes: list[Drawn]) -> Pixels:
+    """The photo with boxes drawn on it, each with its text inside its upper edge."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    pen = ImageDraw.Draw(picture)
+    size = max(10, min(picture.size) // 24)
+    for corners, text, colour in boxes:
+        x1, y1, x2, y2 = (float(value) for value in corners)
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=max(1, size // 6))
+        if text:
+            font = ImageFont.load_default(size)
+            shown = _latin(text)
+            left, top, right, bottom = pen.textbbox((x1 + 2, y1 + 2), shown, font=font)
+            pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=colour)
+            pen.text((x1 + 2, y1 + 2), shown, fill=(255, 255, 255), font=font)
+    return np.asarray(picture)
+
+
+def _latin(text: str) -> str:
+    """Text in letters that Pillow's own font has."""
+    return "".join(letter if letter.isprintable() and ord(letter) < 256 else "?" for letter in text)[:60]
+
+
+def boxes_figure(found: Guesses, missed: bool, most: int = 18) -> Figure | None:
+    """Photos whose box of the true class is right, or ``missed``, from the largest overlap to the least; or None.
+
+    The true boxes are green and the guess is red.
+    """
+    dataset = found.dataset
+    assert dataset.boxes is not None
+    overlaps = best_overlap(found.true_boxes, dataset.boxes)
+    chosen = [int(index) for index in np.argsort(-overlaps) if (overlaps[index] < BOX_IOU) == missed]
+    spread = np.unique(np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(int))
+    photos = []
+    for index in (chosen[place] for place in spread if chosen):
+        drawn: list[Drawn] = [(box, "", TRUTH_COLOUR) for box in dataset.boxes[index]]
+        drawn.append((found.true_boxes[index], "", GUESS_COLOUR))
+        text = f"{dataset.classes[dataset.labels[index]]}\noverlap {overlaps[index]:.2f}"
+        photos.append((draw_boxes(dataset.pixels(index), drawn), text))
+    return photo_grid(photos) if photos else None
+
+
+def write_box_pictures(found: Guesses, folder: Path) -> list[Path]:
+    """``right.png`` and ``wrong.png``, where there are such boxes."""
+    made = []
+    for name, missed in (("right.png", False), ("wrong.png", True)):
+        figure = boxes_figure(found, missed)
+        if figure is not None:
+            made.append(save_figure(figure, folder / name))
+    return made
+
+
+def write_boxed_photos(found: Sequence[Boxes], folder: Path, faults: list[str]) -> list[Path | None]:
+    """Each photo with its boxes, class and score drawn on it, as JPEG; pictures of one name are numbered.
+
+    A picture never takes the place of a photo that was asked about.
+
+    Args:
+        faults: takes the sentences of pictures that cannot be made; their place holds None.
+    """
+    made: list[Path | None] = []
+    names = FreeNames(folder, [Path(boxes.image) for boxes in found])
+    for boxes in found:
+        try:
+            (path,) = names.after(boxes.image, ".jpg")
+            _save_photo(_boxed(boxes), path)
+            made.append(path)
+        except VerydeepError as fault:
+            faults.append(f"{boxes.image} has no picture: {fault}")
+            made.append(None)
+    return made
+
+
+def _boxed(boxes: Boxes) -> Image.Image:
+    drawn: list[Drawn] = [
+        (np.array(box.xyxy), f"{box.name} {box.score:.2f}", BOX_COLOURS[number % len(BOX_COLOURS)])
+        for number, box in enumerate(boxes.boxes)
+    ]
+    return Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
+
+
+def training_crops(train: Dataset, card: Card) -> list[tuple[Pixels, str]]:
+    """What a run's net sees of each photo of a part of its training set, with the photo's class.
+
+    On those of a box net the box it is to tell is drawn.
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
+    settings = replace(from_json(TrainSettings, card.settings), batch=len(train))
+    targets = None
+    if card.box_settings and train.boxes is not None:
+        targets = BoxTargets(train.boxes, from_json(BoxSettings, card.box_settings).half_of_box)
+    crops = crops_of(train, settings, np.array(card.colour_axes), targets)
+    return [
+        (draw_boxes(pixels, [(cxcywh_to_xyxy(box) * card.crop, "", TRUTH_COLOUR)]) if len(box) else pixels, name)
+        for pixels, name, box in crops
+    ]
+
+
+def filters_picture(weights: NDArray[np.float32]) -> Pixels:
+    """The first layer's filters (C,3,3,3) as a grid of squares, each stretched around grey by its largest."""
+    count = len(weights)
+    columns = min(FILTERS_A_ROW, count)
+    cell = FILTER_SIDE + FILTER_GAP
+    grid = np.full((math.ceil(count / columns) * cell + FILTER_GAP, columns * cell + FILTER_GAP, 3), 127.0)
+    for number, one in enumerate(weights):
+        top, left = (FILTER_GAP + place * cell for place in divmod(number, columns))
+        tile = one.transpose(1, 2, 0) / max(float(np.abs(one).max()), 1e-12)
+        grid[top : top + FILTER_SIDE, left : left + FILTER_SIDE] = 127.5 * (1 + tile)
+    return grid.round().astype(np.uint8).repeat(FILTER_ZOOM, axis=0).repeat(FILTER_ZOOM, axis=1)
+
+
+def _save_photo(picture: Image.Image, path: Path) -> None:
+    write_atomically(path, lambda file: picture.save(file, "JPEG", quality=92))
+
+
+def write_evaluation_pictures(evaluation: Evaluation) -> list[Path]:
+    """``confusion.png`` and, where there are mistakes, ``mistakes.png`` beside an evaluation's files."""
+    made = [save_figure(confusion_figure(evaluation), evaluation.folder / "confusion.png")]
+    mistakes = mistakes_figure(evaluation)
+    if mistakes is not None:
+        made.append(save_figure(mistakes, evaluation.folder / "mistakes.png"))
+    return made

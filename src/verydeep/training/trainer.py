@@ -1,0 +1,346 @@
+"""Sect. 3.1: training a net, from random weights or from another net's, resumable after any step.
+
+One epoch shows each training photo once, as one random crop; then the dev part is tested and the
+plateau rule decides. Every draw depends on (seed, epoch, photo), so a resumed training equals an
+unbroken one bit for bit on the same machine.
+
+A training diverges where a loss, a gradient or the dev part's posteriors are not finite, and, where it may
+retry, where the dev loss is no better than that of guessing and twice the best epoch's. It then returns to the
+weights of its best epoch, with a tenth of the learning rate and no momentum, `divergence_retries` times at most; after
+that it ends at that epoch. Where it may retry, the weights it starts from are tested as epoch 0, so that it never
+ends worse than it began.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoints.checkpoint import Card, Checkpoint, load_checkpoint, save_checkpoint
+from ..checkpoints.run_dir import BEST, LAST, PREVIOUS, RunLog
+from ..core.config import TrainSettings
+from ..core.device import Machine
+from ..core.errors import Diverged, VerydeepError
+from ..core.files import write_json
+from ..core.interrupt import Interrupted
+from ..core.progress import Reporter
+from ..core.team import Team
+from ..data.dataloader import Batch, TrainingLoader
+from ..data.open import Dataset
+from ..models.vgg import Net
+from .objectives import Objective
+from .optim import (
+    LEFT_CHANCE,
+    TrainState,
+    drop_rate,
+    freeze_all_but,
+    learning_layers,
+    momentum_buffers,
+    optimiser,
+    set_rate,
+)
+
+SAVE_EVERY_SECONDS = 900.0
+
+
+class Training:
+    """A training in progress: net, optimiser and state; `run` takes it to its end."""
+
+    def __init__(
+        self,
+        net: Net,
+        card: Card,
+        settings: TrainSettings,
+        sets: dict[str, Dataset],
+        machine: Machine,
+        folder: Path,
+        log: RunLog | None,
+        reporter: Reporter,
+        state: TrainState,
+        momentum: dict[str, Tensor],
+        objective: Objective,
+        team: Team,
+    ) -> None:
+        self.net, self.card, self.settings, self.sets = net, card, settings, sets
+        self.machine, self.folder, self.reporter = machine, folder, reporter
+        self.state, self._team = state, team
+        net.recompute = machine.recompute
+        self._placed = machine.place(net)
+        self._sgd = optimiser(net, settings)
+        set_rate(self._sgd, self.rate)
+        buffers = momentum_buffers(self._sgd)
+        for name, parameter in net.named_parameters():
+            if name in momentum:
+                buffers[parameter].copy_(momentum[name])
+        self._scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
+        if state.scaler:
+            self._scaler.load_state_dict(state.scaler)
+        self._minus_mean = -torch.tensor(card.mean, dtype=torch.float32, device=machine.device)[None]
+        self._objective = objective
+        self._log = log
+
+    @property
+    def rate(self) -> float:
+        """The current learning rate."""
+        return self.settings.lr / float(10 ** (self.state.plateau.drops + len(self.state.returns)))
+
+    def run(self, stop: Callable[[], bool], saved: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """Trains to the end, or until ``stop()`` after some step; returns result.json's content.
+
+        Args:
+            saved: called where there is news in the folder: before step 1 or on going on, and after each epoch.
+
+        Raises:
+            VerydeepError: a photo cannot be read, the disk is full.
+        """
+        loader = TrainingLoader(
+            self.sets["train"],
+            self.settings,
+            np.array(self.card.colour_axes),
+            sum(self.net.dropout_units),
+            self.machine.loaders,
+            self._objective.targets(self.sets["train"]),
+            self._team,
+        )
+        if self.state.step == 0:
+            if self.settings.divergence_retries:
+                self._test_start()
+            self._save(LAST)
+        saved()
+        started = time.monotonic()
+        ended = self._ended()
+        while ended is None:
+            try:
+                if not self._epoch(loader, stop):
+                    ended = "interrupted"
+                    break
+            except Diverged as fault:
+                self._return_to_best(str(fault))
+            saved()
+            ended = self._ended()
+        if ended == "interrupted":
+            self._save(LAST)
+        return self._result(ended, time.monotonic() - started)
+
+    def _ended(self) -> str | None:
+        if self.state.diverged:
+            return "diverged"
+        if self.state.plateau.finished:
+            return "plateau"
+        if self.state.step >= self.settings.max_steps and not self.state.batch:  # its last epoch is tested
+            return "max_steps"
+        return "max_epochs" if self.state.epoch >= self.settings.max_epochs else None
+
+    def _epoch(self, loader: TrainingLoader, stop: Callable[[], bool]) -> bool:
+        """The rest of an epoch, then its test; False where ``stop`` asked to leave before."""
+        head = self.state.epoch < self.settings.head_epochs and bool(self.state.random)
+        learning = learning_layers(self.net, self.settings, list(self.state.random), head)
+        freeze_all_but(self.net, learning)
+        self.net.train(self._objective.dropout)  # dropout is all that training mode changes
+        learner = self._team.together(self._placed, self.machine.bf16_gradients)
+        began, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
+        label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
+        photos = len(self.sets["train"])
+        with self.reporter.track(label, photos) as advance:
+            advance(first, "")
+            for batch in loader.epoch(self.state.epoch, self.state.batch):
+                if self.state.step >= self.settings.max_steps:
+                    break
+                seen = self.state.sums[2]
+                self._step(learner, batch)
+                advance(self.state.sums[2] - seen, self._note(began, first))
+                if self._team.total(stop())[0]:  # all leave after the same step
+                    return False
+                if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                    self._save(LAST)
+                    saved = time.monotonic()
+        try:
+            self._close_epoch(head, time.monotonic() - began, self.state.sums[2] - first)
+        except Interrupted:
+            return False
+        except RuntimeError:
+            if not stop():
+                raise
+            return False  # all were asked to leave, and another process was faster
+        return True
+
+    def _note(self, began: float, first: int) -> str:
+        loss, wrong, seen = self.state.sums
+        speed = (seen - first) / max(time.monotonic() - began, 1e-9)
+        return f"loss {loss / seen:.3f}  error {100 * wrong / seen:.1f} %  lr {self.rate:.0e}  {speed:.1f} img/s"
+
+    def _step(self, learner: Callable[..., Any], batch: Batch) -> None:
+        """One step of SGD: the gradient of the mean loss of the batch, its parts and the team's shares added up."""
+        first = self.state.batch * self.settings.batch
+        total = min(self.settings.batch, len(self.sets["train"]) - first)
+        loss_sum, wrong = 0.0, 0.0
+        self._sgd.zero_grad(set_to_none=True)
+        parts = list(batch.to(self.machine.device).parts(self.state.at_once))
+        for number, part in enumerate(parts, start=1):
+            images = self.machine.images(part.images, part.shift + self._minus_mean)
+            with self._team.between(learner, last=number == len(parts)):
+                with self.machine.products():
+                    outputs = learner(images, part.keep).flatten(1)
+                loss, count = self._objective.batch_loss(outputs, part)
+                # The team averages gradients, and shares may be of unequal size: what counts is the whole batch's mean.
+                share = loss * self._team.size / total
+                self._scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+            loss_sum += loss.item()
+            wrong += count
+        loss_sum, wrong = self._team.total(loss_sum, wrong)
+        if not (math.isfinite(loss_sum) and self._gradient_is_finite()):
+            raise Diverged(f"the loss or its gradient is not finite {self._where(self.state.step + 1)}")
+        self._scaler.step(self._sgd)
+        self._scaler.update()
+        before = self.state
+        sums = (before.sums[0] + loss_sum, before.sums[1] + int(wrong), before.sums[2] + total)
+        self.state = replace(before, step=before.step + 1, batch=before.batch + 1, sums=sums)
+
+    def _gradient_is_finite(self) -> bool:
+        """Asked before a step is taken; fp16's scaler leaves out such steps by itself."""
+        gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
+        return self._scaler.is_enabled() or bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+
+    def _where(self, step: int) -> str:
+        return f"at step {step} (epoch {self.state.epoch + 1}, learning rate {self.rate:g})"
+
+    def _test_start(self) -> None:
+        """The weights training starts from, tested as epoch 0."""
+        self.net.eval()
+        error, loss = self._objective.test(self.net)
+        if math.isfinite(error):
+            self.state = replace(self.state, best=(error, loss))
+            self._save(BEST)
+
+    def _blown_up(self, loss: float) -> bool:
+        """Whether a dev loss is no better than a guess, though an earlier epoch was."""
+        if not self.settings.divergence_retries or self.state.best is None:
+            return False
+        return loss > max(LEFT_CHANCE * self._objective.chance_loss, 2 * self.state.best[1])
+
+    def _return_to_best(self, fault: str) -> None:
+        """The best epoch's weights, or the last checkpoint's before there is one; the end where no retry is left."""
+        self._team.collect(None)  # no process reads the file before it is whole
+        tested = self.state.best is not None
+        kept = load_checkpoint(self.folder / (BEST if tested else LAST)).weights
+        with torch.no_grad():
+            for name, value in self.net.state_dict().items():
+                value.copy_(kept[name])
+        for buffer in momentum_buffers(self._sgd).values():
+            buffer.zero_()
+        self.state = replace(self.state, batch=0, sums=(0.0, 0, 0))
+        if tested and len(self.state.returns) < self.settings.divergence_retries:
+            self.state = replace(self.state, returns=(*self.state.returns, fault))
+            set_rate(self._sgd, self.rate)
+            self.reporter.warn(
+                f"training diverged: {fault}. It returns to epoch {self.state.best_epoch}, "
+                f"the best so far, with a learning rate of {self.rate:g}"
+            )
+        else:
+            self.state = replace(self.state, diverged=fault)
+        if not tested:
+            self._save(BEST)
+        self._save(LAST)
+
+    def _close_epoch(self, head: bool, seconds: float, seen: int) -> None:
+        """Tests the dev part, decides on the rate and on `best`, logs and saves."""
+        self.net.eval()
+        error, loss = self._objective.test(self.net)
+        if not math.isfinite(error):
+            raise Diverged(f"the dev part's posteriors are not finite {self._where(self.state.step)}")
+        where, blown_up = self._where(self.state.step), self._blown_up(loss)
+        rate, state = self.rate, self.state
+        plateau = state.plateau
+        if not head:
+            plateau = plateau.after(state.epoch + 1, error, self._objective.chance, self.settings)
+        # Among epochs of equal error the one that is surer of the right classes is the better.
+        best = state.best is None or (error, loss) < state.best
+        self.state = replace(state, epoch=state.epoch + 1, batch=0, sums=(0.0, 0, 0), plateau=plateau)
+        if best:
+            self.state = replace(self.state, best=(error, loss), best_epoch=self.state.epoch)
+        if self.rate != rate:
+            drop_rate(self._sgd, rate, self.rate, self.settings.momentum_at_drop == "rescale")
+        loss_sum, wrong, photos = state.sums
+        name = self._objective.error
+        row = {
+            "epoch": self.state.epoch,
+            "step": self.state.step,
+            "lr": rate,
+            "loss": loss_sum / photos,
+            f"train_{name}": 100 * wrong / photos,
+            f"dev_{name}": error,
+            f"dev_{self._objective.loss}": loss,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(seen / max(seconds, 1e-9), 2),
+        }
+        if self._log is not None:
+            self._log.write(**row)
+        self.reporter.say(
+            f"epoch {row['epoch']}: loss {row['loss']:.3f}, train error {row[f'train_{name}']:.1f} %, "
+            f"dev error {error:.1f} %{' (best)' if best else ''}, lr {rate:.0e}, {row['images_per_second']:.1f} img/s"
+        )
+        if blown_up and not best:
+            raise Diverged(f"the dev loss rose to {loss:.3g} {where}")
+        if best:
+            self._save(BEST)
+        self._save(LAST)
+
+    def _save(self, name: str) -> None:
+        self.state = replace(self.state, scaler=self._scaler.state_dict())
+        if not self._team.leads:
+            return
+        card = replace(self.card, state=asdict(self.state))
+        names = {id(parameter): key for key, parameter in self.net.named_parameters()}
+        buffers = {names[id(parameter)]: buffer for parameter, buffer in momentum_buffers(self._sgd).items()}
+        last = name == LAST
+        previous = self.folder / PREVIOUS if last else None
+        save_checkpoint(self.folder / name, self.net, card, buffers if last else None, previous)
+
+    def _result(self, ended: str, seconds: float) -> dict[str, Any]:
+        result = {
+            "ended": ended,
+            "epochs": self.state.epoch,
+            "steps": self.state.step,
+            "best_epoch": self.state.best_epoch,
+            f"best_dev_{self._objective.error}": None if self.state.best is None else self.state.best[0],
+            "drops": self.state.plateau.drops,
+            "returns": list(self.state.returns),
+            "diverged": self.state.diverged or None,
+            "probe_dev_top1_error": self.state.probe_error,
+            "test_scale": self.card.test_scale,
+            "test_scales": list(self.settings.S.test_scales(self.card.crop)),
+            "seconds": round(seconds, 1),
+            "folder": str(self.folder),
+        }
+        if self._team.leads:
+            write_json(self.folder / "result.json", result)
+        return result
+
+
+def resumed(checkpoint: Checkpoint) -> tuple[Net, TrainState]:
+    """Net and state of a checkpoint that training can go on from.
+
+    Raises:
+        VerydeepError: it holds no training state.
+    """
+    if not checkpoint.card.state:
+        raise VerydeepError(f"{checkpoint.path} holds no training state to resume from: give it to --start instead.")
+    net = checkpoint.net()
+    if any(value.dtype == torch.float64 for value in checkpoint.weights.values()):  # no digit is lost
+        net.double().load_state_dict(checkpoint.weights)
+    shapes = {name: value.shape for name, value in net.state_dict().items()}
+    try:
+        state = TrainState.from_json(checkpoint.card.state)
+    except (TypeError, ValueError, KeyError):
+        raise VerydeepError(f"{checkpoint.path} has a training state this version cannot read.") from None
+    if {name: value.shape for name, value in checkpoint.momentum.items()} != shapes:
+        raise VerydeepError(f"{checkpoint.path} lacks momentum buffers of its layers' shapes: it is broken.")
+    return net, state

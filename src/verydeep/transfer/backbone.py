@@ -1,0 +1,106 @@
+"""App. B: "we remove the last fully-connected layer": a net cut after the layer that describes a photo.
+
+A run, a checkpoint or a weight file serves. A file without FC layers, such as one that holds the convolutions
+alone, describes photos by pool5 or an earlier layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoints.checkpoint import Card, load_checkpoint
+from ..checkpoints.pretrained import has_card, place_of, read_weights
+from ..core.errors import VerydeepError
+from ..core.files import file_sha256
+from ..data.image_io import OtherSide, Resampling
+from ..models.architectures import net_facts
+from ..models.vgg import BEFORE_RELU, Net
+
+USUAL_SCALE = 256  # Q of a weight file, which names none; App. B's smallest
+FULL = "fc7"
+
+
+@dataclass(frozen=True)
+class FeatureNet:
+    """A net cut after a layer, and what else a descriptor depends on.
+
+    ``net`` is in evaluation mode on the CPU, ``mean`` RGB (3,); ``told`` names the file, its hash and the net.
+    """
+
+    net: Net
+    layer: str
+    mean: tuple[float, float, float]
+    test_scale: int
+    resampling: Resampling
+    other_side: OtherSide
+    told: dict[str, Any]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one crop, forward, all layers: how hard a photo is."""
+        return net_facts(self.net.name, 1, self.net.crop, self.net.width).multiply_adds
+
+    def check_scales(self, scales: tuple[int, ...]) -> None:
+        """Raises VerydeepError where an FC layer does not fit a scale."""
+        if self.layer.startswith("fc") and min(scales) < self.net.crop:
+            raise VerydeepError(
+                f"Q = {min(scales)} is below the net's crop of {self.net.crop} pixels, which {self.layer} needs: "
+                f"use --scales from {self.net.crop} up, or --layer pool5."
+            )
+
+
+def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str = "recorded") -> FeatureNet:
+    """The net of a run, a checkpoint or a weight file, cut after a layer.
+
+    Args:
+        layer: a name of `verydeep.models.vgg.Net.map_names`.
+        preprocessing: a key of `verydeep.checkpoints.pretrained.KNOWN` for files that do not record their pixels.
+
+    Raises:
+        VerydeepError: no such file or layer, a layer whose weights the file lacks, pixels unknown.
+    """
+    path = place_of(str(source))
+    if has_card(path):
+        loaded = load_checkpoint(path)
+        card, tensors = loaded.card, loaded.weights
+        net = Net(card.net, card.outputs, card.crop, card.width, card.pooling)
+    else:
+        weights = read_weights(str(path), preprocessing)
+        tensors = weights.tensors
+        card = Card(weights.net, weights.crop, weights.width, (), weights.mean, USUAL_SCALE)
+        fc8 = tensors.get("fc8.weight")
+        net = Net(card.net, 1 if fc8 is None else fc8.shape[0], card.crop, card.width)
+    _cut(net, layer, tensors, path)
+    told = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": card.net, "width": card.width}
+    told |= {"crop": card.crop, "pooling": card.pooling, "preprocessing": preprocessing}
+    return FeatureNet(net, layer, card.mean, card.test_scale, card.resampling, card.other_side, told)
+
+
+def usual_layer(source: str | Path, preprocessing: str = "recorded") -> str:
+    """fc7, or pool5 where a run's or weight file's net has no FC layers; raises VerydeepError as `open_feature_net`."""
+    return FULL if f"{FULL}.weight" in read_weights(str(source), preprocessing).tensors else "pool5"
+
+
+def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
+    """Cuts a net after a layer and gives it the file's weights; raises VerydeepError where they do not do."""
+    names = net.map_names()
+    if layer not in names:
+        shown = ", ".join(name for name in names if not name.endswith(BEFORE_RELU))
+        raise VerydeepError(f"net {net.name} has no layer {layer!r}: its layers are {shown}, with {BEFORE_RELU} too.")
+    net.cut_after(layer)
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    missing = [spec.name for spec in net.specs if f"{spec.name}.weight" not in tensors]
+    if missing:
+        stage = next(spec.stage for spec in net.specs if spec.name == missing[0])
+        raise VerydeepError(
+            f"{path} has no {missing[0]}, which {layer} needs: use --layer pool{stage - 1} or an earlier one."
+        )
+    wrong = [name for name, shape in wanted.items() if name not in tensors or tuple(tensors[name].shape) != shape]
+    if wrong:
+        raise VerydeepError(f"{path} does not hold the net {net.name} it names: {wrong[0]} differs.")
+    net.load_state_dict({name: tensors[name] for name in wanted})
+    net.eval()

@@ -1,0 +1,248 @@
+"""App. B: descriptors of a data set into a file, resumed where they were interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoints.run_dir import environment
+from ..core.device import Machine
+from ..core.errors import ImageError, VerydeepError
+from ..core.files import check_place, only_one, short_name
+from ..core.progress import Reporter
+from ..core.team import Alone, Team
+from ..data.dataloader import each_photo
+from ..data.image_io import Pixels
+from ..data.open import Dataset
+from ..data.workers import Fault
+from ..evaluation.inference import Views
+from ..evaluation.protocols import Protocol
+from .backbone import FeatureNet
+from .descriptors import descriptors
+from .features_file import Features, Shards, load_features, save_features
+from .settings import FeatureSettings
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What `extract_features` did: the file, what it holds, the scales asked for, and how much this call computed."""
+
+    path: Path
+    features: Features
+    scales: tuple[int, ...]
+    computed: int
+    skipped: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and names; ``computed`` counts descriptors, one a photo and scale."""
+        dimensions = next(iter(self.features.scales.values())).shape[1]
+        return {
+            "file": str(self.path),
+            "images": len(self.features),
+            "classes": len(self.features.classes),
+            "scales": list(self.features.scales),
+            "dimensions": dimensions,
+            "layer": self.features.recipe["layer"],
+            "data": self.features.data,
+            "computed": self.computed,
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@contextlib.contextmanager
+def _only_one(parts: Path) -> Iterator[None]:
+    """The folder of shards for this process alone; it is left only where it holds some."""
+    with only_one(parts):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                parts.rmdir()
+
+
+def _kept_before(path: Path, dataset: Dataset, there: Features, readable: list[int], asked: bool) -> list[int]:
+    """The photos that the file has, of which some may have been skipped.
+
+    Raises:
+        VerydeepError: scales are added, and other photos can be read now.
+    """
+    known = set(there.ids)
+    kept = [index for index, photo in enumerate(dataset.ids) if photo in known]
+    if asked and kept != readable:
+        raise VerydeepError(f"{path} has {len(there)} photos and {len(readable)} can be read now: give another --out.")
+    return kept
+
+
+def _card_differs(features: Features, there: Features) -> bool:
+    """Whether the photos' sets, or where they and the net are, have changed since."""
+    return (features.sets, features.data, features.recipe) != (there.sets, there.data, there.recipe)
+
+
+class Extractor:
+    """A net at work on data sets; ``recipe`` is what another photo's descriptor needs, but for the scales."""
+
+    def __init__(
+        self,
+        net: FeatureNet,
+        settings: FeatureSettings,
+        machine: Machine,
+        reporter: Reporter,
+        team: Team | None = None,
+    ) -> None:
+        self.net, self.settings, self.machine, self.reporter = net, settings, machine, reporter
+        self.team = team or Alone()
+        self.recipe = {
+            "net": net.told,
+            "layer": net.layer,
+            "pool": settings.pool,
+            "mirror": settings.mirror,
+            "precision": machine.describe()["precision"],
+            "resampling": net.resampling,
+            "other_side": net.other_side,
+        }
+        machine.place(net.net)
+
+    def key(self, dataset: Dataset) -> str:
+        """A digest of all that descriptors depend on, but for the scales and where the net's file lies."""
+        told = {name: value for name, value in self.net.told.items() if name != "file"}
+        shown = [dataset.fingerprint(sizes=True), dataset.stamps(), getattr(dataset.read, "shows", "photos")]
+        return hashlib.sha256(
+            json.dumps({**self.recipe, "net": told, "photos": shown}, sort_keys=True).encode()
+        ).hexdigest()
+
+    def into_file(
+        self,
+        path: Path,
+        dataset: Dataset,
+        sets: tuple[str, ...],
+        scales: tuple[int, ...],
+        of: dict[str, Any],
+        skip: bool,
+    ) -> Extraction:
+        """Describes what the file lacks and writes it; ``of`` tells where the photos are from."""
+        key, began = self.key(dataset), time.monotonic()
+        check_place(path.parent)
+        if path.is_dir():
+            raise VerydeepError(f"{path} is a folder: give a file that ends in .safetensors as --out.")
+        parts = path.with_name(
+            short_name(path.name, f".{key[:8]}.parts")
+        )  # those of other nets and photos are left alone
+        with _only_one(parts) if self.team.leads else contextlib.nullcontext():
+            there = self._there(path, key)
+            shards = Shards(parts, key, self.team.rank, self.team.size)
+            self.team.collect(None)  # nobody writes a shard before all have seen which are there
+            missing = tuple(scale for scale in scales if there is None or scale not in there.scales)
+            before = shards.count
+            faults = self._compute(dataset, missing, shards, skip) if missing else {}
+            if self.team.size > 1:
+                shards = Shards(parts, key)  # with what the others wrote
+                self.team.collect(None)
+            kept = [index for index in range(len(dataset)) if index not in faults]
+            if there is not None:
+                kept = _kept_before(path, dataset, there, kept, bool(missing))
+            if not kept:
+                raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
+            found = {scale: shards.whole(scale, kept) for scale in missing}
+            features = self._features(dataset, sets, kept, found, of, key, there)
+            computed = shards.count - before
+            if self.team.leads:
+                if missing or there is None or _card_differs(features, there):
+                    self._there(path, key)  # another process may have written it since
+                    save_features(path, features)
+                shards.remove()
+            self.team.collect(None)
+        return Extraction(path, features, scales, computed, len(faults), time.monotonic() - began)
+
+    def _there(self, path: Path, key: str) -> Features | None:
+        """What the file holds already; raises VerydeepError where it is of something else."""
+        if not path.exists():
+            return None
+        there = load_features(path)
+        if there.key != key:
+            raise VerydeepError(
+                f"{path} holds descriptors of {there.title} of {len(there)} photos of {there.data}, not those "
+                "asked for (another net, layer, protocol, precision or photos): give another --out, or remove it."
+            )
+        return there
+
+    def _features(
+        self,
+        dataset: Dataset,
+        sets: tuple[str, ...],
+        kept: list[int],
+        found: dict[int, Any],
+        of: dict[str, Any],
+        key: str,
+        there: Features | None,
+    ) -> Features:
+        """The file's new content; each scale tells where it was described."""
+        dataset = dataset.take(np.array(kept, dtype=np.int64))
+        known, described = ({}, {}) if there is None else (there.scales, there.recipe["described"])
+        if found:
+            here = environment(self.machine.describe())
+            described = {**described, **{str(scale): here for scale in found}}
+        return Features(
+            ids=dataset.ids,
+            labels=dataset.labels,
+            marks=dataset.marks,
+            classes=dataset.classes,
+            sets=tuple(sets[index] for index in kept),
+            scales=dict(sorted({**known, **found}.items())),
+            data=dataset.name,
+            key=key,
+            recipe={**self.recipe, **of, "described": described},
+        )
+
+    def _compute(self, dataset: Dataset, scales: tuple[int, ...], shards: Shards, skip: bool) -> dict[int, str]:
+        """Fills the shards; returns the sentences of unreadable photos by index."""
+        left = [i for i in range(len(dataset)) if any(not shards.has(scale, i) for scale in scales)]
+        left = [left[place] for place in self.team.share(len(left))]
+        faults: dict[int, str] = {}
+        total = sum(not shards.has(scale, index) for scale in scales for index in left)
+        label = f"{self.net.layer}@{','.join(map(str, scales))} of {len(dataset)} photos"
+        with self.machine.at_work(), self.reporter.track(label, total) as advance:
+            try:
+                views = self._views(dataset, left, scales, shards, faults if skip else None)
+                pool, mirror = self.settings.pool, self.settings.mirror
+                for scale, indices, rows in descriptors(self.net, views, pool, mirror, self.machine):
+                    shards.add(scale, indices, rows)
+                    advance(len(indices), "")
+            finally:
+                shards.flush()
+        faults = {index: told for theirs in self.team.collect(faults) for index, told in theirs.items()}
+        for sentence in faults.values():
+            self.reporter.warn(f"skipped: {sentence}")
+        return faults
+
+    def _views(
+        self,
+        dataset: Dataset,
+        left: list[int],
+        scales: tuple[int, ...],
+        shards: Shards,
+        faults: dict[int, str] | None,
+    ) -> Iterator[tuple[int, list[Pixels]]]:
+        """The photos ``left`` at the scales that are missing of them."""
+        net = self.net
+        views = Views(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
+        for place, found in each_photo(dataset.take(np.array(left, dtype=np.int64)), views, self.machine.readers):
+            index = left[place]
+            if not isinstance(found, Fault):
+                yield index, [view for scale, view in zip(scales, found, strict=True) if not shards.has(scale, index)]
+            elif faults is None:
+                raise ImageError(
+                    f"{found.sentence} Leave it out with --bad-images skip, which keeps what is described so far; "
+                    "without that photo the others are described anew."
+                )
+            else:
+                faults[index] = found.sentence

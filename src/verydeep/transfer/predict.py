@@ -1,0 +1,110 @@
+"""App. B: new photos described as those of a features file were, by the nets that its recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.config import MachineSettings
+from ..core.device import this_machine
+from ..core.errors import ImageError, VerydeepError
+from ..core.progress import Reporter
+from ..data.datasets.voc import OF_BOXES
+from ..data.image_io import Pixels, as_pixels
+from ..evaluation.inference import Views
+from ..evaluation.protocols import Protocol
+from .backbone import FeatureNet, open_feature_net
+from .descriptors import Array, combine, descriptors
+from .settings import DescriptorSettings
+
+
+class Describer:
+    """Nets at hand to describe photos in files and in memory.
+
+    Raises:
+        VerydeepError: a net's file is gone or another one now, or the descriptors are of people's boxes.
+    """
+
+    def __init__(
+        self, nets: Sequence[tuple[dict[str, Any], Sequence[int]]], settings: DescriptorSettings, wish: MachineSettings
+    ) -> None:
+        """Opens nets by recipe and scales."""
+        self.settings = settings
+        self._recipes = [recipe for recipe, _ in nets]
+        self._scales = [tuple(scales) for _, scales in nets]
+        self._nets = [_open(recipe) for recipe in self._recipes]
+        if wish.precision == "auto" and all(recipe["precision"] == "float32" for recipe in self._recipes):
+            wish = replace(wish, precision="float32")  # as the others were
+        self._machine = this_machine(replace(wish, compile=False), sum(net.multiply_adds for net in self._nets))
+        for net in self._nets:
+            self._machine.place(net.net)
+
+    def rows(self, images: Sequence[Any], names: Sequence[str], faults: dict[int, str] | None, told: Reporter) -> Array:
+        """The combined descriptors of images, (N,D); rows of unreadable ones, which ``faults`` takes, are 0.
+
+        Where none can be read, D is 0.
+
+        Args:
+            images: paths, PIL images, uint8 arrays or tensors (H,W,3) or (3,H,W).
+            names: what to call each.
+
+        Raises:
+            ImageError: an image cannot be read, and ``faults`` is None.
+        """
+        total = len(images) * sum(map(len, self._scales))
+        with self._machine.at_work(), told.track("describing", total) as advance:
+            whole = [
+                self._one_net(net, recipe, scales, images, names, faults, lambda count: advance(count, ""))
+                for net, recipe, scales in zip(self._nets, self._recipes, self._scales, strict=True)
+            ]
+        return combine(whole, self.settings)
+
+    def _one_net(
+        self,
+        net: FeatureNet,
+        recipe: dict[str, Any],
+        scales: tuple[int, ...],
+        images: Sequence[Any],
+        names: Sequence[str],
+        faults: dict[int, str] | None,
+        done: Any,
+    ) -> dict[int, Array]:
+        views = Views(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
+        found: dict[int, Array] = {}
+        shown = _shown(views, images, names, faults)
+        for scale, indices, rows in descriptors(net, shown, recipe["pool"], recipe["mirror"], self._machine):
+            if scale not in found:
+                found[scale] = np.zeros((len(images), rows.shape[1]), dtype=np.float32)
+            found[scale][indices] = rows
+            done(len(indices))
+        nothing = np.zeros((len(images), 0), dtype=np.float32)
+        return {scale: found.get(scale, nothing) for scale in scales}
+
+
+def _open(recipe: dict[str, Any]) -> FeatureNet:
+    told = recipe["net"]
+    if str(recipe.get("data", "")).partition(":")[0] == OF_BOXES:
+        raise VerydeepError("these descriptors are of people's boxes, which a new photo does not come with.")
+    if not Path(told["file"]).is_file():
+        raise VerydeepError(f"{told['file']}, the net that made these descriptors, is gone: put it back.")
+    net = open_feature_net(told["file"], recipe["layer"], told["preprocessing"])
+    if net.told["sha256"] != told["sha256"]:
+        raise VerydeepError(f"{told['file']} is not the net that made these descriptors any more: make them anew.")
+    return net
+
+
+def _shown(
+    views: Views, images: Sequence[Any], names: Sequence[str], faults: dict[int, str] | None
+) -> Iterator[tuple[int, list[Pixels]]]:
+    """Each image at each scale; unreadable ones go to ``faults``."""
+    for index, (image, name) in enumerate(zip(images, names, strict=True)):
+        try:
+            yield index, views(as_pixels(image, name))
+        except ImageError as fault:
+            if faults is None:
+                raise fault.named(name) from None
+            faults[index] = str(fault.named(name))

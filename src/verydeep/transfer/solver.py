@@ -1,0 +1,212 @@
+"""App. B: linear SVMs, one class against the rest, all classes at once.
+
+For each class, with y = 1 for photos that have it and -1 for those that have not (0: counts as neither), least is
+
+    (|w|² + b²) / 2 + C · sum of loss(y f),   f = w·x + b,   loss(m) = max(0, 1 - m)²  or  max(0, 1 - m),
+
+where b is penalised as w is: a descriptor has one more dimension, which is 1 (as in LIBLINEAR, Fan et al. 2008).
+While many points are within the margin, the loss is replaced by the parabola above it again and again, which is
+least squares with one matrix for all classes, and steps are sped up as Nesterov does (1983). Newton's method on the
+points within the margin (Chapelle 2007; Keerthi & DeCoste 2005) ends at the exact minimum of the squared hinge; the
+hinge is a limit of losses with a quadratic corner. In the Gram form w = sum of beta_i x_i, and one matrix of all
+products of descriptors serves every class, C and part of the photos; the primal form serves where there are many
+more photos than dimensions. A duality gap says how near the end is.
+
+Shapes: n photos, D dimensions with the constant one, K classes. Everything is float64, on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..core.errors import VerydeepError
+from .svm_forms import Form
+
+Loss = Literal["squared-hinge", "hinge"]
+MOST_STEPS, BISECTIONS = 500, 40
+SMALL_GAP = 1e-9  # relative, of a class that is at its end
+ENOUGH = 1e-12  # relative decrease of the objective below which a step changes nothing
+APPROACHES, CHECK_EVERY = 60, 10  # of the first, joint steps
+MANY = 0.2  # share of points within the margin from which joint steps are the cheaper ones
+LARGEST_GAP = {"squared-hinge": 1e-4, "hinge": 1e-2}  # the hinge's bound is a loose one
+HINGE_GAP, CORNERS = 1e-6, (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One C: coefficients of the form (P,K), scores (n,K), the objective (K,), and its relative duality gap (K,)."""
+
+    C: float
+    coefficients: Tensor
+    scores: Tensor
+    objective: Tensor
+    gap: Tensor
+
+
+def solve_path(
+    form: Form, marks: Tensor, values: tuple[float, ...], loss: Loss = "squared-hinge"
+) -> Iterator[Solution]:
+    """The SVMs of each C, from the smallest up: each starts where the last one ended.
+
+    Args:
+        marks: (n,K), 1, -1 or 0.
+        values: of C.
+
+    Raises:
+        VerydeepError: a C that is too large for these descriptors.
+    """
+    marks = marks.to(torch.float64)
+    state = form.of_dual(torch.zeros_like(marks))
+    for C in sorted(values):
+        bound = torch.zeros(marks.shape[1], dtype=marks.dtype, device=marks.device)
+        for corner in (0.0,) if loss == "squared-hinge" else CORNERS:
+            steps = _Steps(form, marks, C, corner, state)
+            state = steps.run()
+            objective = _objective(form, marks, C, loss, state, steps.scores)
+            bound = torch.maximum(bound, _dual(form, marks, C, loss, steps.beta(steps.scores)))
+            gap = (objective - bound) / objective.clamp(min=1e-300)
+            if loss == "hinge" and float(gap.max()) <= HINGE_GAP:
+                break
+        _check_gap(C, loss, gap)
+        yield Solution(C, state, steps.scores, objective, gap)
+
+
+def _check_gap(C: float, loss: Loss, gap: Tensor) -> None:
+    if not bool((gap <= LARGEST_GAP[loss]).all()):  # a NaN is not
+        raise VerydeepError(
+            f"the SVM of C = {C:g} cannot be solved in float64 (duality gap {float(gap.max()):.0e} of the objective): "
+            "use a smaller C, or descriptors of length 1 (--normalise both)."
+        )
+
+
+def _objective(form: Form, marks: Tensor, C: float, loss: Loss, state: Tensor, scores: Tensor) -> Tensor:
+    """What is to be least, (K,)."""
+    short = torch.where(marks == 0, 0.0, 1 - marks * scores).clamp(min=0)
+    losses = (short.square() if loss == "squared-hinge" else short).sum(0)
+    return form.product(state, scores, state, scores) / 2 + C * losses
+
+
+def _dual(form: Form, marks: Tensor, C: float, loss: Loss, beta: Tensor) -> Tensor:
+    """A bound from below on what is to be least, (K,), from y alpha = beta (n,K)."""
+    weights, alpha = form.of_dual(beta), beta * marks
+    scores = form.scores(weights)
+    dual = alpha.sum(0) - form.product(weights, scores, weights, scores) / 2
+    return dual if loss == "hinge" else dual - alpha.square().sum(0) / (4 * C)
+
+
+class _Steps:
+    """Steps for one C, all classes side by side; ``corner`` 0 is the squared hinge.
+
+    The hinge's corner at a margin of 1 is rounded by a parabola between 1 - corner and 1 + corner.
+    """
+
+    def __init__(self, form: Form, marks: Tensor, C: float, corner: float, state: Tensor) -> None:
+        self.form, self.marks, self.C, self.corner = form, marks, C, corner
+        self.curvature = 2 * C if corner == 0 else C / (2 * corner)
+        self.state = state.clone()
+        self.scores = form.scores(self.state)
+        self.targets = marks * (1 + corner)
+
+    def pieces(self, scores: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a loss is quadratic, and where it falls straight, bool (n,K) each."""
+        margins = marks * scores
+        short = (margins < 1 + self.corner) & (marks != 0)
+        straight = short & (margins < 1 - self.corner) if self.corner else torch.zeros_like(short)
+        return short & ~straight, straight
+
+    def beta(self, scores: Tensor) -> Tensor:
+        """Minus the losses' derivatives at scores (n,K): a point of the dual."""
+        quadratic, straight = self.pieces(scores, self.marks)
+        return self.curvature * (self.targets - scores) * quadratic + self.C * self.marks * straight
+
+    def losses(self, scores: Tensor, columns: Tensor) -> Tensor:
+        """The sum of losses of some classes, (k,), C included."""
+        marks, targets = self.marks[:, columns], self.targets[:, columns]
+        quadratic, straight = self.pieces(scores, marks)
+        bent = self.curvature / 2 * ((targets - scores).square() * quadratic).sum(0)
+        return bent + self.C * ((1 - marks * scores) * straight).sum(0)
+
+    def run(self) -> Tensor:
+        """Steps until no class changes, or so many that the duality gap has to say what they are worth."""
+        left = torch.arange(self.marks.shape[1], device=self.marks.device)
+        if self._many():
+            left = left[self._approach()]
+        for _ in range(MOST_STEPS):
+            if not len(left):
+                break
+            left = left[self._step(left)]
+        return self.state
+
+    def _approach(self) -> Tensor:
+        """Joint steps of all classes; returns which of them are not at their end, bool (K,).
+
+        A loss bends nowhere more than its parabola, so the parabola through a point lies above it.
+        """
+        ahead, pace, squared = self.scores, 1.0, self.corner == 0
+        unsettled = torch.ones(self.marks.shape[1], dtype=torch.bool, device=self.marks.device)
+        for number in range(1, APPROACHES + 1):
+            parabola = ahead + self.beta(ahead) / self.curvature
+            self.state, scores = self.form.ridge(parabola, self.curvature)
+            faster = (1 + (1 + 4 * pace**2) ** 0.5) / 2
+            ahead = scores + (pace - 1) / faster * (scores - self.scores)
+            self.scores, pace = scores, faster
+            if number % CHECK_EVERY:
+                continue
+            if squared:
+                objective = _objective(self.form, self.marks, self.C, "squared-hinge", self.state, scores)
+                bound = _dual(self.form, self.marks, self.C, "squared-hinge", self.beta(scores))
+                unsettled = objective - bound > SMALL_GAP * objective
+            if not (bool(unsettled.any()) and self._many()):
+                break
+        return unsettled
+
+    def _many(self) -> bool:
+        """Whether joint steps are the cheaper ones."""
+        return float(self.pieces(self.scores, self.marks)[0].to(torch.float32).mean()) > MANY
+
+    def _step(self, columns: Tensor) -> Tensor:
+        """One step of some classes; returns which of them are not at their end, bool (k,)."""
+        old, old_scores, marks = self.state[:, columns], self.scores[:, columns], self.marks[:, columns]
+        before = self.pieces(old_scores, marks)
+        solved = [
+            self.form.solve(
+                before[0][:, k], self.targets[:, column], self.C * marks[:, k] * before[1][:, k], self.curvature
+            )
+            for k, column in enumerate(columns.tolist())
+        ]
+        new = torch.stack(solved, dim=1)
+        new_scores = self.form.scores(new)
+        after = self.pieces(new_scores, marks)
+        exact = ((before[0] == after[0]) & (before[1] == after[1])).all(0)
+        share = torch.ones(len(columns), dtype=old.dtype, device=old.device)
+        was, now = (self._objective(*pair, columns) for pair in ((old, old_scores), (new, new_scores)))
+        if bool((now > was).any()):
+            share = torch.where(now > was, self._share(old, old_scores, new, new_scores, columns), share)
+        kept, kept_scores = old + share * (new - old), old_scores + share * (new_scores - old_scores)
+        ended = self._objective(kept, kept_scores, columns)
+        self.state[:, columns], self.scores[:, columns] = kept, kept_scores
+        return ~exact & (was - ended > ENOUGH * was.abs())
+
+    def _objective(self, state: Tensor, scores: Tensor, columns: Tensor) -> Tensor:
+        return self.form.product(state, scores, state, scores) / 2 + self.losses(scores, columns)
+
+    def _share(self, old: Tensor, old_scores: Tensor, new: Tensor, new_scores: Tensor, columns: Tensor) -> Tensor:
+        """The share of the way at which the objective is least, (k,), by bisection of its slope."""
+        way, way_scores = new - old, new_scores - old_scores
+        first = self.form.product(old, old_scores, way, way_scores)
+        second = self.form.product(way, way_scores, way, way_scores)
+        marks, targets = self.marks[:, columns], self.targets[:, columns]
+        low, high = torch.zeros_like(first), torch.ones_like(first)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            scores = old_scores + middle * way_scores
+            quadratic, straight = self.pieces(scores, marks)
+            pull = self.curvature * (targets - scores) * quadratic + self.C * marks * straight
+            rising = first + middle * second - (pull * way_scores).sum(0) > 0
+            low, high = torch.where(rising, low, middle), torch.where(rising, middle, high)
+        return (low + high) / 2
