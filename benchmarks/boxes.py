@@ -1,4 +1,4 @@
-"""App. A: how long merging takes, how it grows, and what a box net costs beside a net that tells classes.
+"""App. A: the time of merging, its growth, and the cost of a localisation model beside a classifier.
 
     python benchmarks/boxes.py run
     python benchmarks/boxes.py write    # into docs/localisation.md
@@ -92,7 +92,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def write() -> None:
-    """Puts the stored measurement into the page."""
+    """Writes the stored measurement into the page."""
     stored = read_json(RESULTS)
     merging = {int(count): seconds for count, seconds in stored["merging"].items()}
     rows = [
@@ -103,13 +103,13 @@ def write() -> None:
     ratios = [boxes / classes for boxes, classes in zip(stored["boxes"], stored["classes"], strict=True)]
     where = stored["environment"]
     note = (
-        f"Five times as many boxes (1,000 to 5,000) take {grown:.0f} times as long: n² would be 25, n³ 125. A box net, "
-        f"dense at Q = {stored['Q']}, takes {statistics.median(ratios):.2f} of the time of dense classification "
-        f"({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} turns; net D, 224, 1000 classes). "
-        f"{where['processor']}, {where['cores']} cores; torch {where['versions']['torch']}, {where['time'][:10]}, "
-        f"commit {where['commit']}."
+        f"Five times as many boxes (1,000 to 5,000) take {grown:.0f} times as long: n² would be 25, n³ 125. A "
+        f"localisation model, dense at Q = {stored['Q']}, takes {statistics.median(ratios):.2f} of the time of "
+        f"dense classification ({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} turns; "
+        f"net D, 224, 1000 classes). {where['processor']}, {where['cores']} cores; "
+        f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
-    table = markdown_table(["boxes of a label", "ms to merge", "least–most"], rows)
+    table = markdown_table(["boxes of a label", "ms to merge", "min–max"], rows)
     write_block(TOP / "docs" / "localisation.md", "boxes", f"{table}\n\n{note}")
 
 

@@ -1,4 +1,4 @@
-"""Sect. 3.2: how much dense testing saves: net D at 224, three scales with mirror images, against 150 crops.
+"""Sect. 3.2: how much time dense evaluation saves: net D at 224, three scales with mirror images, against 150 crops.
 
     python benchmarks/dense_against_crops.py run      # some minutes on a CPU
     python benchmarks/dense_against_crops.py write    # into docs/testing.md
@@ -59,7 +59,7 @@ def run() -> None:
 
 
 def write() -> None:
-    """Puts the stored measurement into the page."""
+    """Writes the stored measurement into the page."""
     stored = read_json(RESULTS)
     rows = [
         [name, f"{stored['multiply_adds'][name] / 1e9:.0f}", f"{1 / statistics.median(stored['seconds'][name]):.3f}"]
@@ -67,7 +67,7 @@ def write() -> None:
     ]
     where, ratios = stored["environment"], stored["ratios"]
     note = (
-        f"Dense is {statistics.median(ratios):.1f} times faster ({min(ratios):.1f} to {max(ratios):.1f} in "
+        f"Dense evaluation is {statistics.median(ratios):.1f} times faster ({min(ratios):.1f} to {max(ratios):.1f} in "
         f"{len(ratios)} turns). Net D, 4:3 photos, {where['precision']}, {where['device']}: {where['processor']}, "
         f"{where['cores']} cores; torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )

@@ -1,11 +1,11 @@
-"""Sect. 3.2: how fast net D answers here, exported and in 8 bits, beside torchvision's way, and how fast it learns.
+"""Sect. 3.2: inference speed of net D here, exported and in 8 bits, beside torchvision's layers, and training speed.
 
     python benchmarks/exported.py run
-    python benchmarks/exported.py write    # into README, docs/weights.md and docs/scale.md
+    python benchmarks/exported.py write    # into docs/scale.md
 
-Net D at 224 with 1000 classes and random weights, batches of 8, one centre crop a photo: `verydeep benchmark` asks each
-in turn, and torchvision's net by its defaults (where it does not import, the same layers in its order). 8 bits are
-calibrated on scenes of digits: the speed does not depend on the ranges. What counts is the ratio.
+Net D at 224 with 1000 classes and random weights, batches of 8, one centre crop a photo: `verydeep benchmark`
+times each in turn, and torchvision's net with its defaults (where it does not import, the same layers in its order).
+8 bits are calibrated on scenes of digits: the speed does not depend on the ranges. What counts is the ratio.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "benchmarks" / "results" / "exported.json"
 FORMS = ("pt2", "onnx", "onnx-int8")
 REPEATS, BATCH, DIGITS = 9, 8, "digits:60"
-NAMES = {"PyTorch": "verydeep", "pt2": "`.pt2`", "onnx": "ONNX Runtime", "onnx-int8": "its 8 bits"}
+NAMES = {"PyTorch": "verydeep", "pt2": "`.pt2`", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, int8"}
 
 
 def run() -> None:
@@ -50,24 +50,23 @@ def run() -> None:
 
 
 def write() -> None:
-    """Puts the stored measurement into the pages."""
+    """Writes the stored measurement into docs/scale.md."""
     stored = read_json(RESULTS)
     training = stored["training"]["rows"]
     training[1]["name"] = "verydeep"
     where = stored["environment"]
     note = (
-        f"Net D, 1000 classes, batches of {stored['batch']} photos of {stored['size']}x{stored['size']} pixels, uint8 "
-        f"in, posteriors out, and training steps; median of {stored['repeats']} turns. A product of two large matrices "
-        f"does {stored['peak_multiply_adds_per_second'] / 1e9:.0f} G multiply-adds a second here: that is the peak. "
-        f"{where['processor']}, {where['threads']} threads; torch {where['versions']['torch']}, {where['time'][:10]}, "
-        f"commit {where['commit']}."
+        f"Net D, 1000 classes, batches of {stored['batch']} images of {stored['size']}x{stored['size']} pixels, from "
+        f"uint8 images to posteriors, and training steps; median of {stored['repeats']} turns. The peak is that of a "
+        f"product of two large matrices: {stored['peak_multiply_adds_per_second'] / 1e9:.0f} G multiply-adds a second "
+        f"here. {where['processor']}, {where['threads']} threads; torch {where['versions']['torch']}, "
+        f"{where['time'][:10]}, commit {where['commit']}."
     )
     table = markdown_table(
-        ["", "photos/s", "least–most", "ratio", "of the peak", "MB"],
+        ["", "images/s", "min–max", "ratio", "share of peak", "MB"],
         [_cells(row) for row in stored["rows"]] + [_cells(row, "training, ") for row in training],
     )
-    for page in ("docs/weights.md", "README.md", "docs/scale.md"):
-        write_block(TOP / page, "exported", f"{table}\n\n{note}")
+    write_block(TOP / "docs" / "scale.md", "exported", f"{table}\n\n{note}")
 
 
 def _cells(row: dict[str, Any], what: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""How figures grow: images/s with the batch, the photo's size and the readers; an index's opening with its entries.
+"""Scaling: images/s by batch size, image size and data-loading workers; time to open a pack by its entries.
 
 python benchmarks/growth.py run      # some ten minutes of two cores
 python benchmarks/growth.py write    # docs/pictures/growth.png, and the table in docs/scale.md
@@ -34,10 +34,10 @@ RESULTS, PICTURE = TOP / "benchmarks" / "results" / "growth.json", TOP / "docs" 
 BATCHES, SIDES, REPEATS = (1, 2, 4, 8, 16, 32), (224, 256, 384, 512), 3
 ENTRIES, READERS, SCENES = (1_000, 10_000, 100_000, 1_000_000), (0, 1, 2, 4), 2000
 NAMES = {
-    "batch": ("photos at once", "photos/s", "net D, 224x224"),
-    "side": ("smallest side, 4:3", "photos/s", "net D, dense with mirror images"),
-    "readers": ("processes that read", "photos/s", "from a raw pack, S = 256"),
-    "entries": ("photos in the index", "seconds", "opening a pack"),
+    "batch": ("images per batch", "images/s", "net D, 224x224"),
+    "side": ("smallest side, 4:3", "images/s", "net D, dense with mirror images"),
+    "readers": ("data-loading workers", "images/s", "from a raw pack, S = 256"),
+    "entries": ("images in the index", "seconds", "opening a pack"),
 }
 
 
@@ -104,7 +104,7 @@ def opened(place: str) -> None:
 
 
 def _most_memory() -> int:
-    """The most this program has held, in kB; what started it does not count."""
+    """Peak memory of this process in kB, without that of its parent."""
     rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(rows["VmHWM"].split()[0])
 
@@ -121,10 +121,10 @@ def write() -> None:
             rows.append([what, f"{value:,} {across}", f"{figure:,.4g} {down}{more}"])
     where = stored["environment"]
     note = (
-        f"One run; where nets are asked, the median of {REPEATS}. {where['processor']}, {where['cores']} cores; torch "
-        f"{where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
+        f"One run; images/s of the net are the median of {REPEATS}. {where['processor']}, {where['cores']} cores; "
+        f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
-    write_block(TOP / "docs" / "scale.md", "growth", f"{markdown_table(['what', 'of', 'figure'], rows)}\n\n{note}")
+    write_block(TOP / "docs" / "scale.md", "growth", f"{markdown_table(['what', 'size', 'result'], rows)}\n\n{note}")
 
 
 def _draw(stored: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
-"""Sect. 3.3: what training and describing cost on one machine and many, from what is measured here.
+"""Sect. 3.3: the cost of training and feature extraction on one machine and many, from measurements here.
 
     python benchmarks/scale.py run      # reading, several processes, A beside A-LRN: some ten minutes of two cores
     python benchmarks/scale.py write    # into docs/scale.md
 
 Costs are arithmetic over measured images/s: of `benchmarks/gpu.sh` where its results are in `benchmarks/results/gpu`,
-else of an assumption that the page names.
+else of an assumption that the page states.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _verydeep(*words: str) -> Any:
 
 
 def write() -> None:
-    """Puts tables into the page."""
+    """Writes the tables into the page."""
     stored = read_json(RESULTS)
     where = stored["environment"]
     note = (
@@ -69,7 +69,7 @@ def _reading(told: dict[str, Any]) -> str:
         for part in told["sets"]
         for row in part["rows"]
     ]
-    return markdown_table(["photos", "read from", "photos/s", "ratio to Pillow"], rows)
+    return markdown_table(["image size", "source", "images/s", "ratio to Pillow"], rows)
 
 
 def _processes(told: dict[str, Any]) -> str:
@@ -91,17 +91,17 @@ def _lrn(told: list[dict[str, Any]]) -> str:
         ]
         for one in told
     ]
-    return markdown_table(["net", "images/s", "GiB at most"], rows)
+    return markdown_table(["net", "images/s", "peak GiB"], rows)
 
 
 def _rate() -> tuple[float, str]:
-    """Images/s of a training step of net D on one GPU, and where that is from."""
+    """Images/s of a training step of net D on one GPU, and the source of the figure."""
     path = GPU / "train.json"
     if not path.is_file():
         text = (
-            f"No GPU was there to measure: net D is assumed to learn from {ASSUMED_D:,.0f} images/s on one H200, 61 % "
-            "of its peak in bf16, as is published of net D on another GPU; `benchmarks/gpu.sh` measures it. Others in "
-            "proportion to their multiply-adds."
+            f"No GPU was available: net D is assumed to train at {ASSUMED_D:,.0f} images/s on one H200, 61 % of its "
+            "peak in bf16, the share published for net D on another GPU; `benchmarks/gpu.sh` measures it. Other nets "
+            "are in proportion to their multiply-adds."
         )
         return ASSUMED_D, text
     told = read_json(path)
@@ -129,11 +129,11 @@ def _cost(rate: float) -> str:
         rows.append(cells)
     heads = ["net", *(f"{gpus} GPU{'s' if gpus > 1 else ''}" for gpus in GPUS)]
     told = (
-        f"{EPOCHS} epochs of ILSVRC in batches of {BATCH}; * where summing gradients takes longer than computing them, "
-        f"and sets the time. Gradients of net D are {4 * net_facts('D').parameters / 1e6:.0f} MB; a ring sends "
-        f"2(N-1)/N of them, at {NVLINK / 1e9:.0f} GB/s within a machine of {IN_A_BOX} and {NETWORK / 1e9:.0f} GB/s "
-        "between machines (a network card of 200 Gb/s for each GPU). With `--bf16-gradients yes` half of that, and "
-        "with a larger `--batch` fewer steps."
+        f"{EPOCHS} epochs of ILSVRC in batches of {BATCH}; * where the all-reduce of the gradients takes longer "
+        f"than computing them and sets the time. Gradients of net D are {4 * net_facts('D').parameters / 1e6:.0f} MB; "
+        f"a ring sends 2(N-1)/N of them, at {NVLINK / 1e9:.0f} GB/s within a machine of {IN_A_BOX} and "
+        f"{NETWORK / 1e9:.0f} GB/s between machines (a network card of 200 Gb/s for each GPU). "
+        "With `--bf16-gradients yes` half of that, and with a larger `--batch` fewer steps."
     )
     return f"{markdown_table(heads, rows)}\n\n{told}"
 

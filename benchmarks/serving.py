@@ -205,7 +205,7 @@ def run(minutes: float) -> None:
 
 
 def write() -> None:
-    """Puts the stored measurement into the page."""
+    """Writes the stored measurement into the page."""
     stored = read_json(RESULTS)
     rows = []
     for name, told in stored["nets"].items():
@@ -220,14 +220,14 @@ def write() -> None:
                 f"{sum(mixed['unexpected'].values())} of {mixed['requests']:,}",
             ]
         )
-    head = ["", "bare net, photos/s: batches of 8 / one by one", "served: the same", "ratio served"]
-    head += ["mixed load: minutes", "photos/s", "p50 / p99", "memory at start / end"]
-    head += ["answers that were not as they should be"]
+    head = ["", "net alone, images/s: batch 8 / batch 1", "served: the same", "gain of batching, served"]
+    head += ["mixed load: minutes", "images/s", "latency p50 / p99", "memory at start / end"]
+    head += ["wrong responses"]
     where = stored["environment"]
     note = (
-        "1000 classes, random weights, JPEGs of 500x375 pixels, dense at Q = 256 (the doll's 73) with the "
+        "1000 classes, random weights, JPEGs of 500x375 pixels, dense at Q = 256 (73 at doll size) with the "
         "mirror image; "
-        f"{stored['clients']} clients on the same machine; in the mixed load one request in seven is bad. "
+        f"{stored['clients']} clients on the same machine; in the mixed load one request in seven is invalid. "
         f"{where['processor']}; torch {where['versions']['torch']}, {where['time'][:10]}, "
         f"commit {where['commit']}."
     )

@@ -1,13 +1,13 @@
-"""App. B: our SVMs of all classes and values of C at once against scikit-learn's LinearSVC, one after another.
+"""App. B: our SVM solver, all classes and values of C at once, against scikit-learn's LinearSVC, one after another.
 
     python benchmarks/svm.py run      # half an hour: LinearSVC takes nearly all of it
     python benchmarks/svm.py write    # into docs/transfer.md
 
-The size is that of Caltech-101 by the paper's protocol: 3,060 photos to learn from, 12,288 dimensions (three scales of
-fc7, stacked), 102 classes, six values of C tried on 20 % of the photos, and the chosen one learnt again from all. The
+The size is that of Caltech-101 by the paper's protocol: 3,060 training photos, 12,288 dimensions (three scales of
+fc7, stacked), 102 classes, six values of C tried on 20 % of the photos, and the chosen one trained again on all. The
 descriptors are made up: a non-negative centre a class, and as much non-negative noise. LinearSVC (squared hinge, the
-same C and penalised bias, its own tolerance, as many iterations as it needs) learns every 17th class, and its time is
-counted 17 times, as classes are learnt one by one; both use the same arrays, and the threads they take by default.
+same C and penalised bias, its own tolerance, as many iterations as it needs) trains every 17th class, and its time is
+counted 17 times, as it trains classes one by one; both use the same arrays, and the threads they take by default.
 """
 
 from __future__ import annotations
@@ -108,26 +108,26 @@ def _objective(rows: NDArray[np.float32], marks: NDArray[np.int8], C: float, w: 
 
 
 def write() -> None:
-    """Puts the stored measurement into the page."""
+    """Writes the stored measurement into the page."""
     stored = read_json(RESULTS)
     rows, theirs = [], 0.0
     for number, (mine, other) in enumerate(zip(stored["seconds_by_step"], stored["linear_svc"], strict=True)):
         whole = other["seconds"] * EVERY
         theirs += whole
-        name = f"C = {other['C']:g}" + (", again from all photos" if number == len(stored["values"]) else "")
+        name = f"C = {other['C']:g}" + (", retrained on all photos" if number == len(stored["values"]) else "")
         differs = max(abs(value) for value in other["relative_objective"])
         rows.append([name, f"{mine:.1f}", f"{whole:.0f}", f"{whole / mine:.0f}", f"{differs:.0e}"])
-    rows.append(["together", f"{stored['seconds']:.1f}", f"{theirs:.0f}", f"{theirs / stored['seconds']:.0f}", ""])
+    rows.append(["total", f"{stored['seconds']:.1f}", f"{theirs:.0f}", f"{theirs / stored['seconds']:.0f}", ""])
     where = stored["environment"]
     note = (
         f"{stored['photos']:,} descriptors of {stored['dimensions']:,} dimensions, {CLASSES} classes; ours with the "
         f"Gram matrix and the choice of C, largest duality gap {stored['largest_gap']:.0e} of the objective; "
         f"LinearSVC's seconds are those of {stored['linear_svc'][0]['classes']} classes times {EVERY}, "
-        "on one core, as it learns one class after another. "
+        "on one core, as it trains one class after another. "
         f"{where['processor']}, {where['cores']} cores, {where['threads']} threads; "
         f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
-    heads = ["all classes of", "ours, s", "LinearSVC, s", "times", "objectives differ by at most"]
+    heads = ["all classes at", "ours, s", "LinearSVC, s", "speed-up", "largest difference of objectives"]
     write_block(TOP / "docs" / "transfer.md", "svm", f"{markdown_table(heads, rows)}\n\n{note}")
 
 

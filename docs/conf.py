@@ -1,8 +1,12 @@
-"""How `make docs` builds these pages: Sphinx, with Markdown as it is written and the API from its docstrings."""
+"""How `make docs` builds these pages: Markdown, the API from its docstrings, the commands from their parsers."""
 
+import argparse
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from verydeep.arguments import build_parser
 
 TOP = Path(__file__).resolve().parents[1]
 ABOVE = {"../NOTES.md": "notes", "../SECURITY.md": "security", "../CHANGELOG.md": "changelog"}  # pages outside docs/
@@ -17,6 +21,7 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["build", "results"]
 nitpicky = False
 myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
@@ -32,14 +37,56 @@ html_show_sourcelink = False
 html_copy_source = False
 
 
-def _one_above(_app: Any, page: str, text: list[str]) -> None:
-    """Pages of the folder above are read in place of their stand-ins, and links to them lead here."""
+def _read_page(_app: Any, page: str, text: list[str]) -> None:
+    """Reads pages from the folder above in place of their stand-ins, and fills in the command reference."""
     for path, name in ABOVE.items():
         if page == name:
             text[0] = (TOP / path[3:]).read_text(encoding="utf8").replace("](docs/", "](")
         text[0] = text[0].replace(f"]({path})", f"]({name}.md)")
+    if page == "commands":
+        _, parsers = build_parser()
+        text[0] = text[0].replace("<!-- commands -->", "\n".join(map(command_section, parsers.values())))
+
+
+def command_section(parser: argparse.ArgumentParser) -> str:
+    """One command as Markdown: description, usage, and its arguments, group by group."""
+    positional = [_usage(action) for action in parser._actions if not action.option_strings]
+    lines = [f"## {parser.prog}", "", f"{_escaped(parser.description or '')}.", ""]
+    lines += ["```text", " ".join([parser.prog, *positional, "[options]"]), "```", ""]
+    formatter = parser._get_formatter()
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.dest not in ("help", "json", "quiet")]
+        lines += [f"**{group.title}**", ""] if actions else []
+        for action in actions:
+            text = formatter._expand_help(action) if action.help else ""
+            lines += [f"`{_spelling(action)}`", f": {_escaped(text)}", ""]
+    return "\n".join([*lines, _escaped(parser.epilog or ""), ""])
+
+
+def _spelling(action: argparse.Action) -> str:
+    """An argument as it is typed."""
+    value = "" if action.nargs == 0 else _value(action)
+    return " ".join(part for part in (", ".join(action.option_strings), value) if part)
+
+
+def _value(action: argparse.Action) -> str:
+    return str(action.metavar or "|".join(map(str, action.choices or (action.dest.upper(),))))
+
+
+def _usage(action: argparse.Action) -> str:
+    """A positional argument in a usage line."""
+    name = _value(action) + ("…" if action.nargs in ("+", "*") else "")
+    return f"[{name}]" if action.nargs in ("?", "*") else name
+
+
+def _escaped(text: str) -> str:
+    """Plain text as Markdown; what is typed, such as ``--data``, as code."""
+    parts = re.split(r"(`[^`]*`|--[a-z][-a-z0-9]*)", text)
+    plain = [re.sub(r"([\\*_<>\[\]$|])", r"\\\1", part) for part in parts[::2]]
+    code = [f"`{part.strip('`')}`" for part in parts[1::2]]
+    return "".join(part for pair in zip(plain, [*code, ""], strict=True) for part in pair)
 
 
 def setup(app: Any) -> None:
     """Sphinx's hook."""
-    app.connect("source-read", _one_above)
+    app.connect("source-read", _read_page)

@@ -1,11 +1,11 @@
-"""Real photos: net D from ILSVRC's convolutions against net A from random weights, on Caltech-101.
+"""Real photos: net D fine-tuned from ILSVRC's convolutions against net A from random weights, on Caltech-101.
 
     CALTECH101=folder NET_D_CONV=file python examples/caltech101.py run
-    python examples/caltech101.py write     # the stored results into README.md
+    python examples/caltech101.py write     # the stored results into docs/train.md
 
-Runs the commands below as a user would, stores what they answer in docs/results/caltech101.json, and
-writes commands, times and errors into README. What is stored already is not run again. On a CPU the
-crop is 96 and 23 classes are used; with a CUDA device all 102 classes at 224.
+Runs the commands below as a user would, stores their results in docs/results/caltech101.json, and writes
+commands, times and errors into docs/train.md. Stored runs are not repeated. On a CPU the crop is 96 and 23
+classes are used; with a CUDA device all 102 classes at 224.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ GPU = {
     ],
     "protocols": ["dense@256", "dense@224,256,288"],
 }
-STARTS = {"D": "ILSVRC's conv layers, FC layers random", "A": "random weights"}
+STARTS = {"D": "ILSVRC conv layers, random FC layers", "A": "random weights"}
 
 
 def timed(command: str) -> tuple[Any, float]:
@@ -51,7 +51,7 @@ def timed(command: str) -> tuple[Any, float]:
 
 
 def run() -> None:
-    """Trains and tests both nets and stores what they answered."""
+    """Trains and tests both nets and stores the results."""
     size = GPU if torch.cuda.is_available() else CPU
     found = [row for row in _stored() if row["command"] in size["train"]]
     for command in size["train"]:
@@ -82,7 +82,7 @@ def run() -> None:
 
 
 def _trained(command: str) -> dict[str, Any]:
-    """What the training's result.json says; the command runs where there is none yet."""
+    """The training's result.json; the command runs where there is none yet."""
     done = TOP / command.rsplit(maxsplit=1)[-1] / "result.json"
     if done.exists():
         return read_json(done)
@@ -95,7 +95,7 @@ def _stored() -> list[dict[str, Any]]:
 
 
 def write() -> None:
-    """Puts the stored results into README."""
+    """Writes the stored results into docs/train.md."""
     stored = read_json(RESULTS)
     commands, rows = [], []
     for done in stored["runs"]:
@@ -105,18 +105,18 @@ def write() -> None:
             training = f"{done['seconds'] / 60:.0f} min, {done['training']['epochs']} epochs"
             testing = f"{test['seconds'] / 60:.1f} min"
             rows.append([done["net"], STARTS[done["net"]], training, test["protocol"], *errors, testing])
-    columns = ["net", "start", "training", "test", "top-1 error % (95 % interval)", "top-5 error %", "testing"]
+    columns = ["net", "start", "training", "protocol", "top-1 error % (95 % interval)", "top-5 error %", "evaluation"]
     where = stored["environment"]
     commits = ", ".join(f"{done['commit']} ({done['net']})" for done in stored["runs"])
     one = stored["runs"][0]["tests"][0]
     note = (
-        f"{stored['size']}, Caltech-101's split of 30 photos a class to learn from; {one['images']} test photos; "
-        "one run each, with other work on the machine at times. "
+        f"{stored['size']}, Caltech-101's split of 30 training photos a class; {one['images']} test photos; "
+        "one run each, on a machine that was busy at times. "
         f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
         f"{where['time'][:10]}, trained at commits {commits}."
     )
     code = "```sh\n" + "\n".join(commands) + "\n```"
-    write_block(TOP / "README.md", "caltech101", f"{code}\n\n{markdown_table(columns, rows)}\n\n{note}")
+    write_block(TOP / "docs" / "train.md", "caltech101", f"{code}\n\n{markdown_table(columns, rows)}\n\n{note}")
 
 
 if __name__ == "__main__":

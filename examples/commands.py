@@ -14,7 +14,7 @@ TOP = Path(__file__).resolve().parents[1]
 
 
 def answer(command: str) -> Any:
-    """A command's JSON; ``$NAME`` stands for an environment variable."""
+    """The JSON that a command prints; ``$NAME`` stands for an environment variable."""
     words = [os.path.expandvars(word) for word in shlex.split(command)]
     done = subprocess.run(
         [sys.executable, "-m", "verydeep", *words, "--json"], cwd=TOP, stdout=subprocess.PIPE, check=True
@@ -28,11 +28,11 @@ def error_cell(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:.1f} ({low:.1f}–{high:.1f})"
 
 
-def verdict(row: dict[str, Any], counted: str = "photos") -> str:
-    """Whether a claim holds by McNemar's test: only the first wrong, only the second wrong, p."""
+def verdict(row: dict[str, Any]) -> str:
+    """Whether a claim holds by McNemar's test: errors of the first only, errors of the second only, p."""
     better, worse = row["only_first_wrong"], row["only_second_wrong"]
-    counts = f"{better} {counted} right only now, {worse} only before, p = {row['p']:.2g}"
-    if row["p"] >= 0.05:
-        sign = "so on these photos" if better > worse else "not so on these photos"
-        return f"{sign if better != worse else 'no difference'}, but not decided ({counts})"
-    return f"holds ({counts})" if better > worse else f"does not hold ({counts})"
+    counts = f"{better} photos corrected, {worse} newly wrong, p = {row['p']:.2g}"
+    if row["p"] < 0.05:
+        return f"{'holds' if better > worse else 'reversed'} ({counts})"
+    direction = "better" if better > worse else "worse" if worse > better else "equal"
+    return f"not significant, {direction} here ({counts})"

@@ -1,4 +1,4 @@
-"""Does the demo learn for every seed? Five demos, their errors and times, into README.
+"""Does the demo train for every seed? Five demos, their errors and times, into docs/tour.md.
 
 python examples/demo_seeds.py run
 python examples/demo_seeds.py write
@@ -24,7 +24,7 @@ SEEDS = range(5)
 
 
 def run() -> None:
-    """Runs `verydeep demo` with each seed and stores what it answered."""
+    """Runs `verydeep demo` with each seed and stores its results."""
     found = []
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as place:
@@ -36,7 +36,7 @@ def run() -> None:
 
 
 def write() -> None:
-    """Puts the stored results into README."""
+    """Writes the stored results into docs/tour.md."""
     stored = read_json(RESULTS)
     protocols = [row["protocol"] for row in stored["runs"][0]["evaluations"]]
     rows = []
@@ -48,12 +48,12 @@ def write() -> None:
     rows.append(["mean ± std", *spread, f"{statistics.mean(done['seconds'] for done in stored['runs']):.0f}"])
     where, scenes = stored["environment"], stored["runs"][0]["evaluations"][0]["images"]
     note = (
-        f"Top-1 error in percent on {scenes} scenes of digits that training never showed, of a net A of crop 64 and "
-        f"an eighth of the width. {where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
+        f"Top-1 error in percent on {scenes} held-out scenes of digits; net A with crop 64 and an eighth of the "
+        f"width. {where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
         f"{where['time'][:10]}, commit {where['commit']}."
     )
-    table = markdown_table(["seed", *protocols, "seconds, all in"], rows)
-    write_block(TOP / "README.md", "demo", f"{table}\n\n{note}")
+    table = markdown_table(["seed", *protocols, "seconds in all"], rows)
+    write_block(TOP / "docs" / "tour.md", "demo", f"{table}\n\n{note}")
 
 
 if __name__ == "__main__":

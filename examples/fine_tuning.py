@@ -164,16 +164,17 @@ def write() -> None:
                 str(sum(len(run["end"]["training"]["returns"]) for run in same)),
             ]
         )
-    columns = ["classes", "start", "crop", "seeds", "test photos", "fitted start", "end", "probe", "returns"]
+    columns = ["classes", "start", "crop", "seeds", "test photos", "fitted start", "end", "probe", "restarts"]
     ended = [run["end"]["training"]["ended"] for run in runs]
     first = [(run["fitted"]["test"], run["end"]["test"]["top1_error"]) for run in runs]
     worse = sum(error > before["top1_error_interval"][1] for before, error in first)
     where = next(iter(stored.values()))["environment"]
     commits = sorted({run["commit"] for run in runs})
     note = (
-        "Top-1 error in percent on photos that training never showed: the mean over seeds, the least and the most. "
+        "Top-1 error in percent on held-out photos: mean over seeds (minimum–maximum). Fitted start: FC layers fitted, "
+        "before fine-tuning. Restarts: returns to the best epoch after divergence. "
         f"{len(runs)} runs: {ended.count('diverged')} diverged, {worse} ended above the 95 % interval of the "
-        "fitted start's error. The probe has one scale, Q = 224, and no mirror images. "
+        "fitted start's error. The probe uses one scale, Q = 224, without mirror images. "
         f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, {where['time'][:10]}, "
         f"trained at commit {', '.join(commits)}."
     )

@@ -1,10 +1,10 @@
 """Real photos: localisation on three classes of Caltech-101, in the layout of the paper's Tables 8 and 9.
 
     CALTECH101=folder CALTECH101_BOXES=folder NET_D_CONV=file python examples/localisation.py run
-    python examples/localisation.py write     # the stored results into README.md
+    python examples/localisation.py write     # the stored results into docs/localisation.md
 
-Runs the commands as a user would and stores what they answer; what is done already is not done again. On a CPU the
-crop is 96 and 100 photos a class are learned from; with a CUDA device the crop is 224 and all photos are used. S and
+Runs the commands as a user would and stores their results; completed steps are not repeated. On a CPU the
+crop is 96 and there are 100 training photos a class; with a CUDA device the crop is 224 and all photos are used. S and
 Q are multiples of 32, as all of the paper's are: then windows end where the photo does. ``PRECISION=bf16`` halves
 the time on a processor that multiplies bf16 itself.
 """
@@ -143,7 +143,7 @@ def _missed(folder: str) -> NDArray[np.bool_]:
 
 
 def _keep_pictures(folder: str) -> None:
-    """The pictures of right and wrong boxes on the central crop, all layers learned, for the README."""
+    """The pictures of correct and wrong boxes on the central crop, all layers trained, for README and docs."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in ("right", "wrong"):
         if (TOP / folder / f"{name}.png").exists():
@@ -152,7 +152,7 @@ def _keep_pictures(folder: str) -> None:
 
 
 def write() -> None:
-    """Puts the stored results into README."""
+    """Writes the stored results into docs/localisation.md."""
     stored = read_json(RESULTS)
     rows = stored["rows"]
     centre = [
@@ -170,17 +170,17 @@ def write() -> None:
         f"- {row['text']}: {row['errors'][0]:.1f} % to {row['errors'][1]:.1f} %, {verdict(row)}"
         for row in stored["findings"]
     ]
-    heads = ["train (S), test (Q)", "localisation error %", "of it: wrong class", "GT class error %", "t", "seconds"]
+    heads = ["train (S), test (Q)", "localisation error %", "of which wrong class", "GT class error %", "t", "seconds"]
     parts = [
         f"One central crop, S = Q = {stored['size']['large']}, as in Table 8:",
         markdown_table(["fine-tuned layers, regression", "GT class error %", "seconds"], centre),
-        "The whole photo and merging; PCR, all layers; as in Table 9:",
+        "Dense over the whole photo with merging; PCR, all layers; as in Table 9:",
         markdown_table(heads, dense),
         _note(stored),
-        "What the paper finds, here (GT class error):",
+        "The paper's findings, tested here (GT class error, McNemar's test):",
         "\n".join(findings),
     ]
-    write_block(TOP / "README.md", "localisation", "\n\n".join(parts))
+    write_block(TOP / "docs" / "localisation.md", "localisation", "\n\n".join(parts))
 
 
 def _note(stored: dict[str, Any]) -> str:
@@ -193,8 +193,8 @@ def _note(stored: dict[str, Any]) -> str:
         f"95 % intervals in brackets; {one['images']} test photos of three classes ({size['photos_a_class'] or 'all'} "
         f"photos a class in all); net D, crop {size['crop']}; {guesses} guess a photo, as there are fewer than 10 "
         f"classes. The best constant box has {one['constant_box_error']:.1f} % GT class error. One run a net, all "
-        f"trained in {minutes:.0f} min with other work on the machine, products in {size['precision']}; seconds are of "
-        f"windows not yet stored by an earlier row. {where['processor']}, {where['cores']} cores, torch "
+        f"trained in {minutes:.0f} min on a busy machine, precision {size['precision']}; seconds count only "
+        f"candidate boxes that no earlier row had stored. {where['processor']}, {where['cores']} cores, torch "
         f"{where['versions']['torch']}, {where['time'][:10]}, commit {commits}."
     )
 

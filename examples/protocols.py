@@ -1,12 +1,12 @@
-"""Real photos: the ways of testing beside each other, and two nets fused, on Caltech-101.
+"""Real photos: the evaluation protocols side by side, and two nets fused, on Caltech-101.
 
     CALTECH101=folder NET_D_CONV=file python examples/protocols.py run
-    python examples/protocols.py write     # the stored results into README.md
+    python examples/protocols.py write     # the stored results into docs/testing.md
 
 Trains a net D at a fixed S, and from it a second one at jittered S as the paper does, and tests them by the
-real commands, one method at one scale each; the rest are means of those scores. What is scored already is
-not scored again. ``PRECISION=bf16`` halves the time on a processor that multiplies bf16 itself; what it
-changes is measured too.
+real commands, one method at one scale each; the rest are means of those scores. Stored scores are not
+computed again. ``PRECISION=bf16`` halves the time on a processor with bf16 instructions; its effect is
+measured too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESULTS = TOP / "docs" / "results" / "protocols.json"
 FIXED, JITTERED = "runs/protocols/D-110", "runs/protocols/D-110-219"
 PRECISION = os.environ.get("PRECISION", "float32")
 # The paper's S = 256 and [256;512] at a crop of 96 are 110 and [110;219].
-EXACT = "runs/protocols/float32"  # one test in full precision, to see what a shorter one changes
+EXACT = "runs/protocols/float32"  # one evaluation in float32, to see the effect of bf16
 COMMON = "train D --data caltech101:$CALTECH101 --classes '[c-e]*' --crop 96"
 TRAIN = {
     FIXED: f"{COMMON} --start $NET_D_CONV --max-epochs 10 --out {FIXED}",
@@ -100,7 +100,7 @@ def store() -> None:
 
 
 def _against_float32() -> dict[str, Any]:
-    """One test in float32 beside the same in this precision: errors, and photos answered alike."""
+    """One evaluation in float32 beside the same in this precision: errors, and photos with the same top-1 class."""
     exact, short = (load_scores(folder) for folder in (TOP / EXACT, *parts([(FIXED, f"dense@{ONE}")])))
     return {
         "top1_error": read_json(TOP / EXACT / "result.json")["top1_error"],
@@ -138,7 +138,7 @@ def _compared(text: str, larger: list[Path], smaller: list[Path]) -> dict[str, A
 
 
 def write() -> None:
-    """Puts the stored results into README."""
+    """Writes the stored results into docs/testing.md."""
     stored = read_json(RESULTS)
     rows = [
         [
@@ -150,25 +150,34 @@ def write() -> None:
         ]
         for name, row in stored["rows"].items()
     ]
-    columns = ["net and test", "top-1 error % (95 % interval)", "top-5 error %", "G multiply-adds a photo", "photos/s"]
+    columns = [
+        "net and protocol",
+        "top-1 error % (95 % interval)",
+        "top-5 error %",
+        "G multiply-adds a photo",
+        "photos/s",
+    ]
     commits = sorted({commit for row in stored["rows"].values() for commit in row["commits"]})
     where, images = stored["environment"], next(iter(stored["rows"].values()))["images"]
     note = (
         f"{images} test photos of {stored['classes']} classes, crop {stored['crop']}; one run a net. Photos a second "
-        f"are of a machine with other work on it at times. {where['processor']}, {where['cores']} cores, "
+        f"were measured on a machine that was busy at times. {where['processor']}, {where['cores']} cores, "
         f"torch {where['versions']['torch']}, {where['time'][:10]}, tested at commit {'/'.join(commits)}."
     )
     if where.get("precision", "float32") != "float32" and "float32" in stored:
         exact = stored["float32"]
         note += (
-            f" Products in {where['precision']}; in float32 dense@{ONE} has {exact['top1_error']:.1f} % top-1 error "
-            f"and answers {exact['same_answers']} of {images} photos alike."
+            f" Precision {where['precision']}; in float32 dense@{ONE} has {exact['top1_error']:.1f} % top-1 error "
+            f"and predicts the same class for {exact['same_answers']} of {images} photos."
         )
     if len(stored["rows"]) < len(ROWS):
         note += f" {len(ROWS) - len(stored['rows'])} of {len(ROWS)} rows are not measured yet and left out."
     told = [f"- {row['text']}: {verdict(row)}" for row in stored["findings"]]
-    text = f"{markdown_table(columns, rows)}\n\n{note}\n\nWhat the paper finds, here:\n\n" + "\n".join(told)
-    write_block(TOP / "README.md", "protocols", text)
+    text = (
+        f"{markdown_table(columns, rows)}\n\n{note}\n\nThe paper's findings, tested here (McNemar's test):\n\n"
+        + "\n".join(told)
+    )
+    write_block(TOP / "docs" / "testing.md", "protocols", text)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Real photos: Caltech-101 by the paper's protocol, by descriptors of the convolutions alone (App. B).
+"""Real photos: Caltech-101 by the paper's protocol, with descriptors of the convolutions alone (App. B).
 
     CALTECH101=folder NET_D_CONV=file python examples/transfer.py run
-    python examples/transfer.py write     # the stored results into README.md
+    python examples/transfer.py write     # the stored results into docs/transfer.md
 
-Three random splits of 30 photos a class to learn from and up to 50 to test; C is chosen on a fifth of the first. All
-without mirror images; larger scales only of the classes from c to e, where the time of one machine ends. What is
-described already is not described again. ``PRECISION=bf16`` halves the time on a processor that multiplies bf16 itself.
+Three random splits of 30 training photos a class and up to 50 test photos; C is chosen on a fifth of the first. All
+without mirror images; larger scales only for the classes from c to e, to stay within the time of one machine. Stored
+features are not computed again. ``PRECISION=bf16`` halves the time on a processor with bf16 instructions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PAPER = "91.8 ± 1.0"  # Table 11: net D, fc7, stacked over 256, 384 and 512
 FEATURES = (
     f"features $NET_D_CONV --data caltech101:$CALTECH101 --splits 3 --layer pool5 --mirror no --precision {PRECISION}"
 )
-# Each file: what of the photos it holds.
+# Each file: the photos and scales it holds.
 FILES = {"all": f"{FEATURES} --scales 192,256", "some": f"{FEATURES} --classes '[c-e]*' --scales 256,384,512"}
-# Each row: which classes, how it is called, the file, and the test.
+# Each row: the classes, its name, the file, and the options.
 ROWS: list[tuple[str, str, str, str]] = [
     ("all", "Q = 192", "all", "--scales 192"),
     ("all", "Q = 256", "all", "--scales 256"),
@@ -44,7 +44,7 @@ ROWS: list[tuple[str, str, str, str]] = [
 
 
 def run() -> None:
-    """Describes photos that are not described yet, learns, and stores every row."""
+    """Extracts missing features, trains the SVMs, and stores every row."""
     rows = []
     for photos, told, file, options in ROWS:
         path = f"{HOME}/{file}.safetensors"
@@ -61,7 +61,7 @@ def _kept(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def write() -> None:
-    """Puts the stored results into README."""
+    """Writes the stored results into docs/transfer.md."""
     rows = read_json(RESULTS)["rows"]
     cells = [
         [
@@ -80,11 +80,13 @@ def write() -> None:
     described = sorted({name for row in rows for one in row["features"] for name in one["described_at_commits"]})
     note = (
         f"{first['layer']} of net {first['net']}, mean over the map, {len(rows[0]['splits'])} random splits, mean ± "
-        f"standard deviation; products in {first['precision']}. The paper's net D, with fc7 and three scales stacked, "
+        f"standard deviation; precision {first['precision']}. The paper's net D, with fc7 and three scales stacked, "
         f"has {PAPER} on all classes. {where['processor']}, torch {where['versions']['torch']}, {where['time'][:10]}, "
-        f"described at commit {'/'.join(described)}, learnt at {'/'.join(commits)}."
+        f"features at commit {'/'.join(described)}, SVMs at {'/'.join(commits)}."
     )
-    write_block(TOP / "README.md", "transfer", f"{markdown_table(heads, cells)}\n\n{note}\n\n{_verdict(rows)}")
+    write_block(
+        TOP / "docs" / "transfer.md", "transfer", f"{markdown_table(heads, cells)}\n\n{note}\n\n{_verdict(rows)}"
+    )
 
 
 def _verdict(rows: list[dict[str, Any]]) -> str:
@@ -103,7 +105,7 @@ def _compared(stacked: list[float], other: list[float], name: str) -> str:
         return f"Stacking beats {name} in each split ({told} points), as the paper finds."
     if all(lead < 0 for lead in leads):
         return f"Stacking is worse than {name} in each split ({told} points), unlike in the paper."
-    return f"Whether stacking beats {name}, as the paper finds, is not decided here ({told} points, split by split)."
+    return f"Stacking against {name}, as the paper compares them, is not decided here ({told} points, split by split)."
 
 
 if __name__ == "__main__":

@@ -1,0 +1,100 @@
+"""The table of results in README.md: one row for each page that has the details.
+
+python examples/summary.py write
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from typing import Any
+
+from commands import TOP, error_cell
+
+from verydeep.files import read_json
+from verydeep.tables import markdown_table, write_block
+
+EVERY = 17  # LinearSVC trains each 17th class only (benchmarks/svm.py)
+STORED, MEASURED = TOP / "docs" / "results", TOP / "benchmarks" / "results"
+
+
+def fine_tuning() -> list[list[str]]:
+    """Net D from pretrained convolutions and net A from random weights, on the same photos."""
+    stored = read_json(STORED / "caltech101.json")
+    rows = []
+    for run, what in zip(stored["runs"], ("Net D, fine-tuned", "Net A, random weights"), strict=True):
+        test = run["tests"][-1]
+        data = f"Caltech-101, {stored['size']}, {test['images']} test photos"
+        rows.append([f"{what}, {test['protocol']}", data, f"top-1 error {error_cell(test, 'top1_error')} %", "train"])
+    return rows
+
+
+def jittered() -> list[str]:
+    """The same photos with scale jittering in training."""
+    stored = read_json(STORED / "protocols.json")
+    name = next(name for name in stored["rows"] if name.startswith("D, S in"))
+    row = stored["rows"][name]
+    data = f"the same {row['images']} photos"
+    return [f"Net {name}".replace(":", ","), data, f"top-1 error {error_cell(row, 'top1_error')} %", "testing"]
+
+
+def transfer() -> list[str]:
+    """The best SVM on all classes of Caltech-101."""
+    rows = [row for row in read_json(STORED / "transfer.json")["rows"] if row["photos"] == "all"]
+    best = max(rows, key=lambda row: float(row["mean_class_recall"]))
+    recall = f"{best['mean_class_recall']:.1f} ± {best['mean_class_recall_std']:.1f} %"
+    data = f"Caltech-101, {best['classes']} classes, {len(best['splits'])} splits"
+    return ["Linear SVM on pool5 of net D", data, f"mean class recall {recall}", "transfer"]
+
+
+def localisation() -> list[str]:
+    """Boxes of the true class on the central crop."""
+    stored = read_json(STORED / "localisation.json")
+    row = stored["rows"]["all, PCR"]
+    data = f"Caltech-101, three classes, crop {stored['size']['crop']}, {row['images']} test photos"
+    cell = error_cell(row, "gt_class_error")
+    return ["Localisation with net D, central crop", data, f"error of the true class's box {cell} %", "localisation"]
+
+
+def demo() -> list[str]:
+    """The demo's seeds."""
+    runs = read_json(STORED / "demo.json")["runs"]
+    errors = [run["evaluations"][-1]["top1_error"] for run in runs]
+    spread = f"{statistics.mean(errors):.2f} ± {statistics.stdev(errors):.2f} %"
+    return ["`make demo`", f"scenes of handwritten digits, {len(runs)} seeds", f"top-1 error {spread}", "tour"]
+
+
+def speed() -> list[list[str]]:
+    """Inference and training on a CPU, dense evaluation and SVM training, each against its usual alternative."""
+    exported, svm = read_json(MEASURED / "exported.json"), read_json(STORED / "svm.json")
+    dense = statistics.median(read_json(STORED / "dense_against_crops.json")["ratios"])
+    threads = f"{exported['environment']['threads']} CPU threads"
+    theirs = EVERY * sum(other["seconds"] for other in svm["linear_svc"])
+    rows = [("inference", _named(exported["rows"], "PyTorch")), ("training", exported["training"]["rows"][1])]
+    return [
+        *(
+            [f"Speed of {what}, net D", threads, f"{row['ratio_to_first']:.2f} times torchvision's layers", "scale"]
+            for what, row in rows
+        ),
+        ["Speed of dense evaluation", "net D, three scales", f"{dense:.1f} times 150 crops", "testing"],
+        ["Speed of SVM training", "size of Caltech-101", f"{theirs / svm['seconds']:.0f} times LinearSVC", "transfer"],
+    ]
+
+
+def _named(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(row for row in rows if row["name"] == name)
+
+
+def write() -> None:
+    """Writes the table into README.md."""
+    rows = [*fine_tuning(), jittered(), transfer(), localisation(), demo(), *speed()]
+    linked = [[*cells, f"[{page}](docs/{page}.md)"] for *cells, page in rows]
+    table = markdown_table(["what", "data", "result", "details"], linked)
+    note = (
+        "Brackets: 95 % interval; ±: standard deviation. Each page has all rows, the machine, the date and the commit."
+    )
+    write_block(TOP / "README.md", "results", f"{table}\n\n{note}")
+
+
+if __name__ == "__main__":
+    {"write": write}[sys.argv[1]]()
