@@ -37,18 +37,15 @@ doll-page: $(VENV)/core
 	for table in claims 3 4 5 6 7 text; do \
 		$(BIN)/verydeep table $$table --from $(DOLLS) --write docs/doll.md || exit 1; done
 
-# Five demos with five seeds, and Caltech-101 where CALTECH101 and NET_D_CONV name it; then README from what they stored.
+# The examples' results, into their pages in docs/ and the table of README: five demos, and real photos where CALTECH101
+# and NET_D_CONV name them.
 readme: $(VENV)/dev
 	$(BIN)/python examples/demo_seeds.py run
-	$(BIN)/python examples/demo_seeds.py write
-	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then $(BIN)/python examples/caltech101.py run; fi
-	$(BIN)/python examples/caltech101.py write
-	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then $(BIN)/python examples/protocols.py run; fi
-	$(BIN)/python examples/protocols.py write
-	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then $(BIN)/python examples/transfer.py run; fi
-	$(BIN)/python examples/transfer.py write
-	$(BIN)/python benchmarks/dense_against_crops.py run
-	$(BIN)/python benchmarks/dense_against_crops.py write
+	$(BIN)/python benchmarks/dense_against_crops.py run && $(BIN)/python benchmarks/dense_against_crops.py write
+	if [ -n "$$CALTECH101" ] && [ -n "$$NET_D_CONV" ]; then \
+		for page in caltech101 protocols transfer; do $(BIN)/python examples/$$page.py run || exit 1; done; fi
+	for page in demo_seeds caltech101 protocols transfer summary; do \
+		$(BIN)/python examples/$$page.py write || exit 1; done
 
 # Speed beside peers, growth, costs, into docs/scale.md and docs/serving.md: an hour of a machine that does nothing else.
 bench: $(VENV)/dev

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from verydeep.arguments import build_parser
+from verydeep.cli.arguments import build_parser
 
 TOP = Path(__file__).resolve().parents[1]
 ABOVE = {"../NOTES.md": "notes", "../SECURITY.md": "security", "../CHANGELOG.md": "changelog"}  # pages outside docs/

@@ -11,8 +11,8 @@ from typing import Any
 
 from commands import TOP, error_cell
 
-from verydeep.files import read_json
-from verydeep.tables import markdown_table, write_block
+from verydeep.core.files import read_json
+from verydeep.paper.tables import markdown_table, write_block
 
 EVERY = 17  # LinearSVC trains each 17th class only (benchmarks/svm.py)
 STORED, MEASURED = TOP / "docs" / "results", TOP / "benchmarks" / "results"
