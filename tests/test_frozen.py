@@ -26,7 +26,7 @@ FILES = sorted(
     str(path.relative_to(FROZEN))
     for path in FROZEN.rglob("*")
     if path.is_file()
-    and len(path.parts) > len(FROZEN.parts) + 1
+    and (path.parent != FROZEN or path.suffix == ".safetensors")
     and path.parts[len(FROZEN.parts)] not in ("help", "photos")
 )
 SERVED = ("answers/openapi.json", "answers/metrics.txt", "answers/served.json")
