@@ -144,16 +144,16 @@ def _billion(rate: float) -> str:
     raw, small = 256 * 341 * 3, 35e3
     rows = [
         [
-            "photos as JPEGs of smallest side 256",
+            "images as JPEGs of smallest side 256",
             f"{DESCRIBED * small / 1e12:,.0f} TB",
         ],
         ["the same, raw", f"{DESCRIBED * raw / 1e12:,.0f} TB"],
         ["descriptors of fc7, float32", f"{DESCRIBED * 4096 * 4 / 1e12:.1f} TB"],
-        ["arithmetic", f"{DESCRIBED * facts.multiply_adds / 1e18:.1f} E multiply-adds at one crop a photo"],
+        ["arithmetic", f"{DESCRIBED * facts.multiply_adds / 1e18:.1f} E multiply-adds at one crop an image"],
         *([f"{gpus} GPU{'s' if gpus > 1 else ''}", duration(DESCRIBED / (forward * gpus))] for gpus in (1, 8, 64)),
-        ["cores that decode at 400 photos/s, to feed 8 GPUs", f"{8 * forward / 400:.0f}"],
+        ["cores that decode at 400 images/s, to feed 8 GPUs", f"{8 * forward / 400:.0f}"],
     ]
-    return markdown_table(["a billion photos", ""], rows)
+    return markdown_table(["a billion images", ""], rows)
 
 
 if __name__ == "__main__":
