@@ -9,6 +9,7 @@ from typing import Any
 from verydeep.cli.arguments import build_parser
 
 TOP = Path(__file__).resolve().parents[1]
+OF_ALL = ("help", "json", "quiet")  # options of every command, which the reference explains once
 ABOVE = {"../NOTES.md": "notes", "../SECURITY.md": "security", "../CHANGELOG.md": "changelog"}  # pages outside docs/
 
 project = "verydeep"
@@ -43,6 +44,7 @@ def _read_page(_app: Any, page: str, text: list[str]) -> None:
         if page == name:
             text[0] = (TOP / path[3:]).read_text(encoding="utf8").replace("](docs/", "](")
         text[0] = text[0].replace(f"]({path})", f"]({name}.md)")
+    text[0] = re.sub(r"\[\w+\.md\]\(", "[](", text[0])  # a page named by its file is linked by its title
     if page == "commands":
         _, parsers = build_parser()
         text[0] = text[0].replace("<!-- commands -->", "\n".join(map(command_section, parsers.values())))
@@ -55,11 +57,10 @@ def command_section(parser: argparse.ArgumentParser) -> str:
     lines += ["```text", " ".join([parser.prog, *positional, "[options]"]), "```", ""]
     formatter = parser._get_formatter()
     for group in parser._action_groups:
-        actions = [action for action in group._group_actions if action.dest not in ("help", "json", "quiet")]
+        actions = [action for action in group._group_actions if action.help and action.dest not in OF_ALL]
         lines += [f"**{group.title}**", ""] if actions else []
         for action in actions:
-            text = formatter._expand_help(action) if action.help else ""
-            lines += [f"`{_spelling(action)}`", f": {_escaped(text)}", ""]
+            lines += [f"`{_spelling(action)}`", f": {_escaped(formatter._expand_help(action))}", ""]
     return "\n".join([*lines, _escaped(parser.epilog or ""), ""])
 
 
