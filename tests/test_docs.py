@@ -1,7 +1,8 @@
-"""The pages: what they tell to type can be typed, what they link to is there, and they build without a warning."""
+"""README and docs: their commands parse, their links lead somewhere, search finds the field's words, and they build."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -10,12 +11,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from sphinx.search.en import SearchEnglish
 
 import verydeep
 from verydeep.cli.arguments import parse
 from verydeep.cli.main import VERBS
 
 TOP = Path(__file__).resolve().parents[1]
+# Words of the field that the search of the built pages finds.
+WORDS = (
+    *("accuracy", "confusion matrix", "embedding", "augmentation", "mixed precision", "learning rate", "fine-tune"),
+    *("fine-tuning", "Jupyter", "Docker"),
+)
+NO_COMMANDS = {"api.md", "architecture.md", "changelog.md", "notes.md", "security.md"}
 PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(?:sh|bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -41,11 +49,34 @@ def test_most_pages_have_commands() -> None:
     assert sum(len(typed(page)) for page in PAGES) > 40
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=lambda page: page.name)
+def test_a_page_starts_with_its_command(page: Path) -> None:
+    if page.name not in NO_COMMANDS:
+        assert re.match(r"# .+\n\n```(sh|python)\n(make|pip|verydeep|export|import) ?", page.read_text())
+
+
+def test_every_command_has_a_goal() -> None:
+    """On the page that leads from goals to commands; those with ``…`` are patterns and are not parsed."""
+    page = (TOP / "docs" / "which_command.md").read_text()
+    for text in re.findall(r"`verydeep ([^`…]+)`", page):
+        assert parse(shlex.split(text)).verb in VERBS, text
+    assert [verb for verb in VERBS if not re.search(rf"`(verydeep )?{verb}\b", page)] == []
+
+
+def test_readme_is_short() -> None:
+    assert len((TOP / "README.md").read_text().splitlines()) <= 150
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not re.match(r"https?:|#|mailto:", target):
             assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_the_fields_words_are_in_the_pages() -> None:
+    text = " ".join(page.read_text() for page in PAGES).lower()
+    assert [word for word in WORDS if word.lower() not in text] == []
 
 
 def test_the_api_is_all_that_is_public() -> None:
@@ -67,5 +98,12 @@ def test_every_page_is_in_the_index_and_all_build(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     api = (tmp_path / "html" / "api.html").read_text()
     assert all(f'id="verydeep.{name}"' in api for name in verydeep.__all__)
+    commands = (tmp_path / "html" / "commands.html").read_text()
+    assert all(f'id="verydeep-{verb.replace(" ", "-")}"' in commands for verb in VERBS)
+    index = (tmp_path / "html" / "searchindex.js").read_text()
+    found = json.loads(index[index.index("{") : index.rindex("}") + 1])
+    stem = SearchEnglish({}).stem
+    for word in re.findall(r"\w+", " ".join(WORDS).lower()):
+        assert stem(word) in found["terms"] or stem(word) in found["titleterms"], word
     for page in (tmp_path / "html").glob("*.html"):  # nothing is fetched to read a page
         assert not re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="https?:[^"]*"', page.read_text()), page.name
