@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from verydeep.checkpoints.checkpoint import Card
 from verydeep.checkpoints.run_dir import environment
-from verydeep.core.config import MachineSettings, to_json
+from verydeep.core.config import to_json
 from verydeep.core.device import Machine, this_machine
 from verydeep.core.files import read_json, write_json
+from verydeep.core.settings import BoxSettings, MachineSettings
 from verydeep.data.boxes import greedy_merge
 from verydeep.evaluation.inference import Views, posteriors
 from verydeep.evaluation.protocols import BoxProtocol, parse_protocol
 from verydeep.localisation.inference import BoxViews, WindowFinder
-from verydeep.localisation.settings import BoxSettings
 from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import create_net
 from verydeep.paper.tables import markdown_table, write_block

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from verydeep.checkpoints.run_dir import environment
-from verydeep.core.config import MachineSettings
 from verydeep.core.device import this_machine
 from verydeep.core.files import read_json, write_json
+from verydeep.core.settings import MachineSettings
 from verydeep.evaluation.inference import Views, posteriors
 from verydeep.evaluation.protocols import parse_protocol
 from verydeep.models.architectures import net_facts

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verydeep.checkpoints.run_dir import environment
-from verydeep.core.config import MachineSettings
 from verydeep.core.device import this_machine
 from verydeep.core.files import read_json, write_json
+from verydeep.core.settings import MachineSettings
 from verydeep.evaluation.metrics import class_recalls
 from verydeep.paper.tables import markdown_table, write_block
 from verydeep.transfer.svm import LinearSvm, SvmLearner

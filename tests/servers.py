@@ -140,7 +140,7 @@ def encoded(pixels: Any, form: str = "PNG") -> bytes:
 def make_served(place: Path) -> Path:
     """``run``, a net of six classes; ``net``, a box net that began as it; ``f.safetensors``, their photos described."""
     import verydeep
-    from verydeep.transfer.settings import FeatureSettings
+    from verydeep.core.settings import FeatureSettings
 
     rng = np.random.default_rng(0)
     lines = []

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from conftest import Command
-from verydeep.core.config import MachineSettings
 from verydeep.core.device import this_machine
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
+from verydeep.core.settings import MachineSettings
 from verydeep.deploy.benchmark.peer_process import Order, at_work
 from verydeep.deploy.benchmark.peers import as_they_do, plain_net
 from verydeep.deploy.benchmark.runner import Contender, compare, measured_peak

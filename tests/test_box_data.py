@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from conftest import make_imagenet, paint
-from verydeep.core.config import DataSettings, Scale, TrainSettings
+from verydeep.core.config import Scale
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Collected, Silent
+from verydeep.core.settings import DataSettings, TrainSettings
 from verydeep.data.annotations import read_boxes, read_xml
 from verydeep.data.box_targets import FAULTS, located
 from verydeep.data.boxes import cxcywh_to_xyxy
@@ -23,7 +24,7 @@ from verydeep.data.datasets.digits import scene
 from verydeep.data.datasets.imagenet import blacklisted
 from verydeep.data.image_io import Window, image_size, read_image
 from verydeep.data.open import Dataset, lasting_boxes, open_data
-from verydeep.data.workers import ONE_BY_ONE
+from verydeep.core.device import ONE_BY_ONE
 
 XML = """<annotation><filename>%s</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
 {objects}</annotation>"""

@@ -14,8 +14,8 @@ import pytest
 from conftest import COLOURS, Command, paint
 from verydeep.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from verydeep.checkpoints.registry import ilsvrc_classes
-from verydeep.core.config import DataSettings
 from verydeep.core.progress import Silent
+from verydeep.core.settings import DataSettings
 from verydeep.data.box_targets import located
 from verydeep.data.class_names import class_key, distinct, names_in, numbered, one_spelling, place_of_class, places_in
 from verydeep.data.dataset import Dataset, PhotoReader, split

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verydeep.core.config import DataSettings, Scale, TrainSettings, from_json, to_json
+from verydeep.core.config import Scale, from_json, to_json
 from verydeep.core.errors import VerydeepError
+from verydeep.core.settings import DataSettings, TrainSettings
 from verydeep.training.recipes import papers_start, settings_of_run
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import COLOURS, make_imagenet, make_photos, paint
-from verydeep.core.config import DataSettings
 from verydeep.core.errors import VerydeepError
+from verydeep.core.settings import DataSettings
 from verydeep.data.check import check_data
 from verydeep.data.dataset import Dataset, PhotoReader, join, split
 from verydeep.data.datasets.digits import PARTS, SETS, SceneReader, digit_shown, scene

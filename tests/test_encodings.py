@@ -11,7 +11,7 @@ import pytest
 
 import verydeep
 from conftest import TINY, Command, make_photos, own_photos
-from verydeep.transfer.settings import FeatureSettings
+from verydeep.core.settings import FeatureSettings
 
 # In no single encoding but UTF-8; the last sign is a byte, 0xff, that is no UTF-8 at all.
 ODD = "фото é 赤\udcff"

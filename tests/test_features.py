@@ -17,17 +17,16 @@ from torch.nn import functional as F
 
 import verydeep
 from conftest import make_photos, save_sealed
-from verydeep.core.config import MachineSettings
 from verydeep.core.errors import VerydeepError
 from verydeep.core.interrupt import Interrupted, Stopping
 from verydeep.core.progress import Silent
+from verydeep.core.settings import DescriptorSettings, FeatureSettings, MachineSettings
 from verydeep.models.vgg import create_net
 from verydeep.transfer import features_file
 from verydeep.transfer.backbone import open_feature_net, usual_layer
 from verydeep.transfer.describing import extract_features
 from verydeep.transfer.descriptors import combine, descriptor
 from verydeep.transfer.features_file import CARD, Features, Shards, load_features, save_features
-from verydeep.transfer.settings import DescriptorSettings, FeatureSettings
 
 HERE = MachineSettings(workers=0, threads=1)
 

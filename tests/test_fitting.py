@@ -15,9 +15,9 @@ import torch
 import verydeep
 from conftest import TINY, Command, make_photos
 from verydeep.checkpoints.checkpoint import load_checkpoint
-from verydeep.core.config import DataSettings, MachineSettings
 from verydeep.core.device import this_machine
 from verydeep.core.progress import Silent
+from verydeep.core.settings import DataSettings, MachineSettings
 from verydeep.core.team import Alone
 from verydeep.data.open import open_data
 from verydeep.training.recipes import settings_of_run

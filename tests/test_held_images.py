@@ -14,7 +14,7 @@ from PIL import Image
 
 import verydeep
 from conftest import make_photos
-from verydeep.transfer.settings import FeatureSettings
+from verydeep.core.settings import FeatureSettings
 
 Pair = tuple[Path, Path]
 

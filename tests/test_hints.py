@@ -12,10 +12,11 @@ import pytest
 import verydeep
 from conftest import Command
 from verydeep.cli.arguments import build_parser, parse
-from verydeep.core.config import MachineSettings, flag, to_json
+from verydeep.core.config import flag, to_json
 from verydeep.core.device import this_machine
 from verydeep.core.nearest import COMMANDS, SETTINGS
 from verydeep.core.progress import duration
+from verydeep.core.settings import MachineSettings
 from verydeep.paper.measure import _seconds
 from verydeep.training.recipes import settings_of_box_run, settings_of_run
 

@@ -19,8 +19,9 @@ import verydeep
 from conftest import Command, make_photos, save_sealed
 from verydeep.checkpoints.checkpoint import CARD_KEY, load_checkpoint, read_header
 from verydeep.checkpoints.run_dir import RunLog
-from verydeep.core.config import DataSettings, TrainSettings, from_json
+from verydeep.core.config import from_json
 from verydeep.core.errors import VerydeepError
+from verydeep.core.settings import DataSettings, TrainSettings
 from verydeep.data.annotations import read_boxes, read_xml
 from verydeep.data.open import open_data
 from verydeep.data.pack_writer import Packing, pack_data

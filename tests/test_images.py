@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import SHARED
-from verydeep.core.config import PIXEL_LIMIT
 from verydeep.core.errors import ImageError, VerydeepError
+from verydeep.core.settings import PIXEL_LIMIT
 from verydeep.data.colours import colour_shift, colour_statistics, pixel_sums
 from verydeep.data.image_io import (
     as_pixels,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from conftest import Command, make_photos, paint
-from verydeep.core.config import DataSettings, from_json, to_json
+from verydeep.core.config import from_json, to_json
 from verydeep.core.errors import VerydeepError
+from verydeep.core.settings import DataSettings
 from verydeep.data.layout import set_of_name
 from verydeep.data.open import open_data
 

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 import verydeep
 from verydeep.checkpoints.checkpoint import Card
-from verydeep.core.config import MachineSettings, to_json
+from verydeep.core.config import to_json
 from verydeep.core.device import this_machine
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
+from verydeep.core.settings import BoxSettings, MachineSettings, MergeSettings
 from verydeep.core.team import Alone
 from verydeep.data.boxes import iou
 from verydeep.data.dataloader import Batch
@@ -26,7 +27,6 @@ from verydeep.evaluation.protocols import BoxProtocol, parse_box_protocol
 from verydeep.localisation.inference import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
 from verydeep.localisation.merge import T_GRID, best_constant_box, guess, keep_t, kept_t, tuned_t, union
 from verydeep.localisation.rebalance import balance
-from verydeep.localisation.settings import BoxSettings, MergeSettings
 from verydeep.localisation.windows_file import Windows, load_windows, save_windows
 from verydeep.models.vgg import Net, create_net
 from verydeep.training.objectives import BoxObjective

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from verydeep import VerydeepError, create_net
-from verydeep.core.config import MachineSettings
-from verydeep.core.device import photos_at_once, this_machine, training_bytes
+from verydeep.core.device import this_machine
 from verydeep.core.processors import cores
+from verydeep.core.settings import MachineSettings
 from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import Net
+from verydeep.training.memory import photos_at_once, training_bytes
 
 
 def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

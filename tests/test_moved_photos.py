@@ -11,7 +11,7 @@ import pytest
 
 from conftest import COLOURS, Command, make_photos, own_photos, paint
 from verydeep.checkpoints.checkpoint import read_card
-from verydeep.core.config import DataSettings
+from verydeep.core.settings import DataSettings
 from verydeep.data.open import open_data
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]

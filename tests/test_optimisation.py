@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from verydeep import create_net
-from verydeep.core.config import TrainSettings
+from verydeep.core.settings import TrainSettings
 from verydeep.training.optim import (
     Plateau,
     drop_rate,

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from conftest import SHARED
-from verydeep.core.config import Scale, TrainSettings
+from verydeep.core.config import Scale
+from verydeep.core.settings import TrainSettings
 from verydeep.models.architectures import NET_NAMES, layers
 from verydeep.paper.rows.row import experiment, find_table
 from verydeep.paper.tables import table_rows

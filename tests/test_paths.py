@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from conftest import Command, make_photos, own_photos
-from verydeep.core.config import DataSettings, typed
+from verydeep.core.config import typed
 from verydeep.core.paths import files_matching, listed_paths, names_a_folder, typed_path
+from verydeep.core.settings import DataSettings
 
 # What is there, what is typed, and what it stands for.
 LISTS = [

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from verydeep import create_net
-from verydeep.core.config import MachineSettings
 from verydeep.core.device import this_machine
+from verydeep.core.settings import MachineSettings
 from verydeep.data.image_io import Pixels, rescale
 from verydeep.evaluation.inference import Views, equal_sizes, posteriors
 from verydeep.evaluation.protocols import METHODS, parse_protocol

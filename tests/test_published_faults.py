@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import SHARED, Command, make_imagenet
-from verydeep.core.config import DataSettings
 from verydeep.core.progress import Silent
+from verydeep.core.settings import DataSettings
 from verydeep.data.annotations import read_xml
 from verydeep.data.box_targets import located
 from verydeep.data.boxes import iou, iou_inclusive

@@ -13,11 +13,10 @@ import pytest
 
 import verydeep
 from conftest import TINY, make_photos
-from verydeep.core.config import DataSettings, MachineSettings
 from verydeep.core.files import write_atomically
+from verydeep.core.settings import DataSettings, FeatureSettings, MachineSettings
 from verydeep.data.pack_writer import Packing, pack_data
 from verydeep.reports.figures import write_evaluation_pictures
-from verydeep.transfer.settings import FeatureSettings
 from verydeep.transfer.svm_file import write_transfer
 
 HERE = MachineSettings(workers=0, threads=1)

@@ -27,8 +27,9 @@ from verydeep.checkpoints.checkpoint import Card, read_card
 from verydeep.cli.arguments import given_settings, parse
 from verydeep.cli.completion import completion_script
 from verydeep.cli.flags import VERBS
-from verydeep.core.config import TrainSettings, to_json
+from verydeep.core.config import to_json
 from verydeep.core.files import only_one, taken
+from verydeep.core.settings import TrainSettings
 from verydeep.evaluation.metrics import mcnemar
 from verydeep.evaluation.scores import load_scores
 from verydeep.reports.charts import HEIGHT, WIDTH, Line, line_chart

@@ -26,8 +26,8 @@ import verydeep
 from conftest import Command
 from servers import CLASSES, Running, encoded, photo, running
 from verydeep import Classifier
+from verydeep.core.settings import ServeSettings
 from verydeep.deploy.server.openapi import document
-from verydeep.deploy.server.settings import ServeSettings
 from verydeep.evaluation.saliency import grad_cam, overlay, score_map
 from verydeep.transfer.retrieval import Finder
 

@@ -12,9 +12,9 @@ import pytest
 
 from conftest import Command, paint
 from verydeep.cli.main import main
-from verydeep.core.config import DataSettings
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
+from verydeep.core.settings import DataSettings
 from verydeep.data.box_targets import located
 from verydeep.data.check import check_data
 from verydeep.data.open import open_data

@@ -17,13 +17,13 @@ import verydeep
 from conftest import TINY
 from verydeep import VerydeepError
 from verydeep.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from verydeep.core.config import DataSettings
 from verydeep.core.interrupt import Interrupted
 from verydeep.core.progress import Advance, Silent
+from verydeep.core.settings import DataSettings
 from verydeep.data.dataloader import Batch, TrainingLoader
 from verydeep.data.open import open_data
 from verydeep.data.statistics import look_at
-from verydeep.data.workers import ONE_BY_ONE
+from verydeep.core.device import ONE_BY_ONE
 from verydeep.training.recipes import settings_of_run
 
 

@@ -13,12 +13,11 @@ import pytest
 from safetensors.torch import save_file
 
 from conftest import Command, make_photos, make_voc, paint, run_command
-from verydeep.core.config import MachineSettings
 from verydeep.core.errors import VerydeepError
+from verydeep.core.settings import DescriptorSettings, MachineSettings, SvmSettings
 from verydeep.models.vgg import create_net
 from verydeep.transfer.evaluate import learn_svms
 from verydeep.transfer.features_file import Features, load_features, save_features
-from verydeep.transfer.settings import DescriptorSettings, SvmSettings
 from verydeep.transfer.splits import parts_of
 from verydeep.transfer.svm_file import load_svm, write_transfer
 
@@ -72,7 +71,7 @@ def test_caltechs_protocol_counts_as_the_paper_does() -> None:
 
 
 def test_a_split_is_that_of_training_whatever_photos_are_described_beside_it(tmp_path: Path) -> None:
-    from verydeep.core.config import DataSettings
+    from verydeep.core.settings import DataSettings
     from verydeep.data.open import open_data
 
     make_photos(tmp_path / "photos")

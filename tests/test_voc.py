@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from conftest import SHARED, make_voc
-from verydeep.core.config import DataSettings
 from verydeep.core.errors import ImageError, VerydeepError
+from verydeep.core.settings import DataSettings
 from verydeep.data.check import check_data
 from verydeep.data.datasets.voc import ACTIONS, CLASSES
 from verydeep.data.open import Data

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from conftest import COLOURS, PYTHON, Command, make_imagenet, make_photos, own_photos, paint
-from verydeep.core.config import DataSettings
+from verydeep.core.settings import DataSettings
 from verydeep.data.image_formats import FORMATS, READ, format_by_content, kind_of_file
 from verydeep.data.image_io import decode, image_size
 from verydeep.data.open import open_data
@@ -185,7 +185,7 @@ UNREADABLE = [
 ]
 OPEN = """
 import sys
-from verydeep.core.config import DataSettings
+from verydeep.core.settings import DataSettings
 from verydeep.data.open import open_data
 from verydeep.core.errors import VerydeepError
 for given in sys.argv[1:]:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from conftest import TINY, Command
 from test_parallel import run_job
-from verydeep.core.config import DataSettings
 from verydeep.core.errors import ImageError, VerydeepError
+from verydeep.core.settings import DataSettings
 from verydeep.data.open import open_data
 from verydeep.transfer.features_file import load_features
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from verydeep.core.config import TrainSettings
+from verydeep.core.settings import TrainSettings
 from verydeep.models import winograd
 from verydeep.models.vgg import create_net
 from verydeep.models.winograd import Convolution, convolve, pays, transformed, weight_gradient

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rows import Outcome, done, environment
 
-from verydeep.core.config import MachineSettings
 from verydeep.core.distributed import joined
 from verydeep.core.files import write_json
+from verydeep.core.settings import FeatureSettings, MachineSettings
 from verydeep.core.team import Team
 from verydeep.evaluation import inference as posteriors
 from verydeep.evaluation.evaluate import evaluate
@@ -31,7 +31,6 @@ from verydeep.evaluation.metrics import wrong_at
 from verydeep.evaluation.scores import load_scores
 from verydeep.transfer.describing import extract_features
 from verydeep.transfer.features_file import load_features
-from verydeep.transfer.settings import FeatureSettings
 
 SIZES, BATCHES, RANKS = range(1, 18), range(1, 6), range(1, 5)
 SCALES = (36, 44)

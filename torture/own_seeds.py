@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from verydeep.checkpoints.integrity import LENGTH, METADATA, OF_HEADER, OF_TENSORS
-from verydeep.core.config import DataSettings, to_json
+from verydeep.core.config import to_json
+from verydeep.core.settings import DataSettings
 from verydeep.evaluation.scores import Scores, save_scores
 from verydeep.localisation.inference import PhotoWindows
 from verydeep.localisation.windows_file import FILE_NAME, Windows, save_windows

@@ -19,9 +19,19 @@ from verydeep.checkpoints.integrity import write_sealed
 from verydeep.checkpoints.pretrained import read_weights
 from verydeep.checkpoints.run_dir import RunLog, bad_images, run_name
 from verydeep.cli.arguments import given_settings, parse
-from verydeep.core.config import DataSettings, MachineSettings, Scale, TrainSettings, from_json, typed
+from verydeep.core.config import Scale, from_json, typed
 from verydeep.core.errors import VerydeepError
 from verydeep.core.files import read_json
+from verydeep.core.settings import (
+    BoxSettings,
+    DataSettings,
+    DescriptorSettings,
+    FeatureSettings,
+    MachineSettings,
+    MergeSettings,
+    SvmSettings,
+    TrainSettings,
+)
 from verydeep.data.annotations import read_boxes
 from verydeep.data.datasets.imagenet import blacklisted
 from verydeep.data.image_io import image_size, read_bytes, read_image
@@ -29,12 +39,10 @@ from verydeep.data.open import open_data
 from verydeep.data.transforms import reduced
 from verydeep.evaluation.protocols import parse_box_protocol, parse_protocol
 from verydeep.evaluation.scores import load_scores
-from verydeep.localisation.settings import BoxSettings, MergeSettings
 from verydeep.localisation.windows_file import load_windows
 from verydeep.paper.stored import read_results
 from verydeep.training.run import train
 from verydeep.transfer.features_file import load_features
-from verydeep.transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
 from verydeep.transfer.svm_file import load_svm
 
 SETTINGS = (TrainSettings, DataSettings, MachineSettings, BoxSettings, MergeSettings)

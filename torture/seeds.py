@@ -24,7 +24,7 @@ from test_weights import FORMATS, jcjohnson, random_layers  # noqa: E402
 from verydeep.checkpoints.load import released_checkpoint  # noqa: E402
 from verydeep.checkpoints.pretrained import KNOWN, Weights, read_weights  # noqa: E402
 from verydeep.checkpoints.sidecar import write_sidecar  # noqa: E402
-from verydeep.core.config import DataSettings  # noqa: E402
+from verydeep.core.settings import DataSettings  # noqa: E402
 from verydeep.data.pack_writer import Packing, pack_data  # noqa: E402
 from verydeep.deploy.export import export  # noqa: E402
 from weight_files import slim_second  # noqa: E402

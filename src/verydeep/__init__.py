@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import load, predict
     from .checkpoints.convert import convert
-    from .core.config import DataSettings, MachineSettings, Scale, TrainSettings
+    from .core.config import Scale
     from .core.distributed import joined
     from .core.errors import ImageError, VerydeepError
+    from .core.settings import DataSettings, MachineSettings, TrainSettings
     from .data.check import check_data
     from .data.image_io import read_image
     from .data.open import open_data
@@ -39,13 +40,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classifier": "evaluation.predict",
-    "DataSettings": "core.config",
+    "DataSettings": "core.settings",
     "ImageError": "core.errors",
-    "MachineSettings": "core.config",
+    "MachineSettings": "core.settings",
     "NET_NAMES": "models.architectures",
     "Net": "models.vgg",
     "Scale": "core.config",
-    "TrainSettings": "core.config",
+    "TrainSettings": "core.settings",
     "VerydeepError": "core.errors",
     "benchmark": "deploy.benchmark.benchmark",
     "check_data": "data.check",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints.run_dir import CLASSIFIER
-from .core.config import MachineSettings
 from .core.errors import VerydeepError
+from .core.settings import MachineSettings
 from .evaluation.predict import Classifier, Prediction, find_photos, load_net
 from .transfer.svm_prediction import SvmClassifier, load_svm_classifier
 

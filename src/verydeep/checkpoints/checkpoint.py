@@ -23,9 +23,9 @@ from torch import Tensor
 from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import check_text, file_sha256, utf8_path
+from ..core.settings import BoxSettings
 from ..data.class_names import distinct
 from ..data.image_io import OtherSide, Resampling
-from ..localisation.settings import BoxSettings
 from ..models.architectures import NET_NAMES, layers, net_facts
 from ..models.vgg import Net, Pooling
 from .integrity import check_header, check_seal, write_sealed

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, utf8_path
-from ..deploy.onnx import FLOAT, UINT8
 from ..models.architectures import layers
 from .checkpoint import CARD_KEY, Card, card_of
 from .formats.protobuf import data, fields, text

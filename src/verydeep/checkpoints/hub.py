@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..core.config import MachineSettings
 from ..core.errors import VerydeepError
+from ..core.settings import MachineSettings
 from ..evaluation.predict import Classifier, load_net
 from .checkpoint import load_classifier
 from .model_card import PAGE, write_model_card

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..core.config import LARGEST_SIDE, STRIDE
 from ..core.errors import VerydeepError
-from ..models.architectures import LARGEST_SIDE, NET_NAMES, STRIDE, Layer, layers
+from ..models.architectures import NET_NAMES, Layer, layers
 
 FC = ("fc6", "fc7", "fc8")
 EPSILON = 1e-5  # of batch normalisation in PyTorch, which all files with it were trained in

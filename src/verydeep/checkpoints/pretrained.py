@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.config import STRIDE
 from ..core.errors import VerydeepError
-from ..models.architectures import STRIDE
 from .checkpoint import CARD_KEY, load_checkpoint, read_header, read_safetensors
 from .download import cached
 from .formats.caffe import looks_like_caffe, read_caffe

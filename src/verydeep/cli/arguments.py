@@ -9,11 +9,10 @@ import argparse
 import os
 from typing import Any, NoReturn
 
-from ..core.config import TrainSettings
 from ..core.errors import VerydeepError
 from ..core.nearest import nearest, nearest_command, nearest_setting
 from ..core.paths import listed_paths, typed_path
-from ..localisation.settings import BoxSettings
+from ..core.settings import BoxSettings, TrainSettings
 from ..training.recipes import settings_of_box_run, settings_of_run
 from .flags import VERBS
 from .setting_flags import show_defaults

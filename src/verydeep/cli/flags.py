@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from ..core.config import DataSettings, MachineSettings, TrainSettings
-from ..deploy.server.settings import ServeSettings
-from ..localisation.settings import BoxSettings, MergeSettings
+from ..core.settings import (
+    BoxSettings,
+    DataSettings,
+    DescriptorSettings,
+    FeatureSettings,
+    MachineSettings,
+    MergeSettings,
+    ServeSettings,
+    SvmSettings,
+    TrainSettings,
+)
 from ..paper.scale import DOLL
 from ..training.recipes import OF_ALL_RUNS, settings_of_box_run, settings_of_run
-from ..transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .setting_flags import ALONE, OF_TRAINING, READING, show_defaults
 from .setting_flags import add_settings as _add_settings
 

@@ -16,9 +16,10 @@ import sys
 import time
 from collections.abc import Callable
 
-from ..core.config import PIXEL_LIMIT, MachineSettings, typed
+from ..core.config import typed
 from ..core.distributed import peer_is_gone, processes, speaks
 from ..core.errors import ToldElsewhere, VerydeepError
+from ..core.settings import PIXEL_LIMIT, MachineSettings
 from . import output
 from .arguments import given_settings, parse
 from .commands import localise, looking, main_job, measuring, paper, released, report, serve, transfer
@@ -150,7 +151,7 @@ def _allow_pixels(options: argparse.Namespace) -> None:
     given = given_settings(options)
     if "max_pixels" in given and options.verb != "serve":
         wish = MachineSettings(**typed(MachineSettings, {"max_pixels": given["max_pixels"]}))
-        from ..data.image_files import allow_pixels
+        from ..core.pixel_limit import allow_pixels
 
         allow_pixels(wish.max_pixels or PIXEL_LIMIT)
 

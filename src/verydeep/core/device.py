@@ -16,16 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.image_files import allow_pixels
-from ..data.workers import Readers
-from ..models.architectures import NetFacts
+from .pixel_limit import allow_pixels
 from . import memory
-from .config import MachineSettings
 from .errors import VerydeepError
 from .processors import cores, openmp_threads, processes_here
+from .settings import MachineSettings
+
+ONE_BY_ONE = Readers()
 
 READ_SECONDS, CORE_SPEED, READING_SHARE = 3e-3, 2e10, 0.1  # of a photo; multiply-adds a second; of the work
-MEMORY_SHARE = 0.8  # of what is free, for what we plan
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -163,31 +162,6 @@ def _precision(device: torch.device, wish: str) -> torch.dtype:
     return next(dtype for dtype, name in PRECISIONS.items() if name == wish)
 
 
-def training_bytes(facts: NetFacts, batch: int, recompute: bool = False) -> int:
-    """Memory of a training step in bytes: an estimate from the layers' shapes, float32.
-
-    Weights, gradients and momentum; per photo the maps kept for the backward pass (a convolution's
-    output, after ReLU in place, and a pooled map with its int64 indices), and twice the largest map.
-
-    Args:
-        recompute: of the stages one at a time is kept whole, and of the others the pooled map.
-    """
-    inside: dict[int, int] = {}
-    pooled: dict[int, int] = {}
-    largest = 0
-    for layer in facts.layers:
-        side = facts.crop >> (layer.stage - 1) if layer.stage <= 5 else 1
-        cells = layer.outputs * side**2
-        inside[layer.stage] = inside.get(layer.stage, 0) + 4 * cells
-        largest = max(largest, 4 * cells)
-        if layer.stage <= 5:  # the stage's last layer is that which is pooled
-            pooled[layer.stage] = layer.outputs * (facts.crop >> layer.stage) ** 2
-    stages = [inside[stage] + (4 + 8) * cells for stage, cells in pooled.items()]
-    kept = max(stages) + 4 * sum(pooled.values()) if recompute else sum(stages)
-    kept += sum(size for stage, size in inside.items() if stage > 5)
-    return 3 * 4 * facts.parameters + batch * (kept + 2 * largest)
-
-
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device; for a CPU, what the machine and its control group can give."""
     if device.type == "cuda":
@@ -201,22 +175,13 @@ def free_bytes(device: torch.device) -> int:
     return (min(free, int(bound)) if bound.isdigit() else free) // processes_here()
 
 
-def photos_at_once(facts: NetFacts, batch: int, machine: Machine) -> int:
-    """How many photos of a batch go through the net at once: all, or the largest halving that fits.
+@dataclass(frozen=True)
+class Readers:
+    """How photos are read: by ``count`` processes, or in this one where it is 0.
 
-    Raises:
-        VerydeepError: not even one photo fits.
+    ``timeout``: seconds a process may take for a batch or a photo; ``retries``: of a photo that the disk does not give.
     """
-    if machine.device_batch:
-        return min(batch, machine.device_batch)
-    room = MEMORY_SHARE * free_bytes(machine.device)
-    count = batch
-    while count > 1 and training_bytes(facts, count, machine.recompute) > room:
-        count = (count + 1) // 2
-    if training_bytes(facts, count, machine.recompute) > room:
-        need, have = training_bytes(facts, count, machine.recompute) / 2**30, room / MEMORY_SHARE / 2**30
-        raise VerydeepError(
-            f"net {facts.name} at crop {facts.crop} needs {need:.1f} GiB for one photo and {have:.1f} GiB are free "
-            f"on {machine.device.type}: lower --crop or --width, or free memory."
-        )
-    return count
+
+    count: int = 0
+    timeout: int = 600
+    retries: int = 0

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.config import DataSettings, TrainSettings, from_json
+from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.progress import Collected, Reporter, Silent
+from ..core.settings import DataSettings, TrainSettings
 from .box_targets import located
 from .dataloader import BoxTargets, TrainingLoader, each_photo
 from .dataset import Dataset
@@ -22,7 +23,8 @@ from .image_io import Pixels, check_ratio
 from .open import Data, open_data
 from .statistics import look_at
 from .walk import unread_sentences
-from .workers import ONE_BY_ONE, Fault, Readers
+from .workers import Fault
+from ..core.device import ONE_BY_ONE, Readers
 
 FIRST_BOXES = 3
 

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from ..core.config import TrainSettings
 from ..core.errors import ImageError, ReadError, VerydeepError
+from ..core.settings import TrainSettings
 from ..core.team import Alone, Team
 from .boxes import area, clip, xyxy_to_cxcywh
 from .colours import colour_shift
 from .dataset import Dataset
 from .image_io import Pixels, Window, draw_window
 from .transforms import Rescaled, Whole, reduced
-from .workers import Fault, Readers, Reading
+from .workers import Fault, Reading
+from ..core.device import Readers
 
 T = TypeVar("T")
 ORDER, PHOTO = 0, 1  # purposes of a draw: the first number of its key

@@ -1,7 +1,4 @@
-"""Encoded photos opened, before their pixels are decoded: which formats, how many pixels, which texts of a PNG.
-
-The limit on pixels holds in the whole process, and `verydeep.data.workers` hands it to processes that read photos.
-"""
+"""Encoded photos opened, before their pixels are decoded: which formats, how many pixels, which texts of a PNG."""
 
 from __future__ import annotations
 
@@ -19,25 +16,15 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from ..core.config import PIXEL_LIMIT
+from ..core.settings import PIXEL_LIMIT
 from .image_formats import readable_formats
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PROFILE, TEXTS = b"iCCP", (b"tEXt", b"zTXt", b"iTXt")
-_limit = PIXEL_LIMIT
 
 
-def most_pixels() -> int:
-    """How many pixels a photo may have in this process."""
-    return _limit
 
 
-def allow_pixels(most: int) -> None:
-    """Sets `most_pixels`; Pillow's own limit is raised with it, and never lowered."""
-    global _limit  # noqa: PLW0603 - there is one in a process
-    _limit = most
-    if Image.MAX_IMAGE_PIXELS is not None and most > PIXEL_LIMIT:
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most)
 
 
 def open_photo(source: bytes | IO[bytes], heic: bool = True) -> Image.Image:

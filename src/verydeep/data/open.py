@@ -24,8 +24,8 @@ from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.config import DataSettings
 from ..core.errors import VerydeepError
+from ..core.settings import DataSettings
 from .class_names import nfc
 from .dataset import Data, Dataset, first_names, relabel
 from .datasets.packed import is_pack, open_pack

@@ -18,7 +18,8 @@ from .colours import colour_statistics, pixel_sums
 from .dataloader import each_photo
 from .dataset import Dataset
 from .image_io import Pixels, rescale
-from .workers import Fault, Readers
+from .workers import Fault
+from ..core.device import Readers
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..core.device import Readers
 import atexit
 import contextlib
 import ctypes
@@ -28,7 +29,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ..core.errors import VerydeepError
 from ..core.script import UNGUARDED, imported, known_to_children, leave_if_imported, spawns, what_to_write
 from ..core.worker_sockets import place_sockets
-from .image_files import allow_pixels, most_pixels
+from ..core.pixel_limit import allow_pixels, most_pixels
 
 NOTHING = -1  # what a process is at that waits
 PAUSE = 1.0  # seconds before a photo is read again; twice as many each time
@@ -39,19 +40,8 @@ OF_QUEUES = 2**20  # bytes: semaphores, and small things
 _all_begun: weakref.WeakSet[Any] = weakref.WeakSet()  # processes that read, to be ended at the latest with this one
 
 
-@dataclass(frozen=True)
-class Readers:
-    """How photos are read: by ``count`` processes, or in this one where it is 0.
-
-    ``timeout``: seconds a process may take for a batch or a photo; ``retries``: of a photo that the disk does not give.
-    """
-
-    count: int = 0
-    timeout: int = 600
-    retries: int = 0
 
 
-ONE_BY_ONE = Readers()
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from ..checkpoints.exported import TAKES_KEY, open_exported
 from ..checkpoints.load import open_classifier
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.preprocessing import Triple
-from ..core.config import DataSettings, MachineSettings, from_json
+from ..core.config import from_json
 from ..core.device import Machine, this_machine
 from ..core.errors import VerydeepError
 from ..core.files import check_place, write_atomically
 from ..core.progress import Reporter, Silent
+from ..core.settings import DataSettings, MachineSettings
 from ..data.class_names import places_in
 from ..data.dataloader import each_photo
 from ..data.open import Dataset, open_data, relabel
@@ -36,7 +37,8 @@ from ..evaluation.evaluate import dataset_posteriors
 from ..evaluation.inference import Testable, Views, shown_to
 from ..evaluation.protocols import parse_protocol
 from ..models.vgg import Net
-from .onnx import FLOAT, UINT8, build
+from ..checkpoints.exported import FLOAT, UINT8
+from .onnx import build
 from .quantise import quantise
 from .traced import trace
 

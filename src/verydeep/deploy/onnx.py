@@ -18,7 +18,7 @@ from ..models.architectures import has_lrn
 from ..models.vgg import Net
 
 OPSET, IR = 17, 8  # what ONNX Runtime has run since 2022
-UINT8, FLOAT, PHOTOS, PIXELS, POSTERIOR, SCORES = "uint8", "float", "photos", "pixels", "posterior", "scores"
+PHOTOS, PIXELS, POSTERIOR, SCORES = "photos", "pixels", "posterior", "scores"
 
 
 class Graph:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models.architectures import LARGEST_SIDE
+from ..core.config import LARGEST_SIDE
 from ..models.vgg import Net
-from .onnx import UINT8
+from ..checkpoints.exported import UINT8
 
 MOST_PHOTOS = 4096
 

@@ -22,11 +22,12 @@ from ..checkpoints.load import Loaded, open_classifier
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import has_card
 from ..checkpoints.run_dir import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
-from ..core.config import DataSettings, MachineSettings, from_json
+from ..core.config import from_json
 from ..core.device import Machine, this_machine
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, short_name, write_json
 from ..core.progress import Reporter, Silent
+from ..core.settings import DataSettings, MachineSettings
 from ..core.team import Alone, Team
 from ..data.dataloader import each_photo
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel

@@ -15,11 +15,11 @@ from PIL import Image
 
 from ..checkpoints.checkpoint import Card
 from ..checkpoints.load import open_classifier
-from ..core.config import MachineSettings
 from ..core.device import Machine, this_machine
 from ..core.errors import ImageError, NotAnImageError, VerydeepError
 from ..core.paths import files_matching
 from ..core.progress import Reporter, Silent
+from ..core.settings import MachineSettings
 from ..data.image_io import Pixels, as_pixels
 from ..data.walk import HIDDEN, LINKS, SYSTEM, Skipped, files_below, is_system, unread_sentences
 from .inference import Testable, Views, posteriors

@@ -27,8 +27,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
+from ..core.config import LARGEST_SIDE
 from ..core.errors import VerydeepError
-from ..models.architectures import LARGEST_SIDE, Layer, multiply_adds
+from ..models.architectures import Layer, multiply_adds
 
 Method = Literal["dense", "crops", "both", "ten", "centre"]
 METHODS: tuple[Method, ...] = get_args(Method)

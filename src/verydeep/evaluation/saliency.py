@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.config import STRIDE
 from ..core.errors import VerydeepError
 from ..data.image_io import Pixels
-from ..models.architectures import STRIDE
 from ..models.vgg import Net
 from .inference import Views, shown_to
 from .predict import Classifier

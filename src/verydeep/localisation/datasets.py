@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints.checkpoint import Card
-from ..core.config import DataSettings, from_json
+from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import short_name
 from ..core.progress import Reporter, Silent
+from ..core.settings import DataSettings
 from ..data.box_targets import located
 from ..data.class_names import places_in
 from ..data.open import Data, Dataset, check_still_there, lasting_boxes, lasting_name, moved, open_data, relabel

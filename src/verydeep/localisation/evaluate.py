@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Card, Checkpoint, load_box_net
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, bad_images, checkpoint_of, environment, run_name
-from ..core.config import MachineSettings
 from ..core.errors import VerydeepError
 from ..core.files import check_place, short_name, write_atomically, write_json
 from ..core.progress import Reporter, Silent
+from ..core.settings import MachineSettings, MergeSettings
 from ..data.class_names import same_classes
 from ..data.datasets.imagenet import blacklisted
 from ..data.open import Dataset
@@ -28,7 +28,6 @@ from ..evaluation.submission import ilsvrc_ids, write_localisation
 from .datasets import BoxSets, open_box_sets
 from .merge import best_constant_box, keep_t
 from .predict import usual_protocol
-from .settings import MergeSettings
 from .testing import BoxTest, BoxTester, Guesses, classification_net
 
 GUESSES = "guesses.npz"

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoints.checkpoint import Card
+from ..core.config import STRIDE
 from ..core.device import Machine
 from ..core.errors import VerydeepError
 from ..data.boxes import clip
@@ -25,7 +26,6 @@ from ..data.class_names import same_classes
 from ..data.image_io import OtherSide, Pixels, Resampling, rescale
 from ..evaluation.inference import equal_sizes
 from ..evaluation.protocols import BoxProtocol
-from ..models.architectures import STRIDE
 from ..models.vgg import Net
 
 

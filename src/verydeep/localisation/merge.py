@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from ..core.errors import VerydeepError
 from ..core.files import read_json, write_json
 from ..core.progress import Reporter
+from ..core.settings import MergeSettings
 from ..data.boxes import Array, Merging, iou
 from ..evaluation.metrics import BOX_IOU, best_overlap
 from ..evaluation.protocols import BoxProtocol
 from .inference import PhotoWindows
-from .settings import MergeSettings
 
 T_GRID = tuple(round(0.1 * step, 1) for step in range(16))
 T_FILE = "t.json"

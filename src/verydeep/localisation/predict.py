@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Card, Checkpoint, load_box_net
 from ..checkpoints.run_dir import checkpoint_of
-from ..core.config import MachineSettings
 from ..core.device import Machine, this_machine
 from ..core.errors import ImageError, VerydeepError
 from ..core.progress import Reporter, Silent
+from ..core.settings import MachineSettings, MergeSettings
 from ..data.class_names import place_of_class
 from ..data.image_io import Pixels, as_pixels, check_ratio
 from ..evaluation.predict import Classifier, check_top, listed, name_of
 from ..evaluation.protocols import BoxProtocol, parse_box_protocol
 from .inference import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_finite, check_rater
 from .merge import USUAL_T, guess, kept_t, union
-from .settings import MergeSettings
 from .testing import FEW_CLASSES, GUESSES, classification_net
 
 PAPER_CROP = 224

@@ -12,14 +12,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.config import MachineSettings, TrainSettings, from_json, named_data, typed
+from ..core.config import from_json, typed
 from ..core.progress import Reporter, Silent
+from ..core.settings import BoxSettings, MachineSettings, TrainSettings, named_data
 from ..core.team import Alone, Team
 from ..training.recipes import settings_of_box_run
 from ..training.resume import card_of_run
 from ..training.run import Job, route
 from ..training.task import TellBoxes
-from .settings import BoxSettings
 
 
 def train_boxes(

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Checkpoint, load_classifier
 from ..checkpoints.run_dir import EVALUATIONS, checkpoint_of
-from ..core.config import MachineSettings
 from ..core.device import Machine, this_machine
 from ..core.errors import VerydeepError
 from ..core.files import check_place, read_json
 from ..core.progress import Reporter
+from ..core.settings import MachineSettings, MergeSettings
 from ..data.boxes import Array
 from ..data.class_names import places_in, same_classes
 from ..data.open import Dataset
@@ -36,7 +36,6 @@ from ..evaluation.scores import FILE_NAME, Scores, load_scores, save_scores
 from .datasets import BoxSets
 from .inference import PhotoWindows, Rater, check_classes, check_finite, check_rater
 from .merge import USUAL_T, guess, tuned_t, union
-from .settings import MergeSettings
 from .windows_file import Windows, dataset_windows, load_windows, save_windows, windows_key
 
 FEW_CLASSES = 10  # with fewer, five guesses would be most of them: one guess is the headline

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..core.config import STRIDE, check_crop
 from ..core.errors import VerydeepError
 from ..core.nearest import nearest
 
@@ -25,8 +26,6 @@ shallow-B | 5-64      | 5-128       | 5-256                   | 5-512           
 """
 
 FC_CHANNELS = 4096
-LARGEST_SIDE = 8192  # of S and Q, in pixels: larger ones are typing mistakes that would take all memory
-STRIDE = 32  # five poolings of stride 2
 BY_LAYERS = {11: "A", 13: "B", 16: "D", 19: "E"}  # the nets that others name by their weight layers
 _ROWS = {
     cells[0].strip(): tuple(tuple(cell.split()) for cell in cells[1:])
@@ -90,20 +89,6 @@ def _meant(name: str) -> str:
         return f"{batch_norm}VGG-{number[1]} is net {net}. "
     near = nearest(plain.removeprefix("vgg"), NET_NAMES) or nearest(name, NET_NAMES, 0.4)
     return f"did you mean {near}? " if near else ""
-
-
-def check_crop(crop: int) -> int:
-    """The crop itself, if the five poolings divide it.
-
-    Raises:
-        VerydeepError: not a multiple of 32, or below 32.
-    """
-    if crop < STRIDE or crop % STRIDE:
-        near = max(STRIDE, round(crop / STRIDE) * STRIDE)
-        raise VerydeepError(
-            f"crop {crop} is not a multiple of {STRIDE} from {STRIDE} up (five poolings halve it): use {near}."
-        )
-    return crop
 
 
 def layers(name: str, classes: int = 1000, crop: int = 224, width: float = 1.0) -> tuple[Layer, ...]:

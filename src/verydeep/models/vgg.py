@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from ..core.config import STRIDE
 from ..core.errors import VerydeepError
-from .architectures import STRIDE, Layer, has_lrn, layers
+from .architectures import Layer, has_lrn, layers
 from .winograd import Convolution
 
 Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]

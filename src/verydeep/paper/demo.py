@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core.config import MachineSettings
 from ..core.progress import Reporter, Silent
+from ..core.settings import MachineSettings
 from ..data.check import sample_crops
 from ..data.dataset import Dataset
 from ..data.image_io import Pixels

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..core.config import MachineSettings
 from ..core.device import Machine, this_machine
 from ..core.progress import Reporter
+from ..core.settings import MachineSettings
 from ..data.image_io import rescaled_size
 from ..data.open import Data
 from ..models.architectures import NetFacts, net_facts

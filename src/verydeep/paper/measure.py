@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.config import TrainSettings
-from ..core.device import Machine, photos_at_once
+from ..core.device import Machine
 from ..core.errors import ImageError
+from ..core.settings import TrainSettings
 from ..data.image_io import rescale
 from ..data.open import Dataset
 from ..models.architectures import net_facts
 from ..models.vgg import create_net
+from ..training.memory import photos_at_once
 from ..training.optim import optimiser
 
 TRIAL_WORK = {"cpu": 5e10, "cuda": 2e13, "mps": 1e12}  # multiply-adds of a trial: about a second

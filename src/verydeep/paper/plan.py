@@ -13,9 +13,10 @@ from typing import Any
 
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST
-from ..core.config import TrainSettings, flag, from_json, to_json
+from ..core.config import flag, from_json, to_json
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json
+from ..core.settings import TrainSettings
 from ..data.open import Data
 from ..evaluation.protocols import Protocol, parse_protocol
 from ..evaluation.scores import FILE_NAME

@@ -20,14 +20,14 @@ from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import place_of
 from ..checkpoints.registry import ilsvrc_classes
 from ..checkpoints.run_dir import BEST
-from ..core.config import DataSettings, flag, to_json
+from ..core.config import LARGEST_SIDE, STRIDE, flag, to_json
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, write_json
 from ..core.progress import Reporter
+from ..core.settings import DataSettings
 from ..data.class_names import class_key, distinct
 from ..data.datasets.imagenet import holds_synsets
 from ..data.open import NAMES, Data, lasting_name
-from ..models.architectures import LARGEST_SIDE, STRIDE
 from ..models.vgg import Net
 from .rows.row import Row, runs_of
 

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core.config import DataSettings, MachineSettings, TrainSettings, flag, typed
+from ..core.config import flag, typed
 from ..core.errors import VerydeepError
 from ..core.files import check_place, only_one
 from ..core.interrupt import Interrupted, Stopping
 from ..core.progress import Reporter, Silent, duration
+from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..data.open import Data, open_data
 from ..evaluation.evaluate import evaluate
 from ..training.recipes import OF_ALL_RUNS, papers_start

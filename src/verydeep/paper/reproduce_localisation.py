@@ -16,11 +16,12 @@ import numpy as np
 
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.run_dir import BEST, LAST
-from ..core.config import DataSettings, MachineSettings, TrainSettings, flag, from_json, to_json
+from ..core.config import flag, from_json, to_json
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, only_one, read_json, write_json
 from ..core.interrupt import Interrupted, Stopping
 from ..core.progress import Reporter, duration
+from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..data.open import Data
 from ..evaluation.ensemble import fuse
 from ..localisation.evaluate import GUESSES, BoxEvaluation, evaluate_boxes

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.pretrained import PixelsUnknown
-from ..core.config import DataSettings, MachineSettings
 from ..core.errors import VerydeepError
 from ..core.files import check_place, only_one, write_json
 from ..core.progress import Reporter
+from ..core.settings import DataSettings, DescriptorSettings, FeatureSettings, MachineSettings
 from ..data.open import open_data
 from ..transfer.backbone import open_feature_net
 from ..transfer.describing import extract_features
 from ..transfer.evaluate import learn_svms
-from ..transfer.settings import DescriptorSettings, FeatureSettings
 from ..transfer.svm_file import write_transfer
 from .rows.row import Row, Test
 from .rows.transfer import BOX, IMAGE, LAYER, RECIPES, data_of

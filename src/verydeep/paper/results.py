@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.run_dir import BEST
-from ..core.config import TrainSettings
 from ..core.errors import VerydeepError
 from ..core.files import read_json, write_json
 from ..core.progress import Reporter
+from ..core.settings import TrainSettings
 from ..evaluation.metrics import difference_interval, mcnemar, wrong_at
 from ..evaluation.protocols import Protocol
 from ..evaluation.scores import Scores, load_scores, mean_scores

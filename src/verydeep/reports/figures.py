@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..checkpoints.checkpoint import Card
-from ..core.config import TrainSettings, from_json
+from ..core.config import from_json
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import FreeNames, write_atomically
+from ..core.settings import BoxSettings, TrainSettings
 from ..data.boxes import cxcywh_to_xyxy
 from ..data.check import crops_of
 from ..data.dataloader import BoxTargets
@@ -27,7 +28,6 @@ from ..evaluation.metrics import BOX_IOU, best_overlap, confusion
 from ..evaluation.scores import Scores
 from ..evaluation.summary import worst_mistakes
 from ..localisation.predict import Boxes
-from ..localisation.settings import BoxSettings
 from ..localisation.testing import Guesses
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..checkpoints.checkpoint import Card
 from ..checkpoints.run_dir import bad_images
-from ..core.config import DataSettings, TrainSettings, from_json
+from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.progress import Silent
+from ..core.settings import DataSettings, TrainSettings
 from ..data.box_targets import located
 from ..data.check import some_of
 from ..data.open import Data, Dataset, open_data

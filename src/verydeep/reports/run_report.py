@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 
 from ..checkpoints.checkpoint import Card
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, REPORT
-from ..core.config import TrainSettings, from_json
+from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import utf8_path
 from ..core.progress import Reporter, duration
+from ..core.settings import BoxSettings, TrainSettings
 from ..data.open import Dataset
-from ..localisation.settings import BoxSettings
 from ..training.rerun import after_divergence, command_of
 from .charts import Line, drops, line_chart
 from .evaluations import ERROR_NAMES, test_blocks, tests_table

@@ -8,9 +8,9 @@ from typing import Any
 from ..checkpoints.checkpoint import Card, Copied, start_from
 from ..checkpoints.download import first_of, on_this_machine
 from ..checkpoints.pretrained import Weights
-from ..core.config import TrainSettings
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter
+from ..core.settings import TrainSettings
 from ..data.class_names import same_classes
 from ..models.vgg import Net, create_net
 from .recipes import RELEASED

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..checkpoints.checkpoint import Card
 from ..core.device import Machine
 from ..core.progress import Reporter
+from ..core.settings import BoxSettings
 from ..core.team import Team
 from ..data.boxes import cxcywh_to_xyxy, iou
 from ..data.dataloader import Batch, BoxTargets
@@ -21,7 +22,6 @@ from ..data.open import Dataset
 from ..evaluation.evaluate import dataset_posteriors
 from ..evaluation.metrics import BOX_IOU, best_overlap, chance_error, mean_log_loss, topk_error
 from ..evaluation.protocols import BoxProtocol, Protocol
-from ..localisation.settings import BoxSettings
 from ..localisation.windows_file import dataset_windows
 from ..models.vgg import Net
 

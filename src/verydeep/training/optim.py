@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.config import TrainSettings
+from ..core.settings import TrainSettings
 from ..models.vgg import Net
 
 LEFT_CHANCE = 0.9  # of the error, or the loss, of knowing nothing

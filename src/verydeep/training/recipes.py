@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
-from ..core.config import PAPER_SCALE, Scale, TrainSettings, comma_parts, flag, lists_names, typed
+from ..core.config import Scale, comma_parts, flag, lists_names, typed
 from ..core.errors import VerydeepError
-from ..localisation.settings import BoxSettings
+from ..core.settings import PAPER_SCALE, BoxSettings, TrainSettings
 from ..models.architectures import check_net_name
 
 PAPER_SCALES = ("256", "384", "256-512")

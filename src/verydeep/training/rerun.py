@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..checkpoints.checkpoint import Card
-from ..core.config import DataSettings, TrainSettings, flag, from_json
-from ..localisation.settings import BoxSettings
+from ..core.config import flag, from_json
+from ..core.settings import BoxSettings, DataSettings, TrainSettings
 from .recipes import given_for, settings_of_box_run, settings_of_run
 
 

@@ -18,22 +18,13 @@ from ..checkpoints.checkpoint import Card, read_card
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import Weights, read_weights
 from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, RunLog, environment
-from ..core.config import (
-    DataSettings,
-    MachineSettings,
-    TrainSettings,
-    flag,
-    from_json,
-    named_data,
-    to_json,
-    typed,
-    unknown_setting,
-)
+from ..core.config import flag, from_json, to_json, typed, unknown_setting
 from ..core.device import Machine, this_machine
 from ..core.errors import VerydeepError
 from ..core.files import LEAVING, check_place, file_sha256, only_one, read_json, write_json
 from ..core.interrupt import Stopping
 from ..core.progress import Reporter, Silent
+from ..core.settings import DataSettings, MachineSettings, TrainSettings, named_data
 from ..core.team import Alone, Team
 from ..data.open import Data, Dataset, check_still_there, lasting_boxes, lasting_name, moved
 from ..data.statistics import Look, check_readable, look_at

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 
 from ..checkpoints.checkpoint import Card
-from ..core.config import DataSettings, TrainSettings, to_json
+from ..core.config import to_json
 from ..core.device import Machine
 from ..core.progress import Reporter
+from ..core.settings import BoxSettings, DataSettings, TrainSettings
 from ..core.team import Team
 from ..data.box_targets import located
 from ..data.image_io import centre_crop, rescale
 from ..data.open import Data, Dataset, open_data
 from ..localisation.rebalance import balance
-from ..localisation.settings import BoxSettings
 from ..models.vgg import Net
 from .objectives import BoxObjective, ClassObjective, Objective
 

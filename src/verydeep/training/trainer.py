@@ -26,12 +26,12 @@ from torch import Tensor
 
 from ..checkpoints.checkpoint import Card, Checkpoint, load_checkpoint, save_checkpoint
 from ..checkpoints.run_dir import BEST, LAST, PREVIOUS, RunLog
-from ..core.config import TrainSettings
 from ..core.device import Machine
 from ..core.errors import Diverged, VerydeepError
 from ..core.files import write_json
 from ..core.interrupt import Interrupted
 from ..core.progress import Reporter
+from ..core.settings import TrainSettings
 from ..core.team import Team
 from ..data.dataloader import Batch, TrainingLoader
 from ..data.open import Dataset

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.config import DataSettings, MachineSettings, from_json
+from ..core.config import from_json
 from ..core.device import this_machine
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
+from ..core.settings import DataSettings, FeatureSettings, MachineSettings
 from ..core.team import Team
 from ..data.open import Dataset, lasting_name, open_data
 from .backbone import open_feature_net
 from .extract import Extraction, Extractor
-from .settings import FeatureSettings
 
 
 def extract_features(

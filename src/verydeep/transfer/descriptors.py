@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ..core.device import Machine
 from ..core.errors import VerydeepError
+from ..core.settings import DescriptorSettings
 from ..data.image_io import Pixels
 from ..evaluation.inference import equal_sizes
 from ..models.vgg import Net
 from .backbone import FeatureNet
-from .settings import DescriptorSettings
 
 Array = NDArray[np.float32]
 

@@ -17,16 +17,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.config import MachineSettings
 from ..core.device import Machine, this_machine
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
+from ..core.settings import DescriptorSettings, MachineSettings, SvmSettings
 from ..data.class_names import same_classes
 from ..data.datasets.voc import NOT_SCORED
 from ..evaluation.metrics import average_precision, class_recalls
 from .descriptors import Array, combine
 from .features_file import Features, load_features
-from .settings import DescriptorSettings, SvmSettings
 from .splits import VOC, Parts, parts_of
 from .svm import LinearSvm, SvmLearner
 

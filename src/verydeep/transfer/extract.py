@@ -18,6 +18,7 @@ from ..core.device import Machine
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, only_one, short_name
 from ..core.progress import Reporter
+from ..core.settings import FeatureSettings
 from ..core.team import Alone, Team
 from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
@@ -28,7 +29,6 @@ from ..evaluation.protocols import Protocol
 from .backbone import FeatureNet
 from .descriptors import descriptors
 from .features_file import Features, Shards, load_features, save_features
-from .settings import FeatureSettings
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Card
-from ..core.config import TrainSettings
 from ..core.device import Machine
 from ..core.errors import ImageError
 from ..core.progress import Reporter
+from ..core.settings import TrainSettings
 from ..core.team import Team
 from ..data.dataloader import each_photo
 from ..data.image_io import Pixels

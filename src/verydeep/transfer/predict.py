@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ..core.config import MachineSettings
 from ..core.device import this_machine
 from ..core.errors import ImageError, VerydeepError
 from ..core.progress import Reporter
+from ..core.settings import DescriptorSettings, MachineSettings
 from ..data.datasets.voc import OF_BOXES
 from ..data.image_io import Pixels, as_pixels
 from ..evaluation.inference import Views
 from ..evaluation.protocols import Protocol
 from .backbone import FeatureNet, open_feature_net
 from .descriptors import Array, combine, descriptors
-from .settings import DescriptorSettings
 
 
 class Describer:

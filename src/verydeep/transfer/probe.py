@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..core.config import DataSettings, MachineSettings, from_json
+from ..core.config import from_json
 from ..core.progress import Reporter, Silent
+from ..core.settings import DataSettings, DescriptorSettings, FeatureSettings, MachineSettings, SvmSettings
 from ..data.open import open_data
 from ..reports.svm_report import write_svm_report
 from .backbone import usual_layer
 from .describing import extract_features
 from .evaluate import Transfer, learn_svms
 from .extract import Extraction
-from .settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .svm_file import write_transfer
 
 FEATURES = "features.safetensors"

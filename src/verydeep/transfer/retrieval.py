@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.config import DataSettings, MachineSettings, from_json
+from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
+from ..core.settings import DataSettings, DescriptorSettings, MachineSettings
 from ..data.open import Dataset, open_data
 from ..evaluation.predict import check_top, listed, name_of
 from .descriptors import Array, combine, unit
 from .features_file import Features, load_features
 from .predict import Describer
-from .settings import DescriptorSettings
 
 
 @dataclass(frozen=True)

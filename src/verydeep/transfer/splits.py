@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.config import DataSettings
 from ..core.errors import VerydeepError
+from ..core.settings import DataSettings
 from ..data.dataset import Dataset
 from ..data.datasets.caltech import TRAIN_PHOTOS, caltech_sets
 from ..data.datasets.folder import split_whole

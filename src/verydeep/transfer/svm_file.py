@@ -23,10 +23,10 @@ from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, REPORT, environment
 from ..core.config import typed
 from ..core.errors import VerydeepError
 from ..core.files import check_place, check_text, utf8_path, write_atomically, write_json
+from ..core.settings import DescriptorSettings
 from ..data.class_names import distinct
 from .evaluate import FIGURES, SplitResult, Transfer
 from .features_file import recipe_fits
-from .settings import DescriptorSettings
 
 WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", REPORT)
 CARD = "verydeep-svm"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.config import MachineSettings
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
+from ..core.settings import MachineSettings
 from ..evaluation.predict import Prediction, best_classes, check_top, listed, name_of
 from .predict import Describer
 from .svm_file import SvmFile, load_svm

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
-from ...core.config import MachineSettings, typed
+from ...core.config import typed
 from ...core.errors import ToldElsewhere, VerydeepError
 from ...core.interrupt import Interrupted
 from ...core.progress import Reporter, Silent
+from ...core.settings import MachineSettings
 from ...core.team import Team
 from .. import output
 from ..arguments import given_settings

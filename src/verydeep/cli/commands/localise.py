@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ...core.config import DataSettings, MachineSettings, typed
+from ...core.config import typed
 from ...core.errors import VerydeepError
-from ...localisation.settings import MergeSettings
+from ...core.settings import DataSettings, MachineSettings, MergeSettings
 from ..arguments import boxes_of, given_settings
 from ..output import Terminal, show, show_table
 from .common import answer_json, error_cells, run_training, status_of, told_at_the_end

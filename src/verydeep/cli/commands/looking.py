@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...core.config import DataSettings, MachineSettings, TrainSettings, typed
+from ...core.config import STRIDE, typed
 from ...core.errors import VerydeepError
-from ...models.architectures import STRIDE
+from ...core.settings import DataSettings, MachineSettings, TrainSettings
 from ..arguments import given_settings
 from ..output import Terminal, show, show_note, show_raw, show_table
 from ..setting_flags import READING
@@ -49,7 +49,7 @@ def data_check(options: argparse.Namespace) -> int:
     """Every photo of some data, read once; status 2 where one, or its format, is not read."""
     from ...core.processors import cores
     from ...data.check import check_data
-    from ...data.workers import Readers
+    from ...core.device import Readers
 
     reporter = Terminal(options.quiet)
     asked = {name: text for name, text in given_settings(options).items() if name not in READING}

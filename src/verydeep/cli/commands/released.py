@@ -6,7 +6,8 @@ import argparse
 import shlex
 from typing import Any
 
-from ...core.config import TrainSettings, typed
+from ...core.config import typed
+from ...core.settings import TrainSettings
 from ..arguments import given_settings
 from ..output import Terminal, show, show_note, show_table
 from .common import OK, answer_json, machine_wish

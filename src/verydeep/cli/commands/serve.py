@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ...core.config import MachineSettings, typed
-from ...deploy.server.settings import ServeSettings
+from ...core.config import typed
+from ...core.settings import MachineSettings, ServeSettings
 from .. import output
 from ..arguments import given_settings
 from ..output import Terminal

@@ -9,11 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...core.config import DataSettings, MachineSettings, TrainSettings, typed
+from ...core.config import typed
 from ...core.errors import VerydeepError
 from ...core.interrupt import Interrupted, Stopping
+from ...core.settings import (
+    DataSettings,
+    DescriptorSettings,
+    FeatureSettings,
+    MachineSettings,
+    SvmSettings,
+    TrainSettings,
+)
 from ...core.team import Alone, Team
-from ...transfer.settings import DescriptorSettings, FeatureSettings, SvmSettings
 from .. import output
 from ..arguments import given_settings
 from ..output import Terminal, show, show_table

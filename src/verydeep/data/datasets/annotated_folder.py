@@ -11,9 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ...core.config import DataSettings
+from ...core.config import LARGEST_SIDE
 from ...core.errors import ImageError, VerydeepError
-from ...models.architectures import LARGEST_SIDE
+from ...core.settings import DataSettings
 from ..annotations import ByImage, read_boxes
 from ..boxes import area, clip
 from ..class_names import numbered, one_spelling

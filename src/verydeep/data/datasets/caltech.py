@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.config import DataSettings, dev_share
 from ...core.errors import VerydeepError
+from ...core.settings import DataSettings, dev_share
 from ..dataset import Data, Dataset, split
 from .folder import class_folders
 

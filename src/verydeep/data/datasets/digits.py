@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...core.config import DataSettings
 from ...core.errors import VerydeepError
+from ...core.settings import DataSettings
 from ..dataset import Data, Dataset, NamedBox
 from ..image_io import Pixels
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.config import DEV_FRACTION, DataSettings, dev_share
 from ...core.errors import VerydeepError
+from ...core.settings import DEV_FRACTION, DataSettings, dev_share
 from ..class_names import numbered, one_spelling
 from ..dataset import Data, Dataset, PhotoReader, relabel, split
 from ..image_formats import EXTENSIONS, READ, kind_of_file

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.config import DataSettings
 from ...core.errors import VerydeepError
 from ...core.matlab import read_mat
+from ...core.settings import DataSettings
 from ..annotations import XmlBoxes
 from ..class_names import read_names
 from ..dataset import Data, Dataset, PhotoReader, relabel, split

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.config import DataSettings
 from ...core.errors import ImageError, VerydeepError
 from ...core.files import check_text, read_json
+from ...core.settings import DataSettings
 from ..class_names import distinct
 from ..dataset import Data, Dataset, NamedBox
 from ..image_io import Pixels, decode

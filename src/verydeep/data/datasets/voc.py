@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.config import DataSettings
 from ...core.errors import ImageError, VerydeepError
+from ...core.settings import DataSettings
 from ..annotations import read_xml
 from ..dataset import Data, Dataset, PhotoReader
 from ..image_io import Pixels, read_image

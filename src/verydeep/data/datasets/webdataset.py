@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.config import DataSettings
 from ...core.errors import ImageError, VerydeepError
+from ...core.settings import DataSettings
 from ..class_names import distinct, read_names
 from ..dataset import Data, Dataset
 from ..image_formats import UNREAD, kind_by_name

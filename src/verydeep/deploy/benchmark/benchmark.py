@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from ...core.config import MachineSettings
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter, Silent
+from ...core.settings import MachineSettings
 from ...core.team import Alone, Team
 from ...models.architectures import check_net_name
 

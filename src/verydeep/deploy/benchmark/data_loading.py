@@ -12,14 +12,15 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from ...core.config import DataSettings, MachineSettings, Scale, TrainSettings
+from ...core.config import Scale
 from ...core.device import this_machine
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
+from ...core.settings import DataSettings, MachineSettings, TrainSettings
 from ...data.dataloader import TrainingLoader
 from ...data.open import Dataset, open_data
 from ...data.pack_writer import Packing, pack_sets
-from ...data.workers import ONE_BY_ONE
+from ...core.device import ONE_BY_ONE
 from .runner import Contender, compare
 
 SIDES = ((375, 500), (1200, 1600), (2400, 3200))  # height and width of the photos made up

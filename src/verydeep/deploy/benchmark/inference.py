@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ...checkpoints.checkpoint import Card, Checkpoint
 from ...checkpoints.load import Loaded, open_classifier
 from ...checkpoints.preprocessing import MEAN_RGB
-from ...core.config import MachineSettings
 from ...core.device import Machine, this_machine
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
+from ...core.settings import MachineSettings
 from ...evaluation.inference import Testable, posterior, shown_to
 from ...evaluation.protocols import Protocol
 from ...models.architectures import NET_NAMES

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core.config import MachineSettings
 from ...core.device import this_machine
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
+from ...core.settings import MachineSettings
 from ...transfer.svm import SvmLearner
 from .runner import Contender, compare
 

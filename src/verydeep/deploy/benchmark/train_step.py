@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from ...checkpoints.preprocessing import MEAN_RGB
-from ...core.config import MachineSettings, Scale, TrainSettings
+from ...core.config import Scale
 from ...core.device import Machine, this_machine
 from ...core.progress import Reporter
+from ...core.settings import MachineSettings, TrainSettings
 from ...core.team import Team
 from ...models.architectures import net_facts
 from ...models.vgg import create_net

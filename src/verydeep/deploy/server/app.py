@@ -17,12 +17,12 @@ from starlette.routing import Route
 from ...core.errors import ImageError, VerydeepError
 from ...core.nearest import nearest
 from ...core.progress import Reporter
+from ...core.settings import ServeSettings
 from .batching import Batcher, Full, Stopped
 from .metrics import Metrics
 from .middleware import Guard, refusal
 from .models import Item, Question, Served
 from .openapi import WAYS, document
-from .settings import ServeSettings
 from .uploads import Refused, Uploads
 
 PAGE = {

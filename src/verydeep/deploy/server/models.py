@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from ...api import load
 from ...core import memory
-from ...core.config import MachineSettings
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
+from ...core.settings import MachineSettings
 from ...data.class_names import place_of_class
 from ...data.image_io import Pixels
 from ...evaluation.predict import Classifier, Prediction

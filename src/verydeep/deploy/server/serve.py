@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 
-from ...core.config import PIXEL_LIMIT, MachineSettings
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
+from ...core.settings import PIXEL_LIMIT, MachineSettings, ServeSettings
 from ...data.image_formats import reads_heic
-from .settings import ServeSettings
 
 
 def serve(

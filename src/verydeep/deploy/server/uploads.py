@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 from starlette.requests import Request
 
 from ...core.errors import FormatError, ImageError, SizeError
+from ...core.settings import ServeSettings
 from ...data.image_io import Pixels, check_ratio, declared_pixels, decode
 from .batching import Full, Room
-from .settings import ServeSettings
 
 THE_PHOTO = "the photo"
 DECODERS = 2
