@@ -19,14 +19,13 @@ import numpy as np
 from verydeep.checkpoints.run_dir import environment
 from verydeep.cli.output import Terminal
 from verydeep.core.config import Scale
-from verydeep.core.device import this_machine
+from verydeep.core.device import Readers, this_machine
 from verydeep.core.files import read_json, write_json
 from verydeep.core.settings import DataSettings, MachineSettings, TrainSettings
 from verydeep.data.dataloader import TrainingLoader
 from verydeep.data.datasets.packed import CARD, FORMAT, ROW, ids_file, index_file
 from verydeep.data.open import open_data
 from verydeep.data.pack_writer import Packing, pack_data
-from verydeep.core.device import Readers
 from verydeep.deploy.benchmark.benchmark import benchmark
 from verydeep.paper.tables import markdown_table, write_block
 

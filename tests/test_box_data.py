@@ -12,6 +12,7 @@ from PIL import Image
 
 from conftest import make_imagenet, paint
 from verydeep.core.config import Scale
+from verydeep.core.device import ONE_BY_ONE
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Collected, Silent
 from verydeep.core.settings import DataSettings, TrainSettings
@@ -24,7 +25,6 @@ from verydeep.data.datasets.digits import scene
 from verydeep.data.datasets.imagenet import blacklisted
 from verydeep.data.image_io import Window, image_size, read_image
 from verydeep.data.open import Dataset, lasting_boxes, open_data
-from verydeep.core.device import ONE_BY_ONE
 
 XML = """<annotation><filename>%s</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
 {objects}</annotation>"""

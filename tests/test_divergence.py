@@ -35,7 +35,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             steps[0] += 1
             return right(scores, labels, reduction=reduction) * (factor if steps[0] in lost else 1.0)
 
-        monkeypatch.setattr("verydeep.training.objectives.F.cross_entropy", loss)
+        monkeypatch.setattr("verydeep.training.classification.F.cross_entropy", loss)
 
     return arm
 
@@ -86,7 +86,7 @@ def test_without_retries_the_best_epoch_is_the_end(photos: Path, tmp_path: Path,
 def test_a_dev_part_whose_posteriors_are_not_finite_ends_training(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("verydeep.training.objectives.ClassObjective.test", lambda _objective, _net: (np.nan, np.nan))
+    monkeypatch.setattr("verydeep.training.classification.ClassificationTask.validate", lambda *_: (np.nan, np.nan))
     with pytest.raises(VerydeepError, match=r"the dev part's posteriors are not finite at step 3 \(epoch 1"):
         verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
     assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "a", BEST).values())

@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 from conftest import make_photos, paint, run_command
+from verydeep.core.device import Readers
 from verydeep.core.errors import ImageError, SizeError
+from verydeep.core.pixel_limit import allow_pixels, most_pixels
 from verydeep.core.settings import PIXEL_LIMIT
 from verydeep.data.dataloader import _as_it_is, _Each
 from verydeep.data.dataset import Dataset, PhotoReader
 from verydeep.data.image_files import without_large_texts
-from verydeep.core.pixel_limit import allow_pixels, most_pixels
 from verydeep.data.image_io import declared_pixels, decode, image_size
 from verydeep.data.transforms import reduced
 from verydeep.data.workers import Fault, Reading
-from verydeep.core.device import Readers
 
 FAST = ("--workers", 0, "--threads", 1)
 MEGABYTE = 2**20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +18,6 @@ from verydeep.core.device import this_machine
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
 from verydeep.core.settings import BoxSettings, MachineSettings, MergeSettings
-from verydeep.core.team import Alone
 from verydeep.data.boxes import iou
 from verydeep.data.dataloader import Batch
 from verydeep.data.image_io import Pixels
@@ -27,9 +26,9 @@ from verydeep.evaluation.protocols import BoxProtocol, parse_box_protocol
 from verydeep.localisation.inference import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
 from verydeep.localisation.merge import T_GRID, best_constant_box, guess, keep_t, kept_t, tuned_t, union
 from verydeep.localisation.rebalance import balance
+from verydeep.localisation.task import LocalisationTask
 from verydeep.localisation.windows_file import Windows, load_windows, save_windows
 from verydeep.models.vgg import Net, create_net
-from verydeep.training.objectives import BoxObjective
 
 CLASSES = ("a", "b", "c")
 
@@ -248,16 +247,15 @@ def batch(labels: list[int], boxes: list[list[float]]) -> Batch:
     )
 
 
-def objective(regression: str) -> BoxObjective:
-    here = this_machine(MachineSettings(workers=0, threads=1), 1)
-    return BoxObjective(None, card(regression), BoxSettings(regression=regression), here, Silent(), Alone())  # type: ignore[arg-type]
+def task(regression: Literal["PCR", "SCR"]) -> LocalisationTask:
+    return LocalisationTask(BoxSettings(regression=regression), strict=False)
 
 
 def test_the_euclidean_loss_by_hand() -> None:
     """Half the squared distance, a photo: (.1² + .2² + 0 + .4²) / 2 = .105; the second is exact."""
     targets = [[0.5, 0.5, 0.5, 0.5], [0.2, 0.3, 0.1, 0.1]]
     outputs = torch.tensor([[0.6, 0.3, 0.5, 0.9], [0.2, 0.3, 0.1, 0.1]])
-    loss, wrong = objective("SCR").batch_loss(outputs, batch([0, 1], targets))
+    loss, wrong = task("SCR").batch_loss(outputs, batch([0, 1], targets))
     assert loss.item() == pytest.approx(0.105)
     # Corners .35, -.15, .85, .75 and .25, .25, .75, .75: .4 x .5 in common of .5 x .9 + .25 - .2.
     assert wrong == 1
@@ -266,7 +264,7 @@ def test_the_euclidean_loss_by_hand() -> None:
 
 def test_under_pcr_only_the_labelled_class_gets_a_gradient() -> None:
     outputs = torch.rand(2, 12, requires_grad=True)
-    loss, _ = objective("PCR").batch_loss(outputs, batch([2, 0], [[0.5] * 4, [0.1] * 4]))
+    loss, _ = task("PCR").batch_loss(outputs, batch([2, 0], [[0.5] * 4, [0.1] * 4]))
     loss.backward()  # type: ignore[no-untyped-call]
     assert outputs.grad is not None
     touched = outputs.grad.abs().view(2, 3, 4).sum(2) > 0

@@ -21,6 +21,7 @@ from PIL import Image
 from conftest import COLOURS, SHARED, TINY, Command, make_voc
 from verydeep.checkpoints.checkpoint import read_safetensors
 from verydeep.core.config import Scale
+from verydeep.core.device import ONE_BY_ONE
 from verydeep.core.errors import ImageError, VerydeepError
 from verydeep.core.progress import Collected
 from verydeep.core.settings import DataSettings, TrainSettings
@@ -30,7 +31,6 @@ from verydeep.data.image_io import Window, read_image
 from verydeep.data.open import Dataset, open_data
 from verydeep.data.pack_writer import Packing, pack_data
 from verydeep.data.transforms import Whole, reduced
-from verydeep.core.device import ONE_BY_ONE
 
 RECIPE = TrainSettings(net="A", S=Scale(36, 36), crop=32, batch=7)
 

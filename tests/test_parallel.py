@@ -23,11 +23,11 @@ import verydeep
 from conftest import Answer, Command, make_photos
 from verydeep.checkpoints.checkpoint import read_safetensors
 from verydeep.core.config import Scale
+from verydeep.core.device import ONE_BY_ONE
 from verydeep.core.settings import DataSettings, TrainSettings
 from verydeep.core.team import Alone, share_of
 from verydeep.data.dataloader import Batch, TrainingLoader
 from verydeep.data.datasets.digits import open_named
-from verydeep.core.device import ONE_BY_ONE
 from verydeep.evaluation.scores import load_scores
 from verydeep.transfer.features_file import load_features
 

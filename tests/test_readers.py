@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import Dataset
 
 from conftest import Command, make_photos
+from verydeep.core.device import Readers
 from verydeep.core.errors import VerydeepError
 from verydeep.data.workers import Fault, Reading
-from verydeep.core.device import Readers
 
 SIZE = ["--crop", 32, "--width", 1 / 32, "--S", "36", "--batch", 8, "--threads", 1, "--start", "none"]
 TRAIN = ["train", "A", "--data", "photos", "--out", "run", *SIZE, "--max-epochs", 9999, "--workers", 1, "--quiet"]

@@ -289,7 +289,7 @@ def test_a_page_that_is_not_ours_is_left(tmp_path: Path, trained: Path, command:
 
 
 def test_a_net_through_the_hubs_mixin_and_a_folder(home: Path, tmp_path: Path) -> None:
-    from verydeep.checkpoints.hub import SharedNet
+    from verydeep.deploy.hub import SharedNet
 
     SharedNet.of(home / "run").save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved" / "README.md").is_file()
@@ -394,7 +394,7 @@ def test_a_probe_of_a_public_file_takes_its_last_layer_that_describes(
     words = ["--data", home / "photos", "--scales", 64, "--splits", 1, "--workers", 0, "--json"]
     told = command("probe", "--weights", home / "d.caffemodel", "--preprocessing", "caffe", *words, cwd=tmp_path)
     assert told.status == 0, told.stderr
-    assert "describing photos by fc7" in told.stderr
+    assert "extracting fc7 descriptors" in told.stderr
 
 
 def test_a_full_disk_leaves_no_half_of_an_export(home: Path, tmp_path: Path, command: Command) -> None:

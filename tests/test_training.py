@@ -17,13 +17,13 @@ import verydeep
 from conftest import TINY
 from verydeep import VerydeepError
 from verydeep.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from verydeep.core.device import ONE_BY_ONE
 from verydeep.core.interrupt import Interrupted
 from verydeep.core.progress import Advance, Silent
 from verydeep.core.settings import DataSettings
 from verydeep.data.dataloader import Batch, TrainingLoader
 from verydeep.data.open import open_data
 from verydeep.data.statistics import look_at
-from verydeep.core.device import ONE_BY_ONE
 from verydeep.training.recipes import settings_of_run
 
 
@@ -256,7 +256,7 @@ def test_no_step_is_taken_that_is_not_finite(
             return loss
         return loss * float("nan") if what == "loss" else loss + (scores - scores.detach()).abs().sqrt().sum()
 
-    monkeypatch.setattr("verydeep.training.objectives.F.cross_entropy", goes_bad)
+    monkeypatch.setattr("verydeep.training.classification.F.cross_entropy", goes_bad)
     with pytest.raises(VerydeepError, match=r"not finite at step 3 \(epoch 1"):
         verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
     kept = last(tmp_path / "a")

@@ -22,7 +22,7 @@ IMPORTED = (
     *("safetensors.torch", "PIL.Image", "matplotlib.figure", "rich.progress"),
     *(
         "verydeep.cli.main",
-        "verydeep.training.run",
+        "verydeep.api",
         "verydeep.evaluation.evaluate",
         "verydeep.evaluation.predict",
         "verydeep.reports.write",

@@ -12,6 +12,7 @@ from mutations import Files
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from verydeep import train
 from verydeep.checkpoints.integrity import LENGTH, METADATA, OF_HEADER, OF_TENSORS
 from verydeep.core.config import to_json
 from verydeep.core.settings import DataSettings
@@ -19,7 +20,6 @@ from verydeep.evaluation.scores import Scores, save_scores
 from verydeep.localisation.inference import PhotoWindows
 from verydeep.localisation.windows_file import FILE_NAME, Windows, save_windows
 from verydeep.training.recipes import settings_of_run
-from verydeep.training.run import train
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 NET: dict[str, Any] = {"file": "f", "sha256": "0", "net": "A", "preprocessing": "caffe"}

@@ -12,6 +12,7 @@ import seeds
 import torch
 from mutations import Files
 
+from verydeep import train
 from verydeep.checkpoints.checkpoint import load_checkpoint, read_card
 from verydeep.checkpoints.convert import _names as class_names
 from verydeep.checkpoints.exported import open_exported
@@ -41,7 +42,6 @@ from verydeep.evaluation.protocols import parse_box_protocol, parse_protocol
 from verydeep.evaluation.scores import load_scores
 from verydeep.localisation.windows_file import load_windows
 from verydeep.paper.stored import read_results
-from verydeep.training.run import train
 from verydeep.transfer.features_file import load_features
 from verydeep.transfer.svm_file import load_svm
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import load, predict
+    from .api import evaluate, evaluate_boxes, load, predict, probe, train, train_boxes
     from .checkpoints.convert import convert
     from .core.config import Scale
     from .core.distributed import joined
@@ -20,22 +20,17 @@ if TYPE_CHECKING:
     from .deploy.benchmark.benchmark import benchmark
     from .deploy.export import export
     from .evaluation.ensemble import fuse
-    from .evaluation.evaluate import evaluate
     from .evaluation.predict import Classifier
     from .evaluation.protocols import parse_protocol
     from .evaluation.scores import load_scores
-    from .localisation.evaluate import evaluate_boxes
     from .localisation.predict import load_localiser
-    from .localisation.task import train_boxes
     from .models.architectures import NET_NAMES, net_facts
     from .models.vgg import Net, create_net
     from .paper.demo import demo
     from .paper.reproduce import reproduce
-    from .training.run import train
     from .transfer.describing import extract_features
     from .transfer.evaluate import learn_svms
     from .transfer.features_file import load_features
-    from .transfer.probe import probe
     from .transfer.retrieval import find_similar
 
 _HOMES = {
@@ -53,8 +48,8 @@ _HOMES = {
     "convert": "checkpoints.convert",
     "create_net": "models.vgg",
     "demo": "paper.demo",
-    "evaluate": "evaluation.evaluate",
-    "evaluate_boxes": "localisation.evaluate",
+    "evaluate": "api",
+    "evaluate_boxes": "api",
     "export": "deploy.export",
     "extract_features": "transfer.describing",
     "find_similar": "transfer.retrieval",
@@ -69,11 +64,11 @@ _HOMES = {
     "open_data": "data.open",
     "parse_protocol": "evaluation.protocols",
     "predict": "api",
-    "probe": "transfer.probe",
+    "probe": "api",
     "read_image": "data.image_io",
     "reproduce": "paper.reproduce",
-    "train": "training.run",
-    "train_boxes": "localisation.task",
+    "train": "api",
+    "train_boxes": "api",
     "write_report": "reports.write",
 }
 __all__ = [

@@ -25,6 +25,7 @@ from .formats.protobuf import data, fields, text
 
 ENDINGS = (".onnx", ".pt2")
 TAKES_KEY = "takes"
+UINT8, FLOAT = "uint8", "float"
 METADATA_PROPS = 14  # of ONNX's ModelProto: key 1, value 2
 
 

@@ -16,13 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .pixel_limit import allow_pixels
 from . import memory
 from .errors import VerydeepError
+from .pixel_limit import allow_pixels
 from .processors import cores, openmp_threads, processes_here
 from .settings import MachineSettings
-
-ONE_BY_ONE = Readers()
 
 READ_SECONDS, CORE_SPEED, READING_SHARE = 3e-3, 2e10, 0.1  # of a photo; multiply-adds a second; of the work
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -185,3 +183,6 @@ class Readers:
     count: int = 0
     timeout: int = 600
     retries: int = 0
+
+
+ONE_BY_ONE = Readers()

@@ -1,7 +1,9 @@
 """How many pixels an image may have, in the whole process; loader processes are handed the same limit."""
 
 from __future__ import annotations
+
 from PIL import Image
+
 from .settings import PIXEL_LIMIT
 
 _limit = PIXEL_LIMIT

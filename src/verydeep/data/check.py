@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.config import from_json
+from ..core.device import ONE_BY_ONE, Readers
 from ..core.errors import VerydeepError
 from ..core.progress import Collected, Reporter, Silent
 from ..core.settings import DataSettings, TrainSettings
@@ -24,7 +25,6 @@ from .open import Data, open_data
 from .statistics import look_at
 from .walk import unread_sentences
 from .workers import Fault
-from ..core.device import ONE_BY_ONE, Readers
 
 FIRST_BOXES = 3
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from ..core.device import Readers
 from ..core.errors import ImageError, ReadError, VerydeepError
 from ..core.settings import TrainSettings
 from ..core.team import Alone, Team
@@ -21,7 +22,6 @@ from .dataset import Dataset
 from .image_io import Pixels, Window, draw_window
 from .transforms import Rescaled, Whole, reduced
 from .workers import Fault, Reading
-from ..core.device import Readers
 
 T = TypeVar("T")
 ORDER, PHOTO = 0, 1  # purposes of a draw: the first number of its key

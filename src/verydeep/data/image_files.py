@@ -16,15 +16,10 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from ..core.settings import PIXEL_LIMIT
 from .image_formats import readable_formats
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PROFILE, TEXTS = b"iCCP", (b"tEXt", b"zTXt", b"iTXt")
-
-
-
-
 
 
 def open_photo(source: bytes | IO[bytes], heic: bool = True) -> Image.Image:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ..core.errors import FormatError, ImageError, NotAnImageError, ReadError, SizeError, VerydeepError
-from .image_files import open_photo
 from ..core.pixel_limit import most_pixels
+from .image_files import open_photo
 from .image_formats import HEAD, not_read
 
 Pixels = NDArray[np.uint8]

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..core.device import ONE_BY_ONE, Readers
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, file_sha256, only_one, read_json, write_atomically, write_json
 from ..core.progress import Advance, Reporter, Silent
@@ -30,7 +31,6 @@ from .datasets.packed import CARD, FORMAT, ROW, boxes_file, ids_file, index_file
 from .image_io import OtherSide, Pixels, Resampling, rescale
 from .open import Data, Dataset, lasting_boxes, lasting_name, open_data
 from .workers import Fault
-from ..core.device import ONE_BY_ONE, Readers
 
 SHARD_BYTES = 256 * 2**20
 LOWEST_QUALITY = 90

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.device import Readers
 from ..core.errors import ImageError
 from ..core.progress import Reporter
 from ..core.team import Alone, Team
@@ -19,7 +20,6 @@ from .dataloader import each_photo
 from .dataset import Dataset
 from .image_io import Pixels, rescale
 from .workers import Fault
-from ..core.device import Readers
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import ImageError
-from .image_files import open_photo
 from ..core.pixel_limit import most_pixels
+from .image_files import open_photo
 from .image_io import (
     FILTERS,
     OtherSide,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..core.device import Readers
 import atexit
 import contextlib
 import ctypes
@@ -26,10 +25,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
+from ..core.device import Readers
 from ..core.errors import VerydeepError
+from ..core.pixel_limit import allow_pixels, most_pixels
 from ..core.script import UNGUARDED, imported, known_to_children, leave_if_imported, spawns, what_to_write
 from ..core.worker_sockets import place_sockets
-from ..core.pixel_limit import allow_pixels, most_pixels
 
 NOTHING = -1  # what a process is at that waits
 PAUSE = 1.0  # seconds before a photo is read again; twice as many each time
@@ -38,10 +38,6 @@ SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED = 3  # batches of a process that wait, and the one it is at
 OF_QUEUES = 2**20  # bytes: semaphores, and small things
 _all_begun: weakref.WeakSet[Any] = weakref.WeakSet()  # processes that read, to be ended at the latest with this one
-
-
-
-
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..checkpoints.as_written import described_export
 from ..checkpoints.checkpoint import CARD_KEY, Card, Checkpoint, save_checkpoint
-from ..checkpoints.exported import TAKES_KEY, open_exported
+from ..checkpoints.exported import FLOAT, TAKES_KEY, UINT8, open_exported
 from ..checkpoints.load import open_classifier
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.preprocessing import Triple
@@ -37,7 +37,6 @@ from ..evaluation.evaluate import dataset_posteriors
 from ..evaluation.inference import Testable, Views, shown_to
 from ..evaluation.protocols import parse_protocol
 from ..models.vgg import Net
-from ..checkpoints.exported import FLOAT, UINT8
 from .onnx import build
 from .quantise import quantise
 from .traced import trace

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ..checkpoints.checkpoint import Card
+from ..checkpoints.exported import UINT8
 from ..core.errors import VerydeepError
 from ..models.architectures import has_lrn
 from ..models.vgg import Net

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checkpoints.exported import UINT8
 from ..core.config import LARGEST_SIDE
 from ..models.vgg import Net
-from ..checkpoints.exported import UINT8
 
 MOST_PHOTOS = 4096
 

@@ -41,12 +41,13 @@ from .summary import summarise
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: its summary, the scores, the set, and the folder of files it wrote."""
+    """What `evaluate` found: its summary, the scores, the set, the folder of files it wrote, and what it could not."""
 
     summary: dict[str, Any]
     scores: Scores
     dataset: Dataset
     folder: Path
+    problems: tuple[str, ...] = ()
 
 
 def dataset_posteriors(
@@ -105,17 +106,7 @@ def evaluate(
     reporter: Reporter | None = None,
     team: Team | None = None,
 ) -> Evaluation:
-    """Tests a run's net by a protocol and writes what it found.
-
-    Args:
-        run: a run's folder, a checkpoint, or an exported file; released weights as `verydeep.load` takes them.
-        protocol: such as ``dense@256,384,512`` (see `verydeep.evaluation.protocols`); by default that of `predict`.
-        data: other data than the run was trained on; their classes must be the net's, by name.
-        set_name: a set of the data; by default the reported one, or all photos of other, unsplit data.
-        last: the last checkpoint instead of the best.
-        out: folder for the files; by default ``evaluations/<set>/<protocol>`` in the run's folder.
-        bad_images: ``stop`` or ``skip`` photos that cannot be read.
-        team: the processes that share the photos (`verydeep.joined`); the first of them writes the files.
+    """Tests a run's net by a protocol and writes scores and errors: `verydeep.evaluate` without pictures and report.
 
     Raises:
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.

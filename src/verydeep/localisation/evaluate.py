@@ -36,11 +36,12 @@ CONSTANT_PHOTOS = 2000  # of the training photos, among whose boxes the best con
 
 @dataclass(frozen=True)
 class BoxEvaluation:
-    """What `evaluate_boxes` found: its summary, the guesses, and the folder of files it wrote."""
+    """What `evaluate_boxes` found: its summary, the guesses, the folder of files it wrote, and what it could not."""
 
     summary: dict[str, Any]
     guesses: Guesses
     folder: Path
+    problems: tuple[str, ...] = ()
 
 
 def evaluate_boxes(
@@ -58,20 +59,7 @@ def evaluate_boxes(
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
 ) -> BoxEvaluation:
-    """Tests box nets by a procedure of Sect. A.1, and writes what was found.
-
-    Args:
-        tests: a box net's run and where it is applied, ``("runs/D/384-PCR", "dense@352,384")``; boxes of several
-            are put together. None in place of a protocol takes the one that `verydeep.load_localiser` does.
-        scores: a scores file of the classification nets, which says which labels to ask about.
-        classifier: the run that rates boxes, and without ``scores`` tells the labels; by default the first's start.
-        data, boxes, set_name: other photos than the run's own set that is reported.
-        out: folder for the files; by default in the first run's ``evaluations``.
-        server_file: file to write for ILSVRC's localisation server; needs ``devkit``.
-
-    Returns:
-        Its summary has ``images``, and in percent, with intervals, ``gt_class_error``, ``localisation_error`` and
-        ``classification_error``, both None for centre crops without scores.
+    """Tests box nets and writes boxes and errors: `verydeep.evaluate_boxes` without pictures and report.
 
     Raises:
         VerydeepError: no such run or data; nets of other classes; scores of other photos; faults with ``strict``.

@@ -1,64 +1,117 @@
-"""App. A: training a box net from a classification run (Sect. A.1).
+"""Sect. A.1: training a box net from a classification run.
 
-Net D with its last layer replaced by one that tells boxes: 4 outputs (SCR) or 4 a class (PCR), drawn anew; the
-others start from the classification run of the same S. The loss is Euclidean, on centre and size in shares of the
-crop; the rate begins at 1e-3. How it is tested is in `verydeep.localisation.testing`.
+Net D with its last layer replaced by one that predicts boxes: 4 outputs (SCR) or 4 a class (PCR), drawn at random; the
+others start from the classification run of the same S. The loss is Euclidean, half the squared distance of
+(cx, cy, w, h), all in shares of the crop's side; under PCR only the four outputs of an image's class get a gradient.
+The dev part is judged by the first procedure: the centre crop at Q = S, the true class, right at an overlap of
+`BOX_IOU`. How a box net is tested is in `verydeep.localisation.testing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core.config import from_json, typed
-from ..core.progress import Reporter, Silent
-from ..core.settings import BoxSettings, MachineSettings, TrainSettings, named_data
-from ..core.team import Alone, Team
-from ..training.recipes import settings_of_box_run
-from ..training.resume import card_of_run
-from ..training.run import Job, route
-from ..training.task import TellBoxes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checkpoints.checkpoint import Card
+from ..core.config import to_json
+from ..core.device import Machine
+from ..core.progress import Reporter
+from ..core.settings import BoxSettings, DataSettings, TrainSettings
+from ..core.team import Team
+from ..data.box_targets import located
+from ..data.boxes import cxcywh_to_xyxy, iou
+from ..data.dataloader import Batch, BoxTargets
+from ..data.image_io import centre_crop, rescale
+from ..data.open import Data, Dataset, open_data
+from ..evaluation.metrics import BOX_IOU, best_overlap
+from ..evaluation.protocols import BoxProtocol
+from ..models.vgg import Net
+from ..training.task import in_full_precision
+from .rebalance import balance
+from .windows_file import dataset_windows
+
+BALANCE_IMAGES = 64  # training images whose maps are measured
 
 
-def train_boxes(
-    run: str,
-    out: str | Path | None = None,
-    resume: bool = False,
-    strict: bool = False,
-    reporter: Reporter | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    team: Team | None = None,
-    **given: Any,
-) -> dict[str, Any]:
-    """Trains a box net and leaves a run's folder.
+@dataclass(frozen=True)
+class LocalisationTask:
+    """Training of a box net; with ``strict`` any fault of the boxes is an error."""
 
-    Args:
-        run: a net (``D``: the recipe for own photos) or a run of the paper (``D/384-PCR``, ``D/384-SCR-fc``).
-        out: the run's folder; by default ``runs/<run>``, and for a net's name alone ``runs/<net>-<regression>``.
-        resume: go on from the folder's last checkpoint, with the settings it was begun with.
-        team: the processes that train it together, as for `verydeep.train`.
-        strict: refuse boxes with any fault; else what is safe is mended, and counted.
-        given: any field of DataSettings, TrainSettings, BoxSettings and MachineSettings, as a value or as text.
+    boxes: BoxSettings
+    strict: bool
+    error: str = "gt_class_error"
+    loss: str = "missed_overlap"
 
-    Returns:
-        What result.json holds: how training ended, epochs, steps, best GT-class error of the dev part, folder.
+    @property
+    def dropout(self) -> bool:
+        """As the settings say."""
+        return self.boxes.dropout
 
-    Raises:
-        VerydeepError: a mistake in the settings, the data or their boxes, a loss that is not finite, a full disk.
-    """
-    names = {item.name for item in fields(BoxSettings)}
-    box_given = {name: value for name, value in given.items() if name in names}
-    wishes, data_given, train_given = route({key: value for key, value in given.items() if key not in names})
-    settings, boxes = settings_of_box_run(run, {**train_given, **box_given})
-    folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
-    wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
-    job = Job(TellBoxes(boxes, strict), run, folder, wish, told, team or Alone(), stop)
-    if resume or job.broke_off:
-        card = None if box_given else card_of_run(folder)
-        if card is not None and card.box_settings:  # as it was begun
-            boxes = from_json(BoxSettings, card.box_settings)
-        job = replace(job, task=TellBoxes(boxes, strict))
-        return job.resume(data_given, typed(TrainSettings, train_given))
-    return job.begin(named_data(data_given), settings)
+    @property
+    def box_settings(self) -> dict[str, Any]:
+        """The settings as JSON."""
+        return to_json(self.boxes)
+
+    def open(self, data: DataSettings, reporter: Reporter) -> Data:
+        """The images that have boxes of their class."""
+        opened = open_data(data, least_classes=1)
+        learned = {name: located(opened.set(name), self.strict, reporter).dataset for name in ("train", "dev")}
+        return replace(opened, sets={**opened.sets, **learned})
+
+    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+        """Balances the FC layers' maps, measured on centre crops of a few training images."""
+        if not self.boxes.balance:
+            return
+        chosen = np.unique(np.linspace(0, len(train) - 1, min(BALANCE_IMAGES, len(train))).astype(np.int64))
+        scaled = [rescale(train.pixels(int(index)), card.test_scale, card.resampling) for index in chosen]
+        crops = torch.from_numpy(np.stack([centre_crop(pixels, card.crop) for pixels in scaled])).permute(0, 3, 1, 2)
+        factors = balance(net, crops.float() - torch.tensor(card.mean)[None, :, None, None], settings.lr)
+        reporter.say("fc6, fc7 and fc8 are scaled by {:.2g}, {:.2g} and {:.2g} to fit the rate".format(*factors))
+
+    def targets(self, train: Dataset) -> BoxTargets | None:
+        """The boxes of the training images."""
+        assert train.boxes is not None
+        return BoxTargets(train.boxes, self.boxes.half_of_box)
+
+    def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """The Euclidean loss; a crop is wrong where the overlap with its target is below `BOX_IOU`."""
+        predicted = in_full_precision(outputs)
+        if self.boxes.regression == "PCR":
+            index = torch.arange(len(predicted), device=predicted.device)
+            predicted = predicted.view(len(predicted), -1, 4)[index, batch.labels]
+        loss = (predicted - batch.boxes).square().sum() / 2
+        overlap = iou(*(_corners(boxes) for boxes in (predicted, batch.boxes)))
+        return loss, int((overlap < BOX_IOU).sum())
+
+    def chance(self, dev: Dataset) -> float:
+        """All wrong."""
+        return 100.0
+
+    def chance_loss(self, dev: Dataset) -> float:
+        """No overlap."""
+        return 1.0
+
+    def validate(
+        self, net: Net, card: Card, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
+    ) -> tuple[float, float]:
+        """GT-class error in percent, and the mean of 1 - IoU with the nearest box of the class."""
+        protocol = BoxProtocol("centre", (card.test_scale,))
+        mine = np.array(team.share(len(dev)), dtype=np.int64)
+        labels = dev.labels[mine, None]
+        found = dataset_windows(net, card, None, dev.take(mine), labels, protocol, machine, reporter, "testing dev")
+        boxes = [found[place].boxes[0, 0] for place in range(len(mine))]
+        guesses = np.stack([box for share in team.collect(boxes) for box in share])
+        if not np.isfinite(guesses).all():
+            return np.nan, np.nan
+        assert dev.boxes is not None
+        overlap = best_overlap(guesses, dev.boxes)
+        return 100 * float((overlap < BOX_IOU).mean()), float(1 - overlap.mean())
+
+
+def _corners(boxes: Tensor) -> NDArray[np.float64]:
+    return cxcywh_to_xyxy(boxes.detach().cpu().numpy())

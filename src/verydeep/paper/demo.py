@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..api import train
 from ..core.progress import Reporter, Silent
 from ..core.settings import MachineSettings
 from ..data.check import sample_crops
@@ -24,7 +25,6 @@ from ..reports.html import headline as headline_of_page
 from ..reports.run_reader import read_run
 from ..reports.run_report import training_section, write_run_report
 from ..training.recipes import settings_of_run
-from ..training.run import train
 from .scale import DOLL
 
 SETTINGS = DOLL.settings("A/256")

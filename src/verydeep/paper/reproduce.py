@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..api import train
 from ..core.config import flag, typed
 from ..core.errors import VerydeepError
 from ..core.files import check_place, only_one
@@ -22,7 +23,7 @@ from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..data.open import Data, open_data
 from ..evaluation.evaluate import evaluate
 from ..training.recipes import OF_ALL_RUNS, papers_start
-from ..training.run import route, train
+from ..training.run import route
 from .estimate import estimated
 from .plan import BEGUN, Place, Plan, RunWork, make_plan
 from .released_runs import check_files, released_data, take_released

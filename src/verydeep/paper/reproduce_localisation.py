@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..api import train_boxes
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.run_dir import BEST, LAST
 from ..core.config import flag, from_json, to_json
@@ -25,7 +26,6 @@ from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..data.open import Data
 from ..evaluation.ensemble import fuse
 from ..localisation.evaluate import GUESSES, BoxEvaluation, evaluate_boxes
-from ..localisation.task import train_boxes
 from ..training.recipes import papers_start, settings_of_box_run
 from .estimate import estimated
 from .plan import BEGUN, DONE, FREE, MISSING, Place, Plan, RunWork, real_parts

@@ -1,4 +1,4 @@
-"""Sect. 3.1: what happens before step 1 of a training, and `train`, the verb.
+"""Sect. 3.1: a training run: what happens before step 1, and its files.
 
 The data are opened and every training photo is read once; mean and colour axes are computed; the net
 is made or started from another; memory is estimated; settings and environment are written down.
@@ -23,75 +23,44 @@ from ..core.device import Machine, this_machine
 from ..core.errors import VerydeepError
 from ..core.files import LEAVING, check_place, file_sha256, only_one, read_json, write_json
 from ..core.interrupt import Stopping
-from ..core.progress import Reporter, Silent
-from ..core.settings import DataSettings, MachineSettings, TrainSettings, named_data
-from ..core.team import Alone, Team
+from ..core.progress import Reporter
+from ..core.settings import DataSettings, MachineSettings, TrainSettings
+from ..core.team import Team
 from ..data.open import Data, Dataset, check_still_there, lasting_boxes, lasting_name, moved
 from ..data.statistics import Look, check_readable, look_at
 from ..models.architectures import net_facts
-from ..reports.run_report import LiveReport
-from ..transfer.fit_layers import Fitted, fit_start
+from ..transfer.fit_layers import Fitted
 from .initialise import chosen_start, first_net, origin_of
 from .memory import photos_that_fit, tell_data
 from .optim import TrainState
-from .recipes import chosen_anew, papers_start, settings_of_run, with_changes
+from .recipes import chosen_anew, papers_start, with_changes
 from .rerun import after_divergence, probe_command
 from .resume import begun, last_good
-from .task import Task, TellClasses
-from .trainer import Training, resumed
+from .task import Task
+from .trainer import Trainer, TrainStart, resumed
 
 LINGERING = 30.0  # seconds that a dead leader's readers may still hold the folder
 
 
-def train(
-    run: str,
-    out: str | Path | None = None,
-    resume: bool = False,
-    reporter: Reporter | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    team: Team | None = None,
-    **given: Any,
-) -> dict[str, Any]:
-    """Trains a net and leaves a run's folder.
-
-    Args:
-        run: a net (``D``: the recipe for own photos) or a run of the paper (``D/256``, ``D/256-512``).
-        out: the run's folder; ``runs/<run>`` by default.
-        resume: go on from the folder's last checkpoint, with the settings it was begun with.
-        reporter: told of progress.
-        stop: asked after each step, and while photos are read and tested, whether to save and leave.
-        team: the processes that train it together (`verydeep.joined`); one that was begun again resumes.
-        given: any field of DataSettings, TrainSettings and MachineSettings, as a value or as text.
-
-    Returns:
-        What result.json holds: how training ended, epochs, steps, best dev error, folder.
-
-    Raises:
-        VerydeepError: a mistake in the settings or the data, a training that diverged (its folder is complete and
-            holds the best epoch), a full disk.
-        Interrupted: ``stop`` asked to leave before the first step, when there was nothing to save.
-    """
-    folder = Path(out) if out else Path("runs") / run
-    wishes, data_given, train_given = route(given)
-    wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
-    own = "/" not in run  # not a run of the paper
-    job = Job(TellClasses(), run, folder, wish, told, team or Alone(), stop, fit_start if own else None)
-    if resume or job.broke_off:
-        return job.resume(data_given, typed(TrainSettings, train_given))
-    return job.begin(named_data(data_given), settings_of_run(run, train_given))
+LiveReport = Callable[[Path, Dataset, Reporter], Callable[[bool], None]]
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run to be trained: what for, its name and folder, and where; ``fit`` fits and probes a start."""
+class TrainingRun:
+    """A run to be trained: its task, name and folder, and where.
+
+    ``live_report`` makes, of the folder, the training images and the reporter, what is called where there is news in
+    the folder, with whether training goes on. ``fit`` fits and probes a start.
+    """
 
     task: Task
-    run: str
+    name: str
     folder: Path
     wish: MachineSettings
     reporter: Reporter
     team: Team
     stop: Callable[[], bool]
+    live_report: LiveReport
     fit: Callable[..., Fitted] | None = None
 
     @property
@@ -113,7 +82,7 @@ class Job:
         """Goes on from the folder's last checkpoint, with the settings it was begun with."""
         return self._run(lambda: _resume(self, data_given, settings_given))
 
-    def _run(self, prepare: Callable[[], Training]) -> dict[str, Any]:
+    def _run(self, prepare: Callable[[], Trainer]) -> dict[str, Any]:
         patience = LINGERING if self.team.restarted else LEAVING
         with only_one(self.folder, patience) if self.team.leads else nullcontext():
             training = prepare()
@@ -123,7 +92,7 @@ class Job:
         if self.team.leads and best.is_file():
             write_model_card(best, read_card(best))
         if ended["diverged"]:
-            text, again = after_divergence(self.run, read_card(self.folder / LAST), ended)
+            text, again = after_divergence(self.name, read_card(self.folder / LAST), ended)
             raise VerydeepError(f"{text} {' '.join(again)}")
         self._compare(ended)
         return ended
@@ -138,16 +107,16 @@ class Job:
             )
 
     @contextmanager
-    def _reported(self, training: Training) -> Iterator[Callable[[], None]]:
+    def _reported(self, training: Trainer) -> Iterator[Callable[[], None]]:
         """A context in which the run's report is kept up to date by what it yields; however it ends, that is told."""
         if not self.team.leads:
             yield lambda: None
             return
-        report = LiveReport(self.folder, training.sets["train"], self.reporter)
+        report = self.live_report(self.folder, training.sets["train"], self.reporter)
         try:
-            yield report.write
+            yield lambda: report(True)
         finally:
-            report.write(running=False)
+            report(False)
 
 
 def _machine(settings: TrainSettings, wish: MachineSettings) -> Machine:
@@ -167,8 +136,8 @@ def route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[s
     return routed[0], routed[1], routed[2]
 
 
-def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
-    run, folder, reporter = job.run, job.folder, job.reporter
+def _begin(job: TrainingRun, data: DataSettings, settings: TrainSettings) -> Trainer:
+    run, folder, reporter = job.name, job.folder, job.reporter
     machine = _machine(settings, job.wish)
     if begun(folder):
         raise VerydeepError(f"{folder} already holds a run: add --resume to go on with it, or give another --out.")
@@ -200,12 +169,12 @@ def _begin(job: Job, data: DataSettings, settings: TrainSettings) -> Training:
         _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
     state = TrainState(random=fitted.random, at_once=at_once, probe_error=fitted.probe_error)
-    objective = job.task.objective(dev, card, settings, machine, job.watched, job.team)
-    return Training(net, card, settings, sets, machine, folder, log, reporter, state, {}, objective, job.team)
+    start = TrainStart(net, card, settings, sets, state, momentum={})
+    return Trainer(job.task, start, machine, folder, log, reporter, job.team)
 
 
 def _card(
-    job: Job, data: DataSettings, settings: TrainSettings, look: Look, weights: Weights | None, fingerprint: str
+    job: TrainingRun, data: DataSettings, settings: TrainSettings, look: Look, weights: Weights | None, fingerprint: str
 ) -> Card:
     """What the net must remember."""
     mean = weights.mean if weights else (float(look.mean[0]), float(look.mean[1]), float(look.mean[2]))
@@ -229,7 +198,7 @@ def _card(
 
 
 def _write_down(
-    job: Job,
+    job: TrainingRun,
     data: DataSettings,
     settings: TrainSettings,
     weights: Weights | None,
@@ -237,7 +206,7 @@ def _write_down(
     photos: dict[str, str],
 ) -> None:
     """config.json and environment.json, enough to begin the run again, and to know its ``photos`` again."""
-    config = {"run": job.run, "data": to_json(data), "settings": to_json(settings), "photos": photos}
+    config = {"run": job.name, "data": to_json(data), "settings": to_json(settings), "photos": photos}
     if weights is not None:  # which net exactly it began from
         config["start_sha256"] = file_sha256(Path(weights.source))
         config["start_path"] = str(Path(weights.source).absolute())  # to find it again from anywhere
@@ -250,8 +219,8 @@ def _contents(opened: Data) -> dict[str, str]:
     return {name: opened.sets[name].contents() for name in ("train", "dev")}
 
 
-def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]) -> Training:
-    run, folder, reporter = job.run, job.folder, job.reporter
+def _resume(job: TrainingRun, data_given: dict[str, Any], settings_given: dict[str, Any]) -> Trainer:
+    run, folder, reporter = job.name, job.folder, job.reporter
     if not begun(folder):
         raise VerydeepError(f"{folder} holds no training to go on with: leave --resume out to begin one there.")
     config = read_json(folder / "config.json")
@@ -288,9 +257,8 @@ def _resume(job: Job, data_given: dict[str, Any], settings_given: dict[str, Any]
     reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
     card = replace(card, data=to_json(data), settings=to_json(settings))
     log = RunLog(folder, state.epoch, job.wish.tensorboard) if job.team.leads else None
-    objective = job.task.objective(sets["dev"], card, settings, machine, job.watched, job.team)
-    momentum = checkpoint.momentum
-    return Training(net, card, settings, sets, machine, folder, log, reporter, state, momentum, objective, job.team)
+    start = TrainStart(net, card, settings, sets, state, checkpoint.momentum)
+    return Trainer(job.task, start, machine, folder, log, reporter, job.team)
 
 
 def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
@@ -299,7 +267,7 @@ def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
     return replace(settings, batch=max(1, min(256, photos // 8)))
 
 
-def _look(opened: Data, settings: TrainSettings, machine: Machine, job: Job) -> tuple[Look, Dataset]:
+def _look(opened: Data, settings: TrainSettings, machine: Machine, job: TrainingRun) -> tuple[Look, Dataset]:
     """Both sets that training reads, looked at, without unreadable photos if those are to be skipped."""
     looks = [
         look_at(opened.sets[name], settings.S.smallest, machine.readers, job.watched, job.team)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,13 @@ from ..checkpoints.run_dir import BEST, LAST, PREVIOUS, RunLog
 from ..core.device import Machine
 from ..core.errors import Diverged, VerydeepError
 from ..core.files import write_json
-from ..core.interrupt import Interrupted
+from ..core.interrupt import Interrupted, Stopping
 from ..core.progress import Reporter
 from ..core.settings import TrainSettings
 from ..core.team import Team
 from ..data.dataloader import Batch, TrainingLoader
 from ..data.open import Dataset
 from ..models.vgg import Net
-from .objectives import Objective
 from .optim import (
     LEFT_CHANCE,
     TrainState,
@@ -47,45 +46,51 @@ from .optim import (
     optimiser,
     set_rate,
 )
+from .task import Task
 
 SAVE_EVERY_SECONDS = 900.0
 
 
-class Training:
+@dataclass(frozen=True)
+class TrainStart:
+    """What a training starts or resumes from; ``momentum`` is by parameter name, empty before step 1."""
+
+    net: Net
+    card: Card
+    settings: TrainSettings
+    sets: dict[str, Dataset]
+    state: TrainState
+    momentum: dict[str, Tensor]
+
+
+class Trainer:
     """A training in progress: net, optimiser and state; `run` takes it to its end."""
 
     def __init__(
         self,
-        net: Net,
-        card: Card,
-        settings: TrainSettings,
-        sets: dict[str, Dataset],
+        task: Task,
+        start: TrainStart,
         machine: Machine,
         folder: Path,
         log: RunLog | None,
         reporter: Reporter,
-        state: TrainState,
-        momentum: dict[str, Tensor],
-        objective: Objective,
         team: Team,
     ) -> None:
-        self.net, self.card, self.settings, self.sets = net, card, settings, sets
+        self.net, self.card, self.settings, self.sets = start.net, start.card, start.settings, start.sets
         self.machine, self.folder, self.reporter = machine, folder, reporter
-        self.state, self._team = state, team
-        net.recompute = machine.recompute
-        self._placed = machine.place(net)
-        self._sgd = optimiser(net, settings)
+        self.state, self._task, self._team, self._log = start.state, task, team, log
+        self.net.recompute = machine.recompute
+        self._placed = machine.place(self.net)
+        self._sgd = optimiser(self.net, self.settings)
         set_rate(self._sgd, self.rate)
         buffers = momentum_buffers(self._sgd)
-        for name, parameter in net.named_parameters():
-            if name in momentum:
-                buffers[parameter].copy_(momentum[name])
+        for name, parameter in self.net.named_parameters():
+            if name in start.momentum:
+                buffers[parameter].copy_(start.momentum[name])
         self._scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
-        if state.scaler:
-            self._scaler.load_state_dict(state.scaler)
-        self._minus_mean = -torch.tensor(card.mean, dtype=torch.float32, device=machine.device)[None]
-        self._objective = objective
-        self._log = log
+        if self.state.scaler:
+            self._scaler.load_state_dict(self.state.scaler)
+        self._minus_mean = -torch.tensor(self.card.mean, dtype=torch.float32, device=machine.device)[None]
 
     @property
     def rate(self) -> float:
@@ -107,12 +112,12 @@ class Training:
             np.array(self.card.colour_axes),
             sum(self.net.dropout_units),
             self.machine.loaders,
-            self._objective.targets(self.sets["train"]),
+            self._task.targets(self.sets["train"]),
             self._team,
         )
         if self.state.step == 0:
             if self.settings.divergence_retries:
-                self._test_start()
+                self._test_start(stop)
             self._save(LAST)
         saved()
         started = time.monotonic()
@@ -144,7 +149,7 @@ class Training:
         head = self.state.epoch < self.settings.head_epochs and bool(self.state.random)
         learning = learning_layers(self.net, self.settings, list(self.state.random), head)
         freeze_all_but(self.net, learning)
-        self.net.train(self._objective.dropout)  # dropout is all that training mode changes
+        self.net.train(self._task.dropout)  # dropout is all that training mode changes
         learner = self._team.together(self._placed, self.machine.bf16_gradients)
         began, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
         label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
@@ -163,7 +168,7 @@ class Training:
                     self._save(LAST)
                     saved = time.monotonic()
         try:
-            self._close_epoch(head, time.monotonic() - began, self.state.sums[2] - first)
+            self._close_epoch(head, time.monotonic() - began, self.state.sums[2] - first, stop)
         except Interrupted:
             return False
         except RuntimeError:
@@ -189,7 +194,7 @@ class Training:
             with self._team.between(learner, last=number == len(parts)):
                 with self.machine.products():
                     outputs = learner(images, part.keep).flatten(1)
-                loss, count = self._objective.batch_loss(outputs, part)
+                loss, count = self._task.batch_loss(outputs, part)
                 # The team averages gradients, and shares may be of unequal size: what counts is the whole batch's mean.
                 share = loss * self._team.size / total
                 self._scaler.scale(share).backward()  # type: ignore[no-untyped-call]
@@ -212,10 +217,15 @@ class Training:
     def _where(self, step: int) -> str:
         return f"at step {step} (epoch {self.state.epoch + 1}, learning rate {self.rate:g})"
 
-    def _test_start(self) -> None:
-        """The weights training starts from, tested as epoch 0."""
+    def _validate(self, stop: Callable[[], bool]) -> tuple[float, float]:
+        """The dev error in percent, and the dev loss."""
         self.net.eval()
-        error, loss = self._objective.test(self.net)
+        watched = Stopping(self.reporter, stop)
+        return self._task.validate(self.net, self.card, self.sets["dev"], self.machine, watched, self._team)
+
+    def _test_start(self, stop: Callable[[], bool]) -> None:
+        """The weights training starts from, tested as epoch 0."""
+        error, loss = self._validate(stop)
         if math.isfinite(error):
             self.state = replace(self.state, best=(error, loss))
             self._save(BEST)
@@ -224,7 +234,7 @@ class Training:
         """Whether a dev loss is no better than a guess, though an earlier epoch was."""
         if not self.settings.divergence_retries or self.state.best is None:
             return False
-        return loss > max(LEFT_CHANCE * self._objective.chance_loss, 2 * self.state.best[1])
+        return loss > max(LEFT_CHANCE * self._task.chance_loss(self.sets["dev"]), 2 * self.state.best[1])
 
     def _return_to_best(self, fault: str) -> None:
         """The best epoch's weights, or the last checkpoint's before there is one; the end where no retry is left."""
@@ -250,17 +260,16 @@ class Training:
             self._save(BEST)
         self._save(LAST)
 
-    def _close_epoch(self, head: bool, seconds: float, seen: int) -> None:
+    def _close_epoch(self, head: bool, seconds: float, seen: int, stop: Callable[[], bool]) -> None:
         """Tests the dev part, decides on the rate and on `best`, logs and saves."""
-        self.net.eval()
-        error, loss = self._objective.test(self.net)
+        error, loss = self._validate(stop)
         if not math.isfinite(error):
             raise Diverged(f"the dev part's posteriors are not finite {self._where(self.state.step)}")
         where, blown_up = self._where(self.state.step), self._blown_up(loss)
         rate, state = self.rate, self.state
         plateau = state.plateau
         if not head:
-            plateau = plateau.after(state.epoch + 1, error, self._objective.chance, self.settings)
+            plateau = plateau.after(state.epoch + 1, error, self._task.chance(self.sets["dev"]), self.settings)
         # Among epochs of equal error the one that is surer of the right classes is the better.
         best = state.best is None or (error, loss) < state.best
         self.state = replace(state, epoch=state.epoch + 1, batch=0, sums=(0.0, 0, 0), plateau=plateau)
@@ -269,7 +278,7 @@ class Training:
         if self.rate != rate:
             drop_rate(self._sgd, rate, self.rate, self.settings.momentum_at_drop == "rescale")
         loss_sum, wrong, photos = state.sums
-        name = self._objective.error
+        name = self._task.error
         row = {
             "epoch": self.state.epoch,
             "step": self.state.step,
@@ -277,7 +286,7 @@ class Training:
             "loss": loss_sum / photos,
             f"train_{name}": 100 * wrong / photos,
             f"dev_{name}": error,
-            f"dev_{self._objective.loss}": loss,
+            f"dev_{self._task.loss}": loss,
             "seconds": round(seconds, 3),
             "images_per_second": round(seen / max(seconds, 1e-9), 2),
         }
@@ -310,7 +319,7 @@ class Training:
             "epochs": self.state.epoch,
             "steps": self.state.step,
             "best_epoch": self.state.best_epoch,
-            f"best_dev_{self._objective.error}": None if self.state.best is None else self.state.best[0],
+            f"best_dev_{self._task.error}": None if self.state.best is None else self.state.best[0],
             "drops": self.state.plateau.drops,
             "returns": list(self.state.returns),
             "diverged": self.state.diverged or None,

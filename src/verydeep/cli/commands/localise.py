@@ -26,9 +26,9 @@ ERRORS = {
 
 def train(options: argparse.Namespace) -> int:
     """A box net trained, begun or resumed; 130 or 143 where it was interrupted."""
+    from ...api import train_boxes
     from ...checkpoints.run_dir import REPORT
     from ...localisation.predict import usual_test
-    from ...localisation.task import train_boxes
 
     given = given_settings(options)
     status, result = run_training(
@@ -55,9 +55,7 @@ def _settings(options: argparse.Namespace) -> tuple[MergeSettings, MachineSettin
 
 def evaluate(options: argparse.Namespace) -> int:
     """Box nets tested on a set."""
-    from ...localisation.evaluate import evaluate_boxes
-    from ...reports.figures import write_box_pictures
-    from ...reports.run_report import refresh_report
+    from ...api import evaluate_boxes
 
     pairs = [*options.tests, None] if len(options.tests) == 1 else options.tests
     if len(pairs) % 2:
@@ -79,16 +77,11 @@ def evaluate(options: argparse.Namespace) -> int:
         machine=machine,
         reporter=reporter,
     )
-    faults: list[str] = []
-    if found.guesses.dataset.labelled:
-        with told_at_the_end(faults):
-            write_box_pictures(found.guesses, found.folder)
-    refresh_report(found.folder, reporter)
     if options.json:
         answer_json(found.summary)
     else:
         _show(found.summary)
-    return status_of(faults, answered=True)
+    return status_of(found.problems, answered=True)
 
 
 def _show(summary: dict[str, Any]) -> None:

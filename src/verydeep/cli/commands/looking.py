@@ -47,9 +47,9 @@ def nets(options: argparse.Namespace) -> int:
 
 def data_check(options: argparse.Namespace) -> int:
     """Every photo of some data, read once; status 2 where one, or its format, is not read."""
+    from ...core.device import Readers
     from ...core.processors import cores
     from ...data.check import check_data
-    from ...core.device import Readers
 
     reporter = Terminal(options.quiet)
     asked = {name: text for name, text in given_settings(options).items() if name not in READING}

@@ -22,14 +22,13 @@ from .common import (
     run_training,
     status_of,
     team_of,
-    told_at_the_end,
 )
 
 
 def train(options: argparse.Namespace) -> int:
     """A training, begun or resumed; 130 or 143 where it was interrupted."""
+    from ...api import train
     from ...checkpoints.run_dir import REPORT
-    from ...training.run import train
 
     given = given_settings(options)
     status, result = run_training(
@@ -53,9 +52,7 @@ def train(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """A run's net tested on a set."""
-    from ...evaluation.evaluate import evaluate
-    from ...reports.figures import write_evaluation_pictures
-    from ...reports.run_report import refresh_report
+    from ...api import evaluate
 
     with team_of(options) as team:
         reporter = reporter_of(team, options.quiet)
@@ -73,16 +70,11 @@ def evaluate(options: argparse.Namespace) -> int:
         )
     if not team.leads:
         return OK
-    faults: list[str] = []
-    if found.scores.labelled:
-        with told_at_the_end(faults):
-            write_evaluation_pictures(found)
-    refresh_report(found.folder, reporter)
     if options.json:
         answer_json(found.summary)
     else:
         _show_evaluation(found.summary)
-    return status_of(faults, answered=True)
+    return status_of(found.problems, answered=True)
 
 
 def _show_evaluation(summary: dict[str, Any]) -> None:

@@ -131,8 +131,8 @@ def _percent(row: dict[str, Any], name: str) -> tuple[str, str]:
 
 def probe(options: argparse.Namespace) -> int:
     """Own photos: descriptors, an SVM, its error and worst mistakes."""
+    from ...api import probe
     from ...transfer.backbone import usual_layer
-    from ...transfer.probe import probe
     from ...transfer.svm_file import check_svm_place
 
     def work(reporter: Stopping) -> int:

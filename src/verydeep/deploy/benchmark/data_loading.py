@@ -13,14 +13,13 @@ import numpy as np
 from PIL import Image
 
 from ...core.config import Scale
-from ...core.device import this_machine
+from ...core.device import ONE_BY_ONE, this_machine
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
 from ...data.dataloader import TrainingLoader
 from ...data.open import Dataset, open_data
 from ...data.pack_writer import Packing, pack_sets
-from ...core.device import ONE_BY_ONE
 from .runner import Contender, compare
 
 SIDES = ((375, 500), (1200, 1600), (2400, 3200))  # height and width of the photos made up

@@ -1,0 +1,75 @@
+"""Sect. 3.1: classification, by multinomial logistic regression; the dev part is judged by its top-1 error at Q = S."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..checkpoints.checkpoint import Card
+from ..core.config import from_json
+from ..core.device import Machine
+from ..core.progress import Reporter
+from ..core.settings import DataSettings, TrainSettings
+from ..core.team import Team
+from ..data.dataloader import Batch, BoxTargets
+from ..data.open import Data, Dataset, open_data
+from ..evaluation.evaluate import dataset_posteriors
+from ..evaluation.metrics import chance_error, mean_log_loss, topk_error
+from ..evaluation.protocols import Protocol
+from ..models.vgg import Net
+from .task import in_full_precision
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Training of a classifier."""
+
+    error: str = "top1_error"
+    loss: str = "loss"
+    dropout: bool = True
+
+    @property
+    def box_settings(self) -> dict[str, Any]:
+        """Empty."""
+        return {}
+
+    def open(self, data: DataSettings, reporter: Reporter) -> Data:
+        """All images."""
+        return open_data(data)
+
+    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+        """Changes nothing."""
+
+    def targets(self, train: Dataset) -> BoxTargets | None:
+        """None."""
+        return None
+
+    def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """Cross-entropy; an image is wrong where its label has not the largest output."""
+        loss = F.cross_entropy(in_full_precision(outputs), batch.labels, reduction="sum")
+        return loss, int((outputs.argmax(1) != batch.labels).sum())
+
+    def chance(self, dev: Dataset) -> float:
+        """The error of always predicting the most frequent class."""
+        return chance_error(dev.labels)
+
+    def chance_loss(self, dev: Dataset) -> float:
+        """The loss of the same probability for every class."""
+        return float(np.log(len(dev.classes)))
+
+    def validate(
+        self, net: Net, card: Card, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
+    ) -> tuple[float, float]:
+        """Top-1 error in percent, and mean log loss, by the settings' ``validate``; dense with mirror images."""
+        method = from_json(TrainSettings, card.settings).validate
+        protocol = Protocol(method, (card.test_scale,), mirror=method == "dense")
+        answers = dataset_posteriors(net, card, dev, protocol, machine, reporter, "testing dev", team=team)
+        if not np.isfinite(answers.posteriors).all():
+            return np.nan, np.nan
+        error = topk_error(answers.posteriors, dev.labels, 1)
+        assert error is not None
+        return error, mean_log_loss(answers.posteriors, dev.labels)
