@@ -88,12 +88,19 @@ def _open(recipe: dict[str, Any]) -> FeatureNet:
     told = recipe["net"]
     if str(recipe.get("data", "")).partition(":")[0] == OF_BOXES:
         raise VerydeepError("these descriptors are of people's boxes, which a new photo does not come with.")
-    if not Path(told["file"]).is_file():
-        raise VerydeepError(f"{told['file']}, the net that made these descriptors, is gone: put it back.")
-    net = open_feature_net(told["file"], recipe["layer"], told["preprocessing"])
+    file = _moved_file(Path(told["file"]))
+    if not file.is_file():
+        raise VerydeepError(f"{file}, the net that made these descriptors, is gone: put it back.")
+    net = open_feature_net(file, recipe["layer"], told["preprocessing"])
     if net.told["sha256"] != told["sha256"]:
-        raise VerydeepError(f"{told['file']} is not the net that made these descriptors any more: make them anew.")
+        raise VerydeepError(f"{file} is not the net that made these descriptors any more: make them again.")
     return net
+
+
+def _moved_file(file: Path) -> Path:
+    """A file at its recorded place, or, where a project was moved, at the same place below the working folder."""
+    ends = (Path(*file.parts[start:]) for start in range(1, len(file.parts)))
+    return next((place for place in (file, *ends) if place.is_file()), file)
 
 
 def _shown(
