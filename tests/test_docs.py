@@ -45,6 +45,14 @@ def test_commands_of_a_page_are_commands(page: Path) -> None:
             assert parse([word for word in words if word not in (">", "&")]).verb in VERBS, words
 
 
+def test_python_of_a_page_compiles_and_uses_public_names() -> None:
+    for page in PAGES:
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            compile(block, str(page), "exec")
+            used = set(re.findall(r"(?<![\w.\"])verydeep\.([A-Za-z_]\w*)", block))
+            assert used <= set(verydeep.__all__), page
+
+
 def test_most_pages_have_commands() -> None:
     assert sum(len(typed(page)) for page in PAGES) > 40
 
