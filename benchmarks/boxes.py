@@ -4,7 +4,7 @@
     python benchmarks/boxes.py write    # into docs/localisation.md
 
 Random boxes of one label (a photo has some 60 of each); and net D at 224 with 1000 classes,
-dense at one Q: the box net (PCR, 4000 outputs, boxes of six labels told) against dense classification without its
+dense at one Q: the localisation model (PCR, 4000 outputs, boxes of six labels) against dense classification without its
 mirror image, on the same noise photos, the two taking turns. What counts is their ratio.
 """
 
@@ -58,7 +58,7 @@ def _merge(count: int, seed: int) -> float:
 
 
 def _nets(machine: Machine) -> tuple[list[float], list[float]]:
-    """Seconds a photo of the box net and of the other one, in turns; the first turn warms up."""
+    """Seconds a photo of the localisation model and of the classifier, in turns; the first turn warms up."""
     count = PHOTOS[machine.device.type]
     rng = np.random.default_rng(0)
     photos: list[NDArray[np.uint8]] = [rng.integers(0, 256, (375, 500, 3)).astype(np.uint8) for _ in range(count)]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a GPU does with each lever alone, into benchmarks/results/gpu (or $OUT): `bash benchmarks/gpu.sh`, in minutes.
-# `bash benchmarks/gpu.sh --try` walks these commands on a CPU, with small maps and no peer beside: CI runs that.
+# The effect of each GPU optimisation alone, into benchmarks/results/gpu (or $OUT): `bash benchmarks/gpu.sh`, in minutes.
+# `bash benchmarks/gpu.sh --try` runs these commands on a CPU, with small maps and without a peer; the tests do that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${OUT:-benchmarks/results/gpu}"
@@ -11,7 +11,7 @@ if [ "${1:-}" = "--try" ]; then
 	device=cpu net=A infer=1 train=2 size=32 repeats=1 others=no against=
 fi
 
-# name, then what `verydeep benchmark` is told
+# a name, then the arguments of `verydeep benchmark`
 measure() {
 	local name="$1"
 	shift

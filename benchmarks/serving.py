@@ -1,13 +1,13 @@
-"""`verydeep serve` under full load: mixed good and bad requests, beside the bare net, and what batching is worth.
+"""`verydeep serve` under full load: mixed good and bad requests, beside the net alone, and the gain of batching.
 
-    python benchmarks/serving.py run [MINUTES]    # of the mixed load for the first net, 10 unless told; others a fifth
+    python benchmarks/serving.py run [MINUTES]    # of the mixed load for the first net (10); others a fifth
     python benchmarks/serving.py write            # into docs/serving.md
 
-Net D with 1000 classes and random weights, as the doll's house has it, at an eighth of its width, and whole: a real
-server in a process of its own, asked over loopback by `CLIENTS` clients at once, each of which asks again as soon as it
-is answered. First good requests alone, with batches of 8 and one at a time, in turns with the bare net, which answers
-the same photos in a process of its own, decoded before. Then the mixed load, where one request in seven is bad: broken
-or no photos, bombs, bodies that are too long, clients that leave. The clients take their share of the same machine.
+Net D with 1000 classes and random weights, at doll size, with 1/8 of its width, and full: a real server in a process of
+its own, with `CLIENTS` concurrent clients over loopback, each of which sends its next request when it has a response.
+First valid requests only, with batches of 8 and of 1, in turns with the net alone, which classifies the same decoded
+photos in a process of its own. Then the mixed load, where one request in seven is invalid: broken or no photos, bombs,
+bodies that are too long, clients that leave. The clients take their share of the same machine.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ EXPECTED = {"good": {200}, "broken": {400}, "no photo": {415}, "bomb": {413}, "t
 
 @dataclass
 class Told:
-    """What the clients saw: seconds of good answers, and statuses by kind."""
+    """What the clients saw: seconds of valid responses, and statuses by kind."""
 
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -101,7 +101,7 @@ def server(run: Path, batch: int) -> Iterator[tuple[str, int, int]]:
 
 
 async def ask(host: str, port: int, kind: str, body: bytes) -> int:
-    """The status of one request; 0 of a client that leaves before it is answered."""
+    """The status of one request; 0 of a client that leaves before its response."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -115,7 +115,7 @@ async def ask(host: str, port: int, kind: str, body: bytes) -> int:
 
 
 async def load(place: tuple[str, int, int], bodies: list[bytes], seconds: float, bad: dict[str, int]) -> Told:
-    """Asks for so long."""
+    """Sends requests for so many seconds."""
     told, begun = Told(), time.monotonic()
     draw = random.Random(0)
     kinds = [kind for kind, share in bad.items() for _ in range(share)]

@@ -33,7 +33,7 @@ TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "svm.json"
 CLASSES, A_CLASS, DEV, DIMENSIONS = 102, 30, 6, 12_288
 VALUES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
-EVERY = 17  # of the classes one is learnt by LinearSVC
+EVERY = 17  # LinearSVC trains one class in so many
 
 
 def descriptors() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -66,7 +66,7 @@ def run() -> None:
 def _ours(
     rows: NDArray[np.float32], marks: NDArray[np.int8], labels: NDArray[np.int64], fit: NDArray[np.int64], device: str
 ) -> dict[str, Any]:
-    """All classes: every C on the smaller part, answers for the rest, and the best C once more on all."""
+    """All classes: every C on the smaller part, recall on the rest, and the best C once more on all."""
     dev = np.setdiff1d(np.arange(len(labels)), fit)
     began = told = time.monotonic()
     found: list[LinearSvm] = []

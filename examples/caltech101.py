@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 import torch
-from commands import TOP, answer, error_cell
+from commands import TOP, error_cell, run_json
 
 from verydeep.checkpoints.run_dir import environment
 from verydeep.core.files import read_json, write_json
@@ -45,9 +45,9 @@ STARTS = {"D": "ILSVRC conv layers, random FC layers", "A": "random weights"}
 
 
 def timed(command: str) -> tuple[Any, float]:
-    """A command's JSON, and how long it took."""
+    """A command's JSON, and its seconds."""
     began = time.monotonic()
-    return answer(command), round(time.monotonic() - began, 1)
+    return run_json(command), round(time.monotonic() - began, 1)
 
 
 def run() -> None:
@@ -86,7 +86,7 @@ def _trained(command: str) -> dict[str, Any]:
     done = TOP / command.rsplit(maxsplit=1)[-1] / "result.json"
     if done.exists():
         return read_json(done)
-    result: dict[str, Any] = answer(command)
+    result: dict[str, Any] = run_json(command)
     return result
 
 

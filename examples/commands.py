@@ -13,7 +13,7 @@ from typing import Any
 TOP = Path(__file__).resolve().parents[1]
 
 
-def answer(command: str) -> Any:
+def run_json(command: str) -> Any:
     """The JSON that a command prints; ``$NAME`` stands for an environment variable."""
     words = [os.path.expandvars(word) for word in shlex.split(command)]
     done = subprocess.run(

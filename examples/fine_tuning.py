@@ -7,8 +7,8 @@ Sets of 2 to 102 classes of Caltech-101 are folders of links, `train/` and `val/
 user would, by the recipe for own photos; a run of one step beside it is the start as it was fitted. Both nets are
 tested on the same photos by their centre crop, and so is `verydeep probe` on the same split. There are two starts: net
 D's convolutions alone (its FC layers are then new), and net E whole. At a crop of 224 only the FC layers learn. Each
-part is stored when it ends and not run again; after HOURS no other part begins. Several processes may work at once, the
-Kth of N on every Nth part.
+part is stored when it ends and not repeated; after HOURS no further part starts. Several processes can share the work:
+the Kth of N runs every Nth part.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from commands import TOP, answer
+from commands import TOP, run_json
 
 from verydeep.checkpoints.run_dir import environment
 from verydeep.core.files import read_json, write_json
@@ -90,7 +90,7 @@ def train_and_test(run: Run) -> dict[str, Any]:
         place = RUNS / f"{run.name}-{phase}"
         shutil.rmtree(place, ignore_errors=True)
         trained = _trained(f"{base} {steps} --out {place}", place)
-        tested = answer(f"evaluate {place} centre{protocol} {QUIETLY}")
+        tested = run_json(f"evaluate {place} centre{protocol} {QUIETLY}")
         found |= {"commit": read_json(place / "environment.json")["commit"]}
         found[phase] = {
             "training": trained,
@@ -101,9 +101,9 @@ def train_and_test(run: Run) -> dict[str, Any]:
 
 
 def _trained(command: str, place: Path) -> dict[str, Any]:
-    """What the training's result.json says, also of one that diverged."""
+    """The training's result.json, also of one that diverged."""
     with suppress(subprocess.CalledProcessError):
-        answer(command)
+        run_json(command)
     return {name: value for name, value in read_json(place / "result.json").items() if name != "folder"}
 
 
@@ -111,14 +111,14 @@ def probe(classes: int, net: str) -> dict[str, Any]:
     """`verydeep probe` by the same start on the same split, one scale and no mirror images."""
     place = RUNS / f"probe-{classes}-{net}"
     flags = START_FLAGS[net].replace("--start", "--weights")
-    found = answer(f"probe --data {RUNS}/sets/{classes} {flags} --scales 224 --mirror no {QUIETLY} --out {place}")
+    found = run_json(f"probe --data {RUNS}/sets/{classes} {flags} --scales 224 --mirror no {QUIETLY} --out {place}")
     shutil.rmtree(place)
     figures = {name: found[name] for name in ("top1_error", "dimensions", "described", "seconds")}
     return {"classes": classes, "net": net, "probe": figures}
 
 
 def parts() -> list[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Every part by name, in the order of their worth."""
+    """Every part by name, the most informative first."""
     found: list[tuple[str, Callable[[], dict[str, Any]]]] = []
     for seed, crop, classes, net in product(SEEDS, CROPS, SETS, STARTS):
         run = Run(classes, net, crop, seed)
@@ -130,7 +130,7 @@ def parts() -> list[tuple[str, Callable[[], dict[str, Any]]]]:
 
 
 def run(hours: float, place: int, of: int) -> None:
-    """Does what is missing."""
+    """Runs the missing parts."""
     make_sets()
     until = time.monotonic() + 3600 * hours
     for name, work in parts()[place - 1 :: of]:
@@ -142,7 +142,7 @@ def run(hours: float, place: int, of: int) -> None:
 
 
 def _stored() -> dict[str, Any]:
-    """The parts that are done, by name: those in docs, and those that were done since."""
+    """The completed parts by name: those in docs, and those completed since."""
     found = dict(read_json(RESULTS)) if RESULTS.exists() else {}
     return found | {path.stem: read_json(path) for path in sorted((RUNS / "parts").glob("*.json"))}
 

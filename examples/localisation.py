@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from commands import TOP, answer, error_cell, verdict
+from commands import TOP, error_cell, run_json, verdict
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -43,7 +43,7 @@ KINDS = [("SCR", "fc", LARGE), ("PCR", "fc", LARGE), ("PCR", "all", LARGE), ("PC
 
 
 def net(regression: str, learn: str, scale: int) -> str:
-    """The folder of a box net."""
+    """The directory of a localisation model."""
     return f"{PLACE}/{regression}-{learn}-{scale}"
 
 
@@ -79,8 +79,8 @@ FINDINGS = [
     (f"the whole photo is better than a central crop (S = {LARGE})", CENTRE_NAMES[2], DENSE_NAMES[1]),
     (f"the whole photo is better than a central crop (S = {SMALL})", CENTRE_NAMES[3], DENSE_NAMES[0]),
     ("two test scales are better than one", DENSE_NAMES[1], DENSE_NAMES[2]),
-    (f"two box nets are better than that of S = {LARGE}", DENSE_NAMES[2], DENSE_NAMES[3]),
-    (f"two box nets are better than that of S = {SMALL}", DENSE_NAMES[0], DENSE_NAMES[3]),
+    (f"two models are better than that of S = {LARGE}", DENSE_NAMES[2], DENSE_NAMES[3]),
+    (f"two models are better than that of S = {SMALL}", DENSE_NAMES[0], DENSE_NAMES[3]),
 ]
 
 
@@ -91,13 +91,13 @@ def run() -> None:
     for folder, command in commands.items():
         done = TOP / folder / "result.json"
         if not done.exists() or read_json(done)["ended"] == "interrupted":
-            answer(command + (" --resume" if (TOP / folder / "last.safetensors").exists() else ""))
+            run_json(command + (" --resume" if (TOP / folder / "last.safetensors").exists() else ""))
     rows = {}
     for number, (name, tests) in enumerate(ROWS.items()):
         out = f"{PLACE}/found/{number}"
         if not (TOP / out / "result.json").exists():
             words = " ".join(f"{folder} {protocol}" for folder, protocol in tests)
-            answer(f"localise evaluate {words} --out {out} --precision {PRECISION}")
+            run_json(f"localise evaluate {words} --out {out} --precision {PRECISION}")
         rows[name] = {**read_json(TOP / out / "result.json"), "folder": out}
         _store(rows, commands)
     _keep_pictures(f"{PLACE}/found/{list(ROWS).index('all, PCR')}")

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from commands import TOP, answer, error_cell, verdict
+from commands import TOP, error_cell, run_json, verdict
 
 from verydeep.checkpoints.run_dir import environment
 from verydeep.core.files import read_json, write_json
@@ -74,12 +74,12 @@ def run() -> None:
             _run(f"evaluate {shlex.quote(str(folder.parents[2]))} {folder.name}")
             store()
     if not (TOP / EXACT / "result.json").exists():
-        answer(f"evaluate {FIXED} dense@{ONE} --out {EXACT}")
+        run_json(f"evaluate {FIXED} dense@{ONE} --out {EXACT}")
     store()
 
 
 def _run(command: str) -> None:
-    answer(f"{command} --precision {PRECISION}")
+    run_json(f"{command} --precision {PRECISION}")
 
 
 def store() -> None:

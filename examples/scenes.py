@@ -1,9 +1,9 @@
-"""Photos for those who have none at hand: scenes of handwritten digits as files, and the boxes around the digits.
+"""Photos to try the commands on: scenes of handwritten digits as files, and the boxes around the digits.
 
     python examples/scenes.py photos             # photos/0/…, photos/1/…, photos.csv, and photos-nine.png
     python examples/scenes.py photos --each 20
 
-They are of the built-in data set's `val` part, which no net that is trained on `digits` has seen.
+They are of the built-in data set's `val` part, which nets trained on `digits` have not seen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
 
 
 def nine() -> Pixels:
-    """One photo of the digits 1 to 9 in three rows, in which a net can look for one of them."""
+    """One photo of the digits 1 to 9 in three rows, for score maps of one of them."""
     found = verydeep.open_data(verydeep.DataSettings(data="digits")).sets["val"]
     tiles = []
     for label in range(1, 10):

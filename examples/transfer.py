@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from commands import TOP, answer
+from commands import TOP, run_json
 
 from verydeep.core.files import read_json, write_json
 from verydeep.paper.tables import markdown_table, write_block
@@ -48,8 +48,8 @@ def run() -> None:
     rows = []
     for photos, told, file, options in ROWS:
         path = f"{HOME}/{file}.safetensors"
-        answer(f"{FILES[file]} --out {path}")
-        found = answer(f"svm caltech101 --features {path} {options} --out {HOME}/svm")
+        run_json(f"{FILES[file]} --out {path}")
+        found = run_json(f"svm caltech101 --features {path} {options} --out {HOME}/svm")
         rows.append({"photos": photos, "descriptor": told, **found})
         write_json(RESULTS, {"rows": [_kept(row) for row in rows]})
 

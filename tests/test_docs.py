@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,40 @@ def test_every_command_has_a_goal() -> None:
     for text in re.findall(r"`verydeep ([^`…]+)`", page):
         assert parse(shlex.split(text)).verb in VERBS, text
     assert [verb for verb in VERBS if not re.search(rf"`(verydeep )?{verb}\b", page)] == []
+
+
+WRITERS = """
+import runpy, sys
+from verydeep.cli.main import main
+
+for script in sys.argv[1].split():
+    sys.path[0] = script.rpartition("/")[0]
+    sys.argv = [script, "write"]
+    runpy.run_path(script, run_name="__main__")
+for table in ("claims", "3", "4", "5", "6", "7", "text"):
+    assert main(["table", table, "--from", "docs/results/doll.json", "--write", "docs/doll.md"]) == 0
+"""
+
+
+def test_generated_tables_are_those_of_the_stored_results(tmp_path: Path) -> None:
+    """Every example and benchmark that writes between markers, in a copy: no page changes."""
+    for name in ("docs", "examples", "benchmarks"):
+        shutil.copytree(TOP / name, tmp_path / name, ignore=shutil.ignore_patterns("build", "__pycache__"))
+    shutil.copy(TOP / "README.md", tmp_path)
+    scripts = [path for path in sorted(tmp_path.glob("*/*.py")) if "write_block(" in path.read_text()]
+    assert len(scripts) > 12
+    ended = subprocess.run(
+        [sys.executable, "-c", WRITERS, " ".join(map(str, scripts))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    for page in (path for path in PAGES if path.parent.name == "docs" or path.name == "README.md"):
+        assert (tmp_path / page.relative_to(TOP)).read_text() == page.read_text(), page
 
 
 def test_readme_is_short() -> None:
