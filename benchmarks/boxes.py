@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.checkpoints.checkpoint import Card
+from verydeep.checkpoints.checkpoint import Metadata
 from verydeep.checkpoints.run_dir import environment
 from verydeep.core.config import to_json
-from verydeep.core.device import Machine, this_machine
+from verydeep.core.device import Machine, resolve_device
 from verydeep.core.files import read_json, write_json
 from verydeep.core.settings import BoxSettings, MachineSettings
 from verydeep.data.boxes import greedy_merge
-from verydeep.evaluation.inference import Views, posteriors
+from verydeep.evaluation.inference import ResizeToScales, posteriors
 from verydeep.evaluation.protocols import BoxProtocol, parse_protocol
-from verydeep.localisation.inference import BoxViews, WindowFinder
+from verydeep.localisation.inference import BoxPredictor, BoxViews
 from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import create_net
 from verydeep.paper.tables import markdown_table, write_block
@@ -41,9 +41,9 @@ TURNS, PHOTOS, Q, T = 3, {"cpu": 1, "cuda": 64, "mps": 4}, 256, 0.6
 
 def run() -> None:
     """Measures and stores."""
-    machine = this_machine(MachineSettings(), net_facts("D").multiply_adds)
+    machine = resolve_device(MachineSettings(), net_facts("D").multiply_adds)
     merging = {str(count): [_merge(count, turn) for turn in range(TURNS)] for count in COUNTS}
-    with machine.at_work():
+    with machine.running():
         boxes, classes = _nets(machine)
     where = environment(machine.describe())
     write_json(RESULTS, {"merging": merging, "boxes": boxes, "classes": classes, "Q": Q, "environment": where})
@@ -63,18 +63,20 @@ def _nets(machine: Machine) -> tuple[list[float], list[float]]:
     rng = np.random.default_rng(0)
     photos: list[NDArray[np.uint8]] = [rng.integers(0, 256, (375, 500, 3)).astype(np.uint8) for _ in range(count)]
     names = tuple(map(str, range(1000)))
-    card = Card("D", 224, 1.0, names, (120.0, 120.0, 120.0), Q, box_settings=to_json(BoxSettings()))
-    box_net, class_net = create_net("D", classes=card.outputs).eval(), create_net("D").eval()
-    machine.place(box_net), machine.place(class_net)
+    metadata = Metadata("D", 224, 1.0, names, (120.0, 120.0, 120.0), Q, box_settings=to_json(BoxSettings()))
+    box_net, class_net = create_net("D", classes=metadata.outputs).eval(), create_net("D").eval()
+    machine.place_model(box_net), machine.place_model(class_net)
     labels = rng.integers(0, 1000, (count, 6))
     asked = parse_protocol(f"dense@{Q}:no-mirror")
 
     def boxes() -> None:
-        finder = WindowFinder(box_net, card, None, BoxProtocol("dense", (Q,)), machine)
+        finder = BoxPredictor(box_net, metadata, None, BoxProtocol("dense", (Q,)), machine)
         finder.run(enumerate(map(BoxViews(Q, "bilinear", "round"), photos)), labels)
 
     def classes() -> None:
-        posteriors(class_net, np.full(3, 120.0), asked, enumerate(map(Views(asked, 224), photos)), count, machine)
+        posteriors(
+            class_net, np.full(3, 120.0), asked, enumerate(map(ResizeToScales(asked, 224), photos)), count, machine
+        )
 
     found: tuple[list[float], list[float]] = ([], [])
     for turn in range(TURNS + 1):

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from verydeep.checkpoints.run_dir import environment
-from verydeep.core.device import this_machine
+from verydeep.core.device import resolve_device
 from verydeep.core.files import read_json, write_json
 from verydeep.core.settings import MachineSettings
-from verydeep.evaluation.inference import Views, posteriors
+from verydeep.evaluation.inference import ResizeToScales, posteriors
 from verydeep.evaluation.protocols import parse_protocol
 from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import create_net
@@ -35,20 +35,20 @@ TURNS, PHOTOS = 3, {"cpu": 1, "cuda": 64, "mps": 4}
 
 def run() -> None:
     """Measures and stores."""
-    machine = this_machine(MachineSettings(), net_facts("D").multiply_adds)
+    machine = resolve_device(MachineSettings(), net_facts("D").multiply_adds)
     net = create_net("D").eval()
-    machine.place(net)
+    machine.place_model(net)
     rng = np.random.default_rng(0)
     count = PHOTOS[machine.device.type]
     photos = [rng.integers(0, 256, (375, 500, 3)).astype(np.uint8) for _ in range(count)]
     seconds: dict[str, list[float]] = {name: [] for name in PROTOCOLS}
     adds = {}
-    with machine.at_work():
+    with machine.running():
         for turn in range(TURNS + 1):  # the first warms up
             for name in PROTOCOLS:
                 asked = parse_protocol(name)
                 began = time.monotonic()
-                views = enumerate(map(Views(asked, 224), photos))
+                views = enumerate(map(ResizeToScales(asked, 224), photos))
                 found = posteriors(net, np.full(3, 120.0), asked, views, count, machine)
                 adds[name] = found.multiply_adds
                 if turn:

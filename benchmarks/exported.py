@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from verydeep.checkpoints.checkpoint import Card, save_checkpoint
+from verydeep.checkpoints.checkpoint import Metadata, save_checkpoint
 from verydeep.checkpoints.preprocessing import MEAN_RGB
 from verydeep.checkpoints.run_dir import environment
 from verydeep.cli.output import Terminal
@@ -36,8 +36,8 @@ def run() -> None:
     """Measures and stores."""
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "PyTorch"
-        card = Card("D", 224, 1.0, tuple(map(str, range(1000))), MEAN_RGB, 256)
-        save_checkpoint(whole, create_net("D"), card)
+        metadata = Metadata("D", 224, 1.0, tuple(map(str, range(1000))), MEAN_RGB, 256)
+        save_checkpoint(whole, create_net("D"), metadata)
         files = {form: Path(place) / f"net{ENDING[form]}" for form in FORMS}
         for form, path in files.items():
             export(whole, form, path, photos=DIGITS, reporter=Terminal())

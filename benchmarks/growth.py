@@ -19,7 +19,7 @@ import numpy as np
 from verydeep.checkpoints.run_dir import environment
 from verydeep.cli.output import Terminal
 from verydeep.core.config import Scale
-from verydeep.core.device import Readers, this_machine
+from verydeep.core.device import LoaderSettings, resolve_device
 from verydeep.core.files import read_json, write_json
 from verydeep.core.settings import DataSettings, MachineSettings, TrainSettings
 from verydeep.data.dataloader import TrainingLoader
@@ -44,7 +44,7 @@ NAMES = {
 def run() -> None:
     """Measures and stores."""
     told = Terminal()
-    machine = this_machine(MachineSettings(), 1e12)
+    machine = resolve_device(MachineSettings(), 1e12)
     found: dict[str, list[list[float]]] = {"batch": [], "side": [], "readers": [], "entries": []}
     for batch in BATCHES:
         row = benchmark("infer", ["D"], batch, repeats=REPEATS, reporter=told)["rows"][0]
@@ -67,7 +67,7 @@ def _reading(workers: int) -> float:
         pack_data(DataSettings(f"digits:{SCENES}"), Path(place) / "pack", Packing(256))
         dataset = open_data(DataSettings(str(Path(place) / "pack"))).sets["train"]
         recipe = TrainSettings(net="D", S=Scale(256, 256), batch=64)
-        loader = TrainingLoader(dataset, recipe, np.eye(3), 8192, Readers(workers))
+        loader = TrainingLoader(dataset, recipe, np.eye(3), 8192, LoaderSettings(workers))
         for epoch in (0, 1):
             began = time.perf_counter()
             seen = sum(len(batch.labels) for batch in loader.epoch(epoch))
@@ -85,8 +85,8 @@ def _opening(entries: int) -> tuple[float, float]:
         names = "\0".join(f"n{n % 1000:08d}/n{n % 1000:08d}_{n}.JPEG" for n in range(entries))
         ids_file(folder, "train").write_text(names)
         sets = {"train": {"photos": entries, "ignored": 0, "shards": []}}
-        card = {"format": FORMAT, "name": "made up", "form": "raw", "size": 256, "split_by_us": False}
-        write_json(folder / CARD, {**card, "classes": list(map(str, range(1000))), "sets": sets})
+        metadata = {"format": FORMAT, "name": "made up", "form": "raw", "size": 256, "split_by_us": False}
+        write_json(folder / CARD, {**metadata, "classes": list(map(str, range(1000))), "sets": sets})
         done = subprocess.run([sys.executable, __file__, "open", place], capture_output=True, text=True, check=True)
     seconds, size = json.loads(done.stdout)
     return seconds, size

@@ -34,7 +34,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from verydeep.checkpoints.checkpoint import Card, save_checkpoint
+from verydeep.checkpoints.checkpoint import Metadata, save_checkpoint
 from verydeep.checkpoints.preprocessing import MEAN_RGB
 from verydeep.checkpoints.run_dir import environment
 from verydeep.core.files import read_json, write_json
@@ -198,8 +198,8 @@ def run(minutes: float) -> None:
     with tempfile.TemporaryDirectory() as place:
         for name, (crop, scale, width) in NETS.items():
             path = Path(place) / "net.safetensors"
-            card = Card("D", crop, width, tuple(map(str, range(1000))), MEAN_RGB, scale)
-            save_checkpoint(path, create_net("D", crop=crop, width=width), card)
+            metadata = Metadata("D", crop, width, tuple(map(str, range(1000))), MEAN_RGB, scale)
+            save_checkpoint(path, create_net("D", crop=crop, width=width), metadata)
             found[name] = measure(path, minutes if not found else minutes / 5)  # the first answers most requests
             write_json(RESULTS, {"clients": CLIENTS, "nets": found, "environment": environment({})})
 

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verydeep.checkpoints.run_dir import environment
-from verydeep.core.device import this_machine
+from verydeep.core.device import resolve_device
 from verydeep.core.files import read_json, write_json
 from verydeep.core.settings import MachineSettings
 from verydeep.evaluation.metrics import class_recalls
 from verydeep.paper.tables import markdown_table, write_block
-from verydeep.transfer.svm import LinearSvm, SvmLearner
+from verydeep.transfer.svm import LinearSvm, SvmTrainer
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "svm.json"
@@ -50,8 +50,8 @@ def run() -> None:
     rows, labels = descriptors()
     marks = np.where(labels[:, None] == np.arange(CLASSES), 1, -1).astype(np.int8)
     fit = np.flatnonzero(np.arange(len(labels)) % A_CLASS >= DEV)
-    machine = this_machine(MachineSettings(), 1e12)
-    with machine.at_work():
+    machine = resolve_device(MachineSettings(), 1e12)
+    with machine.running():
         ours = _ours(rows, marks, labels, fit, machine.device.type)
     theirs = [_theirs(rows[fit], marks[fit], C, found) for C, found in zip(VALUES, ours["found"], strict=True)]
     theirs.append(_theirs(rows, marks, ours["C"], ours["last"]))
@@ -71,14 +71,14 @@ def _ours(
     began = told = time.monotonic()
     found: list[LinearSvm] = []
     steps, recalls = [], []
-    learner = SvmLearner(rows, marks, device=device)
-    for svm in learner.svms(VALUES, fit):
+    learner = SvmTrainer(rows, marks, device=device)
+    for svm in learner.fit(VALUES, fit):
         recalls.append(float(np.mean(class_recalls(svm.scores(rows[dev]).argmax(1), labels[dev], CLASSES))))
         found.append(svm)
         steps.append(time.monotonic() - told)
         told = time.monotonic()
     C = VALUES[int(np.argmax(recalls))]
-    (last,) = learner.svms((C,))
+    (last,) = learner.fit((C,))
     steps.append(time.monotonic() - told)
     gap = max(svm.gap for svm in [*found, last])
     seconds = time.monotonic() - began

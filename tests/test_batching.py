@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from verydeep.deploy.server.batching import Batcher, Full, Room, Stopped
+from verydeep.deploy.server.batching import Batcher, Full, MemoryBudget, Stopped
 from verydeep.deploy.server.metrics import Metrics
 
 
@@ -101,7 +101,7 @@ def test_its_end(drop: bool) -> None:
 
 
 def test_a_room_is_shared_and_waited_for() -> None:
-    room = Room(10)
+    room = MemoryBudget(10)
     room.take(7)
     with pytest.raises(Full):
         room.take(4)

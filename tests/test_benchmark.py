@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from conftest import Command
-from verydeep.core.device import this_machine
+from verydeep.core.device import resolve_device
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
 from verydeep.core.settings import MachineSettings
@@ -24,7 +24,7 @@ from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import create_net
 
 TOP = Path(__file__).resolve().parents[1]
-HERE = this_machine(MachineSettings(workers=0, threads=1), 1)
+HERE = resolve_device(MachineSettings(workers=0, threads=1), 1)
 
 
 def test_the_peers_net_is_ours_with_other_layers() -> None:

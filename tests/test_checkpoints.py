@@ -15,9 +15,9 @@ from conftest import SHARED
 from verydeep import create_net
 from verydeep.checkpoints.checkpoint import (
     PRE_INITIALISED,
-    Card,
+    Metadata,
     load_checkpoint,
-    read_card,
+    read_metadata,
     save_checkpoint,
     start_from,
 )
@@ -26,7 +26,7 @@ from verydeep.core.errors import VerydeepError
 from verydeep.core.files import only_one, write_atomically
 from verydeep.models.vgg import Net
 
-CARD = Card("B", 32, 1 / 16, ("a", "b", "c"), (1.5, 2.5, 3.5), 36)
+CARD = Metadata("B", 32, 1 / 16, ("a", "b", "c"), (1.5, 2.5, 3.5), 36)
 
 
 def small(name: str = "B", classes: int = 3, seed: int = 0, crop: int = 32, width: float = 1 / 16) -> Net:
@@ -38,7 +38,7 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path) -> None:
     momentum = {name: torch.rand_like(value) for name, value in net.named_parameters()}
     save_checkpoint(tmp_path / "x.safetensors", net, replace(CARD, state={"step": 3, "lr": 0.1}), momentum)
     found = load_checkpoint(tmp_path / "x.safetensors")
-    assert found.card == replace(CARD, state={"step": 3, "lr": 0.1})
+    assert found.metadata == replace(CARD, state={"step": 3, "lr": 0.1})
     for name, value in net.named_parameters():
         assert torch.equal(dict(found.net().named_parameters())[name], value)
         assert torch.equal(found.momentum[name], momentum[name])
@@ -210,7 +210,7 @@ def test_any_changed_bit_is_noticed(tmp_path: Path) -> None:
     chosen = [*range(64 + 32), *range(8 * header - 64, 8 * header), *rng.integers(64, 8 * header, 300).tolist()]
     for bit in chosen:
         flipped(path, bit)
-        for read in (load_checkpoint, read_card):
+        for read in (load_checkpoint, read_metadata):
             with pytest.raises(VerydeepError, match=r"x\.safetensors"):
                 read(path)
         path.write_bytes(good)
@@ -218,9 +218,9 @@ def test_any_changed_bit_is_noticed(tmp_path: Path) -> None:
         flipped(path, bit)
         with pytest.raises(VerydeepError, match=r"x\.safetensors is broken: its bytes are not those"):
             load_checkpoint(path)
-        assert read_card(path).state == {"step": 3}  # the header is as it was written
+        assert read_metadata(path).state == {"step": 3}  # the header is as it was written
         path.write_bytes(good)
-    assert load_checkpoint(path).card.state == {"step": 3}
+    assert load_checkpoint(path).metadata.state == {"step": 3}
 
 
 def test_a_sealed_file_is_a_safetensors_file_like_any_other(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def renamed(trained: Path, place: Path, classes: tuple[str, ...]) -> Path:
     """A run as an older version may have stored it: the net of `trained`, its classes called otherwise."""
     found = load_checkpoint(trained / "best.safetensors")
     place.mkdir()
-    save_checkpoint(place / "best.safetensors", found.net(), replace(found.card, classes=classes))
+    save_checkpoint(place / "best.safetensors", found.net(), replace(found.metadata, classes=classes))
     return place
 
 
@@ -145,7 +145,7 @@ def test_a_class_is_found_in_either_form(trained: Path, tmp_path: Path, command:
     run = renamed(trained, tmp_path / "run", (NFD, "dog", NFC.upper()))
     photos = photos_called(trained, tmp_path / "photos", (NFC, "dog", unicodedata.normalize("NFD", NFC.upper())))
     assert error(command("evaluate", run, *words, "--data", photos)) == expected
-    assert load_checkpoint(run / "best.safetensors").card.classes == (NFD, "dog", NFC.upper())
+    assert load_checkpoint(run / "best.safetensors").metadata.classes == (NFD, "dog", NFC.upper())
 
 
 class Counted(str):

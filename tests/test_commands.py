@@ -22,7 +22,7 @@ from marked import watched
 from PIL import Image
 
 from conftest import COLOURS, Command, make_photos, paint, save_sealed
-from verydeep.checkpoints.checkpoint import CARD_KEY, read_safetensors
+from verydeep.checkpoints.checkpoint import METADATA_KEY, read_safetensors
 from verydeep.core.files import only_one
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
@@ -401,14 +401,14 @@ def _broken_runs(top: Path, trained: Path) -> dict[str, Path]:
     changes: dict[tuple[str, str], Callable[[Any, Any], object]] = {
         ("nan", "best"): lambda tensors, _: tensors["conv1_1.weight"].fill_(float("nan")),
         ("bad_momentum", "last"): lambda tensors, _: tensors.pop("momentum/fc6.bias"),
-        ("bad_card", "best"): lambda _, card: card.update(classes=5),
+        ("bad_card", "best"): lambda _, metadata: metadata.update(classes=5),
     }
     for (name, which), change in changes.items():
         path = made[name] / f"{which}.safetensors"
-        metadata, tensors = read_safetensors(path)
-        card = json.loads(metadata[CARD_KEY])
-        change(tensors, card)
-        save_sealed(tensors, path, {CARD_KEY: json.dumps(card)})
+        header, tensors = read_safetensors(path)
+        metadata = json.loads(header[METADATA_KEY])
+        change(tensors, metadata)
+        save_sealed(tensors, path, {METADATA_KEY: json.dumps(metadata)})
     (made["bad_momentum"] / "previous.safetensors").unlink()
     return made
 

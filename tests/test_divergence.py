@@ -119,7 +119,7 @@ def test_interrupted_around_a_return_and_resumed_equals_uninterrupted(
         losing(1)
     verydeep.train("A", out=tmp_path / "parts", resume=True, workers=0, threads=1)
     whole, parts = (load_checkpoint(tmp_path / name / LAST) for name in ("whole", "parts"))
-    assert whole.card.state == parts.card.state
+    assert whole.metadata.state == parts.metadata.state
     for ours, theirs in ((whole.weights, parts.weights), (whole.momentum, parts.momentum)):
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

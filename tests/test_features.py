@@ -49,14 +49,14 @@ def test_a_descriptor_is_the_mean_map_of_both_images(home: Path, tmp_path: Path)
     found = extract(home, tmp_path / "f.safetensors", layer="pool5", scales=(40,))
     stored = load_file(home / "run" / "best.safetensors")
     tensors = {name: torch.from_numpy(value) for name, value in stored.items()}
-    card = json.loads(safetensors_header(home / "run" / "best.safetensors")["verydeep"])
+    metadata = json.loads(safetensors_header(home / "run" / "best.safetensors")["verydeep"])
     for number in (0, 7, 29):
         photo = Image.open(home / "photos" / found.ids[number]).convert("RGB")
         width, height = photo.size
         short = min(width, height)
         photo = photo.resize((round(width * 40 / short), round(height * 40 / short)), Image.Resampling.BILINEAR)
         x = torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1)[None].float()
-        x = x - torch.tensor(card["mean"], dtype=torch.float32)[None, :, None, None]
+        x = x - torch.tensor(metadata["mean"], dtype=torch.float32)[None, :, None, None]
         both = [plain_pool5(tensors, image).mean(dim=(2, 3))[0] for image in (x, x.flip(3))]
         expected = (both[0] + both[1]) / 2
         np.testing.assert_allclose(found.scales[40][number], expected.numpy(), rtol=1e-4, atol=1e-4)
@@ -279,10 +279,12 @@ def test_a_weight_file_that_lacks_a_convolution_is_refused(tmp_path: Path) -> No
 
 def test_a_descriptor_that_is_no_number_is_not_stored(home: Path, tmp_path: Path) -> None:
     stored = load_file(home / "run" / "best.safetensors")
-    card = safetensors_header(home / "run" / "best.safetensors")
+    metadata = safetensors_header(home / "run" / "best.safetensors")
     huge = {name: value * (1e30 if name == "conv2_1.weight" else 1) for name, value in stored.items()}
     huge = {name: value * (1e30 if name == "conv3_1.weight" else 1) for name, value in huge.items()}
-    save_sealed({name: value.astype(np.float32) for name, value in huge.items()}, tmp_path / "huge.safetensors", card)
+    save_sealed(
+        {name: value.astype(np.float32) for name, value in huge.items()}, tmp_path / "huge.safetensors", metadata
+    )
     with pytest.raises(VerydeepError, match="a photo's descriptor is no number"):
         extract_features(
             tmp_path / "huge.safetensors",

@@ -15,10 +15,10 @@ import torch
 import verydeep
 from conftest import TINY, Command, make_photos
 from verydeep.checkpoints.checkpoint import load_checkpoint
-from verydeep.core.device import this_machine
+from verydeep.core.device import resolve_device
 from verydeep.core.progress import Silent
 from verydeep.core.settings import DataSettings, MachineSettings
-from verydeep.core.team import Alone
+from verydeep.core.team import SingleProcess
 from verydeep.data.open import open_data
 from verydeep.training.recipes import settings_of_run
 from verydeep.transfer.fit_layers import Fitted, fit_start
@@ -75,9 +75,9 @@ def fitted(run: Path, photos: Path, random: tuple[str, ...], **changes: Any) -> 
     checkpoint = load_checkpoint(run / "best.safetensors")
     net, sets = checkpoint.net(), open_data(DataSettings(data=str(photos))).sets
     settings = settings_of_run("A", {"start": str(run), "crop": 32, "S": "36", **changes})
-    machine = this_machine(MachineSettings(workers=0, threads=1), 0)
+    machine = resolve_device(MachineSettings(workers=0, threads=1), 0)
     two = (sets["train"], sets["dev"])
-    return net, fit_start(net, random, checkpoint.card, two, settings, machine, Silent(), Alone())
+    return net, fit_start(net, random, checkpoint.metadata, two, settings, machine, Silent(), SingleProcess())
 
 
 @pytest.mark.parametrize("random", [("fc8",), ("fc6", "fc7", "fc8"), ("fc6", "fc8"), ("fc7", "fc8")])
@@ -88,7 +88,7 @@ def test_whatever_fc_layers_are_new_the_training_photos_are_right(
     assert found.random == ()
     assert found.probe_error is not None
     train = open_data(DataSettings(data=str(photos))).sets["train"]
-    mean = torch.tensor(load_checkpoint(trained / "best.safetensors").card.mean)[:, None, None]
+    mean = torch.tensor(load_checkpoint(trained / "best.safetensors").metadata.mean)[:, None, None]
     crops = torch.stack([torch.from_numpy(train.pixels(i)[2:34, 2:34]).permute(2, 0, 1) - mean for i in range(21)])
     with torch.no_grad():
         predicted = net.eval()(crops).flatten(1).argmax(1).numpy()
@@ -109,8 +109,9 @@ def test_svms_need_photos_of_every_class(trained: Path, photos: Path) -> None:
     sets = open_data(DataSettings(data=str(photos))).sets
     few = sets["train"].take(np.flatnonzero(sets["train"].labels > 0))
     settings = settings_of_run("A", {"start": "x", "crop": 32, "S": "36"})
-    machine = this_machine(MachineSettings(workers=0, threads=1), 0)
+    machine = resolve_device(MachineSettings(workers=0, threads=1), 0)
     found = fit_start(
-        *(checkpoint.net(), ("fc8",), checkpoint.card, (few, sets["dev"]), settings, machine), *(Silent(), Alone())
+        *(checkpoint.net(), ("fc8",), checkpoint.metadata, (few, sets["dev"]), settings, machine),
+        *(Silent(), SingleProcess()),
     )
     assert found == Fitted((), None)

@@ -13,7 +13,7 @@ import verydeep
 from conftest import Command
 from verydeep.cli.arguments import build_parser, parse
 from verydeep.core.config import flag, to_json
-from verydeep.core.device import this_machine
+from verydeep.core.device import resolve_device
 from verydeep.core.nearest import COMMANDS, SETTINGS
 from verydeep.core.progress import duration
 from verydeep.core.settings import MachineSettings
@@ -106,7 +106,7 @@ def test_data_are_opened_by_path_or_settings(photos: Path) -> None:
 
 def test_waiting_for_other_work_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sleeping stands for a process that others keep from the processor."""
-    machine = this_machine(MachineSettings(device="cpu"), 1.0)
+    machine = resolve_device(MachineSettings(device="cpu"), 1.0)
     for load, waited in ((0.0, True), (1e4, False)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, load, load))
         assert (_seconds(lambda: time.sleep(0.05), machine) >= 0.05) == waited

@@ -17,7 +17,7 @@ import torch
 
 import verydeep
 from conftest import Command, make_photos, save_sealed
-from verydeep.checkpoints.checkpoint import CARD_KEY, load_checkpoint, read_header
+from verydeep.checkpoints.checkpoint import METADATA_KEY, load_checkpoint, read_header
 from verydeep.checkpoints.run_dir import RunLog
 from verydeep.core.config import from_json
 from verydeep.core.errors import VerydeepError
@@ -175,14 +175,14 @@ def test_a_checkpoint_whose_card_tells_what_no_net_is(
     trained: Path, tmp_path: Path, name: str, value: Any, told: str
 ) -> None:
     path = trained / "best.safetensors"
-    card = {**json.loads(read_header(path)[0][CARD_KEY]), name: value}
-    save_sealed(load_checkpoint(path).weights, tmp_path / "x.safetensors", {CARD_KEY: json.dumps(card)})
+    metadata = {**json.loads(read_header(path)[0][METADATA_KEY]), name: value}
+    save_sealed(load_checkpoint(path).weights, tmp_path / "x.safetensors", {METADATA_KEY: json.dumps(metadata)})
     with pytest.raises(VerydeepError, match=told):
         load_checkpoint(tmp_path / "x.safetensors").net()
 
 
 def test_json_within_json_without_end(tmp_path: Path) -> None:
-    save_sealed({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {CARD_KEY: DEEP})
+    save_sealed({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {METADATA_KEY: DEEP})
     with pytest.raises(VerydeepError, match="has a card this version cannot read"):
         load_checkpoint(tmp_path / "x.safetensors")
     (tmp_path / "log.jsonl").write_text(f'{{"epoch": 1}}\n{DEEP}\n')
@@ -206,7 +206,7 @@ def test_an_onnx_file_that_is_not_what_it_tells(
     for entry in model.metadata_props:
         if entry.key in change:
             entry.value = change[entry.key]
-        elif entry.key == CARD_KEY:
+        elif entry.key == METADATA_KEY:
             entry.value = json.dumps({**json.loads(entry.value), **{k: v for k, v in change.items() if k != "takes"}})
     onnx.save(model, tmp_path / "x.onnx")
     photo = trained.parent / "photos" / "red" / "000.png"

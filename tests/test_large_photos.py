@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from conftest import make_photos, paint, run_command
-from verydeep.core.device import Readers
+from verydeep.core.device import LoaderSettings
 from verydeep.core.errors import ImageError, SizeError
 from verydeep.core.pixel_limit import allow_pixels, most_pixels
 from verydeep.core.settings import PIXEL_LIMIT
@@ -24,7 +24,7 @@ from verydeep.data.dataset import Dataset, PhotoReader
 from verydeep.data.image_files import without_large_texts
 from verydeep.data.image_io import declared_pixels, decode, image_size
 from verydeep.data.transforms import reduced
-from verydeep.data.workers import Fault, Reading
+from verydeep.data.workers import Fault, WatchedLoader
 
 FAST = ("--workers", 0, "--threads", 1)
 MEGABYTE = 2**20
@@ -153,9 +153,9 @@ def test_processes_that_read_have_the_limit(tmp_path: Path, way: str) -> None:
     dataset = Dataset("x", "train", ("c",), ("a.png",), np.zeros(1, dtype=np.int64), PhotoReader(tmp_path))
     allow_pixels(48 * 40 - 1)
     how: dict[str, Any] = {"batch_size": None, "collate_fn": _as_it_is, "multiprocessing_context": way}
-    (found,) = Reading(_Each(dataset, np.mean), dataset.where, Readers(1), **how)
+    (found,) = WatchedLoader(_Each(dataset, np.mean), dataset.where, LoaderSettings(1), **how)
     assert isinstance(found, Fault)
-    assert "more than 1,919 pixels" in found.sentence
+    assert "more than 1,919 pixels" in found.message
 
 
 def test_a_photo_of_90_megapixels_is_read_where_it_is_asked_for(trained: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional as F
 
 import verydeep
-from verydeep.checkpoints.checkpoint import Card
+from verydeep.checkpoints.checkpoint import Metadata
 from verydeep.core.config import to_json
-from verydeep.core.device import this_machine
+from verydeep.core.device import resolve_device
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
 from verydeep.core.settings import BoxSettings, MachineSettings, MergeSettings
@@ -23,8 +23,23 @@ from verydeep.data.dataloader import Batch
 from verydeep.data.image_io import Pixels
 from verydeep.evaluation.metrics import best_overlap, boxes_wrong
 from verydeep.evaluation.protocols import BoxProtocol, parse_box_protocol
-from verydeep.localisation.inference import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_rater
-from verydeep.localisation.merge import T_GRID, best_constant_box, guess, keep_t, kept_t, tuned_t, union
+from verydeep.localisation.inference import (
+    BoxPredictor,
+    BoxViews,
+    CandidateBoxes,
+    ScoringNet,
+    check_classes,
+    check_rater,
+)
+from verydeep.localisation.merge import (
+    T_GRID,
+    best_constant_box,
+    keep_t,
+    kept_t,
+    merge_candidates,
+    tune_threshold,
+    union,
+)
 from verydeep.localisation.rebalance import balance
 from verydeep.localisation.task import LocalisationTask
 from verydeep.localisation.windows_file import Windows, load_windows, save_windows
@@ -33,9 +48,9 @@ from verydeep.models.vgg import Net, create_net
 CLASSES = ("a", "b", "c")
 
 
-def card(regression: str = "PCR", **changes: Any) -> Card:
+def metadata(regression: str = "PCR", **changes: Any) -> Metadata:
     boxes = to_json(BoxSettings(regression=regression)) if regression else {}  # type: ignore[arg-type]
-    made = Card("A", 32, 1 / 16, CLASSES, (110.0, 115.0, 120.0), 40, box_settings=boxes)
+    made = Metadata("A", 32, 1 / 16, CLASSES, (110.0, 115.0, 120.0), 40, box_settings=boxes)
     return replace(made, **changes)
 
 
@@ -54,13 +69,13 @@ def find(
     labels: list[list[int]],
     regression: str = "PCR",
     net: Net | None = None,
-    rater: Rater | None = None,
-) -> list[PhotoWindows]:
+    rater: ScoringNet | None = None,
+) -> list[CandidateBoxes]:
     """Windows of photos by a protocol of one scale."""
     asked = parse_box_protocol(protocol, 32)
-    here = this_machine(MachineSettings(workers=0, threads=1), 1)
+    here = resolve_device(MachineSettings(workers=0, threads=1), 1)
     net = box_net(regression) if net is None else net
-    finder = WindowFinder(net, card(regression), rater, asked, here)
+    finder = BoxPredictor(net, metadata(regression), rater, asked, here)
     views = BoxViews(asked.scales[0], "bilinear", "round")
     found = finder.run(((index, views(pixels)) for index, pixels in enumerate(photos)), np.array(labels))
     return [found[index] for index in range(len(photos))]
@@ -165,7 +180,7 @@ def test_crops_are_seen_as_training_crops_are() -> None:
         top, left = tops[number // 5], lefts[number % 5]
         (alone,) = find([pixels[top : top + 32, left : left + 32].copy()], "centre@32", [[1]], net=net)
         assert found.boxes[number, 0] == pytest.approx(alone.boxes[0, 0] + [left, top, left, top], abs=1e-3)
-    classifier = Rater(box_net("", seed=5), card(""))
+    classifier = ScoringNet(box_net("", seed=5), metadata(""))
     (rated,) = find([photo(32, 32)], "crops@32", [[1]], rater=classifier)
     (centre,) = find([photo(32, 32)], "centre@32", [[1]], rater=classifier)
     assert rated.boxes == pytest.approx(np.repeat(centre.boxes, 25, axis=0), abs=1e-4)
@@ -181,7 +196,7 @@ def test_offsets_that_leave_no_room_for_the_crop_are_left_out() -> None:
 def test_a_window_is_rated_by_its_own_posterior() -> None:
     classifier = box_net("", seed=5)
     pixels = photo(64, 96, 3)
-    (found,) = find([pixels], "dense@64", [[2, 0]], "SCR", rater=Rater(classifier, card("")))
+    (found,) = find([pixels], "dense@64", [[2, 0]], "SCR", rater=ScoringNet(classifier, metadata("")))
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
         scores = classifier(image - torch.tensor([110.0, 115.0, 120.0])[None, :, None, None])
@@ -198,14 +213,14 @@ def test_a_window_is_rated_by_its_own_posterior() -> None:
 )
 def test_a_net_that_sees_other_windows_cannot_rate(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(VerydeepError, match=sentence):
-        check_rater(card(), card("", **change))
+        check_rater(metadata(), metadata("", **change))
 
 
 def test_a_net_of_other_classes_can_neither_name_nor_rate() -> None:
-    check_classes(card(), card(""))
+    check_classes(metadata(), metadata(""))
     for classes in (("x", "y", "z"), ("b", "a", "c")):
         with pytest.raises(VerydeepError, match="knows other classes than the box net"):
-            check_classes(card(), card("", classes=classes))
+            check_classes(metadata(), metadata("", classes=classes))
 
 
 GRAMMAR = [
@@ -300,8 +315,8 @@ def test_the_devkits_error_by_hand(
     assert (bool(found[0][0]), bool(found[1][0])) == (unnamed, unplaced), reason
 
 
-def windows(boxes: list[list[list[float]]], ratings: list[list[float]]) -> PhotoWindows:
-    return PhotoWindows(np.array(boxes, dtype=np.float32), np.array(ratings, dtype=np.float32))
+def windows(boxes: list[list[list[float]]], ratings: list[list[float]]) -> CandidateBoxes:
+    return CandidateBoxes(np.array(boxes, dtype=np.float32), np.array(ratings, dtype=np.float32))
 
 
 A, B, C = [0.0, 0, 10, 10], [1.0, 0, 11, 10], [40.0, 40, 50, 50]
@@ -310,18 +325,18 @@ A, B, C = [0.0, 0, 10, 10], [1.0, 0, 11, 10], [40.0, 40, 50, 50]
 def test_the_best_rated_merged_box_of_each_label() -> None:
     """Label 7: A and B merge and together outweigh C. Label 3: C alone is best."""
     photo_windows = windows([[A, A], [B, B], [C, C]], [[0.3, 0.1], [0.3, 0.1], [0.5, 0.9]])
-    boxes, ratings = guess(photo_windows, np.array([7, 3]), MergeSettings(), 0.5)
+    boxes, ratings = merge_candidates(photo_windows, np.array([7, 3]), MergeSettings(), 0.5)
     assert boxes.tolist() == [[0.5, 0, 10.5, 10], C]
     assert ratings == pytest.approx([0.6, 0.9])
-    unmerged = guess(photo_windows, np.array([7, 3]), MergeSettings(), 0.0)
+    unmerged = merge_candidates(photo_windows, np.array([7, 3]), MergeSettings(), 0.0)
     assert unmerged[0].tolist() == [C, C]
 
 
 def test_boxes_never_merge_across_labels_unless_told() -> None:
     """Two labels' windows at the same place: within a label each keeps its own rating; across they share a box."""
     photo_windows = windows([[A, B], [C, C]], [[0.9, 0.2], [0.1, 0.1]])
-    within = guess(photo_windows, np.array([0, 1]), MergeSettings(), 0.5)
-    across = guess(photo_windows, np.array([0, 1]), MergeSettings(merge="across"), 0.5)
+    within = merge_candidates(photo_windows, np.array([0, 1]), MergeSettings(), 0.5)
+    across = merge_candidates(photo_windows, np.array([0, 1]), MergeSettings(merge="across"), 0.5)
     assert within[0].tolist() == [A, B]
     assert across[0].tolist() == [[0.5, 0, 10.5, 10]] * 2
     assert across[1] == pytest.approx([0.9, 0.2])
@@ -330,7 +345,8 @@ def test_boxes_never_merge_across_labels_unless_told() -> None:
 def test_a_label_asked_twice_has_one_box_and_windows_join_in_any_order() -> None:
     first, second = windows([[A, A]], [[0.4, 0.4]]), windows([[B, B], [C, C]], [[0.4, 0.4], [0.5, 0.5]])
     found = [
-        guess(union(parts), np.array([2, 2]), MergeSettings(), 0.5) for parts in ((first, second), (second, first))
+        merge_candidates(union(parts), np.array([2, 2]), MergeSettings(), 0.5)
+        for parts in ((first, second), (second, first))
     ]
     assert found[0][0].tolist() == [[0.5, 0, 10.5, 10]] * 2
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
@@ -341,16 +357,16 @@ def test_t_is_tuned_where_the_error_is_least() -> None:
     truth = np.array([[20.0, 20, 60, 60]])
     rng = np.random.default_rng(0)
     scattered = [truth + rng.normal(0, 9, (30, 4)) for _ in range(40)]
-    photos = [PhotoWindows(boxes[:, None].astype(np.float32), np.ones((30, 1), np.float32)) for boxes in scattered]
-    t, errors = tuned_t(photos, [truth] * 40, MergeSettings(), Silent())
+    photos = [CandidateBoxes(boxes[:, None].astype(np.float32), np.ones((30, 1), np.float32)) for boxes in scattered]
+    t, errors = tune_threshold(photos, [truth] * 40, MergeSettings(), Silent())
     assert len(errors) == len(T_GRID)
     assert errors[T_GRID.index(t)] == min(errors)
     assert errors[0] > 0
     assert min(errors) == 0
-    found = np.array([guess(photo, np.array([0]), MergeSettings(), t)[0][0] for photo in photos])
+    found = np.array([merge_candidates(photo, np.array([0]), MergeSettings(), t)[0][0] for photo in photos])
     assert (best_overlap(found, [truth] * 40) >= 0.5).all()
     with pytest.raises(VerydeepError, match="say with --t at which match"):
-        tuned_t(photos, [truth] * 40, MergeSettings(match="literal"), Silent())
+        tune_threshold(photos, [truth] * 40, MergeSettings(match="literal"), Silent())
 
 
 def test_the_best_constant_box() -> None:
@@ -398,7 +414,7 @@ def test_a_box_net_and_a_net_that_tells_classes_are_not_taken_for_each_other(tra
     with pytest.raises(VerydeepError, match="tells classes and no boxes"):
         load_box_net(trained / "best.safetensors")
     net: Any = box_net()
-    save_checkpoint(tmp_path / "best.safetensors", net, card())
+    save_checkpoint(tmp_path / "best.safetensors", net, metadata())
     assert load_box_net(tmp_path / "best.safetensors").net().layer("fc8").out_channels == 12
     with pytest.raises(VerydeepError, match="is a box net, which tells no classes"):
         verydeep.load(tmp_path)

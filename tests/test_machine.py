@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from verydeep import VerydeepError, create_net
-from verydeep.core.device import this_machine
+from verydeep.core.device import resolve_device
 from verydeep.core.processors import cores
 from verydeep.core.settings import MachineSettings
 from verydeep.models.architectures import net_facts
@@ -17,28 +17,28 @@ def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     doll, full = net_facts("A", crop=64, width=1 / 8).multiply_adds, net_facts("D").multiply_adds
     wish = MachineSettings(device="cpu", workers=1)
-    assert this_machine(wish, doll).threads == 3
-    assert this_machine(wish, full).threads == 4
+    assert resolve_device(wish, doll).threads == 3
+    assert resolve_device(wish, full).threads == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "2,8")
-    assert this_machine(wish, full).threads == 2
-    assert this_machine(wish, full).loaders.count == 1
-    assert this_machine(MachineSettings(device="cpu", threads=3), full).threads == 3
+    assert resolve_device(wish, full).threads == 2
+    assert resolve_device(wish, full).loaders.count == 1
+    assert resolve_device(MachineSettings(device="cpu", threads=3), full).threads == 3
 
 
 def test_a_cpu_computes_in_float32_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert this_machine(MachineSettings(device="cpu"), 1).autocast is None
-    assert this_machine(MachineSettings(device="cpu", precision="bf16"), 1).autocast is torch.bfloat16
+    assert resolve_device(MachineSettings(device="cpu"), 1).autocast_dtype is None
+    assert resolve_device(MachineSettings(device="cpu", precision="bf16"), 1).autocast_dtype is torch.bfloat16
     with pytest.raises(VerydeepError, match="device cuda is not available"):
-        this_machine(MachineSettings(device="cuda"), 1)
+        resolve_device(MachineSettings(device="cuda"), 1)
     with pytest.raises(VerydeepError, match="workers is -1 to 512"):
         MachineSettings(workers=-2)
 
 
 def test_threads_are_given_back() -> None:
     before = torch.get_num_threads()
-    machine = this_machine(MachineSettings(device="cpu", threads=before + 1), 1)
-    with machine.at_work():
+    machine = resolve_device(MachineSettings(device="cpu", threads=before + 1), 1)
+    with machine.running():
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
     assert cores() >= 1
@@ -46,7 +46,7 @@ def test_threads_are_given_back() -> None:
 
 def test_batches_are_parted_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = net_facts("D")
-    machine = this_machine(MachineSettings(device="cpu"), 1)
+    machine = resolve_device(MachineSettings(device="cpu"), 1)
     monkeypatch.setattr("verydeep.core.device.free_bytes", lambda device: training_bytes(facts, 70) / 0.8)
     assert photos_at_once(facts, 256, machine) == 64
     assert photos_at_once(facts, 16, machine) == 16

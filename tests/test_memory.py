@@ -26,10 +26,10 @@ def resident():
 told = {}
 faults(30)
 told["before"] = faults(4)
-with memory.kept():
+with memory.retain_freed_memory():
     faults(30)
     told["kept"] = faults(4)
-    with memory.kept():
+    with memory.retain_freed_memory():
         pass
     faults(30)
     told["kept again"] = faults(4)

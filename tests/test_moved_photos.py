@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import COLOURS, Command, make_photos, own_photos, paint
-from verydeep.checkpoints.checkpoint import read_card
+from verydeep.checkpoints.checkpoint import read_metadata
 from verydeep.core.settings import DataSettings
 from verydeep.data.open import open_data
 
@@ -45,7 +45,7 @@ def test_a_run_goes_on_with_the_same_photos_at_another_place(command: Command, b
     answer = command("train", "A", "--out", "run", "--data", "elsewhere", *GO_ON, cwd=place)
     assert answer.status == 0, answer.stderr
     assert "resuming run at step" in answer.stderr
-    assert read_card(place / "run" / "last.safetensors").data["data"] == str(place / "elsewhere")
+    assert read_metadata(place / "run" / "last.safetensors").data["data"] == str(place / "elsewhere")
     again = command("train", "A", "--out", "run", *GO_ON[:-1], 3, cwd=place)  # it knows their new place now
     assert again.status == 0, again.stderr
     here = command("train", "A", "--out", begun / "run", "--data", begun / "photos", *GO_ON[:-1], 1)

@@ -121,8 +121,8 @@ def test_photos_of_several_classes_boxes_and_subjects_are_kept(tmp_path: Path) -
 def test_photos_left_out_are_told(photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "009.png").write_bytes(b"no photo")
     told = Collected()
-    card = pack_data(DataSettings(str(photos)), tmp_path / "pack", Packing(36), bad_images="skip", reporter=told)
-    assert list(card["skipped"]) == ["red/009.png"]
+    metadata = pack_data(DataSettings(str(photos)), tmp_path / "pack", Packing(36), bad_images="skip", reporter=told)
+    assert list(metadata["skipped"]) == ["red/009.png"]
     assert "009.png" in told.warnings[0]
     assert sum(len(found) for found in open_data(DataSettings(str(tmp_path / "pack"))).sets.values()) == 29
 
@@ -201,8 +201,8 @@ def test_an_index_of_a_million_photos_opens_at_once(tmp_path: Path) -> None:
     np.save(index_file(tmp_path, "train"), index)
     ids_file(tmp_path, "train").write_text("\0".join(f"n{n % 1000:08d}/n{n % 1000:08d}_{n}.JPEG" for n in range(count)))
     sets = {"train": {"photos": count, "ignored": 0, "shards": []}}
-    card = {"format": "verydeep-pack-1", "name": "made up", "form": "raw", "size": 256, "split_by_us": False}
-    (tmp_path / CARD).write_text(json.dumps({**card, "classes": list(map(str, range(1000))), "sets": sets}))
+    metadata = {"format": "verydeep-pack-1", "name": "made up", "form": "raw", "size": 256, "split_by_us": False}
+    (tmp_path / CARD).write_text(json.dumps({**metadata, "classes": list(map(str, range(1000))), "sets": sets}))
     tracemalloc.start()
     began = time.process_time()
     (dataset,) = open_data(DataSettings(str(tmp_path))).sets.values()

@@ -25,7 +25,7 @@ from verydeep.checkpoints.checkpoint import read_safetensors
 from verydeep.core.config import Scale
 from verydeep.core.device import ONE_BY_ONE
 from verydeep.core.settings import DataSettings, TrainSettings
-from verydeep.core.team import Alone, share_of
+from verydeep.core.team import SingleProcess, share_of
 from verydeep.data.dataloader import Batch, TrainingLoader
 from verydeep.data.datasets.digits import open_named
 from verydeep.evaluation.scores import load_scores
@@ -75,14 +75,14 @@ def test_shares_part_what_there_is(count: int, size: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-class Member(Alone):
+class Member(SingleProcess):
     """One of several processes, as far as shares go."""
 
     def __init__(self, rank: int, size: int) -> None:
         super().__init__()
         self.rank, self.size = rank, size
 
-    def share(self, count: int) -> range:
+    def shard(self, count: int) -> range:
         return share_of(count, self.rank, self.size)
 
 

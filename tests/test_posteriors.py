@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from verydeep import create_net
-from verydeep.core.device import this_machine
+from verydeep.core.device import resolve_device
 from verydeep.core.settings import MachineSettings
 from verydeep.data.image_io import Pixels, rescale
-from verydeep.evaluation.inference import Views, equal_sizes, posteriors
+from verydeep.evaluation.inference import ResizeToScales, equal_sizes, posteriors
 from verydeep.evaluation.protocols import METHODS, parse_protocol
 from verydeep.models.architectures import multiply_adds
 from verydeep.models.vgg import Net
 
 MEAN = np.array([120.0, 110.0, 100.0])
-MACHINE = this_machine(MachineSettings(workers=0, threads=1, device="cpu"), 1e6)
+MACHINE = resolve_device(MachineSettings(workers=0, threads=1, device="cpu"), 1e6)
 
 
 def net() -> Net:
@@ -36,7 +36,7 @@ def photos(sizes: list[tuple[int, int]]) -> list[Pixels]:
 def posteriors_of(model: Net, protocol: str, images: list[Pixels], mirror: bool | None = None) -> NDArray[np.float32]:
     asked = parse_protocol(protocol)
     asked = asked if mirror is None else replace(asked, mirror=mirror)
-    views = Views(asked, model.crop)
+    views = ResizeToScales(asked, model.crop)
     return posteriors(model, MEAN, asked, enumerate(map(views, images)), len(images), MACHINE).posteriors
 
 
@@ -126,7 +126,7 @@ def test_cost_is_of_the_rescaled_photos() -> None:
     images = photos([(40, 50), (40, 60)])
     model = net()
     asked = parse_protocol("both@40,48")
-    answers = posteriors(model, MEAN, asked, enumerate(map(Views(asked, 32), images)), 2, MACHINE)
+    answers = posteriors(model, MEAN, asked, enumerate(map(ResizeToScales(asked, 32), images)), 2, MACHINE)
     crops = 2 * 2 * 25 * multiply_adds(model.specs, 32, 32)
     dense = 2 * np.mean(
         [

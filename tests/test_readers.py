@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import Dataset
 
 from conftest import Command, make_photos
-from verydeep.core.device import Readers
+from verydeep.core.device import LoaderSettings
 from verydeep.core.errors import VerydeepError
-from verydeep.data.workers import Fault, Reading
+from verydeep.data.workers import Fault, WatchedLoader
 
 SIZE = ["--crop", 32, "--width", 1 / 32, "--S", "36", "--batch", 8, "--threads", 1, "--start", "none"]
 TRAIN = ["train", "A", "--data", "photos", "--out", "run", *SIZE, "--max-epochs", 9999, "--workers", 1, "--quiet"]
@@ -169,7 +169,7 @@ def test_a_photo_is_read_again_where_that_may_help(
 ) -> None:
     paused: list[float] = []
     monkeypatch.setattr("verydeep.data.workers.time.sleep", paused.append)
-    items = Reading(Flaky(failures, may_pass), str, Readers(0, 600, retries), batch_size=None)
+    items = WatchedLoader(Flaky(failures, may_pass), str, LoaderSettings(0, 600, retries), batch_size=None)
     (found,) = list(items)
     assert isinstance(found, torch.Tensor) == read
     assert paused == [1.0, 2.0]
@@ -177,7 +177,7 @@ def test_a_photo_is_read_again_where_that_may_help(
 
 def test_a_photo_that_is_broken_is_not_read_again() -> None:
     items = Flaky(1, may_pass=False)
-    (found,) = list(Reading(items, str, Readers(0, 600, 5), batch_size=None))
+    (found,) = list(WatchedLoader(items, str, LoaderSettings(0, 600, 5), batch_size=None))
     assert isinstance(found, Fault)
     assert items.left == 0
 
@@ -203,16 +203,16 @@ def name(index: int) -> str:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_an_error_in_a_reader_names_the_photo(count: int) -> None:
-    (_, fault, _) = list(Reading(Failing(MemoryError()), name, Readers(count), batch_size=None))
+    (_, fault, _) = list(WatchedLoader(Failing(MemoryError()), name, LoaderSettings(count), batch_size=None))
     assert fault == Fault("photo 1 cannot be read (MemoryError).")
     with pytest.raises(RuntimeError, match="while photo 1 was read"):  # a mistake of ours keeps its traceback
-        list(Reading(Failing(KeyError("x")), name, Readers(count), batch_size=None))
+        list(WatchedLoader(Failing(KeyError("x")), name, LoaderSettings(count), batch_size=None))
 
 
 def test_shared_memory_that_runs_out_is_told_as_such() -> None:
     fault = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
     with pytest.raises(VerydeepError, match=r"of shared memory, and .* MB are free: make room in /dev/shm"):
-        list(Reading(Failing(fault), name, Readers(1), batch_size=None))
+        list(WatchedLoader(Failing(fault), name, LoaderSettings(1), batch_size=None))
 
 
 @pytest.mark.parametrize(
@@ -244,4 +244,4 @@ def test_settings_of_reading(command: Command, tmp_path: Path) -> None:
 def test_too_little_shared_memory_is_a_mistake_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verydeep.data.workers._shared_memory", lambda: 0)
     with pytest.raises(VerydeepError, match="need about 1 MB of shared memory"):
-        Reading(Failing(KeyError()), name, Readers(2))
+        WatchedLoader(Failing(KeyError()), name, LoaderSettings(2))

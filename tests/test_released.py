@@ -104,7 +104,7 @@ def test_a_round_trip_is_exact_to_the_bit(home: Path, tmp_path: Path, command: C
     assert first.weights.keys() == last.weights.keys()
     assert all(torch.equal(first.weights[name], last.weights[name]) for name in first.weights)
     for part in ("net", "crop", "width", "classes", "mean", "test_scale", "pooling", "data", "settings"):
-        assert getattr(first.card, part) == getattr(last.card, part)
+        assert getattr(first.metadata, part) == getattr(last.metadata, part)
     assert (tmp_path / f"there.{ending}.card.md").is_file()
     if ending == "caffemodel":
         text = (tmp_path / "there.prototxt").read_text()
@@ -183,7 +183,7 @@ def test_an_exported_net_answers_as_the_net_does(
     for protocol in ("dense@36,48", "centre@36", "both@40"):
         expected = load(home / "run").posteriors(photos, protocol)
         assert load(path).posteriors(photos, protocol) == pytest.approx(expected, abs=1e-4)
-    assert open_exported(path).card.classes == load_checkpoint(home / "run" / "best.safetensors").card.classes
+    assert open_exported(path).metadata.classes == load_checkpoint(home / "run" / "best.safetensors").metadata.classes
     with pytest.raises(VerydeepError, match="answers with mean scores only"):
         load(path).posteriors(photos, "dense@36:softmax-first")
 
@@ -195,7 +195,7 @@ def test_an_onnx_file_is_read_by_others_from_photos_of_any_size(home: Path, tmp_
     session = onnxruntime.InferenceSession(str(tmp_path / "n.onnx"), providers=["CPUExecutionProvider"])
     assert [tuple(one.shape) for one in session.get_inputs()] == [("batch", "height", "width", 3)]
     net = load_checkpoint(home / "run" / "best.safetensors").net()
-    mean = torch.tensor(load_checkpoint(home / "run" / "best.safetensors").card.mean)[:, None, None]
+    mean = torch.tensor(load_checkpoint(home / "run" / "best.safetensors").metadata.mean)[:, None, None]
     rng = np.random.default_rng(0)
     for sides in ((1, 32, 32), (4, 33, 70), (2, 95, 64)):
         photos = rng.integers(0, 256, (*sides, 3), dtype=np.uint8)
@@ -258,9 +258,9 @@ def test_a_net_remembers_what_it_began_as(home: Path, tmp_path: Path, photos: Pa
     train("D", out=tmp_path / "one", data=str(photos), **settings, **start)
     train("D", out=tmp_path / "two", data=str(photos), start=str(tmp_path / "one"), max_epochs=1, **settings)
     for run in ("one", "two"):
-        card = load_checkpoint(tmp_path / run / "best.safetensors").card
-        assert card.origin["started_from"]["file"] == "d.caffemodel"
-        assert card.mean == made.MEAN
+        metadata = load_checkpoint(tmp_path / run / "best.safetensors").metadata
+        assert metadata.origin["started_from"]["file"] == "d.caffemodel"
+        assert metadata.mean == made.MEAN
         assert "Trained from d.caffemodel" in (tmp_path / run / "README.md").read_text()
 
 

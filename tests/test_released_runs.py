@@ -17,7 +17,7 @@ from conftest import Command, paint
 from test_weights import random_layers
 from verydeep.checkpoints.registry import ilsvrc_classes
 from verydeep.evaluation.scores import load_scores
-from verydeep.paper.plan import Place, make_plan
+from verydeep.paper.plan import ExperimentDir, make_plan
 from verydeep.paper.rows.row import find_rows
 from verydeep.paper.scale import PAPER
 
@@ -135,7 +135,7 @@ def test_a_plan_names_the_weight_files_that_are_missing(home: Path, tmp_path: Pa
     assert "done already" not in told.stdout
     assert "there is no run or weight file nowhere" in command(*words, "--weights", "D=nowhere", cwd=tmp_path).mistake()
     assert not (tmp_path / "runs").exists()
-    both = make_plan(find_rows("released/D+E/dense")[1], Place(tmp_path, PAPER, "val", "", ""), {})
+    both = make_plan(find_rows("released/D+E/dense")[1], ExperimentDir(tmp_path, PAPER, "val", "", ""), {})
     assert both.to_json()["without_file"] == ["D/released", "E/released"]
     given = both.to_json(with_file=("D",))  # as --weights D=FILE
     assert (given["without_file"], given["done"], given["train"], len(given["test"])) == (["E/released"], [], [], 6)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from conftest import Answer, make_photos, own_photos, run_command
 from pages_read import read_page
 from verydeep import VerydeepError
-from verydeep.checkpoints.checkpoint import Card, read_card
+from verydeep.checkpoints.checkpoint import Metadata, read_metadata
 from verydeep.cli.arguments import given_settings, parse
 from verydeep.cli.completion import completion_script
 from verydeep.cli.flags import VERBS
@@ -95,7 +95,7 @@ def test_the_printed_command_makes_the_same_run(place: Path, tmp_path: Path) -> 
     typed[typed.index("--out") + 1] = str(tmp_path / "again")
     done([*typed, "--workers", 0, "--threads", 1], tmp_path)
     assert (tmp_path / "again" / "config.json").read_text() == (place / "one" / "config.json").read_text()
-    cards = [read_card(folder / "last.safetensors") for folder in (place / "one", tmp_path / "again")]
+    cards = [read_metadata(folder / "last.safetensors") for folder in (place / "one", tmp_path / "again")]
     assert cards[0] == cards[1]
 
 
@@ -117,17 +117,17 @@ def test_the_printed_command_makes_the_same_run(place: Path, tmp_path: Path) -> 
 )
 def test_a_recipe_and_what_is_given_make_the_settings_again(run: str, chosen: dict[str, Any]) -> None:
     asked = settings_of_run(run, chosen)
-    card = card_with(asked)
-    options = parse(shlex.split(" ".join(command_of(run, card)))[1:])
+    metadata = card_with(asked)
+    options = parse(shlex.split(" ".join(command_of(run, metadata)))[1:])
     typed = given_settings(options)
     assert typed.pop("data") == "digits"
     assert settings_of_run(options.run, typed) == asked
 
 
-def card_with(settings: TrainSettings) -> Card:
+def card_with(settings: TrainSettings) -> Metadata:
     """A card with these settings."""
     told: dict[str, Any] = {"data": {"data": "digits"}, "settings": to_json(settings)}
-    return Card(settings.net, settings.crop, settings.width, ("a", "b"), (1.0, 2.0, 3.0), 256, **told)
+    return Metadata(settings.net, settings.crop, settings.width, ("a", "b"), (1.0, 2.0, 3.0), 256, **told)
 
 
 def test_a_report_is_written_each_epoch_and_a_killed_training_goes_on(tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_what_is_gone_has_a_sentence_in_its_place(place: Path, tmp_path: Path) -
     run = tmp_path / "place" / "one"
     whole = read_page(run / "report.html")
     shown = len(whole.all("img"))
-    card = json.loads((run / "config.json").read_text())
-    assert card["data"]["data"] == str(place / "photos")  # not those of the copy
+    metadata = json.loads((run / "config.json").read_text())
+    assert metadata["data"]["data"] == str(place / "photos")  # not those of the copy
     place.joinpath("photos").rename(place / "hidden")
     try:
         write_report(run)

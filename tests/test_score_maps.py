@@ -17,23 +17,23 @@ from PIL import Image
 import verydeep
 from conftest import Command, make_photos
 from verydeep import Classifier, MachineSettings, VerydeepError
-from verydeep.checkpoints.checkpoint import Card
-from verydeep.core.device import this_machine
+from verydeep.checkpoints.checkpoint import Metadata
+from verydeep.core.device import resolve_device
 from verydeep.data.image_io import Pixels
 from verydeep.evaluation.inference import shown_to
 from verydeep.evaluation.saliency import PlacedMap, explainable, grad_cam, overlay, score_map
 from verydeep.models.vgg import Net, create_net
 
-MACHINE = this_machine(MachineSettings(workers=0, threads=1, device="cpu"), 1e6)
+MACHINE = resolve_device(MachineSettings(workers=0, threads=1, device="cpu"), 1e6)
 MEAN = (120.0, 110.0, 100.0)
 CLASSES = ("ant", "bee", "cat")
 
 
 def asking(net: Net, test_scale: int) -> Classifier:
     """A net ready to be asked at a test scale."""
-    card = Card(net.name, net.crop, net.width, CLASSES, MEAN, test_scale, net.pooling)
-    MACHINE.place(net.eval())
-    return Classifier(net, card, MACHINE)
+    metadata = Metadata(net.name, net.crop, net.width, CLASSES, MEAN, test_scale, net.pooling)
+    MACHINE.place_model(net.eval())
+    return Classifier(net, metadata, MACHINE)
 
 
 def small(name: str = "A", test_scale: int = 96) -> Classifier:

@@ -29,7 +29,7 @@ from verydeep import Classifier
 from verydeep.core.settings import ServeSettings
 from verydeep.deploy.server.openapi import document
 from verydeep.evaluation.saliency import grad_cam, overlay, score_map
-from verydeep.transfer.retrieval import Finder
+from verydeep.transfer.retrieval import NearestNeighbours
 
 HERE = verydeep.MachineSettings(workers=0, threads=1)
 
@@ -97,7 +97,7 @@ def test_boxes_are_those_of_localise_predict(server: Running, served: Path) -> N
 def test_descriptors_and_neighbours_are_those_of_the_features_file(server: Running, served: Path) -> None:
     body = (served / "photos" / "cat" / "cat3.png").read_bytes()
     told = server.post("/describe", body).json["descriptor"]
-    finder = Finder(served / "f.safetensors", machine=HERE)
+    finder = NearestNeighbours(served / "f.safetensors", machine=HERE)
     np.testing.assert_allclose(told, finder.describe([body], ["it"])[0], atol=1e-5)
     first, *others = server.post("/similar?top=3", body).json["neighbours"]
     assert (first["image"], first["class"]) == ("cat/cat3.png", "cat")

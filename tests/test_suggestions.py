@@ -19,7 +19,7 @@ import verydeep
 import weight_files as made
 from conftest import Answer, Command, make_photos, paint, run_command
 from test_weights import random_layers
-from verydeep.checkpoints.checkpoint import read_card
+from verydeep.checkpoints.checkpoint import read_metadata
 from verydeep.checkpoints.registry import ilsvrc_classes
 from verydeep.checkpoints.run_dir import BEST
 from verydeep.cli.arguments import build_parser, parse
@@ -228,9 +228,9 @@ def test_commands_put_together_from_a_runs_records_can_be_typed(place: Path, com
     """The command that makes a run again, and the probe that training names."""
     words = shlex.split(f"train A --data photos --start run --out second --S 36 --width 0.03125 {SMALL}")
     assert command(*words, cwd=place).status == 0
-    card = read_card(place / "second" / BEST)
-    again = [*command_of("A", card, "again"), "--workers 0 --threads 1"]
-    for text in (" ".join(again), f"{probe_command(card, 'second')} --scales 36 --splits 1 --workers 0"):
+    metadata = read_metadata(place / "second" / BEST)
+    again = [*command_of("A", metadata, "again"), "--workers 0 --threads 1"]
+    for text in (" ".join(again), f"{probe_command(metadata, 'second')} --scales 36 --splits 1 --workers 0"):
         told = command(*shlex.split(text)[1:], cwd=place)
         assert told.status == 0, (text, told.stderr)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from verydeep.core.errors import VerydeepError
 from verydeep.transfer.solver import Loss, solve_path
-from verydeep.transfer.svm import SvmLearner, fit_svms, gram
+from verydeep.transfer.svm import SvmTrainer, fit_svms, gram
 from verydeep.transfer.svm_forms import Form, GramForm, PrimalForm
 
 C_VALUES = (0.01, 1.0, 100.0)
@@ -149,11 +149,11 @@ def test_some_of_the_photos_are_as_if_the_others_were_not_there(dimensions: int)
     rows = rng.normal(size=(90, dimensions)).astype(np.float32)
     marks = np.where(rng.random((90, 3)) < 0.4, 1, -1).astype(np.int8)
     chosen = np.arange(0, 90, 2)
-    learner = SvmLearner(rows, marks)
-    for one, other in zip(learner.svms(C_VALUES, chosen), fit_svms(rows[chosen], marks[chosen], C_VALUES), strict=True):
+    learner = SvmTrainer(rows, marks)
+    for one, other in zip(learner.fit(C_VALUES, chosen), fit_svms(rows[chosen], marks[chosen], C_VALUES), strict=True):
         np.testing.assert_allclose(one.weights, other.weights, atol=1e-5 * np.abs(other.weights).max())
-    next(learner.svms((1.0,)))  # the products of all are as before
-    for one, other in zip(learner.svms(C_VALUES), fit_svms(rows, marks, C_VALUES), strict=True):
+    next(learner.fit((1.0,)))  # the products of all are as before
+    for one, other in zip(learner.fit(C_VALUES), fit_svms(rows, marks, C_VALUES), strict=True):
         np.testing.assert_array_equal(one.weights, other.weights)
 
 

@@ -23,7 +23,7 @@ from verydeep.core.progress import Advance, Silent
 from verydeep.core.settings import DataSettings
 from verydeep.data.dataloader import Batch, TrainingLoader
 from verydeep.data.open import open_data
-from verydeep.data.statistics import look_at
+from verydeep.data.statistics import scan_images
 from verydeep.training.recipes import settings_of_run
 
 
@@ -57,7 +57,7 @@ def last(folder: Path) -> Checkpoint:
 
 def assert_equal(one: Checkpoint, other: Checkpoint) -> None:
     """Weights and momentum, bit for bit, and the state."""
-    assert one.card.state == other.card.state
+    assert one.metadata.state == other.metadata.state
     for ours, theirs in ((one.weights, other.weights), (one.momentum, other.momentum)):
         assert ours.keys() == theirs.keys()
         assert ours
@@ -89,7 +89,7 @@ def test_interrupted_after_any_step_and_resumed_equals_uninterrupted(photos: Pat
     verydeep.train("B", out=whole, data=str(photos), **changes)
     result = verydeep.train("B", out=parts, data=str(photos), **after(step), **changes)
     assert result["ended"] == "interrupted"
-    assert last(parts).card.state["step"] == step
+    assert last(parts).metadata.state["step"] == step
     result = verydeep.train("B", out=parts, resume=True, workers=0, threads=1)
     assert result["ended"] == "max_epochs"
     assert_equal(last(whole), last(parts))
@@ -129,7 +129,7 @@ def test_a_longer_training_goes_on_where_a_shorter_one_ended(photos: Path, tmp_p
 def batches(photos: Path, epoch: int, skip: int = 0, **changes: Any) -> list[Batch]:
     settings = settings_of_run("A", {**{key: TINY[key] for key in ("crop", "width", "S", "batch")}, **changes})
     dataset = open_data(DataSettings(data=str(photos))).sets["train"]
-    look = look_at(dataset, 36, ONE_BY_ONE, Silent())
+    look = scan_images(dataset, 36, ONE_BY_ONE, Silent())
     return list(TrainingLoader(dataset, settings, look.colour_axes, 10, ONE_BY_ONE).epoch(epoch, skip))
 
 
@@ -178,12 +178,12 @@ def test_accumulated_training_is_the_same_training(photos: Path, tmp_path: Path)
 
 
 def test_mean_and_axes_are_kept_in_the_run(trained: Path) -> None:
-    card = last(trained).card
-    data = open_data(DataSettings(**{**card.data, "classes": ()}))
-    look = look_at(data.sets["train"], 36, ONE_BY_ONE, Silent())
-    np.testing.assert_allclose(card.mean, look.mean)
-    np.testing.assert_allclose(card.colour_axes, look.colour_axes)
-    assert card.data_fingerprint == data.fingerprint()
+    metadata = last(trained).metadata
+    data = open_data(DataSettings(**{**metadata.data, "classes": ()}))
+    look = scan_images(data.sets["train"], 36, ONE_BY_ONE, Silent())
+    np.testing.assert_allclose(metadata.mean, look.mean)
+    np.testing.assert_allclose(metadata.colour_axes, look.colour_axes)
+    assert metadata.data_fingerprint == data.fingerprint()
 
 
 def test_a_run_starts_from_another_run(trained: Path, photos: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_run_starts_from_another_run(trained: Path, photos: Path, tmp_path: Pa
     assert torch.equal(source.weights["conv3_2.weight"], found.weights["conv3_2.weight"])
     drawn = verydeep.create_net("E", 3, 32, 1 / 32).state_dict()
     assert not torch.equal(drawn["conv3_3.weight"], found.weights["conv3_3.weight"])
-    assert found.card.mean == source.card.mean
+    assert found.metadata.mean == source.metadata.mean
 
 
 def test_tensorboard_gets_the_logs_numbers(photos: Path, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_best_is_the_epoch_of_the_least_dev_error(photos: Path, tmp_path: Path) 
     rows = log(tmp_path / "a")
     reached = [(row["dev_top1_error"], row["dev_loss"]) for row in rows]
     assert result["best_epoch"] == reached.index(min(reached)) + 1
-    assert load_checkpoint(tmp_path / "a" / "best.safetensors").card.state["epoch"] == result["best_epoch"]
+    assert load_checkpoint(tmp_path / "a" / "best.safetensors").metadata.state["epoch"] == result["best_epoch"]
     assert json.loads((tmp_path / "a" / "result.json").read_text()) == result
 
 

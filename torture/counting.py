@@ -156,7 +156,7 @@ def _work(place: Path, sizes: list[int], batches: list[int], team: Team) -> None
             found = evaluate(place / "run", protocol, data, "test", out=folder, machine=here, team=team)
             features = folder / "x.safetensors"
             extract_features(place / "run", data, features, "test", settings=how, machine=here, team=team)
-            if team.leads:
+            if team.is_main:
                 write_json(folder / "told.json", found.summary)
 
 

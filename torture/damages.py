@@ -10,7 +10,7 @@ import numpy as np
 from rows import TINY, TRAIN, Outcome, command, differences, done, each
 from safetensors.torch import load_file, save
 
-from verydeep.checkpoints.checkpoint import CARD_KEY, read_header
+from verydeep.checkpoints.checkpoint import METADATA_KEY, read_header
 from verydeep.checkpoints.integrity import write_sealed
 
 LAST = "last.safetensors"
@@ -67,5 +67,5 @@ def _others(place: Path) -> list[Path]:
         done(*way, "--max-epochs", 1, "--out", name, cwd=place)
     metadata, tensors = read_header(place / "whole" / LAST)[0], load_file(place / "whole" / LAST)
     del tensors["conv4_1.weight"]
-    write_sealed(place / "lacking.safetensors", save(tensors, {CARD_KEY: metadata[CARD_KEY]}))
+    write_sealed(place / "lacking.safetensors", save(tensors, {METADATA_KEY: metadata[METADATA_KEY]}))
     return [*(place / name / LAST for name in ways), place / "lacking.safetensors"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from verydeep.checkpoints.checkpoint import CARD_KEY, read_safetensors
+from verydeep.checkpoints.checkpoint import METADATA_KEY, read_safetensors
 from verydeep.checkpoints.integrity import write_sealed
 
 MARK = "code-was-run"  # a folder beside the trials' own that only a hostile file makes
@@ -93,8 +93,8 @@ def hostile_card(folder: Path) -> None:
     from safetensors.torch import save
 
     metadata, tensors = read_safetensors(folder.parent / "whole" / "best.safetensors")
-    card = {**json.loads(metadata[CARD_KEY]), "net": NAMES[0]}
-    write_sealed(folder / "x.safetensors", save(tensors, {CARD_KEY: json.dumps(card)}))
+    metadata = {**json.loads(metadata[METADATA_KEY]), "net": NAMES[0]}
+    write_sealed(folder / "x.safetensors", save(tensors, {METADATA_KEY: json.dumps(metadata)}))
 
 
 def _photo() -> bytes:

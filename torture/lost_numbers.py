@@ -16,7 +16,7 @@ from rows import TINY, TRAIN, Outcome, command, differences, done, each
 from safetensors.torch import save
 from torch import Tensor
 
-from verydeep.checkpoints.checkpoint import CARD_KEY, load_checkpoint, read_safetensors
+from verydeep.checkpoints.checkpoint import METADATA_KEY, load_checkpoint, read_safetensors
 from verydeep.checkpoints.integrity import write_sealed
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -51,7 +51,7 @@ def _changed(folder: Path, name: str, change: Change) -> None:
     shutil.copytree(folder.parent / "whole", folder / "run")
     metadata, tensors = read_safetensors(folder / "run" / name)
     change(tensors)
-    write_sealed(folder / "run" / name, save(tensors, {CARD_KEY: metadata[CARD_KEY]}))
+    write_sealed(folder / "run" / name, save(tensors, {METADATA_KEY: metadata[METADATA_KEY]}))
 
 
 def _infinite_file(folder: Path) -> None:

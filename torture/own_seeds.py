@@ -17,7 +17,7 @@ from verydeep.checkpoints.integrity import LENGTH, METADATA, OF_HEADER, OF_TENSO
 from verydeep.core.config import to_json
 from verydeep.core.settings import DataSettings
 from verydeep.evaluation.scores import Scores, save_scores
-from verydeep.localisation.inference import PhotoWindows
+from verydeep.localisation.inference import CandidateBoxes
 from verydeep.localisation.windows_file import FILE_NAME, Windows, save_windows
 from verydeep.training.recipes import settings_of_run
 
@@ -66,17 +66,17 @@ def scores(place: Path) -> list[Files]:
 
 def windows(place: Path) -> list[Files]:
     """Windows of two photos."""
-    photos = tuple(PhotoWindows(np.ones((n, 2, 4), np.float32), np.ones((n, 2), np.float32)) for n in (2, 3))
+    photos = tuple(CandidateBoxes(np.ones((n, 2, 4), np.float32), np.ones((n, 2), np.float32)) for n in (2, 3))
     save_windows(place, Windows(("a", "b"), np.zeros((2, 2), np.int64), photos), "k")
     return [{FILE_NAME: (place / FILE_NAME).read_bytes()}]
 
 
 def features() -> list[Files]:
     """Descriptors of two photos, with one class and with several each."""
-    card = {"ids": ["a", "b"], "classes": ["x"], "sets": ["", ""], "data": "d", "key": "k", "recipe": RECIPE}
+    metadata = {"ids": ["a", "b"], "classes": ["x"], "sets": ["", ""], "data": "d", "key": "k", "recipe": RECIPE}
     arrays: dict[str, NDArray[Any]] = {"Q36": np.ones((2, 4), np.float32), "labels": np.zeros(2, np.int64)}
     several = {**arrays, "Q48": np.ones((2, 4), np.float32), "marks": np.ones((2, 1), np.int8)}
-    return [{"x.safetensors": save(found, {"verydeep-features": json.dumps(card)})} for found in (arrays, several)]
+    return [{"x.safetensors": save(found, {"verydeep-features": json.dumps(metadata)})} for found in (arrays, several)]
 
 
 def checkpoint(run: Path) -> list[Files]:
@@ -95,13 +95,13 @@ def _unsealed(path: Path) -> bytes:
 
 def svm() -> list[Files]:
     """A classifier of SVMs."""
-    card = {
+    metadata = {
         "classes": ["x", "y"],
         "nets": [{"recipe": RECIPE, "scales": [36]}],
         "descriptor": {"aggregate": "stack", "normalise": "both"},
     }
     arrays: dict[str, NDArray[Any]] = {"weights": np.ones((4, 2), np.float32), "bias": np.ones(2, np.float32)}
-    return [{"x.safetensors": save(arrays, {"verydeep-svm": json.dumps(card)})}]
+    return [{"x.safetensors": save(arrays, {"verydeep-svm": json.dumps(metadata)})}]
 
 
 def settings() -> list[Files]:

@@ -13,7 +13,7 @@ import torch
 from mutations import Files
 
 from verydeep import train
-from verydeep.checkpoints.checkpoint import load_checkpoint, read_card
+from verydeep.checkpoints.checkpoint import load_checkpoint, read_metadata
 from verydeep.checkpoints.convert import _names as class_names
 from verydeep.checkpoints.exported import open_exported
 from verydeep.checkpoints.integrity import write_sealed
@@ -176,7 +176,7 @@ def _sealed(read: Callable[[Path], object]) -> Callable[[Path], object]:
 
 
 def _checkpoint(path: Path) -> object:
-    read_card(path)
+    read_metadata(path)
     return load_checkpoint(path).net()
 
 

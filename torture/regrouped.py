@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rows import PATIENCE, Going, Outcome, begun, differences, each
 
-from verydeep.checkpoints.checkpoint import load_checkpoint, read_card
+from verydeep.checkpoints.checkpoint import load_checkpoint, read_metadata
 
 WORKERS = ((0, 1), (1, 0), (0, 2), (2, 1), (1, 3), (3, 0))
 RANKS = ((1, 2), (2, 1), (1, 4), (4, 1), (2, 3), (3, 2))
@@ -45,7 +45,7 @@ def regrouped(place: Path, trials: int, advance: Callable[[], object]) -> Outcom
         _left(place, run.name, *before, how, spans[kind] * float(rng.uniform(0.1, 0.9)))
         if not (run / "last.safetensors").is_file():
             return [f"{told}: nothing was saved"]
-        state = read_card(run / "last.safetensors").state
+        state = read_metadata(run / "last.safetensors").state
         middle.append(state["batch"] > 0)
         fault = _run(place, run.name, *after, [*how, "--resume"])
         if fault:

@@ -101,7 +101,7 @@ def differences(one: Path, other: Path) -> list[str]:
     found = []
     for name in ("last.safetensors", "best.safetensors"):
         first, second = load_checkpoint(one / name), load_checkpoint(other / name)
-        if first.card.state != second.card.state or not _equal(first, second):
+        if first.metadata.state != second.metadata.state or not _equal(first, second):
             found.append(f"{name} is not that of the unbroken run")
     if _log(one) != _log(other):
         found.append("log.jsonl is not that of the unbroken run")

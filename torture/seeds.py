@@ -139,8 +139,8 @@ def _with_card(place: Path, data: bytes, taken: Weights) -> Files:
     """A foreign file and our card beside it."""
     path = place / "x.pth"
     path.write_bytes(data)
-    card = released_checkpoint(taken, tuple(map(str, range(len(taken.tensors["fc8.bias"]))))).card
-    beside = write_sidecar(path, "torchvision", KNOWN["torchvision"], asdict(card))
+    metadata = released_checkpoint(taken, tuple(map(str, range(len(taken.tensors["fc8.bias"]))))).metadata
+    beside = write_sidecar(path, "torchvision", KNOWN["torchvision"], asdict(metadata))
     return {path.name: data, beside.name: beside.read_bytes()}
 
 

@@ -17,7 +17,7 @@ from asked import ASKED, asked, prepared
 from marked import Watched, watched
 from rows import TRAIN, Outcome, command, differences, done, each, environment
 
-from verydeep.checkpoints.checkpoint import Card, load_checkpoint, save_checkpoint
+from verydeep.checkpoints.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from verydeep.models.vgg import create_net
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -99,7 +99,7 @@ def _writes(run: Path) -> bool:
 
 def _hit(run: Path, saving: bool) -> str:
     """Where a signal found a training, told by where it stopped."""
-    state = load_checkpoint(run / "last.safetensors").card.state
+    state = load_checkpoint(run / "last.safetensors").metadata.state
     return "in_saves" if saving else "in_tests" if state["batch"] == STEPS else "in_steps"
 
 
@@ -111,7 +111,7 @@ def _never_begun(going: Watched, kind: str, run: Path) -> list[str]:
 
 def _saved(going: Watched, run: Path) -> list[str]:
     """What is told, and what is kept, are of the same step."""
-    state = load_checkpoint(run / "last.safetensors").card.state
+    state = load_checkpoint(run / "last.safetensors").metadata.state
     sentence = f"interrupted at step {state['step']}, saved"
     logged = _lines(run) * STEPS
     faults = [] if sentence in going.told else [f"the checkpoint is of step {state['step']}: {going.told[-300:]}"]
@@ -140,12 +140,12 @@ def _save_of_d(place: Path) -> None:
     """In a process of its own: saves a net D of full width with momentum, twice as a training does; to stdout."""
     torch.set_num_threads(1)
     net = create_net("D", 1000, 224, 1.0, "glorot", 0, "up")
-    card = Card("D", 224, 1.0, tuple(map(str, range(1000))), (0.0, 0.0, 0.0), 256)
+    metadata = Metadata("D", 224, 1.0, tuple(map(str, range(1000))), (0.0, 0.0, 0.0), 256)
     momentum = {name: torch.full_like(value, 0.5) for name, value in net.named_parameters()}
     path, seconds = place / "last.safetensors", []
     for _ in range(2):
         began = time.monotonic()
-        save_checkpoint(path, net, card, momentum, place / "previous.safetensors")
+        save_checkpoint(path, net, metadata, momentum, place / "previous.safetensors")
         seconds.append(time.monotonic() - began)
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     figures = {"save_of_full_D_seconds": max(seconds), "gigabytes_on_disk": path.stat().st_size / 2**30}

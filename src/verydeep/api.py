@@ -25,7 +25,7 @@ from .core.settings import (
     TrainSettings,
     named_data,
 )
-from .core.team import Alone, Team
+from .core.team import SingleProcess, Team
 from .data.open import Dataset, open_data
 from .evaluation import evaluate as evaluation
 from .evaluation.evaluate import Evaluation
@@ -38,7 +38,7 @@ from .reports.run_report import LiveReport, refresh_report
 from .reports.svm_report import write_svm_report
 from .training.classification import ClassificationTask
 from .training.recipes import settings_of_box_run, settings_of_run
-from .training.resume import card_of_run
+from .training.resume import metadata_of_run
 from .training.run import TrainingRun, route
 from .transfer.backbone import usual_layer
 from .transfer.describing import extract_features
@@ -83,7 +83,7 @@ def train(
     wishes, data_given, train_given = route(given)
     wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
     fit = fit_start if "/" not in run else None  # a run of the paper starts as the paper says
-    job = TrainingRun(ClassificationTask(), run, folder, wish, told, team or Alone(), stop, _live_report, fit)
+    job = TrainingRun(ClassificationTask(), run, folder, wish, told, team or SingleProcess(), stop, _live_report, fit)
     if resume or job.broke_off:
         return job.resume(data_given, typed(TrainSettings, train_given))
     return job.begin(named_data(data_given), settings_of_run(run, train_given))
@@ -122,11 +122,11 @@ def train_boxes(
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
     wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
     task = LocalisationTask(boxes, strict)
-    job = TrainingRun(task, run, folder, wish, told, team or Alone(), stop, _live_report)
+    job = TrainingRun(task, run, folder, wish, told, team or SingleProcess(), stop, _live_report)
     if resume or job.broke_off:
-        card = None if box_given else card_of_run(folder)
-        if card is not None and card.box_settings:  # as it was begun
-            task = LocalisationTask(from_json(BoxSettings, card.box_settings), strict)
+        metadata = None if box_given else metadata_of_run(folder)
+        if metadata is not None and metadata.box_settings:  # as it was begun
+            task = LocalisationTask(from_json(BoxSettings, metadata.box_settings), strict)
         return replace(job, task=task).resume(data_given, typed(TrainSettings, train_given))
     return job.begin(named_data(data_given), settings)
 
@@ -165,9 +165,9 @@ def evaluate(
     Raises:
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
     """
-    reporter, team = reporter or Silent(), team or Alone()
+    reporter, team = reporter or Silent(), team or SingleProcess()
     found = evaluation.evaluate(run, protocol, data, set_name, last, out, bad_images, machine, reporter, team)
-    if not team.leads:
+    if not team.is_main:
         return found
     problems = _written(lambda: write_evaluation_pictures(found)) if found.scores.labelled else ()
     refresh_report(found.folder, reporter)

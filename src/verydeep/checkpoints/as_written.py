@@ -7,7 +7,7 @@ Caffe's prototxt take them from here, so that whoever follows one of them comput
 from __future__ import annotations
 
 from ..models.architectures import has_lrn
-from .checkpoint import Card
+from .checkpoint import Metadata
 from .preprocessing import Preprocessing, Triple
 
 OURS = "verydeep"
@@ -42,12 +42,12 @@ TENSORS = {
 }
 
 
-def our_pixels(card: Card) -> Preprocessing:
+def our_pixels(metadata: Metadata) -> Preprocessing:
     """What a net of ours takes: RGB, 0-255, minus its mean."""
-    return Preprocessing("RGB", card.mean)
+    return Preprocessing("RGB", metadata.mean)
 
 
-def described(card: Card, form: str, pixels: Preprocessing) -> dict[str, str]:
+def described(metadata: Metadata, form: str, pixels: Preprocessing) -> dict[str, str]:
     """How a weight file of a net is used.
 
     Args:
@@ -62,13 +62,13 @@ def described(card: Card, form: str, pixels: Preprocessing) -> dict[str, str]:
         "pixels": formula(pixels),
         "input": given,
         "tensors": tensors,
-        "layers": _layers(card),
-        "output": BOXES if card.box_settings else SCORES + (PROB if form == "caffe" else ""),
-        "resize": _resize(card, dense=form == OURS),
+        "layers": _layers(metadata),
+        "output": BOXES if metadata.box_settings else SCORES + (PROB if form == "caffe" else ""),
+        "resize": _resize(metadata, dense=form == OURS),
     }
 
 
-def described_export(card: Card, takes: str) -> dict[str, str]:
+def described_export(metadata: Metadata, takes: str) -> dict[str, str]:
     """How an exported file is used, which holds its own layers: ``pixels``, ``input``, ``output``, ``resize``.
 
     Args:
@@ -81,8 +81,8 @@ def described_export(card: Card, takes: str) -> dict[str, str]:
             "output": "posteriors",
         }
     else:
-        rows = {"pixels": formula(our_pixels(card)), "input": CHANNELS_FIRST, "output": SCORES}
-    return {**rows, "resize": _resize(card, dense=True)}
+        rows = {"pixels": formula(our_pixels(metadata)), "input": CHANNELS_FIRST, "output": SCORES}
+    return {**rows, "resize": _resize(metadata, dense=True)}
 
 
 def formula(pixels: Preprocessing) -> str:
@@ -99,21 +99,21 @@ def _numbers(values: Triple) -> str:
     return f"({', '.join(f'{value:.9g}' for value in values)})"
 
 
-def _layers(card: Card) -> str:
+def _layers(metadata: Metadata) -> str:
     """What is between the tensors."""
-    lrn = "PyTorch's LocalResponseNorm(5, 5e-4, 0.75, 2) after that of conv1_1; " if has_lrn(card.net) else ""
+    lrn = "PyTorch's LocalResponseNorm(5, 5e-4, 0.75, 2) after that of conv1_1; " if has_lrn(metadata.net) else ""
     return (
-        f"net {card.net} of Table 1: convolutions of stride 1, padded so that the map keeps its size; ReLU after each "
-        f"layer but the last; {lrn}2x2 max-pooling of stride 2 after each stage, "
-        f"whose odd sides are rounded {card.pooling}"
+        f"net {metadata.net} of Table 1: convolutions of stride 1, padded so that the map keeps its size; ReLU after "
+        f"each layer but the last; {lrn}2x2 max-pooling of stride 2 after each stage, "
+        f"whose odd sides are rounded {metadata.pooling}"
     )
 
 
-def _resize(card: Card, dense: bool) -> str:
+def _resize(metadata: Metadata, dense: bool) -> str:
     """How a photo becomes the input."""
-    rounding = "rounded" if card.other_side == "round" else "rounded down"
+    rounding = "rounded" if metadata.other_side == "round" else "rounded down"
     text = (
-        f"the smallest side to {card.test_scale}, the other in proportion and {rounding}, by Pillow's "
-        f"{card.resampling} filter; then the central {card.crop} x {card.crop}"
+        f"the smallest side to {metadata.test_scale}, the other in proportion and {rounding}, by Pillow's "
+        f"{metadata.resampling} filter; then the central {metadata.crop} x {metadata.crop}"
     )
     return f"{text}, or the whole photo" if dense else text

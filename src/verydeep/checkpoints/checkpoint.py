@@ -30,7 +30,7 @@ from ..models.architectures import NET_NAMES, layers, net_facts
 from ..models.vgg import Net, Pooling
 from .integrity import check_header, check_seal, write_sealed
 
-CARD_KEY = "verydeep"
+METADATA_KEY = "verydeep"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOMENTUM = "momentum/"
 # Sect. 3.1: "the first four convolutional layers and the last three fully-connected layers" of net A,
@@ -39,7 +39,7 @@ PRE_INITIALISED = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc
 
 
 @dataclass(frozen=True)
-class Card:
+class Metadata:
     """What a net must remember to be used: all but its weights.
 
     ``mean`` is RGB (3,), ``colour_axes`` (3,3) as in `verydeep.data.image_io.colour_statistics`. ``data``,
@@ -93,25 +93,25 @@ class Checkpoint:
     """A loaded file: card, tensors by layer name, momentum buffers (empty in ``best``), SHA-256."""
 
     path: Path
-    card: Card
+    metadata: Metadata
     weights: dict[str, Tensor]
     momentum: dict[str, Tensor]
     sha256: str
 
     def net(self) -> Net:
         """The net, in evaluation mode on the CPU."""
-        expected = self.card.shapes  # compared first: a stranger's card may tell a net that no memory holds
+        expected = self.metadata.shapes  # compared first: a stranger's card may tell a net that no memory holds
         found = {name: tuple(value.shape) for name, value in self.weights.items()}
         if expected != found:
             wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-            raise VerydeepError(f"{self.path} does not hold the net {self.card.net} it names: {wrong[0]} differs.")
-        net = self.card.empty_net()
+            raise VerydeepError(f"{self.path} does not hold the net {self.metadata.net} it names: {wrong[0]} differs.")
+        net = self.metadata.empty_net()
         net.load_state_dict(self.weights)
         return net.eval()
 
 
 def save_checkpoint(
-    path: Path, net: Net, card: Card, momentum: dict[str, Tensor] | None = None, previous: Path | None = None
+    path: Path, net: Net, metadata: Metadata, momentum: dict[str, Tensor] | None = None, previous: Path | None = None
 ) -> None:
     """Writes a checkpoint; the file that was there survives until the new one is whole.
 
@@ -124,18 +124,18 @@ def save_checkpoint(
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     for name, value in (momentum or {}).items():
         tensors[MOMENTUM + name] = value.detach().cpu().contiguous()
-    data = save(tensors, metadata={CARD_KEY: json.dumps(asdict(card))})
+    data = save(tensors, metadata={METADATA_KEY: json.dumps(asdict(metadata))})
     write_sealed(path, data, previous)
 
 
-def read_card(path: Path) -> Card:
+def read_metadata(path: Path) -> Metadata:
     """The card of a checkpoint file, without its weights; raises VerydeepError as `load_checkpoint` does."""
     if not path.is_file():
         raise VerydeepError(f"there is no file {path}.")
-    check_header(path, CARD_KEY)
+    check_header(path, METADATA_KEY)
     try:
         with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
-            return card_of(json.loads((file.metadata() or {})[CARD_KEY]))
+            return metadata_of(json.loads((file.metadata() or {})[METADATA_KEY]))
     except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError):
         raise VerydeepError(f"{path} is broken, or no checkpoint this version can read.") from None
 
@@ -146,26 +146,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         VerydeepError: no such file, broken, or without a card.
     """
-    metadata, tensors = read_safetensors(path)
-    if CARD_KEY not in metadata:
+    header, tensors = read_safetensors(path)
+    if METADATA_KEY not in header:
         raise VerydeepError(f"{path} holds weights but no verydeep card: train from it (`verydeep train … --start`).")
     check_weights(path, tensors)
     bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
         raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
     try:
-        card = card_of(json.loads(metadata[CARD_KEY]))
+        metadata = metadata_of(json.loads(header[METADATA_KEY]))
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError, OverflowError):
         raise VerydeepError(f"{path} has a card this version cannot read: is it broken, or of another one?") from None
     momentum = {key.removeprefix(MOMENTUM): value for key, value in tensors.items() if key.startswith(MOMENTUM)}
     weights = {key: value for key, value in tensors.items() if not key.startswith(MOMENTUM)}
-    return Checkpoint(path, card, weights, momentum, file_sha256(path))
+    return Checkpoint(path, metadata, weights, momentum, file_sha256(path))
 
 
 def load_classifier(path: Path) -> Checkpoint:
     """A checkpoint of a net that tells classes; raises VerydeepError as `load_checkpoint`, or for a box net."""
     checkpoint = load_checkpoint(path)
-    if checkpoint.card.box_settings:
+    if checkpoint.metadata.box_settings:
         raise VerydeepError(f"{path} is a box net, which tells no classes: use `verydeep localise`.")
     return checkpoint
 
@@ -173,12 +173,12 @@ def load_classifier(path: Path) -> Checkpoint:
 def load_box_net(path: Path) -> Checkpoint:
     """A checkpoint of a box net; raises VerydeepError as `load_checkpoint`, or for a net that tells classes."""
     checkpoint = load_checkpoint(path)
-    if not checkpoint.card.box_settings:
+    if not checkpoint.metadata.box_settings:
         raise VerydeepError(f"{path} tells classes and no boxes: `verydeep localise train` makes a box net from it.")
     return checkpoint
 
 
-def card_of(values: dict[str, Any]) -> Card:
+def metadata_of(values: dict[str, Any]) -> Metadata:
     """A card from its JSON; raises one of Python's own errors where it does not fit."""
     red, green, blue = (float(value) for value in values["mean"])
     classes = tuple(values["classes"])
@@ -187,33 +187,35 @@ def card_of(values: dict[str, Any]) -> Card:
     if not all(kinds) or np.shape(values["colour_axes"]) not in ((3, 3), (0,)) or values["net"] not in NET_NAMES:
         raise TypeError
     check_text(*texts)
-    card = Card(**{**values, "classes": distinct(classes), "mean": (red, green, blue), "width": float(values["width"])})
-    told_of = (card.data, card.settings, card.state, card.box_settings, card.origin)
+    metadata = Metadata(
+        **{**values, "classes": distinct(classes), "mean": (red, green, blue), "width": float(values["width"])}
+    )
+    told_of = (metadata.data, metadata.settings, metadata.state, metadata.box_settings, metadata.origin)
     if not all(isinstance(found, dict) for found in told_of):
         raise TypeError
-    told = (card.pooling in get_args(Pooling), card.resampling in get_args(Resampling))
-    if not all((*told, card.other_side in get_args(OtherSide))) or (
-        card.box_settings and not card.box_settings.get("regression")
+    told = (metadata.pooling in get_args(Pooling), metadata.resampling in get_args(Resampling))
+    if not all((*told, metadata.other_side in get_args(OtherSide))) or (
+        metadata.box_settings and not metadata.box_settings.get("regression")
     ):
         raise TypeError
-    return card
+    return metadata
 
 
 def read_header(path: Path) -> tuple[dict[str, str], frozenset[str]]:
     """Metadata of a safetensors file and its tensors' names, without the tensors; raises as `read_safetensors`."""
     with _opened(path) as file:
-        check_header(path, CARD_KEY)
+        check_header(path, METADATA_KEY)
         return dict(file.metadata() or {}), frozenset(file.keys())
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header metadata and tensors of a safetensors file.
+    """Header header and tensors of a safetensors file.
 
     Raises:
         VerydeepError: no such file, truncated or otherwise broken.
     """
     with _opened(path) as file:
-        check_seal(path, CARD_KEY)
+        check_seal(path, METADATA_KEY)
         return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 

@@ -23,14 +23,14 @@ from ..core.paths import names_a_folder
 from ..data.class_names import read_names
 from ..models.architectures import has_lrn
 from .as_written import OURS, described, our_pixels
-from .checkpoint import Card, load_checkpoint, save_checkpoint
+from .checkpoint import Metadata, load_checkpoint, save_checkpoint
 from .formats.caffe import caffe_bytes, prototxt
 from .formats.keras import keras_bytes
 from .key_maps import TORCHVISION
 from .load import released_checkpoint
 from .model_card import write_model_card
 from .preprocessing import Preprocessing, to_our_pixels, triple
-from .pretrained import NAMES_FILE, Weights, has_card, names_flag, place_of, read_layers, read_weights
+from .pretrained import NAMES_FILE, Weights, has_metadata, names_flag, place_of, read_layers, read_weights
 from .registry import ilsvrc_classes
 from .run_dir import BEST, LAST
 from .sidecar import write_sidecar
@@ -74,16 +74,16 @@ def convert(
         raise VerydeepError(f"{file.parent if file != path else file} is there already: give another place.")
     check_place(file.parent)
     weights = read_weights(source, preprocessing)
-    card = _card(source, weights, _names(class_names))
+    metadata = _metadata(source, weights, _names(class_names))
     if form == OURS:
-        _write_ours(file, weights, card)
-        page = write_model_card(file, card) if card else None
+        _write_ours(file, weights, metadata)
+        page = write_model_card(file, metadata) if metadata else None
     else:
-        page = _write_theirs(file, form, weights, card)
+        page = _write_theirs(file, form, weights, metadata)
     layers = [name.removesuffix(".weight") for name in weights.tensors if name.endswith(".weight")]
     told: dict[str, Any] = {"file": str(file), "format": form, "net": weights.net, "width": weights.width}
     told |= {"layers": len(layers), "origin": weights.origin}
-    told |= {"classes": len(card.classes) if card else None, "boxes": bool(card and card.box_settings)}
+    told |= {"classes": len(metadata.classes) if metadata else None, "boxes": bool(metadata and metadata.box_settings)}
     return {**told, "card": str(page) if page else None}
 
 
@@ -96,63 +96,63 @@ def _names(wish: str | None) -> tuple[str, ...]:
     return tuple(name for name in read_names(path) if name)
 
 
-def _card(source: str, weights: Weights, names: tuple[str, ...]) -> Card | None:
+def _metadata(source: str, weights: Weights, names: tuple[str, ...]) -> Metadata | None:
     """The card of a net with all its layers; None for convolutions alone."""
     if "fc8.weight" not in weights.tensors:
         return None
     path = place_of(source)
-    if has_card(path):
-        return load_checkpoint(path).card
+    if has_metadata(path):
+        return load_checkpoint(path).metadata
     if not names and weights.classes is None:
         outputs = weights.tensors["fc8.weight"].shape[0]
         raise VerydeepError(f"{source} does not record its {outputs} classes: add {names_flag(outputs)}; {NAMES_FILE}.")
-    return released_checkpoint(weights, names).card
+    return released_checkpoint(weights, names).metadata
 
 
-def _write_ours(file: Path, weights: Weights, card: Card | None) -> None:
-    if card is None:
+def _write_ours(file: Path, weights: Weights, metadata: Metadata | None) -> None:
+    if metadata is None:
         mean = ",".join(map(repr, weights.mean))
         told = {"net": weights.net, "channel_order": "RGB", "mean_rgb": mean, "input_range": "0-255"}
         data = save(weights.tensors, metadata=told)
         write_atomically(file, lambda opened: opened.write(data))
         return
-    net = card.empty_net()
+    net = metadata.empty_net()
     net.load_state_dict(weights.tensors)
-    save_checkpoint(file, net, replace(card, state={}))
+    save_checkpoint(file, net, replace(metadata, state={}))
     if file.name == BEST:
-        run, pixels = file.absolute().parent.name, our_pixels(card).to_json()
+        run, pixels = file.absolute().parent.name, our_pixels(metadata).to_json()
         write_json(file.with_name("config.json"), {"run": run, "pixels": pixels, "converted": weights.origin})
 
 
-def _write_theirs(file: Path, form: str, weights: Weights, card: Card | None) -> Path:
+def _write_theirs(file: Path, form: str, weights: Weights, metadata: Metadata | None) -> Path:
     """The file, read back before it takes its name, and what stands beside it; returns its model card."""
-    if card is None:
+    if metadata is None:
         raise VerydeepError(f"{weights.source} has no FC layers, which {form} files need: convert it to .safetensors.")
-    if card.box_settings or has_lrn(card.net):
-        what = "a box net" if card.box_settings else "local response normalisation"
+    if metadata.box_settings or has_lrn(metadata.net):
+        what = "a box net" if metadata.box_settings else "local response normalisation"
         raise VerydeepError(f"{weights.source} has {what}, which {form} files cannot tell: convert it to .safetensors.")
-    writers: dict[str, Callable[[Tensors, Card], Iterable[Any]]] = {
+    writers: dict[str, Callable[[Tensors, Metadata], Iterable[Any]]] = {
         "torchvision": _torchvision,
         "keras": _keras,
         "caffe": _caffe,
     }
-    pixels = _pixels_of(form, card)
-    content = writers[form](weights.tensors, card)
+    pixels = _pixels_of(form, metadata)
+    content = writers[form](weights.tensors, metadata)
     write_atomically(
         file, lambda opened: opened.writelines(content), lambda written: _check_same(written, file, pixels, weights)
     )
     if form == "caffe":
-        text = prototxt(card.net, weights.tensors, card.crop, described(card, form, pixels))
+        text = prototxt(metadata.net, weights.tensors, metadata.crop, described(metadata, form, pixels))
         write_atomically(file.with_suffix(".prototxt"), lambda opened: opened.write(text.encode()))
-    write_sidecar(file, form, pixels, asdict(replace(card, state={})))
-    return write_model_card(file, card, use=described(card, form, pixels))
+    write_sidecar(file, form, pixels, asdict(replace(metadata, state={})))
+    return write_model_card(file, metadata, use=described(metadata, form, pixels))
 
 
-def _pixels_of(form: str, card: Card) -> Preprocessing:
+def _pixels_of(form: str, metadata: Metadata) -> Preprocessing:
     """The pixels that a file in a layout of others is written for."""
     if form == "torchvision":
-        return Preprocessing("RGB", triple(np.array(card.mean) / 255), 1 / 255, (1 / 255, 1 / 255, 1 / 255))
-    return Preprocessing("BGR", triple(card.mean[::-1]))
+        return Preprocessing("RGB", triple(np.array(metadata.mean) / 255), 1 / 255, (1 / 255, 1 / 255, 1 / 255))
+    return Preprocessing("BGR", triple(metadata.mean[::-1]))
 
 
 def _check_same(written: Path, file: Path, pixels: Preprocessing, weights: Weights) -> None:
@@ -169,9 +169,9 @@ def _bgr(tensors: Tensors) -> Tensors:
     return {**tensors, "conv1_1.weight": tensors["conv1_1.weight"].flip(1)}
 
 
-def _torchvision(tensors: Tensors, card: Card) -> Iterable[Any]:
+def _torchvision(tensors: Tensors, metadata: Metadata) -> Iterable[Any]:
     found = {}
-    for ours, theirs in TORCHVISION.names(card.net).items():
+    for ours, theirs in TORCHVISION.names(metadata.net).items():
         weight = tensors[f"{ours}.weight"]
         found[f"{theirs}.weight"] = weight.flatten(1) if ours.startswith("fc") else weight
         found[f"{theirs}.bias"] = tensors[f"{ours}.bias"]
@@ -180,9 +180,9 @@ def _torchvision(tensors: Tensors, card: Card) -> Iterable[Any]:
     return [content.getbuffer()]
 
 
-def _keras(tensors: Tensors, card: Card) -> Iterable[Any]:
-    return [keras_bytes(card.net, _bgr(tensors))]
+def _keras(tensors: Tensors, metadata: Metadata) -> Iterable[Any]:
+    return [keras_bytes(metadata.net, _bgr(tensors))]
 
 
-def _caffe(tensors: Tensors, card: Card) -> Iterable[Any]:
-    return caffe_bytes(card.net, _bgr(tensors))
+def _caffe(tensors: Tensors, metadata: Metadata) -> Iterable[Any]:
+    return caffe_bytes(metadata.net, _bgr(tensors))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, utf8_path
 from ..models.architectures import layers
-from .checkpoint import CARD_KEY, Card, card_of
+from .checkpoint import METADATA_KEY, Metadata, metadata_of
 from .formats.protobuf import data, fields, text
 
 ENDINGS = (".onnx", ".pt2")
@@ -39,7 +39,7 @@ class ExportedFile:
     """An exported file: its card, what it takes (``uint8`` photos or ``float`` pixels), its SHA-256."""
 
     path: Path
-    card: Card
+    metadata: Metadata
     takes: str
     sha256: str
 
@@ -58,7 +58,7 @@ def open_exported(path: Path) -> ExportedFile:
         raise VerydeepError(f"there is no file {path}.")
     told = _told_by_onnx(path) if path.suffix.lower() == ".onnx" else _told_by_pt2(path)
     try:
-        found = ExportedFile(path, card_of(json.loads(told[CARD_KEY])), told[TAKES_KEY], file_sha256(path))
+        found = ExportedFile(path, metadata_of(json.loads(told[METADATA_KEY])), told[TAKES_KEY], file_sha256(path))
         if found.takes not in (UINT8, FLOAT):
             raise ValueError
         return found
@@ -91,7 +91,7 @@ def _program(path: Path, told: dict[str, Any] | None = None) -> torch.export.Exp
 
 
 def _told_by_pt2(path: Path) -> dict[str, str]:
-    told: dict[str, Any] = {CARD_KEY: "", TAKES_KEY: ""}
+    told: dict[str, Any] = {METADATA_KEY: "", TAKES_KEY: ""}
     _program(path, told)
     return {key: value.decode("utf8") if isinstance(value, bytes) else value for key, value in told.items()}
 
@@ -104,9 +104,14 @@ class ExportedNet(nn.Module):
 
     def __init__(self, file: ExportedFile) -> None:
         super().__init__()
-        card = file.card
-        self.name, self.crop, self.classes, self.pooling = card.net, card.crop, card.outputs, card.pooling
-        self.specs = layers(card.net, card.outputs, card.crop, card.width)
+        metadata = file.metadata
+        self.name, self.crop, self.classes, self.pooling = (
+            metadata.net,
+            metadata.crop,
+            metadata.outputs,
+            metadata.pooling,
+        )
+        self.specs = layers(metadata.net, metadata.outputs, metadata.crop, metadata.width)
         self._file, self.takes = file, file.takes
         self._run: Any = None
 

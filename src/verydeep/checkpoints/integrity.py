@@ -1,6 +1,6 @@
 """Files of tensors that notice a changed bit: safetensors files whose header holds the SHA-256 of all the rest.
 
-A seal has two halves, so that a card can be read and trusted without reading the tensors: one of the tensors' bytes,
+A seal has two halves, so that a key can be read and trusted without reading the tensors: one of the tensors' bytes,
 and one of the header itself, that first one included. Any reader of safetensors reads these files; one that we wrote
 without a seal, or with a broken one, is refused.
 """
@@ -51,14 +51,14 @@ def write_sealed(path: Path, data: bytes, previous: Path | None = None) -> None:
     write_atomically(path, lambda file: file.writelines(pieces), None if previous is None else read_back, previous)
 
 
-def check_seal(path: Path, card: str | None = None) -> None:
+def check_seal(path: Path, key: str | None = None) -> None:
     """Raises VerydeepError where a file's bytes are not those that were sealed.
 
     Args:
-        card: the metadata's name that a file of ours has; where it is there, a file without a seal is refused.
+        key: the metadata's name that a file of ours has; where it is there, a file without a seal is refused.
     """
     with path.open("rb") as file:
-        header = _header(path, file, card)
+        header = _header(path, file, key)
         if header is None:
             return
         digest = hashlib.sha256()
@@ -68,13 +68,13 @@ def check_seal(path: Path, card: str | None = None) -> None:
         raise VerydeepError(f"{path} is broken: its bytes are not those that were written (SHA-256).")
 
 
-def check_header(path: Path, card: str | None = None) -> None:
+def check_header(path: Path, key: str | None = None) -> None:
     """As `check_seal`, of the header alone: all but the tensors' bytes."""
     with path.open("rb") as file:
-        _header(path, file, card)
+        _header(path, file, key)
 
 
-def _header(path: Path, file: Any, card: str | None) -> dict[str, Any] | None:
+def _header(path: Path, file: Any, key: str | None) -> dict[str, Any] | None:
     """The header of an open file; None where it has no seal and needs none."""
     broken = VerydeepError(f"{path} is broken: its header is not as it was written (SHA-256).")
     length = int.from_bytes(file.read(LENGTH), "little")
@@ -86,7 +86,7 @@ def _header(path: Path, file: Any, card: str | None) -> dict[str, Any] | None:
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise broken from None
     if OF_HEADER not in metadata or OF_TENSORS not in metadata:
-        if card in metadata or OF_HEADER in metadata or OF_TENSORS in metadata:
+        if key in metadata or OF_HEADER in metadata or OF_TENSORS in metadata:
             raise broken
         return None
     if metadata.pop(OF_HEADER) != _digest({**header, METADATA: metadata}):

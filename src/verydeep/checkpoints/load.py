@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..core.errors import VerydeepError
 from ..data.class_names import distinct
-from .checkpoint import Card, Checkpoint, card_of, load_classifier
+from .checkpoint import Checkpoint, Metadata, load_classifier, metadata_of
 from .exported import ExportedFile, is_exported, open_exported
-from .pretrained import NAMES_FILE, PixelsUnknown, Weights, has_card, names_flag, place_of, read_weights
+from .pretrained import NAMES_FILE, PixelsUnknown, Weights, has_metadata, names_flag, place_of, read_weights
 from .run_dir import checkpoint_of
 
 Loaded = Checkpoint | ExportedFile
@@ -32,7 +32,7 @@ def open_classifier(source: str | Path, last: bool = False) -> Loaded:
     if is_exported(path):
         return open_exported(path)
     path = place_of(str(source))
-    if has_card(path):
+    if has_metadata(path):
         return load_classifier(path)
     return released_checkpoint(read_recorded(str(source)))
 
@@ -74,12 +74,12 @@ def released_checkpoint(weights: Weights, class_names: tuple[str, ...] = ()) -> 
         )
     if len(classes) != outputs:
         raise VerydeepError(f"{weights.source} has {outputs} outputs, and {len(classes)} class names were given.")
-    card = card_of(weights.card) if weights.card else _card(weights, distinct(classes))
-    return Checkpoint(Path(weights.source), card, weights.tensors, {}, weights.origin.get("sha256", ""))
+    metadata = metadata_of(weights.metadata) if weights.metadata else _metadata(weights, distinct(classes))
+    return Checkpoint(Path(weights.source), metadata, weights.tensors, {}, weights.origin.get("sha256", ""))
 
 
-def _card(weights: Weights, classes: tuple[str, ...]) -> Card:
-    return Card(
+def _metadata(weights: Weights, classes: tuple[str, ...]) -> Metadata:
+    return Metadata(
         net=weights.net,
         crop=weights.crop,
         width=weights.width,

@@ -14,7 +14,7 @@ from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json, short_name, write_atomically
 from ..models.architectures import net_facts
 from .as_written import OURS, described, our_pixels
-from .checkpoint import Card
+from .checkpoint import Metadata
 from .run_dir import BEST, EVALUATIONS, LAST
 
 MARK = "<!-- a model card, written by verydeep; what is added here is lost when it is written anew -->"
@@ -24,7 +24,7 @@ OF_PHOTOS = "The photos' own terms hold."
 
 
 def write_model_card(
-    path: Path, card: Card, told: dict[str, Any] | None = None, use: dict[str, str] | None = None
+    path: Path, metadata: Metadata, told: dict[str, Any] | None = None, use: dict[str, str] | None = None
 ) -> Path:
     """The page of a net's file; where one that we did not write is in its place, that one is left.
 
@@ -40,30 +40,30 @@ def write_model_card(
     page = path.with_name(PAGE if of_run else short_name(path.name, ENDING))
     if page.exists() and MARK not in page.read_text(encoding="utf8", errors="replace"):
         return page
-    use = use or described(card, OURS, our_pixels(card))
-    lines = [MARK, *_facts(path, card, use, told or {}), *_errors(path.parent if of_run else None)]
-    lines += [*_licence(card), *_loading(path.parent if of_run else path, card), *_classes(card)]
+    use = use or described(metadata, OURS, our_pixels(metadata))
+    lines = [MARK, *_facts(path, metadata, use, told or {}), *_errors(path.parent if of_run else None)]
+    lines += [*_licence(metadata), *_loading(path.parent if of_run else path, metadata), *_classes(metadata)]
     write_atomically(page, lambda file: file.write(("\n".join(lines) + "\n").encode("utf8", "backslashreplace")))
     return page
 
 
-def _facts(path: Path, card: Card, use: dict[str, str], told: dict[str, Any]) -> list[str]:
-    facts = net_facts(card.net, max(1, card.outputs), card.crop, card.width)
-    kind = f"a box net ({card.box_settings['regression']}) of" if card.box_settings else "tells"
-    shown = ", ".join(card.classes[:8]) + (", …" if len(card.classes) > 8 else "")
+def _facts(path: Path, metadata: Metadata, use: dict[str, str], told: dict[str, Any]) -> list[str]:
+    facts = net_facts(metadata.net, max(1, metadata.outputs), metadata.crop, metadata.width)
+    kind = f"a box net ({metadata.box_settings['regression']}) of" if metadata.box_settings else "tells"
+    shown = ", ".join(metadata.classes[:8]) + (", …" if len(metadata.classes) > 8 else "")
     rows = {
-        "net": f"{card.net} of Table 1 in Simonyan & Zisserman, ICLR 2015; {facts.weight_layers} weight layers, "
-        f"{facts.parameters:,} parameters, crop {card.crop}, width {card.width:g}",
-        "classes": f"{len(card.classes)}: {shown}",
+        "net": f"{metadata.net} of Table 1 in Simonyan & Zisserman, ICLR 2015; {facts.weight_layers} weight layers, "
+        f"{facts.parameters:,} parameters, crop {metadata.crop}, width {metadata.width:g}",
+        "classes": f"{len(metadata.classes)}: {shown}",
         **use,
-        "test scale Q": str(card.test_scale),
-        "data": _data(card),
-        "recipe": ", ".join(f"{name} {card.settings[name]}" for name in RECIPE if name in card.settings),
+        "test scale Q": str(metadata.test_scale),
+        "data": _data(metadata),
+        "recipe": ", ".join(f"{name} {metadata.settings[name]}" for name in RECIPE if name in metadata.settings),
         "file": f"{path.name}, SHA-256 {file_sha256(path)}",
         **{name.replace("_", " "): _value(value) for name, value in told.items()},
     }
     table = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items() if value]
-    return [f"# Net {card.net}: {kind} {len(card.classes)} classes", "", "| | |", "| --- | --- |", *table, ""]
+    return [f"# Net {metadata.net}: {kind} {len(metadata.classes)} classes", "", "| | |", "| --- | --- |", *table, ""]
 
 
 def _cell(text: str) -> str:
@@ -78,10 +78,10 @@ def _value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _data(card: Card) -> str:
-    if card.data:
-        return f"{card.data.get('data', '')} (fingerprint {card.data_fingerprint[:12]})"
-    return "ILSVRC-2012's training set, as its publisher tells" if card.origin.get("name") else ""
+def _data(metadata: Metadata) -> str:
+    if metadata.data:
+        return f"{metadata.data.get('data', '')} (fingerprint {metadata.data_fingerprint[:12]})"
+    return "ILSVRC-2012's training set, as its publisher tells" if metadata.origin.get("name") else ""
 
 
 def _errors(folder: Path | None) -> list[str]:
@@ -101,11 +101,11 @@ def _errors(folder: Path | None) -> list[str]:
     return ["## Errors", "", head, "| --- | --- | --- | --- | --- |", *rows, ""]
 
 
-def _licence(card: Card) -> list[str]:
-    first = card.origin.get("started_from", card.origin)
+def _licence(metadata: Metadata) -> list[str]:
+    first = metadata.origin.get("started_from", metadata.origin)
     licence = first.get("licence")
     called = first.get("name") or first.get("file")
-    if "started_from" not in card.origin and called:
+    if "started_from" not in metadata.origin and called:
         text = f"The weights are {called}: {licence or 'its publisher tells the licence'}."
     elif called:
         text = f"Trained from {called}: {licence or 'its publisher tells the licence'}. {OF_PHOTOS}"
@@ -114,15 +114,15 @@ def _licence(card: Card) -> list[str]:
     return ["## Licence", "", text, ""]
 
 
-def _loading(place: Path, card: Card) -> list[str]:
-    load = "load_localiser" if card.box_settings else "load"
+def _loading(place: Path, metadata: Metadata) -> list[str]:
+    load = "load_localiser" if metadata.box_settings else "load"
     return [
         *("## Use", "", "```python", "import verydeep", "", f"net = verydeep.{load}({str(place)!r})"),
         *('for answer in net.predict(["photo.jpg"]):', "    print(answer)", "```"),
     ]
 
 
-def _classes(card: Card) -> list[str]:
+def _classes(metadata: Metadata) -> list[str]:
     """All of them, as the outputs count them."""
-    rows = [f"| {number} | {_cell(name)} |" for number, name in enumerate(card.classes)]
+    rows = [f"| {number} | {_cell(name)} |" for number, name in enumerate(metadata.classes)]
     return ["", "## Classes, in the order of the outputs", "", "| output | class |", "| --- | --- |", *rows]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.config import STRIDE
 from ..core.errors import VerydeepError
-from .checkpoint import CARD_KEY, load_checkpoint, read_header, read_safetensors
+from .checkpoint import METADATA_KEY, load_checkpoint, read_header, read_safetensors
 from .download import cached
 from .formats.caffe import looks_like_caffe, read_caffe
 from .formats.keras import INSIDE, read_keras
@@ -32,7 +32,7 @@ from .run_dir import checkpoint_of
 from .sidecar import Beside, read_sidecar
 
 __all__ = ["KNOWN", "MEAN_RGB", "NAMES_FILE", "PixelsUnknown", "Weights"]
-__all__ += ["has_card", "names_flag", "place_of", "read_layers", "read_weights"]
+__all__ += ["has_metadata", "names_flag", "place_of", "read_layers", "read_weights"]
 LONGEST_HEADER = 100_000_000  # of a safetensors file, by its own rule
 
 
@@ -71,8 +71,8 @@ def names_flag(outputs: int) -> str:
 class Weights:
     """Layers by name for RGB 0-255 minus ``mean``; ``classes`` is None where nothing records them.
 
-    ``origin`` tells where they are from: format, pixels, SHA-256, and of a public file its name and licence; ``card``
-    is the JSON of our card where one was written beside a file.
+    ``origin`` tells where they are from: format, pixels, SHA-256, and of a public file its name and licence;
+    ``metadata`` is the JSON of ours where it was written beside a file.
     """
 
     net: str
@@ -81,7 +81,7 @@ class Weights:
     classes: tuple[str, ...] | None
     source: str
     origin: dict[str, Any] = field(default_factory=dict)
-    card: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def width(self) -> float:
@@ -121,9 +121,9 @@ def place_of(start: str) -> Path:
     return cached(released)
 
 
-def has_card(path: Path) -> bool:
+def has_metadata(path: Path) -> bool:
     """Whether a file is one of our checkpoints; raises VerydeepError where it is no weight file at all."""
-    return _kind(path) == "safetensors" and CARD_KEY in read_header(path)[0]
+    return _kind(path) == "safetensors" and METADATA_KEY in read_header(path)[0]
 
 
 def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
@@ -139,17 +139,17 @@ def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
     """
     path = place_of(start)
     kind = _kind(path)
-    metadata: dict[str, str] = {}
+    header: dict[str, str] = {}
     if kind == "safetensors":
-        metadata, tensors = read_safetensors(path)
-        if CARD_KEY in metadata:
+        header, tensors = read_safetensors(path)
+        if METADATA_KEY in header:
             return _own(path)
         found, told, classes = recognise(path, parts_of(path, tensors), TORCH), None, None
     else:
         found, told, classes = _foreign(path, kind)
     digests = Digests(path)
     known, beside = known_file(digests), read_sidecar(digests)
-    pixels = _pixels(preprocessing, known, beside, told or _in_metadata(metadata))
+    pixels = _pixels(preprocessing, known, beside, told or _in_metadata(header))
     if pixels is None:
         outputs = found.tensors["fc8.weight"].shape[0] if "fc8.weight" in found.tensors else 0
         raise PixelsUnknown(path, outputs, classes is not None)
@@ -160,17 +160,19 @@ def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
     if known:
         origin |= {"name": known.name, "licence": known.licence, "address": known.address}
         classes = ilsvrc_classes() if known.full else None
-    card = beside.card if beside else {}
-    if card:
-        classes, mean = tuple(card["classes"]), triple(card["mean"])
-    net = metadata.get("net") or card.get("net") or found.net
-    return Weights(net, {**found.tensors, "conv1_1.weight": first}, mean, classes, str(path), origin, card)
+    metadata = beside.metadata if beside else {}
+    if metadata:
+        classes, mean = tuple(metadata["classes"]), triple(metadata["mean"])
+    net = header.get("net") or metadata.get("net") or found.net
+    return Weights(net, {**found.tensors, "conv1_1.weight": first}, mean, classes, str(path), origin, metadata)
 
 
 def _own(path: Path) -> Weights:
     loaded = load_checkpoint(path)
-    classes = None if loaded.card.box_settings else loaded.card.classes
-    return Weights(loaded.card.net, loaded.weights, loaded.card.mean, classes, str(path), loaded.card.origin)
+    classes = None if loaded.metadata.box_settings else loaded.metadata.classes
+    return Weights(
+        loaded.metadata.net, loaded.weights, loaded.metadata.mean, classes, str(path), loaded.metadata.origin
+    )
 
 
 def _kind(path: Path) -> str:
@@ -238,11 +240,11 @@ def _foreign(path: Path, kind: str) -> tuple[Recognised, Preprocessing | None, t
     return recognise(path, read_torch(path), TORCH), None, None
 
 
-def _in_metadata(metadata: dict[str, str]) -> Preprocessing | None:
+def _in_metadata(header: dict[str, str]) -> Preprocessing | None:
     """The pixels that a safetensors file's header records."""
-    order = metadata.get("channel_order", "")
-    recorded = metadata.get(f"mean_{order.lower()}", "").split(",")
-    if order not in ("RGB", "BGR") or len(recorded) != 3 or metadata.get("input_range") != "0-255":
+    order = header.get("channel_order", "")
+    recorded = header.get(f"mean_{order.lower()}", "").split(",")
+    if order not in ("RGB", "BGR") or len(recorded) != 3 or header.get("input_range") != "0-255":
         return None
     try:
         return Preprocessing(order, triple(recorded))

@@ -13,7 +13,7 @@ from typing import Any
 from ..core.errors import VerydeepError
 from ..core.files import read_json, short_name, write_json
 from .as_written import described
-from .checkpoint import card_of
+from .checkpoint import metadata_of
 from .preprocessing import Preprocessing
 from .registry import Digests
 
@@ -26,7 +26,7 @@ class Beside:
     """What stands beside a file: its pixels, and the JSON of our card."""
 
     pixels: Preprocessing
-    card: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def sidecar_of(path: Path) -> Path:
@@ -34,7 +34,7 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(short_name(path.name, ENDING))
 
 
-def write_sidecar(path: Path, kind: str, pixels: Preprocessing, card: dict[str, Any]) -> Path:
+def write_sidecar(path: Path, kind: str, pixels: Preprocessing, metadata: dict[str, Any]) -> Path:
     """Writes it for a file that is there.
 
     Args:
@@ -45,9 +45,9 @@ def write_sidecar(path: Path, kind: str, pixels: Preprocessing, card: dict[str, 
     Raises:
         VerydeepError: it cannot be written.
     """
-    use = {name: text for name, text in described(card_of(card), kind, pixels).items() if name != "pixels"}
+    use = {name: text for name, text in described(metadata_of(metadata), kind, pixels).items() if name != "pixels"}
     told = {"about": ABOUT, "format": kind, "sha256": Digests(path).of("sha256"), "pixels": pixels.to_json(), **use}
-    write_json(sidecar_of(path), {**told, "classes": list(card["classes"]), "card": card})
+    write_json(sidecar_of(path), {**told, "classes": list(metadata["classes"]), "card": metadata})
     return sidecar_of(path)
 
 
@@ -66,7 +66,7 @@ def read_sidecar(digests: Digests) -> Beside | None:
             f"{place} is of another file than {digests.path} as it is now: remove the one that is wrong."
         )
     try:
-        card_of(dict(told["card"]))
+        metadata_of(dict(told["card"]))
         return Beside(Preprocessing.from_json(told["pixels"]), dict(told["card"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise VerydeepError(f"{place} is broken: remove it, and convert the net again.") from None

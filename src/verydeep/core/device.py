@@ -31,36 +31,36 @@ class Machine:
     """The choices made for this machine."""
 
     device: torch.device
-    autocast: torch.dtype | None
+    autocast_dtype: torch.dtype | None
     dtype: torch.dtype
     layout: torch.memory_format
     compile: bool
-    loaders: Readers
+    loaders: LoaderSettings
     threads: int
     device_batch: int
     recompute: bool
     bf16_gradients: bool
 
     @property
-    def readers(self) -> Readers:
+    def readers(self) -> LoaderSettings:
         """Processes that read photos where nothing else keeps a core busy for long: one a core."""
         count = self.loaders.count
         return replace(self.loaders, count=max(count, cores()) if count else 0)
 
-    def place(self, net: nn.Module) -> Callable[..., Any]:
+    def place_model(self, net: nn.Module) -> Callable[..., Any]:
         """Moves the net to the device and layout, in place; returns what to call, compiled if wished."""
         placed: Any = net.to(device=self.device, dtype=self.dtype)
         placed = placed.to(memory_format=self.layout)
         compiled: Callable[..., Any] = torch.compile(placed) if self.compile else placed
         return compiled
 
-    def images(self, batch: Tensor, shift: Tensor) -> Tensor:
+    def to_input(self, batch: Tensor, shift: Tensor) -> Tensor:
         """uint8 (B,3,H,W) to float on the device, plus ``shift``, float (B,3) or (1,3): minus the mean, say."""
         moved = batch.to(self.device, non_blocking=True).to(memory_format=self.layout, dtype=self.dtype)
         return moved.add_(shift.to(self.device, self.dtype)[:, :, None, None])
 
     @contextmanager
-    def at_work(self, static_shapes: bool = False) -> Iterator[None]:
+    def running(self, static_shapes: bool = False) -> Iterator[None]:
         """A context in which PyTorch uses the chosen number of threads, and freed memory stays for the next step.
 
         Args:
@@ -70,16 +70,16 @@ class Machine:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = static_shapes
         try:
-            with memory.kept():
+            with memory.retain_freed_memory():
                 yield
         finally:
             torch.set_num_threads(before)
             torch.backends.cudnn.benchmark = tried
 
     @contextmanager
-    def products(self) -> Iterator[None]:
+    def autocast(self) -> Iterator[None]:
         """A context in which products run in the chosen precision."""
-        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             yield
 
     def describe(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Machine:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return {
             "device": name,
-            "precision": PRECISIONS[self.autocast or self.dtype],
+            "precision": PRECISIONS[self.autocast_dtype or self.dtype],
             "layout": str(self.layout).removeprefix("torch."),
             "compile": self.compile,
             "workers": self.loaders.count,
@@ -96,7 +96,7 @@ class Machine:
         }
 
 
-def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
+def resolve_device(wish: MachineSettings, multiply_adds: float) -> Machine:
     """The choices for this machine and work of so many multiply-adds a photo.
 
     On a CPU products stay float32: bf16 there is slow where the CPU lacks it, and not bit-stable across
@@ -114,11 +114,11 @@ def this_machine(wish: MachineSettings, multiply_adds: float) -> Machine:
     workers = wish.workers if wish.workers >= 0 else max(1, min(16, cores() - 1))
     return Machine(
         device=device,
-        autocast=precision if precision in (torch.bfloat16, torch.float16) else None,
+        autocast_dtype=precision if precision in (torch.bfloat16, torch.float16) else None,
         dtype=torch.float64 if precision == torch.float64 else torch.float32,
         layout=torch.channels_last if last else torch.contiguous_format,
         compile=wish.compile,
-        loaders=Readers(workers, wish.read_timeout, wish.read_retries),
+        loaders=LoaderSettings(workers, wish.read_timeout, wish.read_retries),
         threads=wish.threads or _threads(workers, multiply_adds),
         device_batch=wish.device_batch,
         recompute=wish.recompute,
@@ -174,7 +174,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class Readers:
+class LoaderSettings:
     """How photos are read: by ``count`` processes, or in this one where it is 0.
 
     ``timeout``: seconds a process may take for a batch or a photo; ``retries``: of a photo that the disk does not give.
@@ -185,4 +185,4 @@ class Readers:
     retries: int = 0
 
 
-ONE_BY_ONE = Readers()
+ONE_BY_ONE = LoaderSettings()

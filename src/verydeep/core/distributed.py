@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from .errors import ToldElsewhere, VerydeepError
 from .heartbeat import Pulse, ends, to_the_log
-from .team import Alone, Team, share_of
+from .team import SingleProcess, Team, share_of
 
 T = TypeVar("T")
 TIMEOUT = timedelta(days=2)  # shares of a test may take hours more than others; the pulse tells who hangs
@@ -51,9 +51,9 @@ def joined(peer_timeout: float = PEER_TIMEOUT, tell: Callable[[str], object] = t
         tell: is told the sentence of that, by the first process that finds it.
     """
     if processes() == 1:
-        yield Alone(_restarted())
+        yield SingleProcess(_restarted())
         return
-    team = _Joined(peer_timeout, tell)
+    team = DistributedTeam(peer_timeout, tell)
     try:
         yield team
     except VerydeepError as mistake:
@@ -77,7 +77,7 @@ def peer_is_gone(fault: BaseException) -> bool:
     return isinstance(fault, DistError) or any(word in str(fault) for word in words)
 
 
-class _Joined:
+class DistributedTeam:
     """This process among those that torchrun started; see `verydeep.core.team.Team`."""
 
     def __init__(self, peer_timeout: float, tell: Callable[[str], object]) -> None:
@@ -95,7 +95,7 @@ class _Joined:
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
         self._pulse = self._pulse_of(peer_timeout, tell)
         self._pulse.start()
-        self.restarted = self.total(float(self.restarted))[0] > 0  # each machine counts its own
+        self.restarted = self.all_reduce(float(self.restarted))[0] > 0  # each machine counts its own
 
     def _pulse_of(self, limit: float, tell: Callable[[str], object]) -> Pulse:
         """torchrun keeps the store of its agents while any process of ours hangs."""
@@ -112,10 +112,10 @@ class _Joined:
         return Pulse(mine, self.rank, self.size, limit, ends(tell_first))
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return bool(self.rank == 0)
 
-    def share(self, count: int) -> range:
+    def shard(self, count: int) -> range:
         return share_of(count, self.rank, self.size)
 
     def mark(self, name: str) -> None:
@@ -124,18 +124,18 @@ class _Joined:
     def marked(self, name: str) -> bool:
         return bool(self._agents.check([f"verydeep/marked/{name}"]))
 
-    def total(self, *values: float) -> list[float]:
+    def all_reduce(self, *values: float) -> list[float]:
         sums = self._torch.tensor(values, dtype=self._torch.float64)
         self._distributed.all_reduce(sums)
         found: list[float] = sums.tolist()
         return found
 
-    def collect(self, mine: T) -> list[T]:
+    def all_gather(self, mine: T) -> list[T]:
         found: list[Any] = [None] * self.size
         self._distributed.all_gather_object(found, mine)
         return found
 
-    def together(self, net: Callable[..., Any], bf16: bool) -> Callable[..., Any]:
+    def wrap_ddp(self, net: Callable[..., Any], bf16: bool) -> Callable[..., Any]:
         from torch.nn.parallel import DistributedDataParallel
 
         assert isinstance(net, self._torch.nn.Module)
@@ -151,7 +151,7 @@ class _Joined:
             wrapped.register_comm_hook(self.size, _averaged_in_bf16())
         return wrapped
 
-    def between(self, net: Callable[..., Any], last: bool) -> AbstractContextManager[None]:
+    def no_sync(self, net: Callable[..., Any], last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else net.no_sync()  # type: ignore[attr-defined]
 
     def first_to_tell(self, sentence: str) -> bool:

@@ -23,7 +23,7 @@ _wanted = [0]  # contexts of `kept` that are open
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def retain_freed_memory() -> Iterator[None]:
     """A context in which freed memory stays with the process; what is left of it then goes back."""
     _wanted[0] += 1
     _set(KEEP)

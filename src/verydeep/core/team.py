@@ -29,10 +29,10 @@ class Team(Protocol):
     restarted: bool
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes files and speaks."""
 
-    def share(self, count: int) -> range:
+    def shard(self, count: int) -> range:
         """Which of ``count`` things are this process's: every one is somebody's, and nobody else's."""
 
     def mark(self, name: str) -> None:
@@ -41,32 +41,32 @@ class Team(Protocol):
     def marked(self, name: str) -> bool:
         """Whether this job has remembered it."""
 
-    def total(self, *values: float) -> list[float]:
+    def all_reduce(self, *values: float) -> list[float]:
         """Each value summed over all processes, in float64."""
 
-    def collect(self, mine: T) -> list[T]:
+    def all_gather(self, mine: T) -> list[T]:
         """What each process has, by rank, in every process."""
 
-    def together(self, net: Callable[..., Any], bf16: bool) -> Callable[..., Any]:
+    def wrap_ddp(self, net: Callable[..., Any], bf16: bool) -> Callable[..., Any]:
         """The net, with gradients that are averaged over all processes while they are computed.
 
         Args:
             bf16: gradients travel as bf16: half the bytes, and sums that are not one process's to the last digits.
         """
 
-    def between(self, net: Callable[..., Any], last: bool) -> AbstractContextManager[None]:
+    def no_sync(self, net: Callable[..., Any], last: bool) -> AbstractContextManager[None]:
         """Around one of several parts of a batch; gradients are averaged in the ``last`` alone."""
 
 
-class Alone:
+class SingleProcess:
     """The team of one process."""
 
-    rank, size, leads = 0, 1, True
+    rank, size, is_main = 0, 1, True
 
     def __init__(self, restarted: bool = False) -> None:
         self.restarted = restarted
 
-    def share(self, count: int) -> range:
+    def shard(self, count: int) -> range:
         """All."""
         return range(count)
 
@@ -77,18 +77,18 @@ class Alone:
         """One process has nobody to remember for it: what is there counts as its own."""
         return True
 
-    def total(self, *values: float) -> list[float]:
+    def all_reduce(self, *values: float) -> list[float]:
         """The values."""
         return list(values)
 
-    def collect(self, mine: T) -> list[T]:
+    def all_gather(self, mine: T) -> list[T]:
         """What this process has."""
         return [mine]
 
-    def together(self, net: Callable[..., Any], bf16: bool) -> Callable[..., Any]:
+    def wrap_ddp(self, net: Callable[..., Any], bf16: bool) -> Callable[..., Any]:
         """The net itself."""
         return net
 
-    def between(self, net: Callable[..., Any], last: bool) -> AbstractContextManager[None]:
+    def no_sync(self, net: Callable[..., Any], last: bool) -> AbstractContextManager[None]:
         """Nothing to hold back."""
         return nullcontext()

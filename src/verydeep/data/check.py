@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.config import from_json
-from ..core.device import ONE_BY_ONE, Readers
+from ..core.device import ONE_BY_ONE, LoaderSettings
 from ..core.errors import VerydeepError
 from ..core.progress import Collected, Reporter, Silent
 from ..core.settings import DataSettings, TrainSettings
@@ -22,7 +22,7 @@ from .dataloader import BoxTargets, TrainingLoader, each_photo
 from .dataset import Dataset
 from .image_io import Pixels, check_ratio
 from .open import Data, open_data
-from .statistics import look_at
+from .statistics import scan_images
 from .walk import unread_sentences
 from .workers import Fault
 
@@ -44,7 +44,7 @@ def check_data(
     data: str | Path = "digits",
     classes: str | tuple[str, ...] = (),
     boxes: str | tuple[str, ...] = (),
-    readers: Readers = ONE_BY_ONE,
+    readers: LoaderSettings = ONE_BY_ONE,
     reporter: Reporter | None = None,
     folders: str = "auto",
 ) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _read_all(
     dataset: Dataset,
     faults: list[dict[str, str]],
     pictures: dict[str, list[str]],
-    readers: Readers,
+    readers: LoaderSettings,
     reporter: Reporter,
 ) -> list[int]:
     """The smallest side of each photo of a set; ``faults`` takes the unreadable ones, ``pictures`` who shows what."""
@@ -99,7 +99,7 @@ def _read_all(
         for index, found in each_photo(dataset, Imprint(), readers):
             advance(1, "")
             if isinstance(found, Fault):
-                faults.append({"set": name, "photo": dataset.where(index), "fault": found.sentence})
+                faults.append({"set": name, "photo": dataset.where(index), "fault": found.message})
                 continue
             sides.append(min(found[:2]))
             pictures[found[2]].append(f"{name}: {dataset.where(index)}")
@@ -157,7 +157,7 @@ def sample_crops(data: str, settings: TrainSettings, photos: int, **given: Any) 
     ``given`` are other fields of DataSettings.
     """
     few = some_of(open_data(from_json(DataSettings, {"data": data, **given})).set("train"), photos)
-    look = look_at(few, settings.S.smallest, ONE_BY_ONE, Silent())
+    look = scan_images(few, settings.S.smallest, ONE_BY_ONE, Silent())
     return [(pixels, name) for pixels, name, _ in crops_of(look.dataset, settings, look.colour_axes)]
 
 

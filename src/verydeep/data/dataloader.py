@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from ..core.device import Readers
+from ..core.device import LoaderSettings
 from ..core.errors import ImageError, ReadError, VerydeepError
 from ..core.settings import TrainSettings
-from ..core.team import Alone, Team
+from ..core.team import SingleProcess, Team
 from .boxes import area, clip, xyxy_to_cxcywh
 from .colours import colour_shift
 from .dataset import Dataset
 from .image_io import Pixels, Window, draw_window
 from .transforms import Rescaled, Whole, reduced
-from .workers import Fault, Reading
+from .workers import Fault, WatchedLoader
 
 T = TypeVar("T")
 ORDER, PHOTO = 0, 1  # purposes of a draw: the first number of its key
@@ -53,7 +53,9 @@ def _fault_of(fault: ImageError, dataset: Dataset, index: int) -> Fault:
     return Fault(str(fault.named(dataset.where(index))), isinstance(fault, ReadError))
 
 
-def each_photo(dataset: Dataset, work: Callable[[Pixels], T], readers: Readers) -> Iterator[tuple[int, T | Fault]]:
+def each_photo(
+    dataset: Dataset, work: Callable[[Pixels], T], readers: LoaderSettings
+) -> Iterator[tuple[int, T | Fault]]:
     """Runs ``work`` (which must pickle) on every photo of a set, once, in order.
 
     Yields:
@@ -62,7 +64,9 @@ def each_photo(dataset: Dataset, work: Callable[[Pixels], T], readers: Readers) 
     Raises:
         VerydeepError: a process that reads was killed, or does not answer.
     """
-    yield from enumerate(Reading(_Each(dataset, work), dataset.where, readers, batch_size=None, collate_fn=_as_it_is))
+    yield from enumerate(
+        WatchedLoader(_Each(dataset, work), dataset.where, readers, batch_size=None, collate_fn=_as_it_is)
+    )
 
 
 def _as_it_is(item: T) -> T:
@@ -230,7 +234,7 @@ class _Order:
         order = np.random.default_rng([ORDER, self.seed, self.epoch]).permutation(self.photos)
         for start in range(self.skip * self.batch, self.photos, self.batch):
             keys = order[start : start + self.batch]
-            mine = self.team.share(len(keys))
+            mine = self.team.shard(len(keys))
             yield [(self.epoch, int(index)) for index in keys[slice(mine.start, mine.stop)]]
 
     def __len__(self) -> int:
@@ -249,13 +253,13 @@ class TrainingLoader:
         settings: TrainSettings,
         colour_axes: NDArray[np.float64],
         dropout_units: int,
-        readers: Readers,
+        readers: LoaderSettings,
         targets: BoxTargets | None = None,
         team: Team | None = None,
     ) -> None:
-        self._order = _Order(len(dataset), settings.batch, settings.seed, team or Alone())
+        self._order = _Order(len(dataset), settings.batch, settings.seed, team or SingleProcess())
         crops = _Crops(dataset, settings, colour_axes, dropout_units, targets)
-        self._loader = Reading(
+        self._loader = WatchedLoader(
             *(crops, dataset.where, readers, settings.batch * (3 * settings.crop**2 + dropout_units)),
             batch_sampler=self._order,
             collate_fn=crops.stack,
@@ -272,5 +276,5 @@ class TrainingLoader:
         self._order.epoch, self._order.skip = epoch, skip
         for batch in self._loader:
             if isinstance(batch, Fault):
-                raise ImageError(batch.sentence)
+                raise ImageError(batch.message)
             yield batch

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core.device import ONE_BY_ONE, Readers
+from ..core.device import ONE_BY_ONE, LoaderSettings
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, file_sha256, only_one, read_json, write_atomically, write_json
 from ..core.progress import Advance, Reporter, Silent
@@ -70,7 +70,7 @@ def pack_data(
     data: DataSettings,
     out: str | Path,
     packing: Packing | None = None,
-    readers: Readers = ONE_BY_ONE,
+    readers: LoaderSettings = ONE_BY_ONE,
     bad_images: str = "stop",
     shard_bytes: int = SHARD_BYTES,
     reporter: Reporter | None = None,
@@ -99,7 +99,7 @@ def pack_sets(
     data: DataSettings,
     folder: Path,
     packing: Packing,
-    readers: Readers = ONE_BY_ONE,
+    readers: LoaderSettings = ONE_BY_ONE,
     bad_images: str = "stop",
     shard_bytes: int = SHARD_BYTES,
     reporter: Reporter | None = None,
@@ -114,19 +114,19 @@ def pack_sets(
         }
         done = {name: packer.run(readers, reporter) for name, packer in packers.items()}
         left_out = {photo: sentence for _, skipped in done.values() for photo, sentence in skipped.items()}
-        card = {
+        metadata = {
             **{"format": FORMAT, "name": opened.name, "form": packing.form, "size": packing.size},
             **{"quality": packing.quality if packing.form == "jpeg" else None, "resampling": packing.resampling},
             **{"other_side": packing.other_side, "of": _origin(data), "split_by_us": opened.split_by_us},
             **{"classes": list(opened.classes), "sets": {name: found for name, (found, _) in done.items()}},
             "skipped": left_out,
         }
-        write_json(folder / CARD, card)
+        write_json(folder / CARD, metadata)
         for packer in packers.values():
             packer.forget()
     for sentence in left_out.values():
         reporter.warn(f"skipped: {sentence}")
-    return {**card, "folder": str(folder)}
+    return {**metadata, "folder": str(folder)}
 
 
 def _check(folder: Path, bad_images: str) -> None:
@@ -167,7 +167,7 @@ class _Packer:
         shown = [dataset.fingerprint(sizes=True), dataset.stamps(), repr(packing), shard_bytes]
         self._key = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
-    def run(self, readers: Readers, reporter: Reporter) -> tuple[dict[str, Any], dict[str, str]]:
+    def run(self, readers: LoaderSettings, reporter: Reporter) -> tuple[dict[str, Any], dict[str, str]]:
         """Fills what shards are missing, writes the set's index; what the card tells of it, and photos left out."""
         parts, photos = self._there(), len(self._dataset)
         with reporter.track(f"packing the {self._name} photos", photos) as advance:
@@ -235,9 +235,9 @@ class _Packer:
     def _leave_out(self, place: int, fault: Fault, part: _Part) -> None:
         if not self._skip:
             raise ImageError(
-                f"{fault.sentence} Mend or remove it, or leave it out with --bad-images skip; full shards are kept."
+                f"{fault.message} Mend or remove it, or leave it out with --bad-images skip; full shards are kept."
             )
-        part.skipped[self._dataset.ids[place]] = fault.sentence
+        part.skipped[self._dataset.ids[place]] = fault.message
 
     def _index(self, parts: list[_Part]) -> None:
         """The set's index, ids, and what else is told of its photos."""

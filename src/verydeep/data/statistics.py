@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.device import Readers
+from ..core.device import LoaderSettings
 from ..core.errors import ImageError
 from ..core.progress import Reporter
-from ..core.team import Alone, Team
+from ..core.team import SingleProcess, Team
 from .colours import colour_statistics, pixel_sums
 from .dataloader import each_photo
 from .dataset import Dataset
@@ -34,7 +34,7 @@ class ColourSums:
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageScan:
     """A set after the look: only readable photos, and what was wrong with the others, by id."""
 
     dataset: Dataset
@@ -43,24 +43,26 @@ class Look:
     faults: dict[str, str]
 
 
-def look_at(dataset: Dataset, smallest: int, readers: Readers, reporter: Reporter, team: Team | None = None) -> Look:
+def scan_images(
+    dataset: Dataset, smallest: int, readers: LoaderSettings, reporter: Reporter, team: Team | None = None
+) -> ImageScan:
     """Reads every photo of a set once, each process of a team its share.
 
     Raises:
         ImageError: none can be read.
     """
-    team = team or Alone()
-    mine = team.share(len(dataset))
+    team = team or SingleProcess()
+    mine = team.shard(len(dataset))
     sums = np.zeros(12)
     broken: dict[int, str] = {}
     with reporter.track(f"reading the {dataset.set_name} photos", len(mine)) as advance:
         for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), ColourSums(smallest), readers):
             if isinstance(found, Fault):
-                broken[mine[place]] = found.sentence
+                broken[mine[place]] = found.message
             else:
                 sums += found
             advance(1, "")
-    shares = team.collect((sums, broken))
+    shares = team.all_gather((sums, broken))
     sums = sum((theirs for theirs, _ in shares), np.zeros(12))
     faults_at = {index: sentence for _, theirs in shares for index, sentence in theirs.items()}
     readable = [index for index in range(len(dataset)) if index not in faults_at]
@@ -69,7 +71,7 @@ def look_at(dataset: Dataset, smallest: int, readers: Readers, reporter: Reporte
         raise ImageError(f"none of the {len(dataset)} photos can be read; the first: {next(iter(faults.values()))}")
     mean, axes = colour_statistics(sums / len(readable))
     kept = dataset if not faults else dataset.take(np.array(readable, dtype=np.int64))
-    return Look(kept, mean, axes, faults)
+    return ImageScan(kept, mean, axes, faults)
 
 
 def check_readable(faults: dict[str, str], skip: bool, reporter: Reporter) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
-from ..core.device import Readers
+from ..core.device import LoaderSettings
 from ..core.errors import VerydeepError
 from ..core.pixel_limit import allow_pixels, most_pixels
 from ..core.script import UNGUARDED, imported, known_to_children, leave_if_imported, spawns, what_to_write
@@ -44,12 +44,12 @@ _all_begun: weakref.WeakSet[Any] = weakref.WeakSet()  # processes that read, to 
 class Fault:
     """In place of a photo that could not be read: the sentence that says why, and whether that may pass."""
 
-    sentence: str
+    message: str
     may_pass: bool = False
 
 
-class Reading:
-    """Items of a set, in order or by keys, read by `Readers`; can be gone through again and again.
+class WatchedLoader:
+    """Items of a set, in order or by keys, read by `LoaderSettings`; can be gone through again and again.
 
     Args:
         items: what to ask for an item by its key; gives it, or a `Fault`.
@@ -65,7 +65,7 @@ class Reading:
         self,
         items: TorchDataset[Any],
         where: Callable[[Any], str],
-        readers: Readers,
+        readers: LoaderSettings,
         tensor_bytes: int = 0,
         **how: Any,
     ) -> None:

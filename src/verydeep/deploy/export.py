@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..checkpoints.as_written import described_export
-from ..checkpoints.checkpoint import CARD_KEY, Card, Checkpoint, save_checkpoint
+from ..checkpoints.checkpoint import METADATA_KEY, Checkpoint, Metadata, save_checkpoint
 from ..checkpoints.exported import FLOAT, TAKES_KEY, UINT8, open_exported
 from ..checkpoints.load import open_classifier
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.preprocessing import Triple
 from ..core.config import from_json
-from ..core.device import Machine, this_machine
+from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import check_place, write_atomically
 from ..core.progress import Reporter, Silent
@@ -34,7 +34,7 @@ from ..data.dataloader import each_photo
 from ..data.open import Dataset, open_data, relabel
 from ..data.workers import Fault
 from ..evaluation.evaluate import dataset_posteriors
-from ..evaluation.inference import Testable, Views, shown_to
+from ..evaluation.inference import InferenceModel, ResizeToScales, shown_to
 from ..evaluation.protocols import parse_protocol
 from ..models.vgg import Net
 from .onnx import build
@@ -98,8 +98,8 @@ def export(
     _check_free(place, form)
     order = Order(loaded, form, takes, place, reporter or Silent())
     told = _in_8_bits(order, photos, machine or MachineSettings()) if form == "onnx-int8" else _in_float(order)
-    use = None if form == "safetensors" else described_export(loaded.card, told["takes"])
-    card_path = write_model_card(place, loaded.card, told, use)
+    use = None if form == "safetensors" else described_export(loaded.metadata, told["takes"])
+    card_path = write_model_card(place, loaded.metadata, told, use)
     return {"file": str(place), "form": form, **told, "bytes": place.stat().st_size, "card": str(card_path)}
 
 
@@ -120,18 +120,18 @@ def _usual_place(loaded: Checkpoint, run: str | Path, form: str) -> Path:
 
 
 def _in_float(order: Order) -> dict[str, Any]:
-    net, card = order.loaded.net(), order.loaded.card
+    net, metadata = order.loaded.net(), order.loaded.metadata
     if order.form == "safetensors":
-        save_checkpoint(order.out, net, replace(card, state={}))
+        save_checkpoint(order.out, net, replace(metadata, state={}))
         return {"takes": "float"}
     order.reporter.say(f"writing {order.out}")
     untried = order.out.with_name(f".untried.{order.out.name}")
     try:
         if order.form == "onnx":
-            write_atomically(untried, lambda file: file.write(_onnx_bytes(net, card, order.takes)))
+            write_atomically(untried, lambda file: file.write(_onnx_bytes(net, metadata, order.takes)))
         else:
-            _write_traced(net, card, order.takes, untried)
-        difference = _difference(net, card.mean, untried)
+            _write_traced(net, metadata, order.takes, untried)
+        difference = _difference(net, metadata.mean, untried)
         if not difference <= TOLERANCE:
             raise VerydeepError(f"the exported net answers {difference:.1e} apart from the net: it is not kept.")
         untried.replace(order.out)
@@ -140,24 +140,24 @@ def _in_float(order: Order) -> dict[str, Any]:
     return {"takes": order.takes, "largest_difference": difference}
 
 
-def _onnx_bytes(net: Net, card: Card, takes: str) -> bytes:
-    model = build(net, card, takes)
-    for key, value in ((CARD_KEY, json.dumps(asdict(replace(card, state={})))), (TAKES_KEY, takes)):
+def _onnx_bytes(net: Net, metadata: Metadata, takes: str) -> bytes:
+    model = build(net, metadata, takes)
+    for key, value in ((METADATA_KEY, json.dumps(asdict(replace(metadata, state={})))), (TAKES_KEY, takes)):
         model.metadata_props.add(key=key, value=value)
     return bytes(model.SerializeToString())
 
 
-def _write_traced(net: Net, card: Card, takes: str, out: Path) -> None:
-    told = {CARD_KEY: json.dumps(asdict(replace(card, state={}))), TAKES_KEY: takes}
+def _write_traced(net: Net, metadata: Metadata, takes: str, out: Path) -> None:
+    told = {METADATA_KEY: json.dumps(asdict(replace(metadata, state={}))), TAKES_KEY: takes}
     content = io.BytesIO()
-    torch.export.save(trace(net, card.mean, takes), content, extra_files=told)
+    torch.export.save(trace(net, metadata.mean, takes), content, extra_files=told)
     write_atomically(out, lambda file: file.write(content.getbuffer()))
 
 
 def _difference(net: Net, mean: Triple, out: Path) -> float:
     """How far an exported file's posteriors are from the net's: the largest, at two sizes of random photos."""
-    nets: tuple[Testable, Testable] = (net, open_exported(out).net())
-    here, shift, largest = this_machine(MachineSettings(device="cpu"), 0), -torch.tensor(mean)[None], 0.0
+    nets: tuple[InferenceModel, InferenceModel] = (net, open_exported(out).net())
+    here, shift, largest = resolve_device(MachineSettings(device="cpu"), 0), -torch.tensor(mean)[None], 0.0
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for sides in ((1, net.crop, net.crop, 3), (2, net.crop + 33, net.crop + 70, 3)):
@@ -169,41 +169,41 @@ def _difference(net: Net, mean: Triple, out: Path) -> float:
 
 def _in_8_bits(order: Order, photos: str | None, wish: MachineSettings) -> dict[str, Any]:
     """Calibrated on photos of the part that decides, compared on those that are reported."""
-    card, net = order.loaded.card, order.loaded.net()
-    machine = this_machine(replace(wish, compile=False), card.multiply_adds)
-    calibration, comparison = _two_sets(card, photos)
+    metadata, net = order.loaded.metadata, order.loaded.net()
+    machine = resolve_device(replace(wish, compile=False), metadata.multiply_adds)
+    calibration, comparison = _two_sets(metadata, photos)
     whole = order.out.with_name(f".{order.out.name}.float.tmp")
     small = order.out.with_name(f".{order.out.name}.tmp")
     try:
-        write_atomically(whole, lambda file: file.write(_onnx_bytes(net, card, UINT8)))
-        with machine.at_work():
-            quantise(whole, small, _shown(calibration, card, machine), len(calibration), order.reporter)
-        _add_card(small, card)
+        write_atomically(whole, lambda file: file.write(_onnx_bytes(net, metadata, UINT8)))
+        with machine.running():
+            quantise(whole, small, _shown(calibration, metadata, machine), len(calibration), order.reporter)
+        _add_metadata(small, metadata)
         small.replace(order.out)
     finally:
         for path in (whole, small):
             path.unlink(missing_ok=True)
-    machine.place(net)
-    told = _compared(net, order.out, card, comparison, machine, order.reporter)
+    machine.place_model(net)
+    told = _compared(net, order.out, metadata, comparison, machine, order.reporter)
     return {"takes": UINT8, "calibration_photos": len(calibration), **told}
 
 
-def _add_card(path: Path, card: Card) -> None:
+def _add_metadata(path: Path, metadata: Metadata) -> None:
     """The card into a file that ONNX Runtime wrote, which drops it."""
     import onnx
 
     model = onnx.load(path)
     del model.metadata_props[:]
-    for key, value in ((CARD_KEY, json.dumps(asdict(replace(card, state={})))), (TAKES_KEY, UINT8)):
+    for key, value in ((METADATA_KEY, json.dumps(asdict(replace(metadata, state={})))), (TAKES_KEY, UINT8)):
         model.metadata_props.add(key=key, value=value)
     path.write_bytes(model.SerializeToString())
 
 
-def _two_sets(card: Card, photos: str | None) -> tuple[Dataset, Dataset]:
+def _two_sets(metadata: Metadata, photos: str | None) -> tuple[Dataset, Dataset]:
     """Photos to calibrate with and photos to compare on, spread evenly over their sets; none is in both."""
-    if photos is None and not card.data:
+    if photos is None and not metadata.data:
         raise VerydeepError("8 bits need photos, and this net names no data: say --photos.")
-    settings = from_json(DataSettings, card.data) if photos is None else DataSettings(data=photos)
+    settings = from_json(DataSettings, metadata.data) if photos is None else DataSettings(data=photos)
     opened = open_data(settings)
     calibration = opened.sets.get("dev") or opened.sets.get("train") or opened.set(opened.reported)
     comparison = opened.set(opened.reported)
@@ -218,24 +218,26 @@ def _spread(dataset: Dataset, most: int) -> Dataset:
     return dataset.take(np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(np.int64)))
 
 
-def _shown(dataset: Dataset, card: Card, machine: Machine) -> Any:
+def _shown(dataset: Dataset, metadata: Metadata, machine: Machine) -> Any:
     """Photos of a set at the net's Q, one by one."""
-    views = Views(parse_protocol(f"dense@{card.test_scale}"), card.crop, card.resampling, card.other_side)
+    views = ResizeToScales(
+        parse_protocol(f"dense@{metadata.test_scale}"), metadata.crop, metadata.resampling, metadata.other_side
+    )
     for _, found in each_photo(dataset, views, machine.readers):
         if isinstance(found, Fault):
-            raise VerydeepError(found.sentence)
+            raise VerydeepError(found.message)
         yield found[0]
 
 
 def _compared(
-    net: Net, out: Path, card: Card, dataset: Dataset, machine: Machine, reporter: Reporter
+    net: Net, out: Path, metadata: Metadata, dataset: Dataset, machine: Machine, reporter: Reporter
 ) -> dict[str, Any]:
     """8 bits beside float on real photos, by the dense procedure at one scale."""
-    protocol = parse_protocol(f"dense@{card.test_scale}")
-    nets: list[tuple[str, Testable]] = [("float", net), ("8 bits", open_exported(out).net())]
-    with machine.at_work():
+    protocol = parse_protocol(f"dense@{metadata.test_scale}")
+    nets: list[tuple[str, InferenceModel]] = [("float", net), ("8 bits", open_exported(out).net())]
+    with machine.running():
         found = [
-            dataset_posteriors(one, card, dataset, protocol, machine, reporter, f"comparing, {name}").posteriors
+            dataset_posteriors(one, metadata, dataset, protocol, machine, reporter, f"comparing, {name}").posteriors
             for name, one in nets
         ]
     best = [posteriors.argmax(1) for posteriors in found]
@@ -244,8 +246,8 @@ def _compared(
         "top1_agreement": 100 * float((best[0] == best[1]).mean()),
         "mean_posterior_difference": float(np.abs(found[0] - found[1]).mean()),
     }
-    if dataset.labelled and (places_in(card.classes, dataset.classes) >= 0).all():
-        labels = relabel(dataset, card.classes).labels
+    if dataset.labelled and (places_in(metadata.classes, dataset.classes) >= 0).all():
+        labels = relabel(dataset, metadata.classes).labels
         told["top1_error"] = {name: _error(one, labels) for (name, _), one in zip(nets, best, strict=True)}
     return told
 

@@ -47,7 +47,7 @@ class SharedNet(ModelHubMixin):
         if page.is_file():
             shutil.copyfile(page, save_directory / PAGE)
         else:
-            write_model_card(place, load_classifier(place).card)
+            write_model_card(place, load_classifier(place).metadata)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, revision: str | None = None, **given: Any) -> SharedNet:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..checkpoints.exported import UINT8
 from ..core.errors import VerydeepError
 from ..models.architectures import has_lrn
@@ -46,7 +46,7 @@ class Graph:
         return name
 
 
-def build(net: Net, card: Card, takes: str) -> Any:
+def build(net: Net, metadata: Metadata, takes: str) -> Any:
     """The graph of a net as an ONNX model.
 
     Args:
@@ -56,24 +56,24 @@ def build(net: Net, card: Card, takes: str) -> Any:
     graph = Graph()
     helper, kinds = graph.onnx.helper, graph.onnx.TensorProto
     if takes == UINT8:
-        end = graph.add("Softmax", [_scores(graph, net, _centred(graph, card))], POSTERIOR, axis=1)
+        end = graph.add("Softmax", [_scores(graph, net, _centred(graph, metadata))], POSTERIOR, axis=1)
         given = helper.make_tensor_value_info(PHOTOS, kinds.UINT8, ["batch", "height", "width", 3])
     else:
         end = _scores(graph, net, PIXELS)
         given = helper.make_tensor_value_info(PIXELS, kinds.FLOAT, ["batch", 3, "height", "width"])
     answer = helper.make_tensor_value_info(end, kinds.FLOAT, ["batch", net.classes])
-    whole = helper.make_graph(graph.nodes, f"net {card.net}", [given], [answer], graph.weights)
+    whole = helper.make_graph(graph.nodes, f"net {metadata.net}", [given], [answer], graph.weights)
     model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="verydeep")
     model.ir_version = IR
     return model
 
 
-def _centred(graph: Graph, card: Card) -> str:
+def _centred(graph: Graph, metadata: Metadata) -> str:
     """uint8 (B,H,W,3) to float (B,3,H,W) minus the mean."""
     x = graph.add("Cast", [PHOTOS], "as_float", to=graph.onnx.TensorProto.FLOAT)
     x = graph.add("Transpose", [x], "channels_first", perm=[0, 3, 1, 2])
     return graph.add(
-        "Sub", [x, graph.keep("mean", np.array(card.mean, dtype=np.float32).reshape(1, 3, 1, 1))], "centred"
+        "Sub", [x, graph.keep("mean", np.array(metadata.mean, dtype=np.float32).reshape(1, 3, 1, 1))], "centred"
     )
 
 

@@ -16,23 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Card, Checkpoint
+from ..checkpoints.checkpoint import Checkpoint, Metadata
 from ..checkpoints.exported import ExportedFile
 from ..checkpoints.load import Loaded, open_classifier
 from ..checkpoints.model_card import write_model_card
-from ..checkpoints.pretrained import has_card
+from ..checkpoints.pretrained import has_metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
 from ..core.config import from_json
-from ..core.device import Machine, this_machine
+from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, short_name, write_json
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, MachineSettings
-from ..core.team import Alone, Team
+from ..core.team import SingleProcess, Team
 from ..data.dataloader import each_photo
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
 from ..data.workers import Fault
-from .inference import Answers, Testable, Views, joined_answers, posteriors
+from .inference import InferenceModel, Posteriors, ResizeToScales, joined_answers, posteriors
 from .predict import usual_protocol
 from .protocols import Protocol, check_protocol, parse_protocol
 from .scores import FILE_NAME, Scores, save_scores
@@ -51,8 +51,8 @@ class Evaluation:
 
 
 def dataset_posteriors(
-    net: Testable,
-    card: Card,
+    net: InferenceModel,
+    metadata: Metadata,
     dataset: Dataset,
     protocol: Protocol,
     machine: Machine,
@@ -60,7 +60,7 @@ def dataset_posteriors(
     label: str,
     faults: dict[int, str] | None = None,
     team: Team | None = None,
-) -> Answers:
+) -> Posteriors:
     """Posteriors of a set and what they cost; each process of a team computes those of its share.
 
     Args:
@@ -71,24 +71,24 @@ def dataset_posteriors(
         ImageError: a photo cannot be read, and ``faults`` is None.
     """
 
-    team = team or Alone()
-    mine = team.share(len(dataset))
+    team = team or SingleProcess()
+    mine = team.shard(len(dataset))
     broken: dict[int, str] = {}
-    shown = Views(protocol, card.crop, card.resampling, card.other_side)
+    shown = ResizeToScales(protocol, metadata.crop, metadata.resampling, metadata.other_side)
 
     def views() -> Any:
         for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), shown, machine.readers):
             if not isinstance(found, Fault):
                 yield place, found
             elif faults is None:
-                raise ImageError(f"{found.sentence} Remove it, or leave it out with --bad-images skip.")
+                raise ImageError(f"{found.message} Remove it, or leave it out with --bad-images skip.")
             else:
-                broken[mine[place]] = found.sentence
+                broken[mine[place]] = found.message
 
     with reporter.track(label, len(mine) * len(protocol.scales)) as advance:
-        mean = np.array(card.mean)
+        mean = np.array(metadata.mean)
         found = posteriors(net, mean, protocol, views(), len(mine), machine, lambda count: advance(count, ""))
-    shares = team.collect((found, broken))
+    shares = team.all_gather((found, broken))
     if faults is not None:
         faults.update({index: sentence for _, theirs in shares for index, sentence in theirs.items()})
     return joined_answers([answers for answers, _ in shares])
@@ -116,24 +116,24 @@ def evaluate(
         raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
     asked = None if protocol is None else parse_protocol(protocol)
     checkpoint = open_classifier(run, last)
-    tested = asked or usual_protocol(checkpoint.card)
+    tested = asked or usual_protocol(checkpoint.metadata)
     if asked is None:
         reporter.say(f"testing by {tested}, as predict does; PROTOCOL says another")
-    check_protocol(tested, checkpoint.card.crop)
-    dataset, place = _dataset(checkpoint.card, data, set_name, reporter)
-    here = this_machine(replace(machine or MachineSettings(), compile=False), checkpoint.card.multiply_adds)
+    check_protocol(tested, checkpoint.metadata.crop)
+    dataset, place = _dataset(checkpoint.metadata, data, set_name, reporter)
+    here = resolve_device(replace(machine or MachineSettings(), compile=False), checkpoint.metadata.multiply_adds)
     if out is None:
         _check_run(run, checkpoint)
     folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / short_name(str(tested))
     check_place(folder)
     if any((folder / name).exists() for name in (LAST, BEST)):
         raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
-    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter, team or Alone())
+    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter, team or SingleProcess())
 
 
 def _check_run(run: str | Path, checkpoint: Loaded) -> None:
     """Raises VerydeepError for a weight file of others, beside which no tests are stored."""
-    if isinstance(checkpoint, Checkpoint) and not has_card(checkpoint.path):
+    if isinstance(checkpoint, Checkpoint) and not has_metadata(checkpoint.path):
         one = f"`verydeep convert {shlex.quote(str(run))} runs/NAME` makes one"
         raise VerydeepError(f"{checkpoint.path} is no run: {one}, or say --out.")
 
@@ -165,10 +165,10 @@ def _tested(
         "set_fingerprint": fingerprint,
         "folder": str(folder),
     }
-    if team.leads:
+    if team.is_main:
         _write(folder, summary, scores, machine)
         if checkpoint.path.name == BEST:
-            write_model_card(checkpoint.path, checkpoint.card)
+            write_model_card(checkpoint.path, checkpoint.metadata)
     return Evaluation(summary, scores, dataset, folder)
 
 
@@ -180,16 +180,16 @@ def _answers(
     skip: bool,
     reporter: Reporter,
     team: Team,
-) -> tuple[Answers, dict[int, str], float]:
+) -> tuple[Posteriors, dict[int, str], float]:
     """What the net answers, the sentences of unreadable photos by index, and the seconds it took."""
     net = checkpoint.net()
-    machine.place(net)
+    machine.place_model(net)
     faults: dict[int, str] = {}
     label = f"{protocol} on {len(dataset)} photos"
     began = time.monotonic()
-    with machine.at_work():
+    with machine.running():
         found = dataset_posteriors(
-            net, checkpoint.card, dataset, protocol, machine, reporter, label, faults if skip else None, team
+            net, checkpoint.metadata, dataset, protocol, machine, reporter, label, faults if skip else None, team
         )
     seconds = time.monotonic() - began
     for sentence in faults.values():
@@ -211,38 +211,38 @@ def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
     return checkpoint.path.parent / name / place / set_name
 
 
-def _dataset(card: Card, data: str | None, set_name: str | None, reporter: Reporter) -> tuple[Dataset, str]:
+def _dataset(metadata: Metadata, data: str | None, set_name: str | None, reporter: Reporter) -> tuple[Dataset, str]:
     """The set to test, its labels counted in the net's classes, and ``of-…`` where its data are not the run's own."""
-    if not card.data and data is None:
+    if not metadata.data and data is None:
         raise VerydeepError("this checkpoint names no data: say --data.")
-    trained_on = from_json(DataSettings, card.data) if card.data else DataSettings()
+    trained_on = from_json(DataSettings, metadata.data) if metadata.data else DataSettings()
     if data is None:
         check_still_there(trained_on)
     asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
-    opened = _own_elsewhere(card, trained_on, data) or _open(asked, of_run=data is None)
+    opened = _own_elsewhere(metadata, trained_on, data) or _open(asked, of_run=data is None)
     for sentence in opened.warnings:
         reporter.warn(sentence)
     same = asked.data == trained_on.data
-    known = card.data_fingerprint != "" and opened.fingerprint() == card.data_fingerprint
-    if same and not known and card.data_fingerprint:
+    known = metadata.data_fingerprint != "" and opened.fingerprint() == metadata.data_fingerprint
+    if same and not known and metadata.data_fingerprint:
         reporter.warn(
             f"{opened.name} is not as it was when the net was trained: photos may have moved between its sets."
         )
     # Unsplit data that the net was not trained on are tested whole.
     chosen = set_name or ("all" if opened.split_by_us and not same and not known else opened.reported)
-    dataset = relabel(opened.set(chosen), card.classes, strict=True)
+    dataset = relabel(opened.set(chosen), metadata.classes, strict=True)
     if not len(dataset):
         raise VerydeepError(f"{opened.name} has no photos in its set {chosen}: say another --set.")
     return dataset, "" if same else short_name(f"of-{Path(asked.data).name}")
 
 
-def _own_elsewhere(card: Card, trained_on: DataSettings, data: str | None) -> Data | None:
+def _own_elsewhere(metadata: Metadata, trained_on: DataSettings, data: str | None) -> Data | None:
     """The run's own photos at another place, where its settings say which they are; None where they are others."""
     if data is None or not (trained_on.boxes or trained_on.folders != "auto"):
         return None
     with contextlib.suppress(VerydeepError):
         opened = open_data(moved(trained_on, data))
-        if opened.fingerprint() == card.data_fingerprint:
+        if opened.fingerprint() == metadata.data_fingerprint:
             return opened
     return None
 
@@ -265,7 +265,7 @@ def _scores(checkpoint: Loaded, dataset: Dataset, protocol: Protocol, found: NDA
         ids=dataset.ids,
         labels=dataset.labels,
         subjects=dataset.groups,
-        classes=checkpoint.card.classes,
+        classes=checkpoint.metadata.classes,
         posteriors=found,
         set_name=dataset.set_name,
         data=dataset.name,

@@ -29,7 +29,7 @@ WAITING_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
-class Views:
+class ResizeToScales:
     """From a photo's pixels to what the net is shown: one uint8 (H,W,3) for each scale Q."""
 
     protocol: Protocol
@@ -44,7 +44,7 @@ class Views:
         return [centre_crop(view, self.crop) for view in scaled] if alone else scaled
 
 
-class Testable(TypingProtocol):
+class InferenceModel(TypingProtocol):
     """What a test asks of a net: `verydeep.models.vgg.Net`, or an exported file that stands for one.
 
     ``takes`` is ``float``, RGB minus the mean, or ``uint8``, for a net that subtracts it itself.
@@ -66,21 +66,21 @@ class Testable(TypingProtocol):
 
 
 @dataclass(frozen=True)
-class Answers:
+class Posteriors:
     """Posteriors of N photos, float32 (N,K), and the forward multiply-adds a photo, on average."""
 
     posteriors: NDArray[np.float32]
     multiply_adds: float
 
 
-def joined_answers(shares: list[Answers]) -> Answers:
+def joined_answers(shares: list[Posteriors]) -> Posteriors:
     """Those of several shares of a set, in their order, as of the whole set."""
     found = np.concatenate([share.posteriors for share in shares])
     cost = sum(share.multiply_adds * len(share.posteriors) for share in shares)
-    return Answers(found, cost / max(1, len(found)))
+    return Posteriors(found, cost / max(1, len(found)))
 
 
-def posterior(net: Testable, images: Tensor, protocol: Protocol) -> Tensor:
+def posterior(net: InferenceModel, images: Tensor, protocol: Protocol) -> Tensor:
     """Posteriors (B,K) of float images (B,3,H,W) of one scale, averaged with the mirror image's if so asked.
 
     The mirror image is cropped by the same grid, so a photo and its mirror image have one posterior.
@@ -91,7 +91,7 @@ def posterior(net: Testable, images: Tensor, protocol: Protocol) -> Tensor:
     return found
 
 
-def _one_way(net: Testable, images: Tensor, protocol: Protocol) -> Tensor:
+def _one_way(net: InferenceModel, images: Tensor, protocol: Protocol) -> Tensor:
     if protocol.method == "dense":
         return _dense(net, images, protocol.softmax_first)
     found = _windowed(net, images, protocol.corners(images.shape[2], images.shape[3], net.crop))
@@ -100,7 +100,7 @@ def _one_way(net: Testable, images: Tensor, protocol: Protocol) -> Tensor:
     return found
 
 
-def _dense(net: Testable, images: Tensor, softmax_first: bool) -> Tensor:
+def _dense(net: InferenceModel, images: Tensor, softmax_first: bool) -> Tensor:
     """Soft-max of the mean scores, or the mean of each place's soft-max, (B,K)."""
     if softmax_first:
         scores: Tensor = net(images)
@@ -108,7 +108,7 @@ def _dense(net: Testable, images: Tensor, softmax_first: bool) -> Tensor:
     return F.softmax(net.mean_scores(images).float(), dim=1)
 
 
-def _windowed(net: Testable, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
+def _windowed(net: InferenceModel, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
     """Mean over the crops at ``corners`` of their soft-max, (B,K); all go through the net as one batch."""
     side = net.crop
     crops = torch.cat([images[:, :, top : top + side, left : left + side] for top, left in corners])
@@ -117,26 +117,26 @@ def _windowed(net: Testable, images: Tensor, corners: list[tuple[int, int]]) -> 
 
 
 def posteriors(
-    net: Testable,
+    net: InferenceModel,
     mean: NDArray[np.float64],
     protocol: Protocol,
     views: Iterable[tuple[int, list[Pixels]]],
     photos: int,
     machine: Machine,
     done: Callable[[int], None] = lambda count: None,
-) -> Answers:
+) -> Posteriors:
     """Posteriors of N photos; each row depends on its own photo alone.
 
     Args:
         net: on the machine's device, in evaluation mode.
         mean: RGB mean to subtract, (3,).
-        views: a photo's index, 0 to N-1, and its `Views`, in any order.
+        views: a photo's index, 0 to N-1, and its `ResizeToScales`, in any order.
         photos: N.
         done: told how many views were finished since it was last told.
     """
     sums, cost = np.zeros((photos, net.classes), dtype=np.float64), 0
     shift = torch.tensor(-np.asarray(mean), dtype=torch.float32)[None]
-    with torch.inference_mode(), machine.products():
+    with torch.inference_mode(), machine.autocast():
         for indices, batch in equal_sizes(views, partial(protocol.shown_pixels, net.crop)):
             images = shown_to(net, torch.from_numpy(batch), machine, shift)
             found = posterior(net, images, protocol).cpu().double().numpy()
@@ -144,13 +144,13 @@ def posteriors(
             height, width = batch.shape[1:3]
             cost += len(indices) * protocol.multiply_adds(net.specs, net.crop, height, width, net.pooling)
             done(len(indices))
-    return Answers((sums / len(protocol.scales)).astype(np.float32), cost / max(1, photos))
+    return Posteriors((sums / len(protocol.scales)).astype(np.float32), cost / max(1, photos))
 
 
-def shown_to(net: Testable, photos: Tensor, machine: Machine, shift: Tensor) -> Tensor:
+def shown_to(net: InferenceModel, photos: Tensor, machine: Machine, shift: Tensor) -> Tensor:
     """Photos uint8 (B,H,W,3) as a net takes them, (B,3,H,W); ``shift`` (1,3) is minus the mean."""
     images = photos.permute(0, 3, 1, 2)
-    return machine.images(images, shift) if net.takes == "float" else images
+    return machine.to_input(images, shift) if net.takes == "float" else images
 
 
 def equal_sizes(

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..checkpoints.load import open_classifier
-from ..core.device import Machine, this_machine
+from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, NotAnImageError, VerydeepError
 from ..core.paths import files_matching
 from ..core.progress import Reporter, Silent
 from ..core.settings import MachineSettings
 from ..data.image_io import Pixels, as_pixels
 from ..data.walk import HIDDEN, LINKS, SYSTEM, Skipped, files_below, is_system, unread_sentences
-from .inference import Testable, Views, posteriors
+from .inference import InferenceModel, ResizeToScales, posteriors
 from .protocols import Protocol, check_protocol, parse_protocol
 
 
@@ -47,14 +47,14 @@ class Prediction:
 class Classifier:
     """A trained net with what it needs to be asked: `predict` takes files and images in memory."""
 
-    net: Testable
-    card: Card
+    net: InferenceModel
+    metadata: Metadata
     machine: Machine
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the net's outputs."""
-        return self.card.classes
+        return self.metadata.classes
 
     def posteriors(
         self,
@@ -65,9 +65,9 @@ class Classifier:
     ) -> NDArray[np.float32]:
         """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
         images = listed(images)
-        asked = parse_protocol(protocol) if protocol else usual_protocol(self.card)
-        check_protocol(asked, self.card.crop)
-        views = Views(asked, self.card.crop, self.card.resampling, self.card.other_side)
+        asked = parse_protocol(protocol) if protocol else usual_protocol(self.metadata)
+        check_protocol(asked, self.metadata.crop)
+        views = ResizeToScales(asked, self.metadata.crop, self.metadata.resampling, self.metadata.other_side)
 
         def shown() -> Iterator[tuple[int, list[Pixels]]]:
             for index, image in enumerate(images):
@@ -80,8 +80,8 @@ class Classifier:
                     faults[index] = str(named)
 
         total = len(images) * len(asked.scales)
-        with self.machine.at_work(), (reporter or Silent()).track("asking", total) as advance:
-            mean = np.array(self.card.mean)
+        with self.machine.running(), (reporter or Silent()).track("asking", total) as advance:
+            mean = np.array(self.metadata.mean)
             return posteriors(
                 self.net, mean, asked, shown(), len(images), self.machine, lambda n: advance(n, "")
             ).posteriors
@@ -113,9 +113,9 @@ class Classifier:
         return best_classes(asked, found, self.classes, top, faults or {})
 
 
-def usual_protocol(card: Card) -> Protocol:
+def usual_protocol(metadata: Metadata) -> Protocol:
     """How a net is tested unless told otherwise: densely, at the Q of its training scale."""
-    return Protocol("dense", (card.test_scale,), mirror=True)
+    return Protocol("dense", (metadata.test_scale,), mirror=True)
 
 
 def check_top(top: object) -> None:
@@ -182,10 +182,10 @@ def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifie
         VerydeepError: as `verydeep.checkpoints.load.open_classifier`.
     """
     checkpoint = open_classifier(run, last)
-    here = this_machine(replace(machine, compile=False), checkpoint.card.multiply_adds)
+    here = resolve_device(replace(machine, compile=False), checkpoint.metadata.multiply_adds)
     net = checkpoint.net()
-    here.place(net)
-    return Classifier(net, checkpoint.card, here)
+    here.place_model(net)
+    return Classifier(net, checkpoint.metadata, here)
 
 
 def find_all(patterns: Iterable[str], reporter: Reporter | None = None) -> tuple[list[str], list[str]]:

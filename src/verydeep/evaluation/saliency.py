@@ -24,7 +24,7 @@ from ..core.config import STRIDE
 from ..core.errors import VerydeepError
 from ..data.image_io import Pixels
 from ..models.vgg import Net
-from .inference import Views, shown_to
+from .inference import ResizeToScales, shown_to
 from .predict import Classifier
 from .protocols import Protocol, check_protocol
 
@@ -83,7 +83,7 @@ def score_map(asked: Classifier, pixels: Pixels, label: int, scale: int | None =
         ImageError: a strip, which rescaling would make larger than memory.
     """
     asked, net = explainable(asked), _net(asked)
-    with asked.machine.at_work(), torch.no_grad(), asked.machine.products():
+    with asked.machine.running(), torch.no_grad(), asked.machine.autocast():
         shown = _shown(asked, pixels, scale)
         scores = net(shown)[0, label].float().cpu().numpy()
     return _placed(scores, STRIDE, net.crop / 2, shown, pixels)
@@ -93,8 +93,8 @@ def grad_cam(asked: Classifier, pixels: Pixels, label: int, scale: int | None = 
     """Grad-CAM of a class on the last convolution; arguments and errors as of `score_map`. No value is below 0."""
     asked, net = explainable(asked), _net(asked)
     last = next(spec.name for spec in reversed(net.specs) if spec.stage == 5)
-    with asked.machine.at_work():
-        with torch.no_grad(), asked.machine.products():
+    with asked.machine.running():
+        with torch.no_grad(), asked.machine.autocast():
             shown = _shown(asked, pixels, scale)
             maps = net.activations(shown, last)
         with torch.enable_grad():  # not in the products' precision: gradients of half precision vanish
@@ -113,11 +113,11 @@ def _net(asked: Classifier) -> Net:
 
 def _shown(asked: Classifier, pixels: Pixels, scale: int | None) -> Tensor:
     """The photo at Q as the net takes it, float (1,3,H,W)."""
-    card = asked.card
-    dense = Protocol("dense", (scale or card.test_scale,), mirror=False)
-    check_protocol(dense, card.crop)
-    (view,) = Views(dense, card.crop, card.resampling, card.other_side)(pixels)
-    shift = torch.tensor(-np.asarray(card.mean), dtype=torch.float32)[None]
+    metadata = asked.metadata
+    dense = Protocol("dense", (scale or metadata.test_scale,), mirror=False)
+    check_protocol(dense, metadata.crop)
+    (view,) = ResizeToScales(dense, metadata.crop, metadata.resampling, metadata.other_side)(pixels)
+    shift = torch.tensor(-np.asarray(metadata.mean), dtype=torch.float32)[None]
     return shown_to(asked.net, torch.from_numpy(view.copy())[None], asked.machine, shift)
 
 

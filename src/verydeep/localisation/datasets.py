@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import short_name
@@ -60,7 +60,7 @@ class BoxSets:
 
 
 def open_box_sets(
-    card: Card,
+    metadata: Metadata,
     bad: frozenset[str],
     data: str | None,
     boxes: tuple[str, ...],
@@ -79,18 +79,18 @@ def open_box_sets(
     Raises:
         VerydeepError: no such data or set; no photo with a box of a known class.
     """
-    trained_on = from_json(DataSettings, card.data)
-    asked, own = _asked(card, trained_on, data, boxes)
+    trained_on = from_json(DataSettings, metadata.data)
+    asked, own = _asked(metadata, trained_on, data, boxes)
     same = own or asked == trained_on
     other = not own and asked.data != trained_on.data  # other boxes of the same photos leave them split as they were
     opened = open_data(asked if same else replace(asked, classes=()), least_classes=1)
     chosen = opened.set(set_name or ("all" if opened.split_by_us and other else opened.reported))
-    known = relabel(chosen, card.classes, strict)
+    known = relabel(chosen, metadata.classes, strict)
     faults: dict[str, list[str]] = {}
     if len(known) < len(chosen):
         kept = set(known.ids)
         faults["class"] = [chosen.where(index) for index, photo in enumerate(chosen.ids) if photo not in kept]
-        unknown = [chosen.classes[n] for n in np.flatnonzero(places_in(card.classes, chosen.classes) < 0)]
+        unknown = [chosen.classes[n] for n in np.flatnonzero(places_in(metadata.classes, chosen.classes) < 0)]
         reporter.warn(
             f"{len(faults['class'])} photos of classes the net does not know ({', '.join(unknown[:5])}): left out"
         )
@@ -100,22 +100,24 @@ def open_box_sets(
         found = located(known, strict, reporter)
         known, faults = found.dataset, {**faults, **found.faults}
     apart = "" if same else short_name(f"of-{Path(asked.data).name}")
-    return BoxSets(known, opened if same else _own(trained_on), card.classes, apart, faults, bad, reporter)
+    return BoxSets(known, opened if same else _own(trained_on), metadata.classes, apart, faults, bad, reporter)
 
 
-def _asked(card: Card, trained_on: DataSettings, data: str | None, boxes: tuple[str, ...]) -> tuple[DataSettings, bool]:
+def _asked(
+    metadata: Metadata, trained_on: DataSettings, data: str | None, boxes: tuple[str, ...]
+) -> tuple[DataSettings, bool]:
     """The data to be tested, and whether they are the run's own at another place."""
     if data is None:
         check_still_there(trained_on)
         asked = trained_on
-    elif not boxes and _are_own(card, moved(trained_on, data)):
+    elif not boxes and _are_own(metadata, moved(trained_on, data)):
         return moved(trained_on, data), True
     else:
         asked = replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
     return (replace(asked, boxes=lasting_boxes(boxes)) if boxes else asked), False
 
 
-def _are_own(card: Card, asked: DataSettings) -> bool:
+def _are_own(metadata: Metadata, asked: DataSettings) -> bool:
     """Whether data are the photos and boxes that a net was trained on, at another place."""
     if not asked.boxes:
         return False
@@ -124,7 +126,7 @@ def _are_own(card: Card, asked: DataSettings) -> bool:
         sets = {name: located(opened.set(name), False, Silent()).dataset for name in ("train", "dev")}
     except VerydeepError:
         return False
-    return replace(opened, sets=sets).fingerprint() == card.data_fingerprint
+    return replace(opened, sets=sets).fingerprint() == metadata.data_fingerprint
 
 
 def _own(settings: DataSettings) -> Data | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Card, Checkpoint, load_box_net
+from ..checkpoints.checkpoint import Checkpoint, Metadata, load_box_net
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, bad_images, checkpoint_of, environment, run_name
 from ..core.errors import VerydeepError
 from ..core.files import check_place, short_name, write_atomically, write_json
@@ -28,7 +28,7 @@ from ..evaluation.submission import ilsvrc_ids, write_localisation
 from .datasets import BoxSets, open_box_sets
 from .merge import best_constant_box, keep_t
 from .predict import usual_protocol
-from .testing import BoxTest, BoxTester, Guesses, classification_net
+from .testing import BoxTest, Guesses, LocalisationEvaluator, classification_net
 
 GUESSES = "guesses.npz"
 CONSTANT_PHOTOS = 2000  # of the training photos, among whose boxes the best constant one is sought
@@ -68,8 +68,8 @@ def evaluate_boxes(
         raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
     told, wish = reporter or Silent(), machine or MachineSettings()
     first = (asked := _tests(tests, told))[0].checkpoint
-    sets = open_box_sets(first.card, bad_images(first.path.parent), data, boxes, set_name, strict, told)
-    tester = BoxTester(asked, _rater(asked, classifier, told), sets, merging or MergeSettings(), wish, told)
+    sets = open_box_sets(first.metadata, bad_images(first.path.parent), data, boxes, set_name, strict, told)
+    tester = LocalisationEvaluator(asked, _rater(asked, classifier, told), sets, merging or MergeSettings(), wish, told)
     folder = Path(out) if out else _folder(tester)
     _check_places(tester, scores, folder, server_file, devkit)
     found = _tested(tester, scores, folder)
@@ -78,7 +78,7 @@ def evaluate_boxes(
     return found
 
 
-def _tested(tester: BoxTester, scores: str | Path | None, folder: Path) -> BoxEvaluation:
+def _tested(tester: LocalisationEvaluator, scores: str | Path | None, folder: Path) -> BoxEvaluation:
     """The test itself, its numbers and its files."""
     began, sets = time.monotonic(), tester.sets
     labels = tester.labels(sets.tested, scores)
@@ -93,12 +93,12 @@ def _tested(tester: BoxTester, scores: str | Path | None, folder: Path) -> BoxEv
     return BoxEvaluation(summary, found, folder)
 
 
-def _of(tester: BoxTester) -> dict[str, Any]:
+def _of(tester: LocalisationEvaluator) -> dict[str, Any]:
     """What a summary is of: nets, photos, settings."""
     tests, sets = tester.tests, tester.sets
     return {
         "tests": [_test(one) for one in tests],
-        "regression": tests[0].checkpoint.card.box_settings["regression"],
+        "regression": tests[0].checkpoint.metadata.box_settings["regression"],
         "set": sets.tested.set_name,
         "data": sets.tested.name,
         "images": len(sets.tested),
@@ -122,19 +122,19 @@ def _tests(tests: Sequence[tuple[str | Path, str | None]], reporter: Reporter) -
     found = []
     for run, protocol in tests:
         checkpoint = load_box_net(checkpoint_of(run, last=False))
-        found.append(BoxTest(checkpoint, _protocol(protocol, checkpoint.card, reporter)))
+        found.append(BoxTest(checkpoint, _protocol(protocol, checkpoint.metadata, reporter)))
     first = found[0].checkpoint
     for other in found[1:]:
-        if not same_classes(other.checkpoint.card.classes, first.card.classes):
+        if not same_classes(other.checkpoint.metadata.classes, first.metadata.classes):
             raise VerydeepError(f"{other.checkpoint.path} and {first.path} know other classes: they cannot be fused.")
     return found
 
 
-def _protocol(protocol: str | None, card: Card, reporter: Reporter) -> BoxProtocol:
+def _protocol(protocol: str | None, metadata: Metadata, reporter: Reporter) -> BoxProtocol:
     """Where a net is applied: as asked for, or as `localise predict` does."""
     if protocol is not None:
-        return parse_box_protocol(protocol, card.crop)
-    usual = usual_protocol(card)
+        return parse_box_protocol(protocol, metadata.crop)
+    usual = usual_protocol(metadata)
     reporter.say(f"testing by {usual}, as localise predict does; PROTOCOL says another")
     return usual
 
@@ -155,12 +155,12 @@ def _rater(tests: list[BoxTest], classifier: str | Path | None, reporter: Report
 
 def _split(checkpoint: Checkpoint) -> list[Any]:
     """What decides which photos a net was trained on."""
-    told = checkpoint.card.data
+    told = checkpoint.metadata.data
     return [told.get(name) for name in ("data", "dev_fraction", "test_fraction", "split_seed")]
 
 
 def _check_places(
-    tester: BoxTester,
+    tester: LocalisationEvaluator,
     scores: str | Path | None,
     folder: Path,
     server_file: str | Path | None,
@@ -185,7 +185,7 @@ def _check_places(
     ilsvrc_ids(tested.classes, Path(devkit))
 
 
-def _folder(tester: BoxTester) -> Path:
+def _folder(tester: LocalisationEvaluator) -> Path:
     """Named by what was asked, and by what of the merging is not usual."""
     tests, sets, usual = tester.tests, tester.sets, asdict(MergeSettings())
     first = tests[0].checkpoint.path.parent
@@ -251,7 +251,7 @@ def _without_blacklisted(dataset: Dataset, wrong: dict[str, NDArray[np.bool_] | 
     return {**told, **_percent("localisation_error_without_blacklisted", unplaced[kept], dataset.groups[kept])}
 
 
-def _write(folder: Path, summary: dict[str, Any], found: Guesses, tester: BoxTester) -> None:
+def _write(folder: Path, summary: dict[str, Any], found: Guesses, tester: LocalisationEvaluator) -> None:
     arrays = {
         "ids": np.array(found.dataset.ids),
         "classes": np.array(found.dataset.classes),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.config import STRIDE
 from ..core.device import Machine
 from ..core.errors import VerydeepError
@@ -44,25 +44,25 @@ class BoxViews:
 
 
 @dataclass(frozen=True)
-class Rater:
+class ScoringNet:
     """A classification net on the machine's device, and its card."""
 
     net: Net
-    card: Card
+    metadata: Metadata
 
 
 @dataclass(frozen=True)
-class PhotoWindows:
+class CandidateBoxes:
     """The n windows of one photo: a box for each of L labels, xyxy float32 (n,L,4), and its rating (n,L)."""
 
     boxes: NDArray[np.float32]
     ratings: NDArray[np.float32]
 
 
-def check_rater(box_card: Card, rater: Card) -> None:
+def check_rater(box_metadata: Metadata, rater: Metadata) -> None:
     """Raises VerydeepError where window (i, j) of the two nets would not be the same piece of a photo."""
     for name in ("crop", "pooling", "resampling", "other_side"):
-        mine, theirs = getattr(box_card, name), getattr(rater, name)
+        mine, theirs = getattr(box_metadata, name), getattr(rater, name)
         if mine != theirs:
             raise VerydeepError(
                 f"the classification net has {name} {theirs} and the box net {mine}: it cannot rate its boxes place by "
@@ -70,34 +70,36 @@ def check_rater(box_card: Card, rater: Card) -> None:
             )
 
 
-def check_finite(found: dict[int, PhotoWindows], net: str) -> None:
+def check_finite(found: dict[int, CandidateBoxes], net: str) -> None:
     """Raises VerydeepError where a box or a rating is no number."""
     if not all(np.isfinite(photo.boxes).all() and np.isfinite(photo.ratings).all() for photo in found.values()):
         raise VerydeepError(f"{net} tells boxes that are no numbers: the net is broken; train it again.")
 
 
-def check_classes(box_card: Card, rater: Card) -> None:
+def check_classes(box_metadata: Metadata, rater: Metadata) -> None:
     """Raises VerydeepError where the two nets' outputs do not stand for the same classes in the same order."""
-    if not same_classes(box_card.classes, rater.classes):
+    if not same_classes(box_metadata.classes, rater.classes):
         raise VerydeepError("the classification net knows other classes than the box net: give another --classifier.")
 
 
-class WindowFinder:
+class BoxPredictor:
     """Applies a box net, and the net that rates, to photos of one scale; `run` gives each photo's windows."""
 
-    def __init__(self, net: Net, card: Card, rater: Rater | None, protocol: BoxProtocol, machine: Machine) -> None:
+    def __init__(
+        self, net: Net, metadata: Metadata, rater: ScoringNet | None, protocol: BoxProtocol, machine: Machine
+    ) -> None:
         """Args as for `run`; ``rater`` None rates every window 1. Nets are in evaluation mode on the device."""
-        self._net, self._card, self._rater, self._machine = net, card, rater, machine
+        self._net, self._metadata, self._rater, self._machine = net, metadata, rater, machine
         self._protocol = protocol
-        self._shift = _minus_mean(card)
-        self._rater_shift = None if rater is None else _minus_mean(rater.card)
+        self._shift = _minus_mean(metadata)
+        self._rater_shift = None if rater is None else _minus_mean(rater.metadata)
 
     def run(
         self,
         views: Iterable[tuple[int, tuple[tuple[int, int], Pixels]]],
         labels: NDArray[np.int64],
         done: Callable[[int], None] = lambda count: None,
-    ) -> dict[int, PhotoWindows]:
+    ) -> dict[int, CandidateBoxes]:
         """The windows of photos by their index.
 
         Args:
@@ -106,21 +108,21 @@ class WindowFinder:
             done: told how many photos were finished since it was last told.
         """
         sizes: dict[int, tuple[int, int]] = {}
-        found: dict[int, PhotoWindows] = {}
+        found: dict[int, CandidateBoxes] = {}
 
         def shown() -> Any:
             for index, (size, pixels) in views:
                 sizes[index] = size
                 yield index, [pixels]
 
-        with torch.inference_mode(), self._machine.products():
+        with torch.inference_mode(), self._machine.autocast():
             for indices, batch in equal_sizes(shown(), self._pixels):
                 asked = torch.from_numpy(labels[indices]).to(self._machine.device)
                 pieces = [self._looked(batch, asked, mirrored) for mirrored in self._ways]
                 boxes, ratings = (torch.cat(parts, 2).float().cpu().numpy() for parts in zip(*pieces, strict=True))
                 for row, index in enumerate(indices):
                     photo = _in_photo(boxes[row], batch.shape[1:3], sizes[index])
-                    found[index] = PhotoWindows(photo, ratings[row].T)
+                    found[index] = CandidateBoxes(photo, ratings[row].T)
                 done(len(indices))
         return found
 
@@ -149,7 +151,7 @@ class WindowFinder:
 
     def _maps(self, net: Net, raw: Tensor, shift: Tensor, mirrored: bool) -> list[tuple[tuple[int, int], Tensor]]:
         """Score maps (B,C,h,w), each with the pixels, down and across, of its first window's corner."""
-        images = self._machine.images(raw, shift)
+        images = self._machine.to_input(raw, shift)
         images = images.flip(3) if mirrored else images
         if self._protocol.offsets:
             return net.shifted_scores(images)
@@ -163,7 +165,7 @@ class WindowFinder:
         """The boxes of the labels asked about at each place of a map, xyxy (B,L,h·w,4)."""
         count, _, down, across = scores.shape
         told = scores.view(count, -1, 4, down * across)  # one box, or one a class
-        if self._card.box_settings["regression"] == "PCR":
+        if self._metadata.box_settings["regression"] == "PCR":
             told = told[torch.arange(count, device=labels.device)[:, None], labels]
         else:
             told = told.expand(-1, labels.shape[1], -1, -1)
@@ -175,8 +177,8 @@ class WindowFinder:
         return torch.stack([cx - half_w, cy - half_h, cx + half_w, cy + half_h], dim=-1)
 
 
-def _minus_mean(card: Card) -> Tensor:
-    return -torch.tensor(card.mean, dtype=torch.float32)[None]
+def _minus_mean(metadata: Metadata) -> Tensor:
+    return -torch.tensor(metadata.mean, dtype=torch.float32)[None]
 
 
 def _in_photo(boxes: NDArray[np.float32], rescaled: tuple[int, ...], photo: tuple[int, int]) -> NDArray[np.float32]:

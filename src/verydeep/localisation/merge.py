@@ -20,22 +20,22 @@ from ..core.settings import MergeSettings
 from ..data.boxes import Array, Merging, iou
 from ..evaluation.metrics import BOX_IOU, best_overlap
 from ..evaluation.protocols import BoxProtocol
-from .inference import PhotoWindows
+from .inference import CandidateBoxes
 
 T_GRID = tuple(round(0.1 * step, 1) for step in range(16))
 T_FILE = "t.json"
 USUAL_T = 0.5  # where there is nothing to tune on
 
 
-def union(parts: Sequence[PhotoWindows]) -> PhotoWindows:
+def union(parts: Sequence[CandidateBoxes]) -> CandidateBoxes:
     """The windows of one photo by several scales or nets, together."""
-    return PhotoWindows(
+    return CandidateBoxes(
         np.concatenate([part.boxes for part in parts]), np.concatenate([part.ratings for part in parts])
     )
 
 
-def guess(
-    windows: PhotoWindows, labels: NDArray[np.int64], settings: MergeSettings, t: float
+def merge_candidates(
+    windows: CandidateBoxes, labels: NDArray[np.int64], settings: MergeSettings, t: float
 ) -> tuple[Array, NDArray[np.float64]]:
     """A box for each of a photo's labels, xyxy (L,4), and its rating (L,).
 
@@ -71,8 +71,8 @@ def _best(merged: Merging, ratings: NDArray[np.float64]) -> tuple[Array, float]:
     return merged.boxes[place].copy(), float(ratings[place])
 
 
-def tuned_t(
-    windows: Sequence[PhotoWindows], truths: Sequence[Array], settings: MergeSettings, reporter: Reporter
+def tune_threshold(
+    windows: Sequence[CandidateBoxes], truths: Sequence[Array], settings: MergeSettings, reporter: Reporter
 ) -> tuple[float, list[float]]:
     """The t of `T_GRID` with the least GT-class error; among equals the larger overlap, then the smaller t.
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Card, Checkpoint, load_box_net
+from ..checkpoints.checkpoint import Checkpoint, Metadata, load_box_net
 from ..checkpoints.run_dir import checkpoint_of
-from ..core.device import Machine, this_machine
+from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import MachineSettings, MergeSettings
@@ -19,8 +19,8 @@ from ..data.class_names import place_of_class
 from ..data.image_io import Pixels, as_pixels, check_ratio
 from ..evaluation.predict import Classifier, check_top, listed, name_of
 from ..evaluation.protocols import BoxProtocol, parse_box_protocol
-from .inference import BoxViews, PhotoWindows, Rater, WindowFinder, check_classes, check_finite, check_rater
-from .merge import USUAL_T, guess, kept_t, union
+from .inference import BoxPredictor, BoxViews, CandidateBoxes, ScoringNet, check_classes, check_finite, check_rater
+from .merge import USUAL_T, kept_t, merge_candidates, union
 from .testing import FEW_CLASSES, GUESSES, classification_net
 
 PAPER_CROP = 224
@@ -57,7 +57,7 @@ class Localiser:
     """A box net, and the classification net that says which classes to ask for and rates the boxes, if there is one."""
 
     checkpoint: Checkpoint
-    finder: WindowFinder
+    finder: BoxPredictor
     classifier: Classifier | None
     protocol: BoxProtocol
     settings: MergeSettings
@@ -67,7 +67,7 @@ class Localiser:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the nets' outputs."""
-        return self.checkpoint.card.classes
+        return self.checkpoint.metadata.classes
 
     def predict(
         self,
@@ -97,7 +97,7 @@ class Localiser:
         with (reporter or Silent()).track("asking", len(asked)) as advance:
             for start in range(0, len(asked), AT_ONCE):
                 some = _read(asked, range(start, min(start + AT_ONCE, len(asked))), faults)
-                with self.machine.at_work():
+                with self.machine.running():
                     found += self._boxes(some, many, name) if some else []
                 advance(min(AT_ONCE, len(asked) - start), "")
         return found
@@ -106,15 +106,15 @@ class Localiser:
         shown = [pixels for _, pixels in photos]
         labels, posteriors = self._labels(shown, top, name)
         by_scale = []
-        card = self.checkpoint.card
+        metadata = self.checkpoint.metadata
         for part in self.protocol.parts():
-            views = BoxViews(part.scales[0], card.resampling, card.other_side)
+            views = BoxViews(part.scales[0], metadata.resampling, metadata.other_side)
             by_scale.append(self.finder.run(((index, views(one)) for index, one in enumerate(shown)), labels))
             check_finite(by_scale[-1], str(self.checkpoint.path))
         answers = []
         for index, (image, _) in enumerate(photos):
-            windows: PhotoWindows = union([scale[index] for scale in by_scale])
-            boxes, ratings = guess(windows, labels[index], self.settings, self.t)
+            windows: CandidateBoxes = union([scale[index] for scale in by_scale])
+            boxes, ratings = merge_candidates(windows, labels[index], self.settings, self.t)
             if self.settings.rate == "image":
                 ratings = ratings * posteriors[index]
             rows = zip(labels[index], ratings, boxes, strict=True)
@@ -183,38 +183,38 @@ def load_localiser(
     """
     settings, told = merging or MergeSettings(), reporter or Silent()
     checkpoint = load_box_net(checkpoint_of(run, last=False))
-    card = checkpoint.card
-    asked = usual_protocol(card) if protocol is None else parse_box_protocol(protocol, card.crop)
-    here = this_machine(replace(machine or MachineSettings(workers=0), compile=False), card.multiply_adds)
+    metadata = checkpoint.metadata
+    asked = usual_protocol(metadata) if protocol is None else parse_box_protocol(protocol, metadata.crop)
+    here = resolve_device(replace(machine or MachineSettings(workers=0), compile=False), metadata.multiply_adds)
     net = checkpoint.net()
-    here.place(net)
+    here.place_model(net)
     found = classification_net(checkpoint, classifier)
     classes, rater = None, None
     if found is not None:
-        check_classes(card, found.card)
+        check_classes(metadata, found.metadata)
         telling = found.net()
-        here.place(telling)
-        classes = Classifier(telling, found.card, here)
+        here.place_model(telling)
+        classes = Classifier(telling, found.metadata, here)
         if settings.rate == "window":
-            check_rater(card, found.card)
-            rater = Rater(telling, found.card)
-    finder, t = WindowFinder(net, card, rater, asked, here), _t(checkpoint, settings, asked, told)
+            check_rater(metadata, found.metadata)
+            rater = ScoringNet(telling, found.metadata)
+    finder, t = BoxPredictor(net, metadata, rater, asked, here), _t(checkpoint, settings, asked, told)
     return Localiser(checkpoint, finder, classes, asked, settings, t, here)
 
 
-def usual_protocol(card: Card) -> BoxProtocol:
+def usual_protocol(metadata: Metadata) -> BoxProtocol:
     """Dense at the Q of its training, as the paper does; for a crop below the paper's the central crop.
 
     A small crop's last map has few cells, none of them far from the crop's edge, and such a net tells boxes by that
     edge: on whole photos, where there is none, it errs several times as often (NOTES.md).
     """
-    return BoxProtocol("dense" if card.crop >= PAPER_CROP else "centre", (card.test_scale,))
+    return BoxProtocol("dense" if metadata.crop >= PAPER_CROP else "centre", (metadata.test_scale,))
 
 
 def usual_test(run: str | Path) -> str:
     """How `verydeep localise evaluate` tests a run as `predict` asks it, with nothing more to be said."""
     checkpoint = load_box_net(checkpoint_of(run, last=False))
-    usual = usual_protocol(checkpoint.card)
+    usual = usual_protocol(checkpoint.metadata)
     if usual.method != "centre" and classification_net(checkpoint, None) is None:  # nothing rates a map's boxes
         usual = BoxProtocol("centre", usual.scales)
     return str(usual)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.config import to_json
 from ..core.device import Machine
 from ..core.progress import Reporter
@@ -63,14 +63,18 @@ class LocalisationTask:
         learned = {name: located(opened.set(name), self.strict, reporter).dataset for name in ("train", "dev")}
         return replace(opened, sets={**opened.sets, **learned})
 
-    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+    def prepare(
+        self, net: Net, metadata: Metadata, train: Dataset, settings: TrainSettings, reporter: Reporter
+    ) -> None:
         """Balances the FC layers' maps, measured on centre crops of a few training images."""
         if not self.boxes.balance:
             return
         chosen = np.unique(np.linspace(0, len(train) - 1, min(BALANCE_IMAGES, len(train))).astype(np.int64))
-        scaled = [rescale(train.pixels(int(index)), card.test_scale, card.resampling) for index in chosen]
-        crops = torch.from_numpy(np.stack([centre_crop(pixels, card.crop) for pixels in scaled])).permute(0, 3, 1, 2)
-        factors = balance(net, crops.float() - torch.tensor(card.mean)[None, :, None, None], settings.lr)
+        scaled = [rescale(train.pixels(int(index)), metadata.test_scale, metadata.resampling) for index in chosen]
+        crops = torch.from_numpy(np.stack([centre_crop(pixels, metadata.crop) for pixels in scaled])).permute(
+            0, 3, 1, 2
+        )
+        factors = balance(net, crops.float() - torch.tensor(metadata.mean)[None, :, None, None], settings.lr)
         reporter.say("fc6, fc7 and fc8 are scaled by {:.2g}, {:.2g} and {:.2g} to fit the rate".format(*factors))
 
     def targets(self, train: Dataset) -> BoxTargets | None:
@@ -97,15 +101,15 @@ class LocalisationTask:
         return 1.0
 
     def validate(
-        self, net: Net, card: Card, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
+        self, net: Net, metadata: Metadata, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
     ) -> tuple[float, float]:
         """GT-class error in percent, and the mean of 1 - IoU with the nearest box of the class."""
-        protocol = BoxProtocol("centre", (card.test_scale,))
-        mine = np.array(team.share(len(dev)), dtype=np.int64)
+        protocol = BoxProtocol("centre", (metadata.test_scale,))
+        mine = np.array(team.shard(len(dev)), dtype=np.int64)
         labels = dev.labels[mine, None]
-        found = dataset_windows(net, card, None, dev.take(mine), labels, protocol, machine, reporter, "testing dev")
+        found = dataset_windows(net, metadata, None, dev.take(mine), labels, protocol, machine, reporter, "testing dev")
         boxes = [found[place].boxes[0, 0] for place in range(len(mine))]
-        guesses = np.stack([box for share in team.collect(boxes) for box in share])
+        guesses = np.stack([box for share in team.all_gather(boxes) for box in share])
         if not np.isfinite(guesses).all():
             return np.nan, np.nan
         assert dev.boxes is not None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Checkpoint, load_classifier
 from ..checkpoints.run_dir import EVALUATIONS, checkpoint_of
-from ..core.device import Machine, this_machine
+from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import check_place, read_json
 from ..core.progress import Reporter
@@ -34,8 +34,8 @@ from ..evaluation.evaluate import dataset_posteriors
 from ..evaluation.protocols import BoxProtocol, Protocol
 from ..evaluation.scores import FILE_NAME, Scores, load_scores, save_scores
 from .datasets import BoxSets
-from .inference import PhotoWindows, Rater, check_classes, check_finite, check_rater
-from .merge import USUAL_T, guess, tuned_t, union
+from .inference import CandidateBoxes, ScoringNet, check_classes, check_finite, check_rater
+from .merge import USUAL_T, merge_candidates, tune_threshold, union
 from .windows_file import Windows, dataset_windows, load_windows, save_windows, windows_key
 
 FEW_CLASSES = 10  # with fewer, five guesses would be most of them: one guess is the headline
@@ -75,7 +75,7 @@ class Labels:
     scores: Scores | None
 
 
-class BoxTester:
+class LocalisationEvaluator:
     """Box nets on one set of photos: `guesses` for the set, with t as given or tuned."""
 
     def __init__(
@@ -88,13 +88,13 @@ class BoxTester:
         reporter: Reporter,
     ) -> None:
         self.tests, self.rater, self.sets, self.settings, self.reporter = tests, rater, sets, settings, reporter
-        first = tests[0].checkpoint.card
-        self.machine: Machine = this_machine(replace(wish, compile=False), first.multiply_adds)
+        first = tests[0].checkpoint.metadata
+        self.machine: Machine = resolve_device(replace(wish, compile=False), first.multiply_adds)
         if rater is not None:
             for test in tests:
-                check_classes(test.checkpoint.card, rater.card)
+                check_classes(test.checkpoint.metadata, rater.metadata)
                 if settings.rate == "window":
-                    check_rater(test.checkpoint.card, rater.card)
+                    check_rater(test.checkpoint.metadata, rater.metadata)
         if rater is None and self.merges and settings.rate == "window" and len(first.classes) > 1:
             raise VerydeepError(
                 "no classification net is at hand to rate boxes with: give --classifier RUN, or --rate image."
@@ -108,7 +108,7 @@ class BoxTester:
     def windows(self, dataset: Dataset, labels: NDArray[np.int64]) -> list[list[Windows]]:
         """Each test's windows, scale by scale, of the labels (N,L); from disk where they are there."""
         rated = self.rater if self.settings.rate == "window" and self.merges else None
-        with self.machine.at_work():
+        with self.machine.running():
             return [
                 [self._part(test.checkpoint, part, rated, dataset, labels) for part in test.protocol.parts()]
                 for test in self.tests
@@ -137,12 +137,14 @@ class BoxTester:
         if stored is not None:
             return stored
         net = checkpoint.net()
-        self.machine.place(net)
-        rater = None if rated is None else Rater(rated.net(), rated.card)
+        self.machine.place_model(net)
+        rater = None if rated is None else ScoringNet(rated.net(), rated.metadata)
         if rater is not None:
-            self.machine.place(rater.net)
+            self.machine.place_model(rater.net)
         label = f"{checkpoint.path.parent.name} {part} on {len(dataset)} photos"
-        found = dataset_windows(net, checkpoint.card, rater, dataset, labels, part, self.machine, self.reporter, label)
+        found = dataset_windows(
+            net, checkpoint.metadata, rater, dataset, labels, part, self.machine, self.reporter, label
+        )
         check_finite(found, str(checkpoint.path))
         windows = Windows(dataset.ids, labels, tuple(found[index] for index in range(len(dataset))))
         save_windows(folder, windows, key)
@@ -158,7 +160,7 @@ class BoxTester:
             return USUAL_T, {"tuned_on": None}
         parts = self.windows(tuning, tuning.labels[:, None])
         assert tuning.boxes is not None
-        t, errors = tuned_t(_united(parts), tuning.boxes, self.settings, self.reporter)
+        t, errors = tune_threshold(_united(parts), tuning.boxes, self.settings, self.reporter)
         return t, {"tuned_on": f"{len(tuning)} dev photos", "gt_class_error_by_t": errors}
 
     def guesses(self, dataset: Dataset, labels: Labels, t: float) -> Guesses:
@@ -173,8 +175,8 @@ class BoxTester:
                 # The true class apart: merging across labels must not see it.
                 for columns in (slice(0, many), slice(many, None)):
                     if asked[number, columns].size:
-                        part = PhotoWindows(photo.boxes[:, columns], photo.ratings[:, columns])
-                        boxes[number, columns], ratings[number, columns] = guess(
+                        part = CandidateBoxes(photo.boxes[:, columns], photo.ratings[:, columns])
+                        boxes[number, columns], ratings[number, columns] = merge_candidates(
                             part, asked[number, columns], self.settings, t
                         )
                 advance(1, "")
@@ -189,7 +191,7 @@ class BoxTester:
         Raises:
             VerydeepError: the scores are of other photos or classes; neither scores nor net are there.
         """
-        classes = self.tests[0].checkpoint.card.classes
+        classes = self.tests[0].checkpoint.metadata.classes
         if given is None and not self.merges:
             if not dataset.labelled:
                 told = f"{dataset.name} ({dataset.set_name})"
@@ -207,24 +209,24 @@ class BoxTester:
             raise VerydeepError(
                 "which classes to ask about is not known: give --classifier RUN or --scores FILE of these photos."
             )
-        card = self.rater.card
-        protocol = Protocol("dense", (card.test_scale,), mirror=True)
+        metadata = self.rater.metadata
+        protocol = Protocol("dense", (metadata.test_scale,), mirror=True)
         photos = windows_key(photos=[dataset.fingerprint(sizes=True), dataset.stamps()])[:8]
         named = f"{protocol}-by-{self.rater.sha256[:12]}-{photos}"
         path = self.tests[0].checkpoint.path.parent / LABELS / self.sets.place(dataset) / named / FILE_NAME
         with contextlib.suppress(VerydeepError):  # none there, or torn: then they are made
             stored = load_scores(path)
-            same = same_classes(stored.classes, card.classes)
+            same = same_classes(stored.classes, metadata.classes)
             if same and (stored.checkpoint, stored.ids) == (self.rater.sha256, dataset.ids):
                 return stored
         net = self.rater.net()
-        self.machine.place(net)
+        self.machine.place_model(net)
         label = f"classes by {self.rater.path.parent.name}, {protocol}"
-        with self.machine.at_work():
-            answers = dataset_posteriors(net, card, dataset, protocol, self.machine, self.reporter, label)
+        with self.machine.running():
+            answers = dataset_posteriors(net, metadata, dataset, protocol, self.machine, self.reporter, label)
         run = self.rater.path.parent.name
         of = (dataset.set_name, dataset.name, run, str(protocol), self.rater.sha256)
-        scores = Scores(dataset.ids, dataset.labels, dataset.groups, card.classes, answers.posteriors, *of)
+        scores = Scores(dataset.ids, dataset.labels, dataset.groups, metadata.classes, answers.posteriors, *of)
         save_scores(path, scores)
         return scores
 
@@ -268,8 +270,8 @@ def classification_net(box_net: Checkpoint, given: str | Path | None) -> Checkpo
         return load_classifier(checkpoint_of(given, last=False))
     config = box_net.path.parent / "config.json"
     try:
-        told = read_json(config) if config.exists() else box_net.card.settings
+        told = read_json(config) if config.exists() else box_net.metadata.settings
         found = load_classifier(checkpoint_of(str(told.get("start_path", told.get("start", "none"))), last=False))
     except VerydeepError:
         return None
-    return found if same_classes(found.card.classes, box_net.card.classes) else None
+    return found if same_classes(found.metadata.classes, box_net.metadata.classes) else None

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
 from ..core.errors import ImageError
 from ..core.files import write_atomically
@@ -25,22 +25,22 @@ from ..data.open import Dataset
 from ..data.workers import Fault
 from ..evaluation.protocols import BoxProtocol
 from ..models.vgg import Net
-from .inference import BoxViews, PhotoWindows, Rater, WindowFinder
+from .inference import BoxPredictor, BoxViews, CandidateBoxes, ScoringNet
 
 FILE_NAME = "windows.npz"
 
 
 def dataset_windows(
     net: Net,
-    card: Card,
-    rater: Rater | None,
+    metadata: Metadata,
+    rater: ScoringNet | None,
     dataset: Dataset,
     labels: NDArray[np.int64],
     protocol: BoxProtocol,
     machine: Machine,
     reporter: Reporter,
     label: str,
-) -> dict[int, PhotoWindows]:
+) -> dict[int, CandidateBoxes]:
     """The windows of each photo of a set, by index; protocols of one scale.
 
     Args:
@@ -49,16 +49,16 @@ def dataset_windows(
     Raises:
         ImageError: a photo cannot be read.
     """
-    views = BoxViews(protocol.scales[0], card.resampling, card.other_side)
+    views = BoxViews(protocol.scales[0], metadata.resampling, metadata.other_side)
 
     def shown() -> object:
         for index, found in each_photo(dataset, views, machine.readers):
             if isinstance(found, Fault):
-                raise ImageError(f"{found.sentence} Mend it, or take it and its boxes out of the data.")
+                raise ImageError(f"{found.message} Mend it, or take it and its boxes out of the data.")
             yield index, found
 
     with reporter.track(label, len(dataset)) as advance:
-        finder = WindowFinder(net, card, rater, protocol, machine)
+        finder = BoxPredictor(net, metadata, rater, protocol, machine)
         return finder.run(shown(), labels, lambda count: advance(count, ""))  # type: ignore[arg-type]
 
 
@@ -68,7 +68,7 @@ class Windows:
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
-    photos: tuple[PhotoWindows, ...]
+    photos: tuple[CandidateBoxes, ...]
 
 
 def windows_key(**of: object) -> str:
@@ -103,7 +103,7 @@ def load_windows(folder: Path, key: str) -> Windows | None:
             if not all(np.isfinite(array).all() for array in arrays):
                 return None
             boxes, ratings = (np.split(array, np.cumsum(counts)[:-1]) for array in arrays)
-            photos = tuple(PhotoWindows(*pair) for pair in zip(boxes, ratings, strict=True))
+            photos = tuple(CandidateBoxes(*pair) for pair in zip(boxes, ratings, strict=True))
             return Windows(tuple(map(str, stored["ids"])), stored["labels"], photos)
     except Exception:  # whatever numpy and zipfile trip over in a torn file: then it is made anew
         return None

@@ -41,16 +41,16 @@ class Convolution(nn.Conv2d):
         if torch.compiler.is_compiling() or not plain or not pays(input, self.weight):
             return super().forward(input)
         if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
-            self._forget()
+            self._clear_cache()
             return torch.as_tensor(_Learning.apply(input, self.weight, self.bias))  # type: ignore[no-untyped-call]
         return convolve(input, self._transformed(), self.bias)
 
     def train(self, mode: bool = True) -> Convolution:
         """Between learning and being asked the weights change, which a fused optimiser's steps do not count."""
-        self._forget()
+        self._clear_cache()
         return super().train(mode)
 
-    def _forget(self) -> None:
+    def _clear_cache(self) -> None:
         self.__dict__.pop("_kept", None)
 
     def _transformed(self) -> Tensor:

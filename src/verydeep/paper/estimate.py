@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..core.device import Machine, this_machine
+from ..core.device import Machine, resolve_device
 from ..core.progress import Reporter
 from ..core.settings import MachineSettings
 from ..data.image_io import rescaled_size
 from ..data.open import Data
 from ..models.architectures import NetFacts, net_facts
 from .measure import USUAL_PHOTO, NetSpeed, Photos, load_per_core, look_at_photos, net_speed
-from .plan import DONE, Plan, RunWork, TestWork
+from .plan import DONE, EvalStatus, Plan, RunStatus
 
 BYTES = 4
 COPIES_KEPT = 3  # the best net, the last, and its momentum
@@ -51,7 +51,7 @@ def estimated(plan: Plan, opened: Data | None, wish: MachineSettings, reporter: 
     for net, setting in busy.items():
         reporter.say(f"measuring net {net} for the estimate")
         facts = net_facts(net, counts.classes, setting.crop, setting.width)
-        machine = this_machine(wish, 3 * facts.multiply_adds)
+        machine = resolve_device(wish, 3 * facts.multiply_adds)
         costs[net] = _Cost(facts, net_speed(setting, counts.classes, machine), photos, machine, counts)
     return Plan(
         tuple(work if work.state == DONE else costs[work.settings.net].of_run(work) for work in plan.runs),
@@ -69,7 +69,7 @@ class _Cost:
     machine: Machine
     counts: Counts
 
-    def of_run(self, work: RunWork) -> RunWork:
+    def of_run(self, work: RunStatus) -> RunStatus:
         """All epochs the run may have, each with its dev test, after one look at every photo; a begun one whole."""
         counts, settings = self.counts, work.settings
         shown = min(settings.max_epochs * counts.train, settings.max_steps * settings.batch)
@@ -80,7 +80,7 @@ class _Cost:
         seconds = step * shown + dev * counts.dev * shown / max(1, counts.train) + reading * (counts.train + counts.dev)
         return replace(work, seconds=seconds, disk=COPIES_KEPT * BYTES * self.facts.parameters)
 
-    def of_test(self, work: TestWork) -> TestWork:
+    def of_test(self, work: EvalStatus) -> EvalStatus:
         """A photo's multiply-adds at the speed of crops, and reading it."""
         found, crop = self.facts.layers, self.facts.crop
         (scale,) = work.protocol.scales

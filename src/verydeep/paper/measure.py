@@ -50,22 +50,22 @@ def net_speed(settings: TrainSettings, classes: int, machine: Machine) -> NetSpe
     room = max(1, int(TRIAL_WORK[machine.device.type] / (3 * facts.multiply_adds)))
     count = min(settings.batch, room, photos_at_once(facts, settings.batch, machine))
     net = create_net(settings.net, classes, settings.crop, settings.width, settings.initialise)
-    placed = machine.place(net)
+    placed = machine.place_model(net)
     sgd = optimiser(net, settings)
     noise = torch.randint(0, 256, (count, 3, settings.crop, settings.crop), dtype=torch.uint8)
-    images, labels = machine.images(noise, torch.zeros(1, 3)), torch.zeros(count, dtype=torch.int64)
+    images, labels = machine.to_input(noise, torch.zeros(1, 3)), torch.zeros(count, dtype=torch.int64)
     labels = labels.to(machine.device)
 
     def gradient() -> None:
-        with machine.products():
+        with machine.autocast():
             scores: Tensor = placed(images).flatten(1)
         F.cross_entropy(scores.float(), labels).backward()  # type: ignore[no-untyped-call]
 
     def forward() -> None:
-        with torch.inference_mode(), machine.products():
+        with torch.inference_mode(), machine.autocast():
             net.mean_scores(images)
 
-    with machine.at_work():
+    with machine.running():
         backward_seconds = _seconds(gradient, machine)
         update_seconds = _seconds(sgd.step, machine)
         net.eval()

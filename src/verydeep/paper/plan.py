@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.checkpoint import read_card
+from ..checkpoints.checkpoint import read_metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST
 from ..core.config import flag, from_json, to_json
 from ..core.errors import VerydeepError
@@ -34,7 +34,7 @@ NO_FILE = "no file"  # of a released model: nothing trains it, its weight file i
 
 
 @dataclass(frozen=True)
-class Place:
+class ExperimentDir:
     """Where an experiment's runs and scores are, at which size, and what photos they are of."""
 
     root: Path
@@ -45,17 +45,17 @@ class Place:
     skip_bad_images: bool = False
 
     @staticmethod
-    def of(root: Path, size: Size, opened: Data | None, skip_bad_images: bool, trained: bool = True) -> Place:
+    def of(root: Path, size: Size, opened: Data | None, skip_bad_images: bool, trained: bool = True) -> ExperimentDir:
         """The place for some data; None stands for data that are not there, of which nothing is done.
 
         Args:
             trained: False where no net learns from the data, and unsplit ones are tested whole.
         """
         if opened is None:
-            return Place(root, size, "val", "", "", skip_bad_images)
+            return ExperimentDir(root, size, "val", "", "", skip_bad_images)
         set_name = "all" if opened.split_by_us and not trained else opened.reported
         of_set = opened.set(set_name).fingerprint(sizes=True)
-        return Place(root, size, set_name, of_set, opened.fingerprint(), skip_bad_images)
+        return ExperimentDir(root, size, set_name, of_set, opened.fingerprint(), skip_bad_images)
 
     def part_folder(self, run: str, part: Protocol) -> Path:
         """Where a part's scores are: in the run's folder, as `evaluate` puts them."""
@@ -83,7 +83,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class RunWork:
+class RunStatus:
     """A run: where it is, how far it is (`MISSING`, `BEGUN`, `DONE`, `NO_FILE`), its settings."""
 
     run: str
@@ -95,7 +95,7 @@ class RunWork:
 
 
 @dataclass(frozen=True)
-class TestWork:
+class EvalStatus:
     """A part of a test: a run tested by one method at one scale, in real pixels."""
 
     run: str
@@ -110,21 +110,21 @@ class TestWork:
 class Plan:
     """All work for some rows, in order, with estimates for what is not done."""
 
-    runs: tuple[RunWork, ...]
-    tests: tuple[TestWork, ...]
+    runs: tuple[RunStatus, ...]
+    tests: tuple[EvalStatus, ...]
 
     @property
-    def to_train(self) -> list[RunWork]:
+    def to_train(self) -> list[RunStatus]:
         """Runs whose training has not ended."""
         return [work for work in self.runs if work.state in (MISSING, BEGUN)]
 
     @property
-    def to_test(self) -> list[TestWork]:
+    def to_test(self) -> list[EvalStatus]:
         """Parts of tests without current scores."""
         return [work for work in self.tests if not work.done]
 
     @property
-    def missing(self) -> list[RunWork | TestWork]:
+    def missing(self) -> list[RunStatus | EvalStatus]:
         """All that is not done."""
         return [*self.to_train, *self.to_test]
 
@@ -169,7 +169,7 @@ def settings_for(run: str, size: Size, given: dict[str, Any]) -> TrainSettings:
     return settings_of_run(run, {**size.settings(run), **given})
 
 
-def make_plan(rows: tuple[Row, ...], place: Place, given: dict[str, Any]) -> Plan:
+def make_plan(rows: tuple[Row, ...], place: ExperimentDir, given: dict[str, Any]) -> Plan:
     """What is missing of some rows.
 
     Args:
@@ -184,27 +184,27 @@ def make_plan(rows: tuple[Row, ...], place: Place, given: dict[str, Any]) -> Pla
     tests = []
     for run, part in real_parts(tuple(test for row in rows for test in row.tests), place.size):
         done = place.part_result(run, part, hashes[run]) is not None
-        tests.append(TestWork(run, part, place.part_folder(run, part), done))
+        tests.append(EvalStatus(run, part, place.part_folder(run, part), done))
     return Plan(runs, tuple(tests))
 
 
-def _run_work(run: str, place: Place, given: dict[str, Any]) -> RunWork:
+def _run_work(run: str, place: ExperimentDir, given: dict[str, Any]) -> RunStatus:
     folder = place.root / run
     if is_released(run):
         if not (folder / BEST).exists():  # a plan is made without the weight file
-            return RunWork(run, folder, NO_FILE, TrainSettings(net=run.partition("/")[0]))
-        card = read_card(folder / BEST)
-        return RunWork(run, folder, DONE, TrainSettings(net=card.net, crop=card.crop, width=card.width))
+            return RunStatus(run, folder, NO_FILE, TrainSettings(net=run.partition("/")[0]))
+        metadata = read_metadata(folder / BEST)
+        return RunStatus(run, folder, DONE, TrainSettings(net=metadata.net, crop=metadata.crop, width=metadata.width))
     settings = settings_for(run, place.size, given)
     # Of a run that has ended the last checkpoint is not needed any more.
     checkpoint = next((folder / name for name in (LAST, BEST) if (folder / name).exists()), None)
     if checkpoint is None:
-        return RunWork(run, folder, MISSING, settings)
+        return RunStatus(run, folder, MISSING, settings)
     _check_same(run, place, settings)
-    return RunWork(run, folder, _state(folder, settings, read_card(checkpoint).state.get("step", 0)), settings)
+    return RunStatus(run, folder, _state(folder, settings, read_metadata(checkpoint).state.get("step", 0)), settings)
 
 
-def _check_starts(runs: tuple[RunWork, ...]) -> None:
+def _check_starts(runs: tuple[RunStatus, ...]) -> None:
     """Raises VerydeepError where a run has to be trained on although another has begun from it."""
     by_name = {work.run: work for work in runs}
     for work in runs:
@@ -250,20 +250,20 @@ def _state(folder: Path, settings: TrainSettings, step: int) -> str:
     return DONE
 
 
-def _check_same(run: str, place: Place, settings: TrainSettings) -> None:
+def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None:
     """Raises VerydeepError where a folder's run is not what would be begun there now."""
     folder = place.root / run
     config = read_json(folder / "config.json")
-    card = read_card(folder / (BEST if (folder / BEST).exists() else LAST))
-    begun, now = to_json(from_json(TrainSettings, card.settings)), to_json(settings)
+    metadata = read_metadata(folder / (BEST if (folder / BEST).exists() else LAST))
+    begun, now = to_json(from_json(TrainSettings, metadata.settings)), to_json(settings)
     wrong = [name for name in now if name not in FREE and now[name] != begun[name]]
     start, told = papers_start(run), ""
     if config.get("run") != run:
         told = f"of the name {config.get('run')}, not {run}"
     elif wrong:
         told = f"that was begun with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
-    elif card.data_fingerprint != place.data_fingerprint:
-        told = f"on other photos than these (it was begun with data {card.data.get('data')})"
+    elif metadata.data_fingerprint != place.data_fingerprint:
+        told = f"on other photos than these (it was begun with data {metadata.data.get('data')})"
     elif start is not None and config.get("start_sha256") != place.run_hash(start):
         told = f"that did not begin from the {start} there is now"
     if told:

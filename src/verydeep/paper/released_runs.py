@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.checkpoint import Card, load_checkpoint, read_card, save_checkpoint, start_from
+from ..checkpoints.checkpoint import Metadata, load_checkpoint, read_metadata, save_checkpoint, start_from
 from ..checkpoints.load import read_recorded
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import place_of
@@ -88,26 +88,26 @@ def _take(
 ) -> None:
     """Leaves the folder as it is where it holds just this; else writes it from the weight file, or from itself."""
     best = folder / BEST
-    old = read_card(best) if best.exists() else None
+    old = read_metadata(best) if best.exists() else None
     if file is not None:
-        card, tensors = _from_file(file, net, run, opened, choice, reporter)
+        metadata, tensors = _from_file(file, net, run, opened, choice, reporter)
     elif old is None:
         raise VerydeepError(f"{run} needs its weight file: say --weights {net}=FILE.")
     else:
-        card = replace(old, **{"pooling": "up", "resampling": "bilinear", "other_side": "round", **choice})
-        card = replace(card, classes=_titled(str(best), old.classes, opened))
+        metadata = replace(old, **{"pooling": "up", "resampling": "bilinear", "other_side": "round", **choice})
+        metadata = replace(metadata, classes=_titled(str(best), old.classes, opened))
         tensors = load_checkpoint(best).weights
-    card = replace(card, data_fingerprint=opened.fingerprint())
-    if old is not None and asdict(card) == asdict(old):
+    metadata = replace(metadata, data_fingerprint=opened.fingerprint())
+    if old is not None and asdict(metadata) == asdict(old):
         return
-    save_checkpoint(best, _whole_net(card, tensors, file or str(best)), card)
-    write_json(folder / "config.json", {"run": run, **card.settings})
-    write_model_card(best, card)
+    save_checkpoint(best, _whole_net(metadata, tensors, file or str(best)), metadata)
+    write_json(folder / "config.json", {"run": run, **metadata.settings})
+    write_model_card(best, metadata)
 
 
 def _from_file(
     file: str, net: str, run: str, opened: Data, choice: dict[str, Any], reporter: Reporter
-) -> tuple[Card, dict[str, Tensor]]:
+) -> tuple[Metadata, dict[str, Tensor]]:
     """A weight file's card and layers, its outputs in the order of sorted WNIDs."""
     weights = read_recorded(file)
     if weights.net != net:
@@ -123,7 +123,7 @@ def _from_file(
         name: value[order] if moved and name.startswith("fc8.") else value for name, value in weights.tensors.items()
     }
     told = {"weights": str(place_of(file).absolute()), "weights_sha256": file_sha256(place_of(file))}
-    card = Card(
+    metadata = Metadata(
         net=net,
         crop=crop,
         width=width,
@@ -134,7 +134,7 @@ def _from_file(
         settings={**told, **({"outputs_moved": True} if moved else {})},
         **choice,
     )
-    return card, tensors
+    return metadata, tensors
 
 
 def _counted(file: str, outputs: int, recorded: tuple[str, ...] | None, opened: Data) -> tuple[str, ...]:
@@ -180,10 +180,10 @@ def _sizes(file: str, tensors: dict[str, Tensor]) -> tuple[int, int, float]:
     return fc8[0], STRIDE * fc6[3], first[0] / 64
 
 
-def _whole_net(card: Card, tensors: dict[str, Tensor], source: str) -> Net:
+def _whole_net(metadata: Metadata, tensors: dict[str, Tensor], source: str) -> Net:
     """The net whose every layer the tensors hold."""
-    net = card.empty_net()
-    copied = start_from(net, tensors, card.net, classes_equal=True)
+    net = metadata.empty_net()
+    copied = start_from(net, tensors, metadata.net, classes_equal=True)
     if copied.random:
         raise VerydeepError(f"{source} lacks {', '.join(copied.random)}, or their shapes are of another net.")
     return net.eval()

@@ -25,7 +25,7 @@ from ..evaluation.evaluate import evaluate
 from ..training.recipes import OF_ALL_RUNS, papers_start
 from ..training.run import route
 from .estimate import estimated
-from .plan import BEGUN, Place, Plan, RunWork, make_plan
+from .plan import BEGUN, ExperimentDir, Plan, RunStatus, make_plan
 from .released_runs import check_files, released_data, take_released
 from .reproduce_localisation import BoxJob, reproduce_boxes
 from .reproduce_transfer import TransferJob
@@ -73,7 +73,7 @@ def reproduce(
     asked, opened = _data(released, data, size, plan_only)
     if released:
         _check_and_take(root, rows, files, asked, None if plan_only else opened, settings, told)
-    place = Place.of(root, size, opened, settings.get("bad_images") == "skip", trained=not released)
+    place = ExperimentDir.of(root, size, opened, settings.get("bad_images") == "skip", trained=not released)
     if experiment.name == "localisation":
         row_of = partial(reproduce, data=data, out=out, doll=doll, plan_only=plan_only, reporter=told, stop=stop)
         boxes = BoxJob(rows, place, asked, settings, wish, told, stop)
@@ -146,7 +146,7 @@ class _Job:
 
     experiment: Experiment
     rows: tuple[Row, ...]
-    place: Place
+    place: ExperimentDir
     data: DataSettings
     given: dict[str, Any]
     wish: MachineSettings
@@ -201,7 +201,7 @@ class _Job:
         if self.stop():
             raise Interrupted
 
-    def _train(self, work: RunWork) -> None:
+    def _train(self, work: RunStatus) -> None:
         start = papers_start(work.run)
         if work.state == BEGUN:
             settings: dict[str, Any] = {"max_epochs": work.settings.max_epochs, "max_steps": work.settings.max_steps}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..api import train_boxes
-from ..checkpoints.checkpoint import read_card
+from ..checkpoints.checkpoint import read_metadata
 from ..checkpoints.run_dir import BEST, LAST
 from ..core.config import flag, from_json, to_json
 from ..core.errors import VerydeepError
@@ -28,7 +28,7 @@ from ..evaluation.ensemble import fuse
 from ..localisation.evaluate import GUESSES, BoxEvaluation, evaluate_boxes
 from ..training.recipes import papers_start, settings_of_box_run
 from .estimate import estimated
-from .plan import BEGUN, DONE, FREE, MISSING, Place, Plan, RunWork, real_parts
+from .plan import BEGUN, DONE, FREE, MISSING, ExperimentDir, Plan, RunStatus, real_parts
 from .results import Wrong, decided, with_others
 from .rows.localisation import CENTRE_ROW, LABELS_ROW, RATING_RUN
 from .rows.row import Experiment, Row, Test, find_rows
@@ -42,7 +42,7 @@ class BoxJob:
     """Some rows of App. A at a place."""
 
     rows: tuple[Row, ...]
-    place: Place
+    place: ExperimentDir
     data: DataSettings
     given: dict[str, Any]
     wish: MachineSettings
@@ -57,24 +57,24 @@ class BoxJob:
         labels = [LABELS_ROW] if any(_is_dense(test) for test in tests) else []
         return tuple(labels or [CENTRE_ROW.format(scale) for scale in scales])
 
-    def works(self) -> list[RunWork]:
+    def works(self) -> list[RunStatus]:
         """The box nets' runs, and how far each is."""
         runs = dict.fromkeys(test.run for row in self.rows for test in row.tests)
         return [self._work(run) for run in runs]
 
-    def _work(self, run: str) -> RunWork:
+    def _work(self, run: str) -> RunStatus:
         folder = self.place.root / run
         settings = settings_of_box_run(run, {**self.place.size.settings(run), **self.given})[0]
         checkpoint = next((folder / name for name in (LAST, BEST) if (folder / name).exists()), None)
         if checkpoint is None:
-            return RunWork(run, folder, MISSING, settings)
+            return RunStatus(run, folder, MISSING, settings)
         start = self.place.run_hash(papers_start(run) or "")
         if read_json(folder / "config.json").get("start_sha256") != start:
             raise VerydeepError(
                 f"{folder} holds a box net that did not begin from the {papers_start(run)} there is now: "
                 "remove it, or give another --out."
             )
-        begun, now = to_json(from_json(TrainSettings, read_card(checkpoint).settings)), to_json(settings)
+        begun, now = to_json(from_json(TrainSettings, read_metadata(checkpoint).settings)), to_json(settings)
         other = [name for name in now if name not in FREE and now[name] != begun[name]]
         if other:
             told = f"{flag(other[0])} {begun[other[0]]}, not {now[other[0]]}"
@@ -82,9 +82,9 @@ class BoxJob:
         ended = read_json(folder / "result.json") if (folder / "result.json").exists() else {}
         short = ended.get("ended") == "max_epochs" and ended.get("epochs", 0) < settings.max_epochs
         going = ended.get("ended") in (None, "interrupted") or short
-        return RunWork(run, folder, BEGUN if going else DONE, settings)
+        return RunStatus(run, folder, BEGUN if going else DONE, settings)
 
-    def train(self, work: RunWork) -> bool:
+    def train(self, work: RunStatus) -> bool:
         """Trains a box net; False where somebody asked to stop."""
         begun = work.state == BEGUN
         settings: dict[str, Any] = {"max_epochs": work.settings.max_epochs, "max_steps": work.settings.max_steps}
@@ -129,7 +129,7 @@ class BoxJob:
         summary, place = found.summary, self.place
         folders = [place.root / test.run for test in row.tests]
         ends = [read_json(folder / "result.json") for folder in folders]
-        seeds = {read_card(folder / BEST).settings["seed"] for folder in folders}
+        seeds = {read_metadata(folder / BEST).settings["seed"] for folder in folders}
         if len(seeds) > 1:
             raise VerydeepError(f"the runs of {row.name} have seeds {sorted(seeds)}: one folder is for one seed.")
         where = read_json(found.folder / "result.json")["environment"]

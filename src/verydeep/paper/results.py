@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import read_card
+from ..checkpoints.checkpoint import read_metadata
 from ..checkpoints.run_dir import BEST
 from ..core.errors import VerydeepError
 from ..core.files import read_json, write_json
@@ -25,12 +25,14 @@ from ..evaluation.metrics import difference_interval, mcnemar, wrong_at
 from ..evaluation.protocols import Protocol
 from ..evaluation.scores import Scores, load_scores, mean_scores
 from ..evaluation.summary import error_with_interval
-from .plan import Place, real_parts
+from .plan import ExperimentDir, real_parts
 from .rows.row import Claim, Experiment, Row
 from .stored import RESULTS, read_results
 
 
-def write_results(place: Place, experiment: Experiment, rows: tuple[Row, ...], reporter: Reporter) -> dict[str, Any]:
+def write_results(
+    place: ExperimentDir, experiment: Experiment, rows: tuple[Row, ...], reporter: Reporter
+) -> dict[str, Any]:
     """Computes some rows, and every claim that they and earlier scores decide.
 
     Returns:
@@ -83,7 +85,7 @@ class Wrong:
 class _Rows:
     """An experiment's rows at a place, each computed at most once."""
 
-    def __init__(self, place: Place, experiment: Experiment) -> None:
+    def __init__(self, place: ExperimentDir, experiment: Experiment) -> None:
         self.by_name = {row.name: row for row in experiment.rows}
         self._place = place
         self._hashes: dict[str, str | None] = {}
@@ -150,8 +152,8 @@ class _Rows:
 
     def _size(self, run: str) -> dict[str, Any]:
         """What tells a net from another of the same name: its crop and width."""
-        card = read_card(self._place.root / run / BEST)
-        return {"crop": card.crop, "width": card.width}
+        metadata = read_metadata(self._place.root / run / BEST)
+        return {"crop": metadata.crop, "width": metadata.width}
 
     def _trained(self, row: Row) -> dict[str, Any]:
         """Seeds and steps of the row's runs; released models have none."""

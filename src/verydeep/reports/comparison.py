@@ -23,7 +23,7 @@ from ..localisation.evaluate import GUESSES
 from .charts import Line, line_chart
 from .evaluations import ERROR_NAMES
 from .html import beside, counted, headline, paragraph, section, table, write_page
-from .run_reader import Recorded, Test, short_name
+from .run_reader import EvalRecord, RunRecord, short_name
 
 Outcome = tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]  # of N photos: ids, which are wrong, subjects
 
@@ -35,12 +35,12 @@ def labels_of(folders: Sequence[Path]) -> list[str]:
     return [os.path.relpath(place, above) for place in places]
 
 
-def run_row(run: Recorded) -> dict[str, Any]:
+def run_row(run: RunRecord) -> dict[str, Any]:
     """A run's numbers as JSON values: errors in percent, times in seconds, None where there are none."""
     best_error, best_epoch = run.best or (None, None)
     return {
-        **{"folder": str(run.folder), "run": run.run, "state": run.state, "net": run.card.net, "S": run.scale},
-        **{"data": run.data, "classes": len(run.card.classes), "parameters": run.facts.parameters},
+        **{"folder": str(run.folder), "run": run.run, "state": run.state, "net": run.metadata.net, "S": run.scale},
+        **{"data": run.data, "classes": len(run.metadata.classes), "parameters": run.facts.parameters},
         "epochs": len(run.log),
         "error": run.error,
         "best_dev_error": None if best_error is None else round(best_error, 4),
@@ -51,29 +51,29 @@ def run_row(run: Recorded) -> dict[str, Any]:
     }
 
 
-def _test_row(test: Test, current: bool) -> dict[str, Any]:
+def _test_row(test: EvalRecord, current: bool) -> dict[str, Any]:
     told = {name: test.told.get(name) for name in ("data", "set", "images", test.error, f"{test.error}_interval")}
     return {"test": test.name, **told, "of_this_net": current}
 
 
-def why_not_comparable(first: Recorded, other: Recorded) -> str | None:
+def why_not_comparable(first: RunRecord, other: RunRecord) -> str | None:
     """The sentence for runs that predict different things, or learnt from different data; None for others."""
     kinds = {True: "boxes", False: "classes"}
-    mine, theirs = (bool(run.card.box_settings) for run in (first, other))
+    mine, theirs = (bool(run.metadata.box_settings) for run in (first, other))
     if mine != theirs:
         return f"{other.folder} tells {kinds[theirs]} and {first.folder} {kinds[mine]}: compare runs of one kind."
-    alike = other.data == first.data or other.card.data_fingerprint == first.card.data_fingerprint != ""
-    if not alike or not same_classes(other.card.classes, first.card.classes):
+    alike = other.data == first.data or other.metadata.data_fingerprint == first.metadata.data_fingerprint != ""
+    if not alike or not same_classes(other.metadata.classes, first.metadata.classes):
         of = f"{_data(other)} and {_data(first)}"
         return f"{other.folder} is of other data than {first.folder} ({of}): compare runs of the same photos."
     return None
 
 
-def _data(run: Recorded) -> str:
-    return f"{run.data} with {len(run.card.classes)} classes"
+def _data(run: RunRecord) -> str:
+    return f"{run.data} with {len(run.metadata.classes)} classes"
 
 
-def pairs(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
+def pairs(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Each run after the first against the first, on tests of the same photos whose answers are stored.
 
     Keys: ``first``, ``second`` (folders), their tests, ``images``; ``difference``, the second's error minus the
@@ -100,7 +100,7 @@ def pairs(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
     return rows
 
 
-def _tests_alike(first: Recorded, other: Recorded) -> list[tuple[Test, Test]]:
+def _tests_alike(first: RunRecord, other: RunRecord) -> list[tuple[EvalRecord, EvalRecord]]:
     """Tests of the same photos by the same protocol; without any, those to speak of, each at its own scale."""
     mine, theirs = (
         {(test.photos, test.name, test.error): test for test in run.tests if test.checkpoint in run.current}
@@ -114,7 +114,7 @@ def _tests_alike(first: Recorded, other: Recorded) -> list[tuple[Test, Test]]:
     return [(usual[0], usual[1])] if same else []
 
 
-def _outcome(test: Test) -> Outcome | None:
+def _outcome(test: EvalRecord) -> Outcome | None:
     """Which photos a test got wrong; None where that is not stored, or not known."""
     if test.of_boxes:
         try:
@@ -130,7 +130,7 @@ def _outcome(test: Test) -> Outcome | None:
     return None if wrong is None else (scores.ids, wrong, scores.subjects)
 
 
-def write_comparison(runs: Sequence[Recorded], path: Path) -> dict[str, Any]:
+def write_comparison(runs: Sequence[RunRecord], path: Path) -> dict[str, Any]:
     """Writes the page of comparable runs; returns ``runs``, ``pairs`` and ``differing`` settings as JSON values.
 
     Raises:
@@ -140,8 +140,8 @@ def write_comparison(runs: Sequence[Recorded], path: Path) -> dict[str, Any]:
     found = {"runs": [run_row(run) for run in runs], "pairs": pairs(runs), "differing": differing(runs, names)}
     what = ERROR_NAMES[runs[0].error]
     title = f"{counted(len(runs), 'run')} on {short_name(runs[0].data)}"
-    text = f"{len(runs[0].card.classes)} classes; {names[0]} is the one the others are compared with."
-    split = {run.card.data_fingerprint for run in runs if run.card.data_fingerprint}
+    text = f"{len(runs[0].metadata.classes)} classes; {names[0]} is the one the others are compared with."
+    split = {run.metadata.data_fingerprint for run in runs if run.metadata.data_fingerprint}
     note = "Their photos were split otherwise, so that their dev errors are of other photos." if len(split) > 1 else ""
     blocks = [
         headline(title, "", text, []),
@@ -154,7 +154,7 @@ def write_comparison(runs: Sequence[Recorded], path: Path) -> dict[str, Any]:
     return found
 
 
-def _table(runs: Sequence[Recorded], names: list[str], what: str) -> str:
+def _table(runs: Sequence[RunRecord], names: list[str], what: str) -> str:
     rows = []
     for run, name in zip(runs, names, strict=True):
         best = "" if run.best is None else f"{run.best[0]:.2f} %"
@@ -162,13 +162,13 @@ def _table(runs: Sequence[Recorded], names: list[str], what: str) -> str:
         rate = "" if run.rate is None else f"{run.rate:,.1f}"
         size = f"{run.facts.parameters / 1e6:.2f} M"
         rows.append(
-            (name, run.state, run.card.net, run.scale, size, best, *test, rate, duration(run.seconds), len(run.log))
+            (name, run.state, run.metadata.net, run.scale, size, best, *test, rate, duration(run.seconds), len(run.log))
         )
     heads = ["run", "state", "net", "S", "parameters", f"best dev {what}", f"test {what}", "95 % interval"]
     return table("Runs", [*heads, "photos/s", "time", "epochs"], rows)
 
 
-def _tested(runs: Sequence[Recorded], names: list[str], found: list[dict[str, Any]]) -> list[str]:
+def _tested(runs: Sequence[RunRecord], names: list[str], found: list[dict[str, Any]]) -> list[str]:
     """All tests, and the paired differences."""
     rows = [
         (name, test.name, test.photos, f"{test.told['images']:,}", test.value, test.interval)
@@ -205,7 +205,7 @@ def _signed(value: float) -> str:
     return f"{'−' if value < 0 else '+'}{abs(value):.2f}"
 
 
-def _curves(runs: Sequence[Recorded], names: list[str], what: str) -> list[str]:
+def _curves(runs: Sequence[RunRecord], names: list[str], what: str) -> list[str]:
     drawn = []
     for title, key in (("training loss", "loss"), (f"dev {what} (%)", f"dev_{runs[0].error}")):
         lines = [
@@ -217,9 +217,9 @@ def _curves(runs: Sequence[Recorded], names: list[str], what: str) -> list[str]:
     return [section("Curves", beside(*drawn))] if any(drawn) else []
 
 
-def differing(runs: Sequence[Recorded], names: list[str]) -> list[dict[str, Any]]:
+def differing(runs: Sequence[RunRecord], names: list[str]) -> list[dict[str, Any]]:
     """Settings that are not the same in all runs: ``setting``, and the value in each run by its name."""
-    told = [{**run.card.data, **run.card.settings, **run.card.box_settings} for run in runs]
+    told = [{**run.metadata.data, **run.metadata.settings, **run.metadata.box_settings} for run in runs]
     keys = dict.fromkeys(key for values in told for key in values)
     apart = [key for key in keys if any(values.get(key) != told[0].get(key) for values in told)]
     return [

@@ -11,7 +11,7 @@ from ..data.image_io import Pixels
 from ..evaluation.scores import FILE_NAME, load_scores
 from .figures import mistakes
 from .html import beside, folded, paragraph, part, picture, table, tiles
-from .run_reader import Recorded, Test
+from .run_reader import EvalRecord, RunRecord
 
 Read = Callable[[str], Pixels]
 FIRST_CLASSES, MOST_MISTAKES = 12, 16
@@ -31,7 +31,7 @@ BOX_ERRORS = {
 }
 
 
-def tests_table(run: Recorded) -> str:
+def tests_table(run: RunRecord) -> str:
     """All tests of a run, each with its error and interval; empty without any."""
     if not run.tests:
         return ""
@@ -57,7 +57,7 @@ def _percent(told: dict[str, Any], name: str) -> str:
     return "" if told.get(name) is None else f"{told[name]:.2f} %"
 
 
-def test_blocks(test: Test, read: Read | None) -> list[str]:
+def test_blocks(test: EvalRecord, read: Read | None) -> list[str]:
     """One test in detail.
 
     Args:
@@ -66,7 +66,7 @@ def test_blocks(test: Test, read: Read | None) -> list[str]:
     return _box_blocks(test) if test.of_boxes else _class_blocks(test, read)
 
 
-def _class_blocks(test: Test, read: Read | None) -> list[str]:
+def _class_blocks(test: EvalRecord, read: Read | None) -> list[str]:
     rows = sorted(test.told.get("classes") or [], key=lambda row: (-row["top1_error"], str(row["class"])))
     if not rows:
         return [paragraph("The classes of these photos are not known, so there are no errors.")]
@@ -84,7 +84,7 @@ def _class_blocks(test: Test, read: Read | None) -> list[str]:
     ]
 
 
-def _mistakes(test: Test, read: Read | None) -> Sequence[str]:
+def _mistakes(test: EvalRecord, read: Read | None) -> Sequence[str]:
     """Photos where they can be read; else the picture that was made when they could."""
     if test.told.get("top1_error") == 0:
         return [paragraph("None: every photo is right.")]
@@ -97,7 +97,7 @@ def _mistakes(test: Test, read: Read | None) -> Sequence[str]:
     return _stored(test, "mistakes.png", "Photos that were wrong, with their class and what they were taken for")
 
 
-def _stored(test: Test, name: str, alt: str) -> Sequence[str]:
+def _stored(test: EvalRecord, name: str, alt: str) -> Sequence[str]:
     """A picture that the test left in its folder, or a sentence in its place."""
     try:
         return [picture((test.folder / name).read_bytes(), alt, f"{alt}, {test.name}.", "wide")]
@@ -105,7 +105,7 @@ def _stored(test: Test, name: str, alt: str) -> Sequence[str]:
         return [paragraph(f"There is no picture: the photos are gone, and {name} is not in the test's folder.")]
 
 
-def _box_blocks(test: Test) -> list[str]:
+def _box_blocks(test: EvalRecord) -> list[str]:
     told = test.told
     rows = [
         (text, f"{told[name]:.2f} %", _interval(told, name))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.config import from_json
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import FreeNames, write_atomically
@@ -216,7 +216,7 @@ def _boxed(boxes: Boxes) -> Image.Image:
     return Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
 
 
-def training_crops(train: Dataset, card: Card) -> list[tuple[Pixels, str]]:
+def training_crops(train: Dataset, metadata: Metadata) -> list[tuple[Pixels, str]]:
     """What a run's net sees of each photo of a part of its training set, with the photo's class.
 
     On those of a box net the box it is to tell is drawn.
@@ -224,13 +224,13 @@ def training_crops(train: Dataset, card: Card) -> list[tuple[Pixels, str]]:
     Raises:
         ImageError: a photo cannot be read.
     """
-    settings = replace(from_json(TrainSettings, card.settings), batch=len(train))
+    settings = replace(from_json(TrainSettings, metadata.settings), batch=len(train))
     targets = None
-    if card.box_settings and train.boxes is not None:
-        targets = BoxTargets(train.boxes, from_json(BoxSettings, card.box_settings).half_of_box)
-    crops = crops_of(train, settings, np.array(card.colour_axes), targets)
+    if metadata.box_settings and train.boxes is not None:
+        targets = BoxTargets(train.boxes, from_json(BoxSettings, metadata.box_settings).half_of_box)
+    crops = crops_of(train, settings, np.array(metadata.colour_axes), targets)
     return [
-        (draw_boxes(pixels, [(cxcywh_to_xyxy(box) * card.crop, "", TRUTH_COLOUR)]) if len(box) else pixels, name)
+        (draw_boxes(pixels, [(cxcywh_to_xyxy(box) * metadata.crop, "", TRUTH_COLOUR)]) if len(box) else pixels, name)
         for pixels, name, box in crops
     ]
 

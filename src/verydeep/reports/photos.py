@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..checkpoints.run_dir import bad_images
 from ..core.config import from_json
 from ..core.errors import VerydeepError
@@ -20,7 +20,7 @@ from ..data.open import Data, Dataset, open_data
 from .evaluations import Read
 from .figures import training_crops
 from .html import paragraph, tiles
-from .run_reader import Test
+from .run_reader import EvalRecord
 
 CROPS = 16
 
@@ -28,26 +28,26 @@ CROPS = 16
 class RunPhotos:
     """The photos of a run, opened when they are first asked for, and only where they still are."""
 
-    def __init__(self, folder: Path, card: Card, train: Dataset | None = None) -> None:
-        self._folder, self._card, self._train = folder, card, train
+    def __init__(self, folder: Path, metadata: Metadata, train: Dataset | None = None) -> None:
+        self._folder, self._metadata, self._train = folder, metadata, train
 
     @cached_property
     def crops(self) -> list[str]:
         """What the net sees, or a sentence in its place."""
-        if not self._card.settings or not self._card.data:
+        if not self._metadata.settings or not self._metadata.data:
             return [paragraph("It was not trained here, so it is not known what it was shown.")]
         try:
-            seen = training_crops(self._few(), self._card)
+            seen = training_crops(self._few(), self._metadata)
         except VerydeepError as fault:
             return [paragraph(f"There is no picture, as the photos it learnt from are gone: {fault}")]
-        settings = from_json(TrainSettings, self._card.settings)
-        boxes = " Green is the box it is to tell." if self._card.box_settings else ""
+        settings = from_json(TrainSettings, self._metadata.settings)
+        boxes = " Green is the box it is to tell." if self._metadata.box_settings else ""
         text = f"Random crops of {settings.crop} pixels of training photos at S = {settings.S}.{boxes}"
         return [paragraph(text, "note"), tiles(seen, "a training crop of")]
 
-    def reader(self, test: Test) -> Read | None:
+    def reader(self, test: EvalRecord) -> Read | None:
         """What reads the photos of a test of the run's own data; None of other data, and where they are gone."""
-        if not self._card.data or test.folder.parent.parent.name.startswith("of-"):
+        if not self._metadata.data or test.folder.parent.parent.name.startswith("of-"):
             return None
         with contextlib.suppress(VerydeepError):
             return self._data.set(test.told["set"]).read
@@ -55,7 +55,7 @@ class RunPhotos:
 
     @cached_property
     def _data(self) -> Data:
-        return open_data(from_json(DataSettings, self._card.data), least_classes=1)
+        return open_data(from_json(DataSettings, self._metadata.data), least_classes=1)
 
     def _few(self) -> Dataset:
         if self._train is not None:
@@ -63,4 +63,4 @@ class RunPhotos:
         train, bad = self._data.set("train"), bad_images(self._folder)
         kept = train.take(np.array([index for index, photo in enumerate(train.ids) if photo not in bad], dtype=int))
         few = some_of(kept, CROPS)
-        return located(few, False, Silent()).dataset if self._card.box_settings else few
+        return located(few, False, Silent()).dataset if self._metadata.box_settings else few

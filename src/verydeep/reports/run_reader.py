@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ..checkpoints.checkpoint import Card, read_card
+from ..checkpoints.checkpoint import Metadata, read_metadata
 from ..checkpoints.run_dir import BEST, CLASSIFIER, EVALUATIONS, LAST, LOG, PREVIOUS, read_log, run_name
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json, taken
@@ -26,7 +26,7 @@ def short_name(data: str) -> str:
 
 
 @dataclass(frozen=True)
-class Test:
+class EvalRecord:
     """A test of a run's net: the folder of its files, and what its ``result.json`` says."""
 
     folder: Path
@@ -78,37 +78,37 @@ class Test:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RunRecord:
     """A run as its folder tells it; ``log`` has a row an epoch, ``result`` is empty until training ends."""
 
     folder: Path
     run: str
-    card: Card
+    metadata: Metadata
     log: tuple[dict[str, Any], ...]
     result: dict[str, Any]
     environment: dict[str, Any]
     state: State
-    tests: tuple[Test, ...]
+    tests: tuple[EvalRecord, ...]
 
     @cached_property
     def facts(self) -> NetFacts:
         """The net's size and cost."""
-        return net_facts(self.card.net, max(1, self.card.outputs), self.card.crop, self.card.width)
+        return net_facts(self.metadata.net, max(1, self.metadata.outputs), self.metadata.crop, self.metadata.width)
 
     @property
     def error(self) -> str:
         """The dev part's error as logs call it, after ``dev_``."""
-        return "gt_class_error" if self.card.box_settings else "top1_error"
+        return "gt_class_error" if self.metadata.box_settings else "top1_error"
 
     @property
     def scale(self) -> str:
         """The training scale S, or that of testing of a net that was not trained here."""
-        return str(self.card.settings.get("S", self.card.test_scale))
+        return str(self.metadata.settings.get("S", self.metadata.test_scale))
 
     @property
     def data(self) -> str:
         """The data it was trained on, as given."""
-        return str(self.card.data.get("data", "")) or "data that it does not tell"
+        return str(self.metadata.data.get("data", "")) or "data that it does not tell"
 
     @property
     def best(self) -> tuple[float, int] | None:
@@ -116,10 +116,10 @@ class Recorded:
 
         Epoch 0 is what training started from, where that was tested; it has no row in the log.
         """
-        loss = "missed_overlap" if self.card.box_settings else "loss"
+        loss = "missed_overlap" if self.metadata.box_settings else "loss"
         found = [(row[f"dev_{self.error}"], row.get(f"dev_{loss}", 0.0), row["epoch"]) for row in self.log]
-        if self.card.state.get("best_epoch") == 0 and self.card.state.get("best"):
-            found.append((*self.card.state["best"], 0))
+        if self.metadata.state.get("best_epoch") == 0 and self.metadata.state.get("best"):
+            found.append((*self.metadata.state["best"], 0))
         return (min(found)[0], min(found)[2]) if found else None
 
     @property
@@ -140,14 +140,14 @@ class Recorded:
         return frozenset(file_sha256(path) for path in there if path.is_file())
 
     @property
-    def test(self) -> Test | None:
+    def test(self) -> EvalRecord | None:
         """The test to speak of: of the net that is here now, on its own data, at Q = S if there is such a one."""
         mine = [test for test in self.tests if test.own and test.known and test.checkpoint in self.current]
-        usual = [test for test in mine if test.name == f"dense@{self.card.test_scale}"]
+        usual = [test for test in mine if test.name == f"dense@{self.metadata.test_scale}"]
         return next(iter(usual or mine), None)
 
 
-def read_run(folder: Path, running: bool | None = None) -> Recorded:
+def read_run(folder: Path, running: bool | None = None) -> RunRecord:
     """What a run's folder tells.
 
     Args:
@@ -156,18 +156,20 @@ def read_run(folder: Path, running: bool | None = None) -> Recorded:
     Raises:
         VerydeepError: there is no such folder, or it is no run, and what it lacks.
     """
-    card = _card(folder)
-    log = tuple(row for row in read_log(folder) if _whole(row, "gt_class_error" if card.box_settings else "top1_error"))
+    metadata = _metadata(folder)
+    log = tuple(
+        row for row in read_log(folder) if _whole(row, "gt_class_error" if metadata.box_settings else "top1_error")
+    )
     result = _json(folder / RESULT)
-    state = _state(folder, card, result, taken(folder) if running is None else running)
+    state = _state(folder, metadata, result, taken(folder) if running is None else running)
     environment = _json(folder / "environment.json")
     ended = result if state in ("finished", "interrupted", "diverged") else {}
-    return Recorded(
-        folder, run_name(folder / BEST), card, log, ended, environment, state, () if running else _tests(folder)
+    return RunRecord(
+        folder, run_name(folder / BEST), metadata, log, ended, environment, state, () if running else _tests(folder)
     )
 
 
-def _card(folder: Path) -> Card:
+def _metadata(folder: Path) -> Metadata:
     """That of the last net, which has the latest settings; else of the best or the one before."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -178,16 +180,16 @@ def _card(folder: Path) -> Card:
         raise VerydeepError(f"{folder} is no run: it holds {kinds}; give the folder that `verydeep train` wrote.")
     for path in there[:-1]:
         with contextlib.suppress(VerydeepError):
-            return read_card(path)
-    return read_card(there[-1])
+            return read_metadata(path)
+    return read_metadata(there[-1])
 
 
-def _state(folder: Path, card: Card, result: dict[str, Any], running: bool) -> State:
+def _state(folder: Path, metadata: Metadata, result: dict[str, Any], running: bool) -> State:
     if running:
         return "training"
     if not (folder / LOG).is_file():  # converted, or copied from where it was trained
         return "a net"
-    if not result or result.get("steps") != card.state.get("step", result.get("steps")):
+    if not result or result.get("steps") != metadata.state.get("step", result.get("steps")):
         return "stopped"  # the result is of before it went on
     ended = result.get("ended")
     return "interrupted" if ended == "interrupted" else "diverged" if ended == "diverged" else "finished"
@@ -205,15 +207,15 @@ def _json(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _tests(folder: Path) -> tuple[Test, ...]:
+def _tests(folder: Path) -> tuple[EvalRecord, ...]:
     """The tests in a folder, by set and protocol; files that are none of ours are left out.
 
     A net that is both the best and the last is told of once.
     """
-    found: dict[tuple[str, str, str], Test] = {}
+    found: dict[tuple[str, str, str], EvalRecord] = {}
     for path in sorted(folder.glob(f"{EVALUATIONS}*/**/{RESULT}")):
         told = _json(path)
-        test = Test(path.parent, told, "checkpoints" in told)
+        test = EvalRecord(path.parent, told, "checkpoints" in told)
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
             _ = test.value, test.interval, int(told["images"])
             found.setdefault((test.name, test.photos, test.checkpoint), test)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, REPORT
 from ..core.config import from_json
 from ..core.errors import VerydeepError
@@ -39,7 +39,7 @@ from .html import (
     write_page,
 )
 from .photos import RunPhotos
-from .run_reader import Recorded, read_run, short_name
+from .run_reader import RunRecord, read_run, short_name
 
 REFRESH_SECONDS = 30
 FIRST_LAYER = "conv1_1.weight"
@@ -65,7 +65,7 @@ class LiveReport:
         """Writes it; that of a run which does not run is finished, and is read once."""
         try:
             run = read_run(self._folder, running)
-            self._photos = self._photos or RunPhotos(self._folder, run.card, self._train)
+            self._photos = self._photos or RunPhotos(self._folder, run.metadata, self._train)
             _write(run, self._photos, self._folder / REPORT)
         except Exception as fault:  # whatever is wrong with a page, a training goes on
             if not self._told:
@@ -73,14 +73,14 @@ class LiveReport:
             self._told = True
 
 
-def write_run_report(folder: Path, out: Path | None = None) -> tuple[Recorded, Path]:
+def write_run_report(folder: Path, out: Path | None = None) -> tuple[RunRecord, Path]:
     """Writes the report of a run anew, by default ``report.html`` in its folder; returns what it is of, and its place.
 
     Raises:
         VerydeepError: the folder is no run, or the page cannot be written.
     """
     run = read_run(folder)
-    return run, _write(run, RunPhotos(folder, run.card), out or folder / REPORT)
+    return run, _write(run, RunPhotos(folder, run.metadata), out or folder / REPORT)
 
 
 def refresh_report(evaluation: Path, reporter: Reporter) -> None:
@@ -97,23 +97,23 @@ def refresh_report(evaluation: Path, reporter: Reporter) -> None:
         reporter.warn(f"the run's report is not written anew: {fault}")
 
 
-def _write(run: Recorded, photos: RunPhotos, path: Path) -> Path:
-    net = f"et {run.card.net} at S = {run.scale}"
-    title = f"N{net}" if run.run == run.card.net else f"{run.run}: n{net}"
+def _write(run: RunRecord, photos: RunPhotos, path: Path) -> Path:
+    net = f"et {run.metadata.net} at S = {run.scale}"
+    title = f"N{net}" if run.run == run.metadata.net else f"{run.run}: n{net}"
     blocks = [*_divergence(run), _headline(run, title), *training_section(run), *_testing(run, photos)]
     blocks += [section("What the net sees", *photos.crops), *_filters(run.folder), _recipe(run)]
     return write_page(path, title, blocks, REFRESH_SECONDS if run.state == "training" else None)
 
 
-def _divergence(run: Recorded) -> list[str]:
+def _divergence(run: RunRecord) -> list[str]:
     """The first lines of the page of a run that diverged."""
     if run.state != "diverged":
         return []
-    text, again = after_divergence(run.run, run.card, run.result)
+    text, again = after_divergence(run.run, run.metadata, run.result)
     return [paragraph(text), command(again)]
 
 
-def _headline(run: Recorded, title: str) -> str:
+def _headline(run: RunRecord, title: str) -> str:
     figures = []
     if run.test is not None:
         figures.append(("test error", run.test.value, f"{run.test.interval}, {run.test.name}"))
@@ -130,9 +130,9 @@ def _headline(run: Recorded, title: str) -> str:
     return headline(title, run.state, _state_told(run), figures)
 
 
-def _state_told(run: Recorded) -> str:
-    kind = "Boxes of" if run.card.box_settings else ""
-    of = f"{kind} {len(run.card.classes)} classes, learnt from {short_name(run.data)}.".strip()
+def _state_told(run: RunRecord) -> str:
+    kind = "Boxes of" if run.metadata.box_settings else ""
+    of = f"{kind} {len(run.metadata.classes)} classes, learnt from {short_name(run.data)}.".strip()
     done = counted(len(run.log), "epoch")
     if run.state == "training":
         return f"{of} {_time_left(run)} Written anew after each epoch; this page reads it again by itself."
@@ -141,14 +141,14 @@ def _state_told(run: Recorded) -> str:
     if run.state == "diverged":
         return f"{of} {done}, {run.result['steps']:,} steps, before training diverged."
     if run.state == "a net":
-        named = run.card.origin.get("name") or run.card.origin.get("file") or "weights of others"
-        return f"{len(run.card.classes)} classes; it was not trained here, but made from {named}."
+        named = run.metadata.origin.get("name") or run.metadata.origin.get("file") or "weights of others"
+        return f"{len(run.metadata.classes)} classes; it was not trained here, but made from {named}."
     how = "stopped in order" if run.state == "interrupted" else "ended before its time"
     return f"{of} It was {how}, after {done}; the same command with --resume goes on."
 
 
-def _time_left(run: Recorded) -> str:
-    settings = from_json(TrainSettings, run.card.settings)
+def _time_left(run: RunRecord) -> str:
+    settings = from_json(TrainSettings, run.metadata.settings)
     if not run.log:
         return f"At most {settings.max_epochs} epochs are to come."
     last = run.log[-1]
@@ -161,7 +161,7 @@ def _time_left(run: Recorded) -> str:
     return f"Epoch {last['epoch']} of at most {settings.max_epochs}; about {left} left{early}."
 
 
-def training_section(run: Recorded) -> list[str]:
+def training_section(run: RunRecord) -> list[str]:
     """A run's curves and their numbers as a section; none of a net that was not trained here."""
     if not run.log:
         return [] if run.state == "a net" else [section("Training", paragraph("No epoch is finished yet."))]
@@ -172,7 +172,7 @@ def training_section(run: Recorded) -> list[str]:
         return Line(name, tuple((row["epoch"], row[key]) for row in log))
 
     losses = [line("training crops", "loss")]
-    if not run.card.box_settings and all("dev_loss" in row for row in log):
+    if not run.metadata.box_settings and all("dev_loss" in row for row in log):
         losses.append(line("dev part", "dev_loss"))
     errors = [line("training crops", f"train_{error}"), line("dev part", f"dev_{error}")]
     charts = beside(
@@ -190,7 +190,7 @@ def training_section(run: Recorded) -> list[str]:
     return [section("Training", charts, paragraph(text, "note"), folded("Numbers", table("By epoch", heads, rows)))]
 
 
-def _testing(run: Recorded, photos: RunPhotos) -> list[str]:
+def _testing(run: RunRecord, photos: RunPhotos) -> list[str]:
     """All tests, and the one to speak of in detail; else the first."""
     if not run.tests:
         return []
@@ -214,21 +214,21 @@ def _filters(folder: Path) -> list[str]:
     return []
 
 
-def _recipe(run: Recorded) -> str:
-    card = run.card
-    rows = [("net", _net_told(run)), ("classes", _some(card.classes))]
-    if not card.settings:
+def _recipe(run: RunRecord) -> str:
+    metadata = run.metadata
+    rows = [("net", _net_told(run)), ("classes", _some(metadata.classes))]
+    if not metadata.settings:
         return section("What it is", facts(rows))
-    settings = from_json(TrainSettings, card.settings)
+    settings = from_json(TrainSettings, metadata.settings)
     rows += [
         ("data", run.data),
         ("folder", str(run.folder)),
-        *_settings_told(card, settings),
+        *_settings_told(metadata, settings),
         *_machine_told(run.environment),
     ]
     if run.state == "a net":  # nothing tells by what name it was trained
         return section("Data and recipe", facts(rows))
-    again = command(command_of(run.run, card, str(run.folder)))
+    again = command(command_of(run.run, metadata, str(run.folder)))
     return section(
         "Data and recipe",
         facts(rows),
@@ -237,12 +237,12 @@ def _recipe(run: Recorded) -> str:
     )
 
 
-def _net_told(run: Recorded) -> str:
-    card, known = run.card, run.facts
-    width = "" if card.width == 1 else f", {card.width:g} of its width"
+def _net_told(run: RunRecord) -> str:
+    metadata, known = run.metadata, run.facts
+    width = "" if metadata.width == 1 else f", {metadata.width:g} of its width"
     return (
-        f"{card.net} of Table 1{width}: {known.weight_layers} weight layers, {known.parameters:,} parameters, "
-        f"{known.multiply_adds / 1e9:.3g} G multiply-adds a crop of {card.crop} pixels"
+        f"{metadata.net} of Table 1{width}: {known.weight_layers} weight layers, {known.parameters:,} parameters, "
+        f"{known.multiply_adds / 1e9:.3g} G multiply-adds a crop of {metadata.crop} pixels"
     )
 
 
@@ -250,7 +250,7 @@ def _some(names: tuple[str, ...]) -> str:
     return f"{len(names)}: {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
 
 
-def _settings_told(card: Card, settings: TrainSettings) -> list[tuple[str, str]]:
+def _settings_told(metadata: Metadata, settings: TrainSettings) -> list[tuple[str, str]]:
     """The settings that matter, in words."""
     start = f"random weights ({settings.initialise})" if settings.start == "none" else settings.start
     mirror = "half of them mirrored" if settings.mirror else "none mirrored"
@@ -268,8 +268,8 @@ def _settings_told(card: Card, settings: TrainSettings) -> list[tuple[str, str]]
         ("ends", f"after {settings.max_epochs} epochs or {settings.max_steps:,} steps at the latest"),
         ("seed", str(settings.seed)),
     ]
-    if card.box_settings:
-        boxes = from_json(BoxSettings, card.box_settings)
+    if metadata.box_settings:
+        boxes = from_json(BoxSettings, metadata.box_settings)
         what = "a box for each class (PCR)" if boxes.regression == "PCR" else "one box for all classes (SCR)"
         rows.insert(0, ("tells", f"{what}, {'with' if boxes.dropout else 'without'} dropout"))
     return rows

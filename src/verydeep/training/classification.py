@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.config import from_json
 from ..core.device import Machine
 from ..core.progress import Reporter
@@ -41,7 +41,9 @@ class ClassificationTask:
         """All images."""
         return open_data(data)
 
-    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+    def prepare(
+        self, net: Net, metadata: Metadata, train: Dataset, settings: TrainSettings, reporter: Reporter
+    ) -> None:
         """Changes nothing."""
 
     def targets(self, train: Dataset) -> BoxTargets | None:
@@ -62,12 +64,12 @@ class ClassificationTask:
         return float(np.log(len(dev.classes)))
 
     def validate(
-        self, net: Net, card: Card, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
+        self, net: Net, metadata: Metadata, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
     ) -> tuple[float, float]:
         """Top-1 error in percent, and mean log loss, by the settings' ``validate``; dense with mirror images."""
-        method = from_json(TrainSettings, card.settings).validate
-        protocol = Protocol(method, (card.test_scale,), mirror=method == "dense")
-        answers = dataset_posteriors(net, card, dev, protocol, machine, reporter, "testing dev", team=team)
+        method = from_json(TrainSettings, metadata.settings).validate
+        protocol = Protocol(method, (metadata.test_scale,), mirror=method == "dense")
+        answers = dataset_posteriors(net, metadata, dev, protocol, machine, reporter, "testing dev", team=team)
         if not np.isfinite(answers.posteriors).all():
             return np.nan, np.nan
         error = topk_error(answers.posteriors, dev.labels, 1)

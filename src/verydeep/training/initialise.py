@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..checkpoints.checkpoint import Card, Copied, start_from
+from ..checkpoints.checkpoint import Copied, Metadata, start_from
 from ..checkpoints.download import first_of, on_this_machine
 from ..checkpoints.pretrained import Weights
 from ..core.errors import VerydeepError
@@ -42,16 +42,16 @@ def origin_of(weights: Weights | None) -> dict[str, Any]:
 
 
 def first_net(
-    settings: TrainSettings, weights: Weights | None, card: Card, reporter: Reporter
+    settings: TrainSettings, weights: Weights | None, metadata: Metadata, reporter: Reporter
 ) -> tuple[Net, tuple[str, ...]]:
     """The net with its first weights, and the names of the layers that are random."""
     initialise = settings.initialise
-    size = (card.outputs, settings.crop, settings.width)
+    size = (metadata.outputs, settings.crop, settings.width)
     net = create_net(settings.net, *size, initialise, settings.seed, settings.pooling)
     if weights is None:
         return net, tuple(spec.name for spec in net.specs)
     # A box net's last layer is always new, whatever its shape.
-    same_outputs = not card.box_settings and same_classes(weights.classes, card.classes)
+    same_outputs = not metadata.box_settings and same_classes(weights.classes, metadata.classes)
     copied: Copied = start_from(net, weights.tensors, weights.net, same_outputs)
     reporter.say(f"starting from {weights.source} (net {weights.net})")
     for line in copied.lines():

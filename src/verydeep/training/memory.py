@@ -15,7 +15,7 @@ MEMORY_SHARE = 0.8  # of what is free, for what we plan
 STEPS_AT_CHANCE = 1000  # what doll nets took on digit scenes (NOTES.md); nobody promises less elsewhere
 
 
-def tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> None:
+def log_dataset(opened: Data, settings: TrainSettings, reporter: Reporter) -> None:
     """Classes, sets and their photos, and what random weights will take."""
     sizes = ", ".join(f"{len(found)} {name}" for name, found in opened.sets.items())
     train_set = opened.sets["train"]
@@ -36,7 +36,9 @@ def tell_data(opened: Data, settings: TrainSettings, reporter: Reporter) -> None
         )
 
 
-def photos_that_fit(settings: TrainSettings, outputs: int, machine: Machine, reporter: Reporter, processes: int) -> int:
+def choose_micro_batch(
+    settings: TrainSettings, outputs: int, machine: Machine, reporter: Reporter, processes: int
+) -> int:
     """How many photos go through the net at once in each process; told before any memory is taken."""
     facts = net_facts(settings.net, outputs, settings.crop, settings.width)
     share = -(-settings.batch // processes)

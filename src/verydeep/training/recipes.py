@@ -135,7 +135,7 @@ def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
     return recipe
 
 
-def given_for(usual: Callable[[dict[str, Any]], Any], settings: Any) -> dict[str, Any]:
+def minimal_overrides(usual: Callable[[dict[str, Any]], Any], settings: Any) -> dict[str, Any]:
     """What must be given for a recipe to have these settings, by name; the rest it has by itself.
 
     Args:
@@ -155,13 +155,13 @@ def given_for(usual: Callable[[dict[str, Any]], Any], settings: Any) -> dict[str
     return given
 
 
-def chosen_anew(given: dict[str, Any]) -> dict[str, Any]:
+def resume_overrides(given: dict[str, Any]) -> dict[str, Any]:
     """Settings given to a run that goes on, without those that leave a choice to it: what it chose stays."""
     wishes = {"batch": 0, "start": RELEASED}
     return {name: value for name, value in given.items() if name not in wishes or wishes[name] != value}
 
 
-def with_changes(begun: Any, given: dict[str, Any]) -> Any:
+def apply_overrides(begun: Any, given: dict[str, Any]) -> Any:
     """Settings of a run with those given anew on top.
 
     Raises:

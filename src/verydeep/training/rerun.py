@@ -6,53 +6,53 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.config import flag, from_json
 from ..core.settings import BoxSettings, DataSettings, TrainSettings
-from .recipes import given_for, settings_of_box_run, settings_of_run
+from .recipes import minimal_overrides, settings_of_box_run, settings_of_run
 
 
-def command_of(run: str, card: Card, out: str = "") -> list[str]:
+def command_of(run: str, metadata: Metadata, out: str = "") -> list[str]:
     """The command line of a run with all settings that its name does not imply, in parts: the verb, then the flags.
 
     Args:
         run: the name it was trained by.
         out: another folder than the usual one.
     """
-    settings = from_json(TrainSettings, card.settings)
-    data = from_json(DataSettings, card.data)
-    given: dict[str, Any] = given_for(lambda some: DataSettings(**{"data": data.data, **some}), data)
-    verb = "verydeep localise train" if card.box_settings else "verydeep train"
-    if card.box_settings:
-        boxes = from_json(BoxSettings, card.box_settings)
-        of_boxes = given_for(lambda some: settings_of_box_run(run, some)[1], boxes)
+    settings = from_json(TrainSettings, metadata.settings)
+    data = from_json(DataSettings, metadata.data)
+    given: dict[str, Any] = minimal_overrides(lambda some: DataSettings(**{"data": data.data, **some}), data)
+    verb = "verydeep localise train" if metadata.box_settings else "verydeep train"
+    if metadata.box_settings:
+        boxes = from_json(BoxSettings, metadata.box_settings)
+        of_boxes = minimal_overrides(lambda some: settings_of_box_run(run, some)[1], boxes)
         given |= of_boxes
-        given |= given_for(lambda some: settings_of_box_run(run, {**of_boxes, **some})[0], settings)
+        given |= minimal_overrides(lambda some: settings_of_box_run(run, {**of_boxes, **some})[0], settings)
     else:
-        given |= given_for(lambda some: settings_of_run(run, some), settings)
+        given |= minimal_overrides(lambda some: settings_of_run(run, some), settings)
     given = {"data": data.data, **given, **({"out": out} if out else {})}
     flags = [(name, one) for name, to in given.items() for one in (to if name == "classes" else (to,))]
     return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(_typed(to))}" for name, to in flags)]
 
 
-def after_divergence(run: str, card: Card, result: dict[str, Any]) -> tuple[str, list[str]]:
+def after_divergence(run: str, metadata: Metadata, result: dict[str, Any]) -> tuple[str, list[str]]:
     """What a training that diverged left and what to do, as text, and the command to do it, in parts as `command_of`.
 
     Args:
         card: of its last checkpoint.
         result: what its result.json holds.
     """
-    error = result.get("best_dev_gt_class_error" if card.box_settings else "best_dev_top1_error")
+    error = result.get("best_dev_gt_class_error" if metadata.box_settings else "best_dev_top1_error")
     epoch = f"the best epoch, {result['best_epoch']}" if result["best_epoch"] else "the weights it started from"
     kept = "the last finite weights" if error is None else f"{epoch} (dev error {error:.2f} %)"
-    lower = {**card.settings, "lr": float(f"{card.settings['lr'] / 10 ** (1 + len(result['returns'])):.3g}")}
+    lower = {**metadata.settings, "lr": float(f"{metadata.settings['lr'] / 10 ** (1 + len(result['returns'])):.3g}")}
     text = f"Training diverged: {result['diverged']}. It ended with {kept}. Train again with a lower learning rate:"
-    return text, command_of(run, replace(card, settings=lower), f"{result['folder']}-lr{lower['lr']:g}")
+    return text, command_of(run, replace(metadata, settings=lower), f"{result['folder']}-lr{lower['lr']:g}")
 
 
-def probe_command(card: Card, folder: str) -> str:
+def probe_command(metadata: Metadata, folder: str) -> str:
     """The command that learns linear SVMs on the descriptors of a run's start, from the same photos."""
-    settings, data = from_json(TrainSettings, card.settings), from_json(DataSettings, card.data)
+    settings, data = from_json(TrainSettings, metadata.settings), from_json(DataSettings, metadata.data)
     words = ["verydeep probe --data", data.data, "--weights", settings.start, "--out", f"{folder}-probe"]
     if settings.preprocessing != "recorded":
         words += ["--preprocessing", settings.preprocessing]

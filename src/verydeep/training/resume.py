@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.checkpoint import Card, Checkpoint, load_checkpoint, read_card
+from ..checkpoints.checkpoint import Checkpoint, Metadata, load_checkpoint, read_metadata
 from ..checkpoints.run_dir import BROKEN, LAST, PREVIOUS
 from ..core.errors import VerydeepError
 from ..core.files import cannot_write, keep_as, read_json
@@ -23,11 +23,11 @@ def begun(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LAST, PREVIOUS))
 
 
-def card_of_run(folder: Path) -> Card | None:
+def metadata_of_run(folder: Path) -> Metadata | None:
     """The card of a training that can go on; None where there is none that can be read."""
     for name in (LAST, PREVIOUS):
         with contextlib.suppress(VerydeepError):
-            return read_card(folder / name)
+            return read_metadata(folder / name)
     return None
 
 
@@ -50,10 +50,10 @@ def last_good(folder: Path, reporter: Reporter, team: Team) -> Checkpoint:
         found = _of_this_run(folder / PREVIOUS)
     except VerydeepError:
         raise fault from None
-    team.collect(None)  # all have read both before one of them is renamed
-    if team.leads:
+    team.all_gather(None)  # all have read both before one of them is renamed
+    if team.is_main:
         _put_in_place(folder)
-    step = found.card.state["step"]
+    step = found.metadata.state["step"]
     reporter.warn(f"{fault} Going on from the one saved before it, of step {step}; it is kept as {BROKEN}.")
     return replace(found, path=path)
 
@@ -72,7 +72,7 @@ def _of_this_run(path: Path) -> Checkpoint:
     checkpoint = load_checkpoint(path)
     resumed(checkpoint)
     config = read_json(path.with_name("config.json"))
-    told = (checkpoint.card.settings, checkpoint.card.data)
+    told = (checkpoint.metadata.settings, checkpoint.metadata.data)
     if tuple(map(_kept, told)) != tuple(_kept(config.get(name)) for name in ("settings", "data")):
         raise VerydeepError(f"{path} is of another run than the config.json beside it.")
     return checkpoint

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.checkpoint import Card, read_card
+from ..checkpoints.checkpoint import Metadata, read_metadata
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import Weights, read_weights
 from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, RunLog, environment
 from ..core.config import flag, from_json, to_json, typed, unknown_setting
-from ..core.device import Machine, this_machine
+from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import LEAVING, check_place, file_sha256, only_one, read_json, write_json
 from ..core.interrupt import Stopping
@@ -27,13 +27,13 @@ from ..core.progress import Reporter
 from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..core.team import Team
 from ..data.open import Data, Dataset, check_still_there, lasting_boxes, lasting_name, moved
-from ..data.statistics import Look, check_readable, look_at
+from ..data.statistics import ImageScan, check_readable, scan_images
 from ..models.architectures import net_facts
 from ..transfer.fit_layers import Fitted
 from .initialise import chosen_start, first_net, origin_of
-from .memory import photos_that_fit, tell_data
+from .memory import choose_micro_batch, log_dataset
 from .optim import TrainState
-from .recipes import chosen_anew, papers_start, with_changes
+from .recipes import apply_overrides, papers_start, resume_overrides
 from .rerun import after_divergence, probe_command
 from .resume import begun, last_good
 from .task import Task
@@ -84,15 +84,15 @@ class TrainingRun:
 
     def _run(self, prepare: Callable[[], Trainer]) -> dict[str, Any]:
         patience = LINGERING if self.team.restarted else LEAVING
-        with only_one(self.folder, patience) if self.team.leads else nullcontext():
+        with only_one(self.folder, patience) if self.team.is_main else nullcontext():
             training = prepare()
-            with training.machine.at_work(static_shapes=True), self._reported(training) as saved:
+            with training.machine.running(static_shapes=True), self._reported(training) as saved:
                 ended = training.run(self.stop, saved)
         best = self.folder / BEST
-        if self.team.leads and best.is_file():
-            write_model_card(best, read_card(best))
+        if self.team.is_main and best.is_file():
+            write_model_card(best, read_metadata(best))
         if ended["diverged"]:
-            text, again = after_divergence(self.name, read_card(self.folder / LAST), ended)
+            text, again = after_divergence(self.name, read_metadata(self.folder / LAST), ended)
             raise VerydeepError(f"{text} {' '.join(again)}")
         self._compare(ended)
         return ended
@@ -103,13 +103,13 @@ class TrainingRun:
         if probe is not None and best is not None and probe < best and ended["ended"] != "interrupted":
             self.reporter.warn(
                 f"linear SVMs on the start's descriptors have a dev error of {probe:.2f} %, fine-tuning {best:.2f} %: "
-                f"train those with `{probe_command(read_card(self.folder / BEST), str(self.folder))}`"
+                f"train those with `{probe_command(read_metadata(self.folder / BEST), str(self.folder))}`"
             )
 
     @contextmanager
     def _reported(self, training: Trainer) -> Iterator[Callable[[], None]]:
         """A context in which the run's report is kept up to date by what it yields; however it ends, that is told."""
-        if not self.team.leads:
+        if not self.team.is_main:
             yield lambda: None
             return
         report = self.live_report(self.folder, training.sets["train"], self.reporter)
@@ -121,7 +121,7 @@ class TrainingRun:
 
 def _machine(settings: TrainSettings, wish: MachineSettings) -> Machine:
     """The machine for a training: a step is three times the work of the forward pass."""
-    return this_machine(wish, 3 * net_facts(settings.net, 1, settings.crop, settings.width).multiply_adds)
+    return resolve_device(wish, 3 * net_facts(settings.net, 1, settings.crop, settings.width).multiply_adds)
 
 
 def route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -150,35 +150,40 @@ def _begin(job: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
     settings = chosen_start(settings)
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
     settings = _with_batch(settings, len(opened.set("train")))
-    tell_data(opened, settings, reporter)
+    log_dataset(opened, settings, reporter)
     if settings.start == "none" and papers_start(run):
         reporter.warn(f"in the paper {run} starts from {papers_start(run)}: --start names its folder; now from random")
     look, dev = _look(opened, settings, machine, job)
-    card = _card(job, data, settings, look, weights, opened.fingerprint())
-    at_once = photos_that_fit(settings, card.outputs, machine, reporter, job.team.size)
-    net, random = first_net(settings, weights, card, reporter)
+    metadata = _metadata(job, data, settings, look, weights, opened.fingerprint())
+    at_once = choose_micro_batch(settings, metadata.outputs, machine, reporter, job.team.size)
+    net, random = first_net(settings, weights, metadata, reporter)
     if weights is not None:
-        job.task.prepare(net, card, look.dataset, settings, reporter)
+        job.task.prepare(net, metadata, look.dataset, settings, reporter)
     fitted = Fitted(random, None)
     if job.fit is not None and weights is not None:
-        fitted = job.fit(net, random, card, (look.dataset, dev), settings, machine, job.watched, job.team)
+        fitted = job.fit(net, random, metadata, (look.dataset, dev), settings, machine, job.watched, job.team)
     log = None
-    if job.team.leads:
+    if job.team.is_main:
         _write_down(job, data, settings, weights, machine, _contents(opened))
         log = RunLog(folder, tensorboard=job.wish.tensorboard)
         _note_faults(folder, look.faults)
     sets = {"train": look.dataset, "dev": dev}
     state = TrainState(random=fitted.random, at_once=at_once, probe_error=fitted.probe_error)
-    start = TrainStart(net, card, settings, sets, state, momentum={})
+    start = TrainStart(net, metadata, settings, sets, state, momentum={})
     return Trainer(job.task, start, machine, folder, log, reporter, job.team)
 
 
-def _card(
-    job: TrainingRun, data: DataSettings, settings: TrainSettings, look: Look, weights: Weights | None, fingerprint: str
-) -> Card:
+def _metadata(
+    job: TrainingRun,
+    data: DataSettings,
+    settings: TrainSettings,
+    look: ImageScan,
+    weights: Weights | None,
+    fingerprint: str,
+) -> Metadata:
     """What the net must remember."""
     mean = weights.mean if weights else (float(look.mean[0]), float(look.mean[1]), float(look.mean[2]))
-    return Card(
+    return Metadata(
         net=settings.net,
         crop=settings.crop,
         width=settings.width,
@@ -227,25 +232,25 @@ def _resume(job: TrainingRun, data_given: dict[str, Any], settings_given: dict[s
     if config.get("run") != run:
         raise VerydeepError(f"{folder} holds run {config.get('run')}, not {run}: name that run to resume it.")
     checkpoint = last_good(folder, reporter, job.team)
-    card = checkpoint.card
-    if card.box_settings != job.task.box_settings:
-        ways = ", ".join(f"{flag(name)} {value}" for name, value in card.box_settings.items())
+    metadata = checkpoint.metadata
+    if metadata.box_settings != job.task.box_settings:
+        ways = ", ".join(f"{flag(name)} {value}" for name, value in metadata.box_settings.items())
         told = f"box net of {ways}" if ways else "net that tells classes"
         raise VerydeepError(f"{folder} holds a {told}: resume it with the command it began with.")
-    settings, data = from_json(TrainSettings, card.settings), from_json(DataSettings, card.data)
-    settings = with_changes(settings, chosen_anew(settings_given))
+    settings, data = from_json(TrainSettings, metadata.settings), from_json(DataSettings, metadata.data)
+    settings = apply_overrides(settings, resume_overrides(settings_given))
     data_given = typed(DataSettings, data_given)
     if "data" in data_given:
         data_given["data"] = lasting_name(data_given["data"])
     if "boxes" in data_given:
         data_given["boxes"] = lasting_boxes(data_given["boxes"])
     began_with = data
-    data = with_changes(moved(data, data_given.get("data", data.data)), data_given)
+    data = apply_overrides(moved(data, data_given.get("data", data.data)), data_given)
     check_still_there(data)
     machine = _machine(settings, job.wish)
     net, state = resumed(checkpoint)
     opened = job.task.open(data, reporter)
-    changed = opened.fingerprint() != card.data_fingerprint
+    changed = opened.fingerprint() != metadata.data_fingerprint
     if changed or (data.data != began_with.data and config.get("photos") not in (None, _contents(opened))):
         raise VerydeepError(
             f"{opened.name} is not as it was when the run began{' (a file has changed)' if not changed else ''}: "
@@ -255,9 +260,9 @@ def _resume(job: TrainingRun, data_given: dict[str, Any], settings_given: dict[s
     sets = {name: _without(opened.sets[name], bad) for name in ("train", "dev")}
     state = replace(state, at_once=machine.device_batch or state.at_once)
     reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
-    card = replace(card, data=to_json(data), settings=to_json(settings))
-    log = RunLog(folder, state.epoch, job.wish.tensorboard) if job.team.leads else None
-    start = TrainStart(net, card, settings, sets, state, checkpoint.momentum)
+    metadata = replace(metadata, data=to_json(data), settings=to_json(settings))
+    log = RunLog(folder, state.epoch, job.wish.tensorboard) if job.team.is_main else None
+    start = TrainStart(net, metadata, settings, sets, state, checkpoint.momentum)
     return Trainer(job.task, start, machine, folder, log, reporter, job.team)
 
 
@@ -267,10 +272,10 @@ def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
     return replace(settings, batch=max(1, min(256, photos // 8)))
 
 
-def _look(opened: Data, settings: TrainSettings, machine: Machine, job: TrainingRun) -> tuple[Look, Dataset]:
+def _look(opened: Data, settings: TrainSettings, machine: Machine, job: TrainingRun) -> tuple[ImageScan, Dataset]:
     """Both sets that training reads, looked at, without unreadable photos if those are to be skipped."""
     looks = [
-        look_at(opened.sets[name], settings.S.smallest, machine.readers, job.watched, job.team)
+        scan_images(opened.sets[name], settings.S.smallest, machine.readers, job.watched, job.team)
         for name in ("train", "dev")
     ]
     faults = {**looks[0].faults, **looks[1].faults}

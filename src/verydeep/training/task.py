@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
 from ..core.progress import Reporter
 from ..core.settings import DataSettings, TrainSettings
@@ -42,7 +42,9 @@ class Task(Protocol):
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
         """The data, their `train` and `dev` sets as training reads them."""
 
-    def prepare(self, net: Net, card: Card, train: Dataset, settings: TrainSettings, reporter: Reporter) -> None:
+    def prepare(
+        self, net: Net, metadata: Metadata, train: Dataset, settings: TrainSettings, reporter: Reporter
+    ) -> None:
         """Changes, in place and before step 1, a net that starts from another."""
 
     def targets(self, train: Dataset) -> BoxTargets | None:
@@ -63,7 +65,7 @@ class Task(Protocol):
         """The dev loss of a constant guess."""
 
     def validate(
-        self, net: Net, card: Card, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
+        self, net: Net, metadata: Metadata, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
     ) -> tuple[float, float]:
         """The dev error in percent, and the dev loss; both NaN where the net's outputs are not finite."""
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints.checkpoint import Card, Checkpoint, load_checkpoint, save_checkpoint
+from ..checkpoints.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
 from ..checkpoints.run_dir import BEST, LAST, PREVIOUS, RunLog
 from ..core.device import Machine
 from ..core.errors import Diverged, VerydeepError
@@ -56,7 +56,7 @@ class TrainStart:
     """What a training starts or resumes from; ``momentum`` is by parameter name, empty before step 1."""
 
     net: Net
-    card: Card
+    metadata: Metadata
     settings: TrainSettings
     sets: dict[str, Dataset]
     state: TrainState
@@ -76,21 +76,21 @@ class Trainer:
         reporter: Reporter,
         team: Team,
     ) -> None:
-        self.net, self.card, self.settings, self.sets = start.net, start.card, start.settings, start.sets
+        self.net, self.metadata, self.settings, self.sets = start.net, start.metadata, start.settings, start.sets
         self.machine, self.folder, self.reporter = machine, folder, reporter
         self.state, self._task, self._team, self._log = start.state, task, team, log
         self.net.recompute = machine.recompute
-        self._placed = machine.place(self.net)
+        self._placed = machine.place_model(self.net)
         self._sgd = optimiser(self.net, self.settings)
         set_rate(self._sgd, self.rate)
         buffers = momentum_buffers(self._sgd)
         for name, parameter in self.net.named_parameters():
             if name in start.momentum:
                 buffers[parameter].copy_(start.momentum[name])
-        self._scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
+        self._scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast_dtype == torch.float16)
         if self.state.scaler:
             self._scaler.load_state_dict(self.state.scaler)
-        self._minus_mean = -torch.tensor(self.card.mean, dtype=torch.float32, device=machine.device)[None]
+        self._minus_mean = -torch.tensor(self.metadata.mean, dtype=torch.float32, device=machine.device)[None]
 
     @property
     def rate(self) -> float:
@@ -109,7 +109,7 @@ class Trainer:
         loader = TrainingLoader(
             self.sets["train"],
             self.settings,
-            np.array(self.card.colour_axes),
+            np.array(self.metadata.colour_axes),
             sum(self.net.dropout_units),
             self.machine.loaders,
             self._task.targets(self.sets["train"]),
@@ -150,7 +150,7 @@ class Trainer:
         learning = learning_layers(self.net, self.settings, list(self.state.random), head)
         freeze_all_but(self.net, learning)
         self.net.train(self._task.dropout)  # dropout is all that training mode changes
-        learner = self._team.together(self._placed, self.machine.bf16_gradients)
+        learner = self._team.wrap_ddp(self._placed, self.machine.bf16_gradients)
         began, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
         label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
         photos = len(self.sets["train"])
@@ -162,7 +162,7 @@ class Trainer:
                 seen = self.state.sums[2]
                 self._step(learner, batch)
                 advance(self.state.sums[2] - seen, self._note(began, first))
-                if self._team.total(stop())[0]:  # all leave after the same step
+                if self._team.all_reduce(stop())[0]:  # all leave after the same step
                     return False
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     self._save(LAST)
@@ -190,9 +190,9 @@ class Trainer:
         self._sgd.zero_grad(set_to_none=True)
         parts = list(batch.to(self.machine.device).parts(self.state.at_once))
         for number, part in enumerate(parts, start=1):
-            images = self.machine.images(part.images, part.shift + self._minus_mean)
-            with self._team.between(learner, last=number == len(parts)):
-                with self.machine.products():
+            images = self.machine.to_input(part.images, part.shift + self._minus_mean)
+            with self._team.no_sync(learner, last=number == len(parts)):
+                with self.machine.autocast():
                     outputs = learner(images, part.keep).flatten(1)
                 loss, count = self._task.batch_loss(outputs, part)
                 # The team averages gradients, and shares may be of unequal size: what counts is the whole batch's mean.
@@ -200,7 +200,7 @@ class Trainer:
                 self._scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
             wrong += count
-        loss_sum, wrong = self._team.total(loss_sum, wrong)
+        loss_sum, wrong = self._team.all_reduce(loss_sum, wrong)
         if not (math.isfinite(loss_sum) and self._gradient_is_finite()):
             raise Diverged(f"the loss or its gradient is not finite {self._where(self.state.step + 1)}")
         self._scaler.step(self._sgd)
@@ -221,7 +221,7 @@ class Trainer:
         """The dev error in percent, and the dev loss."""
         self.net.eval()
         watched = Stopping(self.reporter, stop)
-        return self._task.validate(self.net, self.card, self.sets["dev"], self.machine, watched, self._team)
+        return self._task.validate(self.net, self.metadata, self.sets["dev"], self.machine, watched, self._team)
 
     def _test_start(self, stop: Callable[[], bool]) -> None:
         """The weights training starts from, tested as epoch 0."""
@@ -238,7 +238,7 @@ class Trainer:
 
     def _return_to_best(self, fault: str) -> None:
         """The best epoch's weights, or the last checkpoint's before there is one; the end where no retry is left."""
-        self._team.collect(None)  # no process reads the file before it is whole
+        self._team.all_gather(None)  # no process reads the file before it is whole
         tested = self.state.best is not None
         kept = load_checkpoint(self.folder / (BEST if tested else LAST)).weights
         with torch.no_grad():
@@ -304,14 +304,14 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         self.state = replace(self.state, scaler=self._scaler.state_dict())
-        if not self._team.leads:
+        if not self._team.is_main:
             return
-        card = replace(self.card, state=asdict(self.state))
+        metadata = replace(self.metadata, state=asdict(self.state))
         names = {id(parameter): key for key, parameter in self.net.named_parameters()}
         buffers = {names[id(parameter)]: buffer for parameter, buffer in momentum_buffers(self._sgd).items()}
         last = name == LAST
         previous = self.folder / PREVIOUS if last else None
-        save_checkpoint(self.folder / name, self.net, card, buffers if last else None, previous)
+        save_checkpoint(self.folder / name, self.net, metadata, buffers if last else None, previous)
 
     def _result(self, ended: str, seconds: float) -> dict[str, Any]:
         result = {
@@ -324,12 +324,12 @@ class Trainer:
             "returns": list(self.state.returns),
             "diverged": self.state.diverged or None,
             "probe_dev_top1_error": self.state.probe_error,
-            "test_scale": self.card.test_scale,
-            "test_scales": list(self.settings.S.test_scales(self.card.crop)),
+            "test_scale": self.metadata.test_scale,
+            "test_scales": list(self.settings.S.test_scales(self.metadata.crop)),
             "seconds": round(seconds, 1),
             "folder": str(self.folder),
         }
-        if self._team.leads:
+        if self._team.is_main:
             write_json(self.folder / "result.json", result)
         return result
 
@@ -340,14 +340,14 @@ def resumed(checkpoint: Checkpoint) -> tuple[Net, TrainState]:
     Raises:
         VerydeepError: it holds no training state.
     """
-    if not checkpoint.card.state:
+    if not checkpoint.metadata.state:
         raise VerydeepError(f"{checkpoint.path} holds no training state to resume from: give it to --start instead.")
     net = checkpoint.net()
     if any(value.dtype == torch.float64 for value in checkpoint.weights.values()):  # no digit is lost
         net.double().load_state_dict(checkpoint.weights)
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     try:
-        state = TrainState.from_json(checkpoint.card.state)
+        state = TrainState.from_json(checkpoint.metadata.state)
     except (TypeError, ValueError, KeyError):
         raise VerydeepError(f"{checkpoint.path} has a training state this version cannot read.") from None
     if {name: value.shape for name, value in checkpoint.momentum.items()} != shapes:

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.checkpoint import Card, load_checkpoint
-from ..checkpoints.pretrained import has_card, place_of, read_weights
+from ..checkpoints.checkpoint import Metadata, load_checkpoint
+from ..checkpoints.pretrained import has_metadata, place_of, read_weights
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256
 from ..data.image_io import OtherSide, Resampling
@@ -64,20 +64,20 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
         VerydeepError: no such file or layer, a layer whose weights the file lacks, pixels unknown.
     """
     path = place_of(str(source))
-    if has_card(path):
+    if has_metadata(path):
         loaded = load_checkpoint(path)
-        card, tensors = loaded.card, loaded.weights
-        net = Net(card.net, card.outputs, card.crop, card.width, card.pooling)
+        metadata, tensors = loaded.metadata, loaded.weights
+        net = Net(metadata.net, metadata.outputs, metadata.crop, metadata.width, metadata.pooling)
     else:
         weights = read_weights(str(path), preprocessing)
         tensors = weights.tensors
-        card = Card(weights.net, weights.crop, weights.width, (), weights.mean, USUAL_SCALE)
+        metadata = Metadata(weights.net, weights.crop, weights.width, (), weights.mean, USUAL_SCALE)
         fc8 = tensors.get("fc8.weight")
-        net = Net(card.net, 1 if fc8 is None else fc8.shape[0], card.crop, card.width)
+        net = Net(metadata.net, 1 if fc8 is None else fc8.shape[0], metadata.crop, metadata.width)
     _cut(net, layer, tensors, path)
-    told = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": card.net, "width": card.width}
-    told |= {"crop": card.crop, "pooling": card.pooling, "preprocessing": preprocessing}
-    return FeatureNet(net, layer, card.mean, card.test_scale, card.resampling, card.other_side, told)
+    told = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": metadata.net, "width": metadata.width}
+    told |= {"crop": metadata.crop, "pooling": metadata.pooling, "preprocessing": preprocessing}
+    return FeatureNet(net, layer, metadata.mean, metadata.test_scale, metadata.resampling, metadata.other_side, told)
 
 
 def usual_layer(source: str | Path, preprocessing: str = "recorded") -> str:

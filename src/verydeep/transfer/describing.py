@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.config import from_json
-from ..core.device import this_machine
+from ..core.device import resolve_device
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, FeatureSettings, MachineSettings
@@ -58,7 +58,7 @@ def extract_features(
     net = open_feature_net(source, settings.layer, preprocessing)
     scales = settings.scales or (net.test_scale,)
     net.check_scales(scales)
-    here = this_machine(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
+    here = resolve_device(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
     of = {"data": asked.data, "classes": list(classes), "set": set_name, "splits": splits}
     of |= {} if folders == "auto" else {"folders": folders}
     extractor = Extractor(net, settings, here, reporter, team)

@@ -65,8 +65,8 @@ def descriptors(
     """
     shift = torch.tensor(-np.asarray(source.mean), dtype=torch.float32)[None]
     for indices, batch in equal_sizes(views, lambda height, width: height * width):
-        with torch.inference_mode(), machine.products():
-            images = machine.images(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
+        with torch.inference_mode(), machine.autocast():
+            images = machine.to_input(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
             found = descriptor(source.net, images, source.layer, pool, mirror).cpu().numpy()
         if not np.isfinite(found).all():
             raise VerydeepError("a photo's descriptor is no number: try --precision float32.")

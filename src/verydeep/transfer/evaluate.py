@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.device import Machine, this_machine
+from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import DescriptorSettings, MachineSettings, SvmSettings
@@ -27,7 +27,7 @@ from ..evaluation.metrics import average_precision, class_recalls
 from .descriptors import Array, combine
 from .features_file import Features, load_features
 from .splits import VOC, Parts, parts_of
-from .svm import LinearSvm, SvmLearner
+from .svm import LinearSvm, SvmTrainer
 
 ALL_CORES = 1e12  # multiply-adds: no photo is read beside this work
 FIGURES = {False: "mean_class_recall", True: "mean_average_precision"}
@@ -99,8 +99,8 @@ def learn_svms(
     features = _joined([(str(path), _at(scales, str(path), load_features(path))) for path in files])
     rows = combine([found.scales for found in features], descriptor)
     parts = parts_of(protocol, features[0], svm.splits, svm.seed)
-    here = this_machine(machine or MachineSettings(), ALL_CORES)
-    with here.at_work(), reporter.track(f"{len(svm.C)} values of C, {len(parts)} splits", len(parts)) as advance:
+    here = resolve_device(machine or MachineSettings(), ALL_CORES)
+    with here.running(), reporter.track(f"{len(svm.C)} values of C, {len(parts)} splits", len(parts)) as advance:
         found = []
         for one in parts:
             found.append(_Split(protocol, features[0], rows, one, svm, here).result())
@@ -165,11 +165,11 @@ class _Split:
         """C chosen, SVMs learnt again, photos answered."""
         learner, dev = self._learner(), dict[float, float]()
         if len(self.svm.C) > 1:
-            for found in learner.svms(self.svm.C, self._among(self.parts.fit)):
+            for found in learner.fit(self.svm.C, self._among(self.parts.fit)):
                 scores = found.scores(self.rows[self.parts.dev])
                 dev[found.C] = float(np.nanmean(self._by_class(scores, self.parts.dev)))
         C = max(dev, key=lambda value: (dev[value], -value)) if dev else self.svm.C[0]
-        (svm,) = learner.svms((C,))
+        (svm,) = learner.fit((C,))
         test = self.parts.test
         scores = svm.scores(self.rows[test])
         by_class = self._by_class(scores, test)
@@ -177,7 +177,7 @@ class _Split:
         wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if known else None
         return SplitResult(self.parts, C, dev, svm, scores, by_class, wrong)
 
-    def _learner(self) -> SvmLearner:
+    def _learner(self) -> SvmTrainer:
         """All photos to learn from in the end; raises VerydeepError where a class cannot be told from them."""
         for photos in (self.parts.fit, self.parts.learn):
             marks = self.marks[photos]
@@ -189,7 +189,7 @@ class _Split:
         # Apple's GPUs have no float64, in which SVMs are solved.
         device = "cpu" if self.machine.device.type == "mps" else self.machine.device
         learn = self.parts.learn
-        return SvmLearner(self.rows[learn], self.marks[learn], self.svm.loss, device)
+        return SvmTrainer(self.rows[learn], self.marks[learn], self.svm.loss, device)
 
     def _among(self, photos: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where photos are among those to learn from."""

@@ -19,12 +19,12 @@ from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, only_one, short_name
 from ..core.progress import Reporter
 from ..core.settings import FeatureSettings
-from ..core.team import Alone, Team
+from ..core.team import SingleProcess, Team
 from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
 from ..data.open import Dataset
 from ..data.workers import Fault
-from ..evaluation.inference import Views
+from ..evaluation.inference import ResizeToScales
 from ..evaluation.protocols import Protocol
 from .backbone import FeatureNet
 from .descriptors import descriptors
@@ -83,7 +83,7 @@ def _kept_before(path: Path, dataset: Dataset, there: Features, readable: list[i
     return kept
 
 
-def _card_differs(features: Features, there: Features) -> bool:
+def _metadata_differs(features: Features, there: Features) -> bool:
     """Whether the photos' sets, or where they and the net are, have changed since."""
     return (features.sets, features.data, features.recipe) != (there.sets, there.data, there.recipe)
 
@@ -100,7 +100,7 @@ class Extractor:
         team: Team | None = None,
     ) -> None:
         self.net, self.settings, self.machine, self.reporter = net, settings, machine, reporter
-        self.team = team or Alone()
+        self.team = team or SingleProcess()
         self.recipe = {
             "net": net.told,
             "layer": net.layer,
@@ -110,7 +110,7 @@ class Extractor:
             "resampling": net.resampling,
             "other_side": net.other_side,
         }
-        machine.place(net.net)
+        machine.place_model(net.net)
 
     def key(self, dataset: Dataset) -> str:
         """A digest of all that descriptors depend on, but for the scales and where the net's file lies."""
@@ -137,16 +137,16 @@ class Extractor:
         parts = path.with_name(
             short_name(path.name, f".{key[:8]}.parts")
         )  # those of other nets and photos are left alone
-        with _only_one(parts) if self.team.leads else contextlib.nullcontext():
+        with _only_one(parts) if self.team.is_main else contextlib.nullcontext():
             there = self._there(path, key)
             shards = Shards(parts, key, self.team.rank, self.team.size)
-            self.team.collect(None)  # nobody writes a shard before all have seen which are there
+            self.team.all_gather(None)  # nobody writes a shard before all have seen which are there
             missing = tuple(scale for scale in scales if there is None or scale not in there.scales)
             before = shards.count
             faults = self._compute(dataset, missing, shards, skip) if missing else {}
             if self.team.size > 1:
                 shards = Shards(parts, key)  # with what the others wrote
-                self.team.collect(None)
+                self.team.all_gather(None)
             kept = [index for index in range(len(dataset)) if index not in faults]
             if there is not None:
                 kept = _kept_before(path, dataset, there, kept, bool(missing))
@@ -155,12 +155,12 @@ class Extractor:
             found = {scale: shards.whole(scale, kept) for scale in missing}
             features = self._features(dataset, sets, kept, found, of, key, there)
             computed = shards.count - before
-            if self.team.leads:
-                if missing or there is None or _card_differs(features, there):
+            if self.team.is_main:
+                if missing or there is None or _metadata_differs(features, there):
                     self._there(path, key)  # another process may have written it since
                     save_features(path, features)
                 shards.remove()
-            self.team.collect(None)
+            self.team.all_gather(None)
         return Extraction(path, features, scales, computed, len(faults), time.monotonic() - began)
 
     def _there(self, path: Path, key: str) -> Features | None:
@@ -206,11 +206,11 @@ class Extractor:
     def _compute(self, dataset: Dataset, scales: tuple[int, ...], shards: Shards, skip: bool) -> dict[int, str]:
         """Fills the shards; returns the sentences of unreadable photos by index."""
         left = [i for i in range(len(dataset)) if any(not shards.has(scale, i) for scale in scales)]
-        left = [left[place] for place in self.team.share(len(left))]
+        left = [left[place] for place in self.team.shard(len(left))]
         faults: dict[int, str] = {}
         total = sum(not shards.has(scale, index) for scale in scales for index in left)
         label = f"{self.net.layer}@{','.join(map(str, scales))} of {len(dataset)} photos"
-        with self.machine.at_work(), self.reporter.track(label, total) as advance:
+        with self.machine.running(), self.reporter.track(label, total) as advance:
             try:
                 views = self._views(dataset, left, scales, shards, faults if skip else None)
                 pool, mirror = self.settings.pool, self.settings.mirror
@@ -219,7 +219,7 @@ class Extractor:
                     advance(len(indices), "")
             finally:
                 shards.flush()
-        faults = {index: told for theirs in self.team.collect(faults) for index, told in theirs.items()}
+        faults = {index: told for theirs in self.team.all_gather(faults) for index, told in theirs.items()}
         for sentence in faults.values():
             self.reporter.warn(f"skipped: {sentence}")
         return faults
@@ -234,15 +234,15 @@ class Extractor:
     ) -> Iterator[tuple[int, list[Pixels]]]:
         """The photos ``left`` at the scales that are missing of them."""
         net = self.net
-        views = Views(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
+        views = ResizeToScales(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
         for place, found in each_photo(dataset.take(np.array(left, dtype=np.int64)), views, self.machine.readers):
             index = left[place]
             if not isinstance(found, Fault):
                 yield index, [view for scale, view in zip(scales, found, strict=True) if not shards.has(scale, index)]
             elif faults is None:
                 raise ImageError(
-                    f"{found.sentence} Leave it out with --bad-images skip, which keeps what is described so far; "
+                    f"{found.message} Leave it out with --bad-images skip, which keeps what is described so far; "
                     "without that photo the others are described anew."
                 )
             else:
-                faults[index] = found.sentence
+                faults[index] = found.message

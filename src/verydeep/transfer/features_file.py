@@ -66,8 +66,8 @@ def save_features(path: Path, features: Features) -> None:
     arrays["labels"] = features.labels
     if features.marks is not None:
         arrays["marks"] = features.marks
-    card = {name: getattr(features, name) for name in ("ids", "classes", "sets", "data", "key", "recipe")}
-    write_sealed(path, save(arrays, metadata={CARD: json.dumps(card)}))
+    metadata = {name: getattr(features, name) for name in ("ids", "classes", "sets", "data", "key", "recipe")}
+    write_sealed(path, save(arrays, metadata={CARD: json.dumps(metadata)}))
 
 
 def load_features(path: str | Path) -> Features:
@@ -80,13 +80,13 @@ def load_features(path: str | Path) -> Features:
     if not path.is_file():
         raise VerydeepError(f"there is no features file {path}: `verydeep features` writes them.")
     try:
-        arrays, metadata = _read(path)
-        card = json.loads(metadata[CARD])
+        arrays, header = _read(path)
+        metadata = json.loads(header[CARD])
         scales = {int(name[1:]): rows for name, rows in arrays.items() if name.startswith("Q")}
-        ids, classes, sets = (tuple(map(str, card[name])) for name in ("ids", "classes", "sets"))
+        ids, classes, sets = (tuple(map(str, metadata[name])) for name in ("ids", "classes", "sets"))
         classes = distinct(classes)
-        check_text(*ids, *classes, *sets, str(card["data"]))
-        told = (str(card["data"]), str(card["key"]), dict(card["recipe"]))
+        check_text(*ids, *classes, *sets, str(metadata["data"]))
+        told = (str(metadata["data"]), str(metadata["key"]), dict(metadata["recipe"]))
         found = Features(ids, arrays["labels"], arrays.get("marks"), classes, sets, dict(sorted(scales.items())), *told)
         fits = _fits(found) and recipe_fits(found.recipe)
     except _BROKEN:
@@ -159,13 +159,13 @@ class Shards:
 
     def _load(self, path: Path) -> None:
         try:
-            arrays, metadata = _read(path)
+            arrays, header = _read(path)
         except _BROKEN:
             return
         for name in (name for name in arrays if f"{name}/photos" in arrays):
             photos, rows = arrays[f"{name}/photos"], arrays[name]
             whole = photos.shape == rows.shape[:1] and rows.ndim == 2 and rows.dtype == np.float32
-            if metadata.get("key") == self._key and whole and name[1:].isdecimal():
+            if header.get("key") == self._key and whole and name[1:].isdecimal():
                 self._keep(int(name[1:]), photos.tolist(), rows)
 
     def _keep(self, scale: int, photos: list[int], rows: NDArray[np.float32]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Card
+from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
 from ..core.errors import ImageError
 from ..core.progress import Reporter
@@ -29,7 +29,7 @@ from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
 from ..data.open import Dataset
 from ..data.workers import Fault
-from ..evaluation.inference import Views
+from ..evaluation.inference import ResizeToScales
 from ..evaluation.protocols import Protocol
 from ..models.fc_layers import HIDDEN, fit_to_rate, pass_pool5_on
 from ..models.vgg import Net
@@ -54,7 +54,7 @@ class Fitted:
 def fit_start(
     net: Net,
     random: tuple[str, ...],
-    card: Card,
+    metadata: Metadata,
     sets: tuple[Dataset, Dataset],
     settings: TrainSettings,
     machine: Machine,
@@ -77,11 +77,11 @@ def fit_start(
         pass_pool5_on(net)
         reporter.say("fc6 and fc7 pass pool5 on, as the start does not have both")
     layer = "pool5" if new and not fits else FULL
-    source = FeatureNet(net, layer, card.mean, card.test_scale, card.resampling, card.other_side, {})
-    machine.place(net.eval())
+    source = FeatureNet(net, layer, metadata.mean, metadata.test_scale, metadata.resampling, metadata.other_side, {})
+    machine.place_model(net.eval())
     train, dev = sets
     chosen = train.take(np.unique(np.linspace(0, len(train) - 1, min(MOST, len(train))).astype(np.int64)))
-    with machine.at_work():
+    with machine.running():
         rows, of_dev = (_described(source, one, machine, reporter, team) for one in (chosen, dev))
         if fits:
             reporter.say(f"fitting fc8 to {len(chosen)} photos")
@@ -114,19 +114,21 @@ def _svm_error(rows: Rows, train: Dataset, of_dev: Rows, dev: Dataset) -> float 
 
 def _described(source: FeatureNet, dataset: Dataset, machine: Machine, reporter: Reporter, team: Team) -> Rows:
     """Descriptors of a set, float32 (N,D)."""
-    mine = np.array(team.share(len(dataset)), dtype=np.int64)
-    views = Views(Protocol("dense", (source.test_scale,), False), source.net.crop, source.resampling, source.other_side)
+    mine = np.array(team.shard(len(dataset)), dtype=np.int64)
+    views = ResizeToScales(
+        Protocol("dense", (source.test_scale,), False), source.net.crop, source.resampling, source.other_side
+    )
     rows: dict[int, Rows] = {}
 
     def shown() -> Iterator[tuple[int, list[Pixels]]]:
         for place, found in each_photo(dataset.take(mine), views, machine.readers):
             if isinstance(found, Fault):
-                raise ImageError(f"{found.sentence} Remove it, or leave it out with --bad-images skip.")
+                raise ImageError(f"{found.message} Remove it, or leave it out with --bad-images skip.")
             yield int(mine[place]), found
 
     with reporter.track(f"describing photos by the start's {source.layer}", len(mine)) as advance:
         for _, indices, found in descriptors(source, shown(), "mean", False, machine):
             rows.update(zip(indices, found, strict=True))
             advance(len(indices), "")
-    whole = {index: row for share in team.collect(rows) for index, row in share.items()}
+    whole = {index: row for share in team.all_gather(rows) for index, row in share.items()}
     return np.stack([whole[index] for index in range(len(dataset))])

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..core.device import this_machine
+from ..core.device import resolve_device
 from ..core.errors import ImageError, VerydeepError
 from ..core.progress import Reporter
 from ..core.settings import DescriptorSettings, MachineSettings
 from ..data.datasets.voc import OF_BOXES
 from ..data.image_io import Pixels, as_pixels
-from ..evaluation.inference import Views
+from ..evaluation.inference import ResizeToScales
 from ..evaluation.protocols import Protocol
 from .backbone import FeatureNet, open_feature_net
 from .descriptors import Array, combine, descriptors
 
 
-class Describer:
+class DescriptorExtractor:
     """Nets at hand to describe photos in files and in memory.
 
     Raises:
@@ -38,9 +38,9 @@ class Describer:
         self._nets = [_open(recipe) for recipe in self._recipes]
         if wish.precision == "auto" and all(recipe["precision"] == "float32" for recipe in self._recipes):
             wish = replace(wish, precision="float32")  # as the others were
-        self._machine = this_machine(replace(wish, compile=False), sum(net.multiply_adds for net in self._nets))
+        self._machine = resolve_device(replace(wish, compile=False), sum(net.multiply_adds for net in self._nets))
         for net in self._nets:
-            self._machine.place(net.net)
+            self._machine.place_model(net.net)
 
     def rows(self, images: Sequence[Any], names: Sequence[str], faults: dict[int, str] | None, told: Reporter) -> Array:
         """The combined descriptors of images, (N,D); rows of unreadable ones, which ``faults`` takes, are 0.
@@ -55,7 +55,7 @@ class Describer:
             ImageError: an image cannot be read, and ``faults`` is None.
         """
         total = len(images) * sum(map(len, self._scales))
-        with self._machine.at_work(), told.track("describing", total) as advance:
+        with self._machine.running(), told.track("describing", total) as advance:
             whole = [
                 self._one_net(net, recipe, scales, images, names, faults, lambda count: advance(count, ""))
                 for net, recipe, scales in zip(self._nets, self._recipes, self._scales, strict=True)
@@ -72,7 +72,7 @@ class Describer:
         faults: dict[int, str] | None,
         done: Any,
     ) -> dict[int, Array]:
-        views = Views(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
+        views = ResizeToScales(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
         found: dict[int, Array] = {}
         shown = _shown(views, images, names, faults)
         for scale, indices, rows in descriptors(net, shown, recipe["pool"], recipe["mirror"], self._machine):
@@ -104,7 +104,7 @@ def _moved_file(file: Path) -> Path:
 
 
 def _shown(
-    views: Views, images: Sequence[Any], names: Sequence[str], faults: dict[int, str] | None
+    views: ResizeToScales, images: Sequence[Any], names: Sequence[str], faults: dict[int, str] | None
 ) -> Iterator[tuple[int, list[Pixels]]]:
     """Each image at each scale; unreadable ones go to ``faults``."""
     for index, (image, name) in enumerate(zip(images, names, strict=True)):

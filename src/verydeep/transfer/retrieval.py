@@ -17,7 +17,7 @@ from ..data.open import Dataset, open_data
 from ..evaluation.predict import check_top, listed, name_of
 from .descriptors import Array, combine, unit
 from .features_file import Features, load_features
-from .predict import Describer
+from .predict import DescriptorExtractor
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def find_similar(
         VerydeepError: no such file, its net is gone, or an unreadable photo where ``faults`` is None.
     """
     check_top(top)
-    finder = Finder(file, settings, machine)
+    finder = NearestNeighbours(file, settings, machine)
     told: dict[int, str] = {}
     photos = listed(images)
     names = [name_of(image, index) for index, image in enumerate(photos)]
@@ -77,7 +77,7 @@ def find_similar(
     ]
 
 
-class Finder:
+class NearestNeighbours:
     """A features file with the net that made it, to be asked about several photos one after another.
 
     Raises:
@@ -91,7 +91,7 @@ class Finder:
         settings = settings or DescriptorSettings()
         self.file, self.known = file, load_features(file)
         recipe, scales = self.known.recipe, list(self.known.scales)
-        self._describer = Describer([(recipe, scales)], settings, machine or MachineSettings(workers=0))
+        self._describer = DescriptorExtractor([(recipe, scales)], settings, machine or MachineSettings(workers=0))
         self._rows = unit(combine([self.known.scales], settings))
         self._places = {photo: place for place, photo in enumerate(self.known.ids)}
 

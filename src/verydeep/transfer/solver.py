@@ -61,7 +61,7 @@ def solve_path(
         VerydeepError: a C that is too large for these descriptors.
     """
     marks = marks.to(torch.float64)
-    state = form.of_dual(torch.zeros_like(marks))
+    state = form.from_dual(torch.zeros_like(marks))
     for C in sorted(values):
         bound = torch.zeros(marks.shape[1], dtype=marks.dtype, device=marks.device)
         for corner in (0.0,) if loss == "squared-hinge" else CORNERS:
@@ -93,7 +93,7 @@ def _objective(form: Form, marks: Tensor, C: float, loss: Loss, state: Tensor, s
 
 def _dual(form: Form, marks: Tensor, C: float, loss: Loss, beta: Tensor) -> Tensor:
     """A bound from below on what is to be least, (K,), from y alpha = beta (n,K)."""
-    weights, alpha = form.of_dual(beta), beta * marks
+    weights, alpha = form.from_dual(beta), beta * marks
     scores = form.scores(weights)
     dual = alpha.sum(0) - form.product(weights, scores, weights, scores) / 2
     return dual if loss == "hinge" else dual - alpha.square().sum(0) / (4 * C)

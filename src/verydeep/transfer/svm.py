@@ -35,7 +35,7 @@ class LinearSvm:
         return rows.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
 
 
-class SvmLearner:
+class SvmTrainer:
     """Photos to learn from: all of them, or some, as when C is chosen on the others."""
 
     def __init__(
@@ -50,7 +50,7 @@ class SvmLearner:
         self._marks, self._loss = torch.from_numpy(marks).to(device), loss
         self._gram: Tensor | None = None
 
-    def svms(self, values: tuple[float, ...], photos: NDArray[np.int64] | None = None) -> Iterator[LinearSvm]:
+    def fit(self, values: tuple[float, ...], photos: NDArray[np.int64] | None = None) -> Iterator[LinearSvm]:
         """The SVMs of each C, from the smallest up.
 
         Args:
@@ -91,8 +91,8 @@ def fit_svms(
     loss: Loss = "squared-hinge",
     device: str | torch.device = "cpu",
 ) -> Iterator[LinearSvm]:
-    """The linear SVMs of each C from all of some photos; arguments and errors as of `SvmLearner`."""
-    yield from SvmLearner(rows, marks, loss, device).svms(values)
+    """The linear SVMs of each C from all of some photos; arguments and errors as of `SvmTrainer`."""
+    yield from SvmTrainer(rows, marks, loss, device).fit(values)
 
 
 def gram(rows: Tensor) -> Tensor:

@@ -159,9 +159,9 @@ def write_transfer(found: Transfer, folder: Path) -> dict[str, Any]:
         old.unlink(missing_ok=True)  # nothing of another SVM stands beside this one's
     one = found.splits[0]
     nets = [{"recipe": features.recipe, "scales": list(features.scales)} for features in found.features]
-    card = {"classes": found.first.classes, "nets": nets, "descriptor": asdict(found.descriptor), "C": one.C}
+    metadata = {"classes": found.first.classes, "nets": nets, "descriptor": asdict(found.descriptor), "C": one.C}
     arrays = {"weights": one.svm.weights, "bias": one.svm.bias}
-    data = save(arrays, metadata={CARD: json.dumps(card)})
+    data = save(arrays, metadata={CARD: json.dumps(metadata)})
     write_sealed(folder / CLASSIFIER, data)
     write_json(folder / "splits.json", {split.parts.name: _ids(found, split) for split in found.splits})
     _write_answers(found, folder / "answers.csv")
@@ -208,10 +208,10 @@ def load_svm(path: Path) -> SvmFile:
     try:
         with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
             check_seal(path, CARD)
-            card = json.loads((file.metadata() or {})[CARD])
+            metadata = json.loads((file.metadata() or {})[CARD])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
-        settings = DescriptorSettings(**typed(DescriptorSettings, card["descriptor"]))
-        found = SvmFile(distinct(map(str, card["classes"])), weights, bias, tuple(card["nets"]), settings)
+        settings = DescriptorSettings(**typed(DescriptorSettings, metadata["descriptor"]))
+        found = SvmFile(distinct(map(str, metadata["classes"])), weights, bias, tuple(metadata["nets"]), settings)
         fits = weights.shape[1:] == bias.shape == (len(found.classes),) and len(found.nets) > 0
         fits = fits and bool(np.isfinite(weights).all() and np.isfinite(bias).all())
         check_text(*found.classes)

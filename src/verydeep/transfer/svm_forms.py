@@ -37,7 +37,7 @@ class Form(ABC):
         """Where |w|²/2 + sum of curvature/2 (target - f)² is least for targets (n,K): coefficients and scores."""
 
     @abstractmethod
-    def of_dual(self, beta: Tensor) -> Tensor:
+    def from_dual(self, beta: Tensor) -> Tensor:
         """The coefficients of w = sum of beta_i x_i, for beta (n,K)."""
 
 
@@ -56,7 +56,7 @@ class GramForm(Form):
         """As `Form` says."""
         return (left * right_scores).sum(0)
 
-    def of_dual(self, beta: Tensor) -> Tensor:
+    def from_dual(self, beta: Tensor) -> Tensor:
         """As `Form` says."""
         return beta
 
@@ -119,7 +119,7 @@ class PrimalForm(Form):
         """As `Form` says."""
         return (left * right).sum(0)
 
-    def of_dual(self, beta: Tensor) -> Tensor:
+    def from_dual(self, beta: Tensor) -> Tensor:
         """As `Form` says."""
         return self._rows.T @ beta
 

@@ -13,7 +13,7 @@ from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import MachineSettings
 from ..evaluation.predict import Prediction, best_classes, check_top, listed, name_of
-from .predict import Describer
+from .predict import DescriptorExtractor
 from .svm_file import SvmFile, load_svm
 
 
@@ -22,7 +22,7 @@ class SvmClassifier:
     """SVMs with the nets that describe photos for them; what `predict` gives a class is a score, no probability."""
 
     file: SvmFile
-    describer: Describer
+    describer: DescriptorExtractor
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -71,4 +71,4 @@ def load_svm_classifier(path: Path, machine: MachineSettings) -> SvmClassifier:
     """A classifier file with its nets; raises VerydeepError where it, or one of them, is gone or broken."""
     file = load_svm(path)
     nets = [(net["recipe"], net["scales"]) for net in file.nets]
-    return SvmClassifier(file, Describer(nets, file.descriptor, machine))
+    return SvmClassifier(file, DescriptorExtractor(nets, file.descriptor, machine))

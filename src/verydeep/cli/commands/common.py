@@ -80,16 +80,16 @@ def run_training(
         try:
             result = work(reporter, stopper, team)
         except Interrupted:
-            if team.leads:
+            if team.is_main:
                 output.fail(BEFORE_THE_FIRST_STEP)
             return stopper.status, None
-    if options.json and team.leads:
+    if options.json and team.is_main:
         answer_json(result)
     if result["ended"] == "interrupted":
-        if team.leads:
+        if team.is_main:
             output.fail(f"interrupted at step {result['steps']}, saved; go on with the same command and --resume.")
         return stopper.status, None
-    return OK, result if team.leads and not options.json else None
+    return OK, result if team.is_main and not options.json else None
 
 
 def team_of(options: argparse.Namespace) -> AbstractContextManager[Team]:
@@ -108,7 +108,7 @@ def team_of(options: argparse.Namespace) -> AbstractContextManager[Team]:
 
 def reporter_of(team: Team, quiet: bool) -> Reporter:
     """The terminal for the process that leads, silence for the others."""
-    return Terminal(quiet) if team.leads else Silent()
+    return Terminal(quiet) if team.is_main else Silent()
 
 
 def answer_json(value: Any) -> None:

@@ -47,14 +47,14 @@ def nets(options: argparse.Namespace) -> int:
 
 def data_check(options: argparse.Namespace) -> int:
     """Every photo of some data, read once; status 2 where one, or its format, is not read."""
-    from ...core.device import Readers
+    from ...core.device import LoaderSettings
     from ...core.processors import cores
     from ...data.check import check_data
 
     reporter = Terminal(options.quiet)
     asked = {name: text for name, text in given_settings(options).items() if name not in READING}
     given = typed(DataSettings, asked)
-    found = check_data(options.data, readers=Readers(cores()), reporter=reporter, **given)
+    found = check_data(options.data, readers=LoaderSettings(cores()), reporter=reporter, **given)
     if options.json:
         answer_json(found)
     else:
@@ -110,7 +110,7 @@ def _show_skipped(found: dict[str, Any]) -> None:
 
 def data_pack(options: argparse.Namespace) -> int:
     """Photos into a pack."""
-    from ...core.device import this_machine
+    from ...core.device import resolve_device
     from ...data.pack_writer import Packing, pack_data
 
     given = given_settings(options)
@@ -118,7 +118,7 @@ def data_pack(options: argparse.Namespace) -> int:
     wish = MachineSettings(**typed(MachineSettings, {key: given.pop(key) for key in READING if key in given}))
     settings = DataSettings(**typed(DataSettings, {**given, "data": options.data}))
     packing = Packing(options.size, options.form, options.quality, **ways)
-    readers, reporter = this_machine(wish, 0).readers, Terminal(options.quiet)
+    readers, reporter = resolve_device(wish, 0).readers, Terminal(options.quiet)
     told = pack_data(settings, options.out, packing, readers, options.bad_images, reporter=reporter)
     if options.json:
         answer_json(told)

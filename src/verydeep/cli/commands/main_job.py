@@ -68,7 +68,7 @@ def evaluate(options: argparse.Namespace) -> int:
             reporter=reporter,
             team=team,
         )
-    if not team.leads:
+    if not team.is_main:
         return OK
     if options.json:
         answer_json(found.summary)

@@ -51,7 +51,7 @@ def _measured(what: Any, sources: list[str], options: argparse.Namespace) -> dic
             reporter_of(team, options.quiet),
             team,
         )
-        return told if team.leads else None
+        return told if team.is_main else None
 
 
 def _counts(text: str) -> list[int]:

@@ -20,7 +20,7 @@ from ...core.settings import (
     SvmSettings,
     TrainSettings,
 )
-from ...core.team import Alone, Team
+from ...core.team import SingleProcess, Team
 from .. import output
 from ..arguments import given_settings
 from ..output import Terminal, show, show_table
@@ -37,7 +37,7 @@ def _given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
 
 def _stoppable(options: argparse.Namespace, work: Callable[[Stopping], int], team: Team | None = None) -> int:
     """Work that keeps what it has where somebody asks to stop; 130 or 143 then."""
-    reporter = reporter_of(team or Alone(), options.quiet)
+    reporter = reporter_of(team or SingleProcess(), options.quiet)
     with Stopper(reporter) as stopper:
         try:
             return work(Stopping(reporter, stopper))
@@ -66,7 +66,7 @@ def features(options: argparse.Namespace) -> int:
             team=team,
         )
         told = made.to_json()
-        if not team.leads:
+        if not team.is_main:
             return OK
         if options.json:
             answer_json(told)

@@ -70,11 +70,11 @@ def open_pack(folder: Path, settings: DataSettings) -> Data:
             f"{folder} is a pack, which keeps its boxes and its split: give --boxes and --dev-fraction when packing."
         )
     try:
-        card = read_json(folder / CARD)
-        if card["format"] != FORMAT:
-            raise VerydeepError(f"{folder} is a pack of another version ({card['format']}): pack the photos anew.")
-        sets = {name: _set(folder, name, card) for name in card["sets"]}
-        return Data(str(card["name"]), sets, bool(card["split_by_us"]))
+        metadata = read_json(folder / CARD)
+        if metadata["format"] != FORMAT:
+            raise VerydeepError(f"{folder} is a pack of another version ({metadata['format']}): pack the photos anew.")
+        sets = {name: _set(folder, name, metadata) for name in metadata["sets"]}
+        return Data(str(metadata["name"]), sets, bool(metadata["split_by_us"]))
     except VerydeepError:
         raise
     except Exception as fault:  # whatever numpy trips over in a stranger's bytes
@@ -82,29 +82,29 @@ def open_pack(folder: Path, settings: DataSettings) -> Data:
         raise VerydeepError(f"{folder} is a broken pack ({told}): pack the photos anew.") from None
 
 
-def _set(folder: Path, name: str, card: dict[str, Any]) -> Dataset:
+def _set(folder: Path, name: str, metadata: dict[str, Any]) -> Dataset:
     index = np.load(index_file(folder, name), mmap_mode="r", allow_pickle=False)
     text = ids_file(folder, name).read_bytes().decode("utf8", "surrogateescape")
     ids = tuple(text.split("\0")) if text else ()
-    shards = card["sets"][name]["shards"]
-    if index.dtype != ROW or not len(ids) == len(index) == card["sets"][name]["photos"]:
+    shards = metadata["sets"][name]["shards"]
+    if index.dtype != ROW or not len(ids) == len(index) == metadata["sets"][name]["photos"]:
         raise ValueError(f"the index of {name} does not fit")
     for shard in shards:
         if (folder / shard["file"]).stat().st_size != shard["bytes"]:
             raise ValueError(f"{shard['file']} is not as long as it was")
-    classes, labels = distinct(map(str, card["classes"])), np.array(index["label"])
-    check_text(*classes, str(card["name"]))
-    if card["form"] not in ("raw", "jpeg") or labels.min(initial=0) < -1 or labels.max(initial=-1) >= len(classes):
+    classes, labels = distinct(map(str, metadata["classes"])), np.array(index["label"])
+    check_text(*classes, str(metadata["name"]))
+    if metadata["form"] not in ("raw", "jpeg") or labels.min(initial=0) < -1 or labels.max(initial=-1) >= len(classes):
         raise ValueError(f"{name} has a class or a form that is not there")
     marks, subjects = marks_file(folder, name), np.array(index["subject"])
     return Dataset(
-        name=str(card["name"]),
+        name=str(metadata["name"]),
         set_name=name,
         classes=classes,
         ids=ids,
         labels=labels,
-        read=PackReader(folder, name, card["form"], tuple(shard["file"] for shard in shards)),
-        skipped=_skipped(folder, int(card["sets"][name]["ignored"])),
+        read=PackReader(folder, name, metadata["form"], tuple(shard["file"] for shard in shards)),
+        skipped=_skipped(folder, int(metadata["sets"][name]["ignored"])),
         subjects=None if (subjects == np.arange(len(subjects))).all() else subjects,
         find_boxes=PackBoxes(folder, name) if boxes_file(folder, name).is_file() else None,
         marks=np.load(marks, allow_pickle=False) if marks.is_file() else None,

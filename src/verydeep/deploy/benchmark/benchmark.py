@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter, Silent
 from ...core.settings import MachineSettings
-from ...core.team import Alone, Team
+from ...core.team import SingleProcess, Team
 from ...models.architectures import check_net_name
 
 What = Literal["infer", "train", "dense", "data", "svm"]
@@ -57,7 +57,7 @@ def benchmark(
         from .svm import learn_svms
 
         return learn_svms(photos or DESCRIPTORS, size or DIMENSIONS, repeats, against, wish, told)
-    return _nets(what, named or ["D"], (batch, size, repeats, against), wish, told, team or Alone())
+    return _nets(what, named or ["D"], (batch, size, repeats, against), wish, told, team or SingleProcess())
 
 
 def _check(what: str, batch: int, size: int | None, photos: int | None) -> None:

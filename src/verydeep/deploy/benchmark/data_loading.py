@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ...core.config import Scale
-from ...core.device import ONE_BY_ONE, this_machine
+from ...core.device import ONE_BY_ONE, resolve_device
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
@@ -37,7 +37,7 @@ def read_photos(data: str | None, photos: int, repeats: int, reporter: Reporter)
     Raises:
         VerydeepError: no such data.
     """
-    here = this_machine(MachineSettings(device="cpu", workers=0, threads=1), 1e12)
+    here = resolve_device(MachineSettings(device="cpu", workers=0, threads=1), 1e12)
     found = []
     with tempfile.TemporaryDirectory() as place:
         sources = [(data, data)] if data else _made_up(Path(place), photos)

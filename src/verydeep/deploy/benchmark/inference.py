@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...checkpoints.checkpoint import Card, Checkpoint
+from ...checkpoints.checkpoint import Checkpoint, Metadata
 from ...checkpoints.load import Loaded, open_classifier
 from ...checkpoints.preprocessing import MEAN_RGB
-from ...core.device import Machine, this_machine
+from ...core.device import Machine, resolve_device
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...core.settings import MachineSettings
-from ...evaluation.inference import Testable, posterior, shown_to
+from ...evaluation.inference import InferenceModel, posterior, shown_to
 from ...evaluation.protocols import Protocol
 from ...models.architectures import NET_NAMES
 from ...models.vgg import create_net
@@ -47,21 +47,21 @@ def infer(
         VerydeepError: no such net, a size below a net's crop, a peer that has no such net.
     """
     opened = [opened_net(source) for source in sources]
-    side = size or opened[0].card.crop
-    least = max(one.card.crop for one in opened)
+    side = size or opened[0].metadata.crop
+    least = max(one.metadata.crop for one in opened)
     if side < least:
         raise VerydeepError(f"size {side} is below a net's crop: use {least} or more.")
-    here = this_machine(replace(wish, workers=0), opened[0].card.multiply_adds)
+    here = resolve_device(replace(wish, workers=0), opened[0].metadata.multiply_adds)
     photos = random_photos(batch, side, side)
     whole = Protocol("dense", (side,), mirror=False)
     contenders = []
     for source, one in zip(sources, opened, strict=True):
         net = one.net()
-        contenders.append(Contender(source, _asked(net, one.card, photos, here), batch, _work(net, whole, photos)))
+        contenders.append(Contender(source, _asked(net, one.metadata, photos, here), batch, _work(net, whole, photos)))
     told = {"what": "infer", "batch": batch, "size": side}
     if not against:
         return {**told, **compare(contenders, repeats, here, reporter)}
-    order = Order(against, opened[0].card.net, len(opened[0].card.classes), batch, side, learns=False)
+    order = Order(against, opened[0].metadata.net, len(opened[0].metadata.classes), batch, side, learns=False)
     with at_work(order, here) as (name, once):
         theirs = Contender(name, once, batch, contenders[0].multiply_adds)
         return {**told, **compare([theirs, *contenders], repeats, here, reporter)}
@@ -76,18 +76,18 @@ def dense(
         VerydeepError: no such net, a scale below its crop.
     """
     one = opened_net(source)
-    if not scales or min(scales) < one.card.crop:
-        raise VerydeepError(f"scales are sides of {one.card.crop} pixels, the net's crop, or more, not {scales}.")
-    here = this_machine(replace(wish, workers=0, compile=False), one.card.multiply_adds)
+    if not scales or min(scales) < one.metadata.crop:
+        raise VerydeepError(f"scales are sides of {one.metadata.crop} pixels, the net's crop, or more, not {scales}.")
+    here = resolve_device(replace(wish, workers=0, compile=False), one.metadata.multiply_adds)
     net = one.net()
     if isinstance(net, nn.Module):
-        here.place(net.eval())
-    shift = -torch.tensor(one.card.mean)[None]
+        here.place_model(net.eval())
+    shift = -torch.tensor(one.metadata.mean)[None]
     protocol = Protocol("dense", scales, mirror=True)
     shown = [random_photos(1, scale, round(scale * 4 / 3)) for scale in scales]
 
     def once(photos: list[Tensor]) -> object:
-        with torch.inference_mode(), here.products():
+        with torch.inference_mode(), here.autocast():
             return [posterior(net, shown_to(net, one, here, shift), protocol).cpu() for one in photos]
 
     work = [_work(net, protocol, photo) for photo in shown]
@@ -104,26 +104,26 @@ def opened_net(source: str) -> Loaded:
     """A net by name, with random weights, or from wherever it is."""
     if source not in NET_NAMES:
         return open_classifier(source)
-    card = Card(source, CROP, 1.0, tuple(map(str, range(CLASSES))), MEAN_RGB, USUAL_SCALE)
-    return Checkpoint(Path(source), card, create_net(source).state_dict(), {}, "")
+    metadata = Metadata(source, CROP, 1.0, tuple(map(str, range(CLASSES))), MEAN_RGB, USUAL_SCALE)
+    return Checkpoint(Path(source), metadata, create_net(source).state_dict(), {}, "")
 
 
-def _work(net: Testable, protocol: Protocol, photos: Tensor) -> float:
+def _work(net: InferenceModel, protocol: Protocol, photos: Tensor) -> float:
     """Multiply-adds of one photo of these."""
     height, width = photos.shape[1:3]
     return float(protocol.multiply_adds(net.specs, net.crop, height, width, net.pooling))
 
 
-def _asked(net: Testable, card: Card, photos: Tensor, machine: Machine) -> Callable[[], object]:
+def _asked(net: InferenceModel, metadata: Metadata, photos: Tensor, machine: Machine) -> Callable[[], object]:
     """Asks a net about the photos once, from uint8 to posteriors."""
     scores = net.mean_scores
     if isinstance(net, nn.Module):
-        machine.place(net.eval())
+        machine.place_model(net.eval())
         scores = torch.compile(net.mean_scores) if machine.compile else net.mean_scores
-    shift = -torch.tensor(card.mean)[None]
+    shift = -torch.tensor(metadata.mean)[None]
 
     def once() -> object:
-        with torch.inference_mode(), machine.products():
+        with torch.inference_mode(), machine.autocast():
             return torch.softmax(scores(shown_to(net, photos, machine, shift)).float(), dim=1).cpu()
 
     return once

@@ -50,7 +50,7 @@ def compare(contenders: list[Contender], repeats: int, machine: Machine, reporte
     with reporter.track("each in turn", (WARM_UP + repeats) * len(contenders)) as advance:
         for turn in range(WARM_UP + repeats):
             for contender, found in zip(contenders, seconds, strict=True):
-                with machine.at_work(static_shapes=True):  # the next finds the memory that this one gives back
+                with machine.running(static_shapes=True):  # the next finds the memory that this one gives back
                     contender.once()
                     spent = _timed(contender.once, machine)
                 if turn >= WARM_UP:
@@ -91,10 +91,10 @@ def measured_peak(machine: Machine) -> float:
     generator = torch.Generator().manual_seed(0)
     side = PRODUCT if machine.device.type == "cpu" else GPU_PRODUCT
     one, other = (torch.randn(side, side, generator=generator) for _ in range(2))
-    one, other = (each.to(machine.device, machine.autocast or machine.dtype) for each in (one, other))
+    one, other = (each.to(machine.device, machine.autocast_dtype or machine.dtype) for each in (one, other))
     ours = machine.device.type == "cpu" and one.dtype == torch.float32
     multiply = product if ours else torch.matmul
-    with machine.at_work():
+    with machine.running():
         multiply(one, other)
         return side**3 / min(_timed(lambda: multiply(one, other), machine) for _ in range(PRODUCT_REPEATS))
 

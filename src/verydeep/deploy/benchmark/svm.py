@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ...core.device import this_machine
+from ...core.device import resolve_device
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...core.settings import MachineSettings
-from ...transfer.svm import SvmLearner
+from ...transfer.svm import SvmTrainer
 from .runner import Contender, compare
 
 VALUES = (0.1, 1.0, 10.0)
@@ -38,10 +38,10 @@ def learn_svms(
     rows = rng.gamma(0.5, 1, (classes, dimensions))[labels] * 0.6 + rng.gamma(0.5, 1, (photos, dimensions))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     marks = np.where(labels[:, None] == np.arange(classes), 1, -1).astype(np.int8)
-    here = this_machine(wish, 1e12)
+    here = resolve_device(wish, 1e12)
 
     def ours() -> object:
-        return list(SvmLearner(rows, marks, device=here.device.type).svms(VALUES))
+        return list(SvmTrainer(rows, marks, device=here.device.type).fit(VALUES))
 
     contenders = [Contender("verydeep", ours, photos)]
     if against:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ...checkpoints.preprocessing import MEAN_RGB
 from ...core.config import Scale
-from ...core.device import Machine, this_machine
+from ...core.device import Machine, resolve_device
 from ...core.progress import Reporter
 from ...core.settings import MachineSettings, TrainSettings
 from ...core.team import Team
@@ -47,8 +47,8 @@ def train_steps(
     """
     crop = size or CROP
     facts = [net_facts(net, CLASSES, crop) for net in nets]
-    here = this_machine(replace(wish, workers=0), STEP * facts[0].multiply_adds)
-    mine = len(team.share(batch))
+    here = resolve_device(replace(wish, workers=0), STEP * facts[0].multiply_adds)
+    mine = len(team.shard(batch))
     contenders = []
     for net, known in zip(nets, facts, strict=True):
         once = _our_step(net, crop, mine, here, team)
@@ -64,19 +64,19 @@ def _our_step(name: str, crop: int, count: int, machine: Machine, team: Team) ->
     settings = TrainSettings(net=name, S=Scale(max(256, crop), max(256, crop)), crop=crop)
     net = create_net(name, CLASSES, crop).train()
     net.recompute = machine.recompute
-    learner = team.together(machine.place(net), machine.bf16_gradients)
+    learner = team.wrap_ddp(machine.place_model(net), machine.bf16_gradients)
     sgd = optimiser(net, settings)
     images = random_photos(count, crop, crop).permute(0, 3, 1, 2)
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, CLASSES, (count,), generator=generator).to(machine.device)
     keep = (torch.rand(count, sum(net.dropout_units), generator=generator) < 0.5).to(machine.device)
     shift = torch.tensor(MEAN_RGB).neg().expand(count, 3)
-    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast == torch.float16)
+    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast_dtype == torch.float16)
 
     def once() -> None:
         sgd.zero_grad(set_to_none=True)
-        pixels = machine.images(images, shift)
-        with machine.products():
+        pixels = machine.to_input(images, shift)
+        with machine.autocast():
             outputs = learner(pixels, keep).flatten(1)
         loss = F.cross_entropy(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), labels)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

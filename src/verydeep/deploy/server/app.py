@@ -21,7 +21,7 @@ from ...core.settings import ServeSettings
 from .batching import Batcher, Full, Stopped
 from .metrics import Metrics
 from .middleware import Guard, refusal
-from .models import Item, Question, Served
+from .models import Query, QueryImage, ServedModels
 from .openapi import WAYS, document
 from .uploads import Refused, Uploads
 
@@ -38,7 +38,7 @@ PNG = "image/png"
 class Site:
     """What the routes do."""
 
-    def __init__(self, served: Served, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(self, served: ServedModels, settings: ServeSettings, metrics: Metrics) -> None:
         """Begins the threads that decode and that ask."""
         self._served, self._settings, self._metrics = served, settings, metrics
         self.uploads = Uploads(settings)
@@ -68,11 +68,11 @@ class Site:
 
         return answer
 
-    async def _answer(self, request: Request, question: Question, top: int) -> Response:
+    async def _answer(self, request: Request, question: Query, top: int) -> Response:
         """Reads a photo, waits for its turn, and answers."""
         with await self.uploads.read(request) as body, self.batcher.place(), await self.uploads.decode(body) as photo:
             height, width = photo.value.shape[:2]
-            future = self.batcher.submit(question, Item(photo.value, top))
+            future = self.batcher.submit(question, QueryImage(photo.value, top))
             found = await _unless_gone(request, future)
         if question.picture:
             return Response(found, media_type=PNG)
@@ -121,7 +121,7 @@ class Site:
     async def on_fault(self, request: Request, fault: Exception) -> Response:
         """The answer to everything that ends a request but an answer."""
         if isinstance(fault, Refused):
-            return refusal(fault.status, fault.sentence, fault.wait)
+            return refusal(fault.status, fault.message, fault.wait)
         if isinstance(fault, Full):
             wait = min(MOST_WAIT, max(1.0, self.batcher.wait))
             return refusal(503, f"{self.batcher.places} requests are waiting, which is all: come back later.", wait)
@@ -136,7 +136,7 @@ class Site:
         return refusal(500, "the server failed; whoever runs it is told why.")  # by the guard, to whom it goes on
 
 
-def build(served: Served, settings: ServeSettings, metrics: Metrics, reporter: Reporter) -> tuple[Guard, Site]:
+def build(served: ServedModels, settings: ServeSettings, metrics: Metrics, reporter: Reporter) -> tuple[Guard, Site]:
     """The application, and what is to be closed after it."""
     site = Site(served, settings, metrics)
     kinds = (Refused, Full, Stopped, HTTPException, VerydeepError, Exception)
@@ -147,7 +147,7 @@ def build(served: Served, settings: ServeSettings, metrics: Metrics, reporter: R
     return Guard(inner, settings.host, own, metrics, reporter), site
 
 
-def _question(way: str, given: Mapping[str, str]) -> tuple[Question, int]:
+def _question(way: str, given: Mapping[str, str]) -> tuple[Query, int]:
     """What a route and its parameters ask, and how many answers are wanted.
 
     Raises:
@@ -170,9 +170,9 @@ def _question(way: str, given: Mapping[str, str]) -> tuple[Question, int]:
         if choices[name] not in words:
             raise Refused(422, f"{name} is {' or '.join(words)}, not {choices[name][:60]!r}.")
     if way in ("predict", "similar", "describe"):
-        return Question(way), count or (10 if way == "similar" else 5)  # type: ignore[arg-type]
+        return Query(way), count or (10 if way == "similar" else 5)  # type: ignore[arg-type]
     kind: Any = choices["kind"] or "map"
-    return Question(way, count, given.get("class"), kind, choices["form"] == "png"), 1  # type: ignore[arg-type]
+    return Query(way, count, given.get("class"), kind, choices["form"] == "png"), 1  # type: ignore[arg-type]
 
 
 async def _unless_gone(request: Request, future: Future[Any]) -> Any:

@@ -33,7 +33,7 @@ class _Job:
     future: Future[Any]
 
 
-class Room:
+class MemoryBudget:
     """So many units, of memory say, that several threads share."""
 
     def __init__(self, total: int) -> None:

@@ -19,7 +19,7 @@ from ...evaluation.predict import Classifier, Prediction
 from ...evaluation.protocols import check_protocol, parse_protocol
 from ...evaluation.saliency import explainable, grad_cam, overlay, score_map
 from ...localisation.predict import Localiser, load_localiser
-from ...transfer.retrieval import Finder, photos_of
+from ...transfer.retrieval import NearestNeighbours, photos_of
 from ...transfer.svm_prediction import SvmClassifier
 from .thumbnails import Thumbnails, encoded
 
@@ -27,7 +27,7 @@ Way = Literal["predict", "localise", "describe", "similar", "explain"]
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """What is asked of a photo; photos of equal questions are asked together.
 
     ``name`` is a class's. ``kind`` is of `explain`: ``map`` or ``gradcam``, as numbers or as a ``picture``.
@@ -41,7 +41,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Item:
+class QueryImage:
     """A photo, uint8 (H,W,3), and how many answers are wanted, which does not part a batch."""
 
     pixels: Pixels
@@ -49,14 +49,14 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModels:
     """All that answers; what is None is not served."""
 
     name: str
     asked: Classifier | SvmClassifier
     protocol: str | None
     localiser: Localiser | None
-    finder: Finder | None
+    finder: NearestNeighbours | None
     thumbnails: Thumbnails | None
 
     @property
@@ -83,7 +83,7 @@ class Served:
         """What a class is given: a probability, or an SVM's score."""
         return "probability" if isinstance(self.asked, Classifier) else "score"
 
-    def answer(self, question: Question, items: Sequence[Item]) -> list[Any]:
+    def answer(self, question: Query, items: Sequence[QueryImage]) -> list[Any]:
         """JSON values, or of pictures their bytes, one for each photo.
 
         Raises:
@@ -111,7 +111,7 @@ class Served:
             for row, item in zip(near, items, strict=True)
         ]
 
-    def _explained(self, question: Question, pixels: Pixels) -> Any:
+    def _explained(self, question: Query, pixels: Pixels) -> Any:
         asked = explainable(self.asked)
         name = question.name or asked.predict(pixels, 1, self.protocol)[0].classes[0][0]
         label = place_of_class(name, asked.classes)
@@ -133,7 +133,7 @@ class Served:
     @contextmanager
     def at_work(self) -> Any:
         """A context for as long as there is something to answer: freed memory stays for the next batch."""
-        with memory.kept():
+        with memory.retain_freed_memory():
             yield
 
 
@@ -150,7 +150,7 @@ def open_served(
     last: bool,
     machine: MachineSettings,
     reporter: Reporter,
-) -> Served:
+) -> ServedModels:
     """Loads all that answers.
 
     Args:
@@ -165,10 +165,10 @@ def open_served(
     if protocol is not None:
         if not isinstance(asked, Classifier):
             raise VerydeepError("a classifier on descriptors has its own layer and scales: leave out --protocol.")
-        check_protocol(parse_protocol(protocol), asked.card.crop)
-    finder = None if features is None else Finder(features, machine=machine)
+        check_protocol(parse_protocol(protocol), asked.metadata.crop)
+    finder = None if features is None else NearestNeighbours(features, machine=machine)
     localiser = None if boxes is None else _localiser(boxes, run, machine, reporter)
-    return Served(Path(run).name, asked, protocol, localiser, finder, _thumbnails(finder, reporter))
+    return ServedModels(Path(run).name, asked, protocol, localiser, finder, _thumbnails(finder, reporter))
 
 
 def _localiser(boxes: str, run: str, machine: MachineSettings, reporter: Reporter) -> Localiser:
@@ -178,7 +178,7 @@ def _localiser(boxes: str, run: str, machine: MachineSettings, reporter: Reporte
     return found
 
 
-def _thumbnails(finder: Finder | None, reporter: Reporter) -> Thumbnails | None:
+def _thumbnails(finder: NearestNeighbours | None, reporter: Reporter) -> Thumbnails | None:
     if finder is None:
         return None
     try:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from ...core.errors import FormatError, ImageError, SizeError
 from ...core.settings import ServeSettings
 from ...data.image_io import Pixels, check_ratio, declared_pixels, decode
-from .batching import Full, Room
+from .batching import Full, MemoryBudget
 
 THE_PHOTO = "the photo"
 DECODERS = 2
@@ -34,13 +34,13 @@ class Refused(Exception):
 
     def __init__(self, status: int, sentence: str, wait: float | None = None) -> None:
         super().__init__(sentence)
-        self.status, self.sentence, self.wait = status, sentence, wait
+        self.status, self.message, self.wait = status, sentence, wait
 
 
-class Held(Generic[Value]):
+class Reserved(Generic[Value]):
     """Something whose memory is counted in a room, until it is left as a context or `free` is called."""
 
-    def __init__(self, value: Value, units: int, room: Room) -> None:
+    def __init__(self, value: Value, units: int, room: MemoryBudget) -> None:
         self._value: Value | None = value
         self._units, self._room = units, room
 
@@ -55,7 +55,7 @@ class Held(Generic[Value]):
         self._room.give(self._units)
         self._units, self._value = 0, None
 
-    def __enter__(self) -> Held[Value]:
+    def __enter__(self) -> Reserved[Value]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,11 +67,11 @@ class Uploads:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._bytes = Room(max(LEAST_UPLOADS, UPLOADS * settings.max_bytes))
-        self._pixels = Room(max(LEAST_DECODED, DECODED * settings.max_pixels))
+        self._bytes = MemoryBudget(max(LEAST_UPLOADS, UPLOADS * settings.max_bytes))
+        self._pixels = MemoryBudget(max(LEAST_DECODED, DECODED * settings.max_pixels))
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
 
-    async def read(self, request: Request) -> Held[bytes]:
+    async def read(self, request: Request) -> Reserved[bytes]:
         """The bytes of a request's body.
 
         Raises:
@@ -95,7 +95,7 @@ class Uploads:
             raise
         if not data:
             raise Refused(400, "the body is empty: send a photo's bytes, as `curl --data-binary @photo.jpg` does.")
-        return Held(bytes(data), len(data), self._bytes)
+        return Reserved(bytes(data), len(data), self._bytes)
 
     def _check_head(self, request: Request) -> None:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -111,7 +111,7 @@ class Uploads:
         most = self._settings.max_bytes
         return Refused(413, f"{THE_PHOTO} is of more than {most:,} bytes: make it smaller, or serve with --max-bytes.")
 
-    async def decode(self, body: Held[bytes]) -> Held[Pixels]:
+    async def decode(self, body: Reserved[bytes]) -> Reserved[Pixels]:
         """The photo in a body, uint8 RGB (H,W,3); the body is freed.
 
         Raises:
@@ -123,7 +123,7 @@ class Uploads:
         """What a function gives, on a thread that decodes."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work, given)
 
-    def _decode(self, body: Held[bytes]) -> Held[Pixels]:
+    def _decode(self, body: Reserved[bytes]) -> Reserved[Pixels]:
         most = self._settings.max_pixels
         count = declared_pixels(body.value, self._settings.heic)
         if count > most:
@@ -132,7 +132,7 @@ class Uploads:
         try:
             pixels = decode(body.value, THE_PHOTO, most, self._settings.heic)
             check_ratio(pixels.shape)
-            return Held(pixels, count, self._pixels)
+            return Reserved(pixels, count, self._pixels)
         except ImageError as fault:
             self._pixels.give(count)
             status = 415 if isinstance(fault, FormatError) else 413 if isinstance(fault, SizeError) else 400
