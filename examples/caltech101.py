@@ -46,16 +46,16 @@ STARTS = {"D": "ILSVRC conv layers, random FC layers", "A": "random weights"}
 
 def timed(command: str) -> tuple[Any, float]:
     """A command's JSON, and its seconds."""
-    began = time.monotonic()
-    return run_json(command), round(time.monotonic() - began, 1)
+    start = time.monotonic()
+    return run_json(command), round(time.monotonic() - start, 1)
 
 
 def run() -> None:
     """Trains and tests both nets and stores the results."""
     size = GPU if torch.cuda.is_available() else CPU
-    found = [row for row in _stored() if row["command"] in size["train"]]
+    rows = [row for row in _stored() if row["command"] in size["train"]]
     for command in size["train"]:
-        if command in [row["command"] for row in found]:
+        if command in [row["command"] for row in rows]:
             continue
         trained = _trained(command)
         row = {
@@ -69,16 +69,14 @@ def run() -> None:
         for protocol in size["protocols"]:
             test = f"evaluate {command.split()[-1]} {protocol}"
             summary, took = timed(test)
-            kept = {
+            fields = {
                 key: value
                 for key, value in summary.items()
                 if key not in ("classes", "confused", "checkpoint", "folder")
             }
-            row["tests"].append({"command": test, "seconds": took, **kept})
-        found.append(row)
-        write_json(
-            RESULTS, {"size": size["size"], "runs": found, "environment": environment({"cores": os.cpu_count()})}
-        )
+            row["tests"].append({"command": test, "seconds": took, **fields})
+        rows.append(row)
+        write_json(RESULTS, {"size": size["size"], "runs": rows, "environment": environment({"cores": os.cpu_count()})})
 
 
 def _trained(command: str) -> dict[str, Any]:

@@ -25,14 +25,14 @@ SEEDS = range(5)
 
 def run() -> None:
     """Runs `verydeep demo` with each seed and stores its results."""
-    found = []
+    runs = []
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as place:
             words = [sys.executable, "-m", "verydeep", "demo", "--seed", str(seed), "--json", "--out", f"{place}/demo"]
             done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
-        answer = json.loads(done.stdout)
-        found.append({"seed": seed, "seconds": answer["seconds"], "evaluations": answer["evaluations"]})
-        write_json(RESULTS, {"runs": found, "environment": environment({"cores": os.cpu_count()})})
+        result = json.loads(done.stdout)
+        runs.append({"seed": seed, "seconds": result["seconds"], "evaluations": result["evaluations"]})
+        write_json(RESULTS, {"runs": runs, "environment": environment({"cores": os.cpu_count()})})
 
 
 def write() -> None:

@@ -64,40 +64,40 @@ def make_sets() -> None:
     """The sets as folders of links."""
     photos = Path(os.environ["CALTECH101"]).resolve()
     names = sorted(folder.name for folder in photos.iterdir() if folder.is_dir())
-    for count, (learn, test) in SETS.items():
+    for count, (train, test) in SETS.items():
         own = [name for name in names if name not in ("BACKGROUND_Google", "Faces_easy")]  # no class; Faces, cropped
-        enough = [name for name in own if len(list((photos / name).glob("*.jpg"))) >= min(learn + test, 80)]
+        enough = [name for name in own if len(list((photos / name).glob("*.jpg"))) >= min(train + test, 80)]
         chosen = sorted(random.Random(count).sample(enough, count)) if count <= len(enough) else names
         for name in chosen:
-            found = sorted((photos / name).glob("*.jpg"))
-            random.Random(f"{count} {name}").shuffle(found)
-            for part, some in (("train", found[:learn]), ("val", found[learn : learn + test])):
+            files = sorted((photos / name).glob("*.jpg"))
+            random.Random(f"{count} {name}").shuffle(files)
+            for part, chosen_files in (("train", files[:train]), ("val", files[train : train + test])):
                 place = RUNS / "sets" / str(count) / part / name
                 place.mkdir(parents=True, exist_ok=True)
-                for photo in some:
+                for photo in chosen_files:
                     if not (place / photo.name).exists():
                         (place / photo.name).symlink_to(photo)
 
 
 def train_and_test(run: Run) -> dict[str, Any]:
     """The fitted start and the end of a run, and their tests, as stored."""
-    learn, protocol = CROPS[run.crop]
-    base = f"train {run.net} --data {RUNS}/sets/{run.classes} --dev-fraction 0.1667 --crop {run.crop} {learn} "
+    layers, protocol = CROPS[run.crop]
+    base = f"train {run.net} --data {RUNS}/sets/{run.classes} --dev-fraction 0.1667 --crop {run.crop} {layers} "
     base += f"{START_FLAGS[run.net]} --seed {run.seed} {QUIETLY}"
-    began = time.monotonic()
-    found = asdict(run)
+    start = time.monotonic()
+    result = asdict(run)
     for phase, steps in (("fitted", "--max-steps 1"), ("end", "")):
         place = RUNS / f"{run.name}-{phase}"
         shutil.rmtree(place, ignore_errors=True)
         trained = _trained(f"{base} {steps} --out {place}", place)
         tested = run_json(f"evaluate {place} centre{protocol} {QUIETLY}")
-        found |= {"commit": read_json(place / "environment.json")["commit"]}
-        found[phase] = {
+        result |= {"commit": read_json(place / "environment.json")["commit"]}
+        result[phase] = {
             "training": trained,
             "test": {name: tested[name] for name in ("protocol", "images", "top1_error", "top1_error_interval")},
         }
         shutil.rmtree(place)
-    return {**found, "seconds": round(time.monotonic() - began, 1)}
+    return {**result, "seconds": round(time.monotonic() - start, 1)}
 
 
 def _trained(command: str, place: Path) -> dict[str, Any]:
@@ -111,22 +111,22 @@ def probe(classes: int, net: str) -> dict[str, Any]:
     """`verydeep probe` by the same start on the same split, one scale and no mirror images."""
     place = RUNS / f"probe-{classes}-{net}"
     flags = START_FLAGS[net].replace("--start", "--weights")
-    found = run_json(f"probe --data {RUNS}/sets/{classes} {flags} --scales 224 --mirror no {QUIETLY} --out {place}")
+    result = run_json(f"probe --data {RUNS}/sets/{classes} {flags} --scales 224 --mirror no {QUIETLY} --out {place}")
     shutil.rmtree(place)
-    figures = {name: found[name] for name in ("top1_error", "dimensions", "described", "seconds")}
+    figures = {name: result[name] for name in ("top1_error", "dimensions", "described", "seconds")}
     return {"classes": classes, "net": net, "probe": figures}
 
 
 def parts() -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     """Every part by name, the most informative first."""
-    found: list[tuple[str, Callable[[], dict[str, Any]]]] = []
+    parts: list[tuple[str, Callable[[], dict[str, Any]]]] = []
     for seed, crop, classes, net in product(SEEDS, CROPS, SETS, STARTS):
         run = Run(classes, net, crop, seed)
         if crop == 96 or classes <= LARGEST_AT_224:
-            found.append((run.name, partial(train_and_test, run)))
+            parts.append((run.name, partial(train_and_test, run)))
         if (seed, crop) == (0, 96):
-            found.append((f"{classes}-{net}-probe", partial(probe, classes, net)))
-    return found
+            parts.append((f"{classes}-{net}-probe", partial(probe, classes, net)))
+    return parts
 
 
 def run(hours: float, place: int, of: int) -> None:
@@ -143,8 +143,8 @@ def run(hours: float, place: int, of: int) -> None:
 
 def _stored() -> dict[str, Any]:
     """The completed parts by name: those in docs, and those completed since."""
-    found = dict(read_json(RESULTS)) if RESULTS.exists() else {}
-    return found | {path.stem: read_json(path) for path in sorted((RUNS / "parts").glob("*.json"))}
+    stored = dict(read_json(RESULTS)) if RESULTS.exists() else {}
+    return stored | {path.stem: read_json(path) for path in sorted((RUNS / "parts").glob("*.json"))}
 
 
 def write() -> None:

@@ -42,16 +42,16 @@ CLASSES = f"train D {COMMON} --S {SMALL} --start $NET_D_CONV --learn fc --max-ep
 KINDS = [("SCR", "fc", LARGE), ("PCR", "fc", LARGE), ("PCR", "all", LARGE), ("PCR", "all", SMALL)]
 
 
-def net(regression: str, learn: str, scale: int) -> str:
+def net(regression: str, layers: str, scale: int) -> str:
     """The directory of a localisation model."""
-    return f"{PLACE}/{regression}-{learn}-{scale}"
+    return f"{PLACE}/{regression}-{layers}-{scale}"
 
 
-def training(regression: str, learn: str, scale: int) -> str:
+def training(regression: str, layers: str, scale: int) -> str:
     """The command that trains it."""
     return (
-        f"localise train D {COMMON} --S {scale} --start {PLACE}/classes --regression {regression} --learn {learn} "
-        f"--max-epochs {EPOCHS} --out {net(regression, learn, scale)}"
+        f"localise train D {COMMON} --S {scale} --start {PLACE}/classes --regression {regression} --learn {layers} "
+        f"--max-epochs {EPOCHS} --out {net(regression, layers, scale)}"
     )
 
 
@@ -108,16 +108,16 @@ def _take_boxes() -> None:
     (TOP / PLACE).mkdir(parents=True, exist_ok=True)
     for name, file in FILES.items():
         with (Path(os.environ["CALTECH101_BOXES"]) / file).open(newline="") as boxes:
-            found = list(csv.reader(boxes))
-        count = min(len(found), PHOTOS or len(found))
+            rows = list(csv.reader(boxes))
+        count = min(len(rows), PHOTOS or len(rows))
         with (TOP / PLACE / f"{name}.csv").open("w", newline="") as chosen:
-            csv.writer(chosen).writerows(found[place * len(found) // count] for place in range(count))
+            csv.writer(chosen).writerows(rows[place * len(rows) // count] for place in range(count))
 
 
 def _store(rows: dict[str, Any], commands: dict[str, str]) -> None:
     errors = ("gt_class_error", "localisation_error", "classification_error", "box_only_error")
     keys = ("images", "t", "seconds", "constant_box_error", "regression", "guesses", "environment", *errors)
-    kept = {
+    stored_rows = {
         name: {key: row[key] for key in (*keys, *(f"{error}_interval" for error in errors))}
         for name, row in rows.items()
     }
@@ -125,8 +125,14 @@ def _store(rows: dict[str, Any], commands: dict[str, str]) -> None:
     trained = {folder: {key: one[key] for key in ("seconds", "steps", "epochs")} for folder, one in ended.items()}
     size = {"crop": CROP, "photos_a_class": PHOTOS, "small": SMALL, "large": LARGE, "precision": PRECISION}
     findings = [_finding(*finding, rows) for finding in FINDINGS if {finding[1], finding[2]} <= rows.keys()]
-    told = {"rows": kept, "findings": findings, "trained": trained, "commands": list(commands.values()), "size": size}
-    write_json(RESULTS, {**told, "environment": environment({"cores": os.cpu_count()})})
+    results = {
+        "rows": stored_rows,
+        "findings": findings,
+        "trained": trained,
+        "commands": list(commands.values()),
+        "size": size,
+    }
+    write_json(RESULTS, {**results, "environment": environment({"cores": os.cpu_count()})})
 
 
 def _finding(text: str, larger: str, smaller: str, rows: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +193,7 @@ def _note(stored: dict[str, Any]) -> str:
     size, where, rows = stored["size"], stored["environment"], stored["rows"]
     one = next(iter(rows.values()))
     guesses = next((row["guesses"] for row in rows.values() if row["guesses"]), 0)
-    minutes = sum(found["seconds"] for found in stored["trained"].values()) / 60
+    minutes = sum(run["seconds"] for run in stored["trained"].values()) / 60
     commits = "/".join(sorted({str(row["environment"]["commit"]) for row in rows.values()}))
     return (
         f"95 % intervals in brackets; {one['images']} test photos of three classes ({size['photos_a_class'] or 'all'} "

@@ -87,8 +87,8 @@ def store() -> None:
     rows = {name: _row(parts(tests)) for name, tests in ROWS.items() if _tested(parts(tests))}
     pairs = [(text, parts([(FIXED, larger)]), parts([(FIXED, smaller)])) for text, larger, smaller in FINDINGS]
     single = [parts([tests]) for tests in ROWS["both nets, dense at three scales"]]
-    for told, mine in zip(("the net of fixed S", "the net of jittered S"), single, strict=True):
-        pairs.append((f"two nets together are better than {told}", mine, [*single[0], *single[1]]))
+    for name, folders in zip(("the net of fixed S", "the net of jittered S"), single, strict=True):
+        pairs.append((f"two nets together are better than {name}", folders, [*single[0], *single[1]]))
     findings = [_compared(text, larger, smaller) for text, larger, smaller in pairs if _tested([*larger, *smaller])]
     where = environment({"cores": os.cpu_count(), "precision": PRECISION})
     settings = read_json(TOP / FIXED / "config.json")["settings"]
@@ -110,16 +110,16 @@ def _against_float32() -> dict[str, Any]:
 
 
 def _row(folders: list[Path]) -> dict[str, Any]:
-    found = [read_json(folder / "result.json") for folder in folders]
-    kept = fuse(folders)["fusion"]
+    results = [read_json(folder / "result.json") for folder in folders]
+    fused = fuse(folders)["fusion"]
     return {
         **{
-            key: kept[key]
+            key: fused[key]
             for key in ("images", "top1_error", "top1_error_interval", "top5_error", "top5_error_interval")
         },
-        "multiply_adds_per_image": sum(one["multiply_adds_per_image"] for one in found),
-        "commits": sorted({str(one["environment"]["commit"]) for one in found}),
-        "images_per_second": 1 / sum(1 / one["images_per_second"] for one in found),
+        "multiply_adds_per_image": sum(result["multiply_adds_per_image"] for result in results),
+        "commits": sorted({str(result["environment"]["commit"]) for result in results}),
+        "images_per_second": 1 / sum(1 / result["images_per_second"] for result in results),
     }
 
 
@@ -172,10 +172,10 @@ def write() -> None:
         )
     if len(stored["rows"]) < len(ROWS):
         note += f" {len(ROWS) - len(stored['rows'])} of {len(ROWS)} rows are not measured yet and left out."
-    told = [f"- {row['text']}: {verdict(row)}" for row in stored["findings"]]
+    findings = [f"- {row['text']}: {verdict(row)}" for row in stored["findings"]]
     text = (
         f"{markdown_table(columns, rows)}\n\n{note}\n\nThe paper's findings, tested here (McNemar's test):\n\n"
-        + "\n".join(told)
+        + "\n".join(findings)
     )
     write_block(TOP / "docs" / "testing.md", "protocols", text)
 

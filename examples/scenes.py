@@ -26,21 +26,21 @@ COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
 
 def nine() -> Pixels:
     """One photo of the digits 1 to 9 in three rows, for score maps of one of them."""
-    found = verydeep.open_data(verydeep.DataSettings(data="digits")).sets["val"]
+    digits = verydeep.open_data(verydeep.DataSettings(data="digits")).sets["val"]
     tiles = []
     for label in range(1, 10):
-        pixels = found.pixels(int((found.labels == label).nonzero()[0][label]))
+        pixels = digits.pixels(int((digits.labels == label).nonzero()[0][label]))
         tiles.append(np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE))))
     return np.vstack([np.hstack(tiles[row : row + 3]) for row in (0, 3, 6)])
 
 
 def write_scenes(folder: Path, each: int) -> int:
     """Writes so many scenes a digit, as PNG, and ``FOLDER.csv`` with their boxes; returns how many there are."""
-    found = verydeep.open_data(verydeep.DataSettings(data="digits")).sets["val"]
+    digits = verydeep.open_data(verydeep.DataSettings(data="digits")).sets["val"]
     rows = []
-    for label, name in enumerate(found.classes):
+    for label, name in enumerate(digits.classes):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for number, index in enumerate((found.labels == label).nonzero()[0][:each]):
+        for number, index in enumerate((digits.labels == label).nonzero()[0][:each]):
             pixels, box = scene("val", int(index))
             path = folder / name / f"{number:03d}.png"
             Image.fromarray(pixels).save(path)

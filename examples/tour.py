@@ -71,8 +71,8 @@ def query_server(start: list[str], place: Path) -> None:
     server = subprocess.Popen([*start, "--port", "0"], cwd=place, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     try:
-        said = iter(server.stderr.readline, "")
-        address = next(found[0] for line in said if (found := re.search(r"http://[\d.]+:\d+", line)))
+        lines = iter(server.stderr.readline, "")
+        address = next(match[0] for line in lines if (match := re.search(r"http://[\d.]+:\d+", line)))
         photo = place / "tour" / "photos" / "3" / "000.png"
         with urllib.request.urlopen(f"{address}/predict?top=3", photo.read_bytes(), timeout=60) as response:
             print(json.dumps(json.load(response)))

@@ -46,11 +46,11 @@ ROWS: list[tuple[str, str, str, str]] = [
 def run() -> None:
     """Extracts missing features, trains the SVMs, and stores every row."""
     rows = []
-    for photos, told, file, options in ROWS:
+    for photos, name, file, options in ROWS:
         path = f"{HOME}/{file}.safetensors"
         run_json(f"{FILES[file]} --out {path}")
-        found = run_json(f"svm caltech101 --features {path} {options} --out {HOME}/svm")
-        rows.append({"photos": photos, "descriptor": told, **found})
+        result = run_json(f"svm caltech101 --features {path} {options} --out {HOME}/svm")
+        rows.append({"photos": photos, "descriptor": name, **result})
         write_json(RESULTS, {"rows": [_kept(row) for row in rows]})
 
 
@@ -100,12 +100,14 @@ def _verdict(rows: list[dict[str, Any]]) -> str:
 
 def _compared(stacked: list[float], other: list[float], name: str) -> str:
     leads = [one - two for one, two in zip(stacked, other, strict=True)]
-    told = ", ".join(f"{lead:+.1f}" for lead in leads)
+    points = ", ".join(f"{lead:+.1f}" for lead in leads)
     if all(lead > 0 for lead in leads):
-        return f"Stacking beats {name} in each split ({told} points), as the paper finds."
+        return f"Stacking beats {name} in each split ({points} points), as the paper finds."
     if all(lead < 0 for lead in leads):
-        return f"Stacking is worse than {name} in each split ({told} points), unlike in the paper."
-    return f"Stacking against {name}, as the paper compares them, is not decided here ({told} points, split by split)."
+        return f"Stacking is worse than {name} in each split ({points} points), unlike in the paper."
+    return (
+        f"Stacking against {name}, as the paper compares them, is not decided here ({points} points, split by split)."
+    )
 
 
 if __name__ == "__main__":
