@@ -67,7 +67,7 @@ def _nets(machine: Machine) -> tuple[list[float], list[float]]:
     box_net, class_net = create_net("D", classes=metadata.outputs).eval(), create_net("D").eval()
     machine.place_model(box_net), machine.place_model(class_net)
     labels = rng.integers(0, 1000, (count, 6))
-    asked = parse_protocol(f"dense@{Q}:no-mirror")
+    protocol = parse_protocol(f"dense@{Q}:no-mirror")
 
     def boxes() -> None:
         finder = BoxPredictor(box_net, metadata, None, BoxProtocol("dense", (Q,)), machine)
@@ -75,22 +75,27 @@ def _nets(machine: Machine) -> tuple[list[float], list[float]]:
 
     def classes() -> None:
         posteriors(
-            class_net, np.full(3, 120.0), asked, enumerate(map(ResizeToScales(asked, 224), photos)), count, machine
+            class_net,
+            np.full(3, 120.0),
+            protocol,
+            enumerate(map(ResizeToScales(protocol, 224), photos)),
+            count,
+            machine,
         )
 
-    found: tuple[list[float], list[float]] = ([], [])
+    seconds_by_net: tuple[list[float], list[float]] = ([], [])
     for turn in range(TURNS + 1):
-        for kept, work in zip(found, (boxes, classes), strict=True):
+        for measured, work in zip(seconds_by_net, (boxes, classes), strict=True):
             seconds = _seconds(work) / count
             if turn:
-                kept.append(seconds)
-    return found
+                measured.append(seconds)
+    return seconds_by_net
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    began = time.monotonic()
+    start = time.monotonic()
     work()
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
 def write() -> None:

@@ -46,13 +46,13 @@ def run() -> None:
     with machine.running():
         for turn in range(TURNS + 1):  # the first warms up
             for name in PROTOCOLS:
-                asked = parse_protocol(name)
-                began = time.monotonic()
-                views = enumerate(map(ResizeToScales(asked, 224), photos))
-                found = posteriors(net, np.full(3, 120.0), asked, views, count, machine)
-                adds[name] = found.multiply_adds
+                protocol = parse_protocol(name)
+                start = time.monotonic()
+                views = enumerate(map(ResizeToScales(protocol, 224), photos))
+                result = posteriors(net, np.full(3, 120.0), protocol, views, count, machine)
+                adds[name] = result.multiply_adds
                 if turn:
-                    seconds[name].append((time.monotonic() - began) / count)
+                    seconds[name].append((time.monotonic() - start) / count)
     ratios = [crops / dense for dense, crops in zip(seconds[PROTOCOLS[0]], seconds[PROTOCOLS[1]], strict=True)]
     where = environment(machine.describe())
     write_json(RESULTS, {"seconds": seconds, "multiply_adds": adds, "ratios": ratios, "environment": where})

@@ -34,19 +34,19 @@ NAMES = {"PyTorch": "verydeep", "pt2": "`.pt2`", "onnx": "ONNX Runtime", "onnx-i
 
 def run() -> None:
     """Measures and stores."""
-    with tempfile.TemporaryDirectory() as place:
-        whole = Path(place) / "PyTorch"
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = Path(directory) / "PyTorch"
         metadata = Metadata("D", 224, 1.0, tuple(map(str, range(1000))), MEAN_RGB, 256)
-        save_checkpoint(whole, create_net("D"), metadata)
-        files = {form: Path(place) / f"net{ENDING[form]}" for form in FORMS}
+        save_checkpoint(checkpoint, create_net("D"), metadata)
+        files = {form: Path(directory) / f"net{ENDING[form]}" for form in FORMS}
         for form, path in files.items():
-            export(whole, form, path, photos=DIGITS, reporter=Terminal())
-        sources = [str(whole), *map(str, files.values())]
-        told = benchmark("infer", sources, BATCH, repeats=REPEATS, against="torchvision", reporter=Terminal())
-        for row, name in zip(told["rows"][1:], ("PyTorch", *FORMS), strict=True):
-            row["name"], row["bytes"] = name, files.get(name, whole).stat().st_size
-    told["training"] = benchmark("train", ["D"], BATCH, repeats=REPEATS, against="torchvision", reporter=Terminal())
-    write_json(RESULTS, {**told, "environment": environment(told["machine"])})
+            export(checkpoint, form, path, photos=DIGITS, reporter=Terminal())
+        sources = [str(checkpoint), *map(str, files.values())]
+        results = benchmark("infer", sources, BATCH, repeats=REPEATS, against="torchvision", reporter=Terminal())
+        for row, name in zip(results["rows"][1:], ("PyTorch", *FORMS), strict=True):
+            row["name"], row["bytes"] = name, files.get(name, checkpoint).stat().st_size
+    results["training"] = benchmark("train", ["D"], BATCH, repeats=REPEATS, against="torchvision", reporter=Terminal())
+    write_json(RESULTS, {**results, "environment": environment(results["machine"])})
 
 
 def write() -> None:

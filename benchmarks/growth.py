@@ -43,42 +43,42 @@ NAMES = {
 
 def run() -> None:
     """Measures and stores."""
-    told = Terminal()
+    terminal = Terminal()
     machine = resolve_device(MachineSettings(), 1e12)
-    found: dict[str, list[list[float]]] = {"batch": [], "side": [], "readers": [], "entries": []}
+    results: dict[str, list[list[float]]] = {"batch": [], "side": [], "readers": [], "entries": []}
     for batch in BATCHES:
-        row = benchmark("infer", ["D"], batch, repeats=REPEATS, reporter=told)["rows"][0]
-        found["batch"].append([batch, row["images_per_second"]])
+        row = benchmark("infer", ["D"], batch, repeats=REPEATS, reporter=terminal)["rows"][0]
+        results["batch"].append([batch, row["images_per_second"]])
     for side in SIDES:
-        row = benchmark("dense", ["D"], size=side, repeats=REPEATS, reporter=told)["rows"][0]
-        found["side"].append([side, row["images_per_second"]])
-    found["readers"] = [[count, _reading(count)] for count in READERS]
+        row = benchmark("dense", ["D"], size=side, repeats=REPEATS, reporter=terminal)["rows"][0]
+        results["side"].append([side, row["images_per_second"]])
+    results["readers"] = [[count, _reading(count)] for count in READERS]
     memory = []
     for entries in ENTRIES:
         seconds, size = _opening(entries)
-        found["entries"].append([entries, seconds])
+        results["entries"].append([entries, seconds])
         memory.append([entries, size])
-    write_json(RESULTS, {**found, "memory": memory, "environment": environment(machine.describe())})
+    write_json(RESULTS, {**results, "memory": memory, "environment": environment(machine.describe())})
 
 
 def _reading(workers: int) -> float:
     """Photos a second of an epoch from a pack, the second one: the first maps its pages."""
-    with tempfile.TemporaryDirectory() as place:
-        pack_data(DataSettings(f"digits:{SCENES}"), Path(place) / "pack", Packing(256))
-        dataset = open_data(DataSettings(str(Path(place) / "pack"))).sets["train"]
+    with tempfile.TemporaryDirectory() as directory:
+        pack_data(DataSettings(f"digits:{SCENES}"), Path(directory) / "pack", Packing(256))
+        dataset = open_data(DataSettings(str(Path(directory) / "pack"))).sets["train"]
         recipe = TrainSettings(net="D", S=Scale(256, 256), batch=64)
         loader = TrainingLoader(dataset, recipe, np.eye(3), 8192, LoaderSettings(workers))
         for epoch in (0, 1):
-            began = time.perf_counter()
+            start = time.perf_counter()
             seen = sum(len(batch.labels) for batch in loader.epoch(epoch))
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - start
     return round(seen / seconds, 1)
 
 
 def _opening(entries: int) -> tuple[float, float]:
     """Seconds, and MB of memory beyond an empty start, of opening an index in a process of its own."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         index = np.zeros(entries, dtype=ROW)
         index["label"], index["subject"] = np.arange(entries) % 1000, np.arange(entries)
         np.save(index_file(folder, "train"), index)
@@ -87,17 +87,17 @@ def _opening(entries: int) -> tuple[float, float]:
         sets = {"train": {"photos": entries, "ignored": 0, "shards": []}}
         metadata = {"format": FORMAT, "name": "made up", "form": "raw", "size": 256, "split_by_us": False}
         write_json(folder / CARD, {**metadata, "classes": list(map(str, range(1000))), "sets": sets})
-        done = subprocess.run([sys.executable, __file__, "open", place], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, __file__, "open", directory], capture_output=True, text=True, check=True)
     seconds, size = json.loads(done.stdout)
     return seconds, size
 
 
-def opened(place: str) -> None:
+def opened(directory: str) -> None:
     """Opens a pack and prints what that took."""
     before = _most_memory()
-    began = time.perf_counter()
-    sets = open_data(DataSettings(place)).sets
-    seconds = time.perf_counter() - began
+    start = time.perf_counter()
+    sets = open_data(DataSettings(directory)).sets
+    seconds = time.perf_counter() - start
     after = _most_memory()
     assert len(sets["train"])
     print(json.dumps([round(seconds, 4), round((after - before) / 1024, 1)]))
@@ -133,14 +133,14 @@ def _draw(stored: dict[str, Any]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    canvas, places = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained")
-    for place, (name, (across, down, what)) in zip(places.flat, NAMES.items(), strict=True):
-        place.plot(*zip(*stored[name], strict=True), marker="o", color="#1f5fa8")
-        place.set(xlabel=across, ylabel=down, title=what)
+    canvas, axes = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    for ax, (name, (across, down, what)) in zip(axes.flat, NAMES.items(), strict=True):
+        ax.plot(*zip(*stored[name], strict=True), marker="o", color="#1f5fa8")
+        ax.set(xlabel=across, ylabel=down, title=what)
         if name == "entries":
-            place.set(xscale="log", yscale="log")
+            ax.set(xscale="log", yscale="log")
         else:
-            place.set_ylim(0, 1.1 * max(figure for _, figure in stored[name]))
+            ax.set_ylim(0, 1.1 * max(figure for _, figure in stored[name]))
     PICTURE.parent.mkdir(exist_ok=True)
     canvas.savefig(PICTURE, dpi=110)
 

@@ -33,13 +33,13 @@ DESCRIBED, FORWARD = 1e9, 3.0  # photos; a forward pass is a third of a step
 
 def run() -> None:
     """Measures and stores."""
-    found = {
+    results = {
         "data": _verydeep("data"),
         "processes": _verydeep("train", "A", "--size", "64", "--batch", "32", "--processes", "1,2", "--repeats", "5"),
         "lrn": [_verydeep("train", net, "--batch", "8", "--repeats", "3") for net in ("A", "A-LRN")],
         "svm": _verydeep("svm", "--against", "scikit-learn", "--repeats", "1"),
     }
-    write_json(RESULTS, {**found, "environment": environment(found["data"]["sets"][0]["machine"])})
+    write_json(RESULTS, {**results, "environment": environment(results["data"]["sets"][0]["machine"])})
 
 
 def _verydeep(*words: str) -> Any:
@@ -63,33 +63,33 @@ def write() -> None:
     write_block(PAGE, "billion", f"{_billion(rate)}\n\n{source}")
 
 
-def _reading(told: dict[str, Any]) -> str:
+def _reading(results: dict[str, Any]) -> str:
     rows = [
         [part["photos"], row["name"], f"{row['images_per_second']:,.0f}", f"{row['ratio_to_first']:.1f}"]
-        for part in told["sets"]
+        for part in results["sets"]
         for row in part["rows"]
     ]
     return markdown_table(["image size", "source", "images/s", "ratio to Pillow"], rows)
 
 
-def _processes(told: dict[str, Any]) -> str:
+def _processes(results: dict[str, Any]) -> str:
     rows = [
         [
             *(row["processes"], row["rows"][0]["name"], row["batch"], f"{row['rows'][0]['images_per_second']:.1f}"),
             *(f"{row['speed_up']:.2f}", f"{row['efficiency']:.2f}"),
         ]
-        for row in told["runs"]
+        for row in results["runs"]
     ]
     return markdown_table(["processes", "net", "batch", "images/s", "speed-up", "efficiency"], rows)
 
 
-def _lrn(told: list[dict[str, Any]]) -> str:
+def _lrn(results: list[dict[str, Any]]) -> str:
     rows = [
         [
-            *(one["rows"][0]["name"], f"{one['rows'][0]['images_per_second']:.2f}"),
-            f"{one['peak_memory_bytes'] / 2**30:.2f}",
+            *(result["rows"][0]["name"], f"{result['rows'][0]['images_per_second']:.2f}"),
+            f"{result['peak_memory_bytes'] / 2**30:.2f}",
         ]
-        for one in told
+        for result in results
     ]
     return markdown_table(["net", "images/s", "peak GiB"], rows)
 
@@ -104,9 +104,9 @@ def _rate() -> tuple[float, str]:
             "are in proportion to their multiply-adds."
         )
         return ASSUMED_D, text
-    told = read_json(path)
-    rate = told["rows"][0]["images_per_second"]
-    return rate, f"From {rate:,.0f} images/s of net D, measured on one {told['machine']['device']}."
+    results = read_json(path)
+    rate = results["rows"][0]["images_per_second"]
+    return rate, f"From {rate:,.0f} images/s of net D, measured on one {results['machine']['device']}."
 
 
 def _step_seconds(net: str, gpus: int, rate: float) -> tuple[float, float]:
@@ -128,14 +128,14 @@ def _cost(rate: float) -> str:
             cells.append(f"{duration(hours)}{'*' if summing > computing else ''}")
         rows.append(cells)
     heads = ["net", *(f"{gpus} GPU{'s' if gpus > 1 else ''}" for gpus in GPUS)]
-    told = (
+    note = (
         f"{EPOCHS} epochs of ILSVRC in batches of {BATCH}; * where the all-reduce of the gradients takes longer "
         f"than computing them and sets the time. Gradients of net D are {4 * net_facts('D').parameters / 1e6:.0f} MB; "
         f"a ring sends 2(N-1)/N of them, at {NVLINK / 1e9:.0f} GB/s within a machine of {IN_A_BOX} and "
         f"{NETWORK / 1e9:.0f} GB/s between machines (a network card of 200 Gb/s for each GPU). "
         "With `--bf16-gradients yes` half of that, and with a larger `--batch` fewer steps."
     )
-    return f"{markdown_table(heads, rows)}\n\n{told}"
+    return f"{markdown_table(heads, rows)}\n\n{note}"
 
 
 def _billion(rate: float) -> str:

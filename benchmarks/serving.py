@@ -54,7 +54,7 @@ EXPECTED = {"good": {200}, "broken": {400}, "no photo": {415}, "bomb": {413}, "t
 
 
 @dataclass
-class Told:
+class Responses:
     """What the clients saw: seconds of valid responses, and statuses by kind."""
 
     seconds: list[float] = field(default_factory=list)
@@ -66,15 +66,15 @@ class Told:
 def photos() -> list[bytes]:
     """JPEGs of 500x375 pixels, some upright: smooth colours with noise, as photos compress."""
     rng = np.random.default_rng(0)
-    found = []
+    bodies = []
     for number in range(PHOTOS):
         coarse = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
         whole = np.asarray(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)).astype(int)
         pixels = np.clip(whole + rng.integers(-20, 21, whole.shape), 0, 255).astype(np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels if number % 4 else pixels.transpose(1, 0, 2)).save(file, "JPEG", quality=90)
-        found.append(file.getvalue())
-    return found
+        bodies.append(file.getvalue())
+    return bodies
 
 
 def bomb() -> bytes:
@@ -100,7 +100,7 @@ def server(run: Path, batch: int) -> Iterator[tuple[str, int, int]]:
     assert status == 0, status
 
 
-async def ask(host: str, port: int, kind: str, body: bytes) -> int:
+async def send(host: str, port: int, kind: str, body: bytes) -> int:
     """The status of one request; 0 of a client that leaves before its response."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
@@ -114,33 +114,33 @@ async def ask(host: str, port: int, kind: str, body: bytes) -> int:
         writer.close()
 
 
-async def load(place: tuple[str, int, int], bodies: list[bytes], seconds: float, bad: dict[str, int]) -> Told:
+async def load(address: tuple[str, int, int], bodies: list[bytes], seconds: float, bad: dict[str, int]) -> Responses:
     """Sends requests for so many seconds."""
-    told, begun = Told(), time.monotonic()
+    responses, start = Responses(), time.monotonic()
     draw = random.Random(0)
     kinds = [kind for kind, share in bad.items() for _ in range(share)]
     kinds += ["good"] * (100 - len(kinds))
     others = {"broken": bodies[0][: len(bodies[0]) // 2], "no photo": b"no photo" * 100, "bomb": bomb()}
 
     async def client() -> None:
-        while time.monotonic() - begun < seconds:
-            kind, asked = draw.choice(kinds), time.monotonic()
-            status = await ask(*place[:2], kind, others.get(kind) or draw.choice(bodies))
-            told.statuses[kind, status] += 1
+        while time.monotonic() - start < seconds:
+            kind, sent = draw.choice(kinds), time.monotonic()
+            status = await send(*address[:2], kind, others.get(kind) or draw.choice(bodies))
+            responses.statuses[kind, status] += 1
             if kind == "good" and status == 200:
-                told.seconds.append(time.monotonic() - asked)
+                responses.seconds.append(time.monotonic() - sent)
 
     async def watch() -> None:
         while True:
-            pages = int(Path(f"/proc/{place[2]}/statm").read_text().split()[1])
-            told.memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
+            pages = int(Path(f"/proc/{address[2]}/statm").read_text().split()[1])
+            responses.memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
             await asyncio.sleep(1)
 
     watching = asyncio.ensure_future(watch())
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
     watching.cancel()
-    told.wall = time.monotonic() - begun
-    return told
+    responses.wall = time.monotonic() - start
+    return responses
 
 
 def bare(run: str, batch: int) -> None:
@@ -150,12 +150,12 @@ def bare(run: str, batch: int) -> None:
     net = verydeep.load(run)
     pixels = [np.asarray(Image.open(io.BytesIO(body))) for body in photos()]
     net.predict(pixels[:batch])
-    count, begun = 0, time.monotonic()
-    while time.monotonic() - begun < BARE_SECONDS:
-        some = [pixels[(count + place) % len(pixels)] for place in range(batch)]
-        net.predict(some)
+    count, start = 0, time.monotonic()
+    while time.monotonic() - start < BARE_SECONDS:
+        batch_pixels = [pixels[(count + offset) % len(pixels)] for offset in range(batch)]
+        net.predict(batch_pixels)
         count += batch
-    sys.stdout.write(json.dumps(count / (time.monotonic() - begun)))
+    sys.stdout.write(json.dumps(count / (time.monotonic() - start)))
 
 
 def measure(run: Path, minutes: float) -> dict[str, Any]:
@@ -164,19 +164,19 @@ def measure(run: Path, minutes: float) -> dict[str, Any]:
     rates: dict[str, dict[str, list[float]]] = {way: {str(BATCH): [], "1": []} for way in ("bare", "served")}
     for batch in (BATCH, 1) * TURNS:
         words = [sys.executable, __file__, "bare", str(run), str(batch)]
-        answer = subprocess.run(words, capture_output=True, text=True, check=True)
-        rates["bare"][str(batch)].append(json.loads(answer.stdout))
-        with server(run, batch) as place:
-            asyncio.run(load(place, bodies, WARM_SECONDS / 2, {}))
-            good = asyncio.run(load(place, bodies, TURN_SECONDS, {}))
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        rates["bare"][str(batch)].append(json.loads(done.stdout))
+        with server(run, batch) as address:
+            asyncio.run(load(address, bodies, WARM_SECONDS / 2, {}))
+            good = asyncio.run(load(address, bodies, TURN_SECONDS, {}))
             rates["served"][str(batch)].append(len(good.seconds) / good.wall)
-    with server(run, BATCH) as place:
-        asyncio.run(load(place, bodies, WARM_SECONDS, BAD))
-        mixed = asyncio.run(load(place, bodies, 60 * minutes, BAD))
+    with server(run, BATCH) as address:
+        asyncio.run(load(address, bodies, WARM_SECONDS, BAD))
+        mixed = asyncio.run(load(address, bodies, 60 * minutes, BAD))
     wrong = {f"{kind} {status}": n for (kind, status), n in mixed.statuses.items() if status not in EXPECTED[kind]}
     hundredths = quantiles(mixed.seconds, n=100)
     return {
-        **{way: {batch: median(found) for batch, found in those.items()} for way, those in rates.items()},
+        **{way: {batch: median(values) for batch, values in by_batch.items()} for way, by_batch in rates.items()},
         "mixed": {
             "seconds": mixed.wall,
             "requests": sum(mixed.statuses.values()),
@@ -194,22 +194,22 @@ def measure(run: Path, minutes: float) -> dict[str, Any]:
 
 def run(minutes: float) -> None:
     """Measures and stores."""
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as place:
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as directory:
         for name, (crop, scale, width) in NETS.items():
-            path = Path(place) / "net.safetensors"
+            path = Path(directory) / "net.safetensors"
             metadata = Metadata("D", crop, width, tuple(map(str, range(1000))), MEAN_RGB, scale)
             save_checkpoint(path, create_net("D", crop=crop, width=width), metadata)
-            found[name] = measure(path, minutes if not found else minutes / 5)  # the first answers most requests
-            write_json(RESULTS, {"clients": CLIENTS, "nets": found, "environment": environment({})})
+            results[name] = measure(path, minutes if not results else minutes / 5)  # the first answers most requests
+            write_json(RESULTS, {"clients": CLIENTS, "nets": results, "environment": environment({})})
 
 
 def write() -> None:
     """Writes the stored measurement into the page."""
     stored = read_json(RESULTS)
     rows = []
-    for name, told in stored["nets"].items():
-        mixed, served, alone = told["mixed"], told["served"], told["bare"]
+    for name, measured in stored["nets"].items():
+        mixed, served, alone = measured["mixed"], measured["served"], measured["bare"]
         rows.append(
             [
                 *(f"net {name}", f"{alone[str(BATCH)]:.1f} / {alone['1']:.1f}"),

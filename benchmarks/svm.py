@@ -53,7 +53,7 @@ def run() -> None:
     machine = resolve_device(MachineSettings(), 1e12)
     with machine.running():
         ours = _ours(rows, marks, labels, fit, machine.device.type)
-    theirs = [_theirs(rows[fit], marks[fit], C, found) for C, found in zip(VALUES, ours["found"], strict=True)]
+    theirs = [_theirs(rows[fit], marks[fit], C, svm) for C, svm in zip(VALUES, ours["svms"], strict=True)]
     theirs.append(_theirs(rows, marks, ours["C"], ours["last"]))
     stored = {
         **{"seconds": ours["seconds"], "seconds_by_step": ours["steps"], "C": ours["C"], "largest_gap": ours["gap"]},
@@ -68,21 +68,21 @@ def _ours(
 ) -> dict[str, Any]:
     """All classes: every C on the smaller part, recall on the rest, and the best C once more on all."""
     dev = np.setdiff1d(np.arange(len(labels)), fit)
-    began = told = time.monotonic()
-    found: list[LinearSvm] = []
+    start = last_step = time.monotonic()
+    svms: list[LinearSvm] = []
     steps, recalls = [], []
     learner = SvmTrainer(rows, marks, device=device)
     for svm in learner.fit(VALUES, fit):
         recalls.append(float(np.mean(class_recalls(svm.scores(rows[dev]).argmax(1), labels[dev], CLASSES))))
-        found.append(svm)
-        steps.append(time.monotonic() - told)
-        told = time.monotonic()
+        svms.append(svm)
+        steps.append(time.monotonic() - last_step)
+        last_step = time.monotonic()
     C = VALUES[int(np.argmax(recalls))]
     (last,) = learner.fit((C,))
-    steps.append(time.monotonic() - told)
-    gap = max(svm.gap for svm in [*found, last])
-    seconds = time.monotonic() - began
-    return {"found": found, "last": last, "C": C, "seconds": seconds, "steps": steps, "gap": gap}
+    steps.append(time.monotonic() - last_step)
+    gap = max(svm.gap for svm in [*svms, last])
+    seconds = time.monotonic() - start
+    return {"svms": svms, "last": last, "C": C, "seconds": seconds, "steps": steps, "gap": gap}
 
 
 def _theirs(rows: NDArray[np.float32], marks: NDArray[np.int8], C: float, ours: LinearSvm) -> dict[str, Any]:
@@ -91,13 +91,13 @@ def _theirs(rows: NDArray[np.float32], marks: NDArray[np.int8], C: float, ours: 
 
     seconds, above = 0.0, []
     for k in range(0, CLASSES, EVERY):
-        began = time.monotonic()
+        start = time.monotonic()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            learnt = LinearSVC(C=C, loss="squared_hinge", dual=True, max_iter=100_000).fit(rows, marks[:, k])
-        seconds += time.monotonic() - began
-        mine = _objective(rows, marks[:, k], C, ours.weights[:, k], float(ours.bias[k]))
-        above.append(_objective(rows, marks[:, k], C, learnt.coef_[0], float(learnt.intercept_[0])) / mine - 1)
+            svc = LinearSVC(C=C, loss="squared_hinge", dual=True, max_iter=100_000).fit(rows, marks[:, k])
+        seconds += time.monotonic() - start
+        objective = _objective(rows, marks[:, k], C, ours.weights[:, k], float(ours.bias[k]))
+        above.append(_objective(rows, marks[:, k], C, svc.coef_[0], float(svc.intercept_[0])) / objective - 1)
     return {"C": C, "photos": len(rows), "seconds": seconds, "classes": len(above), "relative_objective": above}
 
 
@@ -111,12 +111,12 @@ def write() -> None:
     """Writes the stored measurement into the page."""
     stored = read_json(RESULTS)
     rows, theirs = [], 0.0
-    for number, (mine, other) in enumerate(zip(stored["seconds_by_step"], stored["linear_svc"], strict=True)):
+    for number, (seconds, other) in enumerate(zip(stored["seconds_by_step"], stored["linear_svc"], strict=True)):
         whole = other["seconds"] * EVERY
         theirs += whole
         name = f"C = {other['C']:g}" + (", retrained on all photos" if number == len(stored["values"]) else "")
         differs = max(abs(value) for value in other["relative_objective"])
-        rows.append([name, f"{mine:.1f}", f"{whole:.0f}", f"{whole / mine:.0f}", f"{differs:.0e}"])
+        rows.append([name, f"{seconds:.1f}", f"{whole:.0f}", f"{whole / seconds:.0f}", f"{differs:.0e}"])
     rows.append(["total", f"{stored['seconds']:.1f}", f"{theirs:.0f}", f"{theirs / stored['seconds']:.0f}", ""])
     where = stored["environment"]
     note = (
