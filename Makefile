@@ -59,7 +59,7 @@ docs: $(VENV)/dev
 
 # Faults put into real commands, at length, into docs/reliability.md: an hour; interrupted, it goes on with the next row.
 torture: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python torture/run.py
+	PYTHONPATH=tests:tests/deploy:tests/fuzz OMP_NUM_THREADS=1 $(BIN)/python tests/fault_injection/run.py
 
 $(VENV)/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

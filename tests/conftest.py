@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forks import IMPORTED
+from fork_server import IMPORTED
 from PIL import Image
 from safetensors.numpy import save
 
 from verydeep.checkpoints.integrity import write_sealed
 
 torch.set_num_threads(1)
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+TOP = Path(__file__).resolve().parents[1]
+FILES = TOP / "tests" / "files"
+SHARED = TOP.parent / "shared"
 # The smallest net there is: 32-pixel crops and a thirty-second of the width.
 TINY: dict[str, Any] = {"crop": 32, "width": 1 / 32, "S": "36", "batch": 8, "workers": 0, "threads": 1}
 
@@ -121,8 +123,9 @@ def _commands() -> Commands:
 
 # Of two processes each takes a file at a time: those that take minutes come first, so that none is left at the end.
 LONGEST = (
-    *("test_torture.py", "test_parallel.py", "test_localise_commands.py", "test_reproduce.py", "test_benchmark.py"),
-    *("test_commands.py", "test_run_report.py", "test_readers.py", "test_serving.py", "test_transfer.py"),
+    *("test_fault_injection.py", "test_distributed.py", "test_localise_commands.py", "test_reproduce.py"),
+    *("test_benchmark.py", "test_commands.py", "test_run_report.py", "test_workers.py", "test_server.py"),
+    "test_transfer.py",
 )
 
 

@@ -15,17 +15,17 @@ from test_docs import BLOCK, PAGES, TOP
 
 # What begins so, or holds this, is run elsewhere: it needs a network, several processes, a browser or large data.
 ELSEWHERE = {
-    "torchrun": "tests/test_parallel.py",
+    "torchrun": "tests/training/test_distributed.py",
     "$CALTECH101": "examples/caltech101.py",
     "runs/caltech-": "examples/caltech101.py",
     "caltech101": "examples/transfer.py",
-    "--devkit": "tests/test_fusion.py",
-    "verydeep weights fetch": "tests/test_released.py",
-    "verydeep serve": "tests/test_serving.py",
-    "verydeep reproduce": "tests/test_reproduce.py",
-    "verydeep benchmark": "tests/test_benchmark.py",
-    "verydeep demo": "tests/test_commands.py",
-    "/shared/": "tests/test_parallel.py",  # the second line of a torchrun command
+    "--devkit": "tests/evaluation/test_ensemble.py",
+    "verydeep weights fetch": "tests/checkpoints/test_released.py",
+    "verydeep serve": "tests/deploy/test_server.py",
+    "verydeep reproduce": "tests/paper/test_reproduce.py",
+    "verydeep benchmark": "tests/deploy/test_benchmark.py",
+    "verydeep demo": "tests/cli/test_commands.py",
+    "/shared/": "tests/training/test_distributed.py",  # the second line of a torchrun command
 }
 SCRIPTS = {"tour.md": "examples/tour.py"}  # pages that a script follows whole
 SMALL = ["--crop", "32", "--width", "0.03125", "--S", "36", "--batch", "8", "--max-epochs", "1", "--workers", "0"]

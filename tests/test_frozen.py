@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
+from servers import running
 
 import verydeep
-from servers import running
 from verydeep.cli.main import main
 
 FROZEN = Path(__file__).with_name("files") / "frozen"

@@ -2,7 +2,7 @@
 
 Q follows the paper's rules: S for a fixed S and the mean of the range for a jittered one (Table 3);
 S - 32, S, S + 32, or the range's ends and mean (Table 4). Errors are typed from the paper and checked
-by a second typing in ``tests/test_paper.py``.
+by a second typing in ``tests/paper/test_paper_figures.py``.
 """
 
 from __future__ import annotations

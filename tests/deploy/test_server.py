@@ -1,0 +1,534 @@
+"""`verydeep serve` as a real process over loopback: answers, the whole list of bad input, load, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from servers import CLASSES, Running, encoded, photo, running
+
+import verydeep
+from conftest import Command
+from verydeep import Classifier
+from verydeep.core.settings import ServeSettings
+from verydeep.deploy.server.openapi import document
+from verydeep.evaluation.saliency import grad_cam, overlay, score_map
+from verydeep.transfer.retrieval import NearestNeighbours
+
+HERE = verydeep.MachineSettings(workers=0, threads=1)
+
+
+@pytest.fixture(scope="module")
+def server(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One that serves everything; not to be ended."""
+    words = tmp_path_factory.mktemp("words") / "err.txt"
+    more = ("--boxes", served / "net", "--features", served / "f.safetensors", "--queue", 40, "--max-bytes", 200_000)
+    with running(served / "run", words, *more, "--max-pixels", 1_000_000) as found:
+        yield found
+        assert found.process.poll() is None, words.read_text()
+        assert "failed" not in words.read_text()  # no error of ours in all these tests
+
+
+def asked(served: Path) -> Classifier:
+    found = verydeep.load(served / "run", machine=HERE)
+    assert isinstance(found, Classifier)
+    return found
+
+
+# Answers.
+
+
+def test_predictions_are_those_of_predict(server: Running, served: Path) -> None:
+    body = photo(3)
+    told = server.post("/predict?top=4", body).json
+    (expected,) = asked(served).predict([body], 4)
+    assert (told["width"], told["height"]) == (64, 48)
+    assert [row["class"] for row in told["predictions"]] == [name for name, _ in expected.classes]
+    values = [row["probability"] for row in told["predictions"]]
+    assert values == pytest.approx([value for _, value in expected.classes], abs=2e-6)
+    assert len(server.post("/predict", body).json["predictions"]) == 5
+    assert len(server.post("/predict?top=1000", body).json["predictions"]) == 6
+
+
+def test_maps_are_those_of_explain(server: Running, served: Path) -> None:
+    body, net = photo(4), asked(served)
+    pixels = np.array(Image.open(io.BytesIO(body)))
+    for kind, way in (("map", score_map), ("gradcam", grad_cam)):
+        expected = way(net, pixels, CLASSES.index("dog"))
+        told = server.post(f"/explain?class=dog&kind={kind}", body).json
+        assert (told["class"], told["kind"]) == ("dog", kind)
+        np.testing.assert_allclose(told["values"], expected.values, atol=2e-5)
+        assert told["rows"] == pytest.approx(expected.rows, abs=0.01)
+        picture = server.post(f"/explain?class=dog&kind={kind}&form=png", body)
+        assert picture.headers["content-type"] == "image/png"
+        shown = np.array(Image.open(io.BytesIO(picture.body))).astype(int)
+        assert np.abs(shown - overlay(pixels, expected)).max() <= 1
+    best = server.post("/predict?top=1", body).json["predictions"][0]["class"]
+    assert server.post("/explain", body).json["class"] == best
+
+
+def test_boxes_are_those_of_localise_predict(server: Running, served: Path) -> None:
+    body = photo(5)
+    (expected,) = verydeep.load_localiser(served / "net", machine=HERE).predict([body], 2)
+    told = server.post("/localise?top=2", body).json["boxes"]
+    assert [row["class"] for row in told] == [box.name for box in expected.boxes]
+    for row, box in zip(told, expected.boxes, strict=True):
+        assert row["box"] == pytest.approx(box.xyxy, abs=0.02)
+    (one,) = server.post("/localise?class=bee", body).json["boxes"]
+    assert one["class"] == "bee"
+
+
+def test_descriptors_and_neighbours_are_those_of_the_features_file(server: Running, served: Path) -> None:
+    body = (served / "photos" / "cat" / "cat3.png").read_bytes()
+    told = server.post("/describe", body).json["descriptor"]
+    finder = NearestNeighbours(served / "f.safetensors", machine=HERE)
+    np.testing.assert_allclose(told, finder.describe([body], ["it"])[0], atol=1e-5)
+    first, *others = server.post("/similar?top=3", body).json["neighbours"]
+    assert (first["image"], first["class"]) == ("cat/cat3.png", "cat")
+    assert first["cosine"] == pytest.approx(1, abs=1e-4)
+    assert len(others) == 2
+    picture = server.ask("GET", f"/photos/{first['photo']}")
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(picture.body)).size == (64, 48)
+    assert "there is no photo of this number" in server.ask("GET", "/photos/36").mistake()
+
+
+def test_photos_of_many_kinds(server: Running) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"):
+        told = server.post("/predict", encoded(pixels, form))
+        assert told.status == 200, (form, told.body)
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(turned, "JPEG", exif=exif)
+    told = server.post("/predict", turned.getvalue()).json
+    assert (told["width"], told["height"]) == (40, 50)
+
+
+# What it tells of itself.
+
+
+def fits(value: Any, schema: dict[str, Any]) -> bool:
+    """Whether a JSON value is as a schema says; of the words of JSON Schema, those that the document uses."""
+    kinds: dict[str, Any] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "number": (int, float),
+        "integer": int,
+        "null": type(None),
+    }
+    if "enum" in schema:
+        return value in schema["enum"]
+    names = schema.get("type", [])
+    if not any(isinstance(value, kinds[name]) for name in ([names] if isinstance(names, str) else names)):
+        return False
+    if isinstance(value, list):
+        return all(fits(one, schema["items"]) for one in value)
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        return set(schema.get("required", [])) <= set(value) and all(
+            fits(one, known[name]) for name, one in value.items() if known
+        )
+    return True
+
+
+def test_answers_are_as_the_openapi_document_says(server: Running) -> None:
+    told = server.ask("GET", "/openapi.json").json
+    assert told["openapi"] == "3.1.0"
+    assert set(told["info"]) >= {"title", "version"}
+    for path, operations in told["paths"].items():
+        for method, operation in operations.items():
+            answer = server.ask(method.upper(), path.replace("{place}", "0"), photo() if method == "post" else None)
+            assert answer.status == 200, path
+            content = operation["responses"]["200"]["content"]
+            kind = answer.headers["content-type"].partition(";")[0]
+            assert kind in content, path
+            if kind == "application/json":
+                assert fits(answer.json, content[kind]["schema"]), (path, answer.json)
+            for status, response in operation["responses"].items():
+                assert status.isdigit()
+                assert response["description"]
+    error = told["components"]["schemas"]["Error"]
+    assert fits(server.post("/predict", b"").json, error)
+    assert not fits({"error": {"status": "400"}}, error)
+    assert "5,000 bytes" in json.dumps(document(ServeSettings(max_bytes=5000)))
+
+
+def test_the_page_loads_nothing_from_outside(server: Running) -> None:
+    page = server.ask("GET", "/")
+    assert page.headers["content-type"].startswith("text/html")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    texts = [page.body, *(server.ask("GET", path).body for path in ("/page.js", "/page.css"))]
+    assert not any(b"http:" in text or b"https:" in text or b"innerHTML" in text for text in texts)
+    for path in ("/", "/info", "/nothing", "/page.js"):
+        headers = server.ask("GET", path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] in ("no-store", "no-cache")
+        assert not any(name.startswith("access-control") for name in headers)
+
+
+def test_what_it_counts(server: Running) -> None:
+    before = server.figures()
+    server.post("/predict", photo())
+    server.post("/predict", b"no photo")
+    server.ask("GET", "/some/strange/path")
+    after = server.figures()
+
+    def more(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    assert more('verydeep_requests_total{route="/predict",status="200"}') == 1
+    assert more('verydeep_requests_total{route="/predict",status="415"}') == 1
+    assert more('verydeep_requests_total{route="other",status="404"}') == 1
+    assert more("verydeep_batch_photos_sum") == 1
+    assert more('verydeep_request_seconds_count{route="/predict"}') == 2
+    assert after["verydeep_queue_places"] == 40
+    assert "strange" not in " ".join(after)
+    assert server.ask("GET", "/health").json["status"] == "ok"
+
+
+# Bad input.
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that declares a billion pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 40_000, 30_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg() -> bytes:
+    return encoded(np.random.default_rng(2).integers(0, 256, (64, 64, 3)).astype(np.uint8), "JPEG")
+
+
+BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
+    ("POST", "/predict", b"", {}, 400, "the body is empty"),
+    ("POST", "/predict", b"hello", {}, 415, "not a photo in a known format"),
+    ("POST", "/predict", b"<svg xmlns='x'><script>alert(1)</script></svg>", {}, 415, "not read (SVG)"),
+    ("POST", "/predict", b"%PDF-1.7", {}, 415, "not a photo in a known format"),
+    ("POST", "/predict", jpeg()[:-900], {}, 400, "the photo is broken and cannot be decoded"),
+    ("POST", "/explain", jpeg()[:300], {}, 400, "the photo is broken and cannot be decoded"),
+    ("POST", "/localise", photo()[:8], {}, 415, "broken at its start"),
+    ("POST", "/predict", bomb(), {}, 413, "declares more than 1,000,000 pixels"),
+    ("POST", "/similar", encoded(np.zeros((1001, 1000, 3), np.uint8)), {}, 413, "more than 1,000,000 pixels"),
+    ("POST", "/predict", encoded(np.zeros((10, 1000, 3), np.uint8)), {}, 400, "50 times longer than wide"),
+    ("POST", "/predict", b"x" * 200_001, {}, 413, "the photo is of more than 200,000 bytes"),
+    ("POST", "/predict", photo(), {"Content-Type": "multipart/form-data; boundary=x"}, 415, "in no form"),
+    ("POST", "/predict", photo(), {"Content-Encoding": "gzip"}, 415, "the body is compressed"),
+    ("POST", "/predict?top=0", photo(), {}, 422, "top is a number from 1 to 1,000, not '0'"),
+    ("POST", "/predict?top=five", photo(), {}, 422, "top is a number"),
+    ("POST", "/predict?top=" + "9" * 5000, photo(), {}, 422, "top is a number"),
+    ("POST", "/predict?tpo=1", photo(), {}, 422, "there is no parameter 'tpo' of /predict: did you mean 'top'"),
+    ("POST", "/describe?top=1", photo(), {}, 422, "it knows none"),
+    ("POST", "/explain?kind=heat", photo(), {}, 422, "kind is map or gradcam, not 'heat'"),
+    ("POST", "/explain?class=zebra", photo(), {}, 422, "the net knows no class 'zebra'"),
+    ("POST", "/localise?class=zebra", photo(), {}, 422, "the net knows no class 'zebra'"),
+    ("GET", "/predict", None, {}, 405, "/predict takes POST, not GET"),
+    ("POST", "/", photo(), {}, 405, "not POST"),
+    ("BREW", "/health", None, {}, 405, "not BREW"),
+    ("OPTIONS", "/predict", None, {"Origin": "http://evil.example"}, 405, "not OPTIONS"),
+    ("GET", "/predict/", None, {}, 404, "there is no /predict/ here"),
+    ("GET", "/../../etc/passwd", None, {}, 404, "GET /openapi.json tells what there is"),
+    ("GET", "/photos/..%2f..%2fetc%2fpasswd", None, {}, 404, "there is no"),
+    ("GET", "/photos/99999999999999999999", None, {}, 404, "there is no photo of this number"),
+    ("GET", "/health", None, {"Host": "evil.example"}, 421, "not for the host 'evil.example'"),
+    ("GET", "/health", None, {"Host": "127.0.0.1.evil.example:80"}, 421, "for this machine alone"),
+    ("POST", "/predict", photo(), {"Sec-Fetch-Site": "cross-site"}, 403, "another site's page may not ask"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers", "status", "sentence"), BAD)
+def test_bad_input(
+    server: Running, method: str, path: str, body: Any, headers: dict[str, str], status: int, sentence: str
+) -> None:
+    answer = server.ask(method, path, body, headers)
+    assert answer.status == status, answer.body
+    assert sentence in answer.mistake()
+    if status == 405:
+        assert answer.headers["allow"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1234", "[::1]:8000", "LOCALHOST:8000"])
+def test_names_of_this_machine(server: Running, host: str) -> None:
+    assert server.ask("GET", "/health", headers={"Host": host}).status == 200
+
+
+def test_odd_photos_end_in_an_answer_or_a_sentence(server: Running) -> None:
+    odd = Path(__file__).resolve().parents[3] / "shared" / "external" / "odd_images"
+    if not odd.is_dir():
+        pytest.skip("the odd images are not here")
+    for path in sorted(odd.iterdir()):
+        answer = server.post("/predict", path.read_bytes())
+        assert answer.status in (200, 400, 413, 415), path
+        if answer.status != 200:
+            assert answer.mistake().startswith("the photo"), path
+
+
+def raw(server: Running, *parts: bytes, end: bool = True) -> bytes:
+    """All that comes back for some bytes."""
+    with socket.create_connection(server.place, timeout=30) as client:
+        for part in parts:
+            client.sendall(part)
+        if not end:
+            return b""
+        found = b""
+        while piece := client.recv(65536):
+            found += piece
+        return found
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+
+
+def test_bodies_whose_length_is_not_told_or_a_lie(server: Running) -> None:
+    chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
+    endless = raw(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 13)
+    assert endless.startswith(b"HTTP/1.1 413 ")
+    fewer = raw(server, HEAD + b"Content-Length: 4\r\n\r\n", photo())  # the rest is no request
+    assert fewer.startswith(b"HTTP/1.1 415 ")
+    good = photo()
+    pieces = b"".join(b"%x\r\n%s\r\n" % (len(good[i : i + 700]), good[i : i + 700]) for i in range(0, len(good), 700))
+    assert raw(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n").startswith(
+        b"HTTP/1.1 200 "
+    )
+    assert b" 400 " in raw(server, HEAD + b"Content-Length: nine\r\n\r\n")
+    assert json.loads(raw(server, b"\x16\x03\x01 no http\r\n\r\n").split(b"\r\n\r\n")[1])["error"]["status"] == 400
+    assert raw(server, b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 4")
+
+
+def test_clients_that_hang_up_cost_nothing(server: Running) -> None:
+    before = server.figures()
+    body = photo(9, (300, 200))
+    told = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+    for _ in range(20):
+        raw(server, told, body[:100], end=False)  # in the midst of the photo
+        raw(server, told, body, end=False)  # before the answer
+        raw(server, b"POST /pre", end=False)
+    server.becomes_idle()
+    after = server.figures()
+    name = 'verydeep_requests_total{route="/predict",status="499"}'
+    assert 20 <= after[name] - before.get(name, 0) <= 40
+    assert server.post("/predict", body).status == 200
+
+
+async def _one(place: tuple[str, int], body: bytes) -> tuple[int, bool]:
+    """The status of a request, and whether it says when to come back."""
+    reader, writer = await asyncio.open_connection(*place)
+    writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    await writer.drain()
+    answer = await asyncio.wait_for(reader.read(), 120)
+    writer.close()
+    return int(answer[9:12]), b"retry-after: " in answer
+
+
+def test_a_thousand_requests_at_once(server: Running) -> None:
+    """Places are 40: who gets none is told so at once, and nobody is left without an answer."""
+    bodies = [photo(number, (64, 48)) for number in range(7)] + [b"broken", jpeg()[:-500]]
+    server.post("/predict", bodies[0])
+    before, figures = server.resident(), server.figures()
+
+    async def all_at_once() -> list[tuple[int, bool]]:
+        return await asyncio.gather(*(_one(server.place, bodies[n % len(bodies)]) for n in range(1000)))
+
+    found = asyncio.run(all_at_once())
+    statuses = Counter(status for status, _ in found)
+    assert set(statuses) <= {200, 400, 415, 503}, statuses
+    assert 1000 - statuses[503] >= 40
+    assert statuses[200] >= 10
+    assert statuses[503] >= 1
+    assert all(again for status, again in found if status == 503)
+    server.becomes_idle()
+    after = server.figures()
+    asked = after["verydeep_batch_photos_sum"] - figures["verydeep_batch_photos_sum"]
+    batches = after["verydeep_batch_photos_count"] - figures["verydeep_batch_photos_count"]
+    # A batch of clients that left in the test before may be told only now.
+    assert statuses[200] <= asked <= statuses[200] + 8
+    assert asked / batches > 2  # they were asked together
+    assert server.resident() - before < 100e6
+    assert server.post("/predict", bodies[0]).status == 200
+
+
+def test_an_answer_is_of_its_own_photo_whoever_else_asks(server: Running, served: Path) -> None:
+    bodies = [photo(number, ((64, 48), (48, 64), (50, 50))[number % 3]) for number in range(24)]
+    expected = asked(served).predict(bodies, 1)
+    with ThreadPoolExecutor(12) as threads:
+        found = list(threads.map(lambda body: server.post("/predict?top=1", body).json, bodies))
+    for one, told in zip(expected, found, strict=True):
+        (row,) = told["predictions"]
+        assert (row["class"], row["probability"]) == (one.classes[0][0], pytest.approx(one.classes[0][1], abs=1e-5))
+
+
+# Slow clients, and the end.
+
+
+def test_slow_clients_are_given_up_and_hold_no_place(served: Path, tmp_path: Path) -> None:
+    quick = "import verydeep.deploy.server.uvicorn_server as l; l.HEAD_SECONDS, l.LINGER_SECONDS = 0.5, 0.3"
+    more = ("--patience", 1, "--queue", 1, "--max-bytes", 100_000)
+    with running(served / "run", tmp_path / "err.txt", *more, setting=quick) as server:
+        stalled = [socket.create_connection(server.place, timeout=20) for _ in range(3)]
+        answers: list[bytes] = []
+        stalled[0].sendall(b"POST /predict HTTP/1.1\r\nHost: local")  # no end of its head
+        stalled[1].sendall(HEAD.replace(b"Connection: close\r\n", b"") + b"Content-Length: 5000\r\n\r\nabc")
+        assert server.post("/predict", photo()).status == 200  # the only place is free
+        for client in stalled:
+            answers.append(b"")
+            while piece := client.recv(4096):  # until the connection is closed
+                answers[-1] += piece
+            client.close()
+        assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
+        assert b"the request's head did not arrive within 0.5 seconds" in answers[0]
+        assert b"the photo did not arrive within 1 seconds" in answers[1]
+        assert b"the request's head did not arrive" in answers[2]  # silent from the start
+        # One that goes on sending after it was refused is dropped too.
+        with socket.create_connection(server.place, timeout=20) as flood:
+            flood.sendall(HEAD.replace(b"Connection: close\r\n", b"") + b"Content-Length: 900000000\r\n\r\n")
+            with pytest.raises((ConnectionError, BrokenPipeError), match=r"."):
+                trickle(flood)
+        assert server.ask("GET", "/health").json == {"status": "ok", "queue": 0}
+        assert server.stop() == 0
+
+
+def trickle(client: socket.socket) -> None:
+    """Sends for ten seconds."""
+    for _ in range(2000):
+        client.sendall(b"x" * 10_000)
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_after_what_waits_is_answered(served: Path, tmp_path: Path, number: int) -> None:
+    slow = (
+        "import time, verydeep.deploy.server.models as q\n"
+        "before = q.Served.answer\n"
+        "q.Served.answer = lambda *words: (time.sleep(0.4), before(*words))[1]"
+    )
+    with running(served / "run", tmp_path / "err.txt", "--batch", 1, setting=slow) as server:
+        with ThreadPoolExecutor(5) as threads:
+            answers = [threads.submit(server.post, "/predict", photo(n)) for n in range(5)]
+            while server.ask("GET", "/health").json["queue"] < 5:
+                time.sleep(0.02)
+            status = server.stop(number)
+            assert [answer.result(10).status for answer in answers] == [200] * 5
+        assert status == 0
+        words = server.words.read_text()
+        assert "all that waited is answered; ended" in words
+        assert "Traceback" not in words
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(server.place, timeout=1)
+
+
+def test_a_second_signal_ends_it_at_once(served: Path, tmp_path: Path) -> None:
+    slow = "import time, verydeep.deploy.server.models as q; q.Served.answer = lambda *words: time.sleep(2) or []"
+    with running(served / "run", tmp_path / "err.txt", "--batch", 1, setting=slow) as server:
+        clients = [socket.create_connection(server.place, timeout=20) for _ in range(9)]
+        body = photo()
+        for client in clients:
+            client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        while server.ask("GET", "/health").json["queue"] < 9:
+            time.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        assert server.stop() == 128 + signal.SIGTERM
+        assert time.monotonic() - begun < 8  # not the 18 seconds of nine batches
+        assert "ended at once; what waited was not answered" in server.words.read_text()
+        for client in clients:
+            client.close()
+
+
+def test_faults_of_ours_and_too_many_connections(served: Path, tmp_path: Path) -> None:
+    """A fault is told to whoever runs the server, not to strangers; the server lives, and the fault's neighbours."""
+    broken = (
+        "import verydeep.deploy.server.uvicorn_server as l, verydeep.deploy.server.models as q\n"
+        "before, l.MOST_CONNECTIONS = q.Served.answer, 8\n"
+        "def answer(self, question, items):\n"
+        "    assert all(item.top != 13 for item in items), 'a secret of ours'\n"
+        "    return before(self, question, items)\n"
+        "q.Served.answer = answer"
+    )
+    with running(served / "run", tmp_path / "err.txt", setting=broken) as server:
+        with ThreadPoolExecutor(6) as threads:
+            tops = [5, 13, 5, 5, 13, 5]
+            answers = list(threads.map(lambda top: server.post(f"/predict?top={top}", photo()), tops))
+        assert [answer.status for answer in answers] == [500 if top == 13 else 200 for top in tops]
+        assert answers[1].mistake() == "the server failed; whoever runs it is told why."
+        told = server.words.read_text()
+        assert told.count("warning: a request to /predict failed: AssertionError: a secret of ours") == 2
+        assert "Traceback" not in told
+        crowd = [socket.create_connection(server.place, timeout=20) for _ in range(12)]
+        refused = b"".join(client.recv(4096) for client in crowd[8:])
+        assert refused.count(b"HTTP/1.1 503 ") == 4
+        for client in crowd:
+            client.close()
+        server.becomes_idle()
+        assert server.post("/predict", photo()).status == 200
+
+
+# What else can be served, and mistakes.
+
+
+def test_svms_are_served_with_scores_and_exported_files_without_maps(
+    served: Path, tmp_path: Path, command: Command
+) -> None:
+    words = ("svm", "own", "--features", served / "f.safetensors", "--splits", 1, "--out", tmp_path / "svm")
+    learnt = command(*words, "--threads", 1)
+    assert learnt.status == 0, learnt.stderr
+    with running(tmp_path / "svm", tmp_path / "err.txt") as server:
+        rows = server.post("/predict?top=2", photo()).json["predictions"]
+        assert rows[0]["score"] >= rows[1]["score"]
+        assert server.ask("GET", "/info").json["ways"] == ["predict"]
+        for way, sentence in (("explain", "not of an exported file or of SVMs"), ("localise", "--boxes DIR")):
+            assert sentence in server.post(f"/{way}", photo()).mistake()
+        assert "--features FILE" in server.post("/similar", photo()).mistake()
+
+
+def test_mistakes(server: Running, served: Path, tmp_path: Path, command: Command) -> None:
+    def mistake(*words: object) -> str:
+        return command("serve", *words).mistake()
+
+    run, port = served / "run", server.place[1]
+    assert f"cannot listen at 127.0.0.1 port {port}: " in mistake(run, "--port", port)
+    assert "give another --port" in mistake(run, "--host", "192.0.2.1", "--port", 0)
+    assert "host 'a..b' is not known on this machine" in mistake(run, "--host", "a..b")
+    assert "port is 0 to 65,535, not 70,000" in mistake(run, "--port", 70_000)
+    assert "batch is 1 to 64, not 0" in mistake(run, "--batch", 0)
+    assert "max-bytes takes a whole number" in mistake(run, "--max-bytes", "5MB")
+    assert "there is no" in mistake(tmp_path / "nothing", "--port", 0)
+    assert "is below the net's crop of 32" in mistake(run, "--port", 0, "--protocol", "dense@20")
+    assert "tells classes and no boxes" in mistake(run, "--port", 0, "--boxes", run)
+    assert "there is no features file" in mistake(run, "--port", 0, "--features", tmp_path / "f.safetensors")
+
+
+def test_without_the_extra_it_says_how_to_get_it(served: Path) -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None; from verydeep.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, "serve", str(served / "run")]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 2
+    assert found.stderr == "verydeep: serving needs starlette and uvicorn: pip install 'verydeep[serve]'.\n"

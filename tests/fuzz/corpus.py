@@ -1,0 +1,224 @@
+"""Good files of every kind that is read from strangers: what the fuzzing changes."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mutators import Files
+from own_corpus import files_of
+from PIL import Image
+from safetensors.torch import save as save_torch
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "checkpoints")]
+
+from test_pretrained import FORMATS, jcjohnson, random_layers  # noqa: E402
+
+from conftest import make_imagenet, make_voc  # noqa: E402
+from verydeep.checkpoints.load import released_checkpoint  # noqa: E402
+from verydeep.checkpoints.pretrained import KNOWN, Weights, read_weights  # noqa: E402
+from verydeep.checkpoints.sidecar import write_sidecar  # noqa: E402
+from verydeep.core.settings import DataSettings  # noqa: E402
+from verydeep.data.pack_writer import Packing, pack_data  # noqa: E402
+from verydeep.deploy.export import export  # noqa: E402
+from weight_files import slim_second  # noqa: E402
+
+KINDS = {
+    "Caffe": ("Caffe, version 1", "Caffe, version 2"),
+    "MatConvNet": ("MatConvNet", "MatConvNet, old"),
+    "Keras": ("Keras 1", "Keras 3", ".keras"),
+    "TF-Slim": ("TF-Slim",),
+    "torch": ("torchvision", "torchvision, normalised", "mmpretrain"),
+}
+ENDINGS = {"Caffe": ".caffemodel", "MatConvNet": ".mat", "Keras": ".h5", "TF-Slim": ".ckpt", "torch": ".pth"}
+
+
+def images() -> list[Files]:
+    """Photos of all formats, modes and ways of packing."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 4), dtype=np.uint8)
+    rgb, rgba = Image.fromarray(pixels[:, :, :3]), Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey16 = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
+    ways: list[tuple[Any, str, dict[str, Any]]] = [
+        *((rgb, kind, {}) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")),
+        (rgb, "JPEG", {"progressive": True, "exif": exif}),
+        *((rgb.convert(mode), "JPEG", {}) for mode in ("CMYK", "L")),
+        *((rgba.convert(mode), "PNG", {}) for mode in ("RGBA", "LA", "P", "1")),
+        (grey16, "PNG", {}),
+        (rgb, "GIF", {"save_all": True, "append_images": [rgb.rotate(90)]}),
+        (rgba, "WEBP", {"lossless": True, "exif": exif}),
+        *((rgb, "TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "jpeg", "packbits")),
+        (grey16, "TIFF", {}),
+        (rgb.convert("1"), "TIFF", {"compression": "group4"}),
+        *((rgb.convert(mode), "TIFF", {}) for mode in ("LAB", "YCbCr", "CMYK")),
+        *((rgb.convert(mode), "BMP", {}) for mode in ("P", "1")),
+        *((rgb.convert(mode), "PPM", {}) for mode in ("1", "L")),
+        (rgb, "MPO", {"save_all": True, "append_images": [rgb]}),
+    ]
+    found: list[Files] = []
+    for image, kind, how in ways:
+        file = io.BytesIO()
+        image.save(file, kind, **how)
+        found.append({f"x.{kind.lower()}": file.getvalue()})
+    return found
+
+
+def lists() -> list[Files]:
+    """List files of photos, without and with sets."""
+    rows = b"path,label\n" + b"".join(b"%d.jpg,%d\n" % (number, number % 2) for number in range(40))
+    names = (b"train", b"train", b"val", b"test")
+    sets = b"".join(b'"a/%d.jpg",%d,%s\n' % (number, number % 3, names[number % 4]) for number in range(40))
+    return [{"x.csv": rows}, {"x.csv": sets}]
+
+
+def json_lists() -> list[Files]:
+    """The same as lines of JSON."""
+    rows = [{"path": f"{number}.jpg", "label": str(number % 2)} for number in range(40)]
+    sets = [{**row, "set": ("train", "val")[number % 5 == 0]} for number, row in enumerate(rows)]
+    return [{"x.jsonl": b"\n".join(json.dumps(row).encode() for row in told)} for told in (rows, sets)]
+
+
+def xml() -> list[Files]:
+    """Annotations of two photos."""
+    one = (
+        b"<annotation><size><width>32</width><height>24</height></size><object><name>a</name><bndbox><xmin>1</xmin>"
+        b"<ymin>2</ymin><xmax>10</xmax><ymax>12</ymax></bndbox></object></annotation>"
+    )
+    two = b'<?xml version="1.0" encoding="utf-8"?>\n' + one.replace(b"<object>", b"<object><part/><!-- x -->\n")
+    return [{"x.xml": one}, {"x.xml": two, "y.xml": one}]
+
+
+def coco() -> list[Files]:
+    """Boxes as COCO keeps them."""
+    told = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 32, "height": 24}],
+        "categories": [{"id": 3, "name": "a"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 3, "bbox": [1, 2, 5, 6]},
+            {"image_id": 1, "category_id": 3, "bbox": [1.5, 2, 5, 6], "iscrowd": 1},
+        ],
+    }
+    return [{"x.json": json.dumps(told).encode()}]
+
+
+def boxes() -> list[Files]:
+    """Rows of boxes."""
+    rows = b"image,xmin,ymin,xmax,ymax,class\na.jpg,1,2,10,12,a\nb.jpg,1,2,10,12,b\n"
+    return [{"x.csv": rows}, {"x.csv": b'"b c.jpg",1.5,2,10,12,"b, c"\r\na\\b.jpg,1,2,10,12,d\r\n'}]
+
+
+def weights(place: Path) -> dict[str, list[Files]]:
+    """Weight files of each layout, of a net D of few channels."""
+    found: dict[str, list[Files]] = {}
+    layers, path = random_layers("D"), place / "weights"
+    for kind, ways in KINDS.items():
+        for way in ways:
+            FORMATS[way][0](path, layers)
+            ending = way if way.startswith(".") else ENDINGS[kind]
+            found.setdefault(kind, []).append({f"x{ending}": path.read_bytes()})
+    jcjohnson(path, layers)
+    found["torch"].append({"x.old": path.read_bytes()})
+    slim_second(place / "x", layers)
+    found["TF-Slim"].append({name: (place / name).read_bytes() for name in ("x.index", "x.data-00000-of-00001")})
+    FORMATS["timm"][0](place / "timm", layers)
+    taken = read_weights(str(place / "timm"), "torchvision")
+    told = {"net": taken.net, "channel_order": "RGB", "mean_rgb": "1,2,3", "input_range": "0-255"}
+    found["safetensors"] = [{"net.safetensors": save_torch(taken.tensors, metadata=told)}]
+    found["sidecar"] = [_with_card(place, found["torch"][0]["x.pth"], taken)]
+    return found
+
+
+def _with_card(place: Path, data: bytes, taken: Weights) -> Files:
+    """A foreign file and our card beside it."""
+    path = place / "x.pth"
+    path.write_bytes(data)
+    metadata = released_checkpoint(taken, tuple(map(str, range(len(taken.tensors["fc8.bias"]))))).metadata
+    beside = write_sidecar(path, "torchvision", KNOWN["torchvision"], asdict(metadata))
+    return {path.name: data, beside.name: beside.read_bytes()}
+
+
+def onnx(run: Path, place: Path) -> list[Files]:
+    """The run exported, for photos and for pixels."""
+    found: list[Files] = []
+    for takes in ("uint8", "float"):
+        path = place / f"{takes}.onnx"
+        export(run, "onnx", path, takes)
+        found.append({"x.onnx": path.read_bytes()})
+    return found
+
+
+def devkit(place: Path) -> list[Files]:
+    """ILSVRC's validation photos and the devkit with ``meta.mat``."""
+    from scipy.io import savemat
+
+    make_imagenet(place / "devkit")
+    meta = place / "devkit" / "ILSVRC2012_devkit_t12" / "data" / "meta.mat"
+    plain = meta.read_bytes()
+    from scipy.io import loadmat
+
+    savemat(meta, {"synsets": loadmat(meta)["synsets"]}, do_compression=True)
+    still = {f"val/{number}.jpg": b"" for number in range(4)}
+    truth = meta.with_name("ILSVRC2012_validation_ground_truth.txt").read_bytes()
+    return [
+        {"meta.mat": data, "ILSVRC2012_validation_ground_truth.txt": truth, **still}
+        for data in (plain, meta.read_bytes())
+    ]
+
+
+def imagenet() -> list[Files]:
+    """The text files of ILSVRC, in both layouts."""
+    still: Files = {f"val/v_{number}.jpg": b"" for number in range(4)}
+    wnids = ("n01440764", "n01443537", "n02084071")
+    words = "".join(f"{wnid} thing {number}\n" for number, wnid in enumerate(wnids)).encode()
+    ids = "".join(f"{wnid} {number} thing\n" for number, wnid in enumerate(wnids, 1)).encode()
+    solution = "ImageId,PredictionString\n" + "".join(
+        f"v_{number},{wnids[number % 3]} 1 2 3 4\n" for number in range(4)
+    )
+    one = {"map_clsloc.txt": ids, "ILSVRC2012_validation_ground_truth.txt": b"2\n1\n3\n1\n", "synset_words.txt": words}
+    two = {"LOC_val_solution.csv": solution.encode(), "LOC_synset_mapping.txt": words}
+    return [{**told, "ILSVRC2014_clsloc_validation_blacklist.txt": b"1\n3\n", **still} for told in (one, two)]
+
+
+def voc(place: Path) -> list[Files]:
+    """VOC-2007's lists."""
+    make_voc(place / "voc", "2007")
+    return [files_of(place / "voc", (".txt",))]
+
+
+def tars() -> list[Files]:
+    """A tar file of photos and classes, and the classes' names."""
+    found = []
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        out = io.BytesIO()
+        long = "a/" * 70 if form != tarfile.USTAR_FORMAT else ""
+        with tarfile.open(fileobj=out, mode="w", format=form) as file:
+            for number in range(12):
+                picture = io.BytesIO()
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(picture, "PNG")
+                for ending, data in (("png", picture.getvalue()), ("cls", b"%d" % (number % 2))):
+                    told = tarfile.TarInfo(f"{long}{number}.{ending}")
+                    told.size = len(data)
+                    file.addfile(told, io.BytesIO(data))
+        found.append({"x.tar": out.getvalue(), "classes.txt": b"one\ntwo\n"})
+    return found
+
+
+def pack(place: Path) -> list[Files]:
+    """Packs of photos, raw and as JPEGs."""
+    photos = place / "to pack"
+    for number in range(12):
+        (photos / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 36), (number, 0, 0)).save(photos / "ab"[number % 2] / f"{number}.png")
+    found = []
+    for form in ("raw", "jpeg"):
+        pack_data(DataSettings(str(photos)), place / form, Packing(8, form))
+        found.append(files_of(place / form, ("",)))
+    return found

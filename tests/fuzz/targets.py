@@ -1,0 +1,269 @@
+"""All that reads files from strangers, with good files to begin from: for `fuzz`. What opens ``.pt2`` is excepted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import corpus
+import own_corpus as own
+import torch
+from mutators import Files
+
+from verydeep import train
+from verydeep.checkpoints.checkpoint import load_checkpoint, read_metadata
+from verydeep.checkpoints.convert import _names as class_names
+from verydeep.checkpoints.exported import open_exported
+from verydeep.checkpoints.integrity import write_sealed
+from verydeep.checkpoints.pretrained import read_weights
+from verydeep.checkpoints.run_dir import RunLog, bad_images, run_name
+from verydeep.cli.arguments import given_settings, parse
+from verydeep.core.config import Scale, from_json, typed
+from verydeep.core.errors import VerydeepError
+from verydeep.core.files import read_json
+from verydeep.core.settings import (
+    BoxSettings,
+    DataSettings,
+    DescriptorSettings,
+    FeatureSettings,
+    MachineSettings,
+    MergeSettings,
+    SvmSettings,
+    TrainSettings,
+)
+from verydeep.data.annotations import read_boxes
+from verydeep.data.datasets.imagenet import blacklisted
+from verydeep.data.image_io import image_size, read_bytes, read_image
+from verydeep.data.open import open_data
+from verydeep.data.transforms import reduced
+from verydeep.evaluation.protocols import parse_box_protocol, parse_protocol
+from verydeep.evaluation.scores import load_scores
+from verydeep.localisation.windows_file import load_windows
+from verydeep.paper.stored import read_results
+from verydeep.transfer.features_file import load_features
+from verydeep.transfer.svm_file import load_svm
+
+SETTINGS = (TrainSettings, DataSettings, MachineSettings, BoxSettings, MergeSettings)
+OF_FEATURES = (FeatureSettings, DescriptorSettings, SvmSettings)
+NAMES = {
+    "images": "photos of all formats",
+    "csv": "list files",
+    "jsonl": "list files of JSON",
+    "xml": "boxes as VOC keeps them",
+    "coco": "boxes as COCO keeps them",
+    "boxes": "boxes in rows",
+    "caffemodel": "Caffe's weights",
+    "mat": "MatConvNet's weights",
+    "keras": "Keras's weights",
+    "tensorflow": "TF-Slim's weights, both forms",
+    "pth": "PyTorch's weights",
+    "safetensors": "safetensors without our card",
+    "sidecar": "the card beside a foreign file",
+    "onnx": "exported nets, opened and asked",
+    "devkit": "ILSVRC's `meta.mat`",
+    "imagenet": "ILSVRC's lists",
+    "voc": "VOC's lists",
+    "webdataset": "tar files of photos",
+    "pack": "packs and their photos",
+    "scores": "scores",
+    "windows": "windows of box nets",
+    "features": "features",
+    "checkpoint": "checkpoints",
+    "svm": "SVMs",
+    "settings": "settings as JSON",
+    "run": "a run's folder, gone on with",
+    "log": "a run's log",
+    "results": "stored results",
+    "names": "names of classes",
+    "typed": "command lines, protocols, scales",
+}
+
+
+@dataclass(frozen=True)
+class Parser:
+    """What is told a folder of files, and good files to begin from; ``dear`` where each takes a process."""
+
+    read: Callable[[Path], object]
+    seeds: list[Files]
+    dear: bool = False
+
+
+def _only(folder: Path) -> Path:
+    """The one file of a folder, or the one that the others lie beside."""
+    return folder / max(path.name for path in folder.iterdir())
+
+
+def _image(folder: Path) -> object:
+    path = _only(folder)
+    try:
+        found = read_image(path).shape[:2]
+    except VerydeepError:
+        found = (0, 0)
+    reduced(read_bytes(path), "x", 16, "bilinear", "round").size  # noqa: B018
+    told = image_size(path)
+    if found not in ((0, 0), told):
+        raise AssertionError(f"read as {found}, told as {told}")
+    return read_image(path)
+
+
+def _data(name: str) -> Callable[[Path], object]:
+    """Data of a kind in a folder, all of whose photos and boxes are read."""
+
+    def read(folder: Path) -> object:
+        opened = open_data(DataSettings(f"{name}{_only(folder) if not name else folder}"), several=True)
+        for found in opened.sets.values():
+            found.fingerprint()
+            for photo in found.ids if name in ("webdataset:", "./") else ():
+                found.read(photo)
+                if found.find_boxes is not None:
+                    found.find_boxes(photo)
+        return opened
+
+    return read
+
+
+def _pack(folder: Path) -> object:
+    opened = open_data(DataSettings(str(folder)), several=True)
+    for found in opened.sets.values():
+        for photo in found.ids:
+            found.read(photo)
+            if found.find_boxes is not None:
+                found.find_boxes(photo)
+    return opened
+
+
+def _imagenet(folder: Path) -> object:
+    blacklisted(folder)
+    return open_data(DataSettings(f"imagenet:{folder}"))
+
+
+def _settings(folder: Path) -> object:
+    told = read_json(folder / "config.json")
+    given = [(kind, told.get(kind.__name__)) for kind in (*SETTINGS, *OF_FEATURES)]
+    return [from_json(kind, values) for kind, values in given if isinstance(values, dict)]
+
+
+def _run(folder: Path) -> object:
+    """A run's folder, gone on with."""
+    if (folder / "last.safetensors").is_file():
+        _seal(folder / "last.safetensors")
+    run_name(folder / "last.safetensors")
+    bad_images(folder)
+    return train("A", folder, True, max_epochs=1, workers=0, threads=1)
+
+
+def _log(folder: Path) -> object:
+    return RunLog(folder, keep_epochs=2)
+
+
+def _seal(path: Path) -> None:
+    """A stranger's file would have a hash that fits, so each changed one gets it."""
+    data = path.read_bytes()
+    try:
+        write_sealed(path, data)
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError):  # no header that could be sealed
+        path.write_bytes(data)
+
+
+def _sealed(read: Callable[[Path], object]) -> Callable[[Path], object]:
+    def sealed(folder: Path) -> object:
+        _seal(_only(folder))
+        return read(_only(folder))
+
+    return sealed
+
+
+def _checkpoint(path: Path) -> object:
+    read_metadata(path)
+    return load_checkpoint(path).net()
+
+
+def _weights(folder: Path) -> object:
+    return read_weights(str(_only(folder)), "rgb-mean")
+
+
+def _recorded(folder: Path) -> object:
+    return read_weights(str(folder / "net.safetensors"), "recorded")
+
+
+def _beside(folder: Path) -> object:
+    """A file and what stands beside it, which may tell its hash."""
+    return read_weights(str(folder / "x.pth"), "recorded")
+
+
+def _exported(folder: Path) -> object:
+    """Opened, and asked about two photos of another size than the crop."""
+    opened = open_exported(_only(folder))
+    shown = torch.zeros((2, 3, 40, 48), dtype=torch.uint8 if opened.takes == "uint8" else torch.float32)
+    return opened.net().mean_scores(shown)
+
+
+def _names(folder: Path) -> object:
+    return class_names(str(_only(folder)))
+
+
+def _typed(folder: Path) -> object:
+    """A command line, a word a line; and each word as a scale and a protocol."""
+    words = _only(folder).read_bytes().decode("utf8", "surrogateescape").split("\n")
+    for word in words:
+        for kind in (parse_protocol, Scale.parse, lambda text: parse_box_protocol(text, 32)):
+            try:
+                kind(word)
+            except VerydeepError:
+                continue
+    try:
+        options = parse(words)
+    except SystemExit:  # after --help
+        return None
+    given = given_settings(options)
+    for settings in (*SETTINGS, *OF_FEATURES):
+        names = {field.name for field in dataclasses.fields(settings)}
+        settings(**typed(settings, {name: value for name, value in given.items() if name in names}))
+    return options
+
+
+def parsers(place: Path) -> dict[str, Parser]:
+    """All of them; their seeds are made in an empty folder."""
+    torch.set_num_threads(1)
+    place.mkdir(parents=True, exist_ok=True)
+    run = own.trained(place)
+    weights = corpus.weights(place)
+    return {
+        "images": Parser(_image, corpus.images()),
+        "csv": Parser(_data(""), corpus.lists()),
+        "jsonl": Parser(_data(""), corpus.json_lists()),
+        "xml": Parser(read_boxes_of_folder, corpus.xml()),
+        "coco": Parser(lambda folder: read_boxes(_only(folder)), corpus.coco()),
+        "boxes": Parser(lambda folder: read_boxes(_only(folder)), corpus.boxes()),
+        "caffemodel": Parser(_weights, weights["Caffe"]),
+        "mat": Parser(_weights, weights["MatConvNet"], dear=True),
+        "keras": Parser(_weights, weights["Keras"]),
+        "tensorflow": Parser(_weights, weights["TF-Slim"]),
+        "pth": Parser(_weights, weights["torch"]),
+        "safetensors": Parser(_recorded, weights["safetensors"]),
+        "sidecar": Parser(_beside, weights["sidecar"]),
+        "onnx": Parser(_exported, corpus.onnx(run, place)),
+        "devkit": Parser(_imagenet, corpus.devkit(place), dear=True),
+        "imagenet": Parser(_imagenet, corpus.imagenet()),
+        "voc": Parser(_data("voc2007:"), corpus.voc(place)),
+        "webdataset": Parser(_data("webdataset:"), corpus.tars()),
+        "pack": Parser(_pack, corpus.pack(place)),
+        "scores": Parser(lambda folder: load_scores(_only(folder)), own.scores(place)),
+        "windows": Parser(lambda folder: load_windows(folder, "k"), own.windows(place)),
+        "features": Parser(_sealed(load_features), own.features()),
+        "checkpoint": Parser(_sealed(_checkpoint), own.checkpoint(run)),
+        "svm": Parser(_sealed(load_svm), own.svm()),
+        "settings": Parser(_settings, own.settings()),
+        "run": Parser(_run, own.run(run)),
+        "log": Parser(_log, own.log(run)),
+        "results": Parser(lambda folder: read_results(_only(folder)), own.results()),
+        "names": Parser(_names, own.names()),
+        "typed": Parser(_typed, own.typed()),
+    }
+
+
+def read_boxes_of_folder(folder: Path) -> object:
+    """The boxes of XML files."""
+    return read_boxes(folder)

@@ -1,0 +1,500 @@
+"""Reports: the page of every run while it is trained and after, and pages that compare several."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pages_read import read_page
+
+from conftest import Answer, make_photos, own_photos, run_command
+from verydeep import VerydeepError
+from verydeep.checkpoints.checkpoint import Metadata, read_metadata
+from verydeep.cli.arguments import given_settings, parse
+from verydeep.cli.completion import completion_script
+from verydeep.cli.flags import VERBS
+from verydeep.core.config import to_json
+from verydeep.core.files import only_one, taken
+from verydeep.core.settings import TrainSettings
+from verydeep.evaluation.metrics import mcnemar
+from verydeep.evaluation.scores import load_scores
+from verydeep.reports.charts import HEIGHT, WIDTH, Line, line_chart
+from verydeep.reports.css import DARK, LIGHT
+from verydeep.reports.write import write_report
+from verydeep.training.recipes import settings_of_run
+from verydeep.training.rerun import command_of
+
+SIZE = ("--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1)
+NASTY = '<script>alert("x")<&\u202e'  # what a folder of photos may be called
+
+
+def done(words: str | list[object], cwd: Path) -> Answer:
+    """What a command answers that has to end well."""
+    answer = run_command(*(words.split() if isinstance(words, str) else words), cwd=cwd)
+    assert answer.status == 0, answer.stderr
+    return answer
+
+
+def train(place: Path, out: str, *words: object) -> None:
+    done(["train", "A", "--data", "photos", "--out", out, *SIZE, *words], place)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs on the same photos, both tested; one class has a name that is HTML. Not to be changed."""
+    place = tmp_path_factory.mktemp("reports")
+    make_photos(place / "photos")
+    (place / "photos" / "red").rename(place / "photos" / NASTY)
+    train(place, "one", "--max-epochs", 3, "--drop-at", 1)
+    train(place, "two", "--max-epochs", 2, "--seed", 1)
+    for run, protocol in (("one", "dense@36"), ("one", "dense@36,44"), ("two", "dense@36")):
+        done(["evaluate", run, protocol, "--workers", 0], place)
+    return place
+
+
+def test_a_report_tells_all_of_a_run(place: Path) -> None:
+    page = read_page(place / "one" / "report.html")
+    assert not page.refreshed
+    for words in ("finished", "best dev error", "top-1 error (%)", "What the net sees", "filters of conv1_1"):
+        assert words in page.text, words
+    for words in ("0.01, divided by 10 after epochs 1", "lr 0.001", "dense@36,44", "95 % interval", "photos/s"):
+        assert words in page.text, words
+    assert "Errors by class" in page.text
+    told = json.loads((place / "one" / "evaluations" / "test" / "dense@36" / "result.json").read_text())
+    low, high = told["top1_error_interval"]
+    assert f"{told['top1_error']:.2f} %" in page.text
+    assert f"{low:.2f} to {high:.2f} %" in page.text
+    if told["top1_error"]:
+        assert "The most confident mistakes" in page.text
+        assert any(alt["alt"].startswith("a photo of") for alt in page.all("img"))
+    crops = [told["alt"] for told in page.all("img") if told["alt"].startswith("a training crop of")]
+    assert len(crops) == 16
+    assert '<script>alert("x")<&?' in page.text  # its name, to the letter, but for what turns the line around
+    assert "<script" not in page.source
+    rows = json.loads((place / "one" / "log.jsonl").read_text().splitlines()[0])
+    assert f"{rows['loss']:.3f}" in page.text
+
+
+def test_the_printed_command_makes_the_same_run(place: Path, tmp_path: Path) -> None:
+    (words,) = re.findall(r"verydeep train A .*?/one\b", read_page(place / "one" / "report.html").text, re.DOTALL)
+    typed = shlex.split(words.replace("\\\n", " "))[1:]
+    typed[typed.index("--out") + 1] = str(tmp_path / "again")
+    done([*typed, "--workers", 0, "--threads", 1], tmp_path)
+    assert (tmp_path / "again" / "config.json").read_text() == (place / "one" / "config.json").read_text()
+    cards = [read_metadata(folder / "last.safetensors") for folder in (place / "one", tmp_path / "again")]
+    assert cards[0] == cards[1]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from(["A", "D", "A/256", "D/384", "E/256-512", "D/256-fc"]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "crop": st.sampled_from([32, 64, 224]),
+            "S": st.sampled_from(["224-300", "256", "300"]),
+            "lr": st.sampled_from([0.1, 5e-05, 0.01]),
+            "drop_at": st.sampled_from([(3, 7), (2,)]),
+            "start": st.sampled_from(["none", "a b/$x.pth"]),
+            "mirror": st.booleans(),
+            "batch": st.integers(0, 300),
+        },
+    ),
+)
+def test_a_recipe_and_what_is_given_make_the_settings_again(run: str, chosen: dict[str, Any]) -> None:
+    asked = settings_of_run(run, chosen)
+    metadata = card_with(asked)
+    options = parse(shlex.split(" ".join(command_of(run, metadata)))[1:])
+    typed = given_settings(options)
+    assert typed.pop("data") == "digits"
+    assert settings_of_run(options.run, typed) == asked
+
+
+def card_with(settings: TrainSettings) -> Metadata:
+    """A card with these settings."""
+    told: dict[str, Any] = {"data": {"data": "digits"}, "settings": to_json(settings)}
+    return Metadata(settings.net, settings.crop, settings.width, ("a", "b"), (1.0, 2.0, 3.0), 256, **told)
+
+
+def test_a_report_is_written_each_epoch_and_a_killed_training_goes_on(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos")
+    words = ["train", "A", "--data", "photos", "--out", "run", *map(str, SIZE), "--max-epochs", "5000"]
+    words += ["--patience", "5000"]
+    command = [sys.executable, "-m", "verydeep", *words]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    report = tmp_path / "run" / "report.html"
+    seen: set[str] = set()
+    until = time.monotonic() + 120
+    while len(seen) < 4 and time.monotonic() < until:
+        if report.exists():
+            page = read_page(report)  # whole, whenever it is read
+            assert page.refreshed
+            seen |= set(re.findall(r"Epoch \d+ of at most 5000; about [^;]* left, less where a plateau", page.text))
+        time.sleep(0.05)
+    assert len(seen) >= 4
+    assert write_report(tmp_path / "run")["state"] == "training"
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    read_page(report)
+    assert write_report(tmp_path / "run")["state"] == "stopped"
+    page = read_page(report)
+    assert "ended before its time" in page.text
+    assert not page.refreshed
+    epochs = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["epoch"]
+    done(f"train A --out run --resume --max-epochs {epochs + 2} --workers 0", tmp_path)
+    page = read_page(report)
+    assert f"{epochs + 2} epochs" in page.text
+    assert "finished" in page.text
+
+
+def test_a_training_goes_on_without_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos")
+    (tmp_path / "run" / "report.html").mkdir(parents=True)
+    trained = run_command("train", "A", "--data", "photos", "--out", "run", *SIZE, "--max-epochs", 3, cwd=tmp_path)
+    assert trained.status == 0, trained.stderr
+    assert trained.stderr.count("the run's report is not written, which leaves the training as it is") == 1
+    assert "Traceback" not in trained.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 3
+    tested = done("evaluate run dense@36 --workers 0 --json", tmp_path)
+    assert json.loads(tested.stdout)["images"] == 6
+    assert tested.stderr.count("the run's report is not written anew") == 1
+    assert "is there already and is no report" in run_command("report", "run", cwd=tmp_path).mistake()
+
+
+def test_what_is_gone_has_a_sentence_in_its_place(place: Path, tmp_path: Path) -> None:
+    """Photos gone, then the picture that was made of them, then the net that was tested."""
+    shutil.copytree(place, tmp_path / "place")
+    run = tmp_path / "place" / "one"
+    whole = read_page(run / "report.html")
+    shown = len(whole.all("img"))
+    metadata = json.loads((run / "config.json").read_text())
+    assert metadata["data"]["data"] == str(place / "photos")  # not those of the copy
+    place.joinpath("photos").rename(place / "hidden")
+    try:
+        write_report(run)
+        page = read_page(run / "report.html")
+        assert "as the photos it learnt from are gone" in page.text
+        assert "Errors by class" in page.text
+        assert len(page.all("img")) < shown
+        for path in (run / "evaluations").glob("**/*.png"):
+            path.unlink()
+        write_report(run)
+        told = json.loads((run / "evaluations" / "test" / "dense@36" / "result.json").read_text())
+        sentence = "There is no picture: the photos are gone" if told["top1_error"] else "None: every photo is right."
+        assert sentence in read_page(run / "report.html").text
+    finally:
+        place.joinpath("hidden").rename(place / "photos")
+    shutil.copy(place / "two" / "best.safetensors", run / "best.safetensors")
+    shutil.copy(place / "two" / "last.safetensors", run / "last.safetensors")
+    found = write_report(run)
+    assert [test["of_this_net"] for test in found["tests"]] == [False, False]
+    assert "an earlier net" in read_page(run / "report.html").text
+
+
+@pytest.mark.parametrize("text", ["", "not json", "[1]", '{"protocol": 1}', '{"checkpoints": []}'])
+def test_files_that_somebody_changed_are_left_out(place: Path, tmp_path: Path, text: str) -> None:
+    shutil.copytree(place / "one", tmp_path / "one")
+    run = tmp_path / "one"
+    (run / "evaluations" / "test" / "dense@36" / "result.json").write_text(text)
+    (run / "result.json").write_text(text)
+    (run / "environment.json").write_text(text)
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "loss": "much"}\n{"epoch": 5, "lo')
+    found = write_report(run)
+    assert [test["test"] for test in found["tests"]] == ["dense@36,44"]
+    assert (found["epochs"], found["state"]) == (3, "stopped")
+    read_page(run / "report.html")
+
+
+def test_runs_side_by_side(place: Path, tmp_path: Path) -> None:
+    found = json.loads(done(["report", "one", "two", "--out", tmp_path / "both.html", "--json"], place).stdout)
+    assert [run["folder"] for run in found["runs"]] == ["one", "two"]
+    assert {row["setting"] for row in found["differing"]} == {"drop_at", "max_epochs", "seed"}
+    (pair,) = found["pairs"]
+    scores = [load_scores(place / run / "evaluations" / "test" / "dense@36") for run in ("one", "two")]
+    wrong = [found.posteriors.argmax(axis=1) != found.labels for found in scores]
+    assert pair["difference"] == pytest.approx(100 * (wrong[1].mean() - wrong[0].mean()), abs=1e-4)
+    assert {name: pair[name] for name in ("only_first_wrong", "only_second_wrong", "p")} == mcnemar(
+        wrong[0], wrong[1], np.arange(6)
+    )
+    assert pair["interval"][0] <= pair["difference"] <= pair["interval"][1]
+    page = read_page(tmp_path / "both.html")
+    for words in ("2 runs on", "Error minus that of one", "training loss", "drop-at", "Settings that differ"):
+        assert words in page.text, words
+    curves = [told["class"] for told in page.all("polyline")]
+    assert curves == ["line s0", "line s1"] * 2
+    shown = done("report one two", place).stdout
+    assert "against one, on the same photos" in shown
+    assert "comparison.html" in shown
+    assert (place / "comparison.html").exists()
+
+
+def test_runs_of_their_own_scales_are_compared_by_their_own_tests(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "one", tmp_path / "one")
+    shutil.copytree(place / "two", tmp_path / "two")
+    shutil.rmtree(tmp_path / "one" / "evaluations" / "test" / "dense@36")
+    found = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "c.html")
+    (pair,) = found["pairs"]
+    assert (pair["first_test"], pair["second_test"]) == ("dense@36,44", "dense@36")
+    assert "dense@36 against dense@36,44" in read_page(tmp_path / "c.html").text
+
+
+MISTAKES = {
+    "report nowhere": "nowhere does not exist: give the folder of a run, a probe or an SVM",
+    "report photos": "photos is no run: it holds no checkpoint (best.safetensors, last.safetensors) and no classifier",
+    "report one/config.json": "one/config.json is a file: give the folder",
+    "report one one/": "one is given twice",
+    "report photos nowhere": "photos is no run",
+    "report one --out photos": "photos is a folder: give --out a file, such as photos/comparison.html",
+    "report one --out one/best.safetensors": "one/best.safetensors is there already and is no report",
+    "report one two --out one/log.jsonl": "one/log.jsonl is there already and is no report",
+    "report one --out one/config.json/page.html": "is not a folder: nothing can be stored in",
+    "report one other": "other is of other data than one (",
+    "report svms one": "svms holds SVMs and one a run: compare folders of one kind",
+    "report one boxes": "boxes tells boxes and one classes: compare runs of one kind",
+    "report broken": "broken/result.json is not of `verydeep svm`: learn the SVMs anew for a report",
+    "completion tcsh": "shell cannot be 'tcsh'; use bash, zsh, fish",
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same place with a run on other photos, SVMs, and a box net that was tested."""
+    kinds = tmp_path_factory.mktemp("kinds")
+    shutil.copytree(place, kinds, dirs_exist_ok=True)
+    own_photos(kinds / "boxed")
+    data = ("--data", "boxed/photos", "--boxes", "boxed/boxes.csv")
+    words = (*data, *SIZE, "--max-epochs", 1)
+    done(["train", "A", *words, "--out", "other"], kinds)
+    done(["localise", "train", "A", *words, "--start", "other", "--out", "boxes"], kinds)
+    for protocol in ("centre@36", "dense@36"):
+        done(f"localise evaluate boxes {protocol} --workers 0", kinds)
+    done("features two --data photos --out f.safetensors --scales 36 --workers 0", kinds)
+    learnt = done("svm own --features f.safetensors --out svms --splits 2", kinds)
+    assert "to look at: report.html" in learnt.stdout
+    done("svm own --features f.safetensors --out hinge --loss hinge", kinds)
+    shutil.copytree(kinds / "svms", kinds / "broken")
+    (kinds / "broken" / "result.json").write_text("{}")
+    return kinds
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_have_a_sentence(kinds: Path, words: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in kinds.glob("**/*") if path.is_file()}
+    assert MISTAKES[words] in run_command(*words.split(), cwd=kinds).mistake()
+    assert before == {path: path.stat().st_mtime_ns for path in kinds.glob("**/*") if path.is_file()}
+
+
+def test_a_box_net_has_a_report(kinds: Path) -> None:
+    page = read_page(kinds / "boxes" / "report.html")
+    for words in ("GT-class error", "the true class's box", "a box for each class (PCR)", "Green is the box"):
+        assert words in page.text, words
+    assert "the best constant box" in page.text
+    named = {told["alt"] for told in page.all("img")}
+    assert any(alt.startswith(("Right boxes", "Wrong boxes")) for alt in named)
+    assert "verydeep localise train A --data" in page.text.replace(" \\\n  ", " ")  # folded after long paths
+    told = json.loads(done("report boxes --json", kinds).stdout)
+    assert {test["test"] for test in told["tests"]} == {"centre@36", "dense@36"}
+    assert told["best_dev_error"] is not None
+
+
+def test_svms_have_a_report(kinds: Path) -> None:
+    page = read_page(kinds / "svms" / "report.html")
+    for words in ("The choice of C", "mean class recall", "Each class", "2 splits", "Worst mistakes"):
+        assert words in page.text, words
+    assert len(page.all("polyline")) == 2
+    told = json.loads((kinds / "svms" / "result.json").read_text())
+    assert f"C = {told['splits'][0]['C']:g}" in page.text
+    again = done("report svms --json", kinds)
+    assert json.loads(again.stdout)["splits"] == told["splits"]
+    if told["mistakes"]:
+        assert f"taken for {told['mistakes'][0]['taken_for']}"[:12] in page.text
+
+
+def test_svms_side_by_side(kinds: Path, tmp_path: Path) -> None:
+    found = json.loads(done(["report", "svms", "hinge", "--out", tmp_path / "c.html", "--json"], kinds).stdout)
+    assert [row["folder"] for row in found["svms"]] == ["svms", "hinge"]
+    assert [row["loss"] for row in found["svms"]] == ["squared-hinge", "hinge"]
+    page = read_page(tmp_path / "c.html")
+    assert "2 linear SVMs on" in page.text
+    assert len(page.all("polyline")) == 2
+
+
+def test_a_net_from_elsewhere_has_a_report(place: Path, tmp_path: Path) -> None:
+    done(["convert", place / "one" / "best.safetensors", "net.pth"], tmp_path)
+    done("convert net.pth net", tmp_path)
+    assert json.loads(done("report net --json", tmp_path).stdout)["state"] == "a net"
+    page = read_page(tmp_path / "net" / "report.html")
+    assert "it was not trained here" in page.text
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(0, 1e4), st.floats(-1e9, 1e9)), min_size=1, max_size=40), min_size=1, max_size=12
+    ),
+    st.lists(st.tuples(st.floats(0, 1e4), st.text(max_size=8)), max_size=4),
+    st.booleans(),
+)
+def test_a_chart_is_drawn_within_its_frame(
+    lines: list[list[tuple[float, float]]], marks: list[tuple[float, str]], from_zero: bool
+) -> None:
+    drawn = line_chart(
+        "y", [Line(f"<{n}>", tuple(sorted(one))) for n, one in enumerate(lines)], "x", marks, None, from_zero
+    )
+    tree = ElementTree.fromstring(drawn)
+    for found in tree.iter("polyline"):
+        for place in found.attrib["points"].split():
+            x, y = (float(value) for value in place.split(","))
+            assert 0 <= x <= WIDTH
+            assert 0 <= y <= HEIGHT
+    texts = [found.text for found in tree.iter("li")]
+    assert len(texts) == len(lines)
+    assert sum(found.attrib.get("text-anchor") == "end" for found in tree.iter("text")) >= 2  # heights to read by
+
+
+def contrast(first: str, second: str) -> float:
+    """Of two colours, as WCAG 2 counts it."""
+
+    def light(colour: str) -> float:
+        whole = colour if len(colour) == 7 else "#" + "".join(2 * letter for letter in colour[1:])
+        shares = [int(whole[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        parts = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] + 0.05
+
+    lights = sorted((light(first), light(second)))
+    return lights[1] / lights[0]
+
+
+def test_text_and_lines_stand_out_in_light_and_dark() -> None:
+    themes = [dict(re.findall(r"--(\w+):(#\w+)", theme)) for theme in (LIGHT, DARK)]
+    assert set(themes[0]) == set(themes[1])
+    for theme in themes:
+        for text in ("ink", "soft", "accent"):
+            for behind in ("paper", "card", "wash"):
+                assert contrast(theme[text], theme[behind]) >= 4.5, (text, behind)
+        for number in range(1, 8):
+            assert contrast(theme[f"s{number}"], theme["paper"]) >= 3, number
+
+
+def test_whether_somebody_is_at_work_in_a_folder(tmp_path: Path) -> None:
+    assert not taken(tmp_path / "nowhere")
+    assert not taken(tmp_path)
+    with only_one(tmp_path):
+        assert taken(tmp_path)
+    assert not taken(tmp_path)
+
+
+def test_reports_from_python(place: Path, tmp_path: Path) -> None:
+    import verydeep
+
+    found = verydeep.write_report(place / "one", tmp_path / "page.html")
+    assert (found["page"], found["net"], found["epochs"]) == (str(tmp_path / "page.html"), "A", 3)
+    with pytest.raises(VerydeepError, match="there is nothing to report on"):
+        verydeep.write_report([])
+
+
+OFFERED = {
+    "data ": ["check", "pack", "show"],
+    "localise ev": ["evaluate"],
+    "train --colour-": ["--colour-shift"],
+    "train D --colour-shift ": ["sqrt", "eigenvalue", "off"],
+    "localise train --regression P": ["PCR"],
+    "evaluate a": ["a run"],
+    "train --seed ": [],
+    "completion ": ["bash", "zsh", "fish"],
+}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_commands_flags_values_and_files(tmp_path: Path) -> None:
+    (tmp_path / "a run").mkdir()
+    lines = [completion_script("bash")]
+    for typed in ("", *OFFERED):
+        words = " ".join(shlex.quote(word) for word in ["verydeep", *typed.split(" ")])
+        lines.append(f"COMP_WORDS=({words}); COMP_CWORD={typed.count(' ') + 1}; _verydeep")
+        lines.append("printf '%s\\n' \"${COMPREPLY[@]}\" --")
+    run = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert run.stderr == ""
+    first, *offered = [[line for line in part.splitlines() if line] for part in run.stdout.split("--\n")[:-1]]
+    assert {"train", "report", "data", "localise"} <= set(first)
+    assert offered == list(OFFERED.values())
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_other_shells_scripts_name_every_verb_and_can_be_read(shell: str, tmp_path: Path) -> None:
+    script = done(f"completion {shell}", tmp_path).stdout
+    assert json.loads(done(f"completion {shell} --json", tmp_path).stdout) == {"shell": shell, "script": script}
+    assert all(name in script for name in VERBS)
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def on_a_terminal(*words: object, cwd: Path, **env: str) -> str:
+    """What a command shows on a terminal of 80 columns; news goes elsewhere."""
+    import pty
+    import struct
+    import termios
+    from fcntl import ioctl
+
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    cleared = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")}
+    command = [sys.executable, "-m", "verydeep", *map(str, words)]
+    shown = b""
+    with subprocess.Popen(
+        command, cwd=cwd, stdout=theirs, stderr=subprocess.DEVNULL, env={**cleared, "OMP_NUM_THREADS": "1", **env}
+    ) as run:
+        os.close(theirs)
+        while True:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # how Linux tells that the other side is closed
+                break
+        os.close(ours)
+    assert run.returncode == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+SHOWN = (
+    "report one two --out c.html",
+    "predict two photos/blue/000.png",
+    "fuse one/evaluations/test/dense@36 two/evaluations/test/dense@36",
+    "evaluate two dense@36 --workers 0",
+    "weights list",
+    "nets D",
+)
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_answers_can_be_read_in_80_columns_and_without_colour(kinds: Path, words: str) -> None:
+    plain = on_a_terminal(*words.split(), cwd=kinds, TERM="dumb")
+    assert "\x1b" not in plain
+    assert max(map(len, plain.splitlines())) <= 80
+    if words.startswith("predict"):
+        assert re.search(r"^ +\d+\.\d %  █", plain, re.MULTILINE)
+        uncoloured = on_a_terminal(*words.split(), cwd=kinds, TERM="xterm-256color", NO_COLOR="1")
+        assert not re.search(r"\x1b\[\d+(;\d+)*m", uncoloured)
+
+
+@pytest.mark.parametrize(
+    "verb", ["evaluate two dense@36", "predict two photos/blue", "data check photos", "report two"]
+)
+def test_quiet_leaves_warnings_alone(kinds: Path, verb: str) -> None:
+    answer = done(f"{verb} --quiet", kinds)
+    assert answer.stderr == ""
+    assert answer.stdout
