@@ -15,8 +15,9 @@ SPAWN = 'multiprocessing.set_start_method("spawn", force=True)\n'
 SIZE = 'crop=32, width=1 / 32, S="36", batch=8, max_epochs=1, threads=1'
 TRAIN = f'verydeep.train("A", data=sys.argv[1], out=sys.argv[2], {SIZE}, workers={{workers}})\n'
 LARGE = """
-from verydeep.data.workers import WatchedLoader, Readers
-list(WatchedLoader([bytes(2**20)] * 8, str, Readers(2), batch_size=None))
+from verydeep.core.device import LoaderSettings
+from verydeep.data.workers import WatchedLoader
+list(WatchedLoader([bytes(2**20)] * 8, str, LoaderSettings(2), batch_size=None))
 """
 GUARD = 'if __name__ == "__main__":\n    '
 
