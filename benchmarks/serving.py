@@ -44,7 +44,7 @@ from verydeep.paper.tables import markdown_table, write_block
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "benchmarks" / "results" / "serving.json"
 # Crop, test scale and width of each.
-NETS = {"D, the doll's": (64, 73, 1 / 8), "D, an eighth of its width": (224, 256, 1 / 8), "D": (224, 256, 1.0)}
+NETS = {"D at doll size": (64, 73, 1 / 8), "D, 1/8 of its width": (224, 256, 1 / 8), "D": (224, 256, 1.0)}
 CLIENTS, BATCH, PHOTOS = 24, 8, 24
 TURNS, TURN_SECONDS, WARM_SECONDS, BARE_SECONDS = 2, 12.0, 10.0, 10.0
 TOO_LONG = 25_000_001
