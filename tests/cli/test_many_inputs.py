@@ -178,8 +178,8 @@ def test_runs_that_cannot_be_read_are_left_out_of_a_comparison(served: Path, tmp
 
 def test_explanations_in_python_raise_without_a_place_for_faults(served: Path, tmp_path: Path) -> None:
     import verydeep
-    from verydeep.evaluation.overlays import write_explanations
     from verydeep.evaluation.predict import Classifier
+    from verydeep.evaluation.saliency import write_explanations
 
     net = verydeep.load(served / "run")
     assert isinstance(net, Classifier)

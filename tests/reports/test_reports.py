@@ -11,8 +11,8 @@ from PIL import Image
 
 import verydeep
 from verydeep import VerydeepError
+from verydeep.evaluation.metrics import class_errors, confused_pairs, worst_mistakes
 from verydeep.evaluation.scores import Scores, load_scores, save_scores
-from verydeep.evaluation.summary import class_errors, confused_pairs, worst_mistakes
 from verydeep.paper.tables import markdown_table, write_block
 from verydeep.reports.figures import photo_grid, save_figure, write_evaluation_pictures
 from verydeep.reports.html import paragraph, section, write_page

@@ -10,10 +10,9 @@ from typing import Any
 from ..checkpoints.run_dir import run_of_evaluation
 from ..core.errors import VerydeepError
 from ..core.files import check_place, file_sha256, read_json, write_json
-from .metrics import mcnemar, wrong_at
+from .metrics import error_with_interval, mcnemar, summarise, wrong_at
 from .scores import FILE_NAME, Scores, fusion_shares, load_scores, mean_scores, save_scores
 from .submission import write_classification
-from .summary import error_with_interval, summarise
 
 TOPS = (("top1_error", 1), ("top5_error", 5))
 

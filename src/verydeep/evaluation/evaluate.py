@@ -33,10 +33,10 @@ from ..data.dataloader import each_photo
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
 from ..data.workers import Fault
 from .inference import InferenceModel, Posteriors, ResizeToScales, joined_answers, posteriors
+from .metrics import summarise
 from .predict import usual_protocol
 from .protocols import Protocol, check_protocol, parse_protocol
 from .scores import FILE_NAME, Scores, save_scores
-from .summary import summarise
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,23 @@
-"""Sect. 4: arrays in, numbers out. Errors are percentages; N photos, K classes.
+"""Sect. 4: metrics and the summary of an evaluation. Errors are percentages; N images, K classes, G boxes an image.
 
-Ties: among equal posteriors the class of lower index ranks first, so a constant answer is right on
-class 0 alone.
+Ties: among equal posteriors the class of lower index ranks first, so a constant prediction is right on class 0 alone.
 
-Intervals are of 95 %. Where photos come in groups (scenes of one handwritten digit), they are no
-independent draws: then whole groups are drawn, and tests count groups.
+Intervals are of 95 %. Images that come in groups (scenes of one handwritten digit) are not independent: whole groups
+are resampled, and tests count groups.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import VerydeepError
 from ..data.boxes import iou
+from .scores import Scores
 
 FloatArray = NDArray[np.floating]
 BOX_IOU = 0.5  # of a right box: the paper says "above", the devkit's "at least" decides
@@ -224,3 +224,67 @@ def boxes_wrong(
     pairs = zip(guessed_boxes, truths, strict=True)
     placed = np.array([(iou(guesses[:, None], boxes) >= BOX_IOU).any(axis=1) for guesses, boxes in pairs])
     return ~named.any(axis=1), ~(named & placed.reshape(named.shape)).any(axis=1)
+
+
+def summarise(scores: Scores) -> dict[str, Any]:
+    """Errors in percent with 95 % intervals, by class and by confused pair; None where classes are not known."""
+    summary: dict[str, Any] = {
+        "run": scores.run,
+        "protocol": scores.protocol,
+        "set": scores.set_name,
+        "data": scores.data,
+        "images": len(scores.ids),
+    }
+    for name, k in (("top1_error", 1), ("top5_error", 5)):
+        summary |= error_with_interval(scores, name, k)
+    rows = class_errors(scores) if scores.labelled else []
+    mean = round(float(np.mean([row["top1_error"] for row in rows])), 4) if rows else None
+    confused = confused_pairs(scores) if scores.labelled else []
+    return {**summary, "mean_class_error": mean, "classes": rows, "confused": confused}
+
+
+def error_with_interval(scores: Scores, name: str, k: int) -> dict[str, Any]:
+    """The top-k error under ``name`` and its interval under ``name_interval``, both None where there is none."""
+    wrong = wrong_at(scores.posteriors, scores.labels, k) if scores.labelled else None
+    if wrong is None:
+        return {name: None, f"{name}_interval": None}
+    ends = error_interval(wrong, scores.subjects)
+    return {name: round(100 * float(wrong.mean()), 4), f"{name}_interval": [round(end, 4) for end in ends]}
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The top-1 error of a summary as a line of text."""
+    told = f"{summary['protocol']} on {summary['images']} photos ({summary['set']})"
+    if summary["top1_error"] is None:
+        return f"{told}: their classes are not known"
+    low, high = summary["top1_error_interval"]
+    return f"{told}: top-1 error {summary['top1_error']:.2f} % (95 % interval {low:.2f} to {high:.2f})"
+
+
+def class_errors(scores: Scores) -> list[dict[str, Any]]:
+    """Photos and top-1 error of each class that has photos, in class order."""
+    wrong = label_ranks(scores.posteriors, scores.labels) >= 1
+    rows = []
+    for number, name in enumerate(scores.classes):
+        mine = scores.labels == number
+        if mine.any():
+            error = round(100 * float(wrong[mine].mean()), 4)
+            rows.append({"class": name, "images": int(mine.sum()), "top1_error": error})
+    return rows
+
+
+def confused_pairs(scores: Scores, most: int = 10) -> list[dict[str, Any]]:
+    """The commonest mistakes: a class, the class it was taken for, and how often."""
+    counts = confusion(scores.posteriors, scores.labels)
+    np.fill_diagonal(counts, 0)
+    pairs = [(int(counts[row, column]), int(row), int(column)) for row, column in np.argwhere(counts)]
+    worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:most]
+    names = scores.classes
+    return [{"class": names[row], "taken_for": names[column], "images": count} for count, row, column in worst]
+
+
+def worst_mistakes(scores: Scores, most: int) -> list[int]:
+    """Indices of wrong photos, the one whose right class got the least posterior first."""
+    wrong = np.flatnonzero(label_ranks(scores.posteriors, scores.labels) >= 1)
+    right = scores.posteriors[wrong, scores.labels[wrong]]
+    return [int(index) for index in wrong[np.argsort(right, kind="stable")][:most]]

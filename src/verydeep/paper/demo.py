@@ -17,8 +17,8 @@ from ..data.check import sample_crops
 from ..data.dataset import Dataset
 from ..data.image_io import Pixels
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.metrics import headline
 from ..evaluation.predict import Prediction, load_net
-from ..evaluation.summary import headline
 from ..reports.figures import confusion_figure, mistakes, png_of_figure
 from ..reports.html import Shown, paragraph, picture, section, tiles, write_page
 from ..reports.html import headline as headline_of_page

@@ -21,10 +21,9 @@ from ..core.errors import VerydeepError
 from ..core.files import read_json, write_json
 from ..core.progress import Reporter
 from ..core.settings import TrainSettings
-from ..evaluation.metrics import difference_interval, mcnemar, wrong_at
+from ..evaluation.metrics import difference_interval, error_with_interval, mcnemar, wrong_at
 from ..evaluation.protocols import Protocol
 from ..evaluation.scores import Scores, load_scores, mean_scores
-from ..evaluation.summary import error_with_interval
 from .plan import ExperimentDir, real_parts
 from .rows.row import Claim, Experiment, Row
 from .stored import RESULTS, read_results

@@ -24,9 +24,8 @@ from ..data.dataloader import BoxTargets
 from ..data.image_io import Pixels, read_image
 from ..data.open import Dataset
 from ..evaluation.evaluate import Evaluation
-from ..evaluation.metrics import BOX_IOU, best_overlap, confusion
+from ..evaluation.metrics import BOX_IOU, best_overlap, confusion, worst_mistakes
 from ..evaluation.scores import Scores
-from ..evaluation.summary import worst_mistakes
 from ..localisation.predict import Boxes
 from ..localisation.testing import Guesses
 

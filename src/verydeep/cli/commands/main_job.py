@@ -137,7 +137,7 @@ def _explained(
     classifier: Any, found: list[Any], options: argparse.Namespace, reporter: Terminal, faults: dict[int, str]
 ) -> list[dict[str, Any]]:
     """What an answer has more where it was explained: ``explained`` and its pictures; ``faults`` takes the others."""
-    from ...evaluation.overlays import write_explanations
+    from ...evaluation.saliency import write_explanations
 
     if not options.explain:
         return [{} for _ in found]
@@ -160,7 +160,7 @@ def _show_csv(found: list[Any]) -> None:
 
 def demo(options: argparse.Namespace) -> int:
     """The main job at doll size."""
-    from ...evaluation.summary import headline
+    from ...evaluation.metrics import headline
     from ...paper.demo import demo
 
     reporter = Terminal(options.quiet)
