@@ -71,7 +71,7 @@ def write() -> None:
         f"{len(ratios)} turns). Net D, 4:3 photos, {where['precision']}, {where['device']}: {where['processor']}, "
         f"{where['cores']} cores; torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}."
     )
-    table = markdown_table(["protocol", "G multiply-adds a photo", "photos/s"], rows)
+    table = markdown_table(["protocol", "G multiply-adds per photo", "photos/s"], rows)
     write_block(TOP / "docs" / "testing.md", "dense-against-crops", f"{table}\n\n{note}")
 
 

@@ -108,7 +108,7 @@ def write() -> None:
     commits = ", ".join(f"{done['commit']} ({done['net']})" for done in stored["runs"])
     one = stored["runs"][0]["tests"][0]
     note = (
-        f"{stored['size']}, Caltech-101's split of 30 training photos a class; {one['images']} test photos; "
+        f"{stored['size']}, Caltech-101's split of 30 training photos per class; {one['images']} test photos; "
         "one run each, on a machine that was busy at times. "
         f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, "
         f"{where['time'][:10]}, trained at commits {commits}."

@@ -4,8 +4,8 @@
     python examples/localisation.py write     # the stored results into docs/localisation.md
 
 Runs the commands as a user would and stores their results; completed steps are not repeated. On a CPU the
-crop is 96 and there are 100 training photos a class; with a CUDA device the crop is 224 and all photos are used. S and
-Q are multiples of 32, as all of the paper's are: then windows end where the photo does. ``PRECISION=bf16`` halves
+crop is 96 and there are 100 training photos per class; with a CUDA device the crop is 224 and all photos are used. S
+and Q are multiples of 32, as all of the paper's are: then boxes reach to the photo's edges. ``PRECISION=bf16`` halves
 the time on a processor that multiplies bf16 itself.
 """
 
@@ -104,7 +104,7 @@ def run() -> None:
 
 
 def _take_boxes() -> None:
-    """The box files with as many photos a class as are used, evenly spread."""
+    """The box files with as many photos per class as are used, evenly spread."""
     (TOP / PLACE).mkdir(parents=True, exist_ok=True)
     for name, file in FILES.items():
         with (Path(os.environ["CALTECH101_BOXES"]) / file).open(newline="") as boxes:
@@ -197,8 +197,8 @@ def _note(stored: dict[str, Any]) -> str:
     commits = "/".join(sorted({str(row["environment"]["commit"]) for row in rows.values()}))
     return (
         f"95 % intervals in brackets; {one['images']} test photos of three classes ({size['photos_a_class'] or 'all'} "
-        f"photos a class in all); net D, crop {size['crop']}; {guesses} guess a photo, as there are fewer than 10 "
-        f"classes. The best constant box has {one['constant_box_error']:.1f} % GT class error. One run a net, all "
+        f"photos per class in all); net D, crop {size['crop']}; {guesses} guess per photo, as there are fewer than 10 "
+        f"classes. The best constant box has {one['constant_box_error']:.1f} % GT class error. One run per net, all "
         f"trained in {minutes:.0f} min on a busy machine, precision {size['precision']}; seconds count only "
         f"candidate boxes that no earlier row had stored. {where['processor']}, {where['cores']} cores, torch "
         f"{where['versions']['torch']}, {where['time'][:10]}, commit {commits}."

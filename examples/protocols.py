@@ -154,13 +154,13 @@ def write() -> None:
         "net and protocol",
         "top-1 error % (95 % interval)",
         "top-5 error %",
-        "G multiply-adds a photo",
+        "G multiply-adds per photo",
         "photos/s",
     ]
     commits = sorted({commit for row in stored["rows"].values() for commit in row["commits"]})
     where, images = stored["environment"], next(iter(stored["rows"].values()))["images"]
     note = (
-        f"{images} test photos of {stored['classes']} classes, crop {stored['crop']}; one run a net. Photos a second "
+        f"{images} test photos of {stored['classes']} classes, crop {stored['crop']}; one run per net. Photos/s "
         f"were measured on a machine that was busy at times. {where['processor']}, {where['cores']} cores, "
         f"torch {where['versions']['torch']}, {where['time'][:10]}, tested at commit {'/'.join(commits)}."
     )

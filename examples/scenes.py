@@ -52,7 +52,7 @@ def write_scenes(folder: Path, each: int) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Scenes of digits as photos, a folder a class.")
+    parser = argparse.ArgumentParser(description="Scenes of digits as photos, a folder per class.")
     parser.add_argument("folder", type=Path, help="a new folder")
     parser.add_argument("--each", type=int, default=10, help="photos of each class (10)")
     options = parser.parse_args()

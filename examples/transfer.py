@@ -3,7 +3,7 @@
     CALTECH101=folder NET_D_CONV=file python examples/transfer.py run
     python examples/transfer.py write     # the stored results into docs/transfer.md
 
-Three random splits of 30 training photos a class and up to 50 test photos; C is chosen on a fifth of the first. All
+Three random splits of 30 training photos per class and up to 50 test photos; C is chosen on a fifth of the first. All
 without mirror images; larger scales only for the classes from c to e, to stay within the time of one machine. Stored
 features are not computed again. ``PRECISION=bf16`` halves the time on a processor with bf16 instructions.
 """
@@ -74,7 +74,7 @@ def write() -> None:
         ]
         for row in rows
     ]
-    heads = ["classes", "descriptor", "dimensions", "test photos a split", "mean class recall %", "top-1 error %"]
+    heads = ["classes", "descriptor", "dimensions", "test photos per split", "mean class recall %", "top-1 error %"]
     where, first = rows[0]["environment"], rows[0]["features"][0]
     commits = sorted({str(row["environment"]["commit"]) for row in rows})
     described = sorted({name for row in rows for one in row["features"] for name in one["described_at_commits"]})
