@@ -4,20 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check pytest doll doll-seeds doll-page readme bench docs torture clean
+.PHONY: demo test test-all check doll doll-seeds doll-page readme bench docs torture clean
 
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
 
-test: check pytest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
+
+# What a change is likely to break, in minutes.
+test: check
+	$(PYTEST) -m "not slow"
+
+# Everything: also several processes, kills and other faults, fuzzing in short, the browser.
+test-all: test
+	$(PYTEST) -m slow
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-
-pytest: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 # All rows of Tables 3 to 7 at doll size, into docs/doll.md: about an hour on two cores; interrupted, it goes on.
 doll: $(VENV)/core

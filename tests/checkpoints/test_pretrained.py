@@ -564,6 +564,7 @@ def pool5(found: Weights, photos: Path, order: list[int]) -> tuple[NDArray[np.fl
     return np.array(rows), np.array(labels)
 
 
+@pytest.mark.slow
 def test_bgr_is_handled_for_the_shared_layers_of_ilsvrc() -> None:
     """On ten Caltech classes a probe on pool5 beats the same probe with the channels swapped."""
     path, photos = SHARED / "weights" / "net_d_conv_ilsvrc.safetensors", SHARED / "data" / "caltech101"

@@ -209,6 +209,7 @@ def test_a_log_that_cannot_be_written_is_a_sentence(command: Command, photos: Pa
     assert "cannot write run/log.jsonl" in command(*base, "--resume", "--max-epochs", 2, cwd=place).mistake()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_stopped_training_is_saved_and_resumes_to_the_same_end(
     command: Command, photos: Path, number: signal.Signals, status: int

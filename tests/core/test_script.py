@@ -35,6 +35,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_that_is_imported_again_is_told_what_to_write(tmp_path: Path, name: str) -> None:
     text, says = SCRIPTS[name]

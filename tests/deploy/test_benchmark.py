@@ -85,6 +85,7 @@ def test_the_real_command(command: Command, trained: Path, words: str, names: li
     assert all(row["images_per_second"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_several_processes_side_by_side(command: Command) -> None:
     words = ["benchmark", "train", "A", "--size", 32, "--batch", 3, "--repeats", 1, "--processes", "1,2"]
     done = command(*words, "--json")
@@ -119,6 +120,7 @@ def test_mistakes(command: Command, trained: Path, words: str, sentence: str) ->
     assert sentence in command("benchmark", *words.format(run=trained).split()).mistake()
 
 
+@pytest.mark.slow
 def test_the_script_for_a_gpu_can_be_tried_on_a_cpu(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", str(TOP / "benchmarks" / "gpu.sh"), "--try"],

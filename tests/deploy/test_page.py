@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from servers import CLASSES, Running, photo, running
 
+pytestmark = pytest.mark.slow
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 if BROWSER is None:

@@ -22,6 +22,8 @@ from signals import signals
 from targets import NAMES, parsers
 from world_size_change import regrouped
 
+pytestmark = pytest.mark.slow
+
 
 def check(found: Outcome) -> None:
     assert found.faults == []

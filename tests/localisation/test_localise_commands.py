@@ -51,6 +51,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regression", ["scr", "pcr"])
 def test_box_nets_learn_where_a_digit_is(doll: Path, regression: str) -> None:
     """The first procedure at S = Q (the paper's 256 in doll pixels), beside the best constant box."""
@@ -74,6 +75,7 @@ def times(place: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in place.rglob("dense@*/windows.npz")}
 
 
+@pytest.mark.slow
 def test_the_full_procedure_with_merging_and_fusion(begun: Path, command: Command) -> None:
     """Dense boxes of both nets, five labels, t tuned on dev photos; its parts add up; windows are used again."""
     place = ["localise", "evaluate", "pcr", "dense@36,48", "scr", "dense@48", "--classifier", "classes"]

@@ -41,6 +41,7 @@ def doll(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return place / "runs" / "doll", json.loads(answer.stdout)
 
 
+@pytest.mark.slow
 def test_every_row_is_run(doll: tuple[Path, dict[str, Any]]) -> None:
     folder, found = doll
     assert found["ended"] == "done"
@@ -399,6 +400,7 @@ def released_files(folder: Path) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.slow
 def test_released_models_are_tested_and_not_trained(command: Command, tmp_path: Path) -> None:
     make_imagenet(tmp_path / "imagenet")
     files = released_files(tmp_path)
@@ -512,6 +514,7 @@ def test_table_3_prints_ours_beside_the_papers(command: Command, doll: tuple[Pat
     assert rows[0]["measured"]["top1_val"] == found["rows"]["table3/A/256"]["top1_val"]
 
 
+@pytest.mark.slow
 def test_every_table_is_there_before_anything_is_run(command: Command, tmp_path: Path) -> None:
     for name in ("1", "2", "3", "4", "5", "6", "7", "text", "released"):
         rows = json.loads(command("table", name, "--json", cwd=tmp_path).stdout)

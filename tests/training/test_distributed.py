@@ -104,6 +104,7 @@ def test_the_shares_of_a_batch_are_the_batch(size: int) -> None:
             assert torch.equal(joined, getattr(batch, column)), column
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "steps", "bound"), [("float64", 20, 1e-9), ("float32", 1, 1e-5)])
 def test_several_processes_compute_what_one_does(
     tmp_path: Path, command: Command, precision: str, steps: int, bound: float
@@ -158,6 +159,7 @@ def test_gradients_in_half_the_bytes_are_rounded_and_no_more(tmp_path: Path, com
     assert 1e-5 < apart < 2**-7  # bf16 has eight bits
 
 
+@pytest.mark.slow
 def test_tests_and_descriptors_are_those_of_one_process(trained: Path, tmp_path: Path, command: Command) -> None:
     """Each photo once; four processes and odd numbers of photos."""
     asked = ["evaluate", trained, "both@36,40", "--set", "train", "--workers", 0, "--threads", 1, "--json"]
@@ -193,6 +195,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leader", [True, False])
 def test_a_killed_process_costs_nothing(unbroken: Path, tmp_path: Path, leader: bool) -> None:
     """torchrun begins the job again, it goes on by itself, and the weights are those of an unbroken run."""
@@ -221,6 +224,7 @@ def test_a_killed_process_costs_nothing(unbroken: Path, tmp_path: Path, leader: 
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_job_but_a_job_that_is_stopped_goes_on(tmp_path: Path) -> None:
     """Stopped together, as Ctrl-Z does, they were not silent; stopped alone, one is."""
     log = tmp_path / "run" / "log.jsonl"
@@ -286,6 +290,7 @@ def told(answer: Answer) -> list[str]:
     return [line.removeprefix("verydeep: ") for line in answer.stderr.splitlines() if line.startswith("verydeep: ")]
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_once(tmp_path: Path) -> None:
     """What all find, what one finds in its share, and what one process alone can do."""
     photos = make_photos(tmp_path / "photos")

@@ -360,6 +360,7 @@ def test_a_net_that_changed_since_is_told(trained: Path, tmp_path: Path) -> None
         assert "is not the net that made these descriptors any more" in told
 
 
+@pytest.mark.slow
 def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) -> None:
     make_voc(tmp_path / "voc", "2007")
     for net in ("D", "E"):
