@@ -5,8 +5,8 @@
 
 Runs the commands as a user would and stores their results; completed steps are not repeated. On a CPU the
 crop is 96 and there are 100 training photos per class; with a CUDA device the crop is 224 and all photos are used. S
-and Q are multiples of 32, as all of the paper's are: then boxes reach to the photo's edges. ``PRECISION=bf16`` halves
-the time on a processor that multiplies bf16 itself.
+and Q are multiples of 32, as all of the paper's are: then dense evaluation covers the photo to its edges.
+``PRECISION=bf16`` halves the time on a processor with bf16 instructions.
 """
 
 from __future__ import annotations
