@@ -27,9 +27,9 @@ from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "benchmarks" / "results" / "exported.json"
-FORMS = ("pt2", "onnx", "onnx-int8")
+FORMS = ("onnx", "onnx-int8")
 REPEATS, BATCH, DIGITS = 9, 8, "digits:60"
-NAMES = {"PyTorch": "verydeep", "pt2": "`.pt2`", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, int8"}
+NAMES = {"PyTorch": "verydeep", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, int8"}
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""All that reads files from strangers, with good files to begin from: for `fuzz`. What opens ``.pt2`` is excepted."""
+"""All that reads files from strangers, with good files to begin from: for `fuzz`."""
 
 from __future__ import annotations
 

@@ -194,8 +194,8 @@ def test_json_within_json_without_end(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"takes": "float"}, "ONNX Runtime cannot run it"),
-        ({"takes": "both"}, "it has no card"),
-        ({"classes": ["a", "b"]}, r"it answers \(\d, 3\) where its card tells 2 classes"),
+        ({"takes": "both"}, "it has no metadata"),
+        ({"classes": ["a", "b"]}, r"its output is \(\d, 3\), but its metadata says 2 classes"),
     ],
 )
 def test_an_onnx_file_that_is_not_what_it_tells(

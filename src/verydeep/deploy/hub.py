@@ -1,7 +1,7 @@
-"""Nets shared through the Hugging Face hub, by its own mixin: an extra, ``pip install 'verydeep[hub]'``.
+"""Nets on the Hugging Face hub, by its own mixin: an extra, ``pip install 'verydeep[hub]'``.
 
-``SharedNet.from_pretrained("owner/name")`` downloads a checkpoint of ours, and ``SharedNet.of("runs/D")`` can be
-pushed: ``.push_to_hub("owner/name")``. A folder on this machine serves as well as a name on the hub.
+``SharedNet.from_pretrained("owner/name")`` downloads a checkpoint, and ``SharedNet.of("runs/D")`` can be pushed:
+``.push_to_hub("owner/name")``. A local directory works as well as a name on the hub.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SharedNet(ModelHubMixin):
 
     @staticmethod
     def of(run: str | Path) -> SharedNet:
-        """The best net of a run's folder, or a checkpoint file; raises VerydeepError where there is none."""
+        """The best net of a run directory, or a checkpoint file; raises VerydeepError where there is none."""
         return SharedNet(load_classifier(checkpoint_of(run, last=False)).path)
 
     def classifier(self, machine: MachineSettings | None = None) -> Classifier:
@@ -40,18 +40,17 @@ class SharedNet(ModelHubMixin):
         return load_net(self.path, False, machine or MachineSettings(workers=0))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The checkpoint and its page, called by the mixin."""
-        place = save_directory / BEST
-        shutil.copyfile(self.path, place)
-        page = self.path.with_name(PAGE)
-        if page.is_file():
-            shutil.copyfile(page, save_directory / PAGE)
+        """Saves the checkpoint and its model card; called by the mixin."""
+        copy, card = save_directory / BEST, self.path.with_name(PAGE)
+        shutil.copyfile(self.path, copy)
+        if card.is_file():
+            shutil.copyfile(card, save_directory / PAGE)
         else:
-            write_model_card(place, load_classifier(place).metadata)
+            write_model_card(copy, load_classifier(copy).metadata)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, revision: str | None = None, **given: Any) -> SharedNet:
-        """A folder here, or a repository of the hub."""
+    def _from_pretrained(cls, *, model_id: str, revision: str | None = None, **arguments: Any) -> SharedNet:
+        """From a local directory or a repository of the hub."""
         names = ("cache_dir", "force_download", "local_files_only", "token")
-        options = {name: given[name] for name in names if given.get(name) is not None}
+        options = {name: arguments[name] for name in names if arguments.get(name) is not None}
         return cls(download_checkpoint(model_id, revision=revision, **options))

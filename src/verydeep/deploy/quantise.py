@@ -1,14 +1,13 @@
-"""A net in 8 bits: static quantisation by ONNX Runtime, with the ranges of maps taken from real photos.
+"""int8: static quantisation by ONNX Runtime, with activation ranges calibrated on real images.
 
-Weights are stored in 8 bits, a scale for each output channel; maps in 8 bits, a scale for each map, which is that of
-the least and largest value that the calibration photos show. fc8 and what comes after it stay
-float, as all of it is cheap.
+Weights have a scale for each output channel, activations one for each tensor, from the smallest and largest value on
+the calibration images. fc8 and what follows it stay float, as all of it is cheap.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,17 @@ from numpy.typing import NDArray
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter
 from ..data.image_io import Pixels
+from .onnx import IMAGES
 
 QUANTISED = ["Conv", "Relu", "MaxPool"]  # a ReLU then becomes the lower end of a range
 
 
-def quantise(source: Path, out: Path, photos: Iterator[Pixels], total: int, reporter: Reporter) -> None:
-    """Writes the 8-bit form of an ONNX file that takes uint8 photos.
+def quantise(source: Path, out: Path, images: Iterator[Pixels], total: int, reporter: Reporter) -> None:
+    """Writes the int8 form of an ONNX file that takes uint8 images.
 
     Args:
-        photos: uint8 (H,W,3), rescaled to Q; of any sizes.
-        total: how many there are.
+        images: uint8 (H,W,3), rescaled to Q; of any sizes.
+        total: number of images.
 
     Raises:
         VerydeepError: onnxruntime is not installed.
@@ -35,12 +35,12 @@ def quantise(source: Path, out: Path, photos: Iterator[Pixels], total: int, repo
     try:
         from onnxruntime import quantization
     except ImportError:
-        raise VerydeepError("8 bits need onnxruntime: pip install 'verydeep[onnx]'.") from None
+        raise VerydeepError("int8 needs onnxruntime: pip install 'verydeep[onnx]'.") from None
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it advises a pre-processing that this graph does not need
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a preprocessing step that this graph does not need
     try:
         with reporter.track("calibrating", total) as advance:
-            reader = _reader(quantization.CalibrationDataReader, photos, lambda: advance(1, ""))
+            reader = _reader(quantization.CalibrationDataReader, images, lambda: advance(1, ""))
             quantization.quantize_static(
                 *(str(source), str(out), reader),
                 quant_format=quantization.QuantFormat.QDQ,
@@ -53,15 +53,15 @@ def quantise(source: Path, out: Path, photos: Iterator[Pixels], total: int, repo
         logging.getLogger().setLevel(level)
 
 
-def _reader(kind: Any, photos: Iterator[Pixels], done: Any) -> Any:
-    """What ONNX Runtime asks for photos, one at a time."""
+def _reader(base: Any, images: Iterator[Pixels], on_read: Callable[[], None]) -> Any:
+    """Gives ONNX Runtime one image at a time."""
 
-    class Reader(kind):  # type: ignore[misc]
+    class Reader(base):  # type: ignore[misc]
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            photo = next(photos, None)
-            if photo is None:
+            image = next(images, None)
+            if image is None:
                 return None
-            done()
-            return {"photos": photo[None]}
+            on_read()
+            return {IMAGES: image[None]}
 
     return Reader()

@@ -93,7 +93,7 @@ def _next(told: dict[str, Any], place: str) -> list[str]:
 
 
 def export(options: argparse.Namespace) -> int:
-    """A net in a form that others run."""
+    """Exports a net for other runtimes."""
     from ...deploy.export import export
 
     told = export(
@@ -112,18 +112,18 @@ def export(options: argparse.Namespace) -> int:
     show(f"{told['file']}: {told['bytes'] / 1e6:.1f} MB, card {told['card']}")
     for line in _export_lines(told):
         show(line)
-    show(f"ask it: verydeep predict {shlex.quote(told['file'])} PHOTO")
+    show(f"predict with it: verydeep predict {shlex.quote(told['file'])} PHOTO")
     return OK
 
 
 def _export_lines(told: dict[str, Any]) -> list[str]:
     lines = []
     if "largest_difference" in told:
-        lines.append(f"posteriors are at most {told['largest_difference']:.1e} from the net's, at two sizes")
+        lines.append(f"largest posterior difference from the net, at two sizes: {told['largest_difference']:.1e}")
     if "top1_agreement" in told:
         lines.append(
-            f"on {told['compared_photos']} photos 8 bits answer as float does on {told['top1_agreement']:.1f} %; "
-            f"posteriors are {told['mean_posterior_difference']:.1e} apart on average"
+            f"int8/float top-1 agreement: {told['top1_agreement']:.1f} % ({told['compared_photos']} images); "
+            f"mean posterior difference {told['mean_posterior_difference']:.1e}"
         )
     for name, error in told.get("top1_error", {}).items():
         lines.append(f"top-1 error of {name}: {error:.2f} %")
