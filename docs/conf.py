@@ -10,7 +10,12 @@ from verydeep.cli.arguments import build_parser
 
 TOP = Path(__file__).resolve().parents[1]
 OF_ALL = ("help", "json", "quiet")  # options of every command, which the reference explains once
-ABOVE = {"../NOTES.md": "notes", "../SECURITY.md": "security", "../CHANGELOG.md": "changelog"}  # pages outside docs/
+ABOVE = {
+    "../NOTES.md": "notes",
+    "../SECURITY.md": "security",
+    "../CHANGELOG.md": "changelog",
+    "../CONTRIBUTING.md": "contributing",
+}  # pages outside docs/
 
 project = "verydeep"
 author = "the verydeep authors"

@@ -24,7 +24,7 @@ WORDS = (
     *("accuracy", "confusion matrix", "embedding", "augmentation", "mixed precision", "learning rate", "fine-tune"),
     *("fine-tuning", "Jupyter", "Docker"),
 )
-NO_COMMANDS = {"api.md", "architecture.md", "changelog.md", "notes.md", "security.md"}
+NO_COMMANDS = {"api.md", "architecture.md", "changelog.md", "contributing.md", "notes.md", "security.md"}
 PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(?:sh|bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -99,6 +99,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NEW = new_lines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", NEW, ids=lambda page: str(page.relative_to(TOP)))
 def test_commands_of_a_page_run(page: Path, world: Path, tmp_path: Path, command: Command) -> None:
     cwd = shutil.copytree(world, tmp_path / "here")
