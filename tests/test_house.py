@@ -22,7 +22,7 @@ def test_only_the_terminal_prints() -> None:
     for name, path in MODULES.items():
         if name in (
             "deploy.benchmark.peer_process",
-            "core.matlab_process",
+            "core.matlab",
         ):  # programs, whose words another process reads
             continue
         source = ast.parse(path.read_text())

@@ -172,7 +172,10 @@ def test_a_broken_devkit_is_a_sentence(tmp_path: Path, text: str) -> None:
         write_classification(tmp_path / "s.txt", scores(1), tmp_path)
     (tmp_path / "map_clsloc.txt").unlink()
     crashes = (Path(__file__).parents[1] / "files" / "crash.mat").read_bytes()  # which ends scipy's process
-    for content, told in ((b"junk", "is not the devkit's, or broken"), (crashes, "is broken: reading it as a MATLAB")):
+    for content, told in (
+        (b"junk", "is broken or truncated: no whole MATLAB file"),
+        (crashes, "is broken: reading it as a MATLAB"),
+    ):
         (tmp_path / "meta.mat").write_bytes(content)
         with pytest.raises(VerydeepError, match=rf"meta\.mat {told}"):
             write_classification(tmp_path / "s.txt", scores(1), tmp_path)

@@ -1,53 +1,52 @@
-"""MATLAB's files, MatConvNet's nets and the devkit's ``meta.mat``: read by scipy in a process of its own.
+"""MATLAB files, read by scipy in a process of its own: ``python -m verydeep.core.matlab FILE``.
 
-A few changed bytes can make scipy ask for terabytes, or end its process (NOTES.md), so that process has bounded memory
-and this one hears of its end (`verydeep.core.matlab_process`).
+A few changed bytes can make scipy allocate terabytes, crash or hang (NOTES.md), so that process has bounded memory and
+time. A process pool would start by importing the user's script, which then needs a main guard; this one does not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import json
+import pickle
 import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import load
 
 from .errors import VerydeepError
 
 MOST_BYTES = 3 * 2**30  # that a file may unpack to: net E has .6 GB
+MOST_SECONDS = 600
 COMPRESSED = 15  # an element's type, by MATLAB's description of its format
 HEADER = 128
-TOLD = "told"  # the name under which the child's JSON is among the arrays
-MISTAKE = 2  # the child's status where it writes a sentence
+BROKEN = 2  # exit status where scipy raised an error, whose text is on stdout
 
 
-def read_mat(path: Path, what: Literal["net", "synsets"]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays by name and what else a file tells, as `verydeep.core.matlab_process` has it.
-
-    Args:
-        what: a MatConvNet net, or the synsets of ILSVRC's devkit.
+def read_mat(path: Path) -> dict[str, Any]:
+    """Variables by name: structs as dicts, arrays of structs as lists, without dimensions of 1.
 
     Raises:
-        VerydeepError: scipy is missing, broken, no such content, an archive that unpacks to too much.
+        VerydeepError: scipy is missing, or the file is broken or unpacks to too much.
     """
     if importlib.util.find_spec("scipy") is None:
         raise VerydeepError(f"reading {path} needs scipy: pip install 'verydeep[mat]'.")
     _check_size(path)
-    words = [sys.executable, "-m", "verydeep.core.matlab_process", what, str(path), str(2 * MOST_BYTES)]
-    child = subprocess.run(words, capture_output=True, check=False)
-    if child.returncode == MISTAKE:
-        raise VerydeepError(child.stdout.decode("utf8", "surrogateescape"))
+    command = [sys.executable, "-m", "verydeep.core.matlab", str(path)]
+    try:
+        child = subprocess.run(command, capture_output=True, check=False, timeout=MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise VerydeepError(f"{path} is broken: reading it as a MATLAB file took over {MOST_SECONDS} s.") from None
+    if child.returncode == BROKEN:
+        reason = child.stdout.decode("utf8", "replace")
+        raise VerydeepError(f"{path} is broken or truncated: no whole MATLAB file ({reason}).")
     if child.returncode:
         raise VerydeepError(f"{path} is broken: reading it as a MATLAB file crashed, or took too much memory.")
-    arrays = load(child.stdout)
-    told: dict[str, Any] = json.loads(arrays.pop(TOLD).tobytes())
-    return arrays, told
+    content: dict[str, Any] = pickle.loads(child.stdout)
+    return content
 
 
 def _check_size(path: Path) -> None:
@@ -66,5 +65,27 @@ def _check_size(path: Path) -> None:
                         if total > MOST_BYTES:
                             raise VerydeepError(f"{path} unpacks to more than {MOST_BYTES:,} bytes, which is refused.")
                 except zlib.error:
-                    return  # scipy will say so
+                    return  # scipy reports it
             file.seek(end)
+
+
+def main() -> int:
+    """Reads the file named on the command line and writes its content, pickled, to stdout."""
+    from scipy.io import loadmat
+
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has none
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (2 * MOST_BYTES, resource.RLIM_INFINITY))
+    try:
+        # By the class that MATLAB gave them: it stores whole doubles, such as biases of 0, in fewer bytes.
+        content = pickle.dumps(loadmat(sys.argv[1], simplify_cells=True, mat_dtype=True))
+    except Exception as error:  # whatever scipy raises for a broken file
+        sys.stdout.buffer.write(" ".join(str(error)[:80].split()).encode("utf8", "replace"))
+        return BROKEN
+    sys.stdout.buffer.write(content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

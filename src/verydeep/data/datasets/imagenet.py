@@ -227,7 +227,7 @@ def devkit_order(root: Path) -> dict[int, str]:
             f"{root} has neither meta.mat nor map_clsloc.txt, which tell which class an ILSVRC2012_ID is: "
             "unpack the devkit there."
         )
-    return {int(number): wnid for number, wnid, _ in _meta_rows(meta)}
+    return {number: wnid for number, wnid, _ in _meta_rows(meta)}
 
 
 def synset_words(root: Path) -> dict[str, str]:
@@ -245,9 +245,14 @@ def synset_words(root: Path) -> dict[str, str]:
     return {}
 
 
-def _meta_rows(meta: Path) -> list[tuple[str, str, str]]:
+def _meta_rows(meta: Path) -> list[tuple[int, str, str]]:
     """ILSVRC2012_ID, WNID and words of each synset in the devkit's ``meta.mat``."""
-    return [(number, wnid, words) for number, wnid, words in read_mat(meta, "synsets")[1]["rows"]]
+    try:
+        synsets = read_mat(meta)["synsets"]
+        rows = [synsets] if isinstance(synsets, dict) else synsets
+        return [(int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])) for row in rows]
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
+        raise VerydeepError(f"{meta} is not the devkit's, or broken: unpack the devkit again.") from None
 
 
 def _first(root: Path, name: str) -> Path | None:
