@@ -29,16 +29,16 @@ PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(?:sh|bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def typed(page: Path) -> list[list[str]]:
-    """The `verydeep` commands of a page's blocks, as words; those with ``…`` are no commands but patterns."""
+def shown_commands(page: Path) -> list[list[str]]:
+    """The `verydeep` commands of a page's blocks, as words; those with ``…`` are patterns, not commands."""
     lines = [line for block in BLOCK.findall(page.read_text()) for line in block.replace("\\\n", " ").splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines if "verydeep" in line and "…" not in line]
-    return [found[found.index("verydeep") + 1 :] for found in words if "verydeep" in found]
+    split = [shlex.split(line, comments=True) for line in lines if "verydeep" in line and "…" not in line]
+    return [words[words.index("verydeep") + 1 :] for words in split if "verydeep" in words]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
-def test_commands_of_a_page_are_commands(page: Path) -> None:
-    for words in typed(page):
+def test_commands_of_a_page_parse(page: Path) -> None:
+    for words in shown_commands(page):
         if "--help" in words:
             with pytest.raises(SystemExit, match="0"):
                 parse(words)
@@ -55,7 +55,7 @@ def test_python_of_a_page_compiles_and_uses_public_names() -> None:
 
 
 def test_most_pages_have_commands() -> None:
-    assert sum(len(typed(page)) for page in PAGES) > 40
+    assert sum(len(shown_commands(page)) for page in PAGES) > 40
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=lambda page: page.name)
@@ -111,7 +111,7 @@ def test_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
-def test_what_a_page_links_to_is_there(page: Path) -> None:
+def test_links_of_a_page_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not re.match(r"https?:|#|mailto:", target):
             assert (page.parent / target.partition("#")[0]).exists(), target
@@ -123,8 +123,8 @@ def test_the_fields_words_are_in_the_pages() -> None:
 
 
 def test_the_api_is_all_that_is_public() -> None:
-    told = re.findall(r"^\.\. auto\w+:: verydeep\.(\w+)$", (TOP / "docs" / "api.md").read_text(), re.MULTILINE)
-    assert sorted(told) == sorted(verydeep.__all__)
+    documented = re.findall(r"^\.\. auto\w+:: verydeep\.(\w+)$", (TOP / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(verydeep.__all__)
 
 
 def test_every_page_is_in_the_index_and_all_build(tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def small(words: list[str]) -> list[str]:
     return words
 
 
-def put_away_old_run(words: list[str], cwd: Path) -> None:
-    """Makes room for a run that the page trains itself."""
+def remove_old_run(words: list[str], cwd: Path) -> None:
+    """Removes the run that the page trains itself."""
     if "train" in words and "--help" not in words:
         out = Path(cwd / "runs" / ("D-PCR" if words[0] == "localise" else "D"))
         if out.exists():
@@ -105,7 +105,7 @@ def test_commands_of_a_page_run(page: Path, world: Path, tmp_path: Path, command
     cwd = shutil.copytree(world, tmp_path / "here")
     for line in NEW[page]:
         words = small(shlex.split(line)[1:])
-        put_away_old_run(words, cwd)
+        remove_old_run(words, cwd)
         ended = command(*words, cwd=cwd)
         assert ended.status == 0, (line, words, ended.stderr)
 
