@@ -125,8 +125,8 @@ def train_boxes(
     job = TrainingRun(task, run, folder, wish, told, team or SingleProcess(), stop, _live_report)
     if resume or job.broke_off:
         metadata = None if box_given else metadata_of_run(folder)
-        if metadata is not None and metadata.box_settings:  # as it was begun
-            task = LocalisationTask(from_json(BoxSettings, metadata.box_settings), strict)
+        if metadata is not None and metadata.is_localiser:  # as it was begun
+            task = LocalisationTask(metadata.localiser_settings, strict)
         return replace(job, task=task).resume(data_given, typed(TrainSettings, train_given))
     return job.begin(named_data(data_given), settings)
 

@@ -91,7 +91,7 @@ def test_no_command_is_a_wish_for_help(command: Command, words: tuple[str, ...])
 def test_evaluate_takes_the_usual_protocol_and_says_so(command: Command, trained: Path, tmp_path: Path) -> None:
     answer = command("evaluate", trained, "--out", tmp_path / "found", "--workers", 0, "--json")
     assert answer.status == 0, answer.stderr
-    assert "testing by dense@36, as predict does" in answer.stderr
+    assert "evaluating with dense@36, as predict does" in answer.stderr
     assert json.loads(answer.stdout)["protocol"] == "dense@36"
 
 

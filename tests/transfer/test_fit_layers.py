@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import verydeep
 from conftest import TINY, Command, make_photos
 from verydeep.checkpoints.checkpoint import load_checkpoint
+from verydeep.core.config import to_json
 from verydeep.core.device import resolve_device
 from verydeep.core.progress import Silent
 from verydeep.core.settings import DataSettings, MachineSettings
@@ -75,9 +77,10 @@ def fitted(run: Path, photos: Path, random: tuple[str, ...], **changes: Any) -> 
     checkpoint = load_checkpoint(run / "best.safetensors")
     net, sets = checkpoint.net(), open_data(DataSettings(data=str(photos))).sets
     settings = settings_of_run("A", {"start": str(run), "crop": 32, "S": "36", **changes})
+    metadata = replace(checkpoint.metadata, settings=to_json(settings))
     machine = resolve_device(MachineSettings(workers=0, threads=1), 0)
     two = (sets["train"], sets["dev"])
-    return net, fit_start(net, random, checkpoint.metadata, two, settings, machine, Silent(), SingleProcess())
+    return net, fit_start(net, metadata, random, two, machine, Silent(), SingleProcess())
 
 
 @pytest.mark.parametrize("random", [("fc8",), ("fc6", "fc7", "fc8"), ("fc6", "fc8"), ("fc7", "fc8")])
@@ -110,8 +113,6 @@ def test_svms_need_photos_of_every_class(trained: Path, photos: Path) -> None:
     few = sets["train"].take(np.flatnonzero(sets["train"].labels > 0))
     settings = settings_of_run("A", {"start": "x", "crop": 32, "S": "36"})
     machine = resolve_device(MachineSettings(workers=0, threads=1), 0)
-    found = fit_start(
-        *(checkpoint.net(), ("fc8",), checkpoint.metadata, (few, sets["dev"]), settings, machine),
-        *(Silent(), SingleProcess()),
-    )
+    metadata = replace(checkpoint.metadata, settings=to_json(settings))
+    found = fit_start(checkpoint.net(), metadata, ("fc8",), (few, sets["dev"]), machine, Silent(), SingleProcess())
     assert found == Fitted((), None)

@@ -63,7 +63,7 @@ def described(metadata: Metadata, form: str, pixels: Preprocessing) -> dict[str,
         "input": given,
         "tensors": tensors,
         "layers": _layers(metadata),
-        "output": BOXES if metadata.box_settings else SCORES + (PROB if form == "caffe" else ""),
+        "output": BOXES if metadata.is_localiser else SCORES + (PROB if form == "caffe" else ""),
         "resize": _resize(metadata, dense=form == OURS),
     }
 

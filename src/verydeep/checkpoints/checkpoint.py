@@ -23,7 +23,7 @@ from torch import Tensor
 from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import check_text, file_sha256, utf8_path
-from ..core.settings import BoxSettings
+from ..core.settings import BoxSettings, DataSettings, TrainSettings
 from ..data.class_names import distinct
 from ..data.image_io import OtherSide, Resampling
 from ..models.architectures import NET_NAMES, layers, net_facts
@@ -66,10 +66,35 @@ class Metadata:
     origin: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def is_localiser(self) -> bool:
+        """Whether the net predicts boxes (App. A) and not classes."""
+        return bool(self.box_settings)
+
+    @property
+    def error(self) -> str:
+        """The error that training logs, and that decides which epoch is the best."""
+        return "gt_class_error" if self.is_localiser else "top1_error"
+
+    @property
+    def data_settings(self) -> DataSettings:
+        """``data`` as the settings of a training; raises VerydeepError where there are none."""
+        return from_json(DataSettings, self.data)
+
+    @property
+    def train_settings(self) -> TrainSettings:
+        """``settings`` as the settings of a training."""
+        return from_json(TrainSettings, self.settings)
+
+    @property
+    def localiser_settings(self) -> BoxSettings:
+        """``box_settings`` of a localisation model."""
+        return from_json(BoxSettings, self.box_settings)
+
+    @property
     def outputs(self) -> int:
-        """Of the last layer: a score a class, or the boxes of a box net."""
+        """Channels of the last layer: one per class, or the box coordinates of a localisation model."""
         known = len(self.classes)
-        return from_json(BoxSettings, self.box_settings).outputs(known) if self.box_settings else known
+        return self.localiser_settings.outputs(known) if self.is_localiser else known
 
     @property
     def multiply_adds(self) -> int:

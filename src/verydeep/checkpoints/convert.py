@@ -83,7 +83,7 @@ def convert(
     layers = [name.removesuffix(".weight") for name in weights.tensors if name.endswith(".weight")]
     told: dict[str, Any] = {"file": str(file), "format": form, "net": weights.net, "width": weights.width}
     told |= {"layers": len(layers), "origin": weights.origin}
-    told |= {"classes": len(metadata.classes) if metadata else None, "boxes": bool(metadata and metadata.box_settings)}
+    told |= {"classes": len(metadata.classes) if metadata else None, "boxes": bool(metadata and metadata.is_localiser)}
     return {**told, "card": str(page) if page else None}
 
 
@@ -128,8 +128,8 @@ def _write_theirs(file: Path, form: str, weights: Weights, metadata: Metadata | 
     """The file, read back before it takes its name, and what stands beside it; returns its model card."""
     if metadata is None:
         raise VerydeepError(f"{weights.source} has no FC layers, which {form} files need: convert it to .safetensors.")
-    if metadata.box_settings or has_lrn(metadata.net):
-        what = "a box net" if metadata.box_settings else "local response normalisation"
+    if metadata.is_localiser or has_lrn(metadata.net):
+        what = "a box net" if metadata.is_localiser else "local response normalisation"
         raise VerydeepError(f"{weights.source} has {what}, which {form} files cannot tell: convert it to .safetensors.")
     writers: dict[str, Callable[[Tensors, Metadata], Iterable[Any]]] = {
         "torchvision": _torchvision,

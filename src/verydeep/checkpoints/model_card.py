@@ -49,7 +49,7 @@ def write_model_card(
 
 def _facts(path: Path, metadata: Metadata, use: dict[str, str], told: dict[str, Any]) -> list[str]:
     facts = net_facts(metadata.net, max(1, metadata.outputs), metadata.crop, metadata.width)
-    kind = f"a box net ({metadata.box_settings['regression']}) of" if metadata.box_settings else "tells"
+    kind = f"a box net ({metadata.box_settings['regression']}) of" if metadata.is_localiser else "tells"
     shown = ", ".join(metadata.classes[:8]) + (", …" if len(metadata.classes) > 8 else "")
     rows = {
         "net": f"{metadata.net} of Table 1 in Simonyan & Zisserman, ICLR 2015; {facts.weight_layers} weight layers, "
@@ -115,7 +115,7 @@ def _licence(metadata: Metadata) -> list[str]:
 
 
 def _loading(place: Path, metadata: Metadata) -> list[str]:
-    load = "load_localiser" if metadata.box_settings else "load"
+    load = "load_localiser" if metadata.is_localiser else "load"
     return [
         *("## Use", "", "```python", "import verydeep", "", f"net = verydeep.{load}({str(place)!r})"),
         *('for answer in net.predict(["photo.jpg"]):', "    print(answer)", "```"),

@@ -169,7 +169,7 @@ def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
 
 def _own(path: Path) -> Weights:
     loaded = load_checkpoint(path)
-    classes = None if loaded.metadata.box_settings else loaded.metadata.classes
+    classes = None if loaded.metadata.is_localiser else loaded.metadata.classes
     return Weights(
         loaded.metadata.net, loaded.weights, loaded.metadata.mean, classes, str(path), loaded.metadata.origin
     )

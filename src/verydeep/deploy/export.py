@@ -22,7 +22,6 @@ from ..checkpoints.exported import FLOAT, NO_PT2, TAKES_KEY, UINT8, open_exporte
 from ..checkpoints.load import open_classifier
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.preprocessing import Triple
-from ..core.config import from_json
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import check_place, write_atomically
@@ -35,6 +34,7 @@ from ..data.open import Dataset, open_data, relabel
 from ..data.workers import Fault
 from ..evaluation.evaluate import dataset_posteriors
 from ..evaluation.inference import InferenceModel, ResizeToScales, shown_to
+from ..evaluation.predict import Classifier
 from ..evaluation.protocols import parse_protocol
 from ..models.vgg import Net
 from .onnx import build
@@ -196,7 +196,7 @@ def _two_sets(metadata: Metadata, photos: str | None) -> tuple[Dataset, Dataset]
     """Images for calibration and for comparison, spread evenly over their sets; none is in both."""
     if photos is None and not metadata.data:
         raise VerydeepError("int8 needs images for calibration, and this net names no dataset: give --photos.")
-    settings = from_json(DataSettings, metadata.data) if photos is None else DataSettings(data=photos)
+    settings = metadata.data_settings if photos is None else DataSettings(data=photos)
     opened = open_data(settings)
     calibration = opened.sets.get("dev") or opened.sets.get("train") or opened.set(opened.reported)
     comparison = opened.set(opened.reported)
@@ -213,9 +213,7 @@ def _spread(dataset: Dataset, most: int) -> Dataset:
 
 def _rescaled_images(dataset: Dataset, metadata: Metadata, machine: Machine) -> Iterator[Pixels]:
     """Images of a set at the net's Q, one by one."""
-    views = ResizeToScales(
-        parse_protocol(f"dense@{metadata.test_scale}"), metadata.crop, metadata.resampling, metadata.other_side
-    )
+    views = ResizeToScales.for_net(metadata, parse_protocol(f"dense@{metadata.test_scale}"))
     for _, views_of_one in each_photo(dataset, views, machine.readers):
         if isinstance(views_of_one, Fault):
             raise VerydeepError(views_of_one.message)
@@ -230,7 +228,7 @@ def _compare_int8(net: Net, order: Order, dataset: Dataset, machine: Machine) ->
     with machine.running():
         posteriors = [
             dataset_posteriors(
-                model, metadata, dataset, protocol, machine, order.reporter, f"comparing, {name}"
+                Classifier(model, metadata, machine), dataset, protocol, order.reporter, f"comparing, {name}"
             ).posteriors
             for name, model in nets.items()
         ]

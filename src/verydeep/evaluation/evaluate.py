@@ -9,6 +9,7 @@ import contextlib
 import csv
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,19 @@ from ..checkpoints.load import Loaded, open_classifier
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import has_metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
-from ..core.config import from_json
-from ..core.device import Machine, resolve_device
+from ..core.device import Machine
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, short_name, write_json
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, MachineSettings
 from ..core.team import SingleProcess, Team
 from ..data.dataloader import each_photo
+from ..data.image_io import Pixels
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
 from ..data.workers import Fault
-from .inference import InferenceModel, Posteriors, ResizeToScales, joined_answers, posteriors
+from .inference import Posteriors, ResizeToScales, joined_answers, posteriors
 from .metrics import summarise
-from .predict import usual_protocol
+from .predict import Classifier, place_classifier, usual_protocol
 from .protocols import Protocol, check_protocol, parse_protocol
 from .scores import FILE_NAME, Scores, save_scores
 
@@ -51,47 +52,45 @@ class Evaluation:
 
 
 def dataset_posteriors(
-    net: InferenceModel,
-    metadata: Metadata,
+    classifier: Classifier,
     dataset: Dataset,
     protocol: Protocol,
-    machine: Machine,
     reporter: Reporter,
     label: str,
     faults: dict[int, str] | None = None,
     team: Team | None = None,
 ) -> Posteriors:
-    """Posteriors of a set and what they cost; each process of a team computes those of its share.
+    """Posteriors (N,K) of a dataset and their cost; each process of a team computes its shard.
 
     Args:
-        net: on the machine's device, in evaluation mode.
-        faults: takes unreadable photos by index (their rows stay 0); None makes them an error.
+        label: of the progress bar.
+        faults: receives the message of each unreadable image by index, whose posteriors are 0; None raises instead.
 
     Raises:
-        ImageError: a photo cannot be read, and ``faults`` is None.
+        ImageError: an image cannot be read, and ``faults`` is None.
     """
-
     team = team or SingleProcess()
-    mine = team.shard(len(dataset))
-    broken: dict[int, str] = {}
-    shown = ResizeToScales(protocol, metadata.crop, metadata.resampling, metadata.other_side)
+    shard = team.shard(len(dataset))
+    unreadable: dict[int, str] = {}
+    resize = ResizeToScales.for_net(classifier.metadata, protocol)
+    machine = classifier.machine
 
-    def views() -> Any:
-        for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), shown, machine.readers):
-            if not isinstance(found, Fault):
-                yield place, found
+    def views() -> Iterator[tuple[int, list[Pixels]]]:
+        for place, loaded in each_photo(dataset.take(np.array(shard, dtype=np.int64)), resize, machine.readers):
+            if not isinstance(loaded, Fault):
+                yield place, loaded
             elif faults is None:
-                raise ImageError(f"{found.message} Remove it, or leave it out with --bad-images skip.")
+                raise ImageError(f"{loaded.message} Remove it, or leave it out with --bad-images skip.")
             else:
-                broken[mine[place]] = found.message
+                unreadable[shard[place]] = loaded.message
 
-    with reporter.track(label, len(mine) * len(protocol.scales)) as advance:
-        mean = np.array(metadata.mean)
-        found = posteriors(net, mean, protocol, views(), len(mine), machine, lambda count: advance(count, ""))
-    shares = team.all_gather((found, broken))
+    with reporter.track(label, len(shard) * len(protocol.scales)) as advance:
+        mean = np.array(classifier.metadata.mean)
+        computed = posteriors(classifier.net, mean, protocol, views(), len(shard), machine, lambda n: advance(n, ""))
+    shares = team.all_gather((computed, unreadable))
     if faults is not None:
-        faults.update({index: sentence for _, theirs in shares for index, sentence in theirs.items()})
-    return joined_answers([answers for answers, _ in shares])
+        faults.update({index: message for _, theirs in shares for index, message in theirs.items()})
+    return joined_answers([share for share, _ in shares])
 
 
 def evaluate(
@@ -114,89 +113,80 @@ def evaluate(
     reporter = reporter or Silent()
     if bad_images not in ("stop", "skip"):
         raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
-    asked = None if protocol is None else parse_protocol(protocol)
+    requested = None if protocol is None else parse_protocol(protocol)
     checkpoint = open_classifier(run, last)
-    tested = asked or usual_protocol(checkpoint.metadata)
-    if asked is None:
-        reporter.say(f"testing by {tested}, as predict does; PROTOCOL says another")
+    tested = requested or usual_protocol(checkpoint.metadata)
+    if requested is None:
+        reporter.say(f"evaluating with {tested}, as predict does; pass PROTOCOL for another")
     check_protocol(tested, checkpoint.metadata.crop)
     dataset, place = _dataset(checkpoint.metadata, data, set_name, reporter)
-    here = resolve_device(replace(machine or MachineSettings(), compile=False), checkpoint.metadata.multiply_adds)
     if out is None:
         _check_run(run, checkpoint)
     folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / short_name(str(tested))
     check_place(folder)
     if any((folder / name).exists() for name in (LAST, BEST)):
-        raise VerydeepError(f"{folder} is a run's folder: give another --out for what the test finds.")
-    return _tested(checkpoint, dataset, tested, here, bad_images == "skip", folder, reporter, team or SingleProcess())
+        raise VerydeepError(f"{folder} is a run's folder: give another --out for the evaluation.")
+    classifier = place_classifier(checkpoint, machine or MachineSettings())
+    measured = _measure(classifier, dataset, tested, bad_images == "skip", reporter, team or SingleProcess())
+    evaluation = _summarised(checkpoint, dataset, tested, measured, folder)
+    if team is None or team.is_main:
+        _write(evaluation, classifier.machine)
+        if checkpoint.path.name == BEST:
+            write_model_card(checkpoint.path, checkpoint.metadata)
+    return evaluation
 
 
 def _check_run(run: str | Path, checkpoint: Loaded) -> None:
-    """Raises VerydeepError for a weight file of others, beside which no tests are stored."""
+    """Raises VerydeepError for a foreign weight file, beside which no evaluations are stored."""
     if isinstance(checkpoint, Checkpoint) and not has_metadata(checkpoint.path):
-        one = f"`verydeep convert {shlex.quote(str(run))} runs/NAME` makes one"
-        raise VerydeepError(f"{checkpoint.path} is no run: {one}, or say --out.")
+        command = f"`verydeep convert {shlex.quote(str(run))} runs/NAME`"
+        raise VerydeepError(f"{checkpoint.path} is not a run: make one with {command}, or pass --out.")
 
 
-def _tested(
-    checkpoint: Loaded,
-    dataset: Dataset,
-    protocol: Protocol,
-    machine: Machine,
-    skip: bool,
-    folder: Path,
-    reporter: Reporter,
-    team: Team,
+@dataclass(frozen=True)
+class _Measured:
+    """Posteriors (N,K) of a dataset, the messages of unreadable images by index, and the seconds it took."""
+
+    posteriors: Posteriors
+    faults: dict[int, str]
+    seconds: float
+
+
+def _measure(
+    classifier: Classifier, dataset: Dataset, protocol: Protocol, skip: bool, reporter: Reporter, team: Team
+) -> _Measured:
+    faults: dict[int, str] = {}
+    label = f"{protocol} on {len(dataset)} images"
+    started = time.monotonic()
+    with classifier.machine.running():
+        computed = dataset_posteriors(classifier, dataset, protocol, reporter, label, faults if skip else None, team)
+    seconds = time.monotonic() - started
+    for message in faults.values():
+        reporter.warn(f"skipped: {message}")
+    if len(faults) == len(dataset):
+        raise ImageError(f"none of the {len(faults)} images of {dataset.name} can be read.")
+    return _Measured(computed, faults, seconds)
+
+
+def _summarised(
+    checkpoint: Loaded, dataset: Dataset, protocol: Protocol, measured: _Measured, folder: Path
 ) -> Evaluation:
-    """The test itself, its numbers and its files."""
-    answers, faults, seconds = _answers(checkpoint, dataset, protocol, machine, skip, reporter, team)
-    kept = np.array([index for index in range(len(dataset)) if index not in faults], dtype=np.int64)
+    readable = np.array([index for index in range(len(dataset)) if index not in measured.faults], dtype=np.int64)
     fingerprint = dataset.fingerprint(sizes=True)
-    dataset = dataset.take(kept)
-    scores = _scores(checkpoint, dataset, protocol, answers.posteriors[kept])
+    dataset = dataset.take(readable)
+    scores = _scores(checkpoint, dataset, protocol, measured.posteriors.posteriors[readable])
     summary = {
         **summarise(scores),
-        "skipped": len(faults),
-        "multiply_adds_per_image": round(answers.multiply_adds),
-        "images_per_second": round(len(dataset) / max(seconds, 1e-9), 2),
-        "seconds": round(seconds, 2),
+        "skipped": len(measured.faults),
+        "multiply_adds_per_image": round(measured.posteriors.multiply_adds),
+        "images_per_second": round(len(dataset) / max(measured.seconds, 1e-9), 2),
+        "seconds": round(measured.seconds, 2),
         "checkpoint": str(checkpoint.path),
         "checkpoint_sha256": checkpoint.sha256,
         "set_fingerprint": fingerprint,
         "folder": str(folder),
     }
-    if team.is_main:
-        _write(folder, summary, scores, machine)
-        if checkpoint.path.name == BEST:
-            write_model_card(checkpoint.path, checkpoint.metadata)
     return Evaluation(summary, scores, dataset, folder)
-
-
-def _answers(
-    checkpoint: Loaded,
-    dataset: Dataset,
-    protocol: Protocol,
-    machine: Machine,
-    skip: bool,
-    reporter: Reporter,
-    team: Team,
-) -> tuple[Posteriors, dict[int, str], float]:
-    """What the net answers, the sentences of unreadable photos by index, and the seconds it took."""
-    net = checkpoint.net()
-    machine.place_model(net)
-    faults: dict[int, str] = {}
-    label = f"{protocol} on {len(dataset)} photos"
-    began = time.monotonic()
-    with machine.running():
-        found = dataset_posteriors(
-            net, checkpoint.metadata, dataset, protocol, machine, reporter, label, faults if skip else None, team
-        )
-    seconds = time.monotonic() - began
-    for sentence in faults.values():
-        reporter.warn(f"skipped: {sentence}")
-    if len(faults) == len(dataset):
-        raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
-    return found, faults, seconds
 
 
 def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
@@ -215,7 +205,7 @@ def _dataset(metadata: Metadata, data: str | None, set_name: str | None, reporte
     """The set to test, its labels counted in the net's classes, and ``of-…`` where its data are not the run's own."""
     if not metadata.data and data is None:
         raise VerydeepError("this checkpoint names no data: say --data.")
-    trained_on = from_json(DataSettings, metadata.data) if metadata.data else DataSettings()
+    trained_on = metadata.data_settings if metadata.data else DataSettings()
     if data is None:
         check_still_there(trained_on)
     asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
@@ -275,8 +265,9 @@ def _scores(checkpoint: Loaded, dataset: Dataset, protocol: Protocol, found: NDA
     )
 
 
-def _write(folder: Path, summary: dict[str, Any], scores: Scores, machine: Machine) -> None:
-    save_scores(folder / FILE_NAME, scores)
+def _write(evaluation: Evaluation, machine: Machine) -> None:
+    folder, summary = evaluation.folder, evaluation.summary
+    save_scores(folder / FILE_NAME, evaluation.scores)
     write_json(folder / "result.json", {**summary, "environment": environment(machine.describe())})
     with (folder / "classes.csv").open("w", newline="", encoding="utf8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, fieldnames=["class", "images", "top1_error"])

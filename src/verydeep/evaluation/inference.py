@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
 from ..data.image_io import OtherSide, Pixels, Resampling, centre_crop, rescale
 from ..models.architectures import Layer
@@ -37,8 +38,13 @@ class ResizeToScales:
     resampling: Resampling = "bilinear"
     other_side: OtherSide = "round"
 
+    @staticmethod
+    def for_net(metadata: Metadata, protocol: Protocol) -> ResizeToScales:
+        """The transform of a net, as it was trained."""
+        return ResizeToScales(protocol, metadata.crop, metadata.resampling, metadata.other_side)
+
     def __call__(self, pixels: Pixels) -> list[Pixels]:
-        """The rescaled photo at each Q; of a lone centre crop nothing else, so that all views share a size."""
+        """The image rescaled to each Q; only its centre crop where the protocol needs nothing else."""
         scaled = [rescale(pixels, scale, self.resampling, self.other_side) for scale in self.protocol.scales]
         alone = self.protocol.method == "centre" and not self.protocol.mirror
         return [centre_crop(view, self.crop) for view in scaled] if alone else scaled

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..checkpoints.checkpoint import Metadata
-from ..checkpoints.load import open_classifier
+from ..checkpoints.load import Loaded, open_classifier
 from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, NotAnImageError, VerydeepError
 from ..core.paths import files_matching
@@ -67,7 +67,7 @@ class Classifier:
         images = listed(images)
         asked = parse_protocol(protocol) if protocol else usual_protocol(self.metadata)
         check_protocol(asked, self.metadata.crop)
-        views = ResizeToScales(asked, self.metadata.crop, self.metadata.resampling, self.metadata.other_side)
+        views = ResizeToScales.for_net(self.metadata, asked)
 
         def shown() -> Iterator[tuple[int, list[Pixels]]]:
             for index, image in enumerate(images):
@@ -181,11 +181,15 @@ def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifie
     Raises:
         VerydeepError: as `verydeep.checkpoints.load.open_classifier`.
     """
-    checkpoint = open_classifier(run, last)
-    here = resolve_device(replace(machine, compile=False), checkpoint.metadata.multiply_adds)
+    return place_classifier(open_classifier(run, last), machine)
+
+
+def place_classifier(checkpoint: Loaded, settings: MachineSettings) -> Classifier:
+    """The net of an opened file on the device of the settings."""
+    machine = resolve_device(replace(settings, compile=False), checkpoint.metadata.multiply_adds)
     net = checkpoint.net()
-    here.place_model(net)
-    return Classifier(net, checkpoint.metadata, here)
+    machine.place_model(net)
+    return Classifier(net, checkpoint.metadata, machine)
 
 
 def find_all(patterns: Iterable[str], reporter: Reporter | None = None) -> tuple[list[str], list[str]]:

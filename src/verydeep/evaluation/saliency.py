@@ -121,7 +121,7 @@ def _shown(asked: Classifier, pixels: Pixels, scale: int | None) -> Tensor:
     metadata = asked.metadata
     dense = Protocol("dense", (scale or metadata.test_scale,), mirror=False)
     check_protocol(dense, metadata.crop)
-    (view,) = ResizeToScales(dense, metadata.crop, metadata.resampling, metadata.other_side)(pixels)
+    (view,) = ResizeToScales.for_net(metadata, dense)(pixels)
     shift = torch.tensor(-np.asarray(metadata.mean), dtype=torch.float32)[None]
     return shown_to(asked.net, torch.from_numpy(view.copy())[None], asked.machine, shift)
 

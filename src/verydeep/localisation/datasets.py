@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints.checkpoint import Metadata
-from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import short_name
 from ..core.progress import Reporter, Silent
@@ -79,7 +78,7 @@ def open_box_sets(
     Raises:
         VerydeepError: no such data or set; no photo with a box of a known class.
     """
-    trained_on = from_json(DataSettings, metadata.data)
+    trained_on = metadata.data_settings
     asked, own = _asked(metadata, trained_on, data, boxes)
     same = own or asked == trained_on
     other = not own and asked.data != trained_on.data  # other boxes of the same photos leave them split as they were

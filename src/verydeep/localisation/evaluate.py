@@ -98,7 +98,7 @@ def _of(tester: LocalisationEvaluator) -> dict[str, Any]:
     tests, sets = tester.tests, tester.sets
     return {
         "tests": [_test(one) for one in tests],
-        "regression": tests[0].checkpoint.metadata.box_settings["regression"],
+        "regression": tests[0].checkpoint.metadata.localiser_settings.regression,
         "set": sets.tested.set_name,
         "data": sets.tested.name,
         "images": len(sets.tested),

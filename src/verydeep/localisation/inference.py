@@ -89,8 +89,8 @@ class BoxPredictor:
         self, net: Net, metadata: Metadata, rater: ScoringNet | None, protocol: BoxProtocol, machine: Machine
     ) -> None:
         """Args as for `run`; ``rater`` None rates every window 1. Nets are in evaluation mode on the device."""
-        self._net, self._metadata, self._rater, self._machine = net, metadata, rater, machine
-        self._protocol = protocol
+        self._net, self.metadata, self._rater, self.machine = net, metadata, rater, machine
+        self.protocol = protocol
         self._shift = _minus_mean(metadata)
         self._rater_shift = None if rater is None else _minus_mean(rater.metadata)
 
@@ -115,9 +115,9 @@ class BoxPredictor:
                 sizes[index] = size
                 yield index, [pixels]
 
-        with torch.inference_mode(), self._machine.autocast():
+        with torch.inference_mode(), self.machine.autocast():
             for indices, batch in equal_sizes(shown(), self._pixels):
-                asked = torch.from_numpy(labels[indices]).to(self._machine.device)
+                asked = torch.from_numpy(labels[indices]).to(self.machine.device)
                 pieces = [self._looked(batch, asked, mirrored) for mirrored in self._ways]
                 boxes, ratings = (torch.cat(parts, 2).float().cpu().numpy() for parts in zip(*pieces, strict=True))
                 for row, index in enumerate(indices):
@@ -128,12 +128,12 @@ class BoxPredictor:
 
     def _pixels(self, height: int, width: int) -> int:
         """Pixels that go through a net for one photo of so many."""
-        crops = self._protocol.corners(height, width, self._net.crop)
+        crops = self.protocol.corners(height, width, self._net.crop)
         return len(crops) * self._net.crop**2 or height * width
 
     @property
     def _ways(self) -> tuple[bool, ...]:
-        return (False, True) if self._protocol.mirror else (False,)
+        return (False, True) if self.protocol.mirror else (False,)
 
     def _looked(self, batch: NDArray[np.uint8], labels: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
         """Boxes in pixels of the rescaled photo, xyxy (B,L,n,4), and ratings (B,L,n)."""
@@ -151,13 +151,13 @@ class BoxPredictor:
 
     def _maps(self, net: Net, raw: Tensor, shift: Tensor, mirrored: bool) -> list[tuple[tuple[int, int], Tensor]]:
         """Score maps (B,C,h,w), each with the pixels, down and across, of its first window's corner."""
-        images = self._machine.to_input(raw, shift)
+        images = self.machine.to_input(raw, shift)
         images = images.flip(3) if mirrored else images
-        if self._protocol.offsets:
+        if self.protocol.offsets:
             return net.shifted_scores(images)
-        if self._protocol.method == "dense":
+        if self.protocol.method == "dense":
             return [((0, 0), net(images))]
-        corners = self._protocol.corners(images.shape[2], images.shape[3], net.crop)
+        corners = self.protocol.corners(images.shape[2], images.shape[3], net.crop)
         crops = [images[:, :, top : top + net.crop, left : left + net.crop] for top, left in corners]
         return list(zip(corners, net(torch.cat(crops)).chunk(len(corners)), strict=True))
 
@@ -165,7 +165,7 @@ class BoxPredictor:
         """The boxes of the labels asked about at each place of a map, xyxy (B,L,h·w,4)."""
         count, _, down, across = scores.shape
         told = scores.view(count, -1, 4, down * across)  # one box, or one a class
-        if self._metadata.box_settings["regression"] == "PCR":
+        if self.metadata.localiser_settings.regression == "PCR":
             told = told[torch.arange(count, device=labels.device)[:, None], labels]
         else:
             told = told.expand(-1, labels.shape[1], -1, -1)

@@ -32,6 +32,7 @@ from ..evaluation.metrics import BOX_IOU, best_overlap
 from ..evaluation.protocols import BoxProtocol
 from ..models.vgg import Net
 from ..training.task import in_full_precision
+from .inference import BoxPredictor
 from .rebalance import balance
 from .windows_file import dataset_windows
 
@@ -107,7 +108,8 @@ class LocalisationTask:
         protocol = BoxProtocol("centre", (metadata.test_scale,))
         mine = np.array(team.shard(len(dev)), dtype=np.int64)
         labels = dev.labels[mine, None]
-        found = dataset_windows(net, metadata, None, dev.take(mine), labels, protocol, machine, reporter, "testing dev")
+        predictor = BoxPredictor(net, metadata, None, protocol, machine)
+        found = dataset_windows(predictor, dev.take(mine), labels, reporter, "validating")
         boxes = [found[place].boxes[0, 0] for place in range(len(mine))]
         guesses = np.stack([box for share in team.all_gather(boxes) for box in share])
         if not np.isfinite(guesses).all():

@@ -31,10 +31,11 @@ from ..data.class_names import places_in, same_classes
 from ..data.open import Dataset
 from ..evaluation.ensemble import load_current
 from ..evaluation.evaluate import dataset_posteriors
+from ..evaluation.predict import Classifier
 from ..evaluation.protocols import BoxProtocol, Protocol
 from ..evaluation.scores import FILE_NAME, Scores, load_scores, save_scores
 from .datasets import BoxSets
-from .inference import CandidateBoxes, ScoringNet, check_classes, check_finite, check_rater
+from .inference import BoxPredictor, CandidateBoxes, ScoringNet, check_classes, check_finite, check_rater
 from .merge import USUAL_T, merge_candidates, tune_threshold, union
 from .windows_file import Windows, dataset_windows, load_windows, save_windows, windows_key
 
@@ -142,9 +143,8 @@ class LocalisationEvaluator:
         if rater is not None:
             self.machine.place_model(rater.net)
         label = f"{checkpoint.path.parent.name} {part} on {len(dataset)} photos"
-        found = dataset_windows(
-            net, checkpoint.metadata, rater, dataset, labels, part, self.machine, self.reporter, label
-        )
+        predictor = BoxPredictor(net, checkpoint.metadata, rater, part, self.machine)
+        found = dataset_windows(predictor, dataset, labels, self.reporter, label)
         check_finite(found, str(checkpoint.path))
         windows = Windows(dataset.ids, labels, tuple(found[index] for index in range(len(dataset))))
         save_windows(folder, windows, key)
@@ -221,9 +221,10 @@ class LocalisationEvaluator:
                 return stored
         net = self.rater.net()
         self.machine.place_model(net)
+        classifier = Classifier(net, metadata, self.machine)
         label = f"classes by {self.rater.path.parent.name}, {protocol}"
         with self.machine.running():
-            answers = dataset_posteriors(net, metadata, dataset, protocol, self.machine, self.reporter, label)
+            answers = dataset_posteriors(classifier, dataset, protocol, self.reporter, label)
         run = self.rater.path.parent.name
         of = (dataset.set_name, dataset.name, run, str(protocol), self.rater.sha256)
         scores = Scores(dataset.ids, dataset.labels, dataset.groups, metadata.classes, answers.posteriors, *of)

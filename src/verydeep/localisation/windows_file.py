@@ -9,57 +9,48 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Metadata
-from ..core.device import Machine
 from ..core.errors import ImageError
 from ..core.files import write_atomically
 from ..core.progress import Reporter
 from ..data.dataloader import each_photo
 from ..data.open import Dataset
 from ..data.workers import Fault
-from ..evaluation.protocols import BoxProtocol
-from ..models.vgg import Net
-from .inference import BoxPredictor, BoxViews, CandidateBoxes, ScoringNet
+from .inference import BoxPredictor, BoxViews, CandidateBoxes
 
 FILE_NAME = "windows.npz"
 
 
 def dataset_windows(
-    net: Net,
-    metadata: Metadata,
-    rater: ScoringNet | None,
-    dataset: Dataset,
-    labels: NDArray[np.int64],
-    protocol: BoxProtocol,
-    machine: Machine,
-    reporter: Reporter,
-    label: str,
+    predictor: BoxPredictor, dataset: Dataset, labels: NDArray[np.int64], reporter: Reporter, label: str
 ) -> dict[int, CandidateBoxes]:
-    """The windows of each photo of a set, by index; protocols of one scale.
+    """The candidate boxes of each image of a dataset, by index; protocols of one scale.
 
     Args:
-        labels: the classes asked about, (N,L).
+        labels: the classes to locate, (N,L).
+        label: of the progress bar.
 
     Raises:
         ImageError: a photo cannot be read.
     """
-    views = BoxViews(protocol.scales[0], metadata.resampling, metadata.other_side)
+    metadata = predictor.metadata
+    views = BoxViews(predictor.protocol.scales[0], metadata.resampling, metadata.other_side)
 
-    def shown() -> object:
-        for index, found in each_photo(dataset, views, machine.readers):
-            if isinstance(found, Fault):
-                raise ImageError(f"{found.message} Mend it, or take it and its boxes out of the data.")
-            yield index, found
+    def shown() -> Iterator[Any]:
+        for index, loaded in each_photo(dataset, views, predictor.machine.readers):
+            if isinstance(loaded, Fault):
+                raise ImageError(f"{loaded.message} Fix it, or remove it and its boxes from the data.")
+            yield index, loaded
 
     with reporter.track(label, len(dataset)) as advance:
-        finder = BoxPredictor(net, metadata, rater, protocol, machine)
-        return finder.run(shown(), labels, lambda count: advance(count, ""))  # type: ignore[arg-type]
+        return predictor.run(shown(), labels, lambda count: advance(count, ""))
 
 
 @dataclass(frozen=True)

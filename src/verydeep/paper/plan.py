@@ -13,7 +13,7 @@ from typing import Any
 
 from ..checkpoints.checkpoint import read_metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST
-from ..core.config import flag, from_json, to_json
+from ..core.config import flag, to_json
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json
 from ..core.settings import TrainSettings
@@ -255,7 +255,7 @@ def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None
     folder = place.root / run
     config = read_json(folder / "config.json")
     metadata = read_metadata(folder / (BEST if (folder / BEST).exists() else LAST))
-    begun, now = to_json(from_json(TrainSettings, metadata.settings)), to_json(settings)
+    begun, now = to_json(metadata.train_settings), to_json(settings)
     wrong = [name for name in now if name not in FREE and now[name] != begun[name]]
     start, told = papers_start(run), ""
     if config.get("run") != run:

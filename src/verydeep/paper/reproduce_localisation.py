@@ -17,7 +17,7 @@ import numpy as np
 from ..api import train_boxes
 from ..checkpoints.checkpoint import read_metadata
 from ..checkpoints.run_dir import BEST, LAST
-from ..core.config import flag, from_json, to_json
+from ..core.config import flag, to_json
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, only_one, read_json, write_json
 from ..core.interrupt import Interrupted, Stopping
@@ -74,7 +74,7 @@ class BoxJob:
                 f"{folder} holds a box net that did not begin from the {papers_start(run)} there is now: "
                 "remove it, or give another --out."
             )
-        begun, now = to_json(from_json(TrainSettings, read_metadata(checkpoint).settings)), to_json(settings)
+        begun, now = to_json(read_metadata(checkpoint).train_settings), to_json(settings)
         other = [name for name in now if name not in FREE and now[name] != begun[name]]
         if other:
             told = f"{flag(other[0])} {begun[other[0]]}, not {now[other[0]]}"

@@ -59,7 +59,7 @@ def _test_row(test: EvalRecord, current: bool) -> dict[str, Any]:
 def why_not_comparable(first: RunRecord, other: RunRecord) -> str | None:
     """The sentence for runs that predict different things, or learnt from different data; None for others."""
     kinds = {True: "boxes", False: "classes"}
-    mine, theirs = (bool(run.metadata.box_settings) for run in (first, other))
+    mine, theirs = (run.metadata.is_localiser for run in (first, other))
     if mine != theirs:
         return f"{other.folder} tells {kinds[theirs]} and {first.folder} {kinds[mine]}: compare runs of one kind."
     alike = other.data == first.data or other.metadata.data_fingerprint == first.metadata.data_fingerprint != ""

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..checkpoints.checkpoint import Metadata
-from ..core.config import from_json
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import FreeNames, write_atomically
-from ..core.settings import BoxSettings, TrainSettings
 from ..data.boxes import cxcywh_to_xyxy
 from ..data.check import crops_of
 from ..data.dataloader import BoxTargets
@@ -223,10 +221,10 @@ def training_crops(train: Dataset, metadata: Metadata) -> list[tuple[Pixels, str
     Raises:
         ImageError: a photo cannot be read.
     """
-    settings = replace(from_json(TrainSettings, metadata.settings), batch=len(train))
+    settings = replace(metadata.train_settings, batch=len(train))
     targets = None
-    if metadata.box_settings and train.boxes is not None:
-        targets = BoxTargets(train.boxes, from_json(BoxSettings, metadata.box_settings).half_of_box)
+    if metadata.is_localiser and train.boxes is not None:
+        targets = BoxTargets(train.boxes, metadata.localiser_settings.half_of_box)
     crops = crops_of(train, settings, np.array(metadata.colour_axes), targets)
     return [
         (draw_boxes(pixels, [(cxcywh_to_xyxy(box) * metadata.crop, "", TRUTH_COLOUR)]) if len(box) else pixels, name)

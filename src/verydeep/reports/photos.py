@@ -10,10 +10,8 @@ import numpy as np
 
 from ..checkpoints.checkpoint import Metadata
 from ..checkpoints.run_dir import bad_images
-from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.progress import Silent
-from ..core.settings import DataSettings, TrainSettings
 from ..data.box_targets import located
 from ..data.check import some_of
 from ..data.open import Data, Dataset, open_data
@@ -40,8 +38,8 @@ class RunPhotos:
             seen = training_crops(self._few(), self._metadata)
         except VerydeepError as fault:
             return [paragraph(f"There is no picture, as the photos it learnt from are gone: {fault}")]
-        settings = from_json(TrainSettings, self._metadata.settings)
-        boxes = " Green is the box it is to tell." if self._metadata.box_settings else ""
+        settings = self._metadata.train_settings
+        boxes = " Green is the box it is to tell." if self._metadata.is_localiser else ""
         text = f"Random crops of {settings.crop} pixels of training photos at S = {settings.S}.{boxes}"
         return [paragraph(text, "note"), tiles(seen, "a training crop of")]
 
@@ -55,7 +53,7 @@ class RunPhotos:
 
     @cached_property
     def _data(self) -> Data:
-        return open_data(from_json(DataSettings, self._metadata.data), least_classes=1)
+        return open_data(self._metadata.data_settings, least_classes=1)
 
     def _few(self) -> Dataset:
         if self._train is not None:
@@ -63,4 +61,4 @@ class RunPhotos:
         train, bad = self._data.set("train"), bad_images(self._folder)
         kept = train.take(np.array([index for index, photo in enumerate(train.ids) if photo not in bad], dtype=int))
         few = some_of(kept, CROPS)
-        return located(few, False, Silent()).dataset if self._metadata.box_settings else few
+        return located(few, False, Silent()).dataset if self._metadata.is_localiser else few

@@ -98,7 +98,7 @@ class RunRecord:
     @property
     def error(self) -> str:
         """The dev part's error as logs call it, after ``dev_``."""
-        return "gt_class_error" if self.metadata.box_settings else "top1_error"
+        return self.metadata.error
 
     @property
     def scale(self) -> str:
@@ -116,7 +116,7 @@ class RunRecord:
 
         Epoch 0 is what training started from, where that was tested; it has no row in the log.
         """
-        loss = "missed_overlap" if self.metadata.box_settings else "loss"
+        loss = "missed_overlap" if self.metadata.is_localiser else "loss"
         found = [(row[f"dev_{self.error}"], row.get(f"dev_{loss}", 0.0), row["epoch"]) for row in self.log]
         if self.metadata.state.get("best_epoch") == 0 and self.metadata.state.get("best"):
             found.append((*self.metadata.state["best"], 0))
@@ -157,9 +157,7 @@ def read_run(folder: Path, running: bool | None = None) -> RunRecord:
         VerydeepError: there is no such folder, or it is no run, and what it lacks.
     """
     metadata = _metadata(folder)
-    log = tuple(
-        row for row in read_log(folder) if _whole(row, "gt_class_error" if metadata.box_settings else "top1_error")
-    )
+    log = tuple(row for row in read_log(folder) if _whole(row, metadata.error))
     result = _json(folder / RESULT)
     state = _state(folder, metadata, result, taken(folder) if running is None else running)
     environment = _json(folder / "environment.json")

@@ -14,11 +14,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..checkpoints.checkpoint import Metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, REPORT
-from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import utf8_path
 from ..core.progress import Reporter, duration
-from ..core.settings import BoxSettings, TrainSettings
+from ..core.settings import TrainSettings
 from ..data.open import Dataset
 from ..training.rerun import after_divergence, command_of
 from .charts import Line, drops, line_chart
@@ -131,7 +130,7 @@ def _headline(run: RunRecord, title: str) -> str:
 
 
 def _state_told(run: RunRecord) -> str:
-    kind = "Boxes of" if run.metadata.box_settings else ""
+    kind = "Boxes of" if run.metadata.is_localiser else ""
     of = f"{kind} {len(run.metadata.classes)} classes, learnt from {short_name(run.data)}.".strip()
     done = counted(len(run.log), "epoch")
     if run.state == "training":
@@ -148,7 +147,7 @@ def _state_told(run: RunRecord) -> str:
 
 
 def _time_left(run: RunRecord) -> str:
-    settings = from_json(TrainSettings, run.metadata.settings)
+    settings = run.metadata.train_settings
     if not run.log:
         return f"At most {settings.max_epochs} epochs are to come."
     last = run.log[-1]
@@ -172,7 +171,7 @@ def training_section(run: RunRecord) -> list[str]:
         return Line(name, tuple((row["epoch"], row[key]) for row in log))
 
     losses = [line("training crops", "loss")]
-    if not run.metadata.box_settings and all("dev_loss" in row for row in log):
+    if not run.metadata.is_localiser and all("dev_loss" in row for row in log):
         losses.append(line("dev part", "dev_loss"))
     errors = [line("training crops", f"train_{error}"), line("dev part", f"dev_{error}")]
     charts = beside(
@@ -219,7 +218,7 @@ def _recipe(run: RunRecord) -> str:
     rows = [("net", _net_told(run)), ("classes", _some(metadata.classes))]
     if not metadata.settings:
         return section("What it is", facts(rows))
-    settings = from_json(TrainSettings, metadata.settings)
+    settings = metadata.train_settings
     rows += [
         ("data", run.data),
         ("folder", str(run.folder)),
@@ -268,8 +267,8 @@ def _settings_told(metadata: Metadata, settings: TrainSettings) -> list[tuple[st
         ("ends", f"after {settings.max_epochs} epochs or {settings.max_steps:,} steps at the latest"),
         ("seed", str(settings.seed)),
     ]
-    if metadata.box_settings:
-        boxes = from_json(BoxSettings, metadata.box_settings)
+    if metadata.is_localiser:
+        boxes = metadata.localiser_settings
         what = "a box for each class (PCR)" if boxes.regression == "PCR" else "one box for all classes (SCR)"
         rows.insert(0, ("tells", f"{what}, {'with' if boxes.dropout else 'without'} dropout"))
     return rows

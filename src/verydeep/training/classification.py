@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoints.checkpoint import Metadata
-from ..core.config import from_json
 from ..core.device import Machine
 from ..core.progress import Reporter
 from ..core.settings import DataSettings, TrainSettings
@@ -19,6 +18,7 @@ from ..data.dataloader import Batch, BoxTargets
 from ..data.open import Data, Dataset, open_data
 from ..evaluation.evaluate import dataset_posteriors
 from ..evaluation.metrics import chance_error, mean_log_loss, topk_error
+from ..evaluation.predict import Classifier
 from ..evaluation.protocols import Protocol
 from ..models.vgg import Net
 from .task import in_full_precision
@@ -67,11 +67,12 @@ class ClassificationTask:
         self, net: Net, metadata: Metadata, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
     ) -> tuple[float, float]:
         """Top-1 error in percent, and mean log loss, by the settings' ``validate``; dense with mirror images."""
-        method = from_json(TrainSettings, metadata.settings).validate
+        method = metadata.train_settings.validate
         protocol = Protocol(method, (metadata.test_scale,), mirror=method == "dense")
-        answers = dataset_posteriors(net, metadata, dev, protocol, machine, reporter, "testing dev", team=team)
-        if not np.isfinite(answers.posteriors).all():
+        classifier = Classifier(net, metadata, machine)
+        predicted = dataset_posteriors(classifier, dev, protocol, reporter, "validating", team=team).posteriors
+        if not np.isfinite(predicted).all():
             return np.nan, np.nan
-        error = topk_error(answers.posteriors, dev.labels, 1)
+        error = topk_error(predicted, dev.labels, 1)
         assert error is not None
-        return error, mean_log_loss(answers.posteriors, dev.labels)
+        return error, mean_log_loss(predicted, dev.labels)

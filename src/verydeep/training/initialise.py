@@ -51,7 +51,7 @@ def first_net(
     if weights is None:
         return net, tuple(spec.name for spec in net.specs)
     # A box net's last layer is always new, whatever its shape.
-    same_outputs = not metadata.box_settings and same_classes(weights.classes, metadata.classes)
+    same_outputs = not metadata.is_localiser and same_classes(weights.classes, metadata.classes)
     copied: Copied = start_from(net, weights.tensors, weights.net, same_outputs)
     reporter.say(f"starting from {weights.source} (net {weights.net})")
     for line in copied.lines():

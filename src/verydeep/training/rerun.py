@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..checkpoints.checkpoint import Metadata
-from ..core.config import flag, from_json
-from ..core.settings import BoxSettings, DataSettings, TrainSettings
+from ..core.config import flag
+from ..core.settings import DataSettings
 from .recipes import minimal_overrides, settings_of_box_run, settings_of_run
 
 
@@ -19,12 +19,12 @@ def command_of(run: str, metadata: Metadata, out: str = "") -> list[str]:
         run: the name it was trained by.
         out: another folder than the usual one.
     """
-    settings = from_json(TrainSettings, metadata.settings)
-    data = from_json(DataSettings, metadata.data)
+    settings = metadata.train_settings
+    data = metadata.data_settings
     given: dict[str, Any] = minimal_overrides(lambda some: DataSettings(**{"data": data.data, **some}), data)
-    verb = "verydeep localise train" if metadata.box_settings else "verydeep train"
-    if metadata.box_settings:
-        boxes = from_json(BoxSettings, metadata.box_settings)
+    verb = "verydeep localise train" if metadata.is_localiser else "verydeep train"
+    if metadata.is_localiser:
+        boxes = metadata.localiser_settings
         of_boxes = minimal_overrides(lambda some: settings_of_box_run(run, some)[1], boxes)
         given |= of_boxes
         given |= minimal_overrides(lambda some: settings_of_box_run(run, {**of_boxes, **some})[0], settings)
@@ -42,7 +42,7 @@ def after_divergence(run: str, metadata: Metadata, result: dict[str, Any]) -> tu
         card: of its last checkpoint.
         result: what its result.json holds.
     """
-    error = result.get("best_dev_gt_class_error" if metadata.box_settings else "best_dev_top1_error")
+    error = result.get(f"best_dev_{metadata.error}")
     epoch = f"the best epoch, {result['best_epoch']}" if result["best_epoch"] else "the weights it started from"
     kept = "the last finite weights" if error is None else f"{epoch} (dev error {error:.2f} %)"
     lower = {**metadata.settings, "lr": float(f"{metadata.settings['lr'] / 10 ** (1 + len(result['returns'])):.3g}")}
@@ -52,7 +52,7 @@ def after_divergence(run: str, metadata: Metadata, result: dict[str, Any]) -> tu
 
 def probe_command(metadata: Metadata, folder: str) -> str:
     """The command that learns linear SVMs on the descriptors of a run's start, from the same photos."""
-    settings, data = from_json(TrainSettings, metadata.settings), from_json(DataSettings, metadata.data)
+    settings, data = metadata.train_settings, metadata.data_settings
     words = ["verydeep probe --data", data.data, "--weights", settings.start, "--out", f"{folder}-probe"]
     if settings.preprocessing != "recorded":
         words += ["--preprocessing", settings.preprocessing]

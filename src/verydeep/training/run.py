@@ -18,7 +18,7 @@ from ..checkpoints.checkpoint import Metadata, read_metadata
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import Weights, read_weights
 from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, RunLog, environment
-from ..core.config import flag, from_json, to_json, typed, unknown_setting
+from ..core.config import flag, to_json, typed, unknown_setting
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import LEAVING, check_place, file_sha256, only_one, read_json, write_json
@@ -161,7 +161,7 @@ def _begin(job: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
         job.task.prepare(net, metadata, look.dataset, settings, reporter)
     fitted = Fitted(random, None)
     if job.fit is not None and weights is not None:
-        fitted = job.fit(net, random, metadata, (look.dataset, dev), settings, machine, job.watched, job.team)
+        fitted = job.fit(net, metadata, random, (look.dataset, dev), machine, job.watched, job.team)
     log = None
     if job.team.is_main:
         _write_down(job, data, settings, weights, machine, _contents(opened))
@@ -237,7 +237,7 @@ def _resume(job: TrainingRun, data_given: dict[str, Any], settings_given: dict[s
         ways = ", ".join(f"{flag(name)} {value}" for name, value in metadata.box_settings.items())
         told = f"box net of {ways}" if ways else "net that tells classes"
         raise VerydeepError(f"{folder} holds a {told}: resume it with the command it began with.")
-    settings, data = from_json(TrainSettings, metadata.settings), from_json(DataSettings, metadata.data)
+    settings, data = metadata.train_settings, metadata.data_settings
     settings = apply_overrides(settings, resume_overrides(settings_given))
     data_given = typed(DataSettings, data_given)
     if "data" in data_given:

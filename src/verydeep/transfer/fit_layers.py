@@ -23,7 +23,6 @@ from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
 from ..core.errors import ImageError
 from ..core.progress import Reporter
-from ..core.settings import TrainSettings
 from ..core.team import Team
 from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
@@ -53,25 +52,25 @@ class Fitted:
 
 def fit_start(
     net: Net,
-    random: tuple[str, ...],
     metadata: Metadata,
+    random: tuple[str, ...],
     sets: tuple[Dataset, Dataset],
-    settings: TrainSettings,
     machine: Machine,
     reporter: Reporter,
     team: Team,
 ) -> Fitted:
-    """Fits new FC layers in place where the settings say so, and probes the start.
+    """Fits new FC layers in place where the settings say so, and evaluates linear SVMs on the start's descriptors.
 
     Args:
         random: the layers that the start does not have; where convolutions are among them nothing is done.
-        sets: training photos and the dev part.
+        sets: training images and the dev part.
 
     Raises:
         ImageError: a photo cannot be read.
     """
     if any(name.startswith("conv") for name in random):
         return Fitted(random, None)
+    settings = metadata.train_settings
     fits, new = settings.new_fc == "fitted" and "fc8" in random, set(HIDDEN) & set(random)
     if fits and new:
         pass_pool5_on(net)
