@@ -1,4 +1,4 @@
-"""The verb that serves a net over HTTP."""
+"""`verydeep serve`."""
 
 from __future__ import annotations
 
@@ -13,33 +13,24 @@ from .common import OK, answer_json
 
 
 def serve(options: argparse.Namespace) -> int:
-    """A server until it is asked to end; 0 then, as that is how it ends."""
-    from ...deploy.server.serve import serve
+    """Runs a server until a signal stops it; 0 then, as that is how it ends."""
+    from ...deploy.server.serve import Sources, serve
 
     given = given_settings(options)
-    mine = {name: given.pop(name) for name in list(given) if name in ServeSettings.__dataclass_fields__}
-    settings = ServeSettings(**typed(ServeSettings, mine))
+    own = {name: given.pop(name) for name in list(given) if name in ServeSettings.__dataclass_fields__}
+    settings = ServeSettings(**typed(ServeSettings, own))
     machine = MachineSettings(**{"workers": 0, **typed(MachineSettings, given)})
     reporter = Terminal(options.quiet)
 
     def ready(address: str) -> None:
         if options.json:
             answer_json({"address": address})
-        reporter.say(f"{options.run} is served at {address} (Ctrl-C ends it)")
+        reporter.say(f"{options.run} is served at {address} (Ctrl-C stops it)")
 
-    forced = serve(
-        options.run,
-        settings,
-        machine,
-        reporter,
-        ready,
-        boxes=options.boxes,
-        features=options.features,
-        protocol=options.protocol,
-        last=options.last,
-    )
+    sources = Sources(options.run, options.boxes, options.features, options.protocol, options.last)
+    forced = serve(sources, settings, machine, reporter, ready)
     if forced:
-        output.fail("ended at once; what waited was not answered.")
+        output.fail("stopped at once; pending requests were dropped.")
         return 128 + forced
-    reporter.say("all that waited is answered; ended")
+    reporter.say("pending requests finished; server stopped")
     return OK

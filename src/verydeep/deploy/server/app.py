@@ -1,17 +1,20 @@
-"""The server's routes: what is asked over HTTP, answered as JSON; mistakes as ``{"error": {status, message}}``."""
+"""The server's routes: images in, JSON out; errors are ``{"error": {"status": …, "message": …}}``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
+from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 
-from starlette.applications import Starlette
+import fastapi
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from ...core.errors import ImageError, VerydeepError
@@ -21,8 +24,23 @@ from ...core.settings import ServeSettings
 from .batching import Batcher, Full, Stopped
 from .metrics import Metrics
 from .middleware import Guard, refusal
-from .models import Query, QueryImage, ServedModels
-from .openapi import WAYS, document
+from .models import Query, QueryImage, RouteName, ServedModels
+from .schemas import (
+    MAX_TOP,
+    Boxes,
+    BoxParameters,
+    Descriptor,
+    Health,
+    Info,
+    Map,
+    MapParameters,
+    Neighbours,
+    Parameters,
+    Predictions,
+    TopParameters,
+    errors,
+    image_body,
+)
 from .uploads import Refused, Uploads
 
 PAGE = {
@@ -31,164 +49,227 @@ PAGE = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-MOST_TOP, MOST_WAIT = 1000, 60
-PNG = "image/png"
+MISSING: dict[RouteName, str] = {
+    "explain": "score maps are of a net itself, not of an exported file or of SVMs",
+    "localise": "start the server with --boxes DIR",
+    "describe": "start the server with --features FILE",
+    "similar": "start the server with --features FILE",
+}
+MAX_WAIT = 60  # seconds of Retry-After
+PLACE = {"name": "place", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
+
+
+class PngResponse(Response):
+    """A PNG image."""
+
+    media_type = "image/png"
+
+
+class JpegResponse(Response):
+    """A JPEG image."""
+
+    media_type = "image/jpeg"
 
 
 class Site:
-    """What the routes do."""
+    """The routes' handlers, with the queue and the uploads that they share."""
 
     def __init__(self, served: ServedModels, settings: ServeSettings, metrics: Metrics) -> None:
-        """Begins the threads that decode and that ask."""
+        """Starts the threads that decode and the one that runs the models."""
         self._served, self._settings, self._metrics = served, settings, metrics
         self.uploads = Uploads(settings)
-        self.batcher = Batcher(served.answer, settings.batch, settings.queue, metrics.batch, served.at_work)
+        self.batcher = Batcher(served.run, settings.batch, settings.queue, metrics.batch, served.keep_memory)
 
-    def routes(self) -> list[Route]:
-        """All of them."""
-        found = [Route(path, self._file(*what)) for path, what in PAGE.items()]
-        found += [Route(f"/{way}", self._asks(way), methods=["POST"]) for way in WAYS]
-        found += [Route("/openapi.json", self.openapi), Route("/info", self.info), Route("/health", self.health)]
-        return [*found, Route("/metrics", self.metrics), Route("/photos/{place:int}", self.photo)]
+    async def predict(self, request: Request, query: Annotated[TopParameters, fastapi.Query()]) -> Any:
+        """The most likely classes, the most likely first."""
+        return await self._run(request, Query("predict"), query.top or 5)
 
-    def _file(self, name: str, kind: str) -> Callable[[Request], Any]:
-        """The answer of a page's file, read once."""
-        data = files(__package__).joinpath("page", name).read_bytes()
+    async def explain(self, request: Request, query: Annotated[MapParameters, fastapi.Query()]) -> Any:
+        """Where a class is seen: its dense score map, or Grad-CAM, as numbers or laid over the image."""
+        return await self._run(request, Query("explain", None, query.class_, query.kind, query.form == "png"))
 
-        async def answer(_: Request) -> Response:
-            return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
+    async def localise(self, request: Request, query: Annotated[BoxParameters, fastapi.Query()]) -> Any:
+        """Boxes of the most likely classes, [xmin, ymin, xmax, ymax] in pixels of the image."""
+        return await self._run(request, Query("localise", query.top, query.class_))
 
-        return answer
+    async def describe(self, request: Request, query: Annotated[Parameters, fastapi.Query()]) -> Any:
+        """The image's descriptor, computed as those of the features file."""
+        return await self._run(request, Query("describe"))
 
-    def _asks(self, way: str) -> Callable[[Request], Any]:
-        async def answer(request: Request) -> Response:
-            if way not in self._served.ways:
-                raise Refused(404, f"/{way} is not served here: {WAYS[way].missing}.")
-            return await self._answer(request, *_question(way, request.query_params))
+    async def similar(self, request: Request, query: Annotated[TopParameters, fastapi.Query()]) -> Any:
+        """The nearest images of the features file; `photo` is the number of a thumbnail at /photos/{place}, or null."""
+        return await self._run(request, Query("similar"), query.top or 10)
 
-        return answer
+    async def _run(self, request: Request, query: Query, top: int = 1) -> Any:
+        """Reads an image, waits for its turn, and returns what the models give."""
+        with await self.uploads.read(request) as body, self.batcher.place(), await self.uploads.decode(body) as image:
+            height, width = image.value.shape[:2]
+            future = self.batcher.submit(query, QueryImage(image.value, top))
+            result = await _unless_gone(request, future)
+        return PngResponse(result) if query.picture else {"width": width, "height": height, **result}
 
-    async def _answer(self, request: Request, question: Query, top: int) -> Response:
-        """Reads a photo, waits for its turn, and answers."""
-        with await self.uploads.read(request) as body, self.batcher.place(), await self.uploads.decode(body) as photo:
-            height, width = photo.value.shape[:2]
-            future = self.batcher.submit(question, QueryImage(photo.value, top))
-            found = await _unless_gone(request, future)
-        if question.picture:
-            return Response(found, media_type=PNG)
-        return JSONResponse({"width": width, "height": height, **found})
+    async def info(self) -> dict[str, Any]:
+        """What is served: classes, routes that take an image, limits."""
+        served, settings = self._served, self._settings
+        limits = {"bytes": settings.max_bytes, "pixels": settings.max_pixels, "queue": settings.queue}
+        classes, ways = list(served.classifier.classes), list(served.routes)
+        return {"name": served.name, "kind": served.kind, "classes": classes, "ways": ways, "limits": limits}
 
-    async def openapi(self, request: Request) -> Response:
-        """The API's description."""
-        return JSONResponse(document(self._settings))
-
-    async def info(self, request: Request) -> Response:
-        """What is served, and within which limits."""
-        served, limits = self._served, self._settings
-        told = {
-            "name": served.name,
-            "kind": served.kind,
-            "classes": list(served.asked.classes),
-            "ways": list(served.ways),
-            "limits": {"bytes": limits.max_bytes, "pixels": limits.max_pixels, "queue": limits.queue},
-        }
-        return JSONResponse(told)
-
-    async def health(self, request: Request) -> Response:
-        """Whether it takes requests, and how many are at work or waiting; 503 while it ends."""
+    async def health(self) -> Response:
+        """Whether the server accepts requests, and how many are in progress or waiting."""
         stopping = self.batcher.stopped
-        told = {"status": "stopping" if stopping else "ok", "queue": self.batcher.taken}
-        return JSONResponse(told, 503 if stopping else 200)
+        content = {"status": "stopping" if stopping else "ok", "queue": self.batcher.taken}
+        return JSONResponse(content, 503 if stopping else 200)
 
-    async def metrics(self, request: Request) -> Response:
-        """What was counted."""
+    async def metrics(self) -> Response:
+        """Counts and times in Prometheus' text format."""
         text = self._metrics.text(self.batcher.taken, self.batcher.places)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
-    async def photo(self, request: Request) -> Response:
-        """A small picture of a photo of the features file."""
-        pictures = self._served.thumbnails
-        if pictures is None:
-            raise Refused(404, "the photos that were described are not here.")
+    async def thumbnail(self, request: Request) -> Response:
+        """A thumbnail of an image of the features file."""
+        thumbnails = self._served.thumbnails
+        if thumbnails is None:
+            raise Refused(404, "the images of the features file are not available.")
         try:
-            found = await self.uploads.in_thread(pictures.picture, request.path_params["place"])
+            jpeg = await self.uploads.in_thread(thumbnails.picture, request.path_params["place"])
         except ImageError as fault:
             raise Refused(404, str(fault)) from None
-        if found is None:
-            raise Refused(404, "there is no photo of this number.")
-        return Response(found, media_type="image/jpeg", headers={"cache-control": "max-age=3600"})
+        if jpeg is None:
+            raise Refused(404, "there is no image with this number.")
+        return JpegResponse(jpeg, headers={"cache-control": "max-age=3600"})
+
+    def add_routes(self, app: FastAPI) -> None:
+        """Adds all routes."""
+        for path, (name, media_type) in PAGE.items():
+            page = app.get(path, response_class=HTMLResponse, summary="The page", include_in_schema=path == "/")
+            page(_page_file(name, media_type))
+        handlers: dict[Callable[..., Any], type] = {
+            **{self.predict: Predictions, self.explain: Map, self.localise: Boxes},
+            **{self.describe: Descriptor, self.similar: Neighbours},
+        }
+        for handler, response in handlers.items():
+            route: Any = handler.__name__
+            images: dict[int | str, Any] = {200: {"content": {"image/png": {}}}} if route == "explain" else {}
+            app.post(
+                f"/{route}",
+                response_model=response,
+                response_model_exclude_unset=True,
+                responses={**images, **errors()},
+                dependencies=[Depends(self._check_served(route))],
+                openapi_extra=image_body(self._settings),
+                **_documented(handler),
+            )(handler)
+        stopping: dict[int | str, Any] = {503: {"model": Health, "description": "the server is shutting down"}}
+        place = {"parameters": [PLACE]}
+        app.get("/info", response_model=Info, **_documented(self.info))(self.info)
+        app.get("/health", response_model=Health, responses=stopping, **_documented(self.health))(self.health)
+        app.get("/metrics", response_class=PlainTextResponse, **_documented(self.metrics))(self.metrics)
+        photos: dict[str, Any] = {"response_class": JpegResponse, "responses": errors(404), "openapi_extra": place}
+        app.get("/photos/{place:int}", **photos, **_documented(self.thumbnail))(self.thumbnail)
+
+        @app.get("/openapi.json", response_model=dict[str, Any], summary="This document")
+        async def openapi() -> JSONResponse:
+            return JSONResponse(app.openapi())
+
+    def _check_served(self, route: RouteName) -> Callable[[], Any]:
+        async def check() -> None:
+            if route not in self._served.routes:
+                raise Refused(404, f"/{route} is not served here: {MISSING[route]}.")
+
+        return check
 
     async def on_fault(self, request: Request, fault: Exception) -> Response:
-        """The answer to everything that ends a request but an answer."""
+        """The response to every exception."""
         if isinstance(fault, Refused):
             return refusal(fault.status, fault.message, fault.wait)
         if isinstance(fault, Full):
-            wait = min(MOST_WAIT, max(1.0, self.batcher.wait))
-            return refusal(503, f"{self.batcher.places} requests are waiting, which is all: come back later.", wait)
+            wait = min(MAX_WAIT, max(1.0, self.batcher.wait))
+            return refusal(503, f"the queue of {self.batcher.places} requests is full: try again later.", wait)
         if isinstance(fault, Stopped):
-            return refusal(503, "the server is ending: ask another, or come back later.", MOST_WAIT)
+            return refusal(503, "the server is shutting down: use another, or try again later.", MAX_WAIT)
         if isinstance(fault, ImageError):
             return refusal(400, str(fault))
+        if isinstance(fault, RequestValidationError):
+            return refusal(422, _parameter_sentence(request, fault.errors()[0]))
         if isinstance(fault, HTTPException):
             return _no_route(request, fault)
         if isinstance(fault, VerydeepError):
             return refusal(422, str(fault))
-        return refusal(500, "the server failed; whoever runs it is told why.")  # by the guard, to whom it goes on
+        return refusal(500, "the server failed; its log has the reason.")  # the guard logs what was raised
 
 
 def build(served: ServedModels, settings: ServeSettings, metrics: Metrics, reporter: Reporter) -> tuple[Guard, Site]:
-    """The application, and what is to be closed after it."""
+    """The application, and what has to be closed after it."""
     site = Site(served, settings, metrics)
-    kinds = (Refused, Full, Stopped, HTTPException, VerydeepError, Exception)
-    handlers: Any = dict.fromkeys(kinds, site.on_fault)
-    inner = Starlette(routes=site.routes(), exception_handlers=handlers)
-    inner.router.redirect_slashes = False
-    own = {*PAGE, *(f"/{way}" for way in WAYS), "/openapi.json", "/info", "/health", "/metrics"}
-    return Guard(inner, settings.host, own, metrics, reporter), site
+    kinds = (Refused, Full, Stopped, RequestValidationError, HTTPException, VerydeepError, Exception)
+    app = FastAPI(
+        title="verydeep serve",
+        version=version("verydeep"),
+        openapi_url=None,  # FastAPI's own route is not part of the document
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers=dict.fromkeys(kinds, site.on_fault),
+    )
+    site.add_routes(app)
+    app.openapi()  # FastAPI keeps it, so it has no HEAD
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    for route in routes:
+        if route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")
+    return Guard(app, settings.host, {route.path for route in routes}, metrics, reporter), site
 
 
-def _question(way: str, given: Mapping[str, str]) -> tuple[Query, int]:
-    """What a route and its parameters ask, and how many answers are wanted.
+def _page_file(name: str, media_type: str) -> Callable[[], Any]:
+    """A handler for a file of the page, read once."""
+    data = files(__package__).joinpath("page", name).read_bytes()
 
-    Raises:
-        Refused: a parameter that does not exist, or a value that does not fit.
-    """
-    known = WAYS[way].parameters
-    for name in given:
-        if name not in known:
-            near = nearest(name[:60], known, 0.5)
-            hint = f"did you mean {near!r}?" if near else f"it knows {', '.join(known) or 'none'}."
-            raise Refused(422, f"there is no parameter {name[:60]!r} of /{way}: {hint}")
-    top = given.get("top")
-    if top is not None and not (top.isascii() and top.isdigit() and len(top) < 5 and 1 <= int(top) <= MOST_TOP):
-        raise Refused(422, f"top is a number from 1 to {MOST_TOP:,}, not {top[:60]!r}.")
-    count = None if top is None else int(top)
-    choices: dict[str, str] = {}
-    for name in ("kind", "form"):
-        words = known.get(name, ("",))
-        choices[name] = given.get(name, words[0])
-        if choices[name] not in words:
-            raise Refused(422, f"{name} is {' or '.join(words)}, not {choices[name][:60]!r}.")
-    if way in ("predict", "similar", "describe"):
-        return Query(way), count or (10 if way == "similar" else 5)  # type: ignore[arg-type]
-    kind: Any = choices["kind"] or "map"
-    return Query(way, count, given.get("class"), kind, choices["form"] == "png"), 1  # type: ignore[arg-type]
+    async def page_file() -> Response:
+        return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})
+
+    return page_file
+
+
+def _documented(handler: Callable[..., Any]) -> dict[str, Any]:
+    """What OpenAPI takes from a handler: its name and its docstring."""
+    summary = (handler.__doc__ or "").rstrip(".")
+    return {"operation_id": handler.__name__, "summary": summary, "response_description": summary}
+
+
+def _parameter_sentence(request: Request, error: dict[str, Any]) -> str:
+    """Says what is wrong with a query parameter."""
+    name, path, value = str(error["loc"][-1])[:60], request.url.path, str(error["input"])[:60]
+    if error["type"] == "extra_forbidden":
+        known = [parameter["name"] for parameter in _parameters(request, path)]
+        near = nearest(name, known, 0.5)
+        hint = f"did you mean {near!r}?" if near else f"it takes {', '.join(known) or 'none'}."
+        return f"there is no parameter {name!r} of {path}: {hint}"
+    if name == "top":
+        return f"top is a number from 1 to {MAX_TOP:,}, not {value!r}."
+    return f"{name} is {error['ctx']['expected'].replace(chr(39), '')}, not {value!r}."
+
+
+def _parameters(request: Request, path: str) -> list[dict[str, Any]]:
+    """The parameters of a route, from the OpenAPI document."""
+    found: list[dict[str, Any]] = request.app.openapi()["paths"][path]["post"].get("parameters", [])
+    return found
 
 
 async def _unless_gone(request: Request, future: Future[Any]) -> Any:
-    """A future's result, while the client is there; it is cancelled where the client leaves."""
-    answer = asyncio.wrap_future(future)
+    """A future's result while the client is connected; it is cancelled where the client leaves."""
+    result = asyncio.wrap_future(future)
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
+        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
             raise ClientDisconnect
-        if answer.cancelled():
+        if result.cancelled():
             raise Stopped
-        return answer.result()
+        return result.result()
     finally:
         gone.cancel()
-        answer.cancel()
+        result.cancel()
 
 
 async def _gone(request: Request) -> None:
@@ -200,7 +281,7 @@ def _no_route(request: Request, fault: HTTPException) -> Response:
     path = request.url.path[:80]
     if fault.status_code == 405:
         allowed = (fault.headers or {}).get("Allow", "")
-        answer = refusal(405, f"{path} takes {allowed.replace(', ', ' or ')}, not {request.method[:20]}.")
-        answer.headers["allow"] = allowed
-        return answer
-    return refusal(fault.status_code, f"there is no {path} here: GET /openapi.json tells what there is.")
+        response = refusal(405, f"{path} takes {allowed.replace(', ', ' or ')}, not {request.method[:20]}.")
+        response.headers["allow"] = allowed
+        return response
+    return refusal(fault.status_code, f"there is no {path} here: GET /openapi.json describes what there is.")

@@ -1,7 +1,7 @@
-"""Requests that wait are asked together: a bounded queue before one thread, which has the net to itself.
+"""Dynamic batching: a bounded queue before one thread, which alone runs the models.
 
-While a batch is at work others wait; the next batch is the longest-waiting question with those like it. So nothing
-waits for company: a lone request is asked at once, and the more there are, the larger the batches.
+While a batch runs, other requests wait; the next batch is the longest-waiting query with those equal to it. So batching
+adds no delay: a lone request runs at once, and the more requests there are, the larger the batches.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-MEMORY = 50  # batches that the pace is told from
+RECENT = 50  # batches that the expected wait is computed from
 
 
 class Full(Exception):
-    """No place is free."""
+    """The queue or the memory is full."""
 
 
 class Stopped(Exception):
-    """Nothing is taken any more."""
+    """The server accepts nothing any more."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    question: Hashable
+    query: Hashable
     item: Any
     future: Future[Any]
 
 
 class MemoryBudget:
-    """So many units, of memory say, that several threads share."""
+    """A number of units, such as bytes, that several threads share."""
 
     def __init__(self, total: int) -> None:
         self.total, self._free = total, total
         self._changed = threading.Condition()
 
     def take(self, units: int, patience: float | None = 0.0) -> None:
-        """Takes units, of which none may need more than there are; waits ``patience`` seconds, None without end.
+        """Takes units, at most as many as there are in all; waits ``patience`` seconds, None without end.
 
         Raises:
             Full: they are not free by then.
@@ -52,59 +52,60 @@ class MemoryBudget:
             self._free -= units
 
     def give(self, units: int) -> None:
-        """Gives units back."""
+        """Returns units."""
         with self._changed:
             self._free += units
             self._changed.notify_all()
 
 
 class Batcher:
-    """Asks items in batches, on a thread of its own, in the order in which they came.
+    """Runs items in batches, on a thread of its own, in the order in which they came.
 
-    An item whose future is cancelled before its turn costs nothing. Where a batch fails, its items are asked one by
-    one, so that each has its own answer or its own fault.
+    An item whose future is cancelled before its turn costs nothing. Where a batch fails, its items are run one by one,
+    so that each has its own result or its own exception.
     """
 
     def __init__(
         self,
-        answer: Callable[[Any, Sequence[Any]], Sequence[Any]],
-        most: int,
+        run: Callable[[Any, Sequence[Any]], Sequence[Any]],
+        max_batch: int,
         places: int,
-        told: Callable[[int, float], None] = lambda size, seconds: None,
-        at_work: Callable[[], AbstractContextManager[object]] = nullcontext,
+        on_batch: Callable[[int, float], None] = lambda size, seconds: None,
+        while_busy: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """Begins the thread.
+        """Starts the thread.
 
         Args:
-            answer: told a question and its items, gives an answer for each, in order.
-            most: items in a batch.
-            places: how many may be at work or waiting.
-            told: hears of each batch its size and how long it took.
-            at_work: a context that is open while there is work.
+            run: takes a query and its items, and returns a result for each, in order.
+            max_batch: the most items in a batch.
+            places: how many items may be in progress or waiting.
+            on_batch: called with each batch's size and its seconds.
+            while_busy: a context that is open while there is work.
         """
-        self._answer, self._most, self.places, self._told, self._at_work = answer, most, places, told, at_work
+        self._run_batch, self._max_batch, self.places = run, max_batch, places
+        self._on_batch, self._while_busy = on_batch, while_busy
         self._jobs: deque[_Job] = deque()
         self._taken, self._stopped = 0, False
         self._changed = threading.Condition()
-        self._paces: deque[float] = deque(maxlen=MEMORY)
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._thread = threading.Thread(target=self._run, name="net", daemon=True)
         self._thread.start()
 
     @property
     def taken(self) -> int:
-        """Places that are taken."""
+        """The number of places that are taken."""
         return self._taken
 
     @property
     def stopped(self) -> bool:
-        """Whether no more places are given."""
+        """Whether it refuses new items."""
         return self._stopped
 
     @property
     def wait(self) -> float:
-        """Seconds until all that wait now are answered, by the pace so far."""
-        paces = list(self._paces)
-        return self._taken * sum(paces) / len(paces) if paces else 0.0
+        """Seconds until all that wait now are done, by the recent batches."""
+        recent = list(self._recent)
+        return self._taken * sum(recent) / len(recent) if recent else 0.0
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -121,21 +122,21 @@ class Batcher:
             with self._changed:
                 self._taken -= 1
 
-    def submit(self, question: Hashable, item: Any) -> Future[Any]:
-        """Asks an item; for those who hold a place."""
-        job = _Job(question, item, Future())
+    def submit(self, query: Hashable, item: Any) -> Future[Any]:
+        """Queues an item, for callers that hold a place."""
+        job = _Job(query, item, Future())
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
         return job.future
 
     def refuse(self) -> None:
-        """Gives no more places; what holds one is still answered."""
+        """Refuses new items; those that hold a place are still run."""
         with self._changed:
             self._stopped = True
 
     def close(self, drop: bool = False) -> None:
-        """Ends the thread, after what waits is answered, or dropped where ``drop`` says so."""
+        """Ends the thread, after pending items are run, or dropped with ``drop``."""
         with self._changed:
             self._stopped = True
             while drop and self._jobs:
@@ -145,51 +146,51 @@ class Batcher:
         self._thread.join()
 
     def _run(self) -> None:
-        going_on = True
-        while going_on:
+        running = True
+        while running:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._jobs))
-            with self._at_work():
-                going_on = self._work()
+            with self._while_busy():
+                running = self._work()
 
     def _work(self) -> bool:
-        """Answers what waits; False at the end."""
+        """Runs what waits; False at the end."""
         while batch := self._next():
             if batch == [_END]:
                 return False
-            begun = time.monotonic()
+            started = time.monotonic()
             if batch := [job for job in batch if job.future.set_running_or_notify_cancel()]:
-                found = self._ask(batch)
-                seconds = time.monotonic() - begun
-                self._paces.append(seconds / len(batch))
-                self._told(len(batch), seconds)  # before the answers: who has one finds it counted
-                for job, answer in zip(batch, found, strict=True):
-                    if isinstance(answer, Exception):
-                        job.future.set_exception(answer)
+                results = self._results(batch)
+                seconds = time.monotonic() - started
+                self._recent.append(seconds / len(batch))
+                self._on_batch(len(batch), seconds)  # before the results: a client that has one finds it counted
+                for job, result in zip(batch, results, strict=True):
+                    if isinstance(result, Exception):
+                        job.future.set_exception(result)
                     else:
-                        job.future.set_result(answer)
+                        job.future.set_result(result)
         return True
 
     def _next(self) -> list[_Job]:
-        """The job that waits longest with those of the same question, out of the queue; none where nobody waits."""
+        """Takes the job that waits longest, with those of the same query, out of the queue; empty where none waits."""
         with self._changed:
             if not self._jobs:
                 return []
             first = self._jobs[0]
-            batch = [job for job in self._jobs if job.question == first.question][: self._most]
+            batch = [job for job in self._jobs if job.query == first.query][: self._max_batch]
             chosen = set(map(id, batch))
             self._jobs = deque(job for job in self._jobs if id(job) not in chosen)
             return batch
 
-    def _ask(self, batch: list[_Job]) -> list[Any]:
-        """The answer of each job, or its fault."""
+    def _results(self, batch: list[_Job]) -> list[Any]:
+        """The result of each job, or its exception."""
         try:
-            found = list(self._answer(batch[0].question, [job.item for job in batch]))
-            if len(found) != len(batch):
-                raise RuntimeError(f"{len(batch)} were asked and {len(found)} answered")
-            return found
+            results = list(self._run_batch(batch[0].query, [job.item for job in batch]))
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results for {len(batch)} items")
+            return results
         except Exception as fault:
-            return [fault] if len(batch) == 1 else [self._ask([job])[0] for job in batch]
+            return [fault] if len(batch) == 1 else [self._results([job])[0] for job in batch]
 
 
 _END = _Job(None, None, Future())

@@ -1,8 +1,8 @@
-"""What stands before all routes: who may ask, headers that keep a browser safe, counting, and faults of ours.
+"""ASGI middleware before all routes: host check, security headers, request counts, and unexpected exceptions.
 
-A page of another site that a browser shows may send requests to this machine's own addresses. So a server that listens
-there answers only where it is called by a name of this machine (a name that a stranger points here is none), and takes
-no photo from another site's page.
+A page of another site in a browser can send requests to this machine's own addresses. So a server that listens there
+responds only to a name of this machine (DNS rebinding gets nothing), and accepts no image from another site's page.
+Starlette's TrustedHostMiddleware knows no addresses such as 127.0.0.0/8 and refuses in plain text, so it is not used.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 PHOTOS = "/photos/"
-CLIENT_LEFT = 499  # as many servers count it; nobody is there to be told
+CLIENT_LEFT = 499  # as many servers count it; it is never sent
 
 
 def refusal(status: int, sentence: str, wait: float | None = None) -> Response:
-    """An error as JSON; with ``wait``, after how many seconds it is worth another try."""
+    """An error as JSON; ``wait`` is the seconds of Retry-After."""
     headers = {} if wait is None else {"retry-after": str(math.ceil(wait))}
     return JSONResponse({"error": {"status": status, "message": sentence}}, status, headers)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this machine's own, which no other machine reaches."""
+    """Whether a host name or address is this machine's own, which no other machine reaches."""
     name = host.strip("[]").lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -54,21 +54,21 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """An ASGI application around another."""
+    """The ASGI application around the routes."""
 
     def __init__(self, app: ASGIApp, host: str, routes: AbstractSet[str], metrics: Metrics, reporter: Reporter) -> None:
-        """``routes`` are the paths that are counted by their names."""
+        """``routes`` are the paths that are counted under their own names."""
         self._app, self._local, self._routes = app, is_loopback(host), routes
         self._metrics, self._reporter = metrics, reporter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or one message of the server's life."""
+        """Handles one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.monotonic(), 0
+        started, status = time.monotonic(), 0
 
-        async def told(message: Message) -> None:
+        async def send_safely(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -77,13 +77,13 @@ class Guard:
 
         try:
             refused = self._refused(scope)
-            await (refused or self._app)(scope, receive, told)
+            await (refused or self._app)(scope, receive, send_safely)
         except ClientDisconnect:
             status = CLIENT_LEFT
-        except Exception as fault:  # of ours: it is told to whoever runs the server, and to the client without details
+        except Exception as fault:  # logged for whoever runs the server; the client gets no details
             self._reporter.warn(f"a request to {self._route(scope)} failed: {type(fault).__name__}: {fault}")
         finally:
-            self._metrics.request(self._route(scope), status or CLIENT_LEFT, time.monotonic() - begun)
+            self._metrics.request(self._route(scope), status or CLIENT_LEFT, time.monotonic() - started)
 
     def _route(self, scope: Scope) -> str:
         path = scope["path"]
@@ -93,9 +93,9 @@ class Guard:
         headers = {name.lower(): value.decode("latin1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         if self._local and not is_loopback(_without_port(host)):
-            return refusal(421, f"this server is for this machine alone, not for the host {host[:80]!r}.")
+            return refusal(421, f"this server is for this machine only, not for the host {host[:80]!r}.")
         if scope["method"] == "POST" and headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
-            return refusal(403, "another site's page may not ask this server.")
+            return refusal(403, "pages of other sites may not use this server.")
         return None
 
 
@@ -103,8 +103,8 @@ def _without_port(host: str) -> str:
     return host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
-def _safe(given: Any) -> list[tuple[bytes, bytes]]:
-    headers = [(name.lower(), value) for name, value in given]
+def _safe(raw: Any) -> list[tuple[bytes, bytes]]:
+    headers = [(name.lower(), value) for name, value in raw]
     names = {name for name, _ in headers}
     more = HEADERS if b"cache-control" in names else {**HEADERS, "cache-control": "no-store"}
     return [*headers, *((name.encode(), value.encode()) for name, value in more.items())]

@@ -1,4 +1,4 @@
-"""What a server can be asked, and by whom it is answered: a net or SVMs, a box net, a features file with its net."""
+"""What a server runs: a net or SVMs, a localisation model, a features file with its net."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ...transfer.retrieval import NearestNeighbours, photos_of
 from ...transfer.svm_prediction import SvmClassifier
 from .thumbnails import Thumbnails, encoded
 
-Way = Literal["predict", "localise", "describe", "similar", "explain"]
+RouteName = Literal["predict", "localise", "describe", "similar", "explain"]
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of a photo; photos of equal questions are asked together.
+    """What is computed of an image; images of equal queries are batched.
 
-    ``name`` is a class's. ``kind`` is of `explain`: ``map`` or ``gradcam``, as numbers or as a ``picture``.
+    ``name`` is a class's. ``kind`` is for `explain`: ``map`` or ``gradcam``, as numbers or as a ``picture``.
     """
 
-    way: Way
+    route: RouteName
     top: int | None = None
     name: str | None = None
     kind: Literal["map", "gradcam"] = "map"
@@ -42,7 +42,7 @@ class Query:
 
 @dataclass(frozen=True)
 class QueryImage:
-    """A photo, uint8 (H,W,3), and how many answers are wanted, which does not part a batch."""
+    """An image, uint8 (H,W,3), and how many results it wants, which may differ within a batch."""
 
     pixels: Pixels
     top: int = 5
@@ -50,30 +50,30 @@ class QueryImage:
 
 @dataclass(frozen=True)
 class ServedModels:
-    """All that answers; what is None is not served."""
+    """The loaded models; what is None is not served."""
 
     name: str
-    asked: Classifier | SvmClassifier
+    classifier: Classifier | SvmClassifier
     protocol: str | None
     localiser: Localiser | None
-    finder: NearestNeighbours | None
+    neighbours: NearestNeighbours | None
     thumbnails: Thumbnails | None
 
     @property
-    def ways(self) -> tuple[Way, ...]:
-        """What can be asked."""
-        found: list[Way] = ["predict"]
+    def routes(self) -> tuple[RouteName, ...]:
+        """The routes that this server has."""
+        served: list[RouteName] = ["predict"]
         if self.explains:
-            found.append("explain")
+            served.append("explain")
         if self.localiser is not None:
-            found.append("localise")
-        return (*found, "describe", "similar") if self.finder is not None else tuple(found)
+            served.append("localise")
+        return (*served, "describe", "similar") if self.neighbours is not None else tuple(served)
 
     @property
     def explains(self) -> bool:
         """Whether there are score maps."""
         try:
-            explainable(self.asked)
+            explainable(self.classifier)
         except VerydeepError:
             return False
         return True
@@ -81,65 +81,63 @@ class ServedModels:
     @property
     def kind(self) -> str:
         """What a class is given: a probability, or an SVM's score."""
-        return "probability" if isinstance(self.asked, Classifier) else "score"
+        return "probability" if isinstance(self.classifier, Classifier) else "score"
 
-    def answer(self, question: Query, items: Sequence[QueryImage]) -> list[Any]:
-        """JSON values, or of pictures their bytes, one for each photo.
+    def run(self, query: Query, items: Sequence[QueryImage]) -> list[Any]:
+        """JSON values, or the bytes of pictures, one for each image.
 
         Raises:
-            ImageError: a photo that cannot be rescaled.
-            VerydeepError: no such class, or a net that tells no numbers.
+            ImageError: an image that cannot be rescaled.
+            VerydeepError: no such class, or a net that predicts NaN.
         """
-        photos = [item.pixels for item in items]
-        if question.way == "predict":
+        images = [item.pixels for item in items]
+        if query.route == "predict":
             top = max(item.top for item in items)
-            found = self.asked.predict(photos, top, self.protocol)
-            return [_predictions(one, item.top) for one, item in zip(found, items, strict=True)]
-        if question.way == "localise":
+            predictions = self.classifier.predict(images, top, self.protocol)
+            return [_first_classes(one, item.top) for one, item in zip(predictions, items, strict=True)]
+        if query.route == "localise":
             assert self.localiser is not None
-            boxes = self.localiser.predict(photos, question.top, question.name)
+            boxes = self.localiser.predict(images, query.top, query.name)
             return [{"boxes": one.to_json()["boxes"]} for one in boxes]
-        if question.way == "explain":
-            return [self._explained(question, pixels) for pixels in photos]
-        assert self.finder is not None
-        rows = self.finder.describe(photos, ["the photo"] * len(photos))
-        if question.way == "describe":
+        if query.route == "explain":
+            return [self._explain(query, pixels) for pixels in images]
+        assert self.neighbours is not None
+        rows = self.neighbours.describe(images, ["the photo"] * len(images))
+        if query.route == "describe":
             return [{"descriptor": [round(float(value), 7) for value in row]} for row in rows]
-        near = self.finder.nearest(rows, max(item.top for item in items))
+        near = self.neighbours.nearest(rows, max(item.top for item in items))
         return [
             {"neighbours": [self._neighbour(one) for one in row[: item.top]]}
             for row, item in zip(near, items, strict=True)
         ]
 
-    def _explained(self, question: Query, pixels: Pixels) -> Any:
-        asked = explainable(self.asked)
-        name = question.name or asked.predict(pixels, 1, self.protocol)[0].classes[0][0]
-        label = place_of_class(name, asked.classes)
+    def _explain(self, query: Query, pixels: Pixels) -> Any:
+        net = explainable(self.classifier)
+        name = query.name or net.predict(pixels, 1, self.protocol)[0].classes[0][0]
+        label = place_of_class(name, net.classes)
         if label is None:
-            raise VerydeepError(f"the net knows no class {name[:60]!r}.")
+            raise VerydeepError(f"unknown class {name[:60]!r}.")
         scale = max(parse_protocol(self.protocol).scales) if self.protocol else None
-        way = score_map if question.kind == "map" else grad_cam
-        found = way(asked, pixels, label, scale)
-        if question.picture:
-            return encoded(overlay(pixels, found), "PNG")
-        return {"class": name, "kind": question.kind, **found.to_json()}
+        computed = (score_map if query.kind == "map" else grad_cam)(net, pixels, label, scale)
+        if query.picture:
+            return encoded(overlay(pixels, computed), "PNG")
+        return {"class": name, "kind": query.kind, **computed.to_json()}
 
     def _neighbour(self, one: Any) -> dict[str, Any]:
-        """A neighbour with the place of its picture, None where the photos are gone."""
-        assert self.finder is not None
-        place = None if self.thumbnails is None else self.finder.place(one.id)
+        """A neighbour with the number of its thumbnail, None where the images are gone."""
+        assert self.neighbours is not None
+        place = None if self.thumbnails is None else self.neighbours.place(one.id)
         return {"image": one.id, "class": one.name, "cosine": round(one.cosine, 6), "photo": place}
 
     @contextmanager
-    def at_work(self) -> Any:
-        """A context for as long as there is something to answer: freed memory stays for the next batch."""
+    def keep_memory(self) -> Any:
+        """A context for as long as there is work: freed memory stays for the next batch."""
         with memory.retain_freed_memory():
             yield
 
 
-def _predictions(found: Prediction, top: int) -> dict[str, Any]:
-    told = replace(found, classes=found.classes[:top]).to_json()
-    return {"predictions": told["predictions"]}
+def _first_classes(prediction: Prediction, top: int) -> dict[str, Any]:
+    return {"predictions": replace(prediction, classes=prediction.classes[:top]).to_json()["predictions"]}
 
 
 def open_served(
@@ -151,38 +149,39 @@ def open_served(
     machine: MachineSettings,
     reporter: Reporter,
 ) -> ServedModels:
-    """Loads all that answers.
+    """Loads all models.
 
     Args:
         run: as for `verydeep.api.load`.
-        boxes: a box net's run; the classes it is asked about are told by the net that it started from, or by ``run``.
+        boxes: a localisation run; its classes are rated by the net that it started from, or by ``run``.
         features: a features file.
 
     Raises:
-        VerydeepError: one of them is not there, broken, or does not fit; a protocol that is none.
+        VerydeepError: one of them is missing, broken, or does not fit; an invalid protocol.
     """
-    asked = load(run, last, machine)
+    classifier = load(run, last, machine)
     if protocol is not None:
-        if not isinstance(asked, Classifier):
+        if not isinstance(classifier, Classifier):
             raise VerydeepError("a classifier on descriptors has its own layer and scales: leave out --protocol.")
-        check_protocol(parse_protocol(protocol), asked.metadata.crop)
-    finder = None if features is None else NearestNeighbours(features, machine=machine)
+        check_protocol(parse_protocol(protocol), classifier.metadata.crop)
+    neighbours = None if features is None else NearestNeighbours(features, machine=machine)
     localiser = None if boxes is None else _localiser(boxes, run, machine, reporter)
-    return ServedModels(Path(run).name, asked, protocol, localiser, finder, _thumbnails(finder, reporter))
+    thumbnails = _thumbnails(neighbours, reporter)
+    return ServedModels(Path(run).name, classifier, protocol, localiser, neighbours, thumbnails)
 
 
 def _localiser(boxes: str, run: str, machine: MachineSettings, reporter: Reporter) -> Localiser:
-    found = load_localiser(boxes, machine=machine, reporter=reporter)
-    if found.classifier is None and len(found.classes) > 1:
+    localiser = load_localiser(boxes, machine=machine, reporter=reporter)
+    if localiser.classifier is None and len(localiser.classes) > 1:
         return load_localiser(boxes, run, machine=machine, reporter=reporter)
-    return found
+    return localiser
 
 
-def _thumbnails(finder: NearestNeighbours | None, reporter: Reporter) -> Thumbnails | None:
-    if finder is None:
+def _thumbnails(neighbours: NearestNeighbours | None, reporter: Reporter) -> Thumbnails | None:
+    if neighbours is None:
         return None
     try:
-        return Thumbnails(photos_of(finder.known.recipe), finder.known.ids)
+        return Thumbnails(photos_of(neighbours.known.recipe), neighbours.known.ids)
     except VerydeepError as fault:
-        reporter.warn(f"similar photos have no pictures, as the photos that were described are gone: {fault}")
+        reporter.warn(f"similar images have no thumbnails, as the images of the features file are gone: {fault}")
         return None

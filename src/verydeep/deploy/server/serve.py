@@ -1,14 +1,14 @@
-"""A net on a page and as a JSON API, over HTTP: what `verydeep serve` starts.
+"""`verydeep serve`: a web page and a JSON API over HTTP.
 
-A photo comes as a request's body (`uploads`), is decoded, and waits in a bounded queue, from which those that wait are
-asked together (`batching`, `questions`); `app` has the routes, `guard` stands before them, `listening` has the
+An image comes as a request's body (`uploads`), is decoded, and waits in a bounded queue, from which waiting images are
+batched (`batching`) and run (`models`); `app` has the routes, `middleware` protects them, `uvicorn_server` handles the
 connections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from ...core.errors import VerydeepError
@@ -17,42 +17,49 @@ from ...core.settings import PIXEL_LIMIT, MachineSettings, ServeSettings
 from ...data.image_formats import reads_heic
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Which models are served; as for `verydeep.deploy.server.models.open_served`."""
+
+    run: str
+    boxes: str | None = None
+    features: str | None = None
+    protocol: str | None = None
+    last: bool = False
+
+
 def serve(
-    run: str,
+    sources: Sources,
     settings: ServeSettings,
     machine: MachineSettings,
     reporter: Reporter,
     ready: Callable[[str], None],
-    boxes: str | None = None,
-    features: str | None = None,
-    protocol: str | None = None,
-    last: bool = False,
 ) -> int:
-    """Serves until SIGTERM or Ctrl-C, and then answers what waits.
+    """Serves until SIGTERM or Ctrl-C, and then completes pending requests.
 
     Args:
-        run: and the others from ``boxes`` on: as for `verydeep.deploy.server.models.open_served`.
-        ready: told the address once it listens.
+        ready: called with the address once the server listens.
 
     Returns:
-        0, or the number of a second signal, which ended it at once.
+        0, or the number of a second signal, which stopped it at once.
 
     Raises:
-        VerydeepError: the extra is missing, the address is taken, or what is to be served is not there or broken.
+        VerydeepError: the extra is missing, the address is taken, or a model is missing or broken.
     """
     check_extra(settings.heic)
     from .metrics import Metrics
     from .middleware import is_loopback
     from .uvicorn_server import address_of, listen, open_socket
 
-    with open_socket(settings.host, settings.port) as at:  # a taken port is told before torch is loaded
+    with open_socket(settings.host, settings.port) as at:  # a taken port is reported before torch is loaded
         from .app import build
         from .models import open_served
 
-        wish = replace(machine, max_pixels=max(PIXEL_LIMIT, settings.max_pixels))
-        served = open_served(run, boxes, features, protocol, last, wish, reporter)
+        machine = replace(machine, max_pixels=max(PIXEL_LIMIT, settings.max_pixels))
+        models = sources.run, sources.boxes, sources.features, sources.protocol, sources.last
+        served = open_served(*models, machine, reporter)
         if not is_loopback(settings.host):
-            reporter.warn(f"whoever reaches {settings.host} may ask: there is no password (docs/serving.md)")
+            reporter.warn(f"everyone who reaches {settings.host} can use it: there is no password (docs/serving.md)")
         app, site = build(served, settings, Metrics(), reporter)
         forced = 1
         try:
@@ -64,8 +71,8 @@ def serve(
 
 
 def check_extra(heic: bool = False) -> None:
-    """Raises VerydeepError where what serving needs, HEIC too if asked for, is not installed."""
-    if any(find_spec(name) is None for name in ("starlette", "uvicorn", "h11")):
-        raise VerydeepError("serving needs starlette and uvicorn: pip install 'verydeep[serve]'.")
+    """Raises VerydeepError where a package for serving, HEIC too if enabled, is not installed."""
+    if any(find_spec(name) is None for name in ("fastapi", "prometheus_client", "uvicorn", "h11")):
+        raise VerydeepError("serving needs fastapi, prometheus-client and uvicorn: pip install 'verydeep[serve]'.")
     if heic and not reads_heic():
         raise VerydeepError("--heic needs pillow-heif: pip install pillow-heif, or leave it out.")

@@ -1,4 +1,4 @@
-"""Small pictures of the photos of a features file."""
+"""Thumbnails of the images of a features file."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from PIL import Image
 from ...data.image_io import Pixels
 from ...data.open import Dataset
 
-SIDE, KEPT = 160, 512  # pixels of a picture's longer side; how many are kept
+SIDE, CACHED = 160, 512  # pixels of the longer side; thumbnails
 
 
 class Thumbnails:
-    """Pictures by a photo's place in the file, which no name from outside can lead elsewhere."""
+    """Thumbnails by an image's place in the file, so that no name in a request can reach another file."""
 
-    def __init__(self, photos: Dataset, ids: Sequence[str]) -> None:
-        """``ids`` are the photos' in the order of the file."""
-        self._photos, self._ids = photos, ids
-        self._made = lru_cache(KEPT)(self._make)
+    def __init__(self, dataset: Dataset, ids: Sequence[str]) -> None:
+        """``ids`` are those of the images in the order of the file."""
+        self._dataset, self._ids = dataset, ids
+        self._cached = lru_cache(CACHED)(self._make)
 
     def picture(self, place: int) -> bytes | None:
-        """A small JPEG; None where the file has no photo of this place.
+        """A small JPEG; None where the file has no image at this place.
 
         Raises:
-            ImageError: the photo is gone, or broken by now.
+            ImageError: the image is gone, or broken by now.
         """
-        return self._made(place) if 0 <= place < len(self._ids) else None
+        return self._cached(place) if 0 <= place < len(self._ids) else None
 
     def _make(self, place: int) -> bytes:
-        picture = Image.fromarray(self._photos.read(self._ids[place]))
+        picture = Image.fromarray(self._dataset.read(self._ids[place]))
         picture.thumbnail((SIDE, SIDE))
         return encoded(np.asarray(picture), "JPEG")
 
 
 def encoded(pixels: Pixels, form: Literal["PNG", "JPEG"]) -> bytes:
-    """A picture's file."""
+    """The bytes of an image file."""
     file = BytesIO()
     Image.fromarray(pixels).save(file, form, compress_level=1)
     return file.getvalue()

@@ -1,6 +1,6 @@
-"""A photo's way in: its bytes read up to a limit, then decoded, with bounds on memory and on patience.
+"""Request bodies: read up to a limit, then decoded, within bounds on memory and time.
 
-All that a client can do wrong ends in `Refused`: a status of HTTP and one sentence.
+Everything that a client can do wrong ends in `Refused`: an HTTP status and one sentence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .batching import Full, MemoryBudget
 
 THE_PHOTO = "the photo"
 DECODERS = 2
-UPLOADS, DECODED = 10, 2  # photos of the largest allowed size that memory is held for at once: encoded, decoded
+UPLOADS, DECODED = 10, 2  # images of the largest allowed size that memory is reserved for: encoded, decoded
 LEAST_UPLOADS, LEAST_DECODED = 250_000_000, 100_000_000  # bytes, pixels
 Value = TypeVar("Value")
 Given = TypeVar("Given")
@@ -27,9 +27,9 @@ FORMS = ("multipart/form-data", "application/json")
 
 
 class Refused(Exception):
-    """A request that is not answered: the status, and a sentence that says why and what to do.
+    """A refused request: the status, and a sentence that says why and what to do.
 
-    ``wait`` is after how many seconds it is worth another try.
+    ``wait`` is the seconds after which the client may try again.
     """
 
     def __init__(self, status: int, sentence: str, wait: float | None = None) -> None:
@@ -38,21 +38,21 @@ class Refused(Exception):
 
 
 class Reserved(Generic[Value]):
-    """Something whose memory is counted in a room, until it is left as a context or `free` is called."""
+    """A value whose memory is reserved in a budget, until its context ends or `free` is called."""
 
-    def __init__(self, value: Value, units: int, room: MemoryBudget) -> None:
+    def __init__(self, value: Value, units: int, budget: MemoryBudget) -> None:
         self._value: Value | None = value
-        self._units, self._room = units, room
+        self._units, self._budget = units, budget
 
     @property
     def value(self) -> Value:
-        """What it is, before it is freed."""
+        """The value, before it is freed."""
         assert self._value is not None
         return self._value
 
     def free(self) -> None:
-        """Lets go of it; once more changes nothing."""
-        self._room.give(self._units)
+        """Releases the value; a second call does nothing."""
+        self._budget.give(self._units)
         self._units, self._value = 0, None
 
     def __enter__(self) -> Reserved[Value]:
@@ -75,7 +75,7 @@ class Uploads:
         """The bytes of a request's body.
 
         Raises:
-            Refused: empty, too long, too slow, or of a form that is none of a photo; or memory is short.
+            Refused: empty, too large, too slow, or a form; or memory is short.
         """
         self._check_head(request)
         data = bytearray()
@@ -91,36 +91,38 @@ class Uploads:
             if isinstance(fault, TimeoutError):
                 raise Refused(408, f"{THE_PHOTO} did not arrive within {self._settings.patience} seconds.") from None
             if isinstance(fault, Full):
-                raise Refused(503, "too many photos are on their way: come back later.", 1) from None
+                raise Refused(503, "too many images are being uploaded: try again later.", 1) from None
             raise
         if not data:
-            raise Refused(400, "the body is empty: send a photo's bytes, as `curl --data-binary @photo.jpg` does.")
+            raise Refused(400, "the body is empty: send an image file, as `curl --data-binary @photo.jpg` does.")
         return Reserved(bytes(data), len(data), self._bytes)
 
     def _check_head(self, request: Request) -> None:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in FORMS:
-            raise Refused(415, f"the body is {kind}: send a photo's bytes as they are, in no form.")
+            raise Refused(415, f"the body is {kind}: send the image file itself as the body, not a form.")
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(415, "the body is compressed: send a photo's bytes as they are.")
-        told = request.headers.get("content-length", "0")
-        if told.isdecimal() and int(told[:12]) > self._settings.max_bytes:
+            raise Refused(415, "the body is compressed: send the image file as it is.")
+        length = request.headers.get("content-length", "0")
+        if length.isdecimal() and int(length[:12]) > self._settings.max_bytes:
             raise self._too_long()
 
     def _too_long(self) -> Refused:
         most = self._settings.max_bytes
-        return Refused(413, f"{THE_PHOTO} is of more than {most:,} bytes: make it smaller, or serve with --max-bytes.")
+        return Refused(
+            413, f"{THE_PHOTO} has more than {most:,} bytes: send a smaller one, or serve with a larger --max-bytes."
+        )
 
     async def decode(self, body: Reserved[bytes]) -> Reserved[Pixels]:
-        """The photo in a body, uint8 RGB (H,W,3); the body is freed.
+        """The image in a body, uint8 RGB (H,W,3); the body is freed.
 
         Raises:
-            Refused: no photo, a broken one, or one of too many pixels.
+            Refused: not an image, a broken one, or one with too many pixels.
         """
         return await self.in_thread(self._decode, body)
 
     async def in_thread(self, work: Callable[[Given], Value], given: Given) -> Value:
-        """What a function gives, on a thread that decodes."""
+        """A function's result, computed on a decoding thread."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work, given)
 
     def _decode(self, body: Reserved[bytes]) -> Reserved[Pixels]:
@@ -144,5 +146,5 @@ class Uploads:
             body.free()
 
     def close(self) -> None:
-        """Ends the threads that decode."""
+        """Ends the decoding threads."""
         self._decoders.shutdown(cancel_futures=True)

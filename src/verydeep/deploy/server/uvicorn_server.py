@@ -1,7 +1,7 @@
-"""Connections: where the server listens, how long it bears with a slow client, and how it ends.
+"""Connections: where the server listens, the limits on slow clients, and the shutdown.
 
-uvicorn reads HTTP; what it leaves open is closed here: a client that never ends its request's head, one that goes on
-sending after it was answered, and one that does not read its answer.
+uvicorn reads HTTP but has no limits for three clients that are closed here: one that never completes its request's
+head, one that goes on sending after the response, and one that does not read its response.
 """
 
 from __future__ import annotations
@@ -29,27 +29,25 @@ def open_socket(host: str, port: int) -> socket.socket:
     """A socket bound to an address, which does not listen yet.
 
     Raises:
-        VerydeepError: the port is taken or not allowed, or the host is none of this machine.
+        VerydeepError: the port is taken or not allowed, or the host is not this machine's.
     """
     try:
         (family, kind, proto, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise VerydeepError(
-            f"host {host!r} is not known on this machine: give its address, such as 127.0.0.1."
-        ) from None
-    found = socket.socket(family, kind, proto)
+        raise VerydeepError(f"unknown host {host!r}: give an address of this machine, such as 127.0.0.1.") from None
+    bound = socket.socket(family, kind, proto)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
     except OSError as fault:
-        found.close()
+        bound.close()
         advice = "give another --port, 0 for any that is free, or another --host"
         raise VerydeepError(f"cannot listen at {host} port {port}: {fault.strerror or fault}; {advice}.") from None
-    return found
+    return bound
 
 
 def address_of(listening: socket.socket) -> str:
-    """A socket's address as a browser takes it."""
+    """A socket's URL."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
@@ -63,126 +61,126 @@ class Connection(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has come."""
+        """A client has connected."""
         super().connection_made(transport)
         self._expect_head()
         if len(self.connections) > self._most:
-            self._answer_raw(503, "too many connections: come back later.")
+            self._respond_raw(503, "too many connections: try again later.")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has left."""
-        self._head_came()
+        """The client has left."""
+        self._head_complete()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """It has sent something."""
+        """The client has sent something."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._head_came()
+            self._head_complete()
         elif self._head is None and self.conn.trailing_data[0]:  # the beginning of another head
             self._expect_head()
 
     def on_response_complete(self) -> None:
-        """It was answered; what it still sends of its request is dropped, for a while."""
+        """The response is sent; what the client still sends of its request is dropped, for a while."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self.loop.call_later(LINGER_SECONDS, self._end_unread)
 
     def send_400_response(self, msg: str) -> None:
-        """What it sends is no HTTP."""
-        self._answer_raw(400, "this is no HTTP request.")
+        """The client does not speak HTTP."""
+        self._respond_raw(400, "this is not an HTTP request.")
 
     def timeout_keep_alive_handler(self) -> None:
-        """It asks no more."""
+        """The client was idle for too long."""
         super().timeout_keep_alive_handler()
-        self._surely_end()
+        self._abort_later()
 
     def shutdown(self) -> None:
-        """The server ends."""
+        """The server shuts down."""
         super().shutdown()
         if self.transport.is_closing():
-            self._surely_end()
+            self._abort_later()
 
-    def _answer_raw(self, status: int, sentence: str) -> None:
-        answer = refusal(status, sentence)
-        headers = [*answer.raw_headers, (b"connection", b"close")]
-        with contextlib.suppress(h11.LocalProtocolError):  # in the midst of another answer there is none to give
+    def _respond_raw(self, status: int, sentence: str) -> None:
+        response = refusal(status, sentence)
+        headers = [*response.raw_headers, (b"connection", b"close")]
+        with contextlib.suppress(h11.LocalProtocolError):  # none can be sent in the middle of another response
             self.transport.write(self.conn.send(h11.Response(status_code=status, headers=headers)) or b"")
-            self.transport.write(self.conn.send(h11.Data(data=bytes(answer.body))) or b"")
+            self.transport.write(self.conn.send(h11.Data(data=bytes(response.body))) or b"")
             self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
         self.transport.close()
-        self._surely_end()
+        self._abort_later()
 
     def _expect_head(self) -> None:
         self._head = self.loop.call_later(HEAD_SECONDS, self._no_head)
 
-    def _head_came(self) -> None:
+    def _head_complete(self) -> None:
         if self._head is not None:
             self._head.cancel()
             self._head = None
 
     def _no_head(self) -> None:
-        self._answer_raw(408, f"the request's head did not arrive within {HEAD_SECONDS:g} seconds.")
+        self._respond_raw(408, f"the request's head did not arrive within {HEAD_SECONDS:g} seconds.")
 
     def _end_unread(self) -> None:
         if self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY:
             self.transport.close()
-            self._surely_end()
+            self._abort_later()
 
-    def _surely_end(self) -> None:
-        """A connection that is closed still waits for its client to read what it was answered."""
+    def _abort_later(self) -> None:
+        """A closed connection still waits for its client to read the response; this ends the wait."""
         self.loop.call_later(READ_SECONDS, self.transport.abort)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which the first SIGTERM or Ctrl-C ends in order, and the second at once."""
+    """uvicorn's server, which the first SIGTERM or Ctrl-C shuts down in order, and the second at once."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], ending: Callable[[], None]) -> None:
-        """Told what to call once it listens, and once it begins to end."""
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
+        """``ready`` is called once it listens, ``stopping`` when the shutdown begins."""
         super().__init__(config)
-        self._ready, self._ending = ready, ending
+        self._ready, self._stopping = ready, stopping
         self.forced = 0  # the number of the second signal
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens."""
+        """Starts to listen."""
         await super().startup(sockets)
         self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """A context in which signals end the server, not the process."""
-        before = {number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        """A context in which signals stop the server, not the process."""
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _asked(self, number: int, _frame: object) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
         if self.should_exit:
             self.forced, self.force_exit = number, True
             return
         self.should_exit = True
-        self._ending()
+        self._stopping()
 
 
 def most_connections() -> int:
-    """How many connections this process may have, once it may open as many files as the system lets it."""
+    """The connections that this process may have, after raising its limit of open files as far as allowed."""
     try:
         import resource
     except ImportError:  # Windows has none, and no such limit
         return MOST_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wish = MOST_CONNECTIONS + SPARE_FILES
-    if soft < wish and (hard == resource.RLIM_INFINITY or hard > soft):
-        soft = wish if hard == resource.RLIM_INFINITY else min(wish, hard)
+    wanted = MOST_CONNECTIONS + SPARE_FILES
+    if soft < wanted and (hard == resource.RLIM_INFINITY or hard > soft):
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(1, min(MOST_CONNECTIONS, soft - SPARE_FILES))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """A context without the words of libraries, which tell every odd client; what fails of ours is told elsewhere."""
+    """A context without the logs of libraries, which report every odd client; the middleware logs our own failures."""
     loggers = [logging.getLogger(name) for name in ("uvicorn.error", "uvicorn.access", "asyncio")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -194,8 +192,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def listen(app: Any, at: socket.socket, ready: Callable[[], None], ending: Callable[[], None]) -> int:
-    """Answers until a signal ends it: 0, or the number of a second signal that ended it at once."""
+def listen(app: Any, at: socket.socket, ready: Callable[[], None], stopping: Callable[[], None]) -> int:
+    """Serves until a signal; returns 0, or the number of a second signal that stopped it at once."""
     most = most_connections()
 
     class Bounded(Connection):
@@ -214,6 +212,6 @@ def listen(app: Any, at: socket.socket, ready: Callable[[], None], ending: Calla
         backlog=BACKLOG,
     )
     with _quiet():
-        server = Server(config, ready, ending)
+        server = Server(config, ready, stopping)
         server.run([at])
     return server.forced
