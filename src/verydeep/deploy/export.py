@@ -84,14 +84,7 @@ def export(
         VerydeepError: no such net or format, the file exists, a missing library, missing images, or an exported file
             whose output differs from the net's.
     """
-    if form == "pt2":
-        raise VerydeepError(f"cannot export to .pt2: {NO_PT2}")
-    if form not in ENDING or takes not in (UINT8, FLOAT):
-        raise VerydeepError(
-            f"nets are exported to {', '.join(ENDING)}, taking uint8 or float; not {form!r}, {takes!r}."
-        )
-    if form == "onnx-int8" and takes != UINT8:
-        raise VerydeepError("int8 takes uint8 images: leave out --takes float.")
+    _check_form(form, takes)
     loaded = open_classifier(run, last)
     if not isinstance(loaded, Checkpoint):
         raise VerydeepError(f"{run} is an exported file already: export the run it was made from.")
@@ -102,6 +95,17 @@ def export(
     use = None if form == "safetensors" else described_export(loaded.metadata, facts["takes"])
     card_path = write_model_card(path, loaded.metadata, facts, use)
     return {"file": str(path), "form": form, **facts, "bytes": path.stat().st_size, "card": str(card_path)}
+
+
+def _check_form(form: str, takes: str) -> None:
+    if form == "pt2":
+        raise VerydeepError(f"cannot export to .pt2: {NO_PT2}")
+    if form not in ENDING or takes not in (UINT8, FLOAT):
+        raise VerydeepError(
+            f"nets are exported to {', '.join(ENDING)}, taking uint8 or float; not {form!r}, {takes!r}."
+        )
+    if form == "onnx-int8" and takes != UINT8:
+        raise VerydeepError("int8 takes uint8 images: leave out --takes float.")
 
 
 def _check_free(path: Path, form: str) -> None:

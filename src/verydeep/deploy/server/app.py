@@ -55,20 +55,9 @@ MISSING: dict[RouteName, str] = {
     "describe": "start the server with --features FILE",
     "similar": "start the server with --features FILE",
 }
+PNG, JPEG = "image/png", "image/jpeg"
 MAX_WAIT = 60  # seconds of Retry-After
 PLACE = {"name": "place", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
-
-
-class PngResponse(Response):
-    """A PNG image."""
-
-    media_type = "image/png"
-
-
-class JpegResponse(Response):
-    """A JPEG image."""
-
-    media_type = "image/jpeg"
 
 
 class Site:
@@ -106,7 +95,7 @@ class Site:
             height, width = image.value.shape[:2]
             future = self.batcher.submit(query, QueryImage(image.value, top))
             result = await _unless_gone(request, future)
-        return PngResponse(result) if query.picture else {"width": width, "height": height, **result}
+        return Response(result, media_type=PNG) if query.picture else {"width": width, "height": height, **result}
 
     async def info(self) -> dict[str, Any]:
         """What is served: classes, routes that take an image, limits."""
@@ -137,7 +126,7 @@ class Site:
             raise Refused(404, str(fault)) from None
         if jpeg is None:
             raise Refused(404, "there is no image with this number.")
-        return JpegResponse(jpeg, headers={"cache-control": "max-age=3600"})
+        return Response(jpeg, media_type=JPEG, headers={"cache-control": "max-age=3600"})
 
     def add_routes(self, app: FastAPI) -> None:
         """Adds all routes."""
@@ -150,7 +139,7 @@ class Site:
         }
         for handler, response in handlers.items():
             route: Any = handler.__name__
-            images: dict[int | str, Any] = {200: {"content": {"image/png": {}}}} if route == "explain" else {}
+            images: dict[int | str, Any] = {200: {"content": {PNG: {}}}} if route == "explain" else {}
             app.post(
                 f"/{route}",
                 response_model=response,
@@ -165,8 +154,8 @@ class Site:
         app.get("/info", response_model=Info, **_documented(self.info))(self.info)
         app.get("/health", response_model=Health, responses=stopping, **_documented(self.health))(self.health)
         app.get("/metrics", response_class=PlainTextResponse, **_documented(self.metrics))(self.metrics)
-        photos: dict[str, Any] = {"response_class": JpegResponse, "responses": errors(404), "openapi_extra": place}
-        app.get("/photos/{place:int}", **photos, **_documented(self.thumbnail))(self.thumbnail)
+        photos: dict[str, Any] = {"responses": {200: {"content": {JPEG: {}}}, **errors(404)}, "openapi_extra": place}
+        app.get("/photos/{place:int}", response_class=Response, **photos, **_documented(self.thumbnail))(self.thumbnail)
 
         @app.get("/openapi.json", response_model=dict[str, Any], summary="This document")
         async def openapi() -> JSONResponse:
