@@ -1,4 +1,4 @@
-"""The page of `verydeep serve` in a real headless browser: photos in, bars, maps, boxes, keyboard, labels, 400 px."""
+"""The page of `verydeep serve` in a headless browser: images in, bars, maps, boxes, keyboard, labels, 400 px."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DROP = """([name, bytes]) => {
 
 @pytest.fixture(scope="module")
 def server(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One that serves everything."""
+    """A server with all routes."""
     words = tmp_path_factory.mktemp("words") / "err.txt"
     more = ("--boxes", served / "net", "--features", served / "f.safetensors")
     with running(served / "run", words, *more) as found:
@@ -47,7 +47,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, server: Running) -> Iterator[Any]:
-    """The page, begun; no error and no request to elsewhere is let pass."""
+    """The loaded page; errors and requests to other hosts fail the test."""
     context = browser.new_context(viewport={"width": 1100, "height": 900})
     faults: list[str] = []
     found = context.new_page()
@@ -68,13 +68,13 @@ def drop(page: Any, name: str, data: bytes) -> None:
         page.dispatch_event(".drop", kind, {"dataTransfer": transfer})
 
 
-def answered(page: Any, count: int = 1) -> None:
-    page.get_by_role("status").filter(has_text=re.compile(rf"^{count} photos? answered")).wait_for(timeout=30_000)
+def predicted(page: Any, count: int = 1) -> None:
+    page.get_by_role("status").filter(has_text=re.compile(rf"^{count} images?$")).wait_for(timeout=30_000)
 
 
-def test_a_dropped_photo_has_five_bars_a_map_boxes_and_neighbours(page: Any) -> None:
+def test_a_dropped_image_has_five_bars_a_map_boxes_and_neighbours(page: Any) -> None:
     drop(page, "garden.png", photo(1, (300, 200)))
-    answered(page)
+    predicted(page)
     card = page.get_by_role("article", name="garden.png")
     rows = card.get_by_role("radio").filter(visible=True)
     names = card.locator(".classes .name").all_inner_texts()
@@ -100,7 +100,7 @@ def test_a_dropped_photo_has_five_bars_a_map_boxes_and_neighbours(page: Any) -> 
     page.get_by_role("img", name=f"Score map of {names[2]}").wait_for()
     card.get_by_text("Grad-CAM").click()
     page.get_by_role("img", name=f"Grad-CAM of {names[2]}").wait_for()
-    card.get_by_text("Photo", exact=True).click()
+    card.get_by_text("Image", exact=True).click()
     assert not picture.is_visible()
 
     boxes = card.locator(".box")
@@ -119,25 +119,25 @@ def test_a_dropped_photo_has_five_bars_a_map_boxes_and_neighbours(page: Any) -> 
     assert near.first.locator("img").evaluate("one => one.decode().then(() => one.naturalWidth)") == 64
 
 
-def test_a_file_that_is_no_photo_has_a_sentence_and_others_their_answers(page: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_gets_an_error_and_others_their_predictions(page: Any, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no photo")
     (tmp_path / "<img src=x onerror=alert(1)>.png").write_bytes(photo(2))
-    page.get_by_label("Choose photos").set_input_files([str(path) for path in sorted(tmp_path.iterdir())])
-    page.get_by_text("1 photo answered, 1 could not be").wait_for(timeout=30_000)
-    told = page.get_by_role("article", name="notes.png").get_by_role("alert")
-    assert told.inner_text().startswith("The photo is not a photo in a known format")
+    page.get_by_label("Choose images").set_input_files([str(path) for path in sorted(tmp_path.iterdir())])
+    page.get_by_text("2 images, 1 failed").wait_for(timeout=30_000)
+    alert = page.get_by_role("article", name="notes.png").get_by_role("alert")
+    assert alert.inner_text().startswith("The photo is not a photo in a known format")
     # A name is shown as it is, and is no part of the page.
     assert page.get_by_role("heading", name="<img src=x onerror=alert(1)>.png").count() == 1
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_a_pasted_photo(page: Any) -> None:
+def test_a_pasted_image(page: Any) -> None:
     paste = f"""bytes => {{
         const transfer = ({DROP})(["image.png", bytes]);
         document.dispatchEvent(new ClipboardEvent("paste", {{clipboardData: transfer, bubbles: true}}));
     }}"""
     page.evaluate(paste, list(photo(3)))
-    answered(page)
+    predicted(page)
     assert page.get_by_role("article", name="image.png").locator(".classes .row").count() == 5
 
 
@@ -153,21 +153,21 @@ def focused(page: Any) -> str:
 
 
 def test_by_keyboard_alone(page: Any) -> None:
-    page.on("filechooser", lambda chooser: None)  # from here on the browser tells of it, in place of opening it
+    page.on("filechooser", lambda chooser: None)  # then the browser reports the dialog in place of opening it
     page.keyboard.press("Tab")
-    assert focused(page).startswith("Choose photos")
+    assert focused(page).startswith("Choose images")
     outline = page.locator(".button").evaluate("one => getComputedStyle(one).outlineWidth")
     assert outline == "3px"  # the focus is seen
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": photo(4)})
-    answered(page)
+    predicted(page)
     seen = []
     for _ in range(6):
         page.keyboard.press("Tab")
         seen.append(focused(page))
     assert seen[0] == "Remove all"
-    assert seen[1] == "Photo"
+    assert seen[1] == "Image"
     page.locator(".views input").first.focus()
     page.keyboard.press("ArrowRight")
     page.get_by_role("img", name=re.compile("^Score map of")).wait_for()
@@ -180,12 +180,12 @@ def test_by_keyboard_alone(page: Any) -> None:
     page.get_by_role("button", name="Remove a.png").focus()
     page.keyboard.press("Enter")
     assert page.get_by_role("article").count() == 0
-    assert focused(page).startswith("Choose photos")  # the focus is not lost
+    assert focused(page).startswith("Choose images")  # the focus is not lost
 
 
 def test_labels_for_screen_readers(page: Any) -> None:
     drop(page, "one.png", photo(5))
-    answered(page)
+    predicted(page)
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("input, button, a")].filter((one) =>
             one.checkVisibility() && !(one.ariaLabel || one.labels?.length || one.innerText.trim()))
@@ -195,11 +195,11 @@ def test_labels_for_screen_readers(page: Any) -> None:
     assert page.evaluate("() => [...document.images].filter((one) => one.getAttribute('alt') === null).length") == 0
     assert page.locator("[aria-live=polite][role=status]").count() == 2
     assert page.locator("html").get_attribute("lang") == "en"
-    assert [one.inner_text() for one in page.get_by_role("heading", level=1).all()] == ["Ask run"]
+    assert [one.inner_text() for one in page.get_by_role("heading", level=1).all()] == ["run"]
     groups = page.get_by_role("group").all()
-    assert len(groups) == 2  # what is shown, and which class
-    assert page.get_by_role("group", name="Likeliest classes").get_by_role("radio").count() == 5
-    assert page.get_by_role("group", name="What is shown").get_by_role("radio").count() == 3
+    assert len(groups) == 2  # view and class
+    assert page.get_by_role("group", name="Most likely classes").get_by_role("radio").count() == 5
+    assert page.get_by_role("group", name="View").get_by_role("radio").count() == 3
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -212,7 +212,7 @@ def test_it_fits_400_pixels_in_both_colours(browser: Any, server: Running, schem
     page.wait_for_selector("body[data-ready]")
     drop(page, "a_very_long_name_without_any_place_to_break_it_" * 4 + ".png", photo(6, (300, 75)))
     drop(page, "tall.png", photo(7, (12, 300)))
-    answered(page, 2)
+    predicted(page, 2)
     page.locator(".card").first.get_by_text("Score map").click()
     page.get_by_role("img", name=re.compile("^Score map of")).wait_for()
     assert page.evaluate("() => document.documentElement.scrollWidth") == 400

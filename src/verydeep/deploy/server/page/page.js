@@ -1,10 +1,10 @@
-// The page: photos in, bars, maps, boxes and similar photos out. All text from outside is set as text, never as HTML.
+// The page: images in; bars, maps, boxes and similar images out. All text from outside is set as text, never as HTML.
 
-const AT_ONCE = 4; // photos asked about together
-const TRIES = 8; // where the server is full
+const AT_ONCE = 4; // images in progress
+const TRIES = 8; // when the queue is full
 const SIMILAR = 6;
-const TALL = 400; // pixels of the page, of a picture
-const WIDE = 260; // what small ones are enlarged to
+const TALL = 400; // pixels on the page, at most
+const WIDE = 260; // small images are enlarged to this
 
 const find = (name, from = document) => from.querySelector(name);
 const cards = find("#cards");
@@ -14,43 +14,43 @@ let served = null;
 let number = 0;
 let running = 0;
 let done = 0;
-let faults = 0;
+let failed = 0;
 
-// --- asking
+// --- requests
 
-class Mistake extends Error {}
+class ServerError extends Error {}
 
-async function ask(path, body) {
+async function send(path, body) {
   for (let attempt = 1; ; attempt += 1) {
-    let answer;
+    let response;
     try {
-      answer = await fetch(path, body === undefined ? {} : { method: "POST", body, headers: { "content-type": "application/octet-stream" } });
+      response = await fetch(path, body === undefined ? {} : { method: "POST", body, headers: { "content-type": "application/octet-stream" } });
     } catch {
-      throw new Mistake("The server does not answer: is it still running?");
+      throw new ServerError("The server does not respond: is it still running?");
     }
-    if (answer.ok) return answer;
-    if (answer.status === 503 && attempt < TRIES) {
-      await pause(1000 * Number(answer.headers.get("retry-after") || 1));
+    if (response.ok) return response;
+    if (response.status === 503 && attempt < TRIES) {
+      await pause(1000 * Number(response.headers.get("retry-after") || 1));
       continue;
     }
-    throw new Mistake(await sentence(answer));
+    throw new ServerError(await sentence(response));
   }
 }
 
 const pause = (milliseconds) => new Promise((go) => setTimeout(go, milliseconds));
 
-async function sentence(answer) {
+async function sentence(response) {
   try {
-    const { message } = (await answer.json()).error;
+    const { message } = (await response.json()).error;
     return message.charAt(0).toUpperCase() + message.slice(1);
   } catch {
-    return `The server answered ${answer.status}.`;
+    return `The server returned status ${response.status}.`;
   }
 }
 
-// --- photos in
+// --- images in
 
-function take(files) {
+function add(files) {
   for (const file of files) {
     const card = new Card(file);
     cards.prepend(card.element);
@@ -70,39 +70,39 @@ function next() {
       next();
     });
   }
-  tell();
+  showStatus();
 }
 
-function tell() {
+const images = (count) => `${count} ${count === 1 ? "image" : "images"}`;
+
+function showStatus() {
   const left = running + waiting.length;
   find("#clear").hidden = !cards.children.length;
-  if (left) status.textContent = `${left} ${left === 1 ? "photo is" : "photos are"} being looked at …`;
-  else if (done) {
-    const failed = faults ? `, ${faults} could not be` : "";
-    status.textContent = `${done - faults} ${done - faults === 1 ? "photo" : "photos"} answered${failed}`;
-  } else status.textContent = "";
+  if (left) status.textContent = `Predicting: ${images(left)} left …`;
+  else if (done) status.textContent = failed ? `${images(done)}, ${failed} failed` : images(done);
+  else status.textContent = "";
 }
 
-// --- one photo
+// --- one image
 
 class Card {
   constructor(file) {
     number += 1;
     this.file = file;
-    this.id = `photo-${number}`;
-    this.views = new Map(); // addresses of pictures that were made, by kind and class
+    this.id = `image-${number}`;
+    this.views = new Map(); // URLs of maps, by kind and class
     this.boxes = [];
     this.chosen = null;
     this.element = find("#card").content.firstElementChild.cloneNode(true);
     this.part = (name) => find(name, this.element);
-    this.part("h2").textContent = file.name || "Pasted photo";
+    this.part("h2").textContent = file.name || "Pasted image";
     this.part("h2").id = this.id;
     this.element.setAttribute("aria-labelledby", this.id);
-    this.part(".remove").setAttribute("aria-label", `Remove ${file.name || "the photo"}`);
+    this.part(".remove").setAttribute("aria-label", `Remove ${file.name || "the image"}`);
     this.part(".remove").addEventListener("click", () => this.remove());
     this.address = URL.createObjectURL(file);
     const photo = this.part(".photo");
-    photo.alt = file.name || "Pasted photo";
+    photo.alt = file.name || "Pasted image";
     photo.addEventListener("error", () => {
       photo.hidden = true;
       this.part(".unseen").hidden = false;
@@ -121,22 +121,22 @@ class Card {
   }
 
   async run() {
-    this.part(".state").textContent = "Looking …";
+    this.part(".state").textContent = "Predicting …";
     try {
-      const told = await (await ask("predict?top=5", this.file)).json();
+      const { predictions } = await (await send("predict?top=5", this.file)).json();
       this.part(".state").hidden = true;
-      this.bars(told.predictions);
+      this.bars(predictions);
       if (served.ways.includes("localise")) await this.locate();
       if (served.ways.includes("similar")) await this.compare();
     } catch (fault) {
-      faults += 1;
+      failed += 1;
       this.fail(fault);
     }
   }
 
   fail(fault) {
     const state = this.part(".state");
-    state.textContent = fault instanceof Mistake ? fault.message : `The page failed: ${fault.message}`;
+    state.textContent = fault instanceof ServerError ? fault.message : `Error in the page: ${fault.message}`;
     state.className = "state fault";
     state.setAttribute("role", "alert");
     state.hidden = false;
@@ -163,7 +163,7 @@ class Card {
       list.append(row);
     }
     this.chosen = predictions[0].class;
-    this.part(".classes legend").textContent = choice ? "Likeliest classes; the chosen one is shown on the photo" : "Likeliest classes";
+    this.part(".classes legend").textContent = choice ? "Most likely classes; the selected one is shown on the image" : "Most likely classes";
     this.part(".classes").hidden = false;
     this.part(".views").hidden = !served.ways.includes("explain");
   }
@@ -174,39 +174,39 @@ class Card {
     this.show();
   }
 
-  // The photo, or a map of the chosen class laid over it.
+  // The image, or a map of the selected class over it.
   async show() {
     const kind = find(".views input:checked", this.element).value;
     const map = this.part(".map");
-    const wish = `${kind}?${this.chosen}`;
-    this.wish = wish;
+    const view = `${kind}?${this.chosen}`;
+    this.view = view;
     if (kind === "photo") {
       map.hidden = this.part(".legend").hidden = true;
       return;
     }
     try {
-      if (!this.views.has(wish)) {
+      if (!this.views.has(view)) {
         const query = new URLSearchParams({ kind, class: this.chosen, form: "png" });
-        const picture = await (await ask(`explain?${query}`, this.file)).blob();
-        this.views.set(wish, URL.createObjectURL(picture));
+        const picture = await (await send(`explain?${query}`, this.file)).blob();
+        this.views.set(view, URL.createObjectURL(picture));
       }
-      if (this.wish !== wish) return; // another was chosen meanwhile
-      map.src = this.views.get(wish);
+      if (this.view !== view) return; // another was selected meanwhile
+      map.src = this.views.get(view);
       const what = kind === "map" ? "Score map" : "Grad-CAM";
       map.alt = `${what} of ${this.chosen}`;
       map.hidden = this.part(".legend").hidden = false;
       this.part(".unseen").hidden = true;
       if (this.part(".photo").hidden) map.style.position = "static";
-      find("#told").textContent = `${what} of ${this.chosen} is shown on ${this.part("h2").textContent}`;
+      find("#shown").textContent = `${what} of ${this.chosen} is shown on ${this.part("h2").textContent}`;
     } catch (fault) {
       this.fail(fault);
     }
   }
 
   async locate() {
-    const told = await (await ask("localise", this.file)).json();
-    this.boxes = told.boxes;
-    this.size = [told.width, told.height];
+    const { boxes, width, height } = await (await send("localise", this.file)).json();
+    this.boxes = boxes;
+    this.size = [width, height];
     this.part(".check").hidden = false;
     this.draw();
   }
@@ -214,11 +214,11 @@ class Card {
   draw() {
     const layer = this.part(".boxes");
     const line = this.part(".boxlist");
-    const mine = this.boxes.find((one) => one.class === this.chosen);
-    line.hidden = !mine;
-    if (mine) {
-      const [x1, y1, x2, y2] = mine.box.map(Math.round);
-      line.textContent = `Box of ${mine.class}: from ${x1}, ${y1} to ${x2}, ${y2} pixels`;
+    const selected = this.boxes.find((one) => one.class === this.chosen);
+    line.hidden = !selected;
+    if (selected) {
+      const [x1, y1, x2, y2] = selected.box.map(Math.round);
+      line.textContent = `Box of ${selected.class}: from ${x1}, ${y1} to ${x2}, ${y2} pixels`;
     }
     layer.replaceChildren();
     layer.hidden = !this.part(".boxed").checked;
@@ -238,7 +238,7 @@ class Card {
   }
 
   async compare() {
-    const { neighbours } = await (await ask(`similar?top=${SIMILAR}`, this.file)).json();
+    const { neighbours } = await (await send(`similar?top=${SIMILAR}`, this.file)).json();
     const list = this.part(".similar ul");
     for (const { image, class: name, cosine, photo } of neighbours) {
       const item = document.createElement("li");
@@ -265,7 +265,7 @@ class Card {
     URL.revokeObjectURL(this.address);
     for (const address of this.views.values()) URL.revokeObjectURL(address);
     (after ? find(".remove", after) : find("#files")).focus();
-    tell();
+    showStatus();
   }
 }
 
@@ -277,15 +277,15 @@ function percent(share) {
 // --- ways in
 
 find("#files").addEventListener("change", (event) => {
-  take(event.target.files);
+  add(event.target.files);
   event.target.value = "";
 });
 find("#clear").addEventListener("click", () => {
-  waiting.length = done = faults = 0;
+  waiting.length = done = failed = 0;
   for (const button of [...cards.querySelectorAll(".remove")]) button.click();
-  status.textContent = "All photos are removed";
+  status.textContent = "All images removed";
 });
-document.addEventListener("paste", (event) => take(event.clipboardData.files));
+document.addEventListener("paste", (event) => add(event.clipboardData.files));
 let depth = 0;
 document.addEventListener("dragenter", () => {
   depth += 1;
@@ -300,14 +300,14 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   depth = 0;
   document.body.classList.remove("over");
-  take(event.dataTransfer.files);
+  add(event.dataTransfer.files);
 });
 
 // --- what is served
 
-async function begin() {
+async function start() {
   try {
-    served = await (await ask("info")).json();
+    served = await (await send("info")).json();
   } catch (fault) {
     status.textContent = fault.message;
     status.className = "fault";
@@ -315,13 +315,13 @@ async function begin() {
   }
   const count = served.classes.length;
   document.title = `${served.name} – verydeep`;
-  find("#title").textContent = `Ask ${served.name}`;
+  find("#title").textContent = served.name;
   const names = served.classes.slice(0, 6).join(", ");
-  find("#about").textContent = count > 6 ? `It tells ${count.toLocaleString("en")} classes: ${names}, …` : `It tells ${names}.`;
+  find("#about").textContent = `${count.toLocaleString("en")} ${count === 1 ? "class" : "classes"}: ${names}${count > 6 ? ", …" : ""}`;
   const { bytes, pixels } = served.limits;
   find("#limits").textContent = `JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF; up to ${Math.floor(bytes / 1e6)} MB and ${Math.floor(pixels / 1e6)} megapixels each`;
   document.body.dataset.ready = "yes";
   next();
 }
 
-begin();
+start();
