@@ -17,7 +17,7 @@ from verydeep.core.device import resolve_device
 from verydeep.core.nearest import COMMANDS, SETTINGS
 from verydeep.core.progress import duration
 from verydeep.core.settings import MachineSettings
-from verydeep.paper.measure import _seconds
+from verydeep.paper.estimate import _seconds
 from verydeep.training.recipes import settings_of_box_run, settings_of_run
 
 # What was typed, and what is named.

@@ -41,7 +41,7 @@ from verydeep.data.transforms import reduced
 from verydeep.evaluation.protocols import parse_box_protocol, parse_protocol
 from verydeep.evaluation.scores import load_scores
 from verydeep.localisation.windows_file import load_windows
-from verydeep.paper.stored import read_results
+from verydeep.paper.results import read_results
 from verydeep.transfer.features_file import load_features
 from verydeep.transfer.svm_file import load_svm
 

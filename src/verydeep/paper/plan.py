@@ -1,12 +1,12 @@
 """What is missing of an experiment: trainings, and tests by their parts.
 
-A run is done when its training has ended as it would end now; a part of a test when its scores are of the
-run's checkpoint and of the set's photos. Parts are of one method at one scale each, so that none is
-computed for two rows.
+A run is done when its training has ended as it would end now; a part of a test when its scores are of the run's
+checkpoint and of the set's images. Parts are of one method at one scale each, so that none is computed for two rows.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,22 @@ from ..core.settings import TrainSettings
 from ..data.open import Data
 from ..evaluation.protocols import Protocol, parse_protocol
 from ..evaluation.scores import FILE_NAME
-from ..training.recipes import papers_start, settings_of_run
+from ..training.recipes import papers_start, settings_of_box_run, settings_of_run
 from .rows.released import is_released
 from .rows.row import Row, Test, runs_of
 from .scale import Size
 
-# What may differ between a run's own settings and those it would be begun with now.
+# Settings that may differ between a run and the same run started now.
 FREE = ("start", "max_epochs", "max_steps", "bad_images", "preprocessing")
-# What a row's result takes from the results of its tests.
+# Keys of a test's result that a row's result is made from.
 PART_KEYS = {"data", "images_per_second", "multiply_adds_per_image", "environment"}
 MISSING, BEGUN, DONE = "missing", "begun", "done"
-NO_FILE = "no file"  # of a released model: nothing trains it, its weight file is to be given
+NO_FILE = "no file"  # of a released model: it needs its weight file
 
 
 @dataclass(frozen=True)
 class ExperimentDir:
-    """Where an experiment's runs and scores are, at which size, and what photos they are of."""
+    """Where an experiment's runs and scores are, at which size, and of which images."""
 
     root: Path
     size: Size
@@ -45,11 +45,13 @@ class ExperimentDir:
     skip_bad_images: bool = False
 
     @staticmethod
-    def of(root: Path, size: Size, opened: Data | None, skip_bad_images: bool, trained: bool = True) -> ExperimentDir:
-        """The place for some data; None stands for data that are not there, of which nothing is done.
+    def of(
+        root: Path, size: Size, opened: Data | None, skip_bad_images: bool = False, trained: bool = True
+    ) -> ExperimentDir:
+        """The folder for some data; None stands for missing data, with which nothing is done yet.
 
         Args:
-            trained: False where no net learns from the data, and unsplit ones are tested whole.
+            trained: False where no net is trained on the data, and unsplit ones are tested whole.
         """
         if opened is None:
             return ExperimentDir(root, size, "val", "", "", skip_bad_images)
@@ -69,22 +71,22 @@ class ExperimentDir:
         return file_sha256(best)
 
     def part_result(self, run: str, part: Protocol, run_hash: str | None) -> dict[str, Any] | None:
-        """What `evaluate` wrote of a part, where it is of the run's checkpoint and of these photos, all of them."""
+        """The result of `evaluate` for a part, where it is of the run's checkpoint and of all these images."""
         folder = self.part_folder(run, part)
         if run_hash is None or not (folder / FILE_NAME).exists() or not (folder / "result.json").exists():
             return None
         try:
-            found = read_json(folder / "result.json")
-        except VerydeepError:  # torn: tested again
+            result = read_json(folder / "result.json")
+        except VerydeepError:  # broken: tested again
             return None
-        whole = found.get("skipped") == 0 or self.skip_bad_images
-        same = (found.get("checkpoint_sha256"), found.get("set_fingerprint")) == (run_hash, self.set_fingerprint)
-        return found if whole and same and found.keys() >= PART_KEYS else None
+        complete = result.get("skipped") == 0 or self.skip_bad_images
+        same = (result.get("checkpoint_sha256"), result.get("set_fingerprint")) == (run_hash, self.set_fingerprint)
+        return result if complete and same and result.keys() >= PART_KEYS else None
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run: where it is, how far it is (`MISSING`, `BEGUN`, `DONE`, `NO_FILE`), its settings."""
+    """A run: its folder, state (`MISSING`, `BEGUN`, `DONE`, `NO_FILE`) and settings."""
 
     run: str
     folder: Path
@@ -96,7 +98,7 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class EvalStatus:
-    """A part of a test: a run tested by one method at one scale, in real pixels."""
+    """A part of a test: a run tested by one method at one scale, in this size's pixels."""
 
     run: str
     protocol: Protocol
@@ -108,34 +110,38 @@ class EvalStatus:
 
 @dataclass(frozen=True)
 class Plan:
-    """All work for some rows, in order, with estimates for what is not done."""
+    """All work for some rows, in order, with estimates for what is not done.
+
+    ``rows`` are names of rows that are tested whole, without stored parts.
+    """
 
     runs: tuple[RunStatus, ...]
     tests: tuple[EvalStatus, ...]
+    rows: tuple[str, ...] = ()
 
     @property
     def to_train(self) -> list[RunStatus]:
         """Runs whose training has not ended."""
-        return [work for work in self.runs if work.state in (MISSING, BEGUN)]
+        return [run for run in self.runs if run.state in (MISSING, BEGUN)]
 
     @property
     def to_test(self) -> list[EvalStatus]:
         """Parts of tests without current scores."""
-        return [work for work in self.tests if not work.done]
+        return [test for test in self.tests if not test.done]
 
     @property
     def missing(self) -> list[RunStatus | EvalStatus]:
-        """All that is not done."""
+        """All work that is not done."""
         return [*self.to_train, *self.to_test]
 
     @property
     def seconds(self) -> float:
-        """Of all that is not done."""
+        """Time of all work that is not done."""
         return sum(work.seconds for work in self.missing)
 
     @property
     def disk(self) -> int:
-        """Bytes that all that is not done will take."""
+        """Bytes of all work that is not done."""
         return sum(work.disk for work in self.missing)
 
     def to_json(self, with_file: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -146,13 +152,21 @@ class Plan:
         """
         return {
             "train": [
-                {"run": w.run, "state": w.state, "start": papers_start(w.run), "S": str(w.settings.S)}
-                | {"most_epochs": w.settings.max_epochs, "seconds": round(w.seconds), "folder": str(w.folder)}
-                for w in self.to_train
+                {"run": run.run, "state": run.state, "start": papers_start(run.run), "S": str(run.settings.S)}
+                | {"most_epochs": run.settings.max_epochs, "seconds": round(run.seconds), "folder": str(run.folder)}
+                for run in self.to_train
             ],
-            "test": [{"run": w.run, "protocol": str(w.protocol), "seconds": round(w.seconds)} for w in self.to_test],
-            "done": [w.run for w in self.runs if w.state == DONE],
-            "without_file": [w.run for w in self.runs if w.state == NO_FILE and w.settings.net not in with_file],
+            "test": [
+                *(
+                    {"run": test.run, "protocol": str(test.protocol), "seconds": round(test.seconds)}
+                    for test in self.to_test
+                ),
+                *self.rows,
+            ],
+            "done": [run.run for run in self.runs if run.state == DONE],
+            "without_file": [
+                run.run for run in self.runs if run.state == NO_FILE and run.settings.net not in with_file
+            ],
             "seconds": round(self.seconds),
             "disk_bytes": self.disk,
         }
@@ -160,27 +174,30 @@ class Plan:
 
 def real_parts(tests: tuple[Test, ...], size: Size) -> list[tuple[str, Protocol]]:
     """Run and one-scale protocol, in the size's pixels, of each part of some tests, each once."""
-    found = [(test.run, part) for test in tests for part in parse_protocol(size.protocol(test.protocol)).parts()]
-    return list(dict.fromkeys(found))
+    parts = [(test.run, part) for test in tests for part in parse_protocol(size.protocol(test.protocol)).parts()]
+    return list(dict.fromkeys(parts))
 
 
-def settings_for(run: str, size: Size, given: dict[str, Any]) -> TrainSettings:
-    """The settings of a run at a size, with ``given`` ones on top."""
-    return settings_of_run(run, {**size.settings(run), **given})
+def is_box_run(run: str) -> bool:
+    """Whether a run of the paper trains a localisation model, as its name says."""
+    return re.search(r"-(SCR|PCR)(-fc)?$", run) is not None
 
 
-def make_plan(rows: tuple[Row, ...], place: ExperimentDir, given: dict[str, Any]) -> Plan:
+def make_plan(
+    rows: tuple[Row, ...], place: ExperimentDir, given: dict[str, Any], trained: tuple[Row, ...] = ()
+) -> Plan:
     """What is missing of some rows.
 
     Args:
         given: settings that every run gets on top of its own.
+        trained: more rows, whose runs are planned and whose tests are not.
 
     Raises:
-        VerydeepError: a run's folder holds a run of other settings, photos or beginnings.
+        VerydeepError: a run's folder holds a run of other settings, images or starting weights.
     """
-    runs = tuple(_run_work(run, place, given) for run in runs_of(rows))
+    runs = tuple(_run_status(run, place, given) for run in runs_of((*rows, *trained)))
     _check_starts(runs)
-    hashes = {work.run: place.run_hash(work.run) if work.state == DONE else None for work in runs}
+    hashes = {run.run: place.run_hash(run.run) if run.state == DONE else None for run in runs}
     tests = []
     for run, part in real_parts(tuple(test for row in rows for test in row.tests), place.size):
         done = place.part_result(run, part, hashes[run]) is not None
@@ -188,15 +205,16 @@ def make_plan(rows: tuple[Row, ...], place: ExperimentDir, given: dict[str, Any]
     return Plan(runs, tuple(tests))
 
 
-def _run_work(run: str, place: ExperimentDir, given: dict[str, Any]) -> RunStatus:
+def _run_status(run: str, place: ExperimentDir, given: dict[str, Any]) -> RunStatus:
     folder = place.root / run
     if is_released(run):
         if not (folder / BEST).exists():  # a plan is made without the weight file
             return RunStatus(run, folder, NO_FILE, TrainSettings(net=run.partition("/")[0]))
         metadata = read_metadata(folder / BEST)
         return RunStatus(run, folder, DONE, TrainSettings(net=metadata.net, crop=metadata.crop, width=metadata.width))
-    settings = settings_for(run, place.size, given)
-    # Of a run that has ended the last checkpoint is not needed any more.
+    given = {**place.size.settings(run), **given}
+    settings = settings_of_box_run(run, given)[0] if is_box_run(run) else settings_of_run(run, given)
+    # A run that has ended does not need its last checkpoint any more.
     checkpoint = next((folder / name for name in (LAST, BEST) if (folder / name).exists()), None)
     if checkpoint is None:
         return RunStatus(run, folder, MISSING, settings)
@@ -205,25 +223,25 @@ def _run_work(run: str, place: ExperimentDir, given: dict[str, Any]) -> RunStatu
 
 
 def _check_starts(runs: tuple[RunStatus, ...]) -> None:
-    """Raises VerydeepError where a run has to be trained on although another has begun from it."""
-    by_name = {work.run: work for work in runs}
-    for work in runs:
-        start = by_name.get(papers_start(work.run) or "")
-        if start is not None and start.state != DONE and work.state != MISSING:
+    """Raises VerydeepError where a run has to be trained further although another has started from it."""
+    by_name = {run.run: run for run in runs}
+    for run in runs:
+        start = by_name.get(papers_start(run.run) or "")
+        if start is not None and start.state != DONE and run.state != MISSING:
             raise VerydeepError(
-                f"{start.folder} would be trained on, and {work.folder} has begun from it as it is: "
+                f"{start.folder} would be trained on, and {run.folder} has begun from it as it is: "
                 "ask for no more epochs, or give another --out."
             )
 
 
 def _ended(folder: Path) -> dict[str, Any] | None:
-    """What result.json says of a training that has ended."""
+    """The result.json of a training that has ended."""
     path = folder / "result.json"
     result = read_json(path) if path.exists() else {}
     if result.get("ended") in (None, "interrupted", "diverged"):
         return None
     if not all(isinstance(result.get(name), int) for name in ("steps", "epochs")):
-        raise VerydeepError(f"{path} is not what training writes: remove the run's folder, and it is trained anew.")
+        raise VerydeepError(f"{path} is not what training writes: remove the run's folder, and it is trained again.")
     return result
 
 
@@ -232,7 +250,7 @@ def _state(folder: Path, settings: TrainSettings, step: int) -> str:
 
     Raises:
         VerydeepError: it ended after fewer steps, in the middle of an epoch; or it has not ended and has more
-            steps than are asked for; or its best net is missing.
+            steps than the limit; or its best checkpoint is missing.
     """
     result = _ended(folder)
     if result is not None and result["ended"] == "max_steps" and result["steps"] < settings.max_steps:
@@ -246,25 +264,26 @@ def _state(folder: Path, settings: TrainSettings, step: int) -> str:
             raise VerydeepError(f"{folder} has {step} steps already, more than --max-steps: give another --out.")
         return BEGUN
     if not (folder / BEST).exists():
-        raise VerydeepError(f"{folder} has lost its {BEST}: remove the folder, and the run is trained anew.")
+        raise VerydeepError(f"{folder} has lost its {BEST}: remove the folder, and the run is trained again.")
     return DONE
 
 
 def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None:
-    """Raises VerydeepError where a folder's run is not what would be begun there now."""
+    """Raises VerydeepError where a folder's run is not what would be started there now."""
     folder = place.root / run
     config = read_json(folder / "config.json")
     metadata = read_metadata(folder / (BEST if (folder / BEST).exists() else LAST))
     begun, now = to_json(metadata.train_settings), to_json(settings)
     wrong = [name for name in now if name not in FREE and now[name] != begun[name]]
-    start, told = papers_start(run), ""
+    start, difference = papers_start(run), ""
     if config.get("run") != run:
-        told = f"of the name {config.get('run')}, not {run}"
+        difference = f"named {config.get('run')}, not {run}"
     elif wrong:
-        told = f"that was begun with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
-    elif metadata.data_fingerprint != place.data_fingerprint:
-        told = f"on other photos than these (it was begun with data {metadata.data.get('data')})"
+        difference = f"that was begun with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
+    # The fingerprint of a localisation model is that of the images whose boxes are usable.
+    elif metadata.data_fingerprint != place.data_fingerprint and not is_box_run(run):
+        difference = f"on other photos than these (it was begun with data {metadata.data.get('data')})"
     elif start is not None and config.get("start_sha256") != place.run_hash(start):
-        told = f"that did not begin from the {start} there is now"
-    if told:
-        raise VerydeepError(f"{folder} holds a run {told}: give another --out, or remove it.")
+        difference = f"that did not begin from the {start} there is now"
+    if difference:
+        raise VerydeepError(f"{folder} holds a run {difference}: give another --out, or remove it.")

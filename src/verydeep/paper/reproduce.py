@@ -1,19 +1,18 @@
-"""Sect. 4: any row of the paper's tables by its name: train what is missing, test what is missing, fuse.
+"""Sect. 4: reproduces any row of the paper's tables by its name: trains and tests what is missing, then fuses.
 
-What is done is not done again, so an interrupted reproduction goes on with the same command. Before it
-starts it says what it will train and test, for how long on this machine, and how much disk that takes.
+Finished work is not repeated, so an interrupted reproduction resumes with the same command. Before it starts, it
+prints what it will train and test, how long that takes on this machine, and how much disk it needs.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..api import train
+from ..api import train, train_boxes
 from ..core.config import flag, typed
 from ..core.errors import VerydeepError
 from ..core.files import check_place, only_one
@@ -25,14 +24,21 @@ from ..evaluation.evaluate import evaluate
 from ..training.recipes import OF_ALL_RUNS, papers_start
 from ..training.run import route
 from .estimate import estimated
-from .plan import BEGUN, ExperimentDir, Plan, RunStatus, make_plan
+from .job import Job, Task
+from .plan import BEGUN, EvalStatus, ExperimentDir, Plan, RunStatus, is_box_run
 from .released_runs import check_files, released_data, take_released
-from .reproduce_localisation import BoxJob, reproduce_boxes
-from .reproduce_transfer import TransferJob
-from .results import write_results
+from .reproduce_classification import classification_plan, classification_results
+from .reproduce_localisation import localisation_plan, localisation_results
+from .reproduce_transfer import transfer_plan, transfer_results
+from .results import RESULTS, read_results
 from .rows.row import Experiment, Row, find_rows
 from .scale import DOLL, PAPER, Size
-from .stored import RESULTS, read_results
+
+TASKS = {
+    "classification": Task(classification_plan, classification_results),
+    "localisation": Task(localisation_plan, localisation_results),
+    "transfer": Task(transfer_plan, transfer_results),
+}
 
 
 def reproduce(
@@ -46,14 +52,14 @@ def reproduce(
     stop: Callable[[], bool] = lambda: False,
     **given: Any,
 ) -> dict[str, Any]:
-    """Reproduces rows of the paper's tables: what is missing is trained and tested.
+    """Reproduces rows of the paper's tables; trains and tests what is missing.
 
     Args:
         name: a row (``table3/D/256``), a table, ``classification``, ``localisation``, ``released`` or ``transfer``.
         data, out: ``imagenet:DIR`` and ``runs`` by default, for the doll ``digits`` and ``runs/doll``.
-        doll, plan_only: small nets on small crops, in minutes; only say what it would take.
+        doll, plan_only: small nets on small crops, in minutes; only return the plan.
         weights: for ``released`` and ``transfer``, a weight file by net: ``{"D": …, "E": …}``.
-        stop: asked after each step whether to save and leave.
+        stop: called after each step; returns whether to save and leave.
         given: what the paper leaves open (`verydeep.training.recipes.OF_ALL_RUNS`), for every run, and MachineSettings.
 
     Returns:
@@ -63,166 +69,79 @@ def reproduce(
         VerydeepError: no such row, no such data, a run's folder of other settings.
     """
     experiment, rows = _rows(name, doll, bool(weights))
-    (wish, settings), size = _routed(given), DOLL if doll else PAPER
-    root, files, told = Path(out or size.folder), weights or {}, reporter or Silent()
-    head = {"name": name, "folder": str(root), "size": size.name}
-    if experiment.name == "transfer":
+    (machine, settings), size = _routed(given), DOLL if doll else PAPER
+    root, files, news = Path(out or size.folder), weights or {}, reporter or Silent()
+    if experiment.task == "transfer":
         _check_untrained(name, plan_only, settings)
-        return head | _transferred(TransferJob(rows, root, data, files, wish, Stopping(told, stop)))
-    released = experiment.name == "released"
-    asked, opened = _data(released, data, size, plan_only)
-    if released:
-        _check_and_take(root, rows, files, asked, None if plan_only else opened, settings, told)
-    place = ExperimentDir.of(root, size, opened, settings.get("bad_images") == "skip", trained=not released)
-    if experiment.name == "localisation":
-        row_of = partial(reproduce, data=data, out=out, doll=doll, plan_only=plan_only, reporter=told, stop=stop)
-        boxes = BoxJob(rows, place, asked, settings, wish, told, stop)
-        return head | reproduce_boxes(boxes, experiment, opened, plan_only, partial(row_of, **given))
-    job = _Job(experiment, rows, place, asked, settings, wish, told, stop, tuple(files))
-    return head | job.done(opened, plan_only)
-
-
-def _data(released: bool, data: str | None, size: Size, plan_only: bool) -> tuple[DataSettings, Data | None]:
-    """The data asked for; None where a plan is made before ILSVRC is there."""
-    named = data or size.data
-    asked = DataSettings(data=released_data(named) if released else named)
-    if plan_only and data is None and named == "imagenet" and not os.environ.get("IMAGENET"):
-        return asked, None
-    return asked, open_data(asked, least_classes=1 if released else 2)
-
-
-def _check_and_take(
-    root: Path,
-    rows: tuple[Row, ...],
-    files: dict[str, str],
-    asked: DataSettings,
-    opened: Data | None,
-    settings: dict[str, Any],
-    reporter: Reporter,
-) -> None:
-    """The runs of released models; of a plan (``opened`` is None) their weight files are looked at alone."""
-    runs = check_files(rows, files)
-    if opened is not None:
-        take_released(root, runs, files, asked, opened, settings, reporter)
-
-
-def _check_untrained(name: str, plan_only: bool, settings: dict[str, Any]) -> None:
-    """Raises VerydeepError for what only trainings have."""
-    if plan_only or settings:
-        wrong = "--plan" if plan_only else f"--{flag(next(iter(settings)))}"
-        raise VerydeepError(f"{wrong} is for trainings, and nothing of {name} is trained but SVMs.")
-
-
-def _transferred(job: TransferJob) -> dict[str, Any]:
-    try:
-        return job.done()
-    except Interrupted:
-        return {"plan": {}, "ended": "interrupted", "rows": {}, "claims": {}}
+        place, opened = ExperimentDir.of(root, size, None), None
+    else:
+        data, opened = _data(experiment.released, data, size, plan_only)
+        if experiment.released:
+            runs = check_files(rows, files)
+            if opened is not None and not plan_only:
+                take_released(root, runs, files, DataSettings(data=data), opened, settings, news)
+        skip = settings.get("bad_images") == "skip"
+        place = ExperimentDir.of(root, size, opened, skip, trained=not experiment.released)
+    job = Job(experiment, rows, place, data, opened, files, settings, machine, news, stop)
+    return {"name": name, "folder": str(root), "size": size.name, **_run(job, TASKS[experiment.task], plan_only)}
 
 
 def _rows(name: str, doll: bool, with_weights: bool) -> tuple[Experiment, tuple[Row, ...]]:
-    """The rows that are asked for; raises VerydeepError where the other arguments do not go with them."""
+    """The rows of a name; raises VerydeepError where the other arguments do not go with them."""
     experiment, rows = find_rows(name)
-    released = experiment.name in ("released", "transfer")
-    if doll and released:
+    if doll and experiment.released:
         raise VerydeepError("the released models have the paper's size: there is no --doll of them.")
-    if with_weights and not released:
+    if with_weights and not experiment.released:
         raise VerydeepError(f"--weights is for released; the runs of {name} are trained.")
     return experiment, rows
 
 
 def _routed(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any]]:
-    """What is wished of the machine, and the settings of every run; the experiment says which data."""
-    wishes, data_given, train_given = route(given)
-    fixed = [name for name in (*data_given, *train_given) if name not in OF_ALL_RUNS]
+    """MachineSettings, and the training settings of every run; the experiment fixes the data."""
+    machine, data, training = route(given)
+    fixed = [name for name in (*data, *training) if name not in OF_ALL_RUNS]
     if fixed:
         raise VerydeepError(f"{flag(fixed[0])} is part of the experiment: it cannot be chosen here.")
-    return MachineSettings(**typed(MachineSettings, wishes)), typed(TrainSettings, train_given)
+    return MachineSettings(**typed(MachineSettings, machine)), typed(TrainSettings, training)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Some rows of an experiment, to be trained and tested at a place."""
-
-    experiment: Experiment
-    rows: tuple[Row, ...]
-    place: ExperimentDir
-    data: DataSettings
-    given: dict[str, Any]
-    wish: MachineSettings
-    reporter: Reporter
-    stop: Callable[[], bool]
-    with_file: tuple[str, ...]  # released nets whose weight files are given
-
-    def done(self, opened: Data | None, plan_only: bool) -> dict[str, Any]:
-        """All of it, or only the plan: ``plan``, ``ended``, ``rows``, ``claims``."""
-        check_place(self.place.root)
-        read_results(self.place.root / RESULTS)  # before the work, not after it
-        plan = estimated(self._plan(), opened, self.wish, self.reporter)
-        answer: dict[str, Any] = {"plan": plan.to_json(self.with_file), "ended": "planned", "rows": {}, "claims": {}}
-        if plan_only:
-            return answer
-        _tell(plan, self.reporter)
-        with only_one(self.place.root):
-            try:
-                self._work(plan)
-            except Interrupted:
-                return {**answer, "ended": "interrupted"}
-            results = write_results(self.place, self.experiment, self.rows, self.reporter)
-        return {**answer, "ended": "done", **results}
-
-    def _plan(self) -> Plan:
-        return make_plan(self.rows, self.place, self.given)
-
-    def _work(self, plan: Plan) -> None:
-        """Trains and tests all that is missing; raises `Interrupted`."""
-        left = plan.seconds
-        for number, run in enumerate(plan.to_train, start=1):
-            self._go_on()
-            self.reporter.say(f"run {number} of {len(plan.to_train)}: {run.run}; about {duration(left)} left in all")
-            self._train(run)
-            left -= run.seconds
-        missing = self._plan().to_test
-        for number, test in enumerate(missing, start=1):
-            self._go_on()
-            self.reporter.say(f"test {number} of {len(missing)}: {test.run} by {test.protocol}")
-            evaluate(
-                self.place.root / test.run,
-                str(test.protocol),
-                data=self.data.data,
-                set_name=self.place.set_name,
-                out=test.folder,
-                bad_images=self.given.get("bad_images", "stop"),
-                machine=self.wish,
-                reporter=Stopping(self.reporter, self.stop),
-            )
-
-    def _go_on(self) -> None:
-        if self.stop():
-            raise Interrupted
-
-    def _train(self, work: RunStatus) -> None:
-        start = papers_start(work.run)
-        if work.state == BEGUN:
-            settings: dict[str, Any] = {"max_epochs": work.settings.max_epochs, "max_steps": work.settings.max_steps}
-        else:
-            settings = {**self.place.size.settings(work.run), **self.given, "data": self.data.data}
-            settings |= {} if start is None else {"start": str(self.place.root / start)}
-        result = train(
-            work.run,
-            out=work.folder,
-            resume=work.state == BEGUN,
-            reporter=self.reporter,
-            stop=self.stop,
-            **asdict(self.wish),
-            **settings,
-        )
-        if result["ended"] == "interrupted":
-            raise Interrupted
+def _check_untrained(name: str, plan_only: bool, settings: dict[str, Any]) -> None:
+    """Raises VerydeepError for options that only trainings have."""
+    if plan_only or settings:
+        wrong = "--plan" if plan_only else f"--{flag(next(iter(settings)))}"
+        raise VerydeepError(f"{wrong} is for trainings, and nothing of {name} is trained but SVMs.")
 
 
-def _tell(plan: Plan, reporter: Reporter) -> None:
-    """The plan in a few lines."""
+def _data(released: bool, data: str | None, size: Size, plan_only: bool) -> tuple[str, Data | None]:
+    """The data's name, and the data; None where a plan is made before ILSVRC is there."""
+    name = data or size.data
+    settings = DataSettings(data=released_data(name) if released else name)
+    if plan_only and data is None and name == "imagenet" and not os.environ.get("IMAGENET"):
+        return settings.data, None
+    return settings.data, open_data(settings, least_classes=1 if released else 2)
+
+
+def _run(job: Job, task: Task, plan_only: bool) -> dict[str, Any]:
+    """Does what is missing of a job, or only plans it: ``plan``, ``ended``, ``rows``, ``claims``."""
+    root = job.place.root
+    check_place(root)
+    read_results(root / RESULTS)  # before the work, not after it
+    plan = estimated(task.plan(job), job.opened, job.machine, job.reporter)
+    answer: dict[str, Any] = {"plan": plan.to_json(tuple(job.weights)), "ended": "planned", "rows": {}, "claims": {}}
+    if plan_only:
+        return answer
+    _log(plan, job.reporter)
+    with only_one(root):
+        try:
+            _train_missing(job, plan)
+            _test_missing(job, task.plan(job).to_test)
+            return {**answer, "ended": "done", **task.results(job)}
+        except Interrupted:
+            return {**answer, "ended": "interrupted"}
+
+
+def _log(plan: Plan, reporter: Reporter) -> None:
+    """Prints the plan in a few lines."""
     for run in plan.to_train:
         start = papers_start(run.run) or "random weights"
         reporter.say(
@@ -233,4 +152,56 @@ def _tell(plan: Plan, reporter: Reporter) -> None:
     if plan.to_test:
         seconds = sum(test.seconds for test in plan.to_test)
         reporter.say(f"to test: {len(plan.to_test)} parts of protocols, about {duration(seconds)}")
-    reporter.say(f"in all about {duration(plan.seconds)} and {plan.disk / 2**30:.2f} GiB of disk")
+    if plan.missing:
+        reporter.say(f"in all about {duration(plan.seconds)} and {plan.disk / 2**30:.2f} GiB of disk")
+
+
+def _train_missing(job: Job, plan: Plan) -> None:
+    """Trains all runs that have not ended, each after the run it starts from; raises `Interrupted`."""
+    left = plan.seconds
+    for number, run in enumerate(plan.to_train, start=1):
+        _check_stop(job)
+        job.reporter.say(f"run {number} of {len(plan.to_train)}: {run.run}; about {duration(left)} left in all")
+        _train(job, run)
+        left -= run.seconds
+
+
+def _train(job: Job, run: RunStatus) -> None:
+    settings: dict[str, Any] = {"max_epochs": run.settings.max_epochs, "max_steps": run.settings.max_steps}
+    if run.state != BEGUN:
+        start = papers_start(run.run)
+        settings = {**job.place.size.settings(run.run), **job.settings, "data": job.data}
+        settings |= {} if start is None else {"start": str(job.place.root / start)}
+    result = (train_boxes if is_box_run(run.run) else train)(
+        run.run,
+        out=run.folder,
+        resume=run.state == BEGUN,
+        reporter=job.reporter,
+        stop=job.stop,
+        **asdict(job.machine),
+        **settings,
+    )
+    if result["ended"] == "interrupted":
+        raise Interrupted
+
+
+def _test_missing(job: Job, missing: list[EvalStatus]) -> None:
+    """Tests by all parts of protocols that have no current scores; raises `Interrupted`."""
+    for number, test in enumerate(missing, start=1):
+        _check_stop(job)
+        job.reporter.say(f"test {number} of {len(missing)}: {test.run} by {test.protocol}")
+        evaluate(
+            job.place.root / test.run,
+            str(test.protocol),
+            data=job.data,
+            set_name=job.place.set_name,
+            out=test.folder,
+            bad_images=job.settings.get("bad_images", "stop"),
+            machine=job.machine,
+            reporter=Stopping(job.reporter, job.stop),
+        )
+
+
+def _check_stop(job: Job) -> None:
+    if job.stop():
+        raise Interrupted

@@ -1,13 +1,13 @@
-"""Sect. 4: the results of an experiment's rows, from stored scores; no net is loaded.
+"""``results.json``: the stored results of an experiment's rows and claims; its shape is checked at each reading.
 
-``results.json`` in the folder of the runs holds, by row, errors in percent with 95 % intervals, what they
-are of, and when and at which commit its tests were made; and by claim the paired differences it speaks of.
-Rows and claims whose scores are no longer of the runs there are leave it.
+The file lies in the folder of the runs. By row it holds errors in percent with 95 % intervals, what they are of, and
+when and at which commit its tests were made; by claim the paired differences that decide it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,196 +15,73 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import read_metadata
-from ..checkpoints.run_dir import BEST
 from ..core.errors import VerydeepError
 from ..core.files import read_json, write_json
 from ..core.progress import Reporter
 from ..core.settings import TrainSettings
-from ..evaluation.metrics import difference_interval, error_with_interval, mcnemar, wrong_at
-from ..evaluation.protocols import Protocol
-from ..evaluation.scores import Scores, load_scores, mean_scores
-from .plan import ExperimentDir, real_parts
+from ..evaluation.metrics import difference_interval, mcnemar
 from .rows.row import Claim, Experiment, Row
-from .stored import RESULTS, read_results
 
-
-def write_results(
-    place: ExperimentDir, experiment: Experiment, rows: tuple[Row, ...], reporter: Reporter
-) -> dict[str, Any]:
-    """Computes some rows, and every claim that they and earlier scores decide.
-
-    Returns:
-        What ``results.json`` now holds: ``rows`` by name, ``claims`` by name.
-
-    Raises:
-        VerydeepError: a row's scores are missing or broken, or cannot be fused.
-    """
-    path = place.root / RESULTS
-    stored = read_results(path)
-    table = _Rows(place, experiment)
-    found: dict[str, Any] = {}
-    for row in experiment.rows:
-        before = stored["rows"].get(row.name)
-        if row in rows:
-            found[row.name] = table.result(row)
-        elif before is not None and "nets" in before and before["checkpoints"] == table.checkpoints(row):
-            found[row.name] = before
-    results = with_others(stored, found, experiment)
-    write_json(path, results)
-    for claim in experiment.claims:
-        names = {name for pair in claim.pairs for name in pair}
-        if all(table.checkpoints(table.by_name[name]) for name in names):
-            try:
-                seed = table.result(table.by_name[claim.pairs[0][0]])["seed"]
-                results["claims"][claim.name] = decided(claim, table.wrong, seed)
-            except VerydeepError as fault:
-                reporter.warn(f"the claim {claim.name} is left out: {fault}")
-    write_json(path, results)
-    return results
-
-
-def with_others(stored: dict[str, Any], rows: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
-    """Results of an experiment's rows, none of its claims yet, and the rows and claims of others as stored."""
-    mine = {row.name for row in experiment.rows}, {claim.name for claim in experiment.claims}
-    others = {name: row for name, row in stored["rows"].items() if name not in mine[0]}
-    claims = {name: claim for name, claim in stored["claims"].items() if name not in mine[1]}
-    return {"rows": {**others, **rows}, "claims": claims}
+RESULTS = "results.json"
+ERRORS = ("top1_val", "top5_val", "top5_test")
+BOX_ERRORS = ("gt_class_val",)  # in rows of App. A only
+FIGURE = "figure"  # in rows of App. B only: a mean average precision or class recall
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """Which photos a row gets wrong, and what tells them apart."""
+class WrongImages:
+    """Which of a row's N images are wrong, with their subjects, and the seed of its runs."""
 
     ids: tuple[str, ...]
     subjects: NDArray[np.int64]
     wrong: NDArray[np.bool_]
+    seed: int | None
 
 
-class _Rows:
-    """An experiment's rows at a place, each computed at most once."""
-
-    def __init__(self, place: ExperimentDir, experiment: Experiment) -> None:
-        self.by_name = {row.name: row for row in experiment.rows}
-        self._place = place
-        self._hashes: dict[str, str | None] = {}
-        self._computed: dict[str, tuple[dict[str, Any], Wrong]] = {}
-
-    def checkpoints(self, row: Row) -> dict[str, str] | None:
-        """The hash of each run's checkpoint, where all of the row's scores are of these; else None."""
-        tested = [(run, self._hash(run), part) for run, part in real_parts(row.tests, self._place.size)]
-        if not tested or any(self._place.part_result(run, part, digest) is None for run, digest, part in tested):
-            return None
-        return {run: digest for run, digest, _ in tested if digest is not None}
-
-    def result(self, row: Row) -> dict[str, Any]:
-        """A row's result."""
-        return self._row(row)[0]
-
-    def wrong(self, name: str) -> Wrong:
-        """Which photos a row gets wrong."""
-        return self._row(self.by_name[name])[1]
-
-    def _hash(self, run: str) -> str | None:
-        if run not in self._hashes:
-            self._hashes[run] = self._place.run_hash(run)
-        return self._hashes[run]
-
-    def _row(self, row: Row) -> tuple[dict[str, Any], Wrong]:
-        if row.name not in self._computed:
-            self._computed[row.name] = self._compute(row)
-        return self._computed[row.name]
-
-    def _compute(self, row: Row) -> tuple[dict[str, Any], Wrong]:
-        """The mean over the row's tests of the mean over each test's parts."""
-        checkpoints = self.checkpoints(row)
-        if checkpoints is None:
-            raise VerydeepError(f"the scores of {row.name} are not all there: reproduce it again.")
-        place, tests, parts = self._place, [], []
-        for test in row.tests:
-            named = real_parts((test,), place.size)
-            folders = [place.part_folder(run, part) for run, part in named]
-            found = [_load(folder, part, checkpoints[run]) for folder, (run, part) in zip(folders, named, strict=True)]
-            tests.append(mean_scores(found, [str(folder) for folder in folders]))
-            parts += [read_json(folder / "result.json") for folder in folders]
-        fused = mean_scores(tests, [f"{test.run} {test.protocol}" for test in row.tests])
-        result: dict[str, Any] = {
-            "size": place.size.name,
-            "data": parts[0]["data"],
-            "set": fused.set_name,
-            "images": len(fused.ids),
-            "subjects": len(np.unique(fused.subjects)),
-            "tests": [{"run": test.run, "protocol": place.size.protocol(test.protocol)} for test in row.tests],
-            **error_with_interval(fused, "top1_val", 1),
-            **error_with_interval(fused, "top5_val", 5),
-            "top5_test": None,  # only the server knows the test set's classes
-            **self._trained(row),
-            **_cost(parts),
-            "nets": {run: self._size(run) for run in checkpoints},
-            "classes": len(fused.classes),
-            "classes_shown": len(np.unique(fused.labels)),
-            "checkpoints": checkpoints,
-            "date": max(part["environment"]["time"][:10] for part in parts),
-            "commit": "/".join(sorted({part["environment"]["commit"] or "unknown" for part in parts})),
-        }
-        return result, _wrong(fused)
-
-    def _size(self, run: str) -> dict[str, Any]:
-        """What tells a net from another of the same name: its crop and width."""
-        metadata = read_metadata(self._place.root / run / BEST)
-        return {"crop": metadata.crop, "width": metadata.width}
-
-    def _trained(self, row: Row) -> dict[str, Any]:
-        """Seeds and steps of the row's runs; released models have none."""
-        folders = [self._place.root / run for run in dict.fromkeys(test.run for test in row.tests)]
-        trained = [folder for folder in folders if (folder / "result.json").exists()]
-        seeds = {read_json(folder / "config.json")["settings"]["seed"] for folder in trained}
-        if len(seeds) > 1:
-            raise VerydeepError(f"the runs of {row.name} have seeds {sorted(seeds)}: one folder is for one seed.")
-        ends = [read_json(folder / "result.json") for folder in trained]
-        cut = any(end["ended"] == "max_steps" and end["steps"] < TrainSettings.max_steps for end in ends)
-        return {"seed": seeds.pop() if seeds else None, "steps": [end["steps"] for end in ends], "cut_short": cut}
-
-
-def _load(folder: Path, part: Protocol, checkpoint: str) -> Scores:
-    """A part's scores, which must be what result.json beside them says."""
-    scores = load_scores(folder)
-    if (scores.checkpoint, scores.protocol) != (checkpoint, str(part)):
-        raise VerydeepError(f"{folder} holds scores of another test: remove it, and the same command tests again.")
-    return scores
-
-
-def _cost(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all parts together: forward multiply-adds a photo, and photos a second as they were tested."""
-    return {
-        "multiply_adds_per_image": sum(part["multiply_adds_per_image"] for part in parts),
-        "images_per_second": round(1 / sum(1 / max(part["images_per_second"], 1e-9) for part in parts), 4),
-    }
-
-
-def _wrong(scores: Scores) -> Wrong:
-    wrong = wrong_at(scores.posteriors, scores.labels, 1)
-    if wrong is None:
-        raise VerydeepError(f"{scores.title} has one class only: there is no error to speak of.")
-    return Wrong(scores.ids, scores.subjects, wrong)
-
-
-def decided(claim: Claim, wrong: Callable[[str], Wrong], seed: int | None) -> dict[str, Any]:
-    """The paired difference of each of a claim's pairs, in points of error, first minus second.
+def write_results(
+    root: Path,
+    experiment: Experiment,
+    rows: dict[str, dict[str, Any]],
+    decidable: tuple[Collection[str], Callable[[str], WrongImages]],
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Stores an experiment's rows and every claim that they decide; those of other experiments stay.
 
     Args:
-        wrong: which photos a row gets wrong, by its name.
+        rows: all results of the experiment that are current, by name.
+        decidable: names of rows whose wrong images are known, and a function that returns them.
+
+    Returns:
+        What ``results.json`` now holds: ``rows`` by name, ``claims`` by name.
+    """
+    stored = read_results(root / RESULTS)
+    names = {row.name for row in experiment.rows}, {claim.name for claim in experiment.claims}
+    others = {name: row for name, row in stored["rows"].items() if name not in names[0]}
+    claims = {name: claim for name, claim in stored["claims"].items() if name not in names[1]}
+    for claim in experiment.claims:
+        if all(name in decidable[0] for pair in claim.pairs for name in pair):
+            try:
+                claims[claim.name] = _decide(claim, decidable[1])
+            except VerydeepError as fault:
+                reporter.warn(f"the claim {claim.name} is left out: {fault}")
+    results = {"rows": {**others, **rows}, "claims": claims}
+    write_json(root / RESULTS, results)
+    return results
+
+
+def _decide(claim: Claim, wrong_images: Callable[[str], WrongImages]) -> dict[str, Any]:
+    """The paired difference of each of a claim's pairs, in points of error, first minus second.
 
     Raises:
-        VerydeepError: two rows are of other photos.
+        VerydeepError: two rows are of different images.
     """
     pairs = []
     for names in claim.pairs:
-        first, second = (wrong(name) for name in names)
+        first, second = (wrong_images(name) for name in names)
         if first.ids != second.ids:
-            raise VerydeepError(f"{names[0]} and {names[1]} were tested on other photos.")
+            raise VerydeepError(f"{names[0]} and {names[1]} were tested on different images.")
         low, high = difference_interval(first.wrong, second.wrong, first.subjects)
-        errors = [100 * float(found.wrong.mean()) for found in (first, second)]
+        errors = [100 * float(row.wrong.mean()) for row in (first, second)]
         pairs.append(
             {
                 "first": names[0],
@@ -215,4 +92,85 @@ def decided(claim: Claim, wrong: Callable[[str], Wrong], seed: int | None) -> di
                 "p": mcnemar(first.wrong, second.wrong, first.subjects)["p"],
             }
         )
+    seed = wrong_images(claim.pairs[0][0]).seed
     return {"text": claim.text, "section": claim.section, "no_better": claim.no_better, "seed": seed, "pairs": pairs}
+
+
+def trainings(row: Row, root: Path) -> dict[str, Any]:
+    """Seed and steps of a row's runs; released models have none.
+
+    Raises:
+        VerydeepError: the runs have different seeds.
+    """
+    folders = [root / run for run in dict.fromkeys(test.run for test in row.tests)]
+    trained = [folder for folder in folders if (folder / "result.json").exists()]
+    seeds = {read_json(folder / "config.json")["settings"]["seed"] for folder in trained}
+    if len(seeds) > 1:
+        raise VerydeepError(f"the runs of {row.name} have seeds {sorted(seeds)}: use one folder per seed.")
+    ends = [read_json(folder / "result.json") for folder in trained]
+    cut = any(end["ended"] == "max_steps" and end["steps"] < TrainSettings.max_steps for end in ends)
+    return {"seed": seeds.pop() if seeds else None, "steps": [end["steps"] for end in ends], "cut_short": cut}
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """``rows`` and ``claims`` by name, both empty where there is no file.
+
+    Raises:
+        VerydeepError: the file is broken or holds something else.
+    """
+    if not path.exists():
+        return {"rows": {}, "claims": {}}
+    found = read_json(path)
+    try:
+        for row in found["rows"].values():
+            _check_row(row)
+        for claim in found["claims"].values():
+            _check_claim(claim)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        raise VerydeepError(
+            f"{path} is not what `verydeep reproduce` writes: remove it, and the same command writes a new one."
+        ) from None
+    return {"rows": found["rows"], "claims": found["claims"]}
+
+
+def _check_row(row: dict[str, Any]) -> None:
+    """Raises a built-in error where a row is not as `verydeep reproduce` writes it."""
+    for name in (*ERRORS, *(name for name in BOX_ERRORS if name in row)):
+        if row[name] is not None:
+            _require(_percent(row[name]))
+            low, high = row[f"{name}_interval"]
+            _require(_percent(low) and _percent(high) and low <= row[name] <= high)
+    if FIGURE in row:
+        _require(row[FIGURE] is None or _percent(row[FIGURE]))
+        _require(row[f"{FIGURE}_std"] is None or _percent(row[f"{FIGURE}_std"]))
+    for name in ("images", "subjects"):
+        _require(_whole(row[name]) and row[name] > 0)
+    _require(all(isinstance(row[name], str) for name in ("size", "data", "set", "date", "commit")))
+    _require(row["seed"] is None or _whole(row["seed"]))
+    _require(isinstance(row["steps"], list) and all(map(_whole, row["steps"])))
+    _require(isinstance(row["checkpoints"], dict) and isinstance(row["cut_short"], bool))
+
+
+def _check_claim(claim: dict[str, Any]) -> None:
+    _require(isinstance(claim["seed"], int | None) and isinstance(claim["pairs"], list))
+    for pair in claim["pairs"]:
+        numbers = [*pair["errors"], pair["difference"], *pair["interval"], pair["p"]]
+        _require(len(numbers) == 6 and all(map(_number, numbers)))
+        _require(isinstance(pair["first"], str) and isinstance(pair["second"], str))
+
+
+def _require(good: bool) -> None:
+    if not good:
+        raise ValueError
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _percent(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 100

@@ -10,11 +10,10 @@ from typing import Any
 from ..core.errors import VerydeepError
 from ..core.files import write_atomically
 from ..models.architectures import TABLE_1, net_facts
+from .results import BOX_ERRORS, ERRORS, FIGURE, RESULTS, read_results
 from .rows.row import MODULES, Paper, Table, experiment, find_table
 from .rows.tables_1_2 import PRINTED
 from .scale import DOLL, PAPER_CROP
-from .stored import BOX_ERRORS, ERRORS, FIGURE, RESULTS, read_results
-from .table_notes import classes_shown, other_sizes, training_steps
 
 HEADS = {"top1_val": "top-1 val. error (%)", "top5_val": "top-5 val. error (%)", "top5_test": "top-5 test error (%)"}
 SIGNIFICANT = 0.05
@@ -155,7 +154,7 @@ def _pair(row: dict[str, Any], error: str) -> tuple[str, str]:
     shown = "" if paper is None else _with_spread(row["paper"], error)
     if ours is None or ours.get(error) is None:
         return shown, ""
-    size = f", {sizes}" if (sizes := other_sizes(ours)) else ""
+    size = f", {sizes}" if (sizes := _other_sizes(ours)) else ""
     if ours["seeds"] > 1 or error == FIGURE:
         return shown, _with_spread(ours, error) + size
     low, high = ours[f"{error}_interval"]
@@ -185,13 +184,39 @@ def _note(table: Table, rows: list[dict[str, Any]]) -> str:
         most = max(row["seeds"] for row in found)
         spread = "95 % interval in brackets" if min(row["seeds"] for row in found) == 1 else ""
         spread += f"{' or ' if spread else ''}mean ± standard deviation of {most} seeds" if most > 1 else ""
-        photos += classes_shown(one) + training_steps(found)
+        photos += _classes_shown(one) + _training_steps(found)
         dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
         size = "" if one["size"] == "paper" else f" at doll size ({_doll_pixels()})"
         notes.append(f"Ours{size}: {photos}; {spread}; {dates}, commit {commits}. The paper's: ILSVRC-2012.")
-    sizes = sorted({text for one in found for text in [other_sizes(one)] if text})
+    sizes = sorted({text for one in found for text in [_other_sizes(one)] if text})
     notes += [f"Not of the paper's size, and no result of its nets: {'; '.join(sizes)}."] if sizes else []
     return " ".join(notes)
+
+
+def _other_sizes(row: dict[str, Any]) -> str:
+    """The nets of a row that are not of the paper's size, which is no result of theirs; empty where all are."""
+    nets = row.get("nets", {}) if row["size"] != DOLL.name else {}
+    told = {
+        f"{run.partition('/')[0]} of width {net['width']:g}, crop {net['crop']}"
+        for run, net in nets.items()
+        if (net["width"], net["crop"]) != (1, PAPER_CROP)
+    }
+    return "; ".join(sorted(told))
+
+
+def _classes_shown(row: dict[str, Any]) -> str:
+    """How many of the nets' classes the photos show, where it is not all."""
+    shown, classes = row.get("classes_shown"), row.get("classes")
+    return f", which show {shown} of the nets' {classes} classes" if shown != classes else ""
+
+
+def _training_steps(found: list[dict[str, Any]]) -> str:
+    """How many steps the nets of some rows were trained for."""
+    steps = sorted({step for row in found for step in row["steps"]})
+    if not steps:
+        return ""
+    told = f", nets of {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "") + " steps"
+    return told + (", cut short by --max-steps: no result" if any(row["cut_short"] for row in found) else "")
 
 
 def _doll_pixels() -> str:

@@ -103,7 +103,7 @@ def _show_rows(name: str, found: dict[str, Any]) -> None:
 
 def table(options: argparse.Namespace) -> int:
     """A table of the paper with our results beside it; into a page with --write."""
-    from ...paper.stored import RESULTS
+    from ...paper.results import RESULTS
     from ...paper.tables import claim_lines, claims, markdown_table, read_places, table_rows, table_text, write_block
 
     usual = [place for place in ("runs", "runs/doll") if (Path(place) / RESULTS).exists()]

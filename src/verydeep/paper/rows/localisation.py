@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from .row import Claim, Experiment, Paper, Row, Table, Test
 
-LABELS_ROW = "table6/both"
+LABELS_ROW = "table6/both"  # the best classification system, which the second procedure takes its labels from
+LABELLED = (LABELS_ROW,)
 RATING_RUN = "D/256-512"  # the classification net that rates boxes: D, the best one of the box nets' own shape
-CENTRE_ROW = "table3/D/{}"  # what the box nets of the first procedure need: their start
 HEADS = {"gt_class_val": "GT class localisation error (%)"}
 TOP5 = {"top5_val": "top-5 localisation val. error (%)", "top5_test": "top-5 localisation test error (%)"}
 
@@ -25,6 +25,7 @@ def _table_8(prefix: str, scale: str, errors: tuple[float | None, float | None, 
             (layers, regression),
             Paper(gt_class_val=error),
             (Test(f"D/{scale}-{regression}{end}", f"centre@{scale}"),),
+            (f"table3/D/{scale}",),  # of the run it starts from
         )
         for (layers, regression, end), error in zip(kinds, errors, strict=True)
     )
@@ -46,10 +47,22 @@ TABLE_9 = Table(
     "Localisation error, the fully-fledged procedure",
     ("train (S)", "test (Q)"),
     (
-        Row("table9/256", ("256", "256"), Paper(top5_val=29.5), (SINGLE,)),
-        Row("table9/384", ("384", "384"), Paper(top5_val=28.2, top5_test=26.7), (Test("D/384-PCR", "dense@384"),)),
-        Row("table9/384-several", ("384", "352,384"), Paper(top5_val=27.5), (SEVERAL,)),
-        Row("table9/fusion", ("fusion", "256/256 and 384/352,384"), Paper(top5_val=26.9, top5_test=25.3), FUSED),
+        Row("table9/256", ("256", "256"), Paper(top5_val=29.5), (SINGLE,), LABELLED),
+        Row(
+            "table9/384",
+            ("384", "384"),
+            Paper(top5_val=28.2, top5_test=26.7),
+            (Test("D/384-PCR", "dense@384"),),
+            LABELLED,
+        ),
+        Row("table9/384-several", ("384", "352,384"), Paper(top5_val=27.5), (SEVERAL,), LABELLED),
+        Row(
+            "table9/fusion",
+            ("fusion", "256/256 and 384/352,384"),
+            Paper(top5_val=26.9, top5_test=25.3),
+            FUSED,
+            LABELLED,
+        ),
     ),
     ("top5_val", "top5_test"),
     TOP5,
@@ -59,7 +72,7 @@ TABLE_10 = Table(
     "Comparison with the state of the art in ILSVRC localisation",
     ("method",),
     (
-        Row("table10/VGG", ("VGG",), Paper(top5_val=26.9, top5_test=25.3), FUSED),
+        Row("table10/VGG", ("VGG",), Paper(top5_val=26.9, top5_test=25.3), FUSED, LABELLED),
         Row("table10/GoogLeNet", ("GoogLeNet (Szegedy et al., 2014)",), Paper(top5_test=26.7)),
         Row("table10/OverFeat", ("OverFeat (Sermanet et al., 2014)",), Paper(top5_val=30.0, top5_test=29.9)),
         Row("table10/Krizhevsky", ("Krizhevsky et al. (2012)",), Paper(top5_test=34.2)),
@@ -102,4 +115,4 @@ CLAIMS = (
         (("table9/256", "table9/fusion"), ("table9/384-several", "table9/fusion")),
     ),
 )
-EXPERIMENT = Experiment("localisation", (TABLE_8, TABLE_9, TABLE_10, TEXT), CLAIMS)
+EXPERIMENT = Experiment("localisation", (TABLE_8, TABLE_9, TABLE_10, TEXT), CLAIMS, task="localisation")

@@ -67,4 +67,4 @@ TABLE = Table(
         _fused("both", 23.7, 6.8),
     ),
 )
-EXPERIMENT = Experiment("released", (TABLE,))
+EXPERIMENT = Experiment("released", (TABLE,), released=True)

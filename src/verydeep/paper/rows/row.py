@@ -44,12 +44,16 @@ class Paper:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its name, its cells left of the errors, its tests (none for others' methods)."""
+    """A row of a table: its name, its cells left of the errors, its tests (none for others' methods).
+
+    ``needs`` are names of rows, of other experiments, that have to be reproduced first.
+    """
 
     name: str
     cells: tuple[str, ...]
     paper: Paper
     tests: tuple[Test, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,17 @@ class Claim:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Tables and claims that are reproduced together, under one name."""
+    """Tables and claims that are reproduced together, under one name.
+
+    ``task`` says how rows are evaluated (`verydeep.paper.reproduce.TASKS`); ``released`` that the nets are weight files
+    given on the command line, which nothing trains.
+    """
 
     name: str
     tables: tuple[Table, ...]
     claims: tuple[Claim, ...] = field(default=())
+    task: str = "classification"
+    released: bool = False
 
     @property
     def rows(self) -> tuple[Row, ...]:

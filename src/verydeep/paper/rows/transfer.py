@@ -121,7 +121,7 @@ TABLE_12 = Table(
     ("figure",),
     {"figure": "VOC-2012 (mean AP, %)"},
 )
-EXPERIMENT = Experiment("transfer", (TABLE_11, TABLE_12))
+EXPERIMENT = Experiment("transfer", (TABLE_11, TABLE_12), task="transfer", released=True)
 
 
 def data_of(row: Row) -> str:
