@@ -41,12 +41,11 @@ from .training.recipes import settings_of_box_run, settings_of_run
 from .training.resume import metadata_of_run
 from .training.run import TrainingRun, route
 from .transfer.backbone import usual_layer
-from .transfer.describing import extract_features
 from .transfer.evaluate import Transfer, learn_svms
-from .transfer.extract import Extraction
+from .transfer.extract import Extraction, extract_features
 from .transfer.fit_layers import fit_start
+from .transfer.predict import SvmClassifier, load_svm_classifier
 from .transfer.svm_file import write_transfer
-from .transfer.svm_prediction import SvmClassifier, load_svm_classifier
 
 FEATURES = "features.safetensors"
 

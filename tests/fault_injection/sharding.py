@@ -29,7 +29,7 @@ from verydeep.evaluation import inference as posteriors
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import wrong_at
 from verydeep.evaluation.scores import load_scores
-from verydeep.transfer.describing import extract_features
+from verydeep.transfer.extract import extract_features
 from verydeep.transfer.features_file import load_features
 
 SIZES, BATCHES, RANKS = range(1, 18), range(1, 6), range(1, 5)

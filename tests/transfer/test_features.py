@@ -24,8 +24,8 @@ from verydeep.core.settings import DescriptorSettings, FeatureSettings, MachineS
 from verydeep.models.vgg import create_net
 from verydeep.transfer import features_file
 from verydeep.transfer.backbone import open_feature_net, usual_layer
-from verydeep.transfer.describing import extract_features
 from verydeep.transfer.descriptors import combine, descriptor
+from verydeep.transfer.extract import extract_features
 from verydeep.transfer.features_file import CARD, Features, Shards, load_features, save_features
 
 HERE = MachineSettings(workers=0, threads=1)

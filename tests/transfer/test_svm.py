@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from verydeep.core.errors import VerydeepError
-from verydeep.transfer.solver import Loss, solve_path
+from verydeep.transfer.solver import Form, GramForm, Loss, PrimalForm, solve_path
 from verydeep.transfer.svm import SvmTrainer, fit_svms, gram
-from verydeep.transfer.svm_forms import Form, GramForm, PrimalForm
 
 C_VALUES = (0.01, 1.0, 100.0)
 # photos, dimensions, share of the class, photos that are copies of others; and why

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Checkpoint, Metadata, load_box_net
+from ..checkpoints.checkpoint import Checkpoint, load_box_net
 from ..checkpoints.run_dir import checkpoint_of
 from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, VerydeepError
@@ -19,11 +19,10 @@ from ..data.class_names import place_of_class
 from ..data.image_io import Pixels, as_pixels, check_ratio
 from ..evaluation.predict import Classifier, check_top, listed, name_of
 from ..evaluation.protocols import BoxProtocol, parse_box_protocol
+from .evaluate import FEW_CLASSES, TOP_LABELS, classification_net, usual_protocol
 from .inference import BoxPredictor, BoxViews, CandidateBoxes, ScoringNet, check_classes, check_finite, check_rater
 from .merge import USUAL_T, kept_t, merge_candidates, union
-from .testing import FEW_CLASSES, GUESSES, classification_net
 
-PAPER_CROP = 224
 AT_ONCE = 64  # photos held in memory
 
 
@@ -89,7 +88,7 @@ class Localiser:
             ImageError: an image cannot be read, and ``faults`` is None; the sentence names it.
             VerydeepError: no such class; neither class nor classification net.
         """
-        usual = GUESSES if len(self.classes) >= FEW_CLASSES else 1
+        usual = TOP_LABELS if len(self.classes) >= FEW_CLASSES else 1
         many = usual if top is None else top
         check_top(many)
         asked = listed(images)
@@ -200,15 +199,6 @@ def load_localiser(
             rater = ScoringNet(telling, found.metadata)
     finder, t = BoxPredictor(net, metadata, rater, asked, here), _t(checkpoint, settings, asked, told)
     return Localiser(checkpoint, finder, classes, asked, settings, t, here)
-
-
-def usual_protocol(metadata: Metadata) -> BoxProtocol:
-    """Dense at the Q of its training, as the paper does; for a crop below the paper's the central crop.
-
-    A small crop's last map has few cells, none of them far from the crop's edge, and such a net tells boxes by that
-    edge: on whole photos, where there is none, it errs several times as often (NOTES.md).
-    """
-    return BoxProtocol("dense" if metadata.crop >= PAPER_CROP else "centre", (metadata.test_scale,))
 
 
 def usual_test(run: str | Path) -> str:

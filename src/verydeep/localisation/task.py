@@ -4,7 +4,7 @@ Net D with its last layer replaced by one that predicts boxes: 4 outputs (SCR) o
 others start from the classification run of the same S. The loss is Euclidean, half the squared distance of
 (cx, cy, w, h), all in shares of the crop's side; under PCR only the four outputs of an image's class get a gradient.
 The dev part is judged by the first procedure: the centre crop at Q = S, the true class, right at an overlap of
-`BOX_IOU`. How a box net is tested is in `verydeep.localisation.testing`.
+`BOX_IOU`. How a box net is tested is in `verydeep.localisation.evaluate`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from ..core.interrupt import Stopping
 from ..core.settings import DataSettings, DescriptorSettings, FeatureSettings
 from ..data.open import open_data
 from ..transfer.backbone import open_feature_net
-from ..transfer.describing import extract_features
 from ..transfer.evaluate import learn_svms
+from ..transfer.extract import extract_features
 from ..transfer.svm_file import write_transfer
 from .job import Job
 from .plan import Plan

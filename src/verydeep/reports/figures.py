@@ -24,8 +24,8 @@ from ..data.open import Dataset
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics import BOX_IOU, best_overlap, confusion, worst_mistakes
 from ..evaluation.scores import Scores
+from ..localisation.evaluate import Guesses
 from ..localisation.predict import Boxes
-from ..localisation.testing import Guesses
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

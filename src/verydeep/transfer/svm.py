@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.errors import VerydeepError
-from .solver import Loss, solve_path
-from .svm_forms import Form, GramForm, PrimalForm
+from .solver import Form, GramForm, Loss, PrimalForm, solve_path
 
 WIDE, TALL = 2048, 1024  # dimensions that are made float64 at once, and photos of a block of the Gram matrix
 PRIMAL_FROM, MOST_PHOTOS = (

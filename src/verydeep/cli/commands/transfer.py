@@ -48,7 +48,7 @@ def _stoppable(options: argparse.Namespace, work: Callable[[Stopping], int], tea
 
 def features(options: argparse.Namespace) -> int:
     """Descriptors of photos into a file."""
-    from ...transfer.describing import extract_features
+    from ...transfer.extract import extract_features
 
     def work(reporter: Stopping, team: Team) -> int:
         made = extract_features(

@@ -19,8 +19,8 @@ from ...evaluation.predict import Classifier, Prediction
 from ...evaluation.protocols import check_protocol, parse_protocol
 from ...evaluation.saliency import explainable, grad_cam, overlay, score_map
 from ...localisation.predict import Localiser, load_localiser
+from ...transfer.predict import SvmClassifier
 from ...transfer.retrieval import NearestNeighbours, photos_of
-from ...transfer.svm_prediction import SvmClassifier
 from .thumbnails import Thumbnails, encoded
 
 RouteName = Literal["predict", "localise", "describe", "similar", "explain"]
