@@ -42,7 +42,7 @@ from .models.vgg import create_net as create_net
 from .paper.demo import demo as demo
 from .paper.reproduce import reproduce as reproduce
 from .reports.write import write_report as write_report
-from .transfer.describing import extract_features as extract_features
+from .transfer.extract import extract_features as extract_features
 from .transfer.descriptors import combine as combine
 from .transfer.evaluate import learn_svms as learn_svms
 from .transfer.features_file import load_features as load_features
