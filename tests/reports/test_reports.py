@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from jinja2 import UndefinedError
+from pages_read import read_page
 from PIL import Image
 
 import verydeep
@@ -15,7 +18,7 @@ from verydeep.evaluation.metrics import class_errors, confused_pairs, worst_mist
 from verydeep.evaluation.scores import Scores, load_scores, save_scores
 from verydeep.paper.tables import markdown_table, write_block
 from verydeep.reports.figures import photo_grid, save_figure, write_evaluation_pictures
-from verydeep.reports.html import paragraph, section, write_page
+from verydeep.reports.html import Table, Tile, render, write_page
 
 
 def scores() -> Scores:
@@ -104,12 +107,28 @@ def test_pictures_can_be_opened(trained: Path, tmp_path: Path) -> None:
         assert np.asarray(picture).std() > 5
 
 
-def test_a_page_escapes_what_comes_from_outside(tmp_path: Path) -> None:
-    write_page(tmp_path / "p.html", "<script>", [section("<b>", paragraph("a & b"))])
-    page = (tmp_path / "p.html").read_text()
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert "a &amp; b" in page
+HOSTILE = "<script>\"'&\x1b\u202e"
+
+
+def test_a_page_escapes_hostile_text_in_elements_and_attributes(tmp_path: Path) -> None:
+    table = Table(HOSTILE, [HOSTILE, HOSTILE], [(HOSTILE, HOSTILE)])
+    write_page(
+        tmp_path / "p.html", "svm_comparison.html", {"title": HOSTILE, "summary": HOSTILE, "svms": table, "chart": ""}
+    )
+    page = read_page(tmp_path / "p.html")
+    assert page.source.count("&lt;script&gt;&#34;&#39;&amp;??") == 9
+    assert [attributes["aria-label"] for attributes in page.all("div")] == ["<script>\"'&??"]
+    assert not re.search("<script|\x1b|\u202e", page.source)
+    demo: dict[str, object] = dict.fromkeys(("title", "state", "summary", "crop", "evaluations"), HOSTILE)
+    tiles = [Tile("data:image/png;base64,", f"{HOSTILE}\n{HOSTILE}"), Tile(None, HOSTILE)]
+    demo |= {"training": None, "confusion": "data:image/png;base64,", "crops": tiles, "mistakes": [], "predictions": []}
+    write_page(tmp_path / "d.html", "demo.html", demo)
+    assert read_page(tmp_path / "d.html").all("img")[0]["alt"] == "training crop: <script>\"'&??, <script>\"'&??"
+
+
+def test_a_template_with_a_missing_variable_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="'svms' is undefined"):
+        render("svm_comparison.html", {"title": "", "summary": "", "chart": "", "refresh": None, "written": ""})
 
 
 def test_tables_are_written_between_markers_only(tmp_path: Path) -> None:

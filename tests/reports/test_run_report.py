@@ -1,4 +1,4 @@
-"""Reports: the page of every run while it is trained and after, and pages that compare several."""
+"""Reports: the page of a run during training and after, and pages that compare several."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from verydeep.core.settings import TrainSettings
 from verydeep.evaluation.metrics import mcnemar
 from verydeep.evaluation.scores import load_scores
 from verydeep.reports.charts import HEIGHT, WIDTH, Line, line_chart
-from verydeep.reports.css import DARK, LIGHT
+from verydeep.reports.html import render
 from verydeep.reports.write import write_report
 from verydeep.training.recipes import settings_of_run
 from verydeep.training.rerun import command_of
@@ -55,7 +55,7 @@ def train(place: Path, out: str, *words: object) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs on the same photos, both tested; one class has a name that is HTML. Not to be changed."""
+    """Two evaluated runs on the same images; one class has a name that is HTML. Read-only."""
     place = tmp_path_factory.mktemp("reports")
     make_photos(place / "photos")
     (place / "photos" / "red").rename(place / "photos" / NASTY)
@@ -66,12 +66,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_report_tells_all_of_a_run(place: Path) -> None:
+def test_a_report_describes_a_run(place: Path) -> None:
     page = read_page(place / "one" / "report.html")
     assert not page.refreshed
-    for words in ("finished", "best dev error", "top-1 error (%)", "What the net sees", "filters of conv1_1"):
+    for words in ("finished", "best dev error", "top-1 error (%)", "Training crops", "filters of conv1_1"):
         assert words in page.text, words
-    for words in ("0.01, divided by 10 after epochs 1", "lr 0.001", "dense@36,44", "95 % interval", "photos/s"):
+    for words in ("0.01, divided by 10 after epochs 1", "lr 0.001", "dense@36,44", "95 % interval", "images/s"):
         assert words in page.text, words
     assert "Errors by class" in page.text
     told = json.loads((place / "one" / "evaluations" / "test" / "dense@36" / "result.json").read_text())
@@ -79,9 +79,9 @@ def test_a_report_tells_all_of_a_run(place: Path) -> None:
     assert f"{told['top1_error']:.2f} %" in page.text
     assert f"{low:.2f} to {high:.2f} %" in page.text
     if told["top1_error"]:
-        assert "The most confident mistakes" in page.text
-        assert any(alt["alt"].startswith("a photo of") for alt in page.all("img"))
-    crops = [told["alt"] for told in page.all("img") if told["alt"].startswith("a training crop of")]
+        assert "Most confident mistakes" in page.text
+        assert any(alt["alt"].startswith("misclassified image: ") for alt in page.all("img"))
+    crops = [told["alt"] for told in page.all("img") if told["alt"].startswith("training crop: ")]
     assert len(crops) == 16
     assert '<script>alert("x")<&?' in page.text  # its name, to the letter, but for what turns the line around
     assert "<script" not in page.source
@@ -130,7 +130,7 @@ def card_with(settings: TrainSettings) -> Metadata:
     return Metadata(settings.net, settings.crop, settings.width, ("a", "b"), (1.0, 2.0, 3.0), 256, **told)
 
 
-def test_a_report_is_written_each_epoch_and_a_killed_training_goes_on(tmp_path: Path) -> None:
+def test_a_report_is_written_each_epoch_and_a_killed_training_resumes(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
     words = ["train", "A", "--data", "photos", "--out", "run", *map(str, SIZE), "--max-epochs", "5000"]
     words += ["--patience", "5000"]
@@ -143,7 +143,9 @@ def test_a_report_is_written_each_epoch_and_a_killed_training_goes_on(tmp_path: 
         if report.exists():
             page = read_page(report)  # whole, whenever it is read
             assert page.refreshed
-            seen |= set(re.findall(r"Epoch \d+ of at most 5000; about [^;]* left, less where a plateau", page.text))
+            seen |= set(
+                re.findall(r"Epoch \d+ of at most 5000; about [^;]* left, less if it stops at a plateau", page.text)
+            )
         time.sleep(0.05)
     assert len(seen) >= 4
     assert write_report(tmp_path / "run")["state"] == "training"
@@ -152,7 +154,7 @@ def test_a_report_is_written_each_epoch_and_a_killed_training_goes_on(tmp_path: 
     read_page(report)
     assert write_report(tmp_path / "run")["state"] == "stopped"
     page = read_page(report)
-    assert "ended before its time" in page.text
+    assert "Stopped early after" in page.text
     assert not page.refreshed
     epochs = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["epoch"]
     done(f"train A --out run --resume --max-epochs {epochs + 2} --workers 0", tmp_path)
@@ -161,22 +163,22 @@ def test_a_report_is_written_each_epoch_and_a_killed_training_goes_on(tmp_path: 
     assert "finished" in page.text
 
 
-def test_a_training_goes_on_without_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+def test_training_continues_without_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
     (tmp_path / "run" / "report.html").mkdir(parents=True)
     trained = run_command("train", "A", "--data", "photos", "--out", "run", *SIZE, "--max-epochs", 3, cwd=tmp_path)
     assert trained.status == 0, trained.stderr
-    assert trained.stderr.count("the run's report is not written, which leaves the training as it is") == 1
+    assert trained.stderr.count("cannot write the run's report; training continues") == 1
     assert "Traceback" not in trained.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 3
     tested = done("evaluate run dense@36 --workers 0 --json", tmp_path)
     assert json.loads(tested.stdout)["images"] == 6
-    assert tested.stderr.count("the run's report is not written anew") == 1
-    assert "is there already and is no report" in run_command("report", "run", cwd=tmp_path).mistake()
+    assert tested.stderr.count("cannot update the run's report") == 1
+    assert "exists and is not a report" in run_command("report", "run", cwd=tmp_path).mistake()
 
 
-def test_what_is_gone_has_a_sentence_in_its_place(place: Path, tmp_path: Path) -> None:
-    """Photos gone, then the picture that was made of them, then the net that was tested."""
+def test_missing_images_and_pictures_are_replaced_by_a_sentence(place: Path, tmp_path: Path) -> None:
+    """Images deleted, then the stored picture of them, then the checkpoint that was evaluated."""
     shutil.copytree(place, tmp_path / "place")
     run = tmp_path / "place" / "one"
     whole = read_page(run / "report.html")
@@ -187,14 +189,14 @@ def test_what_is_gone_has_a_sentence_in_its_place(place: Path, tmp_path: Path) -
     try:
         write_report(run)
         page = read_page(run / "report.html")
-        assert "as the photos it learnt from are gone" in page.text
+        assert "as the training images no longer exist" in page.text
         assert "Errors by class" in page.text
         assert len(page.all("img")) < shown
         for path in (run / "evaluations").glob("**/*.png"):
             path.unlink()
         write_report(run)
         told = json.loads((run / "evaluations" / "test" / "dense@36" / "result.json").read_text())
-        sentence = "There is no picture: the photos are gone" if told["top1_error"] else "None: every photo is right."
+        sentence = "No picture: the images no longer exist" if told["top1_error"] else "None: every image is classified"
         assert sentence in read_page(run / "report.html").text
     finally:
         place.joinpath("hidden").rename(place / "photos")
@@ -202,11 +204,11 @@ def test_what_is_gone_has_a_sentence_in_its_place(place: Path, tmp_path: Path) -
     shutil.copy(place / "two" / "last.safetensors", run / "last.safetensors")
     found = write_report(run)
     assert [test["of_this_net"] for test in found["tests"]] == [False, False]
-    assert "an earlier net" in read_page(run / "report.html").text
+    assert "an earlier one" in read_page(run / "report.html").text
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[1]", '{"protocol": 1}', '{"checkpoints": []}'])
-def test_files_that_somebody_changed_are_left_out(place: Path, tmp_path: Path, text: str) -> None:
+def test_damaged_files_are_left_out(place: Path, tmp_path: Path, text: str) -> None:
     shutil.copytree(place / "one", tmp_path / "one")
     run = tmp_path / "one"
     (run / "evaluations" / "test" / "dense@36" / "result.json").write_text(text)
@@ -233,7 +235,13 @@ def test_runs_side_by_side(place: Path, tmp_path: Path) -> None:
     )
     assert pair["interval"][0] <= pair["difference"] <= pair["interval"][1]
     page = read_page(tmp_path / "both.html")
-    for words in ("2 runs on", "Error minus that of one", "training loss", "drop-at", "Settings that differ"):
+    for words in (
+        "2 runs on",
+        "Difference of the error to one, on the same images",
+        "training loss",
+        "drop-at",
+        "Settings that differ",
+    ):
         assert words in page.text, words
     curves = [told["class"] for told in page.all("polyline")]
     assert curves == ["line s0", "line s1"] * 2
@@ -243,7 +251,7 @@ def test_runs_side_by_side(place: Path, tmp_path: Path) -> None:
     assert (place / "comparison.html").exists()
 
 
-def test_runs_of_their_own_scales_are_compared_by_their_own_tests(place: Path, tmp_path: Path) -> None:
+def test_runs_of_different_scales_are_compared_at_their_own_scale(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "one", tmp_path / "one")
     shutil.copytree(place / "two", tmp_path / "two")
     shutil.rmtree(tmp_path / "one" / "evaluations" / "test" / "dense@36")
@@ -254,19 +262,19 @@ def test_runs_of_their_own_scales_are_compared_by_their_own_tests(place: Path, t
 
 
 MISTAKES = {
-    "report nowhere": "nowhere does not exist: give the folder of a run, a probe or an SVM",
-    "report photos": "photos is no run: it holds no checkpoint (best.safetensors, last.safetensors) and no classifier",
-    "report one/config.json": "one/config.json is a file: give the folder",
+    "report nowhere": "nowhere does not exist: give the directory of a run, a probe or SVMs",
+    "report photos": "photos is not a run directory: it has no checkpoint (best.safetensors, last.safetensors) and no",
+    "report one/config.json": "one/config.json is a file: give the directory",
     "report one one/": "one is given twice",
-    "report photos nowhere": "photos is no run",
-    "report one --out photos": "photos is a folder: give --out a file, such as photos/comparison.html",
-    "report one --out one/best.safetensors": "one/best.safetensors is there already and is no report",
-    "report one two --out one/log.jsonl": "one/log.jsonl is there already and is no report",
+    "report photos nowhere": "photos is not a run directory",
+    "report one --out photos": "photos is a directory: give --out a file, such as photos/comparison.html",
+    "report one --out one/best.safetensors": "one/best.safetensors exists and is not a report",
+    "report one two --out one/log.jsonl": "one/log.jsonl exists and is not a report",
     "report one --out one/config.json/page.html": "is not a folder: nothing can be stored in",
-    "report one other": "other is of other data than one (",
-    "report svms one": "svms holds SVMs and one a run: compare folders of one kind",
-    "report one boxes": "boxes tells boxes and one classes: compare runs of one kind",
-    "report broken": "broken/result.json is not of `verydeep svm`: learn the SVMs anew for a report",
+    "report one other": "other has other data than one (",
+    "report svms one": "svms contains SVMs and one a run: compare directories of one kind",
+    "report one boxes": "boxes is a localisation run and one a classification run: compare runs of one kind",
+    "report broken": "broken/result.json was not written by `verydeep svm`: train the SVMs again for a report",
     "completion tcsh": "shell cannot be 'tcsh'; use bash, zsh, fish",
 }
 
@@ -293,17 +301,17 @@ def kinds(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_mistakes_have_a_sentence(kinds: Path, words: str) -> None:
+def test_mistakes_have_a_message(kinds: Path, words: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in kinds.glob("**/*") if path.is_file()}
     assert MISTAKES[words] in run_command(*words.split(), cwd=kinds).mistake()
     assert before == {path: path.stat().st_mtime_ns for path in kinds.glob("**/*") if path.is_file()}
 
 
-def test_a_box_net_has_a_report(kinds: Path) -> None:
+def test_localisation_has_a_report(kinds: Path) -> None:
     page = read_page(kinds / "boxes" / "report.html")
-    for words in ("GT-class error", "the true class's box", "a box for each class (PCR)", "Green is the box"):
+    for words in ("GT-class error", "wrong box of the true class", "a box per class (PCR)", "The target box is green"):
         assert words in page.text, words
-    assert "the best constant box" in page.text
+    assert "baseline: the best constant box" in page.text
     named = {told["alt"] for told in page.all("img")}
     assert any(alt.startswith(("Right boxes", "Wrong boxes")) for alt in named)
     assert "verydeep localise train A --data" in page.text.replace(" \\\n  ", " ")  # folded after long paths
@@ -314,7 +322,7 @@ def test_a_box_net_has_a_report(kinds: Path) -> None:
 
 def test_svms_have_a_report(kinds: Path) -> None:
     page = read_page(kinds / "svms" / "report.html")
-    for words in ("The choice of C", "mean class recall", "Each class", "2 splits", "Worst mistakes"):
+    for words in ("Choice of C", "mean class recall", "Results by class", "2 splits", "Worst mistakes"):
         assert words in page.text, words
     assert len(page.all("polyline")) == 2
     told = json.loads((kinds / "svms" / "result.json").read_text())
@@ -322,7 +330,7 @@ def test_svms_have_a_report(kinds: Path) -> None:
     again = done("report svms --json", kinds)
     assert json.loads(again.stdout)["splits"] == told["splits"]
     if told["mistakes"]:
-        assert f"taken for {told['mistakes'][0]['taken_for']}"[:12] in page.text
+        assert f"predicted {told['mistakes'][0]['taken_for']}"[:12] in page.text
 
 
 def test_svms_side_by_side(kinds: Path, tmp_path: Path) -> None:
@@ -334,12 +342,12 @@ def test_svms_side_by_side(kinds: Path, tmp_path: Path) -> None:
     assert len(page.all("polyline")) == 2
 
 
-def test_a_net_from_elsewhere_has_a_report(place: Path, tmp_path: Path) -> None:
+def test_imported_weights_have_a_report(place: Path, tmp_path: Path) -> None:
     done(["convert", place / "one" / "best.safetensors", "net.pth"], tmp_path)
     done("convert net.pth net", tmp_path)
     assert json.loads(done("report net --json", tmp_path).stdout)["state"] == "a net"
     page = read_page(tmp_path / "net" / "report.html")
-    assert "it was not trained here" in page.text
+    assert "imported weights, trained on photos." in page.text
 
 
 @settings(max_examples=60, deadline=None)
@@ -381,7 +389,10 @@ def contrast(first: str, second: str) -> float:
 
 
 def test_text_and_lines_stand_out_in_light_and_dark() -> None:
-    themes = [dict(re.findall(r"--(\w+):(#\w+)", theme)) for theme in (LIGHT, DARK)]
+    css = render("report.css", {})
+    themes = [
+        dict(re.findall(r"--(\w+): (#\w+)", theme)) for theme in re.findall(r":root \{([^}]*--paper[^}]*)\}", css)
+    ]
     assert set(themes[0]) == set(themes[1])
     for theme in themes:
         for text in ("ink", "soft", "accent"):

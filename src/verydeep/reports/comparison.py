@@ -1,7 +1,7 @@
-"""Sect. 4: several runs of the same data side by side, on one page: numbers, curves, and what was set otherwise.
+"""Sect. 4 and App. B: runs, or SVMs, on the same data side by side on one page: numbers, curves, and what differs.
 
-The first run is the one that the others are compared with. Where both were tested on the same photos and what they
-answered is stored, the difference of their errors has a paired interval and McNemar's test, as a fusion's parts have.
+The first run is the reference. Where both runs were evaluated on the same images and the predictions are stored, the
+difference of their errors has a paired interval and McNemar's test, as the parts of an ensemble have.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from ..evaluation.metrics import difference_interval, mcnemar, wrong_at
 from ..evaluation.scores import FILE_NAME, load_scores
 from ..localisation.evaluate import GUESSES
 from .charts import Line, line_chart
-from .evaluations import ERROR_NAMES
-from .html import beside, counted, headline, paragraph, section, table, write_page
+from .html import Table, counted, percent, write_page
 from .run_reader import EvalRecord, RunRecord, short_name
+from .run_report import ERROR_NAMES
+from .svm_report import FIGURE_NAMES, SvmRecord, ticks_of_c
 
-Outcome = tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]  # of N photos: ids, which are wrong, subjects
+Outcome = tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]  # of N images: ids, which are wrong, subjects
+SVM_KEYS = ("layer", "pool", "mirror", "width", "crop", "scales")  # of each net in the JSON row of SVMs
 
 
 def labels_of(folders: Sequence[Path]) -> list[str]:
-    """What to call folders beside one another: their paths below the folder that they have in common."""
+    """Names of directories side by side: their paths below the one that they have in common."""
     places = [os.path.abspath(folder) for folder in folders]
     above = os.path.commonpath([os.path.dirname(place) for place in places])
     return [os.path.relpath(place, above) for place in places]
@@ -42,55 +44,74 @@ def run_row(run: RunRecord) -> dict[str, Any]:
         **{"folder": str(run.folder), "run": run.run, "state": run.state, "net": run.metadata.net, "S": run.scale},
         **{"data": run.data, "classes": len(run.metadata.classes), "parameters": run.facts.parameters},
         "epochs": len(run.log),
-        "error": run.error,
+        "error": run.error_name,
         "best_dev_error": None if best_error is None else round(best_error, 4),
         "best_epoch": best_epoch,
-        "images_per_second": run.rate,
+        "images_per_second": run.images_per_second,
         "seconds": round(run.seconds, 1),
-        "tests": [_test_row(test, test.checkpoint in run.current) for test in run.tests],
+        "tests": [_evaluation_row(evaluation, evaluation in run.current) for evaluation in run.evaluations],
     }
 
 
-def _test_row(test: EvalRecord, current: bool) -> dict[str, Any]:
-    told = {name: test.told.get(name) for name in ("data", "set", "images", test.error, f"{test.error}_interval")}
-    return {"test": test.name, **told, "of_this_net": current}
+def _evaluation_row(evaluation: EvalRecord, current: bool) -> dict[str, Any]:
+    error, name = evaluation.error, evaluation.error_name
+    return {
+        **{"test": evaluation.name, "data": evaluation.data, "set": evaluation.set_name, "images": evaluation.images},
+        name: None if error is None else error.value,
+        f"{name}_interval": None if error is None or error.ends is None else list(error.ends),
+        "of_this_net": current,
+    }
 
 
-def why_not_comparable(first: RunRecord, other: RunRecord) -> str | None:
-    """The sentence for runs that predict different things, or learnt from different data; None for others."""
-    kinds = {True: "boxes", False: "classes"}
-    mine, theirs = (run.metadata.is_localiser for run in (first, other))
-    if mine != theirs:
-        return f"{other.folder} tells {kinds[theirs]} and {first.folder} {kinds[mine]}: compare runs of one kind."
+def why_not_comparable(first: RunRecord | SvmRecord, other: RunRecord | SvmRecord) -> str | None:
+    """The message for directories of different kinds, tasks, protocols or data; None for others."""
+    if isinstance(first, SvmRecord) and isinstance(other, SvmRecord):
+        return _svms_differ(first, other)
+    if isinstance(first, RunRecord) and isinstance(other, RunRecord):
+        return _runs_differ(first, other)
+    svms, run = (first, other) if isinstance(first, SvmRecord) else (other, first)
+    return f"{svms.folder} contains SVMs and {run.folder} a run: compare directories of one kind."
+
+
+def _runs_differ(first: RunRecord, other: RunRecord) -> str | None:
+    tasks = [f"a {'localisation' if run.metadata.is_localiser else 'classification'} run" for run in (other, first)]
+    if tasks[0] != tasks[1]:
+        return f"{other.folder} is {tasks[0]} and {first.folder} {tasks[1]}: compare runs of one kind."
     alike = other.data == first.data or other.metadata.data_fingerprint == first.metadata.data_fingerprint != ""
     if not alike or not same_classes(other.metadata.classes, first.metadata.classes):
-        of = f"{_data(other)} and {_data(first)}"
-        return f"{other.folder} is of other data than {first.folder} ({of}): compare runs of the same photos."
+        data = " and ".join(f"{run.data} with {len(run.metadata.classes)} classes" for run in (other, first))
+        return f"{other.folder} has other data than {first.folder} ({data}): compare runs on the same images."
     return None
 
 
-def _data(run: RunRecord) -> str:
-    return f"{run.data} with {len(run.metadata.classes)} classes"
+def _svms_differ(first: SvmRecord, other: SvmRecord) -> str | None:
+    keys = [(svms.protocol, svms.data, svms.classes) for svms in (other, first)]
+    if keys[0] == keys[1]:
+        return None
+    data = " and ".join(f"{protocol} of {name} with {classes} classes" for protocol, name, classes in keys)
+    return (
+        f"{other.folder} has other data than {first.folder} ({data}): compare SVMs of one protocol on the same images."
+    )
 
 
 def pairs(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Each run after the first against the first, on tests of the same photos whose answers are stored.
+    """Each run after the first against the first, on evaluations of the same images whose predictions are stored.
 
-    Keys: ``first``, ``second`` (folders), their tests, ``images``; ``difference``, the second's error minus the
+    Keys: ``first``, ``second`` (directories), their tests, ``images``; ``difference``, the second's error minus the
     first's in points, its 95 % ``interval``; and `metrics.mcnemar`'s.
     """
     rows = []
     for other in runs[1:]:
-        for mine, theirs in _tests_alike(runs[0], other):
-            one, another = _outcome(mine), _outcome(theirs)
-            if one is None or another is None or one[0] != another[0]:
+        for one, another in _alike(runs[0], other):
+            first, second = _outcome(one), _outcome(another)
+            if first is None or second is None or first[0] != second[0]:
                 continue
-            (_, wrong, subjects), (_, others_wrong, _) = one, another
+            (_, wrong, subjects), (_, others_wrong, _) = first, second
             ends = [round(end, 4) for end in difference_interval(others_wrong, wrong, subjects)]
             rows.append(
                 {
                     **{"first": str(runs[0].folder), "second": str(other.folder)},
-                    **{"first_test": mine.name, "second_test": theirs.name, "photos": mine.photos},
+                    **{"first_test": one.name, "second_test": another.name, "photos": one.photos},
                     "images": len(wrong),
                     "difference": round(100 * float(others_wrong.mean() - wrong.mean()), 4),
                     "interval": ends,
@@ -100,30 +121,30 @@ def pairs(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return rows
 
 
-def _tests_alike(first: RunRecord, other: RunRecord) -> list[tuple[EvalRecord, EvalRecord]]:
-    """Tests of the same photos by the same protocol; without any, those to speak of, each at its own scale."""
-    mine, theirs = (
-        {(test.photos, test.name, test.error): test for test in run.tests if test.checkpoint in run.current}
+def _alike(first: RunRecord, other: RunRecord) -> list[tuple[EvalRecord, EvalRecord]]:
+    """Evaluations of the same images by the same protocol; without any, those in the headlines, each at its own Q."""
+    of_first, of_other = (
+        {(evaluation.photos, evaluation.name, evaluation.error_name): evaluation for evaluation in run.current}
         for run in (first, other)
     )
-    alike = [(mine[key], theirs[key]) for key in mine if key in theirs]
-    usual = first.test, other.test
+    alike = [(of_first[key], of_other[key]) for key in of_first if key in of_other]
+    usual = first.evaluation, other.evaluation
     if alike or usual[0] is None or usual[1] is None:
         return alike
-    same = (usual[0].photos, usual[0].error) == (usual[1].photos, usual[1].error)
+    same = (usual[0].photos, usual[0].error_name) == (usual[1].photos, usual[1].error_name)
     return [(usual[0], usual[1])] if same else []
 
 
-def _outcome(test: EvalRecord) -> Outcome | None:
-    """Which photos a test got wrong; None where that is not stored, or not known."""
-    if test.of_boxes:
+def _outcome(evaluation: EvalRecord) -> Outcome | None:
+    """Which images an evaluation got wrong; None where that is not stored, or not known."""
+    if evaluation.of_boxes:
         try:
-            with np.load(test.folder / GUESSES, allow_pickle=False) as stored:
+            with np.load(evaluation.folder / GUESSES, allow_pickle=False) as stored:
                 return tuple(map(str, stored["ids"])), stored["wrong"], stored["subjects"]
         except (OSError, ValueError, KeyError):
             return None
     try:
-        scores = load_scores(test.folder / FILE_NAME)
+        scores = load_scores(evaluation.folder / FILE_NAME)
     except VerydeepError:
         return None
     wrong = wrong_at(scores.posteriors, scores.labels, 1) if scores.labelled else None
@@ -137,66 +158,76 @@ def write_comparison(runs: Sequence[RunRecord], path: Path) -> dict[str, Any]:
         VerydeepError: the page cannot be written.
     """
     names = labels_of([run.folder for run in runs])
-    found = {"runs": [run_row(run) for run in runs], "pairs": pairs(runs), "differing": differing(runs, names)}
-    what = ERROR_NAMES[runs[0].error]
-    title = f"{counted(len(runs), 'run')} on {short_name(runs[0].data)}"
-    text = f"{len(runs[0].metadata.classes)} classes; {names[0]} is the one the others are compared with."
-    split = {run.metadata.data_fingerprint for run in runs if run.metadata.data_fingerprint}
-    note = "Their photos were split otherwise, so that their dev errors are of other photos." if len(split) > 1 else ""
-    blocks = [
-        headline(title, "", text, []),
-        section("Side by side", _table(runs, names, what), paragraph(note, "note") if note else ""),
-        *_tested(runs, names, found["pairs"]),
-        *_curves(runs, names, what),
-        _settings(found["differing"], names),
-    ]
-    write_page(path, title, blocks)
-    return found
+    result = {"runs": [run_row(run) for run in runs], "pairs": pairs(runs), "differing": differing(runs, names)}
+    fingerprints = {run.metadata.data_fingerprint for run in runs if run.metadata.data_fingerprint}
+    context = {
+        "title": f"{counted(len(runs), 'run')} on {short_name(runs[0].data)}",
+        "summary": f"{len(runs[0].metadata.classes)} classes; {names[0]} is the reference.",
+        "runs": _runs_table(runs, names),
+        "other_splits": len(fingerprints) > 1,
+        "evaluations": _evaluations_table(runs, names),
+        "differences": _differences_table(
+            result["pairs"], dict(zip([str(run.folder) for run in runs], names, strict=True))
+        ),
+        "charts": _charts(runs, names),
+        "settings": _settings_table(result["differing"], names),
+    }
+    write_page(path, "comparison.html", context)
+    return result
 
 
-def _table(runs: Sequence[RunRecord], names: list[str], what: str) -> str:
+def _runs_table(runs: Sequence[RunRecord], names: list[str]) -> Table:
     rows = []
     for run, name in zip(runs, names, strict=True):
-        best = "" if run.best is None else f"{run.best[0]:.2f} %"
-        test = ("", "") if run.test is None else (run.test.value, run.test.interval)
-        rate = "" if run.rate is None else f"{run.rate:,.1f}"
-        size = f"{run.facts.parameters / 1e6:.2f} M"
+        error = ("", "") if run.evaluation is None else run.evaluation.error_and_interval
+        rate = "" if run.images_per_second is None else f"{run.images_per_second:,.1f}"
         rows.append(
-            (name, run.state, run.metadata.net, run.scale, size, best, *test, rate, duration(run.seconds), len(run.log))
+            (
+                *(name, run.state, run.metadata.net, run.scale, f"{run.facts.parameters / 1e6:.2f} M"),
+                *(percent(run.best[0] if run.best else None), *error, rate, duration(run.seconds), len(run.log)),
+            )
         )
-    heads = ["run", "state", "net", "S", "parameters", f"best dev {what}", f"test {what}", "95 % interval"]
-    return table("Runs", [*heads, "photos/s", "time", "epochs"], rows)
+    error_name = ERROR_NAMES[runs[0].error_name]
+    heads = ["run", "status", "net", "S", "parameters", f"best dev {error_name}", f"test {error_name}", "95 % interval"]
+    return Table("Runs", [*heads, "images/s", "time", "epochs"], rows)
 
 
-def _tested(runs: Sequence[RunRecord], names: list[str], found: list[dict[str, Any]]) -> list[str]:
-    """All tests, and the paired differences."""
+def _evaluations_table(runs: Sequence[RunRecord], names: list[str]) -> Table:
+    """All evaluations of current checkpoints, by data and protocol."""
     rows = [
-        (name, test.name, test.photos, f"{test.told['images']:,}", test.value, test.interval)
+        (name, evaluation.name, evaluation.photos, f"{evaluation.images:,}", *evaluation.error_and_interval)
         for run, name in zip(runs, names, strict=True)
-        for test in run.tests
-        if test.checkpoint in run.current
+        for evaluation in run.current
     ]
-    if not rows:
-        return []
     rows.sort(key=lambda row: (row[2], row[1]))
-    blocks = [table("Tests", ["run", "test", "photos of", "photos", "error", "95 % interval"], rows)]
-    called = {str(run.folder): name for run, name in zip(runs, names, strict=True)}
-    cells = [
+    return Table("By data and protocol", ["run", "protocol", "data", "images", "error", "95 % interval"], rows)
+
+
+def _differences_table(found: list[dict[str, Any]], names: dict[str, str]) -> Table:
+    """The paired differences of `pairs`; ``names`` are of directories, the reference first."""
+    reference = next(iter(names.values()))
+    rows = [
         (
-            *(called[pair["second"]], _tests_told(pair), f"{pair['images']:,}", _signed(pair["difference"])),
-            *(f"{_signed(pair['interval'][0])} to {_signed(pair['interval'][1])}",),
+            *(names[pair["second"]], _protocols(pair), f"{pair['images']:,}", _signed(pair["difference"])),
+            f"{_signed(pair['interval'][0])} to {_signed(pair['interval'][1])}",
             *(pair["only_second_wrong"], pair["only_first_wrong"], f"{pair['p']:.2g}"),
         )
         for pair in found
     ]
-    if cells:
-        heads = ["run", "tests", "photos", "points", "95 % interval", "only it wrong", f"only {names[0]} wrong", "p"]
-        blocks.append(table(f"Error minus that of {names[0]}, on the same photos", heads, cells))
-        blocks.append(paragraph("Intervals are paired; p is McNemar's. A minus sign is fewer errors.", "note"))
-    return [section("Tested", *blocks)]
+    heads = [
+        "run",
+        "evaluation",
+        "images",
+        "points",
+        "95 % interval",
+        "only this run wrong",
+        f"only {reference} wrong",
+        "p",
+    ]
+    return Table(f"Difference of the error to {reference}, on the same images", heads, rows)
 
 
-def _tests_told(pair: dict[str, Any]) -> str:
+def _protocols(pair: dict[str, Any]) -> str:
     tests = pair["first_test"], pair["second_test"]
     return f"{tests[0]}, {pair['photos']}" if tests[0] == tests[1] else f"{tests[1]} against {tests[0]}"
 
@@ -205,37 +236,84 @@ def _signed(value: float) -> str:
     return f"{'−' if value < 0 else '+'}{abs(value):.2f}"
 
 
-def _curves(runs: Sequence[RunRecord], names: list[str], what: str) -> list[str]:
-    drawn = []
-    for title, key in (("training loss", "loss"), (f"dev {what} (%)", f"dev_{runs[0].error}")):
-        lines = [
-            Line(name, tuple((row["epoch"], row[key]) for row in run.log))
-            for run, name in zip(runs, names, strict=True)
-            if run.log
-        ]
-        drawn.append(line_chart(title, lines, "epoch"))
-    return [section("Curves", beside(*drawn))] if any(drawn) else []
+def _charts(runs: Sequence[RunRecord], names: list[str]) -> list[str]:
+    logs = [(name, run.log) for run, name in zip(runs, names, strict=True) if run.log]
+    losses = [Line(name, tuple((row.epoch, row.loss) for row in log)) for name, log in logs]
+    errors = [Line(name, tuple((row.epoch, row.dev_error) for row in log)) for name, log in logs]
+    title = f"dev {ERROR_NAMES[runs[0].error_name]} (%)"
+    return [line_chart("training loss", losses, "epoch"), line_chart(title, errors, "epoch")] if logs else []
 
 
 def differing(runs: Sequence[RunRecord], names: list[str]) -> list[dict[str, Any]]:
     """Settings that are not the same in all runs: ``setting``, and the value in each run by its name."""
-    told = [{**run.metadata.data, **run.metadata.settings, **run.metadata.box_settings} for run in runs]
-    keys = dict.fromkeys(key for values in told for key in values)
-    apart = [key for key in keys if any(values.get(key) != told[0].get(key) for values in told)]
+    settings = [{**run.metadata.data, **run.metadata.settings, **run.metadata.box_settings} for run in runs]
+    keys = dict.fromkeys(key for values in settings for key in values)
+    apart = [key for key in keys if any(values.get(key) != settings[0].get(key) for values in settings)]
     return [
-        {"setting": key, "values": {name: values.get(key) for name, values in zip(names, told, strict=True)}}
+        {"setting": key, "values": {name: values.get(key) for name, values in zip(names, settings, strict=True)}}
         for key in apart
     ]
 
 
-def _settings(found: list[dict[str, Any]], names: list[str]) -> str:
-    if not found:
-        return section("Settings", paragraph("All settings are the same."))
+def _settings_table(found: list[dict[str, Any]], names: list[str]) -> Table:
     rows = [(row["setting"].replace("_", "-"), *(_shown(row["values"][name]) for name in names)) for row in found]
-    return section("Settings that differ", table("By run", ["setting", *names], rows))
+    return Table("By run", ["setting", *names], rows)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def write_svm_comparison(svms: Sequence[SvmRecord], path: Path) -> dict[str, Any]:
+    """Writes the page of comparable SVMs; returns ``svms``, a row each, as JSON values.
+
+    Raises:
+        VerydeepError: the page cannot be written.
+    """
+    names, first = labels_of([one.folder for one in svms]), svms[0]
+    context = {
+        "title": f"{counted(len(svms), 'linear SVM')} on {short_name(first.data)}",
+        "summary": f"{first.protocol}, {first.classes} classes.",
+        "svms": _svms_table(svms, names),
+        "chart": _svms_chart(svms, names),
+    }
+    write_page(path, "svm_comparison.html", context)
+    return {"svms": [_svms_row(one) for one in svms]}
+
+
+def _svms_row(svms: SvmRecord) -> dict[str, Any]:
+    result, name = svms.result, svms.figure
+    nets = [{"net": one["net"], **{key: one.get(key) for key in SVM_KEYS}} for one in result["features"]]
+    return {
+        **{"folder": str(svms.folder), "features": nets, "aggregate": svms.aggregate, "loss": svms.loss},
+        **{"dimensions": svms.dimensions, "C": [split.C for split in svms.splits]},
+        **{key: result[key] for key in (name, f"{name}_std", "top1_error", "top1_error_std")},
+    }
+
+
+def _svms_table(svms: Sequence[SvmRecord], names: list[str]) -> Table:
+    rows = [
+        (
+            *(name, "; ".join(f"{net.net} {net.layer}, Q = {net.scales}" for net in one.descriptors)),
+            *(one.aggregate, one.loss, f"{one.dimensions:,}", one.chosen),
+            *("" if spread is None else str(spread) for spread in (one.value, one.top1_error)),
+        )
+        for one, name in zip(svms, names, strict=True)
+    ]
+    heads = ["SVMs", "descriptors", "scales", "loss", "dimensions", "C", FIGURE_NAMES[svms[0].figure], "top-1 error"]
+    return Table("Mean over splits, with the standard deviation", heads, rows)
+
+
+def _svms_chart(svms: Sequence[SvmRecord], names: list[str]) -> str:
+    """The dev part's figure by C on the first split of each."""
+    tried = [one.splits[0].dev for one in svms]
+    values = sorted({value for dev in tried for value in dev}, key=float)
+    place = {value: float(number) for number, value in enumerate(values)}
+    lines = [
+        Line(name, tuple((place[value], dev[value]) for value in sorted(dev, key=float)))
+        for name, dev in zip(names, tried, strict=True)
+        if dev
+    ]
+    return line_chart(f"{FIGURE_NAMES[svms[0].figure]} (%)", lines, "C", x_ticks=ticks_of_c(values), from_zero=False)

@@ -1,4 +1,4 @@
-"""Pictures of data, training and mistakes, drawn off screen."""
+"""Pictures of data, training, mistakes and boxes as files or pixels."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from ..localisation.predict import Boxes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Read = Callable[[str], Pixels]  # an image by its id; raises ImageError
 MOST_NAMED_CLASSES = 30  # more tick labels than that cannot be read
-GONE: Pixels = np.full((64, 64, 3), 127, dtype=np.uint8)  # in place of a photo that is gone
-CELL_WIDTH, CELL_HEIGHT = 2.0, 2.3  # inches of a grid's photo and its text
+GONE: Pixels = np.full((64, 64, 3), 127, dtype=np.uint8)  # in place of an image that no longer exists
+CELL_WIDTH, CELL_HEIGHT = 2.0, 2.3  # inches of a grid's image and its text
 FILTER_SIDE, FILTERS_A_ROW, FILTER_GAP, FILTER_ZOOM = 3, 16, 1, 9
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+    """An empty figure, its size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -57,13 +58,13 @@ def png_of_figure(figure: Figure) -> bytes:
 
 
 def plain(text: str) -> str:
-    """A name as matplotlib shows it to the letter: no formulas, no control characters."""
+    """A name that matplotlib shows literally: no formulas, no control characters, at most 40 letters."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text)
     return shown.replace("$", r"\$")[:40]
 
 
 def photo_grid(photos: list[tuple[Pixels, str]], columns: int = 6) -> Figure:
-    """Photos, each under one or two lines of text."""
+    """Images, each under one or two lines of text."""
     from matplotlib.figure import Figure
 
     columns = max(1, min(columns, len(photos)))
@@ -79,26 +80,22 @@ def photo_grid(photos: list[tuple[Pixels, str]], columns: int = 6) -> Figure:
     return figure
 
 
-def mistakes(scores: Scores, read: Callable[[str], Pixels], most: int) -> list[tuple[Pixels | None, str]]:
-    """The photos whose right class got the least posterior, with both classes; None for a photo that is gone.
-
-    Args:
-        read: a photo's pixels by its id; raises ImageError.
-    """
+def mistakes(scores: Scores, read: Read, most: int) -> list[tuple[Pixels | None, str]]:
+    """The misclassified images whose class has the lowest posterior, with both classes; None for one that is gone."""
     photos: list[tuple[Pixels | None, str]] = []
     for index in worst_mistakes(scores, most):
         taken = int(scores.posteriors[index].argmax())
         label = int(scores.labels[index])
         text = (
             f"{scores.classes[label]} {scores.posteriors[index, label]:.2f}\n"
-            f"taken for {scores.classes[taken]} {scores.posteriors[index, taken]:.2f}"
+            f"predicted {scores.classes[taken]} {scores.posteriors[index, taken]:.2f}"
         )
         photos.append((photo_or_none(read, scores.ids[index]), text))
     return photos
 
 
-def photo_or_none(read: Callable[[str], Pixels], photo_id: str) -> Pixels | None:
-    """A photo's pixels; None where it cannot be read any more."""
+def photo_or_none(read: Read, photo_id: str) -> Pixels | None:
+    """An image's pixels; None where it can no longer be read."""
     try:
         return read(photo_id)
     except ImageError:
@@ -112,7 +109,7 @@ def mistakes_figure(evaluation: Evaluation, most: int = 18) -> Figure | None:
 
 
 def confusion_figure(evaluation: Evaluation) -> Figure:
-    """Rows are classes, columns what they were taken for, shares of a row from white to dark."""
+    """The confusion matrix: rows are classes, columns predictions, shares of a row from white to dark."""
     scores = evaluation.scores
     counts = confusion(scores.posteriors, scores.labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -120,7 +117,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
     figure = figure_of(side, side)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="taken for", ylabel="class", title=f"{scores.protocol} on {len(scores.ids)} photos")
+    axes.set(xlabel="predicted class", ylabel="class", title=f"{scores.protocol} on {len(scores.ids)} images")
     if len(scores.classes) <= MOST_NAMED_CLASSES:
         names = [plain(name) for name in scores.classes]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -134,7 +131,7 @@ GUESS_COLOUR, TRUTH_COLOUR = (230, 40, 40), (40, 200, 60)
 
 
 def draw_boxes(pixels: Pixels, boxes: list[Drawn]) -> Pixels:
-    """The photo with boxes drawn on it, each with its text inside its upper edge."""
+    """The image with boxes drawn on it, each with its text inside its upper edge."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     pen = ImageDraw.Draw(picture)
     size = max(10, min(picture.size) // 24)
@@ -156,9 +153,9 @@ def _latin(text: str) -> str:
 
 
 def boxes_figure(found: Guesses, missed: bool, most: int = 18) -> Figure | None:
-    """Photos whose box of the true class is right, or ``missed``, from the largest overlap to the least; or None.
+    """Images whose box of the true class is right, or ``missed``, from the largest overlap to the least; or None.
 
-    The true boxes are green and the guess is red.
+    The true boxes are green, the predicted one is red.
     """
     dataset = found.dataset
     assert dataset.boxes is not None
@@ -175,7 +172,7 @@ def boxes_figure(found: Guesses, missed: bool, most: int = 18) -> Figure | None:
 
 
 def write_box_pictures(found: Guesses, folder: Path) -> list[Path]:
-    """``right.png`` and ``wrong.png``, where there are such boxes."""
+    """Writes ``right.png`` and ``wrong.png``, where there are such boxes."""
     made = []
     for name, missed in (("right.png", False), ("wrong.png", True)):
         figure = boxes_figure(found, missed)
@@ -185,12 +182,12 @@ def write_box_pictures(found: Guesses, folder: Path) -> list[Path]:
 
 
 def write_boxed_photos(found: Sequence[Boxes], folder: Path, faults: list[str]) -> list[Path | None]:
-    """Each photo with its boxes, class and score drawn on it, as JPEG; pictures of one name are numbered.
+    """Each image with its boxes, class and score drawn on it, as JPEG; pictures of one name are numbered.
 
-    A picture never takes the place of a photo that was asked about.
+    A picture never overwrites an input image.
 
     Args:
-        faults: takes the sentences of pictures that cannot be made; their place holds None.
+        faults: takes the messages of pictures that cannot be made; their place holds None.
     """
     made: list[Path | None] = []
     names = FreeNames(folder, [Path(boxes.image) for boxes in found])
@@ -214,12 +211,12 @@ def _boxed(boxes: Boxes) -> Image.Image:
 
 
 def training_crops(train: Dataset, metadata: Metadata) -> list[tuple[Pixels, str]]:
-    """What a run's net sees of each photo of a part of its training set, with the photo's class.
+    """The crop of each image of a part of a run's training set as its net sees it, with the class.
 
-    On those of a box net the box it is to tell is drawn.
+    Of localisation models the target box is drawn.
 
     Raises:
-        ImageError: a photo cannot be read.
+        ImageError: an image cannot be read.
     """
     settings = replace(metadata.train_settings, batch=len(train))
     targets = None
@@ -250,7 +247,7 @@ def _save_photo(picture: Image.Image, path: Path) -> None:
 
 
 def write_evaluation_pictures(evaluation: Evaluation) -> list[Path]:
-    """``confusion.png`` and, where there are mistakes, ``mistakes.png`` beside an evaluation's files."""
+    """Writes ``confusion.png`` and, where there are mistakes, ``mistakes.png`` beside an evaluation's files."""
     made = [save_figure(confusion_figure(evaluation), evaluation.folder / "confusion.png")]
     mistakes = mistakes_figure(evaluation)
     if mistakes is not None:

@@ -1,16 +1,16 @@
-"""What a run's folder tells of the run, read without its net: settings, log, how it ended, and its tests."""
+"""A run directory as a typed record, read without loading its net: settings, log, how it ended, and its evaluations."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from ..checkpoints.checkpoint import Metadata, read_metadata
 from ..checkpoints.run_dir import BEST, CLASSIFIER, EVALUATIONS, LAST, LOG, PREVIOUS, read_log, run_name
+from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json, taken
 from ..models.architectures import NetFacts, net_facts
@@ -20,75 +20,134 @@ RESULT = "result.json"
 
 
 def short_name(data: str) -> str:
-    """What to call data in a title: by their name, and a path by its last part."""
+    """The name of data in a title: a path by its last part, without settings after a colon."""
     name = data.partition(":")[0]
     return Path(name).name or data
 
 
 @dataclass(frozen=True)
-class EvalRecord:
-    """A test of a run's net: the folder of its files, and what its ``result.json`` says."""
+class EpochRecord:
+    """An epoch of a run's log; errors in percent. The last two are of the dev part, None where not logged."""
 
-    folder: Path
-    told: dict[str, Any]
-    of_boxes: bool
+    epoch: int
+    step: int
+    lr: float
+    loss: float
+    train_error: float
+    dev_error: float
+    seconds: float
+    images_per_second: float
+    dev_loss: float | None
+    dev_missed_overlap: float | None
 
-    @property
-    def error(self) -> str:
-        """The error that is its headline."""
-        if not self.of_boxes:
-            return "top1_error"
-        return "gt_class_error" if self.told.get("localisation_error") is None else "localisation_error"
 
-    @property
-    def name(self) -> str:
-        """How it was tested: its protocol, of a box net also how boxes merge where that is unusual."""
-        return self.folder.name.removeprefix("boxes-") if self.of_boxes else str(self.told["protocol"])
+@dataclass(frozen=True)
+class ErrorRate:
+    """An error in percent and its 95 % interval, which a baseline has none of."""
 
-    @property
-    def photos(self) -> str:
-        """Which photos."""
-        return f"{short_name(str(self.told['data']))}, {self.told['set']}"
+    value: float
+    ends: tuple[float, float] | None
 
-    @property
-    def known(self) -> bool:
-        """Whether there is an error: the photos' classes are known."""
-        return self.told.get(self.error) is not None
-
-    @property
-    def value(self) -> str:
-        """The error in percent."""
-        return f"{self.told[self.error]:.2f} %" if self.known else ""
+    def __str__(self) -> str:
+        return f"{self.value:.2f} %"
 
     @property
     def interval(self) -> str:
-        """That of the error, of 95 %."""
-        low, high = self.told[f"{self.error}_interval"] if self.known else (0, 0)
-        return f"{low:.2f} to {high:.2f} %" if self.known else ""
+        """Both ends as text."""
+        return "" if self.ends is None else f"{self.ends[0]:.2f} to {self.ends[1]:.2f} %"
+
+
+@dataclass(frozen=True)
+class ClassError:
+    """The top-1 error of a class in percent, and its number of images."""
+
+    name: str
+    images: int
+    top1_error: float
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """A class, the one that its images were misclassified as, and how many."""
+
+    name: str
+    predicted: str
+    images: int
+
+
+@dataclass(frozen=True)
+class EvalRecord:
+    """An evaluation of a run's net: the folder of its files, and what its ``result.json`` says.
+
+    ``errors`` holds what is known, by its name there; ``checkpoint`` is the SHA-256 of the file evaluated.
+    """
+
+    folder: Path
+    name: str
+    data: str
+    set_name: str
+    images: int
+    of_boxes: bool
+    checkpoint: str
+    errors: dict[str, ErrorRate]
+    images_per_second: float | None
+    classes: tuple[ClassError, ...]
+    confused: tuple[ConfusedPair, ...]
 
     @property
-    def checkpoint(self) -> str:
-        """The hash of the file that was tested."""
-        return str(self.told["checkpoints"][0] if self.of_boxes else self.told["checkpoint_sha256"])
+    def error_name(self) -> str:
+        """The name of the error in the headline."""
+        if not self.of_boxes:
+            return "top1_error"
+        return "localisation_error" if "localisation_error" in self.errors else "gt_class_error"
+
+    @property
+    def error(self) -> ErrorRate | None:
+        """The error in the headline; None where the images have no labels."""
+        return self.errors.get(self.error_name)
+
+    @property
+    def error_and_interval(self) -> tuple[str, str]:
+        """Both as text, empty where the images have no labels."""
+        return ("", "") if self.error is None else (str(self.error), self.error.interval)
+
+    @property
+    def photos(self) -> str:
+        """Data and set, as text."""
+        return f"{short_name(self.data)}, {self.set_name}"
 
     @property
     def own(self) -> bool:
-        """Whether the best net was tested on the run's own data: its folder is ``evaluations/<set>/<protocol>``."""
+        """Whether the images are of the run's own data: then the folder is ``evaluations/<set>/<protocol>``."""
         return self.folder.parent.parent.name == EVALUATIONS
 
 
 @dataclass(frozen=True)
+class RunEnvironment:
+    """The machine and software of a run, as text."""
+
+    time: str
+    commit: str
+    python: str
+    versions: str
+    processor: str
+    device: str
+    precision: str
+    threads: str
+
+
+@dataclass(frozen=True)
 class RunRecord:
-    """A run as its folder tells it; ``log`` has a row an epoch, ``result`` is empty until training ends."""
+    """A run as its directory describes it; ``result`` holds result.json, and is empty until training ends."""
 
     folder: Path
     run: str
     metadata: Metadata
-    log: tuple[dict[str, Any], ...]
+    log: tuple[EpochRecord, ...]
     result: dict[str, Any]
-    environment: dict[str, Any]
+    environment: RunEnvironment | None
     state: State
-    tests: tuple[EvalRecord, ...]
+    evaluations: tuple[EvalRecord, ...]
 
     @cached_property
     def facts(self) -> NetFacts:
@@ -96,86 +155,94 @@ class RunRecord:
         return net_facts(self.metadata.net, max(1, self.metadata.outputs), self.metadata.crop, self.metadata.width)
 
     @property
-    def error(self) -> str:
-        """The dev part's error as logs call it, after ``dev_``."""
+    def error_name(self) -> str:
+        """The dev part's error as logs name it, after ``dev_``."""
         return self.metadata.error
 
     @property
     def scale(self) -> str:
-        """The training scale S, or that of testing of a net that was not trained here."""
+        """The training scale S, or the test scale of imported weights."""
         return str(self.metadata.settings.get("S", self.metadata.test_scale))
 
     @property
     def data(self) -> str:
-        """The data it was trained on, as given."""
-        return str(self.metadata.data.get("data", "")) or "data that it does not tell"
+        """The training data, as given."""
+        return str(self.metadata.data.get("data", "")) or "unknown data"
 
     @property
     def best(self) -> tuple[float, int] | None:
         """The dev error of the best epoch and its number: of equal errors that of the least loss; None before one ends.
 
-        Epoch 0 is what training started from, where that was tested; it has no row in the log.
+        Epoch 0 is what training started from, where that was evaluated; it has no row in the log.
         """
-        loss = "missed_overlap" if self.metadata.is_localiser else "loss"
-        found = [(row[f"dev_{self.error}"], row.get(f"dev_{loss}", 0.0), row["epoch"]) for row in self.log]
+        boxes = self.metadata.is_localiser
+        found = [
+            (row.dev_error, (row.dev_missed_overlap if boxes else row.dev_loss) or 0.0, row.epoch) for row in self.log
+        ]
         if self.metadata.state.get("best_epoch") == 0 and self.metadata.state.get("best"):
             found.append((*self.metadata.state["best"], 0))
         return (min(found)[0], min(found)[2]) if found else None
 
     @property
-    def rate(self) -> float | None:
-        """Training photos a second: the median of the epochs."""
-        rates = sorted(row["images_per_second"] for row in self.log)
-        return float(rates[len(rates) // 2]) if rates else None
+    def images_per_second(self) -> float | None:
+        """In training: the median of the epochs."""
+        rates = sorted(row.images_per_second for row in self.log)
+        return rates[len(rates) // 2] if rates else None
 
     @property
     def seconds(self) -> float:
-        """Spent on the epochs' steps, without their tests."""
-        return float(sum(row["seconds"] for row in self.log))
+        """Spent on the epochs' steps, without their evaluation."""
+        return float(sum(row.seconds for row in self.log))
 
     @cached_property
-    def current(self) -> frozenset[str]:
-        """The hashes of the nets that are in the folder now."""
-        there = [self.folder / name for name in (BEST, LAST)] if self.tests else []
-        return frozenset(file_sha256(path) for path in there if path.is_file())
+    def current(self) -> tuple[EvalRecord, ...]:
+        """The evaluations of checkpoints that are in the directory now."""
+        there = [self.folder / name for name in (BEST, LAST)] if self.evaluations else []
+        hashes = {file_sha256(path) for path in there if path.is_file()}
+        return tuple(evaluation for evaluation in self.evaluations if evaluation.checkpoint in hashes)
 
     @property
-    def test(self) -> EvalRecord | None:
-        """The test to speak of: of the net that is here now, on its own data, at Q = S if there is such a one."""
-        mine = [test for test in self.tests if test.own and test.known and test.checkpoint in self.current]
-        usual = [test for test in mine if test.name == f"dense@{self.metadata.test_scale}"]
-        return next(iter(usual or mine), None)
+    def evaluation(self) -> EvalRecord | None:
+        """The one in the headline: of a current checkpoint, on the run's own data, at Q = S where there is one."""
+        own = [evaluation for evaluation in self.current if evaluation.own and evaluation.error is not None]
+        usual = [evaluation for evaluation in own if evaluation.name == f"dense@{self.metadata.test_scale}"]
+        return next(iter(usual or own), None)
 
 
 def read_run(folder: Path, running: bool | None = None) -> RunRecord:
-    """What a run's folder tells.
+    """Reads a run directory.
 
     Args:
-        running: whether it is being trained; None looks whether a process is at work there.
+        running: whether it is being trained; None looks whether a process holds its lock.
 
     Raises:
-        VerydeepError: there is no such folder, or it is no run, and what it lacks.
+        VerydeepError: there is no such directory, or it is not of a run, and what it lacks.
     """
     metadata = _metadata(folder)
-    log = tuple(row for row in read_log(folder) if _whole(row, metadata.error))
+    log = [_epoch(row, metadata.error) for row in read_log(folder)]
     result = _json(folder / RESULT)
     state = _state(folder, metadata, result, taken(folder) if running is None else running)
-    environment = _json(folder / "environment.json")
-    ended = result if state in ("finished", "interrupted", "diverged") else {}
     return RunRecord(
-        folder, run_name(folder / BEST), metadata, log, ended, environment, state, () if running else _tests(folder)
+        folder,
+        run_name(folder / BEST),
+        metadata,
+        tuple(epoch for epoch in log if epoch is not None),
+        result if state in ("finished", "interrupted", "diverged") else {},
+        _environment(_json(folder / "environment.json")),
+        state,
+        () if running else _evaluations(folder),
     )
 
 
 def _metadata(folder: Path) -> Metadata:
-    """That of the last net, which has the latest settings; else of the best or the one before."""
+    """That of the last checkpoint, which has the latest settings; else of the best or the one before."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise VerydeepError(f"{folder} {what}: give the folder of a run, a probe or an SVM (runs/…).")
+        raise VerydeepError(f"{folder} {what}: give the directory of a run, a probe or SVMs (runs/…).")
     there = [folder / name for name in (LAST, BEST, PREVIOUS) if (folder / name).is_file()]
     if not there:
-        kinds = f"no checkpoint ({BEST}, {LAST}) and no {CLASSIFIER}"
-        raise VerydeepError(f"{folder} is no run: it holds {kinds}; give the folder that `verydeep train` wrote.")
+        lacks = f"no checkpoint ({BEST}, {LAST}) and no {CLASSIFIER}"
+        raise VerydeepError(f"{folder} is not a run directory: it has {lacks}; give one that `verydeep train` wrote.")
     for path in there[:-1]:
         with contextlib.suppress(VerydeepError):
             return read_metadata(path)
@@ -188,14 +255,19 @@ def _state(folder: Path, metadata: Metadata, result: dict[str, Any], running: bo
     if not (folder / LOG).is_file():  # converted, or copied from where it was trained
         return "a net"
     if not result or result.get("steps") != metadata.state.get("step", result.get("steps")):
-        return "stopped"  # the result is of before it went on
+        return "stopped"  # the result is of before it was resumed
     ended = result.get("ended")
     return "interrupted" if ended == "interrupted" else "diverged" if ended == "diverged" else "finished"
 
 
-def _whole(row: dict[str, Any], error: str) -> bool:
-    names = ("epoch", "step", "lr", "loss", f"train_{error}", f"dev_{error}", "seconds", "images_per_second")
-    return all(isinstance(row.get(name), int | float) and math.isfinite(row[name]) for name in names)
+def _epoch(row: dict[str, Any], error: str) -> EpochRecord | None:
+    """A row of a log; None where a number is missing or not finite."""
+    names = {item.name: item.name for item in fields(EpochRecord)}
+    names |= {"train_error": f"train_{error}", "dev_error": f"dev_{error}"}
+    try:
+        return from_json(EpochRecord, {name: row.get(key) for name, key in names.items()})
+    except VerydeepError:
+        return None
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -205,16 +277,55 @@ def _json(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _tests(folder: Path) -> tuple[EvalRecord, ...]:
-    """The tests in a folder, by set and protocol; files that are none of ours are left out.
+def _environment(values: dict[str, Any]) -> RunEnvironment | None:
+    if not values:
+        return None
+    versions = values.get("versions")
+    names = [f"{name} {version}" for name, version in versions.items()] if isinstance(versions, dict) else []
+    texts = {item.name: str(values.get(item.name)) for item in fields(RunEnvironment)}
+    return RunEnvironment(**{**texts, "versions": ", ".join(names)})
 
-    A net that is both the best and the last is told of once.
+
+def _evaluations(folder: Path) -> tuple[EvalRecord, ...]:
+    """The evaluations in a directory, by set and protocol; files that are not ours are left out.
+
+    A checkpoint that is both the best and the last counts once.
     """
     found: dict[tuple[str, str, str], EvalRecord] = {}
     for path in sorted(folder.glob(f"{EVALUATIONS}*/**/{RESULT}")):
-        told = _json(path)
-        test = EvalRecord(path.parent, told, "checkpoints" in told)
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
-            _ = test.value, test.interval, int(told["images"])
-            found.setdefault((test.name, test.photos, test.checkpoint), test)
+            evaluation = _evaluation(path.parent, _json(path))
+            found.setdefault((evaluation.name, evaluation.photos, evaluation.checkpoint), evaluation)
     return tuple(found.values())
+
+
+def _evaluation(folder: Path, values: dict[str, Any]) -> EvalRecord:
+    """An evaluation's ``result.json``; raises what a value of another kind does."""
+    of_boxes = "checkpoints" in values
+    rate = values.get("images_per_second")
+    classes = [] if of_boxes else values.get("classes") or []
+    return EvalRecord(
+        folder=folder,
+        name=folder.name.removeprefix("boxes-") if of_boxes else str(values["protocol"]),
+        data=str(values["data"]),
+        set_name=str(values["set"]),
+        images=int(values["images"]),
+        of_boxes=of_boxes,
+        checkpoint=str(values["checkpoints"][0] if of_boxes else values["checkpoint_sha256"]),
+        errors={name: _rate(values, name) for name in values if _is_error(name, values[name])},
+        images_per_second=None if rate is None else float(rate),
+        classes=tuple(ClassError(str(row["class"]), int(row["images"]), float(row["top1_error"])) for row in classes),
+        confused=tuple(
+            ConfusedPair(str(row["class"]), str(row["taken_for"]), int(row["images"]))
+            for row in values.get("confused") or []
+        ),
+    )
+
+
+def _is_error(name: str, value: Any) -> bool:
+    return "_error" in name and isinstance(value, int | float)
+
+
+def _rate(values: dict[str, Any], name: str) -> ErrorRate:
+    ends = values.get(f"{name}_interval")
+    return ErrorRate(float(values[name]), None if ends is None else (float(ends[0]), float(ends[1])))

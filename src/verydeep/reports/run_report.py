@@ -1,11 +1,12 @@
-"""Sect. 3.1 and 4 on a page: a run explains itself, while it is trained and after.
+"""Sect. 3.1 and 4 on a page: the report of one run, during training and after.
 
-``report.html`` in the run's folder is made from what the folder tells, and from photos where they still are.
+``report.html`` in the run's directory is made from what the directory holds, and from images where they still exist.
 """
 
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,244 +14,343 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..checkpoints.checkpoint import Metadata
-from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, REPORT
+from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, REPORT, bad_images
 from ..core.errors import VerydeepError
 from ..core.files import utf8_path
-from ..core.progress import Reporter, duration
-from ..core.settings import TrainSettings
-from ..data.open import Dataset
+from ..core.progress import Reporter, Silent, duration
+from ..data.box_targets import located
+from ..data.check import some_of
+from ..data.open import Data, Dataset, open_data
+from ..evaluation.scores import FILE_NAME, load_scores
 from ..training.rerun import after_divergence, command_of
 from .charts import Line, drops, line_chart
-from .evaluations import ERROR_NAMES, test_blocks, tests_table
-from .figures import filters_picture
-from .html import (
-    beside,
-    command,
-    counted,
-    facts,
-    folded,
-    headline,
-    paragraph,
-    picture,
-    png_of,
-    section,
-    table,
-    write_page,
-)
-from .photos import RunPhotos
-from .run_reader import RunRecord, read_run, short_name
+from .figures import Read, filters_picture, mistakes, training_crops
+from .html import Table, Tile, counted, percent, png_of, png_url, tiles, write_page
+from .run_reader import EvalRecord, RunEnvironment, RunRecord, read_run, short_name
 
 REFRESH_SECONDS = 30
 FIRST_LAYER = "conv1_1.weight"
-ENDS = {
-    "plateau": "it ended by itself, at the plateau after the last drop of the rate",
-    "max_epochs": "it ended after as many epochs as were asked for",
-    "max_steps": "it ended after as many steps as were asked for",
+CROPS, MISTAKES, FIRST_CLASSES, NAMED_CLASSES = 16, 16, 12, 20  # as many as are shown
+ERROR_NAMES = {
+    "top1_error": "top-1 error",
+    "gt_class_error": "GT-class error",
+    "localisation_error": "localisation error",
+}
+BOX_ERRORS = {
+    "gt_class_error": "GT-class error: wrong box of the true class",
+    "localisation_error": "localisation error: no guess with the true class and a right box",
+    "classification_error": "of these, no guess of the true class",
+    "box_only_error": "of these, the true class with a wrong box",
+    "one_guess_error": "localisation error with one guess",
+    "localisation_error_without_blacklisted": "localisation error without blacklisted images, as the devkit",
+    "constant_box_error": "baseline: the best constant box",
 }
 
 
 class LiveReport:
-    """The report of a run that is being trained: written anew after each epoch.
+    """The report of a run during training, rewritten after each epoch.
 
-    It never ends a training: what keeps it from being written is told once.
+    It never ends a training: why it cannot be written is reported once.
     """
 
     def __init__(self, folder: Path, train: Dataset, reporter: Reporter) -> None:
         self._folder, self._train, self._reporter = folder, train, reporter
-        self._photos: RunPhotos | None = None
-        self._told = False
+        self._images: _RunImages | None = None
+        self._warned = False
 
     def write(self, running: bool = True) -> None:
-        """Writes it; that of a run which does not run is finished, and is read once."""
+        """Writes it; a page of a run that is not ``running`` does not reload itself."""
         try:
             run = read_run(self._folder, running)
-            self._photos = self._photos or RunPhotos(self._folder, run.metadata, self._train)
-            _write(run, self._photos, self._folder / REPORT)
-        except Exception as fault:  # whatever is wrong with a page, a training goes on
-            if not self._told:
-                self._reporter.warn(f"the run's report is not written, which leaves the training as it is: {fault}")
-            self._told = True
+            self._images = self._images or _RunImages(self._folder, run.metadata, self._train)
+            _write(run, self._images, self._folder / REPORT)
+        except Exception as fault:  # whatever is wrong with a page, training continues
+            if not self._warned:
+                self._reporter.warn(f"cannot write the run's report; training continues: {fault}")
+            self._warned = True
 
 
 def write_run_report(folder: Path, out: Path | None = None) -> tuple[RunRecord, Path]:
-    """Writes the report of a run anew, by default ``report.html`` in its folder; returns what it is of, and its place.
+    """Writes the report of a run, by default ``report.html`` in its directory; returns its record and the page's path.
 
     Raises:
-        VerydeepError: the folder is no run, or the page cannot be written.
+        VerydeepError: it is not a run directory, or the page cannot be written.
     """
     run = read_run(folder)
-    return run, _write(run, RunPhotos(folder, run.metadata), out or folder / REPORT)
+    return run, _write(run, _RunImages(folder, run.metadata), out or folder / REPORT)
 
 
 def refresh_report(evaluation: Path, reporter: Reporter) -> None:
-    """Writes the report of the run in whose folder a test's files are; a test elsewhere has none.
+    """Rewrites the report of the run in whose directory an evaluation's files are; one elsewhere has none.
 
-    A report that cannot be written is told of, and what was tested is kept.
+    A report that cannot be written is a warning, and the evaluation stays.
     """
-    of_tests = [place for place in evaluation.absolute().parents if place.name.startswith(EVALUATIONS)]
-    if not of_tests:
+    above = [place for place in evaluation.absolute().parents if place.name.startswith(EVALUATIONS)]
+    if not above:
         return
     try:
-        write_run_report(of_tests[-1].parent)
+        write_run_report(above[-1].parent)
     except VerydeepError as fault:
-        reporter.warn(f"the run's report is not written anew: {fault}")
+        reporter.warn(f"cannot update the run's report: {fault}")
 
 
-def _write(run: RunRecord, photos: RunPhotos, path: Path) -> Path:
+class _RunImages:
+    """The images of a run, opened when they are first needed, and only where they still exist."""
+
+    def __init__(self, folder: Path, metadata: Metadata, train: Dataset | None = None) -> None:
+        self._folder, self._metadata, self._train = folder, metadata, train
+
+    @cached_property
+    def crops(self) -> tuple[list[Tile], str]:
+        """Training crops and a note; no crops where the note says why."""
+        if not self._metadata.settings or not self._metadata.data:
+            return [], "Imported weights; training data unknown."
+        try:
+            crops = training_crops(self._few(), self._metadata)
+        except VerydeepError as fault:
+            return [], f"No picture, as the training images no longer exist: {fault}"
+        settings = self._metadata.train_settings
+        boxes = " The target box is green." if self._metadata.is_localiser else ""
+        return tiles(crops), f"Random crops of {settings.crop} pixels at S = {settings.S}, as the net sees them.{boxes}"
+
+    def reader(self, evaluation: EvalRecord) -> Read | None:
+        """What reads the images of an evaluation of the run's own data; None of other data or where they are gone."""
+        if not self._metadata.data or evaluation.folder.parent.parent.name.startswith("of-"):
+            return None
+        with contextlib.suppress(VerydeepError):
+            return self._data.set(evaluation.set_name).read
+        return None
+
+    @cached_property
+    def _data(self) -> Data:
+        return open_data(self._metadata.data_settings, least_classes=1)
+
+    def _few(self) -> Dataset:
+        if self._train is not None:
+            return some_of(self._train, CROPS)
+        train, bad = self._data.set("train"), bad_images(self._folder)
+        readable = train.take(np.array([index for index, image in enumerate(train.ids) if image not in bad], dtype=int))
+        few = some_of(readable, CROPS)
+        return located(few, False, Silent()).dataset if self._metadata.is_localiser else few
+
+
+def _write(run: RunRecord, images: _RunImages, path: Path) -> Path:
     net = f"et {run.metadata.net} at S = {run.scale}"
-    title = f"N{net}" if run.run == run.metadata.net else f"{run.run}: n{net}"
-    blocks = [*_divergence(run), _headline(run, title), *training_section(run), *_testing(run, photos)]
-    blocks += [section("What the net sees", *photos.crops), *_filters(run.folder), _recipe(run)]
-    return write_page(path, title, blocks, REFRESH_SECONDS if run.state == "training" else None)
+    crops, crops_note = images.crops
+    context = {
+        **headline_context(run, f"N{net}" if run.run == run.metadata.net else f"{run.run}: n{net}"),
+        "divergence": after_divergence(run.run, run.metadata, run.result) if run.state == "diverged" else None,
+        "training": training_context(run),
+        "evaluations": _evaluations_table(run) if run.evaluations else None,
+        "evaluation": _evaluation_context(run.evaluation or run.evaluations[0], images) if run.evaluations else None,
+        **{"crops": crops, "crops_note": crops_note, "filters": _filters(run.folder)},
+        **_recipe_context(run),
+    }
+    return write_page(path, "run.html", context, REFRESH_SECONDS if run.state == "training" else None)
 
 
-def _divergence(run: RunRecord) -> list[str]:
-    """The first lines of the page of a run that diverged."""
-    if run.state != "diverged":
-        return []
-    text, again = after_divergence(run.run, run.metadata, run.result)
-    return [paragraph(text), command(again)]
-
-
-def _headline(run: RunRecord, title: str) -> str:
+def headline_context(run: RunRecord, title: str) -> dict[str, Any]:
+    """What the head of a run's page needs."""
     figures = []
-    if run.test is not None:
-        figures.append(("test error", run.test.value, f"{run.test.interval}, {run.test.name}"))
+    if run.evaluation is not None:
+        error, interval = run.evaluation.error_and_interval
+        figures.append(("test error", error, f"{interval}, {run.evaluation.name}"))
     if run.best is not None:
-        error, epoch = run.best
-        figures.append(("best dev error", f"{error:.2f} %", f"epoch {epoch}" if epoch else "before training"))
+        best, epoch = run.best
+        figures.append(("best dev error", percent(best), f"epoch {epoch}" if epoch else "before training"))
     probe = run.result.get("probe_dev_top1_error")
     if isinstance(probe, float):
-        figures.append(("dev error of a probe", f"{probe:.2f} %", "linear SVMs on the start's descriptors"))
-    if run.rate is not None:
-        figures.append(("throughput", f"{run.rate:,.1f}", "training photos/s"))
+        figures.append(("dev error of a probe", percent(probe), "linear SVMs on the start's descriptors"))
+    if run.images_per_second is not None:
+        figures.append(("throughput", f"{run.images_per_second:,.1f}", "training images/s"))
         figures.append(("time", duration(run.seconds), counted(len(run.log), "epoch")))
     figures.append(("parameters", f"{run.facts.parameters / 1e6:.2f} M", f"{run.facts.weight_layers} weight layers"))
-    return headline(title, run.state, _state_told(run), figures)
+    state = "imported" if run.state == "a net" else run.state
+    return {"title": title, "state": state, "summary": _summary(run), "figures": figures}
 
 
-def _state_told(run: RunRecord) -> str:
-    kind = "Boxes of" if run.metadata.is_localiser else ""
-    of = f"{kind} {len(run.metadata.classes)} classes, learnt from {short_name(run.data)}.".strip()
-    done = counted(len(run.log), "epoch")
-    if run.state == "training":
-        return f"{of} {_time_left(run)} Written anew after each epoch; this page reads it again by itself."
-    if run.state == "finished":
-        return f"{of} {done}, {run.result['steps']:,} steps: {ENDS.get(str(run.result.get('ended')), 'it ended')}."
-    if run.state == "diverged":
-        return f"{of} {done}, {run.result['steps']:,} steps, before training diverged."
+def _summary(run: RunRecord) -> str:
+    """What was trained on what, and how far it is or how it ended."""
+    classes = f"{len(run.metadata.classes)} classes"
     if run.state == "a net":
-        named = run.metadata.origin.get("name") or run.metadata.origin.get("file") or "weights of others"
-        return f"{len(run.metadata.classes)} classes; it was not trained here, but made from {named}."
-    how = "stopped in order" if run.state == "interrupted" else "ended before its time"
-    return f"{of} It was {how}, after {done}; the same command with --resume goes on."
+        name = run.metadata.origin.get("name") or run.metadata.origin.get("file")
+        data = f"trained on {short_name(run.data)}" if run.metadata.data else "training data unknown"
+        return f"{classes}; imported weights{f' ({name})' if name else ''}, {data}."
+    kind = "Localisation of " if run.metadata.is_localiser else ""
+    of, epochs = f"{kind}{classes}, trained on {short_name(run.data)}.", counted(len(run.log), "epoch")
+    steps = counted(run.result.get("steps", 0), "step")
+    if run.state == "training":
+        return f"{of} {_time_left(run)} This page is rewritten after each epoch and reloads itself."
+    if run.state == "finished":
+        end = "the plateau" if run.result.get("ended") == "plateau" else run.result.get("ended")
+        return f"{of} {epochs}, {steps}: stopped at {end}."
+    if run.state == "diverged":
+        return f"{of} Training diverged after {epochs}, {steps}."
+    how = "Interrupted" if run.state == "interrupted" else "Stopped early"
+    return f"{of} {how} after {epochs}; resume with the same command and --resume."
 
 
 def _time_left(run: RunRecord) -> str:
     settings = run.metadata.train_settings
     if not run.log:
-        return f"At most {settings.max_epochs} epochs are to come."
+        return f"At most {settings.max_epochs} epochs."
     last = run.log[-1]
-    epochs = min(
-        settings.max_epochs - last["epoch"], (settings.max_steps - last["step"]) * last["epoch"] / last["step"]
-    )
-    middle = sorted(row["seconds"] for row in run.log)[len(run.log) // 2]
-    early = "" if settings.drop_at else ", less where a plateau ends it"
-    left = duration(max(0.0, epochs) * middle)
-    return f"Epoch {last['epoch']} of at most {settings.max_epochs}; about {left} left{early}."
+    epochs = min(settings.max_epochs - last.epoch, (settings.max_steps - last.step) * last.epoch / last.step)
+    median = sorted(row.seconds for row in run.log)[len(run.log) // 2]
+    left = duration(max(0.0, epochs) * median)
+    early = "" if settings.drop_at else ", less if it stops at a plateau"
+    return f"Epoch {last.epoch} of at most {settings.max_epochs}; about {left} left{early}."
 
 
-def training_section(run: RunRecord) -> list[str]:
-    """A run's curves and their numbers as a section; none of a net that was not trained here."""
+def training_context(run: RunRecord) -> dict[str, Any] | None:
+    """Charts and numbers of the epochs; None of weights that were imported."""
     if not run.log:
-        return [] if run.state == "a net" else [section("Training", paragraph("No epoch is finished yet."))]
-    log, error = run.log, run.error
-    called = ERROR_NAMES[error]
-
-    def line(name: str, key: str) -> Line:
-        return Line(name, tuple((row["epoch"], row[key]) for row in log))
-
-    losses = [line("training crops", "loss")]
-    if not run.metadata.is_localiser and all("dev_loss" in row for row in log):
-        losses.append(line("dev part", "dev_loss"))
-    errors = [line("training crops", f"train_{error}"), line("dev part", f"dev_{error}")]
-    charts = beside(
-        line_chart("loss", losses, "epoch", drops(log)), line_chart(f"{called} (%)", errors, "epoch", drops(log))
-    )
+        return None if run.state == "a net" else {"charts": []}
+    losses = [Line("training crops", tuple((row.epoch, row.loss) for row in run.log))]
+    dev = tuple((row.epoch, row.dev_loss) for row in run.log if row.dev_loss is not None)
+    if not run.metadata.is_localiser and len(dev) == len(run.log):
+        losses.append(Line("dev part", dev))
+    errors = [
+        Line("training crops", tuple((row.epoch, row.train_error) for row in run.log)),
+        Line("dev part", tuple((row.epoch, row.dev_error) for row in run.log)),
+    ]
+    marks = drops(run.log)
     rows = [
         (
-            *(row["epoch"], f"{row['loss']:.3f}", f"{row[f'train_{error}']:.2f} %", f"{row[f'dev_{error}']:.2f} %"),
-            *(f"{row['lr']:.3g}", f"{row['images_per_second']:,.1f}", f"{row['seconds']:.1f}"),
+            *(row.epoch, f"{row.loss:.3f}", percent(row.train_error), percent(row.dev_error)),
+            *(f"{row.lr:.3g}", f"{row.images_per_second:,.1f}", f"{row.seconds:.1f}"),
         )
-        for row in log
+        for row in run.log
     ]
-    heads = ["epoch", "loss", "training error", "dev error", "lr", "photos/s", "seconds"]
-    text = "Dotted uprights are drops of the learning rate." if drops(log) else ""
-    return [section("Training", charts, paragraph(text, "note"), folded("Numbers", table("By epoch", heads, rows)))]
+    heads = ["epoch", "loss", "training error", "dev error", "learning rate", "images/s", "seconds"]
+    return {
+        "charts": [
+            line_chart("loss", losses, "epoch", marks),
+            line_chart(f"{ERROR_NAMES[run.error_name]} (%)", errors, "epoch", marks),
+        ],
+        "drops": marks,
+        "numbers": Table("By epoch", heads, rows),
+    }
 
 
-def _testing(run: RunRecord, photos: RunPhotos) -> list[str]:
-    """All tests, and the one to speak of in detail; else the first."""
-    if not run.tests:
-        return []
-    shown = run.test or run.tests[0]
-    blocks = [tests_table(run)]
-    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # a file that somebody has changed
-        blocks += test_blocks(shown, photos.reader(shown))
-    return [section("Testing", *blocks)]
+def _evaluations_table(run: RunRecord) -> Table:
+    """All evaluations of a run, without columns that none of them fills."""
+    rows = []
+    for evaluation in run.evaluations:
+        rate, top5 = evaluation.images_per_second, evaluation.errors.get("top5_error")
+        rows.append(
+            (
+                *(evaluation.name, evaluation.photos, f"{evaluation.images:,}", *evaluation.error_and_interval),
+                *("" if top5 is None else str(top5), "" if rate is None else f"{rate:,.1f}"),
+                "" if evaluation in run.current else "an earlier one",
+            )
+        )
+    heads = ["protocol", "data", "images", ERROR_NAMES[run.evaluations[0].error_name], "95 % interval", "top-5 error"]
+    heads += ["images/s", "checkpoint"]
+    filled = [number for number in range(len(heads)) if number < 4 or any(row[number] for row in rows)]
+    shown = [[row[number] for number in filled] for row in rows]
+    return Table("Evaluations of this run", [heads[number] for number in filled], shown)
 
 
-def _filters(folder: Path) -> list[str]:
-    """The filters of the best net, or of the last."""
+def _evaluation_context(evaluation: EvalRecord, images: _RunImages) -> dict[str, Any]:
+    """One evaluation in detail."""
+    return _box_details(evaluation) if evaluation.of_boxes else _class_details(evaluation, images)
+
+
+def _class_details(evaluation: EvalRecord, images: _RunImages) -> dict[str, Any]:
+    """Errors by class, confused pairs, and mistakes: on images where they can be read, else a stored picture."""
+    worst = sorted(evaluation.classes, key=lambda row: (-row.top1_error, row.name))
+    rows = [(row.name, f"{row.images:,}", row.top1_error) for row in worst]
+    heads = ["class", "images", "top-1 error"]
+    pairs = [(pair.name, pair.predicted, f"{pair.images:,}") for pair in evaluation.confused]
+    wrong = evaluation.error is not None and evaluation.error.value > 0
+    found = _mistakes(evaluation, images.reader(evaluation)) if wrong else []
+    return {
+        "of_boxes": False,
+        "labelled": bool(rows),
+        "first_classes": Table(f"Classes by error, worst first ({evaluation.name})", heads, rows[:FIRST_CLASSES], 2),
+        "other_classes": Table("Other classes", heads, rows[FIRST_CLASSES:], 2),
+        "confused": Table(
+            f"Most frequent mistakes ({evaluation.name})", ["class", "misclassified as", "images"], pairs
+        ),
+        "wrong": wrong,
+        "mistakes": found,
+        "stored": _stored(evaluation, "mistakes.png") if wrong and not found else None,
+        "name": evaluation.name,
+    }
+
+
+def _mistakes(evaluation: EvalRecord, read: Read | None) -> list[Tile]:
+    """Misclassified images; none where no image can be read."""
+    if read is not None:
+        with contextlib.suppress(VerydeepError):
+            found = mistakes(load_scores(evaluation.folder / FILE_NAME), read, MISTAKES)
+            if any(pixels is not None for pixels, _ in found):
+                return tiles(found)
+    return []
+
+
+def _stored(evaluation: EvalRecord, name: str) -> str | None:
+    """The URL of a picture that the evaluation left in its folder; None without it."""
+    try:
+        return png_url((evaluation.folder / name).read_bytes())
+    except OSError:
+        return None
+
+
+def _box_details(evaluation: EvalRecord) -> dict[str, Any]:
+    """Errors of boxes, and pictures of right and wrong ones, each None where there are no such boxes."""
+    errors = {text: evaluation.errors[name] for name, text in BOX_ERRORS.items() if name in evaluation.errors}
+    rows = [(text, str(error), error.interval) for text, error in errors.items()]
+    gt_class = evaluation.errors.get("gt_class_error")
+    without = {
+        "right": gt_class is not None and gt_class.value == 100,
+        "wrong": gt_class is not None and gt_class.value == 0,
+    }
+    return {
+        "of_boxes": True,
+        "labelled": bool(rows),
+        "errors": Table(f"Errors ({evaluation.name})", ["error", "value", "95 % interval"], rows),
+        "boxes": [(kind, none, _stored(evaluation, f"{kind}.png")) for kind, none in without.items()],
+        "name": evaluation.name,
+    }
+
+
+def _filters(folder: Path) -> dict[str, Any] | None:
+    """The first layer's filters of the best checkpoint, else of the last."""
     for path in (folder / BEST, folder / LAST):
         with contextlib.suppress(SafetensorError, OSError):
             with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
                 weights = np.asarray(file.get_tensor(FIRST_LAYER), dtype=np.float32)
-            text = f"The {len(weights)} filters of conv1_1, 3x3 pixels each; grey is 0, of {path.name}."
-            return [
-                section("First layer", picture(png_of(filters_picture(weights)), "Filters of conv1_1", text, "pixels"))
-            ]
-    return []
+            return {"url": png_url(png_of(filters_picture(weights))), "count": len(weights), "file": path.name}
+    return None
 
 
-def _recipe(run: RunRecord) -> str:
-    metadata = run.metadata
-    rows = [("net", _net_told(run)), ("classes", _some(metadata.classes))]
-    if not metadata.settings:
-        return section("What it is", facts(rows))
-    settings = metadata.train_settings
-    rows += [
-        ("data", run.data),
-        ("folder", str(run.folder)),
-        *_settings_told(metadata, settings),
-        *_machine_told(run.environment),
-    ]
-    if run.state == "a net":  # nothing tells by what name it was trained
-        return section("Data and recipe", facts(rows))
-    again = command(command_of(run.run, metadata, str(run.folder)))
-    return section(
-        "Data and recipe",
-        facts(rows),
-        paragraph("The command that makes it again, from the folder it was begun in:"),
-        again,
-    )
-
-
-def _net_told(run: RunRecord) -> str:
+def _recipe_context(run: RunRecord) -> dict[str, Any]:
+    """Data and settings in words, and the command that repeats the run where its name is known."""
     metadata, known = run.metadata, run.facts
     width = "" if metadata.width == 1 else f", {metadata.width:g} of its width"
-    return (
-        f"{metadata.net} of Table 1{width}: {known.weight_layers} weight layers, {known.parameters:,} parameters, "
-        f"{known.multiply_adds / 1e9:.3g} G multiply-adds a crop of {metadata.crop} pixels"
-    )
+    classes, more = metadata.classes[:NAMED_CLASSES], len(metadata.classes) > NAMED_CLASSES
+    rows = [
+        (
+            "net",
+            f"{metadata.net} of Table 1{width}: {known.weight_layers} weight layers, {known.parameters:,} parameters, "
+            f"{known.multiply_adds / 1e9:.3g} G multiply-adds per crop of {metadata.crop} pixels",
+        ),
+        ("classes", f"{len(metadata.classes)}: {', '.join(classes)}{', …' if more else ''}"),
+    ]
+    command = None
+    if metadata.settings:
+        rows += [("data", run.data), ("directory", str(run.folder)), *_settings_facts(metadata)]
+        rows += _machine_facts(run.environment)
+        if run.state != "a net":  # an imported one has lost the name it was trained by
+            command = command_of(run.run, metadata, str(run.folder))
+    return {"recipe": rows, "command": command}
 
 
-def _some(names: tuple[str, ...]) -> str:
-    return f"{len(names)}: {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
-
-
-def _settings_told(metadata: Metadata, settings: TrainSettings) -> list[tuple[str, str]]:
+def _settings_facts(metadata: Metadata) -> list[tuple[str, str]]:
     """The settings that matter, in words."""
+    settings = metadata.train_settings
     start = f"random weights ({settings.initialise})" if settings.start == "none" else settings.start
     mirror = "half of them mirrored" if settings.mirror else "none mirrored"
     rule = f"after {settings.patience} epochs in which the dev error does not improve by {settings.improvement:g}"
@@ -260,29 +360,29 @@ def _settings_told(metadata: Metadata, settings: TrainSettings) -> list[tuple[st
     shift = "none" if settings.colour_shift == "off" else f"by PCA ({settings.colour_shift})"
     rows = [
         ("start", start),
-        ("learns", {"all": "all layers", "fc": "the FC layers", "last": "the last layer"}[settings.learn]),
+        ("trained layers", {"all": "all", "fc": "the FC layers", "last": "the last layer"}[settings.learn]),
         ("crops", f"{settings.crop} pixels at S = {settings.S}, {mirror}; colour shift {shift}"),
-        ("steps", f"batches of {settings.batch}, momentum {settings.momentum:g}, L2 {settings.weight_decay:g}"),
+        (
+            "optimiser",
+            f"SGD: batches of {settings.batch}, momentum {settings.momentum:g}, L2 {settings.weight_decay:g}",
+        ),
         ("learning rate", f"{settings.lr:g}, divided by 10 {times}{rule}"),
-        ("ends", f"after {settings.max_epochs} epochs or {settings.max_steps:,} steps at the latest"),
+        ("end", f"after {settings.max_epochs} epochs or {settings.max_steps:,} steps at the latest"),
         ("seed", str(settings.seed)),
     ]
     if metadata.is_localiser:
         boxes = metadata.localiser_settings
-        what = "a box for each class (PCR)" if boxes.regression == "PCR" else "one box for all classes (SCR)"
-        rows.insert(0, ("tells", f"{what}, {'with' if boxes.dropout else 'without'} dropout"))
+        what = "a box per class (PCR)" if boxes.regression == "PCR" else "one box for all classes (SCR)"
+        rows.insert(0, ("predicts", f"{what}, {'with' if boxes.dropout else 'without'} dropout"))
     return rows
 
 
-def _machine_told(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    if not environment:
+def _machine_facts(environment: RunEnvironment | None) -> list[tuple[str, str]]:
+    if environment is None:
         return []
-    versions = environment.get("versions")
-    names = [f"{name} {value}" for name, value in versions.items()] if isinstance(versions, dict) else []
-    words = [f"{environment.get(name)}" for name in ("processor", "device", "precision")]
-    words.append(f"threads: {environment.get('threads')}")
+    machine = (environment.processor, environment.device, environment.precision, f"threads: {environment.threads}")
     return [
-        ("machine", ", ".join(words)),
-        ("software", ", ".join([f"Python {environment.get('python')}", *names])),
-        ("begun", f"{environment.get('time')}, commit {environment.get('commit')}"),
+        ("machine", ", ".join(machine)),
+        ("software", f"Python {environment.python}, {environment.versions}"),
+        ("started", f"{environment.time}, commit {environment.commit}"),
     ]
