@@ -17,18 +17,18 @@ TRAIN = f'verydeep.train("A", data=sys.argv[1], out=sys.argv[2], {SIZE}, workers
 LARGE = """
 from verydeep.core.device import LoaderSettings
 from verydeep.data.workers import WatchedLoader
-list(WatchedLoader([bytes(2**20)] * 8, str, LoaderSettings(2), batch_size=None))
+list(WatchedLoader([bytes(2**20)] * 8, range(8), str, LoaderSettings(2)))
 """
 GUARD = 'if __name__ == "__main__":\n    '
 
 # What a script does, whether it ends well, and what stands in its last line on stderr otherwise.
 SCRIPTS = {
-    "trains at once": (SPAWN + TRAIN.format(workers=2), "must stand below a line `if __name__"),
-    "sends more than a pipe holds": (SPAWN + LARGE, "must stand below a line `if __name__"),
+    "trains at once": (SPAWN + TRAIN.format(workers=2), "put its code below a line `if __name__"),
+    "sends more than a pipe holds": (SPAWN + LARGE, "put its code below a line `if __name__"),
     # In the spawned process the method is set already, which is an error before verydeep is reached.
     "sets the method each time": (
         SPAWN.replace(", force=True", "") + TRAIN.format(workers=1),
-        "must stand below a line",
+        "put its code below a line",
     ),
     "guarded": (GUARD + SPAWN + "    " + TRAIN.format(workers=1), None),
     "reads in one process": (SPAWN + TRAIN.format(workers=0), None),

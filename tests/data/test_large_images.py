@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from verydeep.core.device import LoaderSettings
 from verydeep.core.errors import ImageError, SizeError
 from verydeep.core.pixel_limit import allow_pixels, most_pixels
 from verydeep.core.settings import PIXEL_LIMIT
-from verydeep.data.dataloader import _as_it_is, _Each
+from verydeep.data.dataloader import _Each
 from verydeep.data.dataset import Dataset, PhotoReader
 from verydeep.data.image_files import without_large_texts
 from verydeep.data.image_io import declared_pixels, decode, image_size
@@ -148,12 +149,12 @@ def test_the_limit_holds_wherever_a_photo_is_decoded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["fork", "spawn"])
 @pytest.mark.usefixtures("limit")
-def test_processes_that_read_have_the_limit(tmp_path: Path, way: str) -> None:
+def test_workers_have_the_limit(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(tmp_path / "a.png", 0, (1, 2, 3))
     dataset = Dataset("x", "train", ("c",), ("a.png",), np.zeros(1, dtype=np.int64), PhotoReader(tmp_path))
     allow_pixels(48 * 40 - 1)
-    how: dict[str, Any] = {"batch_size": None, "collate_fn": _as_it_is, "multiprocessing_context": way}
-    (found,) = WatchedLoader(_Each(dataset, np.mean), dataset.where, LoaderSettings(1), **how)
+    monkeypatch.setattr("verydeep.data.workers.multiprocessing", multiprocessing.get_context(way))
+    (found,) = WatchedLoader(_Each(dataset, np.mean), range(1), dataset.where, LoaderSettings(1))
     assert isinstance(found, Fault)
     assert "more than 1,919 pixels" in found.message
 

@@ -1,4 +1,4 @@
-"""Processes that read photos: killed, silent, without shared memory, left alone; by the real commands."""
+"""Data-loading workers: killed, hanging, without shared memory, left alone; by the real commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from conftest import Command, make_photos
 from verydeep.core.device import LoaderSettings
@@ -47,8 +46,8 @@ class Begun:
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (signal.SIGKILL, "a process that reads photos was killed, perhaps for memory; it was at "),
-        (signal.SIGSTOP, "a process that reads photos has not answered for 2 s; it was at "),
+        (signal.SIGKILL, "data-loading worker was killed, perhaps for lack of memory, while "),
+        (signal.SIGSTOP, "data-loading worker timed out after 2 s while "),
     ],
 )
 def test_a_reader_that_dies_or_is_silent_ends_the_command_with_a_sentence(
@@ -138,7 +137,7 @@ def test_too_little_shared_memory_is_told_before_anything_is_read(photos: Path) 
     if "unshare" in done.stderr or "mount" in done.stderr:
         pytest.skip("this machine lets nobody mount a small /dev/shm")
     assert done.returncode == 2
-    assert "of shared memory, and 0 MB are free: make room in /dev/shm" in done.stderr
+    assert "of shared memory, and 0 MB are free: free space in /dev/shm" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -149,14 +148,11 @@ def test_what_is_no_regular_file_is_not_waited_for(command: Command, photos: Pat
     assert "pipe.png: it is no regular file" in told.stdout
 
 
-class Flaky(Dataset[object]):
+class Flaky:
     """An item that cannot be read the first times."""
 
     def __init__(self, failures: int, may_pass: bool) -> None:
         self.left, self.may_pass = failures, may_pass
-
-    def __len__(self) -> int:
-        return 1
 
     def __getitem__(self, index: int) -> object:
         self.left -= 1
@@ -169,7 +165,7 @@ def test_a_photo_is_read_again_where_that_may_help(
 ) -> None:
     paused: list[float] = []
     monkeypatch.setattr("verydeep.data.workers.time.sleep", paused.append)
-    items = WatchedLoader(Flaky(failures, may_pass), str, LoaderSettings(0, 600, retries), batch_size=None)
+    items = WatchedLoader(Flaky(failures, may_pass), range(1), str, LoaderSettings(0, 600, retries))
     (found,) = list(items)
     assert isinstance(found, torch.Tensor) == read
     assert paused == [1.0, 2.0]
@@ -177,19 +173,16 @@ def test_a_photo_is_read_again_where_that_may_help(
 
 def test_a_photo_that_is_broken_is_not_read_again() -> None:
     items = Flaky(1, may_pass=False)
-    (found,) = list(WatchedLoader(items, str, LoaderSettings(0, 600, 5), batch_size=None))
+    (found,) = list(WatchedLoader(items, range(1), str, LoaderSettings(0, 600, 5)))
     assert isinstance(found, Fault)
     assert items.left == 0
 
 
-class Failing(Dataset[object]):
+class Failing:
     """Items of which the second raises."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
-
-    def __len__(self) -> int:
-        return 3
 
     def __getitem__(self, index: int) -> int:
         if index == 1:
@@ -203,16 +196,16 @@ def name(index: int) -> str:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_an_error_in_a_reader_names_the_photo(count: int) -> None:
-    (_, fault, _) = list(WatchedLoader(Failing(MemoryError()), name, LoaderSettings(count), batch_size=None))
+    (_, fault, _) = list(WatchedLoader(Failing(MemoryError()), range(3), name, LoaderSettings(count)))
     assert fault == Fault("photo 1 cannot be read (MemoryError).")
     with pytest.raises(RuntimeError, match="while photo 1 was read"):  # a mistake of ours keeps its traceback
-        list(WatchedLoader(Failing(KeyError("x")), name, LoaderSettings(count), batch_size=None))
+        list(WatchedLoader(Failing(KeyError("x")), range(3), name, LoaderSettings(count)))
 
 
 def test_shared_memory_that_runs_out_is_told_as_such() -> None:
     fault = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
-    with pytest.raises(VerydeepError, match=r"of shared memory, and .* MB are free: make room in /dev/shm"):
-        list(WatchedLoader(Failing(fault), name, LoaderSettings(1), batch_size=None))
+    with pytest.raises(VerydeepError, match=r"of shared memory, and .* MB are free: free space in /dev/shm"):
+        list(WatchedLoader(Failing(fault), range(3), name, LoaderSettings(1)))
 
 
 @pytest.mark.parametrize(
@@ -244,4 +237,4 @@ def test_settings_of_reading(command: Command, tmp_path: Path) -> None:
 def test_too_little_shared_memory_is_a_mistake_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verydeep.data.workers._shared_memory", lambda: 0)
     with pytest.raises(VerydeepError, match="need about 1 MB of shared memory"):
-        WatchedLoader(Failing(KeyError()), name, LoaderSettings(2))
+        WatchedLoader(Failing(KeyError()), range(3), name, LoaderSettings(2))

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import VerydeepError
-from .script import leave_if_imported
 
 LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files that are being written
 MOST_NAME_BYTES = 255  # of a file's name, in most file systems
 DIGEST_LETTERS = 8
 LEAVING = 2.0  # seconds in which what a killed process had begun ends too
-_locking: Any = None
+_locking: Any = None  # locks of a folder itself: filelock needs a file in it, which then stays there
 with contextlib.suppress(ImportError):  # Windows has none
     import fcntl as _locking
 
@@ -172,7 +171,6 @@ def only_one(folder: Path, patience: float = LEAVING) -> Iterator[None]:
     Raises:
         VerydeepError: another process is at work there.
     """
-    leave_if_imported()
     check_place(folder)
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:

@@ -1,69 +1,48 @@
-"""Scripts that other processes import as they begin: so it is where the system spawns processes and does not fork them.
+"""The main guard of a user's script, which worker processes that are spawned or come from a fork server import.
 
-A script that trains or tests right away would then do so in each of them, again and without end. Python refuses that in
-words that do not say what to write.
+Without it each of them would train or test as well; Python's own error does not say what to write.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import multiprocessing
 import os
-import re
-import select
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from pathlib import Path
 
-UNGUARDED = 47  # the exit status of such a process
-QUIET = 3.0  # seconds without more to read
-VARIABLE = "VERYDEEP_READS_PHOTOS"  # is set for the processes that are begun here
+from .errors import VerydeepError
 
 
-@contextmanager
-def known_to_children() -> Iterator[None]:
-    """A context in which processes that begin know that they are to read photos for this one."""
-    os.environ[VARIABLE] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[VARIABLE]
-
-
-def imported() -> bool:
-    """Whether a process that is beginning imports the script that runs this."""
-    return bool(getattr(multiprocessing.current_process(), "_inheriting", False))
-
-
-def leave_if_imported() -> None:
-    """Ends a process that was begun to read photos and works in its place, in silence: the one that began it tells."""
-    if imported() and VARIABLE in os.environ:
-        _drain()
-        os._exit(UNGUARDED)
-
-
-def _drain() -> None:
-    """Takes what the process that began this one still sends: it would wait without end for that to be read.
-
-    multiprocessing keeps both ends of that pipe open meanwhile, so that this process's end does not break it.
-    """
-    pipe = re.search(r"\bpipe_handle=(\d+)", " ".join(sys.orig_argv))
-    if pipe is None or sys.platform == "win32":  # where a pipe of a process that has ended does break
+def check_main_guard() -> None:
+    """Raises VerydeepError where the script at work runs outside ``if __name__ == "__main__":`` and would run again."""
+    if multiprocessing.get_start_method() == "fork" or not getattr(sys.modules["__main__"], "__file__", None):
         return
-    with contextlib.suppress(OSError):
-        while select.select([int(pipe[1])], [], [], QUIET)[0]:
-            os.read(int(pipe[1]), 2**20)
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and not _is_script(frame.f_code.co_name, frame.f_globals.get("__name__")):
+        frame = frame.f_back
+    if frame is None or str(getattr(frame.f_globals.get("__spec__"), "name", "")).endswith("__main__"):
+        return  # called by no script, or by ``python -m PACKAGE``, which is not imported again
+    script = frame.f_code.co_filename
+    if frame.f_globals["__name__"] == "__mp_main__" or not _guarded(script, frame.f_lineno):
+        raise VerydeepError(
+            f"images are read by worker processes, each of which first imports {os.path.basename(script)}: put its "
+            'code below a line `if __name__ == "__main__":`, indented; or use workers=0, which reads in one process.'
+        )
 
 
-def spawns() -> bool:
-    """Whether processes begin by importing the script."""
-    return multiprocessing.get_start_method() != "fork"
+def _is_script(function: str, module: str | None) -> bool:
+    return function == "<module>" and module in ("__main__", "__mp_main__")
 
 
-def what_to_write() -> str:
-    """The sentence for a script without the line."""
-    script = getattr(sys.modules["__main__"], "__file__", None) or "the script"
-    return (
-        f"photos are read by other processes, each of which first imports {os.path.basename(script)}: what that does "
-        'must stand below a line `if __name__ == "__main__":`, indented; or give workers=0, which reads in one process.'
-    )
+def _guarded(script: str, line: int) -> bool:
+    """Whether the top-level statement at a line compares ``__name__``; True where the source cannot be read."""
+    try:
+        statements = ast.parse(Path(script).read_bytes()).body
+    except (OSError, ValueError, SyntaxError):
+        return True
+    current = [statement for statement in statements if statement.lineno <= line][-1:]
+    compared = [part for statement in current for part in ast.walk(statement) if isinstance(part, ast.Compare)]
+    names = [part.id for comparison in compared for part in ast.walk(comparison) if isinstance(part, ast.Name)]
+    return "__name__" in names

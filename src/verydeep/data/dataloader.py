@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
 from ..core.device import LoaderSettings
 from ..core.errors import ImageError, ReadError, VerydeepError
@@ -31,14 +30,11 @@ DRAWS = 10  # of a crop that is to show half of a box
 
 
 @dataclass(frozen=True)
-class _Each(TorchDataset[Any], Generic[T]):
+class _Each(Generic[T]):
     """Every photo of a set once, with some work done on its pixels."""
 
     dataset: Dataset
     work: Callable[[Pixels], T]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> T | Fault:
         try:
@@ -62,15 +58,9 @@ def each_photo(
         The photo's index and the work's result, or a `Fault` where it could not be read.
 
     Raises:
-        VerydeepError: a process that reads was killed, or does not answer.
+        VerydeepError: a worker was killed or timed out.
     """
-    yield from enumerate(
-        WatchedLoader(_Each(dataset, work), dataset.where, readers, batch_size=None, collate_fn=_as_it_is)
-    )
-
-
-def _as_it_is(item: T) -> T:
-    return item
+    yield from enumerate(WatchedLoader(_Each(dataset, work), range(len(dataset)), dataset.where, readers))
 
 
 @dataclass(frozen=True)
@@ -153,7 +143,7 @@ def _shown(box: NDArray[np.float64], window: Window, crop: int) -> float:
 
 
 @dataclass(frozen=True)
-class _Crops(TorchDataset[Any]):
+class _Crops:
     """One random crop of a photo, for a key (epoch, index)."""
 
     dataset: Dataset
@@ -260,10 +250,9 @@ class TrainingLoader:
         self._order = _Order(len(dataset), settings.batch, settings.seed, team or SingleProcess())
         crops = _Crops(dataset, settings, colour_axes, dropout_units, targets)
         self._loader = WatchedLoader(
-            *(crops, dataset.where, readers, settings.batch * (3 * settings.crop**2 + dropout_units)),
-            batch_sampler=self._order,
-            collate_fn=crops.stack,
-            persistent_workers=readers.count > 0,
+            *(crops, self._order, dataset.where, readers),
+            stack=crops.stack,
+            batch_bytes=settings.batch * (3 * settings.crop**2 + dropout_units),
         )
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
@@ -271,7 +260,7 @@ class TrainingLoader:
 
         Raises:
             ImageError: a photo could no longer be read.
-            VerydeepError: a process that reads was killed, or does not answer.
+            VerydeepError: a worker was killed or timed out.
         """
         self._order.epoch, self._order.skip = epoch, skip
         for batch in self._loader:

@@ -1,297 +1,305 @@
-"""Processes that read photos, and what each of them is at: so that its end, or its silence, names the photo."""
+"""Worker processes that read images; a worker that ends or hangs is an error that names the image it was reading.
+
+PyTorch's DataLoader reads in the same order, but cannot promise that: with its ``timeout`` a killed worker is noticed
+only when that has passed, unless its SIGCHLD handler raises an error wherever the main process is, be it in the middle
+of writing a checkpoint; and the timeout also counts time in which the whole job was stopped.
+"""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import ctypes
+import multiprocessing
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from multiprocessing.connection import wait
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from multiprocessing import util
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
-from torch.utils.data import Dataset as TorchDataset
+import torch.multiprocessing  # registers how tensors travel: through shared memory
 
 from ..core.device import LoaderSettings
 from ..core.errors import VerydeepError
 from ..core.pixel_limit import allow_pixels, most_pixels
-from ..core.script import UNGUARDED, imported, known_to_children, leave_if_imported, spawns, what_to_write
-from ..core.worker_sockets import place_sockets
+from ..core.script import check_main_guard
 
-NOTHING = -1  # what a process is at that waits
-PAUSE = 1.0  # seconds before a photo is read again; twice as many each time
-DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+NOTHING = -1  # in place of an image's index: a worker that waits
+PAUSE = 1.0  # seconds before an image is read again; twice as many each time
+PREFETCHED = 2  # keys that a worker has at once
+CHECKS = 10  # parts of the timeout; a job that is stopped as a whole (Ctrl-Z) loses one of them
 SHARED_MEMORY = Path("/dev/shm")
-PREFETCHED = 3  # batches of a process that wait, and the one it is at
-OF_QUEUES = 2**20  # bytes: semaphores, and small things
-_all_begun: weakref.WeakSet[Any] = weakref.WeakSet()  # processes that read, to be ended at the latest with this one
+OVERHEAD = 2**20  # bytes of shared memory: semaphores, and small things
+FULL = ("allocate shared memory", "No space left")
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+SOCKET_PATH = 107 if sys.platform == "linux" else 103  # most bytes, in sockaddr_un without its end
+SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")  # what multiprocessing appends to the folder for temporary files
 
 
 @dataclass(frozen=True)
 class Fault:
-    """In place of a photo that could not be read: the sentence that says why, and whether that may pass."""
+    """In place of an image that could not be read: why, and whether another try may help."""
 
     message: str
     may_pass: bool = False
 
 
+class Items(Protocol):
+    """What is read, by keys; must pickle."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """An item, or a `Fault`."""
+
+
 class WatchedLoader:
-    """Items of a set, in order or by keys, read by `LoaderSettings`; can be gone through again and again.
+    """Items in the order of their keys, read by `LoaderSettings`; can be iterated again, with the same workers.
 
     Args:
-        items: what to ask for an item by its key; gives it, or a `Fault`.
-        where: what a photo is called, by an item's key.
-        tensor_bytes: of what a process is asked for at once, which travels through shared memory.
-        how: more arguments of PyTorch's DataLoader.
+        keys: one key an item; with ``stack`` a list of keys a batch.
+        where: what an image is called, by its index: its key, or the last part of it.
+        stack: makes a batch of a list of items.
+        batch_bytes: of what is read at once, which travels through shared memory.
 
     Raises:
-        VerydeepError: there is too little shared memory.
+        VerydeepError: there is too little shared memory, or a script has no main guard.
     """
 
     def __init__(
         self,
-        items: TorchDataset[Any],
+        items: Items,
+        keys: Iterable[Any],
         where: Callable[[Any], str],
-        readers: LoaderSettings,
-        tensor_bytes: int = 0,
-        **how: Any,
+        settings: LoaderSettings,
+        stack: Callable[[list[Any]], Any] | None = None,
+        batch_bytes: int = 0,
     ) -> None:
-        self._readers, self._where = readers, where
-        self._need = readers.count * PREFETCHED * tensor_bytes + OF_QUEUES
-        self._at = torch.full((max(1, readers.count),), NOTHING)
-        if readers.count:
-            leave_if_imported()
-            if imported():
-                raise VerydeepError(what_to_write())
+        self._settings, self._keys = settings, keys
+        self._reader = _Reader(items, where, settings.retries, stack, RawValue("q", NOTHING))
+        self._need = settings.count * (PREFETCHED + 1) * batch_bytes + OVERHEAD
+        self._workers: list[_Worker] = []
+        # At the latest when this process ends, before multiprocessing waits for all daemons.
+        util.Finalize(self, _end, (self._workers,), exitpriority=0)
+        if settings.count:
+            check_main_guard()
             if _shared_memory() < self._need:
                 raise VerydeepError(self._no_shared_memory())
-            place_sockets()
-            self._at.share_memory_()  # type: ignore[no-untyped-call]
-        self._loader: DataLoader[Any] = DataLoader(
-            _Noted(items, self._at, readers.retries, where),
-            num_workers=readers.count,
-            worker_init_fn=partial(_begin, os.getpid(), most_pixels()),
-            **how,
-        )
 
     def __iter__(self) -> Iterator[Any]:
-        """The items; raises VerydeepError where a process ends or does not answer."""
-        if not self._readers.count:
-            yield from self._loader
+        """The items; raises VerydeepError where a worker ends or hangs."""
+        if not self._settings.count:
+            yield from map(self._reader, self._keys)
             return
-        patience = _Patience(self._readers.timeout)
+        keys, pending = iter(self._keys), deque[_Worker]()
         try:
-            # Processes that were there before are told to begin again, and are waited for.
-            patience.waits(getattr(self._loader._iterator, "_workers", []))
-            found = _begun(self._loader)
-            while True:
-                patience.waits(found._workers)
-                try:
-                    item = next(found)
-                except StopIteration:
-                    return
-                patience.heard()
+            self._start()
+            # Each worker gets every count-th key, and the next one when an item of it is taken.
+            for worker, key in zip(islice(cycle(self._workers), PREFETCHED * self._settings.count), keys, strict=False):
+                pending.append(self._send(worker, key))
+            while pending:
+                item = self._receive(pending[0])
+                worker = pending.popleft()
+                pending.extend(self._send(worker, key) for key in islice(keys, 1))
                 yield item
-        except (RuntimeError, EOFError, OSError) as fault:
-            sentence = self._sentence(str(fault), patience.workers, patience.gave_up)
-            if not patience.workers and spawns() and isinstance(fault, ConnectionError | EOFError):
-                sentence = what_to_write()  # a process was gone before it was told what to do
-            if sentence is None:
-                raise
-            raise VerydeepError(sentence) from None
         finally:
-            patience.end()
+            if pending or not all(worker.process.is_alive() for worker in self._workers):
+                _end(self._workers)  # items of an iteration that was not finished are still on their way
 
-    def _sentence(self, fault: str, workers: list[Any], gave_up: bool) -> str | None:
-        """What a mistake of the processes is called; None for another."""
-        wait([worker.sentinel for worker in workers], 1.0)  # a broken connection is known before its process's end
-        dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
-        full = any(word in fault for word in ("allocate shared memory", "No space left", "Bus error"))
-        if full or (gave_up and _shared_memory() < OF_QUEUES):
-            return self._no_shared_memory()
-        if gave_up:
-            return (
-                f"a process that reads photos has not answered for {self._readers.timeout} s; "
-                f"{self._names(workers, workers)}: is the disk there? Mend or remove it, or raise --read-timeout."
-            )
-        if any(worker.exitcode == UNGUARDED for worker in dead):
-            return what_to_write()
-        if dead and all(worker.exitcode > 0 for worker in dead):  # by itself: who is killed has a negative one
-            ended = f"a process that reads photos ended with status {dead[0].exitcode}; {self._names(workers, dead)}, "
-            return f"{ended}and what it said stands above. " + (f"If {what_to_write()}" if spawns() else "")
-        if dead or "exited unexpectedly" in fault:
-            return (
-                f"a process that reads photos was killed, perhaps for memory; {self._names(workers, dead or workers)}: "
-                "try fewer --workers, and go on with --resume where it was a training."
-            )
-        return None
+    def _start(self) -> None:
+        """Starts the workers where there are none."""
+        _create_socket_folder()
+        while len(self._workers) < self._settings.count:
+            ours, theirs = multiprocessing.Pipe()
+            reader = replace(self._reader, at=RawValue("q", NOTHING))
+            process = multiprocessing.Process(target=_serve, args=(reader, theirs, most_pixels()), daemon=True)
+            self._workers.append(_Worker(process, ours, reader))  # known even where a signal interrupts its start
+            with _blocked_signals():
+                process.start()
+            theirs.close()  # so that the worker's end closes the pipe
 
-    def _names(self, workers: list[Any], those: list[Any]) -> str:
-        """The photos that those processes are at."""
-        at = [int(self._at[place]) for place, worker in enumerate(workers) if worker in those]
-        names = sorted({self._where(index) for index in at if index != NOTHING})
-        return f"it was at {' or '.join(names)}" if names else "it was at no photo"
+    def _send(self, worker: _Worker, key: Any) -> _Worker:
+        try:
+            worker.connection.send(key)
+        except OSError:
+            raise self._ended(worker) from None
+        return worker
+
+    def _receive(self, worker: _Worker) -> Any:
+        for _ in range(CHECKS):
+            if worker.connection.poll(self._settings.timeout / CHECKS):
+                break
+        else:
+            if _shared_memory() < OVERHEAD:
+                raise VerydeepError(self._no_shared_memory())
+            raise VerydeepError(
+                f"data-loading worker timed out after {self._settings.timeout} s while {worker.work()}; "
+                "fix or remove the file, or raise --read-timeout."
+            )
+        try:
+            item = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.process.join(1.0)
+            if worker.process.exitcode is None:
+                raise
+            raise self._ended(worker) from None
+        if isinstance(item, _Failure):
+            if any(words in item.text for words in FULL):
+                raise VerydeepError(self._no_shared_memory())
+            raise RuntimeError(item.text)
+        return item
+
+    def _ended(self, worker: _Worker) -> VerydeepError:
+        """The error for a worker whose connection is closed."""
+        worker.process.join(1.0)
+        status = worker.process.exitcode or 0
+        if status == -getattr(signal, "SIGBUS", 0):  # a page of shared memory that cannot be had
+            return VerydeepError(self._no_shared_memory())
+        if status >= 0:
+            said = "its own message is above"
+            return VerydeepError(f"data-loading worker exited with status {status} while {worker.work()}; {said}.")
+        return VerydeepError(
+            f"data-loading worker was killed, perhaps for lack of memory, while {worker.work()}; "
+            "use fewer --workers, and continue a training with --resume."
+        )
 
     def _no_shared_memory(self) -> str:
         return (
-            f"{self._readers.count} processes that read photos need about {self._need / 2**20:.0f} MB of shared "
-            f"memory, and {_shared_memory() / 2**20:.0f} MB are free: make room in {SHARED_MEMORY}, or try fewer "
-            "--workers, a smaller --batch, or --workers 0."
+            f"{self._settings.count} data-loading workers need about {self._need / 2**20:.0f} MB of shared memory, "
+            f"and {_shared_memory() / 2**20:.0f} MB are free: free space in {SHARED_MEMORY}, or use fewer --workers, "
+            "a smaller --batch, or --workers 0."
         )
 
 
-def _shared_memory() -> float:
-    """Bytes that are free for what processes share; without end where it is not bounded."""
-    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else float("inf")
-
-
-def _begun(loader: DataLoader[Any]) -> Any:
-    """PyTorch's iterator over a loader, without its signal handler.
-
-    That raises an error wherever this process is when one that reads ends, be it in the middle of something that
-    cannot fail; the iterator finds out within seconds anyway.
-    """
-    if threading.current_thread() is threading.main_thread():  # which alone has handlers
-        before = signal.getsignal(signal.SIGCHLD)
-        with _undisturbed(), known_to_children():
-            found = iter(loader)
-            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-    else:
-        with known_to_children():
-            found = iter(loader)
-    _all_begun.update(getattr(found, "_workers", []))
-    return found
-
-
-@atexit.register
-def _end_all() -> None:
-    """Before Python ends it waits for processes that it asked to, in a word (SIGTERM) they do not hear."""
-    for worker in list(_all_begun):
-        with contextlib.suppress(ValueError, OSError):  # it is closed, or gone
-            worker.kill()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A context that signals to end wait for: an iterator that is half made cannot be put away."""
-    heard: list[tuple[int, Any]] = []
-
-    def hear(number: int, frame: Any) -> None:
-        heard.append((number, frame))
-
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, hear) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        for number, frame in heard:
-            handler(number, frame) if callable(handler := before[number]) else signal.raise_signal(number)
-
-
-class _Patience(threading.Thread):
-    """Kills processes that do not answer in time: who waits for them hears of nothing else."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(daemon=True)
-        self.gave_up = False
-        self.workers: list[Any] = []
-        self._seconds = seconds
-        self._since: float | None = None
-        self._ended = threading.Event()
-        self.start()
-
-    def waits(self, workers: list[Any]) -> None:
-        """An answer of some of these is waited for from now on."""
-        self.workers = workers
-        self._since = time.monotonic()
-
-    def heard(self) -> None:
-        """It is there."""
-        self._since = None
-
-    def end(self) -> None:
-        """Nobody waits any more."""
-        self._ended.set()
-
-    def run(self) -> None:
-        """Looks now and then; where this process itself was stopped meanwhile, the time begins anew."""
-        pause = min(1.0, self._seconds / 4)
-        looked = time.monotonic()
-        while not self._ended.wait(pause):
-            if time.monotonic() - looked > self._seconds / 2 and self._since is not None:
-                self._since = time.monotonic()
-            looked = time.monotonic()
-            since = self._since
-            if any(worker.exitcode for worker in self.workers):  # PyTorch finds that out by itself
-                return
-            if since is not None and time.monotonic() - since > self._seconds:
-                self.gave_up = True
-                for worker in self.workers:
-                    worker.kill()
-                return
-
-
 @dataclass(frozen=True)
-class _Noted(TorchDataset[Any]):
-    """Items, with a note of which one each process is at."""
+class _Reader:
+    """Reads items, and notes the index of the image it is at in shared memory."""
 
-    items: TorchDataset[Any]
-    at: Tensor
-    retries: int
+    items: Items
     where: Callable[[Any], str]
+    retries: int
+    stack: Callable[[list[Any]], Any] | None
+    at: Any
 
-    def __len__(self) -> int:
-        return len(self.items)  # type: ignore[arg-type]
+    def __call__(self, key: Any) -> Any:
+        """An item, or a batch of the items of a list of keys."""
+        return self._item(key) if self.stack is None else self.stack([self._item(part) for part in key])
 
-    def __getitem__(self, key: Any) -> Any:
-        place = getattr(get_worker_info(), "id", 0)
-        index = key[-1] if isinstance(key, tuple) else key
-        self.at[place] = index
+    def _item(self, key: Any) -> Any:
+        self.at.value = index = key[-1] if isinstance(key, tuple) else key
         try:
             return self._read(key)
-        except (MemoryError, OSError) as fault:
-            return Fault(f"{self.where(index)} cannot be read ({str(fault) or type(fault).__name__}).")
-        except Exception as fault:
-            raise RuntimeError(f"while {self.where(index)} was read") from fault
+        except (MemoryError, OSError) as error:
+            return Fault(f"{self.where(index)} cannot be read ({str(error) or type(error).__name__}).")
+        except Exception as error:
+            raise RuntimeError(f"while {self.where(index)} was read") from error
         finally:
-            self.at[place] = NOTHING
+            self.at.value = NOTHING
 
     def _read(self, key: Any) -> Any:
-        for again in range(self.retries):
-            found = self.items[key]
-            if not (isinstance(found, Fault) and found.may_pass):
-                return found
-            time.sleep(PAUSE * 2**again)
+        for attempt in range(self.retries):
+            item = self.items[key]
+            if not (isinstance(item, Fault) and item.may_pass):
+                return item
+            time.sleep(PAUSE * 2**attempt)
         return self.items[key]
 
 
-def _begin(parent: int, pixels: int, _number: int) -> None:
-    """A process that reads leaves signals to the one that began it, which stops it in order, and uses one thread.
+@dataclass(frozen=True)
+class _Worker:
+    """A process that reads, as the main process knows it."""
 
-    Ctrl-C and many schedulers signal all processes of a job. It ends with the one that began it, however that ends.
-    """
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if number := getattr(signal, name, None):  # Windows has no SIGUSR1
-            signal.signal(number, signal.SIG_IGN)
+    process: BaseProcess
+    connection: Connection[Any, Any]
+    reader: _Reader
+
+    def work(self) -> str:
+        """What it is at, in words."""
+        index = self.reader.at.value
+        return "waiting for work" if index == NOTHING else f"reading {self.reader.where(index)}"
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error of a worker that is no `Fault`, with its traceback."""
+
+    text: str
+
+
+def _serve(reader: _Reader, connection: Connection[Any, Any], pixels: int) -> None:
+    """A worker's work: an item for each key that it is sent, until the loader closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows, where signals cannot be blocked
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     allow_pixels(pixels)
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before that was asked
-            os._exit(1)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            key = connection.recv()
+            try:
+                connection.send(reader(key))
+            except Exception:
+                connection.send(_Failure(traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """Ends a worker with the process that it reads for, however that ends and whatever the worker waits for."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def _end(workers: list[_Worker]) -> None:
+    """Kills workers, of which the last may not have started."""
+    started = [worker.process for worker in workers if worker.process.pid is not None]
+    for process in started:
+        process.kill()
+    for process in started:
+        process.join(1.0)
+    workers.clear()
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """A context in which processes start that never receive the signals to stop.
+
+    Ctrl-C and many schedulers signal all processes of a job; the main process stops its workers in order.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _shared_memory() -> float:
+    """Free bytes of what processes share; infinite where it is not bounded."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else float("inf")
+
+
+def _create_socket_folder() -> None:
+    """Creates multiprocessing's folder of sockets, through which tensors are handed over, for the workers as well.
+
+    This process removes it at its end. TMPDIR, where schedulers set it to a path too long for a socket's, would keep a
+    worker from sending what it read. Later versions of Python see to that themselves.
+    """
+    usual = tempfile.gettempdir()
+    if sys.platform != "win32" and len(os.fsencode(usual)) + SOCKET_NAME > SOCKET_PATH:  # Windows has pipes
+        tempfile.tempdir = "/tmp"
+    try:
+        util.get_temp_dir()
+    finally:
+        tempfile.tempdir = usual
