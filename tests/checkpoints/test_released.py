@@ -286,10 +286,10 @@ def test_the_hub_without_a_network_is_one_sentence(tmp_path: Path, command: Comm
 
 
 def test_classes_of_ilsvrc_are_known_by_their_wnids() -> None:
-    from verydeep.data.dataset import Dataset, PhotoReader, relabel
+    from verydeep.data.dataset import Dataset, FolderSource, relabel
 
     labels = np.array([1, 0, 1], dtype=np.int64)
-    named = Dataset("x", "val", ("n01440764", "n01443537 gold-fish"), ("a", "b", "c"), labels, PhotoReader(Path()))
+    named = Dataset("x", "val", ("n01440764", "n01443537 gold-fish"), ("a", "b", "c"), labels, FolderSource(Path()))
     found = relabel(named, ("n01443537 goldfish, Carassius auratus", "n01440764 tench, Tinca tinca"), strict=True)
     assert found.labels.tolist() == [0, 1, 0]
 

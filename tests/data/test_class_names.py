@@ -18,7 +18,7 @@ from verydeep.core.progress import Silent
 from verydeep.core.settings import DataSettings
 from verydeep.data.box_targets import located
 from verydeep.data.class_names import class_key, distinct, names_in, numbered, one_spelling, place_of_class, places_in
-from verydeep.data.dataset import Dataset, PhotoReader, split
+from verydeep.data.dataset import Dataset, FolderSource, split
 from verydeep.data.open import open_data
 from verydeep.evaluation.scores import load_scores
 
@@ -192,6 +192,6 @@ def test_splitting_looks_at_each_label_a_few_times_whatever_the_number_of_classe
         Looked.looked = 0
         labels = (np.arange(1200, dtype=np.int64) % classes).view(Looked)
         ids = tuple(f"{number}.png" for number in range(1200))
-        whole = Dataset("d", "all", tuple(map(str, range(classes))), ids, labels, PhotoReader(Path()))
+        whole = Dataset("d", "all", tuple(map(str, range(classes))), ids, labels, FolderSource(Path()))
         assert sum(map(len, split(whole, {"dev": 0.1}, 0).values())) == 1200
         assert Looked.looked <= 6 * 1200, (classes, Looked.looked)

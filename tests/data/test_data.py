@@ -16,7 +16,7 @@ from conftest import COLOURS, make_imagenet, make_photos, paint
 from verydeep.core.errors import VerydeepError
 from verydeep.core.settings import DataSettings
 from verydeep.data.check import check_data
-from verydeep.data.dataset import Dataset, PhotoReader, join, split
+from verydeep.data.dataset import Dataset, FolderSource, join, split
 from verydeep.data.datasets.digits import PARTS, SETS, SceneReader, digit_shown, scene
 from verydeep.data.open import open_data
 
@@ -28,7 +28,7 @@ def opened(path: Path | str, **changes: Any) -> Any:
 def flat(counts: list[int]) -> Dataset:
     labels = np.repeat(np.arange(len(counts)), counts)
     ids = tuple(f"{label}/{number:04d}.png" for label, count in enumerate(counts) for number in range(count))
-    return Dataset("d", "all", tuple(map(str, range(len(counts)))), ids, labels, PhotoReader(Path()))
+    return Dataset("d", "all", tuple(map(str, range(len(counts)))), ids, labels, FolderSource(Path()))
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,7 +21,7 @@ from verydeep.core.errors import ImageError, SizeError
 from verydeep.core.pixel_limit import allow_pixels, most_pixels
 from verydeep.core.settings import PIXEL_LIMIT
 from verydeep.data.dataloader import _Each
-from verydeep.data.dataset import Dataset, PhotoReader
+from verydeep.data.dataset import Dataset, FolderSource
 from verydeep.data.image_files import without_large_texts
 from verydeep.data.image_io import declared_pixels, decode, image_size
 from verydeep.data.transforms import reduced
@@ -151,7 +151,7 @@ def test_the_limit_holds_wherever_a_photo_is_decoded(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("limit")
 def test_workers_have_the_limit(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(tmp_path / "a.png", 0, (1, 2, 3))
-    dataset = Dataset("x", "train", ("c",), ("a.png",), np.zeros(1, dtype=np.int64), PhotoReader(tmp_path))
+    dataset = Dataset("x", "train", ("c",), ("a.png",), np.zeros(1, dtype=np.int64), FolderSource(tmp_path))
     allow_pixels(48 * 40 - 1)
     monkeypatch.setattr("verydeep.data.workers.multiprocessing", multiprocessing.get_context(way))
     (found,) = WatchedLoader(_Each(dataset, np.mean), range(1), dataset.where, LoaderSettings(1))

@@ -135,7 +135,7 @@ def test_actions_of_people_in_boxes(tmp_path: Path) -> None:
     photo = np.asarray(Image.open(tmp_path / "JPEGImages" / "000001.jpg"))
     np.testing.assert_array_equal(boxes.set("train").pixels(1), photo[9:30, 4:25])  # pixels 5 to 25, 10 to 30
     with pytest.raises(VerydeepError, match="has 2 objects and no number 3"):
-        boxes.set("train").read("000001#3")
+        boxes.set("train").source.read("000001#3")
 
 
 BROKEN = {
@@ -180,7 +180,7 @@ def test_what_is_wrong_with_people_and_lists_is_told(tmp_path: Path) -> None:
     xml.write_text(xml.read_text().replace("<xmin>5<", "<xmin>60<").replace("<xmax>25<", "<xmax>70<"))
     boxes = open_data(DataSettings(data=f"voc2012-action-box:{tmp_path}")).set("train")
     with pytest.raises(ImageError, match="the box of 000001#2 shows nothing of its photo of 48x40 pixels"):
-        boxes.read("000001#2")
+        boxes.source.read("000001#2")
     folder = tmp_path / "ImageSets" / "Action"
     listed = (folder / "jumping_val.txt").read_text()
     (folder / "jumping_val.txt").write_text(listed.replace("000009 1", "000009 x"))

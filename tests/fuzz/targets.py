@@ -116,7 +116,7 @@ def _data(name: str) -> Callable[[Path], object]:
         for found in opened.sets.values():
             found.fingerprint()
             for photo in found.ids if name in ("webdataset:", "./") else ():
-                found.read(photo)
+                found.source.read(photo)
                 if found.find_boxes is not None:
                     found.find_boxes(photo)
         return opened
@@ -128,7 +128,7 @@ def _pack(folder: Path) -> object:
     opened = open_data(DataSettings(str(folder)), several=True)
     for found in opened.sets.values():
         for photo in found.ids:
-            found.read(photo)
+            found.source.read(photo)
             if found.find_boxes is not None:
                 found.find_boxes(photo)
     return opened

@@ -108,7 +108,7 @@ def _read_all(
 
 def _box_faults(dataset: Dataset) -> list[str]:
     """Lines on the boxes of real photos; scenes have theirs right."""
-    if dataset.find_boxes is None or not hasattr(dataset.read, "root"):
+    if dataset.find_boxes is None or dataset.source.root is None:
         return []
     told = Collected()
     try:
@@ -124,7 +124,7 @@ def _boxes_as_read(dataset: Dataset) -> dict[str, Any]:
 
 def _first_boxes(dataset: Dataset) -> list[dict[str, Any]]:
     """The first three boxes of a file, or of the set's photos; none of scenes."""
-    if dataset.find_boxes is None or not hasattr(dataset.read, "root"):
+    if dataset.find_boxes is None or dataset.source.root is None:
         return []
     rows: list[dict[str, Any]] = []
     for photo in getattr(dataset.find_boxes, "by_photo", dataset.ids):

@@ -172,12 +172,11 @@ class _Crops:
 
     def _photo(self, index: int, scale: int) -> Rescaled:
         """A photo at a scale S, to be cropped; raises ImageError."""
-        encoded, ways = (
-            getattr(self.dataset.read, "encoded", None),
-            (self.settings.resampling, self.settings.other_side),
-        )
-        if self.settings.decoding == "reduced" and encoded is not None:
-            return reduced(encoded(self.dataset.ids[index]), self.dataset.where(index), scale, *ways)
+        ways = self.settings.resampling, self.settings.other_side
+        if self.settings.decoding == "reduced":
+            encoded = self.dataset.source.encoded(self.dataset.ids[index])
+            if encoded is not None:
+                return reduced(encoded, self.dataset.where(index), scale, *ways)
         return Whole(self.dataset.pixels(index), scale, *ways)
 
     def stack(self, items: list[tuple[NDArray[Any], ...] | Fault]) -> Batch | Fault:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +21,62 @@ from .walk import Skipped, joined, unread_sentences
 MOST_HASHED = 2**30  # bytes of a set that are read to know it again
 
 
-@dataclass(frozen=True)
-class PhotoReader:
-    """Reads a photo by its id: its path below ``root``."""
+class ImageSource(Protocol):
+    """Images by their ids; a source is pickled for worker processes. By default its images are computed."""
 
-    root: Path
-
-    def __call__(self, photo_id: str) -> Pixels:
+    def read(self, image_id: str) -> Pixels:
         """uint8 RGB (H,W,3); raises ImageError."""
-        return read_image(self.root / photo_id)
 
-    def encoded(self, photo_id: str) -> bytes:
-        """The file's bytes; raises ImageError."""
-        return read_bytes(self.root / photo_id)
+    def size(self, image_id: str) -> tuple[int, int]:
+        """Height and width; raises ImageError."""
+        height, width = self.read(image_id).shape[:2]
+        return height, width
 
-    def size(self, photo_id: str) -> tuple[int, int]:
+    def encoded(self, image_id: str) -> bytes | None:
+        """The encoded image, None where the source has none; raises ImageError."""
+        return None
+
+    def files(self, image_id: str) -> list[Path]:
+        """The files that the pixels are read from."""
+        return []
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that ids are paths below."""
+        return None
+
+    @property
+    def shows(self) -> str:
+        """What of an image is shown: ``photos``, all of it, or ``boxes``."""
+        return "photos"
+
+
+@dataclass(frozen=True)
+class FolderSource(ImageSource):
+    """Image files below a folder; ids are their paths there."""
+
+    folder: Path
+
+    def read(self, image_id: str) -> Pixels:
+        """uint8 RGB (H,W,3); raises ImageError."""
+        return read_image(self.folder / image_id)
+
+    def size(self, image_id: str) -> tuple[int, int]:
         """Height and width, from the file's header; raises ImageError."""
-        return image_size(self.root / photo_id)
+        return image_size(self.folder / image_id)
+
+    def encoded(self, image_id: str) -> bytes:
+        """The file's bytes; raises ImageError."""
+        return read_bytes(self.folder / image_id)
+
+    def files(self, image_id: str) -> list[Path]:
+        """The image file."""
+        return [self.folder / image_id]
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self.folder
 
 
 @dataclass(frozen=True)
@@ -75,7 +115,7 @@ class Dataset:
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
-    read: Callable[[str], Pixels]
+    source: ImageSource
     skipped: Skipped = field(default_factory=Skipped)
     subjects: NDArray[np.int64] | None = None
     find_boxes: Callable[[str], list[NamedBox]] | None = None
@@ -97,20 +137,15 @@ class Dataset:
 
     def pixels(self, index: int) -> Pixels:
         """The photo's pixels, uint8 RGB (H,W,3); raises ImageError."""
-        return self.read(self.ids[index])
+        return self.source.read(self.ids[index])
 
     def size(self, index: int) -> tuple[int, int]:
         """The photo's height and width; raises ImageError."""
-        measure = getattr(self.read, "size", None)
-        if measure is None:
-            height, width = self.pixels(index).shape[:2]
-            return height, width
-        found: tuple[int, int] = measure(self.ids[index])
-        return found
+        return self.source.size(self.ids[index])
 
     def where(self, index: int) -> str:
         """What to call a photo in a message: its path where it has one."""
-        root = getattr(self.read, "root", None)
+        root = self.source.root
         return self.ids[index] if root is None else str(root / self.ids[index])
 
     def take(self, indices: NDArray[np.int64], set_name: str | None = None) -> Dataset:
@@ -130,7 +165,9 @@ class Dataset:
 
         Two sets with the same photos and labels have the same; that a photo was replaced only sizes can tell.
         """
-        told = ["".join(f"\t{_file_size(path)}" for path in self.files(photo)) if sizes else "" for photo in self.ids]
+        told = [
+            "".join(f"\t{_file_size(path)}" for path in self.source.files(photo)) if sizes else "" for photo in self.ids
+        ]
         if self.boxes is not None:
             told = [f"{more}\t{boxes.tolist()}" for more, boxes in zip(told, self.boxes, strict=True)]
         if self.marks is not None:
@@ -143,7 +180,7 @@ class Dataset:
 
     def stamps(self) -> str:
         """A digest of when the photos' files were last written, which tells a replaced one; empty without files."""
-        written = [str(_written(path)) for photo in self.ids for path in self.files(photo)]
+        written = [str(_written(path)) for photo in self.ids for path in self.source.files(photo)]
         return hashlib.sha256(" ".join(written).encode()).hexdigest() if written else ""
 
     def contents(self) -> str:
@@ -151,23 +188,14 @@ class Dataset:
 
         Of a larger set the bytes are those of photos spread evenly over it; of painted photos there are none.
         """
-        sizes = {path: _file_size(path) for photo in self.ids for path in self.files(photo)}
+        sizes = {path: _file_size(path) for photo in self.ids for path in self.source.files(photo)}
         digest = hashlib.sha256(repr(list(sizes.values())).encode())
-        encoded = getattr(self.read, "encoded", None)
         every = max(1, math.ceil(sum(sizes.values()) / MOST_HASHED))
-        if encoded is not None:
-            for photo in self.ids[::every]:
-                with contextlib.suppress(ImageError):  # it has no size either
-                    digest.update(hashlib.sha256(encoded(photo)).digest())
+        for photo in self.ids[::every]:
+            with contextlib.suppress(ImageError):  # it has no size either
+                if (encoded := self.source.encoded(photo)) is not None:
+                    digest.update(hashlib.sha256(encoded).digest())
         return digest.hexdigest()
-
-    def files(self, photo_id: str) -> list[Path]:
-        """The files that a photo's pixels are read from; none of painted ones."""
-        told = getattr(self.read, "files", None)
-        if told is not None:
-            return list(told(photo_id))
-        root = getattr(self.read, "root", None)
-        return [] if root is None else [root / photo_id]
 
 
 def _written(path: Path) -> int:

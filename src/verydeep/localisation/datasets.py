@@ -50,7 +50,7 @@ class BoxSets:
             return None
         found = relabel(self.own.sets[name], self.classes)
         # Of the same photos, whatever boxes they have now.
-        tested = set(self.tested.ids) if self.tested.read == found.read else set()
+        tested = set(self.tested.ids) if self.tested.source == found.source else set()
         kept = [index for index, photo in enumerate(found.ids) if photo not in tested and photo not in self.bad]
         if not kept:
             return None

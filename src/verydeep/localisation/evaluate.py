@@ -193,7 +193,7 @@ def _check_places(
     if scores is not None:
         load_scores(scores)
     if (tested.name, tested.set_name) == ("imagenet", "val"):
-        blacklisted(Path(tested.read.root))  # type: ignore[attr-defined]
+        blacklisted(tested.source.root or Path())
     if server_file is None or devkit is None:
         return
     if scores is None and not tester.merges:
@@ -261,7 +261,7 @@ def _without_blacklisted(dataset: Dataset, wrong: dict[str, NDArray[np.bool_] | 
     unplaced = wrong["localisation_error"]
     if (dataset.name, dataset.set_name) != ("imagenet", "val") or unplaced is None:
         return {}
-    listed = blacklisted(Path(dataset.read.root))  # type: ignore[attr-defined]
+    listed = blacklisted(dataset.source.root or Path())
     named = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", Path(photo).stem) for photo in dataset.ids]
     if listed is None or not all(named):
         return {}

@@ -115,6 +115,6 @@ def _context(
         "training": training_context(run),
         "evaluations": [headline(evaluation.summary) for evaluation in evaluations],
         "confusion": png_url(png_of_figure(confusion_figure(first))),
-        "mistakes": tiles(mistakes(first.scores, first.dataset.read, MISTAKES_SHOWN)),
+        "mistakes": tiles(mistakes(first.scores, first.dataset.source.read, MISTAKES_SHOWN)),
         "predictions": tiles((pixels, text) for (pixels, _, _), text in zip(predictions, texts, strict=True)),
     }

@@ -104,7 +104,7 @@ def photo_or_none(read: Read, photo_id: str) -> Pixels | None:
 
 def mistakes_figure(evaluation: Evaluation, most: int = 18) -> Figure | None:
     """`mistakes` as a picture; None without any."""
-    found = mistakes(evaluation.scores, evaluation.dataset.read, most)
+    found = mistakes(evaluation.scores, evaluation.dataset.source.read, most)
     return photo_grid([(GONE if pixels is None else pixels, text) for pixels, text in found]) if found else None
 
 

@@ -118,7 +118,7 @@ class _RunImages:
         if not self._metadata.data or evaluation.folder.parent.parent.name.startswith("of-"):
             return None
         with contextlib.suppress(VerydeepError):
-            return self._data.set(evaluation.set_name).read
+            return self._data.set(evaluation.set_name).source.read
         return None
 
     @cached_property

@@ -222,7 +222,7 @@ def _mistakes(svms: SvmRecord) -> list[Tile]:
         dataset = photos_of(svms.photos) if svms.mistakes else None
     return tiles(
         (
-            None if dataset is None else photo_or_none(dataset.read, row.image),
+            None if dataset is None else photo_or_none(dataset.source.read, row.image),
             f"{row.name} {row.score:.2f}\npredicted {row.predicted} {row.predicted_score:.2f}",
         )
         for row in svms.mistakes
@@ -242,7 +242,7 @@ def write_similar_picture(found: Similar, photos: Dataset, path: Path) -> Path:
     """The query image and its nearest neighbours with their class and cosine similarity."""
     shown = [(read_image(found.image), "query")]
     for neighbour in found.neighbours:
-        pixels = photo_or_none(photos.read, neighbour.id)
+        pixels = photo_or_none(photos.source.read, neighbour.id)
         text = f"{neighbour.name or neighbour.id}\ncosine {neighbour.cosine:.3f}"
         shown.append((GONE if pixels is None else pixels, text))
     return save_figure(photo_grid(shown), path)

@@ -116,7 +116,7 @@ class Extractor:
     def key(self, dataset: Dataset) -> str:
         """A digest of all that descriptors depend on, but for the scales and where the net's file lies."""
         told = {name: value for name, value in self.net.told.items() if name != "file"}
-        shown = [dataset.fingerprint(sizes=True), dataset.stamps(), getattr(dataset.read, "shows", "photos")]
+        shown = [dataset.fingerprint(sizes=True), dataset.stamps(), dataset.source.shows]
         return hashlib.sha256(
             json.dumps({**self.recipe, "net": told, "photos": shown}, sort_keys=True).encode()
         ).hexdigest()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import VerydeepError
 from ..core.settings import DataSettings
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, ImageSource
 from ..data.datasets.caltech import TRAIN_PHOTOS, caltech_sets
 from ..data.datasets.folder import split_whole
 from ..data.datasets.voc import OF_BOXES
@@ -72,12 +72,15 @@ def parts_of(protocol: str, features: Features, splits: int, seed: int) -> list[
         )
     if given:
         raise VerydeepError(f"protocol {protocol} draws its splits, and these features are of one set of the data.")
-    whole = Dataset(features.data, "all", features.classes, features.ids, features.labels, _no_pixels)
+    whole = Dataset(features.data, "all", features.classes, features.ids, features.labels, _NoImages())
     return [_drawn(protocol, whole, number) for number in range(seed, seed + splits)]
 
 
-def _no_pixels(photo_id: str) -> Pixels:
-    raise VerydeepError(f"the photo {photo_id} is not at hand, only its descriptor.")
+class _NoImages(ImageSource):
+    """Descriptors without their images."""
+
+    def read(self, image_id: str) -> Pixels:
+        raise VerydeepError(f"the image {image_id} is not available, only its descriptor.")
 
 
 def _given(features: Features) -> Parts:

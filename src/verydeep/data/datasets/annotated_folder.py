@@ -17,7 +17,7 @@ from ...core.settings import DataSettings
 from ..annotations import ByImage, read_boxes
 from ..boxes import area, clip
 from ..class_names import numbered, one_spelling
-from ..dataset import Data, Dataset, NamedBox, PhotoReader
+from ..dataset import Data, Dataset, FolderSource, NamedBox
 from ..image_io import image_size
 from ..walk import Skipped, files_below
 from .folder import split_whole
@@ -53,7 +53,7 @@ def open_boxed(settings: DataSettings) -> Data:
     ids = tuple(sorted(boxes.by_photo))
     names = [_main_class(boxes.by_photo[photo], root / photo) for photo in ids]
     classes, labels = numbered(names)
-    whole = Dataset(str(root), root.name, classes, ids, labels, PhotoReader(root), skipped, find_boxes=boxes)
+    whole = Dataset(str(root), root.name, classes, ids, labels, FolderSource(root), skipped, find_boxes=boxes)
     return split_whole(whole, settings)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ...core.errors import VerydeepError
 from ...core.settings import DataSettings
-from ..dataset import Data, Dataset, NamedBox
+from ..dataset import Data, Dataset, ImageSource, NamedBox
 from ..image_io import Pixels
 
 SETS = {"train": 6000, "dev": 1000, "val": 2000}  # scenes
@@ -59,16 +59,16 @@ class _Drawn:
 
 
 @dataclass(frozen=True)
-class SceneReader:
+class SceneReader(ImageSource):
     """Paints the scene of an id such as ``val/00012``."""
 
-    def __call__(self, photo_id: str) -> Pixels:
+    def read(self, image_id: str) -> Pixels:
         """uint8 RGB (H,W,3)."""
-        return _painted(photo_id).copy()
+        return _painted(image_id).copy()
 
-    def size(self, photo_id: str) -> tuple[int, int]:
+    def size(self, image_id: str) -> tuple[int, int]:
         """Height and width, without painting."""
-        set_name, _, number = photo_id.partition("/")
+        set_name, _, number = image_id.partition("/")
         return _size(_draws(set_name, int(number)))
 
 

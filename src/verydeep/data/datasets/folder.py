@@ -15,7 +15,7 @@ import numpy as np
 from ...core.errors import VerydeepError
 from ...core.settings import DEV_FRACTION, DataSettings, dev_share
 from ..class_names import numbered, one_spelling
-from ..dataset import Data, Dataset, PhotoReader, relabel, split
+from ..dataset import Data, Dataset, FolderSource, relabel, split
 from ..image_formats import EXTENSIONS, READ, kind_of_file
 from ..layout import SET_OF, read_layout
 from ..tables import CLASS, ENDINGS, IMAGE, Columns, read_table
@@ -114,7 +114,7 @@ def class_folders(top: Path, folder: Path) -> Dataset:
     if not here.folders:
         raise VerydeepError(f"{folder} holds no class folders: put the photos of each class in a folder of its own.")
     classes, numbers = numbered(labels)
-    return Dataset(str(top), folder.name, classes, tuple(ids), numbers, PhotoReader(top), skipped)
+    return Dataset(str(top), folder.name, classes, tuple(ids), numbers, FolderSource(top), skipped)
 
 
 def _note_files(folder: Path, names: list[str], skipped: Skipped) -> None:
@@ -147,7 +147,7 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
         mine = sorted({(photo, label) for photo, label, given in rows if given == set_name})
         classes, labels = numbered([label for _, label in mine])  # of this set: `from_sets` counts in those of train
         ids = tuple(photo for photo, _ in mine)
-        sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, PhotoReader(path.parent))
+        sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, FolderSource(path.parent))
     if set(sets) == {""}:
         return split_whole(sets[""], settings)
     if "train" not in sets or not set(sets) <= set(SETS) or len(sets) < 2:

@@ -22,7 +22,7 @@ from ...core.matlab import read_mat
 from ...core.settings import DataSettings
 from ..annotations import XmlBoxes
 from ..class_names import read_names
-from ..dataset import Data, Dataset, PhotoReader, relabel, split
+from ..dataset import Data, Dataset, FolderSource, relabel, split
 from ..walk import Skipped, files_below, list_folder, photos_in
 from .folder import class_folders
 
@@ -73,7 +73,7 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
     if test:
         ids = tuple(str(path.relative_to(root)) for path in test)
         unknown = np.full(len(ids), -1, dtype=np.int64)
-        sets["test"] = Dataset(name, "test", titles, ids, unknown, PhotoReader(root), skipped)
+        sets["test"] = Dataset(name, "test", titles, ids, unknown, FolderSource(root), skipped)
     return Data(name, sets, False)
 
 
@@ -111,7 +111,7 @@ def _synset_folders(root: Path) -> Dataset:
         raise VerydeepError(f"{root / empty[0]} has no photos: add some, or remove the folder.")
     labels = np.repeat(np.arange(len(wnids), dtype=np.int64), [len(photos) for photos in found])
     ids = tuple(photo for photos in found for photo in photos)
-    return Dataset(str(root), "val", tuple(wnids), ids, labels, PhotoReader(root), skipped)
+    return Dataset(str(root), "val", tuple(wnids), ids, labels, FolderSource(root), skipped)
 
 
 def _has_val(root: Path) -> bool:
@@ -128,7 +128,7 @@ def _find(root: Path, places: tuple[str, ...]) -> Path:
 def _titled(root: Path, found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
     places = tuple(place for place in BOX_FOLDERS[set_name] if _has_boxes(root / place))
     boxes = XmlBoxes(root, places) if places else None
-    return Dataset(name, set_name, titles, found.ids, found.labels, found.read, found.skipped, find_boxes=boxes)
+    return Dataset(name, set_name, titles, found.ids, found.labels, found.source, found.skipped, find_boxes=boxes)
 
 
 def _has_boxes(folder: Path) -> bool:
@@ -178,7 +178,7 @@ def _flat_val(root: Path, folder: Path, wnids: tuple[str, ...] | None) -> Datase
     place = {wnid: number for number, wnid in enumerate(wnids)}
     labels = np.array([place[wnid] for wnid in truth], dtype=np.int64)
     ids = tuple(str(path.relative_to(root)) for path in photos)
-    return Dataset(str(root), "val", wnids, ids, labels, PhotoReader(root), skipped)
+    return Dataset(str(root), "val", wnids, ids, labels, FolderSource(root), skipped)
 
 
 def _ground_truth(root: Path, photos: list[Path]) -> list[str]:

@@ -20,7 +20,7 @@ from ...core.errors import ImageError, VerydeepError
 from ...core.files import check_text, read_json
 from ...core.settings import DataSettings
 from ..class_names import distinct
-from ..dataset import Data, Dataset, NamedBox
+from ..dataset import Data, Dataset, ImageSource, NamedBox
 from ..image_io import Pixels, decode
 from ..walk import Skipped
 
@@ -103,7 +103,7 @@ def _set(folder: Path, name: str, metadata: dict[str, Any]) -> Dataset:
         classes=classes,
         ids=ids,
         labels=labels,
-        read=PackReader(folder, name, metadata["form"], tuple(shard["file"] for shard in shards)),
+        source=PackReader(folder, name, metadata["form"], tuple(shard["file"] for shard in shards)),
         skipped=_skipped(folder, int(metadata["sets"][name]["ignored"])),
         subjects=None if (subjects == np.arange(len(subjects))).all() else subjects,
         find_boxes=PackBoxes(folder, name) if boxes_file(folder, name).is_file() else None,
@@ -119,61 +119,68 @@ def _skipped(folder: Path, count: int) -> Skipped:
     return skipped
 
 
-class PackReader:
+class PackReader(ImageSource):
     """Reads a set's photos by their ids; files are mapped at the first photo, in each process."""
 
     def __init__(self, root: Path, name: str, form: str, shards: tuple[str, ...]) -> None:
-        self.root, self._name, self._form, self._shards = root, name, form, shards
+        self._root, self._name, self._form, self._shards = root, name, form, shards
         self._open: _Opened | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}
 
-    def __call__(self, photo_id: str) -> Pixels:
+    def read(self, image_id: str) -> Pixels:
         """uint8 RGB (H,W,3); raises ImageError where the checksum is not that of the photo."""
-        row, data = self._row(photo_id), self.stored(photo_id)
+        row, data = self._row(image_id), self.stored(image_id)
         pixels = 3 * int(row["height"]) * int(row["width"])
-        if not self._is_whole(photo_id, data) or (self._form == "raw" and not 0 < pixels == len(data)):
-            raise ImageError(f"photo {photo_id} of the pack {self.root} is not as it was packed: pack the photos anew.")
+        if not self._is_whole(image_id, data) or (self._form == "raw" and not 0 < pixels == len(data)):
+            raise ImageError(
+                f"photo {image_id} of the pack {self._root} is not as it was packed: pack the photos anew."
+            )
         if self._form == "jpeg":
-            return decode(data.tobytes(), photo_id)
+            return decode(data.tobytes(), image_id)
         return data.reshape(int(row["height"]), int(row["width"]), 3)
 
-    def _is_whole(self, photo_id: str, data: NDArray[np.uint8]) -> bool:
+    def _is_whole(self, image_id: str, data: NDArray[np.uint8]) -> bool:
         """Whether the bytes are those that were packed; looked at once in each process."""
         opened = self._opened()
-        place = opened.places[photo_id]
+        place = opened.places[image_id]
         if not opened.known[place]:
             opened.known[place] = zlib.crc32(data.data) == opened.index[place]["crc32"]
         return bool(opened.known[place])
 
-    def stored(self, photo_id: str) -> NDArray[np.uint8]:
+    def stored(self, image_id: str) -> NDArray[np.uint8]:
         """The photo's bytes, as they are; a change to them changes the file's no more than a copy would.
 
         Raises ImageError where the index names a file that is not there.
         """
-        row, shards = self._row(photo_id), self._opened().shards
+        row, shards = self._row(image_id), self._opened().shards
         start, shard = int(row["offset"]), int(row["shard"])
         if shard >= len(shards):
-            raise ImageError(f"photo {photo_id} of the pack {self.root} is in no file of it: pack the photos anew.")
+            raise ImageError(f"photo {image_id} of the pack {self._root} is in no file of it: pack the photos anew.")
         return shards[shard][start : start + int(row["bytes"])]
 
-    def size(self, photo_id: str) -> tuple[int, int]:
+    def size(self, image_id: str) -> tuple[int, int]:
         """Height and width, as packed."""
-        row = self._row(photo_id)
+        row = self._row(image_id)
         return int(row["height"]), int(row["width"])
 
-    def files(self, photo_id: str) -> list[Path]:
+    def files(self, image_id: str) -> list[Path]:
         """The file that holds the photo."""
-        return [self.root / self._shards[int(self._row(photo_id)["shard"])]]
+        return [self._root / self._shards[int(self._row(image_id)["shard"])]]
 
-    def _row(self, photo_id: str) -> Any:
+    @property
+    def root(self) -> Path:
+        """The pack's folder."""
+        return self._root
+
+    def _row(self, image_id: str) -> Any:
         opened = self._opened()
-        return opened.index[opened.places[photo_id]]
+        return opened.index[opened.places[image_id]]
 
     def _opened(self) -> _Opened:
         if self._open is None:
-            self._open = _Opened(self.root, self._name, self._shards)
+            self._open = _Opened(self._root, self._name, self._shards)
         return self._open
 
 

@@ -9,7 +9,6 @@ are difficult: those count neither as hits nor as misses. ``voc2012-action:DIR``
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from ...core.errors import ImageError, VerydeepError
 from ...core.settings import DataSettings
 from ..annotations import read_xml
-from ..dataset import Data, Dataset, PhotoReader
+from ..dataset import Data, Dataset, FolderSource, ImageSource
 from ..image_io import Pixels, read_image
 
 CLASSES = (
@@ -37,15 +36,15 @@ PERSON = "#"  # between a photo's id and the person's number
 
 
 @dataclass(frozen=True)
-class PersonReader:
+class PersonReader(ImageSource):
     """Reads the photo of an id such as ``2010_006215#1``; with ``annotations``, only that person's box of it."""
 
     photos: Path
     annotations: Path | None = None
 
-    def __call__(self, photo_id: str) -> Pixels:
+    def read(self, image_id: str) -> Pixels:
         """uint8 RGB (H,W,3); raises ImageError, also where the annotation is broken or has no such person."""
-        photo, _, number = photo_id.partition(PERSON)
+        photo, _, number = image_id.partition(PERSON)
         pixels = read_image(self.photos / f"{photo}.jpg")
         if self.annotations is None:
             return pixels
@@ -56,16 +55,16 @@ class PersonReader:
             raise ImageError(str(fault)) from None
         if not 1 <= int(number) <= len(people):
             raise ImageError(f"{path} has {len(people)} objects and no number {number}.")
-        return _cut(pixels, people[int(number) - 1].xyxy, photo_id)
+        return _cut(pixels, people[int(number) - 1].xyxy, image_id)
 
     @property
     def shows(self) -> str:
         """What of a photo: boxes, or all of it."""
         return "photos" if self.annotations is None else "boxes"
 
-    def files(self, photo_id: str) -> list[Path]:
+    def files(self, image_id: str) -> list[Path]:
         """What a person's pixels depend on."""
-        photo = photo_id.partition(PERSON)[0]
+        photo = image_id.partition(PERSON)[0]
         boxes = [] if self.annotations is None else [self.annotations / f"{photo}.xml"]
         return [self.photos / f"{photo}.jpg", *boxes]
 
@@ -95,23 +94,20 @@ def open_named(name: str, root: Path | None, _settings: DataSettings) -> Data:
         )
     action = "action" in name
     boxes = home / "Annotations" if name == OF_BOXES else None
-    reader: Callable[[str], Pixels] = (
-        PersonReader(home / "JPEGImages", boxes) if action else PhotoReader(home / "JPEGImages")
-    )
+    images = home / "JPEGImages"
+    source: ImageSource = PersonReader(images, boxes) if action else FolderSource(images)
     sets = {}
     for set_name in SETS:
         found = _read_set(home / "ImageSets" / ("Action" if action else "Main"), set_name, action)
         if found is not None:
-            sets[set_name] = _dataset(name, set_name, *found, reader)
+            sets[set_name] = _dataset(name, set_name, *found, source)
     return Data(name, sets, split_by_us=False)
 
 
-def _dataset(
-    name: str, set_name: str, ids: list[str], marks: NDArray[np.int8], reader: Callable[[str], Pixels]
-) -> Dataset:
+def _dataset(name: str, set_name: str, ids: list[str], marks: NDArray[np.int8], source: ImageSource) -> Dataset:
     classes = ACTIONS if "action" in name else CLASSES
     shown = tuple(ids if "action" in name else [f"{photo}.jpg" for photo in ids])
-    return Dataset(name, set_name, classes, shown, np.full(len(ids), -1, np.int64), reader, marks=marks)
+    return Dataset(name, set_name, classes, shown, np.full(len(ids), -1, np.int64), source, marks=marks)
 
 
 def _read_set(folder: Path, set_name: str, action: bool) -> tuple[list[str], NDArray[np.int8]] | None:

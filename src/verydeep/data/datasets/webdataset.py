@@ -22,7 +22,7 @@ import numpy as np
 from ...core.errors import ImageError, VerydeepError
 from ...core.settings import DataSettings
 from ..class_names import distinct, read_names
-from ..dataset import Data, Dataset
+from ..dataset import Data, Dataset, ImageSource
 from ..image_formats import UNREAD, kind_by_name
 from ..image_io import Pixels, decode
 from ..layout import named_sets
@@ -149,38 +149,43 @@ class _Sparing(io.FileIO):
         return super().read(size)
 
 
-class TarReader:
+class TarReader(ImageSource):
     """Reads photos by their ids, ``SHARD.tar/NAME``, in place; tar files are opened once in each process."""
 
     def __init__(self, root: Path, shards: tuple[str, ...], places: dict[str, Place]) -> None:
-        self.root, self._shards, self._places = root, shards, places
+        self._root, self._shards, self._places = root, shards, places
         self._open: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
-    def __call__(self, photo_id: str) -> Pixels:
+    def read(self, image_id: str) -> Pixels:
         """uint8 RGB (H,W,3); raises ImageError."""
-        return decode(self.encoded(photo_id), photo_id)
+        return decode(self.encoded(image_id), image_id)
 
-    def encoded(self, photo_id: str) -> bytes:
+    def encoded(self, image_id: str) -> bytes:
         """The photo's bytes; raises ImageError where its tar file cannot be read, or has become shorter."""
-        place = self._places[photo_id]
+        place = self._places[image_id]
         try:
             data = os.pread(self._handle(place.shard), place.size, place.offset)
         except OSError as fault:
-            raise ImageError(f"cannot read {self.root / photo_id}: {fault.strerror}.") from None
+            raise ImageError(f"cannot read {self._root / image_id}: {fault.strerror}.") from None
         if len(data) != place.size:
-            raise ImageError(f"{self.root / photo_id}: its tar file has become shorter: make or fetch it anew.")
+            raise ImageError(f"{self._root / image_id}: its tar file has become shorter: make or fetch it anew.")
         return data
 
-    def files(self, photo_id: str) -> list[Path]:
+    def files(self, image_id: str) -> list[Path]:
         """The tar file that holds the photo."""
-        return [self.root / self._shards[self._places[photo_id].shard]]
+        return [self._root / self._shards[self._places[image_id].shard]]
+
+    @property
+    def root(self) -> Path:
+        """The folder that tar files are named below."""
+        return self._root
 
     def _handle(self, shard: int) -> int:
         if shard not in self._open:
             if len(self._open) >= MOST_OPEN:
                 os.close(self._open.pop(next(iter(self._open))))
-            self._open[shard] = os.open(self.root / self._shards[shard], os.O_RDONLY)
+            self._open[shard] = os.open(self._root / self._shards[shard], os.O_RDONLY)
         return self._open[shard]

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,7 +44,7 @@ def read_photos(data: str | None, photos: int, repeats: int, reporter: Reporter)
         for number, (name, source) in enumerate(sources):
             opened = open_data(DataSettings(source), least_classes=1)
             whole = opened.sets["train"]
-            if not hasattr(whole.read, "encoded"):
+            if whole.source.encoded(whole.ids[0]) is None:
                 raise VerydeepError(f"{name} is no folder of photos or of tar files: give one, or leave it out.")
             few = whole.take(np.arange(min(photos, len(whole))))
             pack = Path(place) / f"pack-{number}"
@@ -73,9 +73,10 @@ def _epoch(dataset: Dataset, recipe: TrainSettings) -> Callable[[], object]:
 
 def _pillow(dataset: Dataset) -> None:
     """Decode, resize, crop at random: what a plain loader does to each photo."""
-    rng, reader = np.random.default_rng(0), cast(Any, dataset.read)
+    rng = np.random.default_rng(0)
     for index in range(len(dataset)):
-        encoded = reader.encoded(dataset.ids[index])
+        encoded = dataset.source.encoded(dataset.ids[index])
+        assert encoded is not None
         image = Image.open(io.BytesIO(encoded)).convert("RGB")
         factor = SCALE / min(image.size)
         image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BILINEAR)

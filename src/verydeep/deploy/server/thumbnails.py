@@ -33,7 +33,7 @@ class Thumbnails:
         return self._cached(place) if 0 <= place < len(self._ids) else None
 
     def _make(self, place: int) -> bytes:
-        picture = Image.fromarray(self._dataset.read(self._ids[place]))
+        picture = Image.fromarray(self._dataset.source.read(self._ids[place]))
         picture.thumbnail((SIDE, SIDE))
         return encoded(np.asarray(picture), "JPEG")
 
