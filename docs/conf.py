@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from verydeep.cli.arguments import build_parser
+from verydeep.cli.parser import build_parser
 
 TOP = Path(__file__).resolve().parents[1]
 OF_ALL = ("help", "json", "quiet")  # options of every command, which the reference explains once
@@ -58,7 +58,7 @@ def _read_page(_app: Any, page: str, text: list[str]) -> None:
 def command_section(parser: argparse.ArgumentParser) -> str:
     """One command as Markdown: description, usage, and its arguments, group by group."""
     positional = [_usage(action) for action in parser._actions if not action.option_strings]
-    lines = [f"## {parser.prog}", "", f"{_escaped(parser.description or '')}.", ""]
+    lines = [f"## {parser.prog}", "", _escaped(parser.description or ""), ""]
     lines += ["```text", " ".join([parser.prog, *positional, "[options]"]), "```", ""]
     formatter = parser._get_formatter()
     for group in parser._action_groups:

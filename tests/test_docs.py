@@ -15,8 +15,7 @@ import pytest
 from sphinx.search.en import SearchEnglish
 
 import verydeep
-from verydeep.cli.arguments import parse
-from verydeep.cli.main import VERBS
+from verydeep.cli.parser import commands, parse
 
 TOP = Path(__file__).resolve().parents[1]
 # Words of the field that the search of the built pages finds.
@@ -43,7 +42,7 @@ def test_commands_of_a_page_parse(page: Path) -> None:
             with pytest.raises(SystemExit, match="0"):
                 parse(words)
         else:
-            assert parse([word for word in words if word not in (">", "&")]).verb in VERBS, words
+            assert parse([word for word in words if word not in (">", "&")]).command in commands(), words
 
 
 def test_python_of_a_page_compiles_and_uses_public_names() -> None:
@@ -68,8 +67,8 @@ def test_every_command_has_a_goal() -> None:
     """On the page that leads from goals to commands; those with ``…`` are patterns and are not parsed."""
     page = (TOP / "docs" / "which_command.md").read_text()
     for text in re.findall(r"`verydeep ([^`…]+)`", page):
-        assert parse(shlex.split(text)).verb in VERBS, text
-    assert [verb for verb in VERBS if not re.search(rf"`(verydeep )?{verb}\b", page)] == []
+        assert parse(shlex.split(text)).command in commands(), text
+    assert [verb for verb in commands() if not re.search(rf"`(verydeep )?{verb}\b", page)] == []
 
 
 WRITERS = """
@@ -141,8 +140,8 @@ def test_every_page_is_in_the_index_and_all_build(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     api = (tmp_path / "html" / "api.html").read_text()
     assert all(f'id="verydeep.{name}"' in api for name in verydeep.__all__)
-    commands = (tmp_path / "html" / "commands.html").read_text()
-    assert all(f'id="verydeep-{verb.replace(" ", "-")}"' in commands for verb in VERBS)
+    reference = (tmp_path / "html" / "commands.html").read_text()
+    assert all(f'id="verydeep-{verb.replace(" ", "-")}"' in reference for verb in commands())
     index = (tmp_path / "html" / "searchindex.js").read_text()
     found = json.loads(index[index.index("{") : index.rindex("}") + 1])
     stem = SearchEnglish({}).stem

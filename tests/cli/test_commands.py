@@ -255,13 +255,13 @@ SIGNALLED_AT_ONCE = """
 import os, signal, sys
 from verydeep.cli import main as cli
 
-class Signalled(cli.Hearing):
+class Signalled(cli.InterruptHandler):
     def __enter__(self):
         super().__enter__()
         os.kill(os.getpid(), signal.SIGUSR1)
         return self
 
-cli.Hearing = Signalled
+cli.InterruptHandler = Signalled
 sys.exit(cli.main(["nets"]))
 """
 
@@ -284,7 +284,7 @@ def verb(options):
     time.sleep(60)
     return 0
 
-cli.VERBS["nets"] = verb
+cli.commands()["nets"].run = verb
 sys.exit(cli.main(["nets"]))
 """
 LOST = {"destructor": "Told()", "swallowed": "\n    try: Told().__del__()\n    except BaseException: pass"}

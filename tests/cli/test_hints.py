@@ -11,7 +11,7 @@ import pytest
 
 import verydeep
 from conftest import Command
-from verydeep.cli.arguments import build_parser, parse
+from verydeep.cli.parser import build_parser, parse
 from verydeep.core.config import flag, to_json
 from verydeep.core.device import resolve_device
 from verydeep.core.nearest import COMMANDS, SETTINGS
@@ -28,7 +28,7 @@ HINTS = [
     ("localize train D", "did you mean localise?"),
     ("localise trian D", "did you mean train?"),
     ("data chekc x", "did you mean check?"),
-    ("paint", "there is no command 'paint'; use data, localise"),  # near none
+    ("paint", "there is no command 'paint'; use benchmark, completion"),  # near none
     ("train vgg16 --data x", "VGG-16 is net D."),
     ("train VGG-19 --data x", "VGG-19 is net E."),
     ("nets vgg11", "VGG-11 is net A."),
@@ -52,14 +52,14 @@ HINTS = [
     ("train D --data x --pretrained y", "did you mean --start?"),
     ("probe --data x --pretrained y --weights z", "did you mean --weights?"),  # which has no --start
     ("train D --data x --color-shift off", "did you mean --colour-shift?"),
-    ("train D --data x --optimizer adam", "unknown setting '--optimizer'; `verydeep train --help` lists them."),
+    ("train D --data x --optimizer adam", "unknown setting '--optimizer'; see `verydeep train --help`."),
     ("train D photos/", "unknown argument 'photos/': did you mean --data photos/?"),
-    ("nets D E", "unknown argument 'E'; `verydeep nets --help` lists them."),
+    ("nets D E", "unknown argument 'E'; see `verydeep nets --help`."),
     ("export runs/D --to onxn", "--to cannot be 'onxn'; did you mean onnx?"),
     ("train D --data x --precision FP16", "did you mean 'fp16'?"),
     ("reproduce Table3/d/256", "did you mean table3/D/256?"),
-    ("train D", "which photos? Name them with --data"),
-    ("localise train D --start x", "which photos? Name them with --data"),
+    ("train D", "no data: give --data a folder"),
+    ("localise train D --start x", "no data: give --data a folder"),
 ]
 
 

@@ -22,25 +22,24 @@ from conftest import Answer, Command, make_photos, paint, run_command
 from verydeep.checkpoints.checkpoint import read_metadata
 from verydeep.checkpoints.registry import ilsvrc_classes
 from verydeep.checkpoints.run_dir import BEST
-from verydeep.cli.arguments import build_parser, parse
-from verydeep.cli.main import VERBS
+from verydeep.cli.parser import build_parser, commands, parse
 from verydeep.training.rerun import command_of, probe_command
 
 TOP = Path(verydeep.__file__).parent
-GROUPS = {name.partition(" ")[0] for name in VERBS if " " in name}
+GROUPS = {name.partition(" ")[0] for name in commands() if " " in name}
 # What only names a command, or a command and what it takes: the first words are one.
-MENTIONS = {"{options.verb}", "{options.verb} --help", "train … --start", "{version('verydeep')}"}
+MENTIONS = {"{options.command}", "COMMAND --help", "train … --start", "{version('verydeep')}"}
 # Suggestions that other tests run, where what prints them is made there.
 ELSEWHERE = {
     "localise evaluate {shlex.quote(str(folder))} {usual_test(folder)}": "test_localise_commands.py",
     "localise predict {place} PHOTO": "test_localise_commands.py",
-    "table {table} --from {shlex.quote(found['folder'])}": "test_released_runs.py",
+    "table {table} --from {shlex.quote(result['folder'])}": "test_released_runs.py",
 }
 PROBE = "probe --data"  # of `reports.rerun`, which puts commands together from what a run records
 # Those that take hours or a network are parsed, and begin.
 PARSED = {
     "reproduce classification": "reproduce classification",
-    "completion fish | source": "completion fish",
+    "export RUN --to onnx": "export runs/D --to onnx",
     "weights fetch NAME": "weights fetch oxford-D",
     "weights fetch {start}": "weights fetch oxford-D",
     "weights fetch {first.name}": "weights fetch oxford-E",
@@ -79,7 +78,7 @@ def suggestions() -> dict[str, str]:
 
 
 def names_a_command(words: str) -> bool:
-    return words in VERBS or words in GROUPS or words in MENTIONS
+    return words in commands() or words in GROUPS or words in MENTIONS
 
 
 @dataclass(frozen=True)
@@ -116,33 +115,33 @@ SCENARIOS = [
     Scenario("convert {shlex.quote(str(run))} runs/NAME", "evaluate 'a net.pth' centre@36 --data photos"),
     Scenario(PREDICT, "convert 'its classes.mat' runs/mine", PHOTO),
     Scenario(PREDICT, "convert run mine.pth", PHOTO),
-    Scenario("predict {shlex.quote(told['file'])} PHOTO", "export run --out net.onnx", PHOTO),
+    Scenario("predict {shlex.quote(result['file'])} PHOTO", "export run --out net.onnx", PHOTO),
     Scenario(
         "probe --data DATA --weights {place}",
         "convert conv.caffemodel runs/conv --preprocessing caffe",
         *((("DATA", "photos"),), "--scales 64 --splits 1 --workers 0"),
     ),
     Scenario(
-        "train {told['net']} --data DATA --start {place}{width}",
+        "train {result['net']} --data DATA --start {place}{width}",
         "convert conv.caffemodel conv.safetensors --preprocessing caffe",
         *((("DATA", "photos"),), SMALL),
     ),
     Scenario(
-        "predict {shlex.quote(str(told['folder']))} PHOTO",
+        "predict {shlex.quote(str(result['folder']))} PHOTO",
         "probe --data photos --weights run --scales 36 --splits 1 --workers 0",
         PHOTO,
     ),
     Scenario(
-        "train D --data {shlex.quote(str(told['folder']))} --S {told['size']}{crop}",
+        "train D --data {shlex.quote(str(result['folder']))} --S {result['size']}{crop}",
         "data pack photos 'a pack' --size 40 --workers 0",
         more=f"--start none --width 0.03125 {SMALL.replace('--crop 32 ', '')}",
     ),
     Scenario(
-        "evaluate {folder} dense@{result['test_scale']}",
+        "evaluate {quoted} dense@{result['test_scale']}",
         f"train A --data photos {SMALL} --start none --S 36-64 --width 0.03125 --out r",
     ),
     Scenario(
-        "evaluate {folder} dense@{several}",
+        "evaluate {quoted} dense@{scales}",
         f"train A --data photos {SMALL} --start none --S 36-64 --width 0.03125 --out r",
     ),
 ]
@@ -150,7 +149,7 @@ SCENARIOS = [
 
 def test_every_suggestion_in_the_source_is_run_or_names_a_command() -> None:
     run = {scenario.template for scenario in SCENARIOS} | ELSEWHERE.keys() | PARSED.keys()
-    run |= {PROBE, "predict {shlex.quote(str(found['folder']))} PHOTO"}  # the demo's, as the others'
+    run |= {PROBE}
     left = {words: module for words, module in suggestions().items() if not names_a_command(words) and words not in run}
     assert not left, "each needs a scenario here"
     assert not run - suggestions().keys(), "no message suggests these any more"
@@ -160,11 +159,11 @@ def test_every_suggestion_in_the_source_is_run_or_names_a_command() -> None:
 
 @pytest.mark.parametrize("words", PARSED.values())
 def test_what_takes_hours_or_a_network_is_a_command(words: str) -> None:
-    assert parse(shlex.split(words)).verb in VERBS
+    assert parse(shlex.split(words)).command in commands()
 
 
 def test_what_names_a_command_names_one_with_a_help() -> None:
-    assert build_parser()[1].keys() == VERBS.keys()
+    assert build_parser()[1].keys() == commands().keys()
 
 
 @pytest.fixture

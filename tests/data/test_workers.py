@@ -223,7 +223,7 @@ def test_a_training_that_is_stopped_while_photos_are_read_leaves_nothing(tmp_pat
     going.terminate()
     told += going.communicate(timeout=60)[1]
     assert going.returncode == 143, told
-    assert "verydeep: interrupted before the first step: there is nothing to save; begin it again." in told
+    assert "verydeep: interrupted before the first step: nothing was saved; run the command again." in told
     assert "Traceback" not in told
     assert not (tmp_path / "run").exists()
 

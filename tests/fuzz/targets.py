@@ -19,7 +19,7 @@ from verydeep.checkpoints.exported import open_exported
 from verydeep.checkpoints.integrity import write_sealed
 from verydeep.checkpoints.pretrained import read_weights
 from verydeep.checkpoints.run_dir import RunLog, bad_images, run_name
-from verydeep.cli.arguments import given_settings, parse
+from verydeep.cli.parser import given_settings, parse
 from verydeep.core.config import Scale, from_json, typed
 from verydeep.core.errors import VerydeepError
 from verydeep.core.files import read_json

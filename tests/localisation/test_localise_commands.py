@@ -132,7 +132,7 @@ def test_what_training_and_converting_suggest_can_be_typed(own: Path, command: C
     told = command("localise", "evaluate", "net", "centre@36", "--out", tmp_path / "e", cwd=own)
     assert told.status == 0, told.stderr
     told = command("convert", own / "net", tmp_path / "copy")
-    assert f"ask it: verydeep localise predict {tmp_path / 'copy'} PHOTO" in told.stdout
+    assert f"try it: verydeep localise predict {tmp_path / 'copy'} PHOTO" in told.stdout
     words = ["--class", "red", "--out", tmp_path / "boxes"]
     found = command("localise", "predict", tmp_path / "copy", own / "photos" / "00.png", *words)
     assert found.status == 0, found.stderr

@@ -345,7 +345,7 @@ def test_an_interrupted_reproduction_goes_on_with_the_same_command(
     os.killpg(going.pid, signal.SIGINT)
     _, told = going.communicate(timeout=60)
     assert going.returncode == 130, told
-    assert "verydeep: interrupted; what is done is kept: go on with the same command." in told
+    assert "verydeep: interrupted; finished parts are kept: resume with the same command." in told
     assert "Traceback" not in told
     answer = command(*words, "--json", cwd=tmp_path)
     assert answer.status == 0, answer.stderr

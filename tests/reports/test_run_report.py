@@ -24,9 +24,7 @@ from pages_read import read_page
 from conftest import Answer, make_photos, own_photos, run_command
 from verydeep import VerydeepError
 from verydeep.checkpoints.checkpoint import Metadata, read_metadata
-from verydeep.cli.arguments import given_settings, parse
-from verydeep.cli.completion import completion_script
-from verydeep.cli.flags import VERBS
+from verydeep.cli.parser import given_settings, parse
 from verydeep.core.config import to_json
 from verydeep.core.files import only_one, taken
 from verydeep.core.settings import TrainSettings
@@ -275,7 +273,6 @@ MISTAKES = {
     "report svms one": "svms contains SVMs and one a run: compare directories of one kind",
     "report one boxes": "boxes is a localisation run and one a classification run: compare runs of one kind",
     "report broken": "broken/result.json was not written by `verydeep svm`: train the SVMs again for a report",
-    "completion tcsh": "shell cannot be 'tcsh'; use bash, zsh, fish",
 }
 
 
@@ -293,7 +290,7 @@ def kinds(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         done(f"localise evaluate boxes {protocol} --workers 0", kinds)
     done("features two --data photos --out f.safetensors --scales 36 --workers 0", kinds)
     learnt = done("svm own --features f.safetensors --out svms --splits 2", kinds)
-    assert "to look at: report.html" in learnt.stdout
+    assert "report: report.html" in learnt.stdout
     done("svm own --features f.safetensors --out hinge --loss hinge", kinds)
     shutil.copytree(kinds / "svms", kinds / "broken")
     (kinds / "broken" / "result.json").write_text("{}")
@@ -417,42 +414,6 @@ def test_reports_from_python(place: Path, tmp_path: Path) -> None:
     assert (found["page"], found["net"], found["epochs"]) == (str(tmp_path / "page.html"), "A", 3)
     with pytest.raises(VerydeepError, match="there is nothing to report on"):
         verydeep.write_report([])
-
-
-OFFERED = {
-    "data ": ["check", "pack", "show"],
-    "localise ev": ["evaluate"],
-    "train --colour-": ["--colour-shift"],
-    "train D --colour-shift ": ["sqrt", "eigenvalue", "off"],
-    "localise train --regression P": ["PCR"],
-    "evaluate a": ["a run"],
-    "train --seed ": [],
-    "completion ": ["bash", "zsh", "fish"],
-}
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_completes_commands_flags_values_and_files(tmp_path: Path) -> None:
-    (tmp_path / "a run").mkdir()
-    lines = [completion_script("bash")]
-    for typed in ("", *OFFERED):
-        words = " ".join(shlex.quote(word) for word in ["verydeep", *typed.split(" ")])
-        lines.append(f"COMP_WORDS=({words}); COMP_CWORD={typed.count(' ') + 1}; _verydeep")
-        lines.append("printf '%s\\n' \"${COMPREPLY[@]}\" --")
-    run = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert run.stderr == ""
-    first, *offered = [[line for line in part.splitlines() if line] for part in run.stdout.split("--\n")[:-1]]
-    assert {"train", "report", "data", "localise"} <= set(first)
-    assert offered == list(OFFERED.values())
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_other_shells_scripts_name_every_verb_and_can_be_read(shell: str, tmp_path: Path) -> None:
-    script = done(f"completion {shell}", tmp_path).stdout
-    assert json.loads(done(f"completion {shell} --json", tmp_path).stdout) == {"shell": shell, "script": script}
-    assert all(name in script for name in VERBS)
-    if shutil.which(shell):
-        subprocess.run([shell, "-n"], input=script, text=True, check=True)
 
 
 def on_a_terminal(*words: object, cwd: Path, **env: str) -> str:

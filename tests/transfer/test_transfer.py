@@ -239,7 +239,7 @@ def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     narrow = replace(known, scales={36: known.scales[36][:, :3].copy()})
     save_features(folder / "misfit.safetensors", narrow)
     write_transfer(learn_svms("own", [folder / "misfit.safetensors"], machine=HERE), folder / "misfit")
-    assert "ask it: verydeep predict out PHOTO" in done.stdout
+    assert "try it: verydeep predict out PHOTO" in done.stdout
     return folder
 
 

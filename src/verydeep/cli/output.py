@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from rich.bar import Bar
 from rich.console import Console
@@ -96,6 +97,20 @@ def show_raw(text: str) -> None:
     """A whole document (JSON, CSV) to stdout, as it is and at once."""
     sys.stdout.write(text.encode("utf8", "backslashreplace").decode("utf8"))
     sys.stdout.flush()
+
+
+def show_json(value: Any) -> None:
+    """One JSON document to stdout, in ASCII and without control characters."""
+    text = json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f")  # which JSON lets pass
+    show_raw(text + "\n")
+
+
+def error_cells(row: dict[str, Any], name: str) -> tuple[str, str]:
+    """An error and its interval as table cells, empty where there is none."""
+    if row[name] is None:
+        return "", ""
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.2f} %", f"{low:.2f} to {high:.2f} %"
 
 
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:

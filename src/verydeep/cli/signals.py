@@ -1,8 +1,4 @@
-"""Signals to end a command, heard even where Python loses the error that they raise.
-
-In a destructor an error is told and forgotten, and code that catches every error passes over it. So a signal is told
-again until the command leaves.
-"""
+"""Ctrl-C, SIGTERM and SIGUSR1: they end a command at once, or training after the current step."""
 
 from __future__ import annotations
 
@@ -11,63 +7,94 @@ import sys
 import threading
 from typing import Any
 
-from .commands.common import leave
+from ..core.progress import Reporter
 
-AGAIN_SECONDS = 2.0
+REPEAT_SECONDS = 2.0
 
 
-class Hearing:
-    """A context in which SIGTERM and SIGUSR1 leave in order, as Ctrl-C does, wherever they come."""
+class Signalled(KeyboardInterrupt):
+    """Raised by a signal, so that temporary files are removed on the way out."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class InterruptHandler:
+    """A context in which signals end a command in order: cleanly, and with their exit status.
+
+    Without a reporter a signal raises `Signalled` at once. With one the first signal is only noted: the object, called
+    as the ``stop`` of long work, then returns True, so that the work ends after its current step. The next one raises.
+
+    Python loses an error that is raised in a destructor, and code that catches every error passes over it. So a signal
+    that has raised is sent again until the command leaves.
+    """
+
+    def __init__(self, reporter: Reporter | None = None) -> None:
+        self.signal = 0
+        self._reporter = reporter
         self._before: dict[int, Any] = {}
-        self._usual = sys.unraisablehook
+        self._hook_before = sys.unraisablehook
         self._timer: threading.Timer | None = None
-        self._again = False
+        self._repeated = False
 
-    def __enter__(self) -> Hearing:
-        if threading.current_thread() is threading.main_thread():  # no other thread may say so
+    def __enter__(self) -> InterruptHandler:
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
                 number = getattr(signal, name, None)  # Windows has no SIGUSR1
-                # A job in the background is begun with SIGINT ignored.
-                if number is not None and (name != "SIGINT" or signal.getsignal(number) is signal.default_int_handler):
-                    self._before[number] = signal.signal(number, self._heard)
-            sys.unraisablehook = self._lost
+                # A job in the background starts with SIGINT ignored, which only work that saves its state changes.
+                ignored = name == "SIGINT" and signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+                if number is not None and not (ignored and self._reporter is None):
+                    self._before[number] = signal.signal(number, self._received)
+            self._hook_before, sys.unraisablehook = sys.unraisablehook, self._unraisable
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        sys.unraisablehook = self._usual
+        if self._before:
+            sys.unraisablehook = self._hook_before
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
-    def _heard(self, number: int, frame: Any) -> None:
-        again, self._again = self._again, False
+    def __call__(self) -> bool:
+        return bool(self.signal)
+
+    @property
+    def status(self) -> int:
+        """The exit status of a process that a signal ended; SIGTERM's where another process of the job received it."""
+        return 128 + (self.signal or signal.SIGTERM)
+
+    def _received(self, number: int, _frame: object) -> None:
+        if self._reporter is not None and not self.signal:
+            self.signal = number
+            self._reporter.warn("stopping after this step; press Ctrl-C again to quit without saving")
+            return
+        repeated, self._repeated = self._repeated, False
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = threading.Timer(AGAIN_SECONDS, self._tell, (number,))
+        self._timer = threading.Timer(REPEAT_SECONDS, self._repeat, (number,))
         self._timer.daemon = True
         self._timer.start()
-        if not (again and _leaves(sys.exc_info()[1])):
-            leave(number, frame)
+        if not (repeated and _is_leaving(sys.exc_info()[1])):
+            raise Signalled(number)
 
-    def _tell(self, number: int) -> None:
-        """The signal once more, to the thread that hears it, also where that waits."""
-        self._again = True
+    def _repeat(self, number: int) -> None:
+        """Sends the signal again to the main thread, also where that waits."""
+        self._repeated = True
         main = threading.main_thread().ident
         if hasattr(signal, "pthread_kill") and main is not None:  # Windows has none
             signal.pthread_kill(main, number)
         else:
             signal.raise_signal(number)
 
-    def _lost(self, fault: Any) -> None:
+    def _unraisable(self, fault: Any) -> None:
         if not isinstance(fault.exc_value, KeyboardInterrupt):
-            self._usual(fault)
+            self._hook_before(fault)
 
 
-def _leaves(fault: BaseException | None) -> bool:
-    """Whether a command is on its way out: what is put away then must not be cut short."""
+def _is_leaving(fault: BaseException | None) -> bool:
+    """Whether a command is on its way out: its cleaning up must not be cut short."""
     while fault is not None:
         if isinstance(fault, KeyboardInterrupt):
             return True

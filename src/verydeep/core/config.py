@@ -8,7 +8,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import VerydeepError
 from .nearest import nearest, nearest_setting
@@ -51,13 +51,23 @@ class Scale:
         return str(self.smallest) if self.smallest == self.largest else f"{self.smallest}-{self.largest}"
 
 
-def setting(default: Any, text: str, names: bool = False) -> Any:
-    """A field of a settings dataclass: its default, and what `--help` says of it.
+def setting(default: Any, text: str, group: str, names: bool = False) -> Any:
+    """A field of a settings dataclass: its default, its help text, and the group of arguments in which help shows it.
 
     Args:
-        names: a tuple of lists of names, each as it was typed: only who knows the names can tell which commas part two.
+        names: a tuple of lists of names, each as typed: only code that knows the names can tell which commas part two.
     """
-    return field(default=default, metadata={"help": text, "names": names})
+    return field(default=default, metadata={"help": text, "group": group, "names": names})
+
+
+class SettingHelp(NamedTuple):
+    """What `--help` shows of a setting."""
+
+    name: str
+    placeholder: str
+    text: str
+    group: str
+    default: Any
 
 
 def lists_names(kind: type) -> set[str]:
@@ -159,8 +169,8 @@ def from_json(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
     return kind(**typed(kind, values))
 
 
-def field_help(kind: type) -> list[tuple[str, str, str, Any]]:
-    """Name, placeholder, help text and default of each setting, for the command line."""
+def field_help(kind: type) -> list[SettingHelp]:
+    """Help of each setting of a dataclass, for the command line."""
     rows = []
     hints = get_type_hints(kind)
     for item in dataclasses.fields(typing.cast(Any, kind)):
@@ -168,12 +178,12 @@ def field_help(kind: type) -> list[tuple[str, str, str, Any]]:
         if get_origin(hint) is types.UnionType:  # of a kind and None
             hint = get_args(hint)[0]
         if get_origin(hint) is Literal:
-            shape = "|".join(get_args(hint))
+            placeholder = "|".join(get_args(hint))
         elif hint is bool:
-            shape = "yes|no"
+            placeholder = "yes|no"
         else:
-            shape = {int: "N", float: "X", str: "TEXT", Scale: "S"}.get(hint, "LIST")
-        rows.append((item.name, shape, item.metadata["help"], item.default))
+            placeholder = {int: "N", float: "X", str: "TEXT", Scale: "S"}.get(hint, "LIST")
+        rows.append(SettingHelp(item.name, placeholder, item.metadata["help"], item.metadata["group"], item.default))
     return rows
 
 

@@ -24,24 +24,30 @@ PIXEL_LIMIT = 89_478_485  # a quarter of a gigabyte as RGB: few photos have more
 MOST_PIXELS = 2**31 - 1
 PAPER_SCALE = Scale(256, 256)
 
+# Groups of arguments in help.
+DATA, NET, LEARNING, SCHEDULE = "Data", "Net and weights", "Learning", "Schedule"
+IMAGES, DEV, BOXES, MERGING = "Image size and augmentation", "Evaluation during training", "Boxes", "Merging of boxes"
+DESCRIPTORS, SVM, SERVER = "Descriptors", "SVM", "Server"
+OUTPUT, LOADING, MACHINE = "Output", "Data loading", "Machine"
+
 
 @dataclass(frozen=True)
 class DataSettings:
     """Which photos, which classes of them, and how they are split where they did not come split."""
 
-    data: str = setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR")
+    data: str = setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR", DATA)
     boxes: tuple[str, ...] = setting(
-        (), "box files: VOC's XML folder, CSV, COCO's JSON; [FOLDER=]FILE,…; may be repeated"
+        (), "box files: folder of VOC XML, CSV, COCO JSON; [FOLDER=]FILE,…; repeatable", DATA
     )
     classes: tuple[str, ...] = setting(
-        (), "only these classes, names or patterns: 'c*,dog'; may be repeated, for names with commas", names=True
+        (), "only these classes, names or patterns: 'c*,dog'; repeatable, for names with commas", DATA, names=True
     )
     folders: Literal["auto", "classes", "splits"] = setting(
-        "auto", "what the data's folders are: classes, or splits (train/, val/, test/) of class folders"
+        "auto", "folders of the data are classes, or splits (train/, val/, test/) of class folders", DATA
     )
-    dev_fraction: float | None = setting(None, "share of photos that decides drops and the best epoch (.1)")
-    test_fraction: float = setting(0.2, "share of photos that is only reported, where the data have no test set")
-    split_seed: int = setting(0, "seed of the split")
+    dev_fraction: float | None = setting(None, "share of images for learning-rate drops and the best epoch (0.1)", DATA)
+    test_fraction: float = setting(0.2, "share of images held out for testing, where the data have no test set", DATA)
+    split_seed: int = setting(0, "random seed of the split", DATA)
 
     def __post_init__(self) -> None:
         dev = dev_share(self, DEV_FRACTION)
@@ -53,7 +59,7 @@ class DataSettings:
 
 
 def dev_share(settings: DataSettings, usual: float) -> float:
-    """The fraction asked for, or the data set's usual one."""
+    """The fraction in the settings, or the dataset's usual one."""
     return usual if settings.dev_fraction is None else settings.dev_fraction
 
 
@@ -61,48 +67,52 @@ def dev_share(settings: DataSettings, usual: float) -> float:
 class TrainSettings:
     """Sect. 3.1's recipe; the defaults are the paper's, and `verydeep.training.recipes` adapts them to a run."""
 
-    net: str = setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B")
-    S: Scale = setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512")
-    crop: int = setting(224, "side of a training crop in pixels, a multiple of 32")
-    width: float = setting(1.0, "factor on the channels of every hidden layer")
-    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = setting("glorot", "draw of the random layers")
-    start: str = setting("none", "run, checkpoint, weight file or released weights to start from; none: random")
+    net: str = setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B", NET)
+    S: Scale = setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512", IMAGES)
+    crop: int = setting(224, "side of a training crop in pixels, a multiple of 32", IMAGES)
+    width: float = setting(1.0, "factor on the channels of every hidden layer", NET)
+    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = setting("glorot", "random initialisation", NET)
+    start: str = setting("none", "initial weights: a run, checkpoint, weight file or public weights; none: random", NET)
     preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision", "torchvision-features"] = setting(
-        "recorded", "pixels the start's weights expect, where their file does not record it"
+        "recorded", "preprocessing of the initial weights, where their file does not record it", NET
     )
     new_fc: Literal["random", "fitted"] = setting(
-        "random", "FC layers that the start does not have: random, or fitted to the training photos before step 1"
+        "random", "FC layers without initial weights: random, or fitted to the training images before step 1", NET
     )
-    learn: Literal["all", "fc", "last"] = setting("all", "which layers learn")
-    head_epochs: int = setting(0, "epochs in which only the layers that started random learn, before `learn`")
-    batch: int = setting(256, "photos per step; 0 for 256 or an eighth of the training photos, the smaller")
-    lr: float = setting(1e-2, "initial learning rate")
-    momentum: float = setting(0.9, "momentum")
-    momentum_at_drop: Literal["rescale", "keep"] = setting("rescale", "rescale follows Caffe, keep PyTorch")
-    weight_decay: float = setting(5e-4, "L2 penalty on weights")
-    bias_weight_decay: float = setting(0.0, "L2 penalty on biases (0 in Oxford's own files)")
-    bias_lr: float = setting(2.0, "factor on the learning rate of biases (2 in Oxford's own files)")
-    drops: int = setting(3, "how many times the rate is divided by 10 before a plateau ends training")
-    patience: int = setting(5, "epochs without improvement that make a plateau")
-    improvement: float = setting(0.1, "points of dev top-1 error that count as improvement")
-    hold_at_chance: bool = setting(True, "no drop before the dev error has left chance")
-    drop_at: tuple[int, ...] = setting((), "divide the rate after these epochs, in place of the plateau rule: 30,50")
+    learn: Literal["all", "fc", "last"] = setting("all", "layers that are trained", LEARNING)
+    head_epochs: int = setting(0, "first epochs, in which only randomly initialised layers are trained", SCHEDULE)
+    batch: int = setting(256, "batch size; 0: 256 or an eighth of the training images, the smaller", LEARNING)
+    lr: float = setting(1e-2, "initial learning rate", LEARNING)
+    momentum: float = setting(0.9, "momentum of SGD", LEARNING)
+    momentum_at_drop: Literal["rescale", "keep"] = setting(
+        "rescale", "momentum at learning-rate drops: rescale as Caffe, keep as PyTorch", LEARNING
+    )
+    weight_decay: float = setting(5e-4, "L2 penalty on weights", LEARNING)
+    bias_weight_decay: float = setting(0.0, "L2 penalty on biases (0 in Oxford's own files)", LEARNING)
+    bias_lr: float = setting(2.0, "factor on the learning rate of biases (2 in Oxford's own files)", LEARNING)
+    drops: int = setting(
+        3, "divisions of the learning rate by 10, at a plateau each, before the next one ends training", SCHEDULE
+    )
+    patience: int = setting(5, "epochs without improvement that make a plateau", SCHEDULE)
+    improvement: float = setting(0.1, "percentage points of dev top-1 error that count as improvement", SCHEDULE)
+    hold_at_chance: bool = setting(True, "no drop before the dev error is better than chance", SCHEDULE)
+    drop_at: tuple[int, ...] = setting((), "drop after these epochs, in place of the plateau rule: 30,50", SCHEDULE)
     divergence_retries: int = setting(
-        0, "times that a training which diverges returns to its best epoch, at a tenth of the learning rate"
+        0, "times a diverged training returns to its best epoch, with a tenth of the learning rate", SCHEDULE
     )
-    max_epochs: int = setting(74, "end training after this many epochs")
-    max_steps: int = setting(370_000, "end training after this many steps")
-    mirror: bool = setting(True, "mirror half of the crops")
-    colour_shift: Literal["sqrt", "eigenvalue", "off"] = setting("sqrt", "RGB colour shift by PCA: which convention")
-    validate: Literal["centre", "dense"] = setting("centre", "how the dev part is tested each epoch, at Q = S")
-    pooling: Literal["up", "down"] = setting("up", "how pooling rounds sizes: up as Caffe, down as PyTorch")
-    resampling: Literal["bilinear", "bicubic"] = setting("bilinear", "antialiased filter of the rescale to S and Q")
-    other_side: Literal["round", "truncate"] = setting("round", "how the other side of a rescaled photo is rounded")
+    max_epochs: int = setting(74, "maximum number of epochs", SCHEDULE)
+    max_steps: int = setting(370_000, "maximum number of steps", SCHEDULE)
+    mirror: bool = setting(True, "mirror half of the crops", IMAGES)
+    colour_shift: Literal["sqrt", "eigenvalue", "off"] = setting("sqrt", "PCA colour shift: its convention", IMAGES)
+    validate: Literal["centre", "dense"] = setting("centre", "protocol on the dev set after each epoch, at Q = S", DEV)
+    pooling: Literal["up", "down"] = setting("up", "rounding of sizes in pooling: up as Caffe, down as PyTorch", NET)
+    resampling: Literal["bilinear", "bicubic"] = setting("bilinear", "antialiased filter for rescaling", IMAGES)
+    other_side: Literal["round", "truncate"] = setting("round", "rounding of a rescaled image's other side", IMAGES)
     decoding: Literal["whole", "reduced"] = setting(
-        "whole", "of training photos: reduced decodes large JPEGs coarsely and rescales the crop alone, faster"
+        "whole", "reduced: decode large training JPEGs coarsely and rescale only the crop, faster", IMAGES
     )
-    bad_images: Literal["stop", "skip"] = setting("stop", "what to do when photos cannot be read")
-    seed: int = setting(0, "seed of weights, order, crops and dropout")
+    bad_images: Literal["stop", "skip"] = setting("stop", "if images are unreadable", DATA)
+    seed: int = setting(0, "random seed of weights, order, crops and dropout", LEARNING)
 
     def __post_init__(self) -> None:
         check_crop(self.crop)
@@ -128,24 +138,24 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class MachineSettings:
-    """What can be wished of the machine; ``auto`` and 0 choose."""
+    """Device, precision, processes and limits; ``auto`` and 0 choose."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where the net runs")
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "device of the net", MACHINE)
     precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = setting(
-        "auto", "of products, while sums stay float32; float64 is for proofs, and of everything"
+        "auto", "precision of matmuls; sums stay float32 (float64: all in float64, for checks)", MACHINE
     )
-    layout: Literal["auto", "channels_last", "contiguous"] = setting("auto", "memory layout of maps")
-    compile: bool = setting(False, "compile the training step (slow to start; for GPUs)")
-    workers: int = setting(-1, "processes that read photos; -1 chooses, 0 reads in the main process")
-    read_timeout: int = setting(600, "seconds a process may take to read a batch before it is given up")
-    read_retries: int = setting(0, "times a photo is read again that the operating system could not give")
-    peer_timeout: int = setting(300, "seconds another process of a job may be silent before this one ends")
-    max_pixels: int = setting(0, f"pixels that a photo may have, of which larger ones are refused; 0: {PIXEL_LIMIT:,}")
-    threads: int = setting(0, "CPU threads; 0: all cores that a quota and OMP_NUM_THREADS leave")
-    tensorboard: bool = setting(False, "also write the log for TensorBoard, in the run's folder")
-    device_batch: int = setting(0, "photos on the device at once; gradients of the parts of a batch add up")
-    recompute: bool = setting(False, "keep the maps between stages alone, and compute the others again: less memory")
-    bf16_gradients: bool = setting(False, "between processes gradients travel as bf16: half the bytes, rounded sums")
+    layout: Literal["auto", "channels_last", "contiguous"] = setting("auto", "memory layout of feature maps", MACHINE)
+    compile: bool = setting(False, "torch.compile the training step (slow to start; for GPUs)", MACHINE)
+    workers: int = setting(-1, "data-loading processes; -1: automatic, 0: load in the main process", LOADING)
+    read_timeout: int = setting(600, "seconds before a data-loading process that reads a batch times out", LOADING)
+    read_retries: int = setting(0, "times to retry reading a file after an I/O error", LOADING)
+    peer_timeout: int = setting(300, "seconds before an unresponsive process of a torchrun job ends it", MACHINE)
+    max_pixels: int = setting(0, f"refuse images with more pixels; 0: {PIXEL_LIMIT:,}", LOADING)
+    threads: int = setting(0, "CPU threads; 0: all cores that quotas and OMP_NUM_THREADS allow", MACHINE)
+    tensorboard: bool = setting(False, "also write a TensorBoard log, in the run's folder", OUTPUT)
+    device_batch: int = setting(0, "micro-batch size (gradient accumulation); 0: chosen by free memory", MACHINE)
+    recompute: bool = setting(False, "gradient checkpointing: recompute maps within stages, for less memory", MACHINE)
+    bf16_gradients: bool = setting(False, "all-reduce gradients as bf16: half the bytes, rounded sums", MACHINE)
 
     def __post_init__(self) -> None:
         if not -1 <= self.workers <= MOST_PROCESSES or not 0 <= self.threads <= MOST_PROCESSES:
@@ -163,11 +173,11 @@ class MachineSettings:
 
 
 def named_data(given: dict[str, Any]) -> DataSettings:
-    """The data to train on; raises VerydeepError where none are named, which nobody means."""
+    """The data to train on; raises VerydeepError where none are given."""
     if "data" not in given:
         raise VerydeepError(
-            "which photos? Name them with --data: a folder with a folder per class, a list file, or a name such as "
-            "digits, which are built in."
+            "no data: give --data a folder with a folder per class, a list file, or the name of a dataset, such as "
+            "digits, which is built in."
         )
     return DataSettings(**typed(DataSettings, given))
 
@@ -176,10 +186,10 @@ def named_data(given: dict[str, Any]) -> DataSettings:
 class BoxSettings:
     """What a box net is: one box for all classes, or one for each; Sect. A.1."""
 
-    regression: Literal["PCR", "SCR"] = setting("PCR", "a box per class (PCR), or a single one for all classes (SCR)")
-    dropout: bool = setting(True, "dropout in training; on few photos it makes the boxes of testing too small")
-    balance: bool = setting(True, "scale the start's FC maps to fit the rate, which changes nothing a net tells")
-    half_of_box: bool = setting(False, "OverFeat's rule: training crops that show at least half of the box")
+    regression: Literal["PCR", "SCR"] = setting("PCR", "a box per class (PCR), or one for all classes (SCR)", BOXES)
+    dropout: bool = setting(True, "dropout in training; with few images it makes predicted boxes too small", BOXES)
+    balance: bool = setting(True, "rescale the initial FC layers to fit the learning rate; outputs stay", BOXES)
+    half_of_box: bool = setting(False, "OverFeat's rule: training crops that show at least half of the box", BOXES)
 
     def outputs(self, classes: int) -> int:
         """Outputs of the last layer: 4 of a box, for each class under PCR."""
@@ -190,12 +200,16 @@ class BoxSettings:
 class MergeSettings:
     """How many boxes become one a label, where the paper leaves it open; `verydeep.data.boxes` says what each means."""
 
-    t: float | None = setting(None, "boxes merge while the best match is at most t; none: tuned on dev photos")
-    match: Literal["relative", "literal"] = setting("relative", "distance over size plus 1 - IoU, or OverFeat's text")
-    coordinates: Literal["windows", "pair"] = setting("windows", "a merged box: mean of its windows, or half-way")
-    merge: Literal["within", "across"] = setting("within", "boxes of one label merge, or those of all together")
+    t: float | None = setting(None, "merge boxes while the best match is at most t; none: tuned on dev images", MERGING)
+    match: Literal["relative", "literal"] = setting(
+        "relative", "distance over size plus 1 - IoU, or as in OverFeat's text", MERGING
+    )
+    coordinates: Literal["windows", "pair"] = setting(
+        "windows", "a merged box is the mean of all its windows, or of the two boxes merged last", MERGING
+    )
+    merge: Literal["within", "across"] = setting("within", "merge boxes within labels, or across all labels", MERGING)
     rate: Literal["window", "image"] = setting(
-        "window", "a box counts its own window's posterior of the label, or the image's (which counts windows)"
+        "window", "score a box by its window's posterior, or by the image's (which counts windows)", MERGING
     )
 
     def __post_init__(self) -> None:
@@ -207,10 +221,12 @@ class MergeSettings:
 class FeatureSettings:
     """What is computed of each photo at each scale; the spatial mean is averaged with the mirror image's."""
 
-    layer: str = setting("fc7", "the layer: fc7, fc6, pool5, conv4_3, … (after ReLU), or fc7-before-relu, …")
-    scales: tuple[int, ...] = setting((), "smallest sides Q in pixels: 256,384,512 (the net's own test scale, or 256)")
-    pool: Literal["mean", "max"] = setting("mean", "over the map's cells: their mean (App. B) or their maximum")
-    mirror: bool = setting(True, "average with the mirror image's descriptor")
+    layer: str = setting("fc7", "fc7, fc6, pool5, conv4_3, … (after ReLU), or fc7-before-relu, …", DESCRIPTORS)
+    scales: tuple[int, ...] = setting(
+        (), "smallest image sides Q in pixels: 256,384,512 (the net's own test scale, or 256)", DESCRIPTORS
+    )
+    pool: Literal["mean", "max"] = setting("mean", "pooling over the map: mean (App. B) or maximum", DESCRIPTORS)
+    mirror: bool = setting(True, "average with the mirror image's descriptor", DESCRIPTORS)
 
     def __post_init__(self) -> None:
         if len(set(self.scales)) < len(self.scales):
@@ -229,18 +245,20 @@ class DescriptorSettings:
     outweighs another.
     """
 
-    aggregate: Literal["stack", "average", "max"] = setting("stack", "scales: stacked, averaged, or their maximum")
-    normalise: Literal["both", "scale", "end", "none"] = setting("both", "length 1: each scale's, the whole, or both")
+    aggregate: Literal["stack", "average", "max"] = setting("stack", "combination of scales", DESCRIPTORS)
+    normalise: Literal["both", "scale", "end", "none"] = setting(
+        "both", "L2 normalisation: of each scale, of the whole descriptor, or both", DESCRIPTORS
+    )
 
 
 @dataclass(frozen=True)
 class SvmSettings:
     """The linear SVM: its loss, the values of C that are tried, and the random splits of Caltech and own photos."""
 
-    loss: Literal["squared-hinge", "hinge"] = setting("squared-hinge", "of a margin below 1")
-    C: tuple[float, ...] = setting((0.01, 0.1, 1.0, 10.0, 100.0), "values tried; one is taken as it is")
-    splits: int = setting(3, "random splits into training and test photos, where the data are split by chance")
-    seed: int = setting(0, "seed of the first split; the next ones count up from it")
+    loss: Literal["squared-hinge", "hinge"] = setting("squared-hinge", "loss of the SVM", SVM)
+    C: tuple[float, ...] = setting((0.01, 0.1, 1.0, 10.0, 100.0), "values to choose from; a single one is used", SVM)
+    splits: int = setting(3, "number of random training and test splits (of Caltech and own images)", SVM)
+    seed: int = setting(0, "random seed of the first split; the next ones count up from it", SVM)
 
     def __post_init__(self) -> None:
         if not self.C or not all(value > 0 for value in self.C):
@@ -257,14 +275,14 @@ class SvmSettings:
 class ServeSettings:
     """Where a server listens, how it batches, and its limits."""
 
-    host: str = setting("127.0.0.1", "the address it listens at; 0.0.0.0 lets other machines ask, without a password")
-    port: int = setting(8000, "its port; 0 takes a free one")
-    batch: int = setting(8, "photos that go through the net together, at most")
-    queue: int = setting(128, "requests at work or waiting, at most; others are told to come back")
-    max_bytes: int = setting(25_000_000, "of a photo's file")
-    max_pixels: int = setting(50_000_000, "of a photo")
-    patience: int = setting(30, "seconds a client may take to send a photo")
-    heic: bool = setting(False, "also read HEIC, where pillow-heif is installed")
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 admits other machines, without password", SERVER)
+    port: int = setting(8000, "port; 0: a free one", SERVER)
+    batch: int = setting(8, "maximum batch size", SERVER)
+    queue: int = setting(128, "maximum number of pending requests; more are refused", SERVER)
+    max_bytes: int = setting(25_000_000, "maximum size of an image file", SERVER)
+    max_pixels: int = setting(50_000_000, "maximum pixels of an image", SERVER)
+    patience: int = setting(30, "seconds a client may take to send an image", SERVER)
+    heic: bool = setting(False, "also read HEIC (needs pillow-heif)", SERVER)
 
     def __post_init__(self) -> None:
         limits = {

@@ -1,1 +1,1 @@
-"""The commands, a function each."""
+"""The commands, one module each: `verydeep.cli.parser` says what a module holds."""

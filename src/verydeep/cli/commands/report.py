@@ -1,36 +1,46 @@
-"""The verb that writes reports: report."""
+"""Write an HTML report of a run, a probe or SVMs; of several, one that compares them."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from ..output import show, show_table
-from .common import answer_json, status_of
+from ...core.settings import MachineSettings
+from ..execution import status_of
+from ..output import show, show_json, show_table
+from ..parser import CommandParser, add_settings
 
 
-def report(options: argparse.Namespace) -> int:
-    """A page on a run, a probe or SVMs, or on several of them; status 1 where some of several are left out."""
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("folders", metavar="DIR", nargs="+", help="runs, probes or SVMs; several are compared")
+    parser.group("Output").add_argument(
+        "--out", metavar="FILE", help="the page (report.html in DIR; of several, comparison.html here)"
+    )
+    add_settings(parser, MachineSettings, only=("max_pixels",))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes a report; status 1 where some of several folders are left out."""
     from ...reports.write import write_report
 
-    told = write_report(options.folders, options.out)
+    result = write_report(options.folders, options.out)
     if options.json:
-        answer_json(told)
+        show_json(result)
     else:
-        if "runs" in told:
-            _show_runs(told)
-        show(f"report: {told['page']}")
-    return status_of(told.get("faults", ()), answered=True)
+        if "runs" in result:
+            _show_runs(result)
+        show(f"report: {result['page']}")
+    return status_of(result.get("faults", ()), some_done=True)
 
 
-def _show_runs(told: dict[str, Any]) -> None:
+def _show_runs(result: dict[str, Any]) -> None:
     """The runs as rows, and how the others differ from the first."""
     rows = [
         (
             *(row["folder"], row["net"], row["S"], f"{row['parameters'] / 1e6:.2f} M"),
             *("" if row["best_dev_error"] is None else f"{row['best_dev_error']:.2f} %", row["epochs"]),
         )
-        for row in told["runs"]
+        for row in result["runs"]
     ]
     show_table("", ["run", "net", "S", "parameters", "best dev error", "epochs"], rows)
     tests = [
@@ -38,8 +48,8 @@ def _show_runs(told: dict[str, Any]) -> None:
             *(pair["second"], pair["second_test"], f"{pair['difference']:+.2f}"),
             *(f"{pair['interval'][0]:+.2f} to {pair['interval'][1]:+.2f}", f"{pair['p']:.2g}"),
         )
-        for pair in told["pairs"]
+        for pair in result["pairs"]
     ]
     if tests:
-        heads = ["", "test", "points of error", "95 % interval", "p"]
-        show_table(f"against {told['runs'][0]['folder']}, on the same photos", heads, tests)
+        columns = ["", "test", "points of error", "95 % interval", "p"]
+        show_table(f"against {result['runs'][0]['folder']}, on the same images", columns, tests)

@@ -1,4 +1,4 @@
-"""`verydeep serve`."""
+"""Serve a net over HTTP: a page in the browser and a JSON API."""
 
 from __future__ import annotations
 
@@ -7,28 +7,40 @@ import argparse
 from ...core.config import typed
 from ...core.settings import MachineSettings, ServeSettings
 from .. import output
-from ..arguments import given_settings
+from ..execution import OK
 from ..output import Terminal
-from .common import OK, answer_json
+from ..parser import CommandParser, add_settings, given_settings, settings_from
 
 
-def serve(options: argparse.Namespace) -> int:
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("run", metavar="DIR", help="what predict takes: a run, a checkpoint, an exported file, SVMs")
+    net = parser.group("Net and weights")
+    net.add_argument("--boxes", metavar="DIR", help="also predict boxes, with this localisation model")
+    net.add_argument("--features", metavar="FILE", help="also compute descriptors, and search this features file")
+    net.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
+    parser.group("Evaluation").add_argument(
+        "--protocol", metavar="PROTOCOL", help="dense@Q,…, centre@Q, … (dense at the training scale)"
+    )
+    add_settings(parser, ServeSettings)
+    add_settings(parser, MachineSettings, only=("device", "precision", "layout", "threads"))
+
+
+def run(options: argparse.Namespace) -> int:
     """Runs a server until a signal stops it; 0 then, as that is how it ends."""
     from ...deploy.server.serve import Sources, serve
 
-    given = given_settings(options)
-    own = {name: given.pop(name) for name in list(given) if name in ServeSettings.__dataclass_fields__}
-    settings = ServeSettings(**typed(ServeSettings, own))
-    machine = MachineSettings(**{"workers": 0, **typed(MachineSettings, given)})
+    given = given_settings(options, MachineSettings)
+    own = {name: text for name, text in given.items() if not hasattr(ServeSettings, name)}
+    machine = MachineSettings(**{"workers": 0, **typed(MachineSettings, own)})
     reporter = Terminal(options.quiet)
 
     def ready(address: str) -> None:
         if options.json:
-            answer_json({"address": address})
+            output.show_json({"address": address})
         reporter.say(f"{options.run} is served at {address} (Ctrl-C stops it)")
 
     sources = Sources(options.run, options.boxes, options.features, options.protocol, options.last)
-    forced = serve(sources, settings, machine, reporter, ready)
+    forced = serve(sources, settings_from(options, ServeSettings), machine, reporter, ready)
     if forced:
         output.fail("stopped at once; pending requests were dropped.")
         return 128 + forced

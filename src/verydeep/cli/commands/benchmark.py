@@ -1,0 +1,138 @@
+"""Benchmark inference, training, dense evaluation, data loading or SVM training on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any, get_args
+
+from ...core.errors import VerydeepError
+from ...core.settings import MachineSettings
+from ..execution import OK, reporter_of, team_of
+from ..output import show, show_json, show_table
+from ..parser import CommandParser, add_settings, settings_from
+
+DISTRIBUTED = True
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("what", metavar="WHAT", help="infer, train, dense, data or svm; a net alone means infer")
+    sources = "infer: nets, runs, exported files; train: nets; dense: a net; data: a dataset (D; synthetic JPEGs)"
+    parser.add_argument("sources", metavar="SOURCE", nargs="*", help=sources)
+    group = parser.group("Evaluation")
+    group.add_argument("--batch", type=int, default=8, metavar="N", help="batch size (8)")
+    group.add_argument("--size", type=int, metavar="N", help="side of the images in pixels (the crop)")
+    group.add_argument("--repeats", type=int, default=7, metavar="N", help="repetitions (7)")
+    group.add_argument("--against", metavar="PEER", help="also torchvision or, for svm, scikit-learn, in the same run")
+    group.add_argument("--photos", type=int, metavar="N", help="number of images for data (64) and svm (1000)")
+    group.add_argument("--processes", metavar="N,…", help="for train: numbers of processes, one after another")
+    used = ("device", "precision", "layout", "threads", "compile", "recompute", "bf16_gradients", "peer_timeout")
+    add_settings(parser, MachineSettings, only=used)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures speed; prints a table."""
+    from ...deploy.benchmark.benchmark import What
+
+    named = options.what in get_args(What)
+    what, sources = (options.what, options.sources) if named else ("infer", [options.what, *options.sources])
+    if options.processes and what != "train":
+        raise VerydeepError("only `benchmark train` takes --processes.")
+    if options.processes:
+        result: dict[str, Any] | None = _scaling(_counts(options.processes), options.typed)
+    else:
+        result = _measure(what, sources, options)
+    if result is not None and options.json:
+        show_json(result)
+    elif result is not None:
+        _show(result)
+    return OK
+
+
+def _measure(what: Any, sources: list[str], options: argparse.Namespace) -> dict[str, Any] | None:
+    """The result; None in all processes of a job but the main one."""
+    from ...deploy.benchmark.benchmark import benchmark
+
+    with team_of(options) as team:
+        result = benchmark(
+            what,
+            sources,
+            options.batch,
+            options.size,
+            options.repeats,
+            options.against,
+            options.photos,
+            settings_from(options, MachineSettings),
+            reporter_of(team, options.quiet),
+            team,
+        )
+        return result if team.is_main else None
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers of processes, as typed."""
+    words = text.split(",")
+    if not all(word.isdecimal() and 0 < int(word) <= 512 for word in words):
+        raise VerydeepError(f"processes lists whole numbers from 1 to 512, such as 1,2,4, not {text!r}.")
+    return [int(word) for word in words]
+
+
+def _scaling(counts: list[int], words: list[str]) -> dict[str, Any]:
+    """The same training steps with each number of processes, through torchrun; speed-up over the first."""
+    at = next(place for place, word in enumerate(words) if word.startswith("--processes"))
+    words = words[:at] + words[at + (1 if "=" in words[at] else 2) :]
+    words += [] if "--json" in words else ["--json"]
+    rows = []
+    for count in counts:
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        done = subprocess.run([*start, "-m", "--", "verydeep", *words], stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise VerydeepError(f"the benchmark with {count} processes failed; its messages are above.")
+        rows.append({"processes": count, **json.loads(done.stdout)})
+    first = rows[0]["rows"][0]["images_per_second"] / counts[0]
+    for row in rows:
+        rate = row["rows"][0]["images_per_second"]
+        row["speed_up"], row["efficiency"] = round(rate / first, 3), round(rate / first / row["processes"], 3)
+    return {"what": "processes", "runs": rows}
+
+
+def _show(result: dict[str, Any]) -> None:
+    if result["what"] == "processes":
+        columns = ["processes", "images/s", "speed-up", "efficiency"]
+        cells = [
+            (
+                row["processes"],
+                f"{row['rows'][0]['images_per_second']:.2f}",
+                f"{row['speed_up']:.2f}",
+                f"{row['efficiency']:.2f}",
+            )
+            for row in result["runs"]
+        ]
+        show_table("training steps at the same global batch size", columns, cells)
+        return
+    for part in result.get("sets", [result]):
+        _show_rows(result, part)
+
+
+def _show_rows(result: dict[str, Any], part: dict[str, Any]) -> None:
+    rows = [
+        (
+            *(row["name"], f"{row['images_per_second']:.2f}", f"{row['least']:.2f} to {row['most']:.2f}"),
+            *(f"{row['ratio_to_first']:.2f}", "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.2f}"),
+        )
+        for row in part["rows"]
+    ]
+    machine = part["machine"]
+    words = [result["what"], *(f"{name} {result[name]}" for name in ("batch", "size", "processes") if result.get(name))]
+    words += [str(part["photos"])] if "sets" in result else []
+    where = f"{machine['device']}, {machine['threads']} threads, {machine['precision']}, {machine['layout']}"
+    columns = ["", "images/s", "min to max", "ratio", "of the peak"]
+    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1  # without an empty column
+    title = f"{', '.join(words)}; median of {part['repeats']}; {where}"
+    show_table(title, columns[:shown], [row[:shown] for row in rows])
+    show(
+        f"measured peak: {part['peak_multiply_adds_per_second'] / 1e9:.1f} G multiply-adds/s; "
+        f"peak memory: {part['peak_memory_bytes'] / 2**30:.1f} GiB"
+    )

@@ -1,0 +1,46 @@
+"""Rescale the images of a dataset once and pack them into a few large files, for fast training."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from ...core.config import STRIDE, typed
+from ...core.settings import DataSettings, MachineSettings, TrainSettings
+from ..execution import OK
+from ..output import Terminal, show, show_json
+from ..parser import READING, CommandParser, add_settings, given_settings, settings_from
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="what train takes as --data")
+    parser.add_argument("out", metavar="DIR", help="a new folder, or that of an interrupted packing, which is resumed")
+    data, output = parser.group("Data"), parser.group("Output")
+    data.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="if images are unreadable (stop)")
+    output.add_argument("--size", type=int, default=256, metavar="N", help="smallest side of packed images (256)")
+    output.add_argument("--form", choices=["raw", "jpeg"], default="raw", help="pixels, or JPEG at a tenth of the size")
+    output.add_argument("--quality", type=int, default=95, metavar="N", help="JPEG quality, 90 to 100 (95)")
+    add_settings(parser, DataSettings, leave_out=("data",))
+    add_settings(parser, TrainSettings, only=("resampling", "other_side"))
+    add_settings(parser, MachineSettings, only=READING)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Packs a dataset."""
+    from ...core.device import resolve_device
+    from ...data.pack_writer import Packing, pack_data
+
+    rescaling = typed(TrainSettings, given_settings(options, TrainSettings))
+    loading = resolve_device(settings_from(options, MachineSettings), 0).readers
+    packing = Packing(options.size, options.form, options.quality, **rescaling)
+    settings = settings_from(options, DataSettings, data=options.data)
+    result = pack_data(settings, options.out, packing, loading, options.bad_images, reporter=Terminal(options.quiet))
+    if options.json:
+        show_json(result)
+        return OK
+    images = sum(part["photos"] for part in result["sets"].values())
+    size = sum(shard["bytes"] for part in result["sets"].values() for shard in part["shards"])
+    show(f"{result['folder']}: {images} images, smallest side {result['size']}, {result['form']}, {size / 1e6:.1f} MB")
+    crop = "" if result["size"] >= TrainSettings.crop else f" --crop {result['size'] // STRIDE * STRIDE}"
+    show(f"train on it: verydeep train D --data {shlex.quote(str(result['folder']))} --S {result['size']}{crop}")
+    return OK

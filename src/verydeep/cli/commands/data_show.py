@@ -1,0 +1,42 @@
+"""Write a picture of training crops as the net sees them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...core.errors import VerydeepError
+from ...core.settings import DataSettings, MachineSettings, TrainSettings
+from ..execution import OK
+from ..output import show, show_json
+from ..parser import CommandParser, add_settings, given_settings
+
+SHOWN = ("S", "crop", "mirror", "colour_shift", "seed")
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="what train takes as --data")
+    output = parser.group("Output")
+    output.add_argument("--out", default="crops.png", metavar="FILE", help="the picture (crops.png)")
+    output.add_argument("--photos", type=int, default=24, metavar="N", help="number of crops (24)")
+    add_settings(parser, TrainSettings, only=SHOWN)
+    add_settings(parser, DataSettings, only=("classes", "folders"))
+    add_settings(parser, MachineSettings, only=("max_pixels",))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draws training crops."""
+    from ...data.check import sample_crops
+    from ...reports.figures import photo_grid, save_figure
+    from ...training.recipes import settings_of_run
+
+    if options.photos < 1:
+        raise VerydeepError(f"photos must be 1 or more, not {options.photos}.")
+    settings = settings_of_run("D", {**given_settings(options, TrainSettings), "batch": options.photos})
+    crops = sample_crops(options.data, settings, options.photos, **given_settings(options, DataSettings))
+    path = save_figure(photo_grid(crops), Path(options.out))
+    if options.json:
+        show_json({"picture": str(path), "photos": len(crops), "S": str(settings.S), "crop": settings.crop})
+    else:
+        show(f"{path}: {len(crops)} training crops of {settings.crop} pixels at S = {settings.S}")
+    return OK

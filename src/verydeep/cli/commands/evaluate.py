@@ -1,0 +1,70 @@
+"""Evaluate a trained net on the test set: errors with intervals, worst classes, confusions."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ...core.settings import MachineSettings
+from ..execution import OK, reporter_of, status_of, team_of
+from ..output import error_cells, show, show_json, show_table
+from ..parser import OF_TRAINING, CommandParser, add_settings, settings_from
+
+DISTRIBUTED = True
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("run", metavar="DIR", help="a run's folder or a checkpoint")
+    parser.add_argument(
+        "protocol", metavar="PROTOCOL", nargs="?", help="dense@256,384,512, crops@…, … (that of predict)"
+    )
+    data, output = parser.group("Data"), parser.group("Output")
+    data.add_argument("--data", metavar="DATA", help="another dataset than the run's own")
+    data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one training never used)")
+    data.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="if images are unreadable (stop)")
+    parser.group("Net and weights").add_argument(
+        "--last", action="store_true", help="the last checkpoint, not the best"
+    )
+    output.add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
+    add_settings(parser, MachineSettings, leave_out=OF_TRAINING)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluates a net on a set."""
+    from ...api import evaluate
+
+    with team_of(options) as team:
+        evaluation = evaluate(
+            options.run,
+            options.protocol,
+            data=options.data,
+            set_name=options.set,
+            last=options.last,
+            out=options.out,
+            bad_images=options.bad_images,
+            machine=settings_from(options, MachineSettings),
+            reporter=reporter_of(team, options.quiet),
+            team=team,
+        )
+    if not team.is_main:
+        return OK
+    if options.json:
+        show_json(evaluation.summary)
+    else:
+        _show(evaluation.summary)
+    return status_of(evaluation.problems, some_done=True)
+
+
+def _show(summary: dict[str, Any]) -> None:
+    title = f"{summary['protocol']} on {summary['images']} images of {summary['data']} ({summary['set']})"
+    rows = [(name.replace("_", " "), *error_cells(summary, name)) for name in ("top1_error", "top5_error")]
+    show_table(title, ["", "error", "95 % interval"], [row for row in rows if row[1]])
+    worst = sorted(summary["classes"], key=lambda row: -row["top1_error"])[:10]
+    if worst:
+        worst_rows = [(row["class"], row["images"], f"{row['top1_error']:.1f} %") for row in worst]
+        show_table("", ["worst classes", "images", "top1 error"], worst_rows)
+    for pair in summary["confused"][:5]:
+        show(f"{pair['class']} misclassified as {pair['taken_for']}: {pair['images']}")
+    cost = summary["multiply_adds_per_image"] / 1e9
+    show(f"{cost:.2f} G multiply-adds per image, {summary['images_per_second']:.1f} images/s")
+    show(f"scores, all classes and pictures: {summary['folder']}")

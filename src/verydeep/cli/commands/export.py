@@ -1,0 +1,70 @@
+"""Export a net to ONNX, int8 ONNX or safetensors, verified against the net."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any
+
+from ...core.settings import MachineSettings
+from ..execution import OK
+from ..output import Terminal, show, show_json
+from ..parser import READING, CommandParser, add_settings, settings_from
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder, a checkpoint, public weights or a weight file")
+    output = parser.group("Output")
+    output.add_argument("--to", choices=["onnx", "onnx-int8", "pt2", "safetensors"], default="onnx", help="(onnx)")
+    output.add_argument("--out", metavar="FILE", help="the file (in the run's folder)")
+    output.add_argument(
+        "--takes",
+        choices=["uint8", "float"],
+        default="uint8",
+        help="uint8: images to posteriors; float: normalised pixels to logits (uint8)",
+    )
+    parser.group("Net and weights").add_argument(
+        "--last", action="store_true", help="the last checkpoint, not the best"
+    )
+    parser.group("Data").add_argument("--photos", metavar="DATA", help="images to calibrate and compare int8 on")
+    add_settings(parser, MachineSettings, only=("threads", *READING))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exports a net for other runtimes."""
+    from ...deploy.export import export
+
+    result = export(
+        options.run,
+        options.to,
+        options.out,
+        options.takes,
+        options.photos,
+        options.last,
+        settings_from(options, MachineSettings),
+        Terminal(options.quiet),
+    )
+    if options.json:
+        show_json(result)
+        return OK
+    show(f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, model card {result['card']}")
+    for line in _checks(result):
+        show(line)
+    show(f"try it: verydeep predict {shlex.quote(result['file'])} PHOTO")
+    return OK
+
+
+def _checks(result: dict[str, Any]) -> list[str]:
+    lines = []
+    if "largest_difference" in result:
+        lines.append(
+            f"largest difference of posteriors from the net's, at two sizes: {result['largest_difference']:.1e}"
+        )
+    if "top1_agreement" in result:
+        lines.append(
+            f"int8/float top-1 agreement: {result['top1_agreement']:.1f} % ({result['compared_photos']} images); "
+            f"mean difference of posteriors: {result['mean_posterior_difference']:.1e}"
+        )
+    for name, error in result.get("top1_error", {}).items():
+        lines.append(f"top-1 error of {name}: {error:.2f} %")
+    return lines

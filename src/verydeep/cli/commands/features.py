@@ -1,0 +1,69 @@
+"""Extract descriptors of images from a layer of a net, at several scales, into a file (App. B)."""
+
+from __future__ import annotations
+
+import argparse
+
+from ...core.config import typed
+from ...core.progress import Reporter
+from ...core.settings import DataSettings, FeatureSettings, MachineSettings, TrainSettings
+from ...core.team import Team
+from ..execution import OK, run_extraction, team_of
+from ..output import show, show_json
+from ..parser import ALONE, CommandParser, add_settings, given_settings, settings_from
+
+DISTRIBUTED = True
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder, a checkpoint or a weight file")
+    data, output = parser.group("Data"), parser.group("Output")
+    data.add_argument("--data", metavar="DATA", required=True, help="folder, list file, caltech101:DIR, voc2007:DIR, …")
+    data.add_argument("--set", metavar="NAME", help="only one set of the data")
+    data.add_argument("--splits", type=int, metavar="N", help="only the images of Caltech's first N splits")
+    data.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="if images are unreadable (stop)")
+    output.add_argument("--out", metavar="FILE", required=True, help="features file; scales it lacks are added to it")
+    add_settings(parser, FeatureSettings)
+    add_net_settings(parser)
+    add_settings(parser, MachineSettings, only=("peer_timeout",))
+
+
+def add_net_settings(parser: CommandParser) -> None:
+    """Adds the settings of commands that compute descriptors."""
+    add_settings(parser, DataSettings, only=("classes", "folders"))
+    add_settings(parser, TrainSettings, only=("preprocessing",))
+    add_settings(parser, MachineSettings, leave_out=ALONE)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Extracts descriptors."""
+    with team_of(options) as team:
+        return run_extraction(options, lambda reporter: _extract(options, reporter, team), team)
+
+
+def _extract(options: argparse.Namespace, reporter: Reporter, team: Team) -> int:
+    from ...transfer.extract import extract_features
+
+    result = extract_features(
+        options.run,
+        options.data,
+        options.out,
+        set_name=options.set,
+        splits=options.splits,
+        **typed(DataSettings, given_settings(options, DataSettings)),
+        settings=settings_from(options, FeatureSettings),
+        preprocessing=settings_from(options, TrainSettings).preprocessing,
+        bad_images=options.bad_images,
+        machine=settings_from(options, MachineSettings),
+        reporter=reporter,
+        team=team,
+    ).to_json()
+    if team.is_main and options.json:
+        show_json(result)
+    elif team.is_main:
+        show(
+            f"{result['file']}: {result['layer']} of {result['images']} images, {result['dimensions']} dimensions, "
+            f"Q = {', '.join(map(str, result['scales']))}; "
+            f"{result['computed']} descriptors computed in {result['seconds']:.0f} s"
+        )
+    return OK

@@ -1,0 +1,75 @@
+"""Average the stored posteriors of nets or protocols, with paired tests between them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ...core.errors import VerydeepError
+from ..execution import OK
+from ..output import error_cells, show, show_json, show_table
+from ..parser import CommandParser
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", help="scores files, or the folders that evaluate wrote")
+    output = parser.group("Output")
+    parser.group("Evaluation").add_argument(
+        "--weights", metavar="LIST", help="a weight per file, such as 1,2,1 (equal)"
+    )
+    output.add_argument("--out", metavar="DIR", help="folder of the fused scores (not written)")
+    output.add_argument("--server-file", metavar="FILE", help="also write a submission for ILSVRC's server")
+    output.add_argument("--devkit", metavar="DIR", help="ILSVRC's devkit, for --server-file")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fuses stored posteriors; prints errors, intervals and paired tests."""
+    from ...evaluation.ensemble import fuse
+
+    result = fuse(options.files, _weights(options.weights), options.out, options.server_file, options.devkit)
+    if options.json:
+        show_json(result)
+    else:
+        _show(result)
+        if options.server_file:
+            show(f"submission: {options.server_file}")
+    return OK
+
+
+def _weights(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise VerydeepError(f"weights are numbers separated by commas, such as 1,2,1, not {text!r}.") from None
+
+
+def _show(result: dict[str, Any]) -> None:
+    fusion = result["fusion"]
+    rows = [
+        (f"{number} {part['run']} {part['protocol']}", f"{part['weight']:.2f}", *_errors(part))
+        for number, part in enumerate(result["parts"], start=1)
+    ]
+    title = f"{fusion['images']} images of {fusion['data']} ({fusion['set']})"
+    columns = ["", "weight", "top1 error", "95 % interval", "top5 error", "95 % interval"]
+    if fusion["top1_error"] is None:
+        show_table(f"{title}: without labels, so no errors", columns[:2], [row[:2] for row in rows])
+    else:
+        show_table(title, columns, [*rows, ("fusion", "", *_errors(fusion))])
+    names = {0: "fusion", **{number: str(number) for number in range(1, len(rows) + 1)}}
+    tests = [
+        (
+            f"{names[pair['first']]} and {names[pair['second']]}, {pair['error'].replace('_', ' ')}",
+            pair["only_first_wrong"],
+            pair["only_second_wrong"],
+            f"{pair['p']:.2g}",
+        )
+        for pair in result["pairs"]
+    ]
+    if tests:
+        show_table("", ["McNemar's test", "only first wrong", "only second wrong", "p"], tests)
+    if result["folder"]:
+        show(f"fused scores: {result['folder']}")
+
+
+def _errors(row: dict[str, Any]) -> tuple[str, ...]:
+    return (*error_cells(row, "top1_error"), *error_cells(row, "top5_error"))

@@ -1,0 +1,94 @@
+"""Evaluate localisation models: errors with intervals, pictures of right and wrong boxes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ...core.config import typed
+from ...core.errors import VerydeepError
+from ...core.settings import DataSettings, MachineSettings, MergeSettings
+from ..execution import status_of
+from ..output import Terminal, error_cells, show, show_json, show_table
+from ..parser import ALONE, CommandParser, add_settings, boxes_of, settings_from
+
+ERRORS = {
+    "gt_class_error": "box of the true class",
+    "localisation_error": "localisation",
+    "classification_error": "of it, no guess of the right class",
+    "box_only_error": "of it, the right class and a wrong box",
+    "one_guess_error": "localisation with one guess",
+    "localisation_error_without_blacklisted": "localisation, by the devkit's rules",
+}
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument(
+        "tests",
+        metavar="DIR PROTOCOL",
+        nargs="+",
+        help="a localisation model and centre@Q or dense@Q,… (that of localise predict); several are combined",
+    )
+    data, output, net = parser.group("Data"), parser.group("Output"), parser.group("Net and weights")
+    data.add_argument("--data", metavar="DATA", help="another dataset than the run's own")
+    data.add_argument("--boxes", metavar="LIST", action="append", help="other box files than the run's own")
+    data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one training never used)")
+    data.add_argument("--strict", action="store_true", help="refuse faulty boxes, in place of repairing them")
+    net.add_argument(
+        "--classifier", metavar="DIR", help="the run that scores boxes (the one that training started from)"
+    )
+    net.add_argument(
+        "--scores", metavar="FILE", help="scores of the images by `evaluate`, which give the labels to locate"
+    )
+    output.add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
+    output.add_argument(
+        "--server-file", metavar="FILE", help="also write a submission for ILSVRC's localisation server"
+    )
+    output.add_argument("--devkit", metavar="DIR", help="ILSVRC's devkit, for --server-file")
+    add_settings(parser, MergeSettings)
+    add_settings(parser, MachineSettings, leave_out=ALONE)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluates one model or several combined."""
+    from ...api import evaluate_boxes
+
+    words = [*options.tests, None] if len(options.tests) == 1 else options.tests
+    if len(words) % 2:
+        raise VerydeepError("give pairs of a run's folder and a protocol, such as `runs/D/384-PCR dense@352,384`.")
+    evaluation = evaluate_boxes(
+        list(zip(words[::2], words[1::2], strict=True)),
+        scores=options.scores,
+        classifier=options.classifier,
+        data=options.data,
+        boxes=typed(DataSettings, {"boxes": boxes_of(options.boxes)})["boxes"] if options.boxes else (),
+        set_name=options.set,
+        out=options.out,
+        strict=options.strict,
+        merging=settings_from(options, MergeSettings),
+        server_file=options.server_file,
+        devkit=options.devkit,
+        machine=settings_from(options, MachineSettings),
+        reporter=Terminal(options.quiet),
+    )
+    if options.json:
+        show_json(evaluation.summary)
+    else:
+        _show(evaluation.summary)
+    return status_of(evaluation.problems, some_done=True)
+
+
+def _show(summary: dict[str, Any]) -> None:
+    tests = " and ".join(f"{test['folder']} {test['protocol']}" for test in summary["tests"])
+    title = f"{tests} on {summary['images']} images of {summary['data']} ({summary['set']})"
+    rows = [(text, *error_cells(summary, name)) for name, text in ERRORS.items() if summary.get(name) is not None]
+    if rows:
+        show_table(title, ["error", "", "95 % interval"], rows)
+    else:
+        show(f"{title}: without labels, so no errors")
+    if summary.get("constant_box_error") is not None:
+        show(f"the best constant box: {summary['constant_box_error']:.2f} %")
+    if summary["localisation_error"] is not None:
+        t = "" if summary["t"] is None else f"; t = {summary['t']:g}, tuned on {summary['tuned_on'] or 'nothing'}"
+        show(f"{summary['guesses']} guesses per image{t}")
+    show(f"guesses and pictures: {summary['folder']}")

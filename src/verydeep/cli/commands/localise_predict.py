@@ -1,0 +1,60 @@
+"""Predict boxes in images and draw them, with class and score."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...core.settings import MachineSettings, MergeSettings
+from ..execution import collected, status_of
+from ..output import Terminal, show, show_json
+from ..parser import ALONE, CommandParser, add_settings, settings_from
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("run", metavar="DIR", help="a localisation model: a run's folder or a checkpoint")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="images, folders of images, globs")
+    net, output = parser.group("Net and weights"), parser.group("Output")
+    net.add_argument(
+        "--classifier", metavar="DIR", help="the run that predicts and scores classes (that training started from)"
+    )
+    parser.group("Evaluation").add_argument(
+        "--protocol", metavar="PROTOCOL", help="dense@Q,… or centre@Q (dense@Q; centre@Q of nets with crops below 224)"
+    )
+    output.add_argument("--out", default="boxes", metavar="DIR", help="folder for pictures and boxes.json (boxes)")
+    output.add_argument("--top", type=int, metavar="N", help="number of classes per image (5; 1 of fewer than 10)")
+    output.add_argument("--class", dest="name", metavar="NAME", help="locate this class")
+    add_settings(parser, MergeSettings)
+    add_settings(parser, MachineSettings, leave_out=ALONE)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predicts boxes; status 1 where images could not be read or drawn, 2 where none could be read."""
+    from ...core.files import check_place, write_json
+    from ...evaluation.predict import find_all
+    from ...localisation.predict import load_localiser
+    from ...reports.figures import write_boxed_photos
+
+    reporter = Terminal(options.quiet)
+    images, problems = find_all(options.images, reporter)
+    folder = Path(options.out)
+    check_place(folder)
+    merging, machine = settings_from(options, MergeSettings), settings_from(options, MachineSettings)
+    localiser = load_localiser(options.run, options.classifier, options.protocol, merging, machine, reporter)
+    faults: dict[int, str] = {}
+    predictions = localiser.predict(images, options.top, options.name, faults, reporter)
+    rows = [prediction.to_json() for prediction in predictions]
+    unwritten: list[str] = []
+    pictures = write_boxed_photos(predictions, folder, unwritten)
+    if rows:
+        with collected(unwritten):
+            write_json(folder / "boxes.json", {"photos": rows})
+    if options.json:
+        show_json(rows)
+    else:
+        for prediction, picture in zip(predictions, pictures, strict=True):
+            show(prediction.image if picture is None else f"{prediction.image}  ({picture})")
+            for box in prediction.boxes:
+                corners = ", ".join(f"{value:.0f}" for value in box.xyxy)
+                show(f"  {box.name}  score {box.score:.3f}  box {corners}")
+    return status_of([*problems, *faults.values(), *unwritten], some_done=bool(predictions))

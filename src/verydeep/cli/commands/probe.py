@@ -1,0 +1,75 @@
+"""Fit a linear SVM on a net's descriptors of your own images: its error and worst mistakes, in minutes."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from ...core.config import typed
+from ...core.progress import Reporter
+from ...core.settings import (
+    DataSettings,
+    DescriptorSettings,
+    FeatureSettings,
+    MachineSettings,
+    SvmSettings,
+    TrainSettings,
+)
+from ..execution import OK, run_extraction
+from ..output import show, show_json
+from ..parser import CommandParser, add_settings, given_settings, settings_from
+from .features import add_net_settings
+from .svm import show_result
+
+
+def add_arguments(parser: CommandParser) -> None:
+    data = parser.group("Data")
+    data.add_argument("--data", metavar="DATA", required=True, help="a folder with a folder per class")
+    data.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="if images are unreadable (stop)")
+    parser.group("Net and weights").add_argument(
+        "--weights", metavar="RUN", required=True, help="a run's folder, a checkpoint or a weight file"
+    )
+    parser.group("Output").add_argument(
+        "--out", metavar="DIR", default="runs/probe", help="folder of the results (runs/probe)"
+    )
+    add_settings(parser, FeatureSettings)
+    add_settings(parser, DescriptorSettings)
+    add_settings(parser, SvmSettings)
+    add_net_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Extracts descriptors, then trains and evaluates an SVM on them."""
+    return run_extraction(options, lambda reporter: _probe(options, reporter))
+
+
+def _probe(options: argparse.Namespace, reporter: Reporter) -> int:
+    from ...api import probe
+    from ...transfer.backbone import usual_layer
+    from ...transfer.svm_file import check_svm_place
+
+    check_svm_place(Path(options.out))
+    preprocessing = typed(TrainSettings, given_settings(options, TrainSettings)).get("preprocessing", "recorded")
+    given = typed(FeatureSettings, given_settings(options, FeatureSettings))
+    layer = given.get("layer") or usual_layer(options.weights, preprocessing)
+    result = probe(
+        options.data,
+        options.weights,
+        options.out,
+        **typed(DataSettings, given_settings(options, DataSettings)),
+        features=FeatureSettings(**{**given, "layer": layer}),
+        descriptor=settings_from(options, DescriptorSettings),
+        svm=settings_from(options, SvmSettings),
+        preprocessing=preprocessing,
+        bad_images=options.bad_images,
+        machine=settings_from(options, MachineSettings),
+        reporter=reporter,
+    )
+    if options.json:
+        show_json(result)
+    else:
+        show_result(result)
+        show(f"report, with the worst mistakes: {result['page']}")
+        show(f"try it: verydeep predict {shlex.quote(str(result['folder']))} PHOTO")
+    return OK

@@ -1,0 +1,103 @@
+"""Reproduce rows of the paper's tables by name: train, evaluate and fuse what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any
+
+from ...core.errors import VerydeepError
+from ...core.progress import duration
+from ...core.settings import MachineSettings, TrainSettings
+from ...paper.scale import DOLL
+from ...training.recipes import OF_ALL_RUNS, settings_of_run
+from .. import output
+from ..execution import OK
+from ..output import Terminal, show, show_json, show_table
+from ..parser import CommandParser, add_settings, given_settings, show_defaults
+from ..signals import InterruptHandler
+from .table import show_paper_table
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="table3/D/256, table3, classification, released, transfer")
+    parser.group("Data").add_argument("--data", metavar="DATA", help="imagenet:DIR, or with --doll digits")
+    parser.group("Net and weights").add_argument(
+        "--weights", metavar="NET=FILE", action="append", help="weight file of D or E, for released and transfer"
+    )
+    evaluation, shown = parser.group("Evaluation"), parser.group("Output")
+    evaluation.add_argument("--doll", action="store_true", help="small nets on handwritten digits, minutes per row")
+    evaluation.add_argument("--plan", action="store_true", help="only print what is missing, with time and disk space")
+    shown.add_argument("--out", metavar="DIR", help="folder of all runs (runs, or with --doll runs/doll)")
+    add_settings(parser, TrainSettings, only=OF_ALL_RUNS)
+    add_settings(parser, MachineSettings)
+    doll = settings_of_run("D/256", DOLL.settings("D/256"))
+    show_defaults(parser, ("", (settings_of_run("D/256", {}),)), ("--doll", (doll,)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains and evaluates what is missing for some rows; status 130 or 143 where it was interrupted."""
+    from ...paper.reproduce import reproduce
+
+    with InterruptHandler(reporter := Terminal(options.quiet)) as stop:
+        result = reproduce(
+            options.name,
+            data=options.data,
+            out=options.out,
+            doll=options.doll,
+            plan_only=options.plan,
+            weights=_files_by_net(options.weights or []),
+            reporter=reporter,
+            stop=stop,
+            **given_settings(options),
+        )
+    if options.json:
+        show_json(result)
+    if result["ended"] == "interrupted":
+        output.fail("interrupted; finished parts are kept: resume with the same command.")
+        return stop.status
+    if options.json:
+        return OK
+    if result["ended"] == "planned":
+        _show_plan(result)
+    else:
+        _show_rows(options.name, result)
+    return OK
+
+
+def _files_by_net(words: list[str]) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for word in words:
+        net, _, file = word.partition("=")
+        if not net or not file or net in files:
+            raise VerydeepError(f"give weights as NET=FILE, once per net, such as D=net_d.safetensors, not {word!r}.")
+        files[net] = file
+    return files
+
+
+def _show_plan(result: dict[str, Any]) -> None:
+    plan = result["plan"]
+    rows = [
+        (row["run"], row["start"] or "random weights", row["S"], row["most_epochs"], duration(row["seconds"]))
+        for row in plan["train"]
+    ]
+    show_table(f"{result['name']}, into {result['folder']}", ["to train", "from", "S", "max epochs", "about"], rows)
+    tests = [(f"{row['run']} {row['protocol']}", duration(row["seconds"])) for row in plan["test"]]
+    show_table("", ["to evaluate", "about"], tests)
+    if plan["done"]:
+        show(f"already done: {', '.join(plan['done'])}")
+    for run_name in plan["without_file"]:
+        net = run_name.partition("/")[0]
+        fetch = f"`verydeep weights fetch oxford-{net}` downloads it, then --weights {net}=oxford-{net}"
+        show(f"{run_name} lacks its weight file: add --weights {net}=FILE ({fetch})")
+    show(f"in all about {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk space")
+
+
+def _show_rows(name: str, result: dict[str, Any]) -> None:
+    from ...paper.rows.row import find_rows
+
+    results = [{"rows": result["rows"], "claims": {}}]
+    rows = find_rows(name)[1]
+    for table in dict.fromkeys(row.name.partition("/")[0].removeprefix("table") for row in rows):
+        show_paper_table(table, results)
+    show(f"show it again: verydeep table {table} --from {shlex.quote(result['folder'])}")

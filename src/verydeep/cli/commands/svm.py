@@ -1,0 +1,77 @@
+"""Train and evaluate linear SVMs on descriptors by a dataset's protocol (App. B)."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from ...core.config import typed
+from ...core.settings import DescriptorSettings, FeatureSettings, MachineSettings, SvmSettings
+from ..execution import OK
+from ..output import Terminal, show, show_json, show_table
+from ..parser import CommandParser, add_settings, settings_from
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("protocol", metavar="PROTOCOL", help="caltech101, caltech256, voc2007, voc2012, …-action, own")
+    descriptors = parser.group("Descriptors")
+    descriptors.add_argument(
+        "--features", metavar="FILE", nargs="+", action="extend", required=True, help="features files; nets are stacked"
+    )
+    descriptors.add_argument("--scales", metavar="LIST", help="only these scales of the files (all)")
+    parser.group("Output").add_argument(
+        "--out", metavar="DIR", help="folder of results and classifier (runs/svm/PROTOCOL)"
+    )
+    add_settings(parser, DescriptorSettings)
+    add_settings(parser, SvmSettings)
+    add_settings(parser, MachineSettings, only=("device", "threads", "max_pixels"))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains and evaluates SVMs."""
+    from ...reports.svm_report import write_svm_report
+    from ...transfer.evaluate import learn_svms, usual_aggregate
+    from ...transfer.svm_file import check_svm_place, write_transfer
+
+    folder = Path(options.out or f"runs/svm/{re.sub(r'[^a-z0-9-]', '', options.protocol.lower())}")
+    check_svm_place(folder)
+    machine = settings_from(options, MachineSettings)
+    descriptor = settings_from(options, DescriptorSettings, aggregate=usual_aggregate(options.protocol))
+    settings = settings_from(options, SvmSettings)
+    reporter = Terminal(options.quiet)
+    scales = typed(FeatureSettings, {"scales": options.scales or ()})["scales"]
+    found = learn_svms(options.protocol, options.features, descriptor, settings, scales, machine, reporter)
+    result = write_transfer(found, folder)
+    _, page = write_svm_report(folder)
+    if options.json:
+        show_json(result)
+    else:
+        show_result(result)
+        show(f"results, splits, predictions and classifier: {folder}; report: {page.name}")
+    return OK
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Prints the errors of SVMs, split by split."""
+    name = result["figure"]
+    nets = " and ".join(
+        f"{row['net']} {row['layer']}@{','.join(map(str, row['scales']))}" for row in result["features"]
+    )
+    title = f"{result['protocol']}, {result['data']}: {nets}, {result['aggregate']}, {result['dimensions']} dimensions"
+    rows = [
+        (row["split"], images["fit"] + images["dev"], images["test"], f"{row['C']:g}", *_percent(row, name))
+        for row, images in zip(result["splits"], result["images"], strict=True)
+    ]
+    shown = name.replace("_", " ")
+    show_table(title, ["split", "training images", "test images", "C", shown, "top1 error"], rows)
+    if result[f"{name}_std"] is not None:
+        show(f"{shown} {result[name]:.2f} ± {result[f'{name}_std']:.2f} %, over {len(rows)} splits")
+    elif result[name] is None:
+        show(f"without labels of the test images, so no {shown}")
+
+
+def _percent(row: dict[str, Any], name: str) -> tuple[str, str]:
+    first, second = ("" if row[key] is None else f"{row[key]:.2f} %" for key in (name, "top1_error"))
+    return first, second

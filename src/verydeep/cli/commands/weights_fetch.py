@@ -1,0 +1,30 @@
+"""Download a public weight file once and check its hash."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..execution import OK
+from ..output import Terminal, show, show_json
+from ..parser import CommandParser
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a name that `weights list` shows, such as oxford-D")
+    parser.group("Data").add_argument(
+        "--from", dest="source", metavar="FILE", help="a local copy, or another URL of it"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Downloads a weight file into the cache."""
+    from ...checkpoints.download import fetch
+    from ...checkpoints.registry import released_named
+
+    released = released_named(options.name)
+    path = fetch(options.name, options.source, Terminal(options.quiet))
+    if options.json:
+        show_json({"name": released.name, "file": str(path), "licence": released.licence})
+    else:
+        show(f"{path} ({released.licence})")
+    return OK

@@ -1,0 +1,92 @@
+"""What commands share when they run: exit statuses, the processes of a job, interruption, faults of some inputs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from ..core.config import typed
+from ..core.errors import ToldElsewhere, VerydeepError
+from ..core.interrupt import Interrupted, Stopping
+from ..core.progress import Reporter, Silent
+from ..core.settings import MachineSettings
+from ..core.team import SingleProcess, Team
+from . import output
+from .output import Terminal
+from .parser import given_settings
+from .signals import InterruptHandler
+
+OK, SOME_FAILED, MISTAKE = 0, 1, 2
+NOTHING_SAVED = "interrupted before the first step: nothing was saved; run the command again."
+
+
+def run_training(
+    options: argparse.Namespace, train: Callable[[Reporter, InterruptHandler, Team], dict[str, Any]]
+) -> tuple[int, dict[str, Any] | None]:
+    """Trains in one process or several; returns the exit status, and the result where it is still to be printed."""
+    with team_of(options) as team, InterruptHandler(reporter := reporter_of(team, options.quiet)) as stop:
+        try:
+            result = train(reporter, stop, team)
+        except Interrupted:
+            if team.is_main:
+                output.fail(NOTHING_SAVED)
+            return stop.status, None
+    if options.json and team.is_main:
+        output.show_json(result)
+    if result["ended"] == "interrupted":
+        if team.is_main:
+            output.fail(f"interrupted at step {result['steps']}, saved; resume with the same command and --resume.")
+        return stop.status, None
+    return OK, result if team.is_main and not options.json else None
+
+
+def run_extraction(options: argparse.Namespace, extract: Callable[[Reporter], int], team: Team | None = None) -> int:
+    """Runs work that keeps the descriptors it has computed when a signal stops it; returns the exit status."""
+    reporter = reporter_of(team or SingleProcess(), options.quiet)
+    with InterruptHandler(reporter) as stop:
+        try:
+            return extract(Stopping(reporter, stop))
+        except Interrupted:
+            output.fail("interrupted; the descriptors computed so far are kept: resume with the same command.")
+            return stop.status
+
+
+def team_of(options: argparse.Namespace) -> AbstractContextManager[Team]:
+    """The processes of this job, with the timeout for unresponsive ones that the options give."""
+    from ..core.distributed import joined, speaks
+
+    given = {name: text for name, text in given_settings(options).items() if name == "peer_timeout"}
+    try:
+        machine = MachineSettings(**typed(MachineSettings, given))
+    except VerydeepError as mistake:  # which all processes find before they have met
+        if speaks():
+            raise
+        raise ToldElsewhere(str(mistake)) from None
+    return joined(machine.peer_timeout, output.fail)
+
+
+def reporter_of(team: Team, quiet: bool) -> Reporter:
+    """The terminal for the main process, silence for the others."""
+    return Terminal(quiet) if team.is_main else Silent()
+
+
+def status_of(faults: Sequence[str], some_done: bool) -> int:
+    """The exit status of a command over many inputs, after its results; prints the faults to stderr, a sentence each.
+
+    Returns:
+        0 without faults; 1 where other inputs succeeded (``some_done``); 2 where none did.
+    """
+    for sentence in faults:
+        output.fail(sentence)
+    return (SOME_FAILED if some_done else MISTAKE) if faults else OK
+
+
+@contextmanager
+def collected(faults: list[str]) -> Iterator[None]:
+    """A context for what comes beside a result, such as its pictures: a fault there does not lose the result."""
+    try:
+        yield
+    except VerydeepError as fault:
+        faults.append(str(fault))

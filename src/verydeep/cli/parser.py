@@ -1,0 +1,225 @@
+"""The parser of the command line, made from the modules of the commands, and the arguments that they share.
+
+A command is a module of `verydeep.cli.commands`, such as ``data_check`` for ``verydeep data check``. Its docstring is
+its help; ``add_arguments(parser)`` adds its arguments; ``run(options)`` runs it and returns the exit status. Where
+torchrun may start it in several processes it has ``DISTRIBUTED = True``. Where help should show the settings that a
+command line would use, ``used_settings(options)`` returns them. Imports that load torch stand inside ``run``.
+
+argparse and no library for it: its errors can be made one sentence, and it starts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pkgutil
+from functools import cache, cached_property
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NoReturn, TypeVar
+
+from ..core.config import field_help, flag, lists_names, typed
+from ..core.errors import VerydeepError
+from ..core.nearest import nearest, nearest_command, nearest_setting
+from ..core.paths import listed_paths, typed_path
+from . import commands as _package
+
+# Titles of the arguments' groups, in the order in which help shows them.
+GROUPS = (
+    *("Data", "Net and weights", "Learning", "Schedule", "Image size and augmentation"),
+    *("Evaluation during training", "Evaluation", "Boxes", "Merging of boxes", "Descriptors", "SVM", "Server"),
+    *("Output", "Data loading", "Machine"),
+)
+FAMILIES = {"data": "datasets", "localise": "localisation models", "weights": "public weight files"}
+READING = ("workers", "read_timeout", "read_retries", "max_pixels")  # machine settings of commands that read images
+# Machine settings that only training reads.
+OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
+ALONE = (*OF_TRAINING, "peer_timeout")  # not read by commands that run in one process
+RECIPES = (
+    "Defaults in brackets are those of `{0} {1}`, the recipe for your own images, and those of the paper's {2} where "
+    "they differ. `{0} RUN --help` shows the defaults of a run, given the other flags on the line."
+)
+_Settings = TypeVar("_Settings")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse with one sentence for an error, and arguments grouped by purpose."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+        self._groups = {title: self.add_argument_group(title) for title in GROUPS}  # empty ones are not shown
+
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        """The group of arguments with one of the titles in `GROUPS`."""
+        return self._groups[title]
+
+    @cached_property
+    def formats(self) -> argparse._MutuallyExclusiveGroup:
+        """The flags for other formats of the result, of which one can be given."""
+        return self.group("Output").add_mutually_exclusive_group()
+
+    def error(self, message: str) -> NoReturn:
+        """Raises VerydeepError, in place of printing the usage and exiting."""
+        raise VerydeepError(f"{message[:1].lower()}{message[1:]}; see `{self.prog} --help`.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raises VerydeepError for an invalid choice; argparse would list all of them and not the nearest."""
+        if action.choices is None or value in action.choices:
+            return
+        is_command = isinstance(action, argparse._SubParsersAction)
+        near = nearest_command(value, action.choices) if is_command else nearest(value, action.choices)
+        hint = f"did you mean {near}?" if near else f"use {', '.join(action.choices)}."
+        flag_or_name = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+        fault = f"there is no command {value!r}" if is_command else f"{flag_or_name} cannot be {value!r}"
+        raise VerydeepError(f"{fault}; {hint} See `{self.prog} --help`.")
+
+
+@cache
+def commands() -> dict[str, ModuleType]:
+    """The module of each command, by what is typed."""
+    modules = pkgutil.iter_modules(_package.__path__)
+    return {module.name.replace("_", " "): import_module(f"{_package.__name__}.{module.name}") for module in modules}
+
+
+def build_parser() -> tuple[CommandParser, dict[str, CommandParser]]:
+    """The parser, and that of each command by its name."""
+    from importlib.metadata import version
+
+    parser = CommandParser(
+        prog="verydeep",
+        description="Very deep ConvNets (VGG; Simonyan & Zisserman, ICLR 2015): train, evaluate, deploy nets A to E.",
+        epilog="`verydeep demo` shows the main commands in minutes; `verydeep COMMAND --help` explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"verydeep {version('verydeep')}")
+    families: dict[str, Any] = {"": parser.add_subparsers(metavar="COMMAND", required=True)}
+    parsers: dict[str, CommandParser] = {}
+    for name, module in commands().items():
+        family, _, last = name.rpartition(" ")
+        if family not in families:
+            members = [other.partition(" ")[2] for other in commands() if other.startswith(f"{family} ")]
+            text = f"{FAMILIES.get(family, family)}: {', '.join(members)}"
+            group = families[""].add_parser(family, help=text, description=text)
+            families[family] = group.add_subparsers(metavar="COMMAND", required=True)
+        text = str(module.__doc__)
+        command = families[family].add_parser(last, help=text.partition("\n")[0].rstrip("."), description=text)
+        command.set_defaults(command=name)
+        module.add_arguments(command)
+        command.formats.add_argument("--json", action="store_true", help="print one JSON document to stdout")
+        command.group("Output").add_argument("--quiet", action="store_true", help="only print warnings to stderr")
+        parsers[name] = command
+    return parser, parsers
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of one command line, and all words as ``typed``; raises VerydeepError for a mistake in it.
+
+    Nothing, or the name of a group of commands alone, prints help to stdout with status 0, as pip does.
+    """
+    parser, parsers = build_parser()
+    words = list(arguments)
+    arguments = [typed_path(word) for word in arguments]
+    if not arguments or (len(arguments) == 1 and any(name.startswith(f"{arguments[0]} ") for name in parsers)):
+        arguments = [*arguments, "--help"]
+    if {"-h", "--help"} & set(arguments):
+        _show_used_settings(parser, parsers, [word for word in arguments if word not in ("-h", "--help")])
+    options, extra = parser.parse_known_args(arguments)
+    if extra:
+        raise VerydeepError(_unknown(extra[0].partition("=")[0], options, parsers[options.command]))
+    for name, value in vars(options).items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise VerydeepError(f"{name.removeprefix('set_')} is empty: give a value, or leave it out.")
+    options.typed = words
+    return options
+
+
+def _show_used_settings(parser: CommandParser, parsers: dict[str, CommandParser], arguments: list[str]) -> None:
+    """Makes the help of a training show what its run would use, where the command line names one."""
+    try:
+        options, _ = parser.parse_known_args(arguments)
+        module = commands()[options.command]
+        if not hasattr(module, "used_settings"):
+            return
+        used = module.used_settings(options)
+    except VerydeepError:  # a mistake elsewhere on the line, which may be why help is wanted
+        return
+    show_defaults(parsers[options.command], (options.run, used))
+    parsers[options.command].epilog = f"Defaults in brackets are those of this run of {options.run}."
+
+
+def _unknown(word: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """The sentence for a word that the command does not take."""
+    known = [name.removeprefix("--") for action in parser._actions for name in action.option_strings]
+    listed = f"see `{parser.prog} --help`."
+    if word.startswith("-"):
+        if os.path.exists(word):
+            return f"{word!r} is read as a setting: write ./{word} for the file."
+        near = nearest_setting(word, known)
+        return f"unknown setting {word!r}" + (f": did you mean --{near}?" if near else f"; {listed}")
+    data = "data" in known and vars(options).get("set_data", vars(options).get("data")) is None
+    return f"unknown argument {word!r}" + (f": did you mean --data {word}?" if data else f"; {listed}")
+
+
+def add_settings(
+    parser: CommandParser, kind: type, only: tuple[str, ...] = (), leave_out: tuple[str, ...] = ()
+) -> None:
+    """Adds a flag for each field of a settings dataclass; values stay text, which `config.typed` reads."""
+    for row in field_help(kind):
+        if (not only or row.name in only) and row.name not in leave_out:
+            default = "" if row.name == "data" else _as_typed(row.default)  # --data must be given
+            repeatable = row.name == "boxes" or row.name in lists_names(kind)
+            parser.group(row.group).add_argument(
+                f"--{flag(row.name)}",
+                dest=f"set_{row.name}",
+                metavar=row.placeholder,
+                help=_with_default(row.text, default),
+                action="append" if repeatable else "store",
+            )
+
+
+def show_defaults(parser: CommandParser, *ways: tuple[str, tuple[Any, ...]]) -> None:
+    """Makes `--help` show the values that a command uses, in place of the dataclasses' own defaults.
+
+    Args:
+        ways: the name of each way to use the command, and its settings; of all but the first, values that differ.
+    """
+    flags = {action.dest: action for action in parser._actions}
+    (_, usual), *others = ways
+    for number, settings in enumerate(usual):
+        for row in field_help(type(settings)):
+            if f"set_{row.name}" not in flags:
+                continue
+            value = _as_typed(getattr(settings, row.name))
+            more = [(way, _as_typed(getattr(used[number], row.name))) for way, used in others]
+            parts = [value or "none", *(f"{way}: {other or 'none'}" for way, other in more if other != value)]
+            flags[f"set_{row.name}"].help = _with_default(row.text, "; ".join(parts) if len(parts) > 1 else value)
+
+
+def _with_default(text: str, default: str) -> str:
+    return (f"{text} ({default})" if default else text).replace("%", "%%")
+
+
+def _as_typed(value: Any) -> str:
+    """A value as it would be typed; empty where there is nothing to show, or its meaning is in the text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value in (None, -1) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def given_settings(options: argparse.Namespace, *kinds: type) -> dict[str, Any]:
+    """The settings on the command line, as text, by field name: all, or those that dataclasses ``kinds`` have."""
+    given = {key[4:]: value for key, value in vars(options).items() if key.startswith("set_") and value is not None}
+    if isinstance(given.get("boxes"), list):  # of several flags
+        given["boxes"] = boxes_of(given["boxes"])
+    return {name: value for name, value in given.items() if not kinds or any(hasattr(kind, name) for kind in kinds)}
+
+
+def settings_from(options: argparse.Namespace, kind: type[_Settings], **defaults: Any) -> _Settings:
+    """The settings of one dataclass: what the command line gives, else ``defaults``, else those of the dataclass."""
+    return kind(**{**defaults, **typed(kind, given_settings(options, kind))})
+
+
+def boxes_of(texts: list[str]) -> list[str] | str:
+    """The box files that several flags list; where there are none, the first text, for `config.typed` to refuse."""
+    return [path for text in texts for path in listed_paths(text)] or texts[0]
