@@ -42,8 +42,8 @@ from .models.vgg import create_net as create_net
 from .paper.demo import demo as demo
 from .paper.reproduce import reproduce as reproduce
 from .reports.write import write_report as write_report
-from .transfer.extract import extract_features as extract_features
 from .transfer.descriptors import combine as combine
 from .transfer.evaluate import learn_svms as learn_svms
+from .transfer.extract import extract_features as extract_features
 from .transfer.features_file import load_features as load_features
 from .transfer.retrieval import find_similar as find_similar
