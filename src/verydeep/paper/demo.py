@@ -108,7 +108,7 @@ def _context(
     ]
     return {
         "title": "verydeep demo",
-        "state": run.state,
+        "state": run.status,
         "summary": f"Net A at an eighth of its width, {run.log[-1].step} steps, {seconds:.0f} s for all of this page.",
         "crop": DOLL.crop,
         "crops": tiles(crops),

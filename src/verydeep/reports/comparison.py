@@ -183,7 +183,7 @@ def _runs_table(runs: Sequence[RunRecord], names: list[str]) -> Table:
         rate = "" if run.images_per_second is None else f"{run.images_per_second:,.1f}"
         rows.append(
             (
-                *(name, run.state, run.metadata.net, run.scale, f"{run.facts.parameters / 1e6:.2f} M"),
+                *(name, run.status, run.metadata.net, run.scale, f"{run.facts.parameters / 1e6:.2f} M"),
                 *(percent(run.best[0] if run.best else None), *error, rate, duration(run.seconds), len(run.log)),
             )
         )

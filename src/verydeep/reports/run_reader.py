@@ -149,6 +149,11 @@ class RunRecord:
     state: State
     evaluations: tuple[EvalRecord, ...]
 
+    @property
+    def status(self) -> str:
+        """``state`` as pages show it."""
+        return "imported" if self.state == "a net" else self.state
+
     @cached_property
     def facts(self) -> NetFacts:
         """The net's size and cost."""

@@ -165,8 +165,7 @@ def headline_context(run: RunRecord, title: str) -> dict[str, Any]:
         figures.append(("throughput", f"{run.images_per_second:,.1f}", "training images/s"))
         figures.append(("time", duration(run.seconds), counted(len(run.log), "epoch")))
     figures.append(("parameters", f"{run.facts.parameters / 1e6:.2f} M", f"{run.facts.weight_layers} weight layers"))
-    state = "imported" if run.state == "a net" else run.state
-    return {"title": title, "state": state, "summary": _summary(run), "figures": figures}
+    return {"title": title, "state": run.status, "summary": _summary(run), "figures": figures}
 
 
 def _summary(run: RunRecord) -> str:
