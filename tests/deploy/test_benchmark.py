@@ -1,4 +1,4 @@
-"""How fast, by the real command: what is measured is the same work, rows are whole, mistakes are sentences."""
+"""`verydeep benchmark` by the real command: equal work is measured, rows are complete, errors are sentences."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from verydeep.core.device import resolve_device
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
 from verydeep.core.settings import MachineSettings
-from verydeep.deploy.benchmark.peer_process import Order, at_work
-from verydeep.deploy.benchmark.peers import as_they_do, plain_net
+from verydeep.deploy.benchmark.peer_process import Order, at_work, normalised, plain_net
 from verydeep.deploy.benchmark.runner import Contender, compare, measured_peak
 from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import create_net
@@ -27,7 +26,7 @@ TOP = Path(__file__).resolve().parents[2]
 HERE = resolve_device(MachineSettings(workers=0, threads=1), 1)
 
 
-def test_the_peers_net_is_ours_with_other_layers() -> None:
+def test_the_peers_net_computes_what_ours_does() -> None:
     """As many parameters, and with our weights the same scores of an image of the crop's size."""
     ours, theirs = create_net("A", 5).eval(), plain_net("A", 5).eval()
     assert sum(one.numel() for one in theirs.parameters()) == net_facts("A", 5).parameters
@@ -35,7 +34,7 @@ def test_the_peers_net_is_ours_with_other_layers() -> None:
         for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
             other.copy_(mine.flatten().view(other.shape))
         photo = torch.randint(0, 256, (1, 224, 224, 3), dtype=torch.uint8)
-        image = as_they_do(photo)
+        image = normalised(photo)
         assert image.mean().abs() < 0.5
         scores = theirs(image)
         assert (ours(image).flatten(1) - scores).abs().max() < 1e-4 * scores.abs().max()
@@ -55,12 +54,12 @@ def test_rows_are_of_each_contender_in_turn() -> None:
     ]
     found = compare(contenders, 3, HERE, Silent())
     assert done == ["one", "one", "two", "two"] * 4
-    first, second = found["rows"]
-    assert (first["name"], first["ratio_to_first"], second["share_of_peak"]) == ("one", 1.0, None)
-    assert second["ratio_to_first"] == pytest.approx(second["images_per_second"] / first["images_per_second"], abs=0.01)
-    assert all(row["least"] <= row["images_per_second"] <= row["most"] for row in found["rows"])
-    assert found["peak_multiply_adds_per_second"] > 1e9
-    assert found["peak_memory_bytes"] > 1e6
+    first, second = found.rows
+    assert (first.name, first.ratio_to_first, second.share_of_peak) == ("one", 1.0, None)
+    assert second.ratio_to_first == pytest.approx(second.images_per_second / first.images_per_second, abs=0.01)
+    assert all(row.least <= row.images_per_second <= row.most for row in found.rows)
+    assert found.peak_multiply_adds_per_second > 1e9
+    assert found.peak_memory_bytes > 1e6
     assert measured_peak(HERE) > 1e9
 
 
@@ -86,7 +85,7 @@ def test_the_real_command(command: Command, trained: Path, words: str, names: li
 
 
 @pytest.mark.slow
-def test_several_processes_side_by_side(command: Command) -> None:
+def test_several_numbers_of_processes(command: Command) -> None:
     words = ["benchmark", "train", "A", "--size", 32, "--batch", 3, "--repeats", 1, "--processes", "1,2"]
     done = command(*words, "--json")
     assert done.status == 0, done.stderr
@@ -106,10 +105,10 @@ MISTAKES = [
     ("train C --size 32 --batch 1 --against torchvision", "torchvision has no net C"),
     ("svm --against torchvision", "SVMs have no peer 'torchvision': use scikit-learn"),
     ("svm --size -3", "size must be 1 or more, not -3"),
-    ("svm --photos 2", "of svm photos must be 40 or more, two a class, not 2"),
+    ("svm --photos 2", "svm needs 40 photos or more, two for each class, not 2"),
     ("dense {run} --size 16", "the net's crop, or more"),
     ("data nowhere", "nowhere"),
-    ("data digits:60", "digits:60 is no folder of photos or of tar files"),
+    ("data digits:60", "digits:60 is not a folder of images or tar files"),
     ("infer {run} --processes 2", "only `benchmark train` takes --processes"),
     ("train A --processes 2,x", "processes lists whole numbers from 1 to 512"),
 ]
@@ -139,7 +138,7 @@ def test_the_script_for_a_gpu_can_be_tried_on_a_cpu(tmp_path: Path) -> None:
 
 def test_a_peer_whose_process_ends_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    order = Order("torchvision", "A", 3, 1, 32, learns=False)
+    order = Order("torchvision", "A", 3, 1, 32, trains=False)
     with (
         pytest.raises(VerydeepError, match="torchvision's process ended"),
         at_work(order, HERE),

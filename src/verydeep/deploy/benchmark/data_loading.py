@@ -1,4 +1,4 @@
-"""How fast training photos are read, on one core: from files, decoded coarsely, and from a pack, in random order."""
+"""Data loading speed on one core: from files, with reduced decoding, and from a packed dataset, in random order."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from PIL import Image
 from ...core.config import Scale
 from ...core.device import ONE_BY_ONE, resolve_device
 from ...core.errors import VerydeepError
-from ...core.progress import Reporter
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
 from ...data.dataloader import TrainingLoader
 from ...data.open import Dataset, open_data
 from ...data.pack_writer import Packing, pack_sets
-from .runner import Contender, compare
+from .runner import Contender, Options, compare
 
-SIDES = ((375, 500), (1200, 1600), (2400, 3200))  # height and width of the photos made up
+SIDES = ((375, 500), (1200, 1600), (2400, 3200))  # height and width of the generated images
 GRAIN, QUALITY, CLASSES = 8, 90, 2
 SCALE, CROP, DROPOUT_UNITS = 256, 224, 8192
 
 
-def read_photos(data: str | None, photos: int, repeats: int, reporter: Reporter) -> dict[str, Any]:
-    """Photos a second of the training loader in this process; first a plain pipeline of Pillow's.
+def load_images(data: str | None, count: int, options: Options) -> dict[str, Any]:
+    """Images a second of the training loader in this process, beside a plain Pillow pipeline.
 
     Args:
-        data: as `verydeep.data.open.open_data` takes it; without, JPEGs of several sizes are made up.
-        photos: how many of them.
+        data: as `verydeep.data.open.open_data` takes it; without, JPEGs of several sizes are generated.
+        count: the number of images.
 
     Raises:
         VerydeepError: no such data.
     """
-    here = resolve_device(MachineSettings(device="cpu", workers=0, threads=1), 1e12)
-    found = []
-    with tempfile.TemporaryDirectory() as place:
-        sources = [(data, data)] if data else _made_up(Path(place), photos)
+    machine = resolve_device(MachineSettings(device="cpu", workers=0, threads=1), 1e12)
+    sets = []
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [(data, data)] if data else _generated(Path(folder), count)
         for number, (name, source) in enumerate(sources):
             opened = open_data(DataSettings(source), least_classes=1)
-            whole = opened.sets["train"]
-            if whole.source.encoded(whole.ids[0]) is None:
-                raise VerydeepError(f"{name} is no folder of photos or of tar files: give one, or leave it out.")
-            few = whole.take(np.arange(min(photos, len(whole))))
-            pack = Path(place) / f"pack-{number}"
-            pack_sets(replace(opened, sets={"train": few}), DataSettings(source), pack, Packing(SCALE))
+            train = opened.sets["train"]
+            if train.source.encoded(train.ids[0]) is None:
+                raise VerydeepError(f"{name} is not a folder of images or tar files: give one, or leave it out.")
+            subset = train.take(np.arange(min(count, len(train))))
+            pack = Path(folder) / f"pack-{number}"
+            pack_sets(replace(opened, sets={"train": subset}), DataSettings(source), pack, Packing(SCALE))
             packed = open_data(DataSettings(str(pack)), least_classes=1).sets["train"]
-            contenders = _contenders(few, packed)
-            found.append({"photos": name, "count": len(few), **compare(contenders, repeats, here, reporter)})
-    return {"what": "data", "S": SCALE, "crop": CROP, "repeats": repeats, "sets": found}
+            contenders = _contenders(subset, packed)
+            measured = compare(contenders, options.repeats, machine, options.reporter)
+            sets.append(measured.to_json(photos=name, count=len(subset)))
+    return {"what": "data", "S": SCALE, "crop": CROP, "repeats": options.repeats, "sets": sets}
 
 
 def _contenders(files: Dataset, pack: Dataset) -> list[Contender]:
@@ -72,7 +72,7 @@ def _epoch(dataset: Dataset, recipe: TrainSettings) -> Callable[[], object]:
 
 
 def _pillow(dataset: Dataset) -> None:
-    """Decode, resize, crop at random: what a plain loader does to each photo."""
+    """Decode, resize, crop at random: what a plain loader does with each image."""
     rng = np.random.default_rng(0)
     for index in range(len(dataset)):
         encoded = dataset.source.encoded(dataset.ids[index])
@@ -84,12 +84,12 @@ def _pillow(dataset: Dataset) -> None:
         np.asarray(image.crop((left, top, left + CROP, top + CROP))).transpose(2, 0, 1).copy()
 
 
-def _made_up(place: Path, photos: int) -> list[tuple[str, str]]:
-    """Folders of JPEGs with shapes and grain, of each of `SIDES`."""
+def _generated(place: Path, count: int) -> list[tuple[str, str]]:
+    """Folders of JPEGs with shapes and grain, one for each of `SIDES`."""
     rng, sources = np.random.default_rng(0), []
     for height, width in SIDES:
         folder = place / f"{width}x{height}"
-        for number in range(2 * photos):
+        for number in range(2 * count):
             rough = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
             smooth = np.asarray(rough.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
             grain = rng.integers(-GRAIN, GRAIN + 1, smooth.shape, dtype=np.int16)

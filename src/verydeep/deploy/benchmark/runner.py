@@ -1,8 +1,8 @@
-"""How fast things are, side by side: each in turn, again and again, so that what else the machine does meets all alike.
+"""Speed side by side: the contenders take turns, so that other load on the machine affects all alike.
 
-Each is done twice a turn, of which the first is not timed: it finds the caches and the threads of the one before. A
-peer works in a process of its own (`verydeep.deploy.benchmark.peer_process`). What counts is the median. The machine's
-own peak is measured in the same run, by a large product of matrices.
+Each runs twice a turn, of which the first is not timed: it finds the caches and the threads of the one before. A peer
+runs in a process of its own (`verydeep.deploy.benchmark.peer_process`). Medians are reported. The machine's own peak
+is measured in the same run, by a large product of matrices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor
 from ...core.device import Machine
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
+from ...core.settings import MachineSettings
+from ...core.team import Team
 from ...models.winograd import product
 
 WARM_UP = 1  # turns
@@ -28,8 +30,21 @@ PRODUCT_REPEATS = 5
 
 
 @dataclass(frozen=True)
+class Options:
+    """How to measure: the arguments of `verydeep.benchmark`."""
+
+    batch: int
+    size: int | None
+    repeats: int
+    against: str | None
+    machine: MachineSettings
+    reporter: Reporter
+    team: Team
+
+
+@dataclass(frozen=True)
 class Contender:
-    """One of the things compared: its name, what does it once, how many images that is, and its multiply-adds."""
+    """Its name, a function that runs it once, the number of images of that, and the multiply-adds of an image."""
 
     name: str
     once: Callable[[], object]
@@ -37,8 +52,35 @@ class Contender:
     multiply_adds: float = 0.0
 
 
-def compare(contenders: list[Contender], repeats: int, machine: Machine, reporter: Reporter) -> dict[str, Any]:
-    """Rows of images a second: median, least, most, ratio to the first, and share of the machine's peak.
+@dataclass(frozen=True)
+class Row:
+    """Images a second of a contender: median, least, most, ratio to the first, and share of the machine's peak."""
+
+    name: str
+    images_per_second: float
+    least: float
+    most: float
+    ratio_to_first: float
+    share_of_peak: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row for each contender, and facts of the machine."""
+
+    repeats: int
+    rows: list[Row]
+    peak_multiply_adds_per_second: int
+    peak_memory_bytes: int
+    machine: dict[str, Any]
+
+    def to_json(self, **facts: Any) -> dict[str, Any]:
+        """The result as JSON, after facts of the benchmark."""
+        return {**facts, **asdict(self)}
+
+
+def compare(contenders: list[Contender], repeats: int, machine: Machine, reporter: Reporter) -> Comparison:
+    """Measures the contenders in turns.
 
     Raises:
         VerydeepError: fewer repeats than one.
@@ -47,41 +89,31 @@ def compare(contenders: list[Contender], repeats: int, machine: Machine, reporte
         raise VerydeepError(f"repeats must be 1 or more, not {repeats}.")
     seconds: list[list[float]] = [[] for _ in contenders]
     peak = measured_peak(machine)
-    with reporter.track("each in turn", (WARM_UP + repeats) * len(contenders)) as advance:
+    with reporter.track("measuring in turns", (WARM_UP + repeats) * len(contenders)) as advance:
         for turn in range(WARM_UP + repeats):
-            for contender, found in zip(contenders, seconds, strict=True):
-                with machine.running(static_shapes=True):  # the next finds the memory that this one gives back
+            for contender, measured in zip(contenders, seconds, strict=True):
+                with machine.running(static_shapes=True):  # the next one can use the memory that this one frees
                     contender.once()
                     spent = _timed(contender.once, machine)
                 if turn >= WARM_UP:
-                    found.append(spent)
+                    measured.append(spent)
                 advance(1, "")
-    peak = max(peak, measured_peak(machine))  # what else the machine does meets this as well
+    peak = max(peak, measured_peak(machine))  # other load on the machine affects this as well
     first = contenders[0].images / statistics.median(seconds[0])
-    return {
-        "repeats": repeats,
-        "rows": [_row(one, found, first, peak) for one, found in zip(contenders, seconds, strict=True)],
-        "peak_multiply_adds_per_second": round(peak),
-        "peak_memory_bytes": _memory(machine),
-        "machine": machine.describe(),
-    }
+    rows = [_row(one, measured, first, peak) for one, measured in zip(contenders, seconds, strict=True)]
+    return Comparison(repeats, rows, round(peak), _memory(machine), machine.describe())
 
 
-def _row(contender: Contender, seconds: list[float], first: float, peak: float) -> dict[str, Any]:
+def _row(contender: Contender, seconds: list[float], first: float, peak: float) -> Row:
     rates = sorted(contender.images / spent for spent in seconds)
-    middle = statistics.median(rates)
-    return {
-        "name": contender.name,
-        "images_per_second": round(middle, 3),
-        "least": round(rates[0], 3),
-        "most": round(rates[-1], 3),
-        "ratio_to_first": round(middle / first, 3),
-        "share_of_peak": round(middle * contender.multiply_adds / peak, 3) if contender.multiply_adds else None,
-    }
+    median = statistics.median(rates)
+    share = round(median * contender.multiply_adds / peak, 3) if contender.multiply_adds else None
+    rate, least, most, ratio = (round(value, 3) for value in (median, rates[0], rates[-1], median / first))
+    return Row(contender.name, rate, least, most, ratio, share)
 
 
-def random_photos(count: int, height: int, width: int) -> Tensor:
-    """uint8 (B,H,W,3), random and the same each time: zeros would be faster than any photo."""
+def random_images(count: int, height: int, width: int) -> Tensor:
+    """uint8 (B,H,W,3), random and the same each time: zeros would be faster than any real image."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
 
@@ -100,21 +132,21 @@ def measured_peak(machine: Machine) -> float:
 
 
 def _timed(once: Callable[[], object], machine: Machine) -> float:
-    """Seconds of one, with what it left the device to do."""
-    _settle(machine)
-    began = time.perf_counter()
+    """Seconds of one call, with the work that it queued on the device."""
+    _synchronize(machine)
+    started = time.perf_counter()
     once()
-    _settle(machine)
-    return time.perf_counter() - began
+    _synchronize(machine)
+    return time.perf_counter() - started
 
 
-def _settle(machine: Machine) -> None:
+def _synchronize(machine: Machine) -> None:
     if machine.device.type != "cpu":
         torch.accelerator.synchronize()
 
 
 def _memory(machine: Machine) -> int:
-    """The most memory taken so far: on a GPU there, else by this process."""
+    """Peak memory so far: of the GPU, or else of this process."""
     if machine.device.type == "cuda":
         return torch.cuda.max_memory_allocated(machine.device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

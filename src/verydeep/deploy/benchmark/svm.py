@@ -1,4 +1,4 @@
-"""How fast linear SVMs of all classes and several C are learnt: ours at once, scikit-learn's one after another."""
+"""Training speed of linear SVMs of all classes and several C: ours at once, scikit-learn's one after another."""
 
 from __future__ import annotations
 
@@ -10,42 +10,33 @@ import numpy as np
 
 from ...core.device import resolve_device
 from ...core.errors import VerydeepError
-from ...core.progress import Reporter
-from ...core.settings import MachineSettings
 from ...transfer.svm import SvmTrainer
-from .runner import Contender, compare
+from .runner import Contender, Options, compare
 
 VALUES = (0.1, 1.0, 10.0)
 CLASSES = 20
-PEER_CLASSES = 4  # learnt by the peer, which learns one class after another
+PEER_CLASSES = 4  # trained by the peer, which trains one class after another
 
 
-def learn_svms(
-    photos: int,
-    dimensions: int,
-    repeats: int,
-    against: str | None,
-    wish: MachineSettings,
-    reporter: Reporter,
-) -> dict[str, Any]:
+def train_svms(photos: int, dimensions: int, options: Options) -> dict[str, Any]:
     """Descriptors a second, of all classes and `VALUES` of C; of the peer, `PEER_CLASSES` are timed and all counted.
 
     Raises:
-        VerydeepError: scikit-learn is asked for and not there.
+        VerydeepError: scikit-learn is requested and missing.
     """
     rng, classes = np.random.default_rng(0), CLASSES
     labels = np.arange(photos) % classes
     rows = rng.gamma(0.5, 1, (classes, dimensions))[labels] * 0.6 + rng.gamma(0.5, 1, (photos, dimensions))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     marks = np.where(labels[:, None] == np.arange(classes), 1, -1).astype(np.int8)
-    here = resolve_device(wish, 1e12)
+    machine = resolve_device(options.machine, 1e12)
 
     def ours() -> object:
-        return list(SvmTrainer(rows, marks, device=here.device.type).fit(VALUES))
+        return list(SvmTrainer(rows, marks, device=machine.device.type).fit(VALUES))
 
     contenders = [Contender("verydeep", ours, photos)]
-    if against:
-        peer = _linear_svc(against)
+    if options.against:
+        peer = _linear_svc(options.against)
 
         def theirs() -> None:
             for C in VALUES:
@@ -54,10 +45,10 @@ def learn_svms(
                         warnings.simplefilter("ignore")
                         peer(C=C, loss="squared_hinge", dual=True, max_iter=100_000).fit(rows, marks[:, k])
 
-        counted = round(photos * min(PEER_CLASSES, classes) / classes)
-        contenders.insert(0, Contender("scikit-learn's LinearSVC", theirs, counted))
-    told = {"what": "svm", "photos": photos, "dimensions": dimensions, "classes": classes, "C": list(VALUES)}
-    return {**told, **compare(contenders, repeats, here, reporter)}
+        share = round(photos * min(PEER_CLASSES, classes) / classes)
+        contenders.insert(0, Contender("scikit-learn's LinearSVC", theirs, share))
+    measured = compare(contenders, options.repeats, machine, options.reporter)
+    return measured.to_json(what="svm", photos=photos, dimensions=dimensions, classes=classes, C=list(VALUES))
 
 
 def _linear_svc(against: str) -> Any:
