@@ -1,4 +1,4 @@
-"""Leaving long work in order: somebody asked to stop, and what is stored is whole."""
+"""Stopping long work between two steps, with everything on disk complete."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .progress import Advance, Reporter
 
 
 class Interrupted(Exception):
-    """Somebody asked to stop; what is stored is whole."""
+    """The work was stopped by a signal; what is on disk is complete."""
 
 
 class Stopping:
-    """A reporter that leaves long work, between two of its steps, once somebody asks to stop."""
+    """A reporter that ends long work between two of its steps, once ``stop`` returns True."""
 
     def __init__(self, reporter: Reporter, stop: Callable[[], bool]) -> None:
         self._reporter, self._stop = reporter, stop
