@@ -30,7 +30,8 @@ from verydeep.checkpoints.pretrained import KNOWN, Weights, read_weights
 from verydeep.checkpoints.registry import Digests, Released, ilsvrc_classes, known_file, released_named
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
-from verydeep.data.image_io import read_image, rescale
+from verydeep.data.image_io import read_image
+from verydeep.data.transforms import rescale
 from verydeep.models.vgg import Net
 from verydeep.training.recipes import RELEASED_NETS
 

@@ -23,8 +23,9 @@ from verydeep.data.dataloader import BoxTargets, TrainingLoader, box_in_window
 from verydeep.data.dataset import NamedBox
 from verydeep.data.datasets.digits import scene
 from verydeep.data.datasets.imagenet import blacklisted
-from verydeep.data.image_io import Window, image_size, read_image
+from verydeep.data.image_io import image_size, read_image
 from verydeep.data.open import Dataset, lasting_boxes, open_data
+from verydeep.data.transforms import Window
 
 XML = """<annotation><filename>%s</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
 {objects}</annotation>"""

@@ -18,13 +18,13 @@ from PIL import Image
 from conftest import SHARED
 from verydeep.core.errors import ImageError, VerydeepError
 from verydeep.core.settings import PIXEL_LIMIT
-from verydeep.data.colours import colour_shift, colour_statistics, pixel_sums
-from verydeep.data.image_io import (
-    as_pixels,
+from verydeep.data.image_io import as_pixels, decode, read_image
+from verydeep.data.transforms import (
     centre_crop,
-    decode,
+    colour_shift,
+    colour_statistics,
     draw_window,
-    read_image,
+    pixel_sums,
     rescale,
     rescaled_size,
 )

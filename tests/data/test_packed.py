@@ -27,10 +27,10 @@ from verydeep.core.progress import Collected
 from verydeep.core.settings import DataSettings, TrainSettings
 from verydeep.data.dataloader import TrainingLoader
 from verydeep.data.datasets.packed import CARD, ROW, ids_file, index_file
-from verydeep.data.image_io import Window, read_image
+from verydeep.data.image_io import read_image
 from verydeep.data.open import Dataset, open_data
 from verydeep.data.pack_writer import Packing, pack_data
-from verydeep.data.transforms import Whole, reduced
+from verydeep.data.transforms import Whole, Window, reduced
 
 RECIPE = TrainSettings(net="A", S=Scale(36, 36), crop=32, batch=7)
 

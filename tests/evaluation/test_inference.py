@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from verydeep import create_net
 from verydeep.core.device import resolve_device
 from verydeep.core.settings import MachineSettings
-from verydeep.data.image_io import Pixels, rescale
+from verydeep.data.image_io import Pixels
+from verydeep.data.transforms import rescale
 from verydeep.evaluation.inference import ResizeToScales, equal_sizes, posteriors
 from verydeep.evaluation.protocols import METHODS, parse_protocol
 from verydeep.models.architectures import multiply_adds

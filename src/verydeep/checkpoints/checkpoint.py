@@ -25,7 +25,7 @@ from ..core.errors import VerydeepError
 from ..core.files import check_text, file_sha256, utf8_path
 from ..core.settings import BoxSettings, DataSettings, TrainSettings
 from ..data.class_names import distinct
-from ..data.image_io import OtherSide, Resampling
+from ..data.transforms import OtherSide, Resampling
 from ..models.architectures import NET_NAMES, layers, net_facts
 from ..models.vgg import Net, Pooling
 from .integrity import check_header, check_seal, write_sealed
@@ -42,7 +42,7 @@ PRE_INITIALISED = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc
 class Metadata:
     """What a net must remember to be used: all but its weights.
 
-    ``mean`` is RGB (3,), ``colour_axes`` (3,3) as in `verydeep.data.image_io.colour_statistics`. ``data``,
+    ``mean`` is RGB (3,), ``colour_axes`` (3,3) as in `verydeep.data.transforms.colour_statistics`. ``data``,
     ``settings``, ``state`` and ``box_settings`` are the JSON of DataSettings, TrainSettings, the training's state,
     and BoxSettings, which is empty for a net that tells classes. ``origin`` tells of a weight file from outside what
     the net is, or began as: format, pixels, SHA-256, and of a public file its name and licence.

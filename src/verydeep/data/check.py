@@ -20,9 +20,10 @@ from ..core.settings import DataSettings, TrainSettings
 from .box_targets import located
 from .dataloader import BoxTargets, TrainingLoader, each_photo
 from .dataset import Dataset
-from .image_io import Pixels, check_ratio
+from .image_io import Pixels
 from .open import Data, open_data
 from .statistics import scan_images
+from .transforms import check_ratio
 from .walk import unread_sentences
 from .workers import Fault
 

@@ -16,10 +16,9 @@ from ..core.errors import ImageError, ReadError, VerydeepError
 from ..core.settings import TrainSettings
 from ..core.team import SingleProcess, Team
 from .boxes import area, clip, xyxy_to_cxcywh
-from .colours import colour_shift
 from .dataset import Dataset
-from .image_io import Pixels, Window, draw_window
-from .transforms import Rescaled, Whole, reduced
+from .image_io import Pixels
+from .transforms import Rescaled, Whole, Window, colour_shift, draw_window, reduced
 from .workers import Fault, WatchedLoader
 
 T = TypeVar("T")

@@ -1,9 +1,9 @@
-"""Sect. 3.1: photos to what a net sees; pure functions, random numbers passed in.
+"""Image files, bytes and arrays to pixels.
 
 Pixels are uint8 RGB arrays (H,W,3), 0-255. Decoding rules, the same in every verb: the content and
 not the file name decides the format; EXIF orientation is applied; the first frame of several is
 taken; transparency is laid over white; 16-bit grey is scaled to 8 bits; grey, palette and CMYK
-become RGB. The other side of a rescaled photo is rounded to the nearest pixel.
+become RGB.
 """
 
 from __future__ import annotations
@@ -12,25 +12,20 @@ import errno
 import os
 import stat
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from ..core.errors import FormatError, ImageError, NotAnImageError, ReadError, SizeError, VerydeepError
+from ..core.errors import FormatError, ImageError, NotAnImageError, ReadError, SizeError
 from ..core.pixel_limit import most_pixels
 from .image_files import open_photo
 from .image_formats import HEAD, not_read
 
 Pixels = NDArray[np.uint8]
-Resampling = Literal["bilinear", "bicubic"]
-OtherSide = Literal["round", "truncate"]
 
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-LONGEST_RATIO = 50
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -249,69 +244,3 @@ def _array_to_rgb(image: Any, name: str) -> Pixels:
         shape = np.shape(image)
         raise NotAnImageError(f"{name} has shape {shape}: give (H,W,3), (3,H,W), (H,W,1), (1,H,W) or (H,W).")
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-
-
-def rescaled_size(height: int, width: int, smallest: int, other_side: OtherSide = "round") -> tuple[int, int]:
-    """Height and width when the smallest side becomes ``smallest`` and the ratio stays (Sect. 3.1).
-
-    The other side is rounded to the nearest pixel, or truncated as most ports do, but never below.
-    """
-    more = 0.5 if other_side == "round" else 0.0
-    if height <= width:
-        return smallest, max(smallest, int(width * smallest / height + more))
-    return max(smallest, int(height * smallest / width + more)), smallest
-
-
-def check_ratio(shape: tuple[int, ...]) -> None:
-    """Raises ImageError for a strip (H,W), which rescaling its smallest side would make larger than memory."""
-    if max(shape[:2]) > LONGEST_RATIO * min(shape[:2]):
-        size = f"{shape[1]}x{shape[0]}"
-        raise ImageError(f"a photo of {size} pixels is more than {LONGEST_RATIO} times longer than wide: crop it.")
-
-
-def rescale(
-    pixels: Pixels, smallest: int, resampling: Resampling = "bilinear", other_side: OtherSide = "round"
-) -> Pixels:
-    """Isotropic rescale to a smallest side of S or Q pixels, antialiased.
-
-    Raises:
-        ImageError: a strip, which would become larger than memory.
-    """
-    check_ratio(pixels.shape)
-    height, width = rescaled_size(pixels.shape[0], pixels.shape[1], smallest, other_side)
-    if (height, width) == pixels.shape[:2]:
-        return pixels
-    image = Image.fromarray(pixels).resize((width, height), FILTERS[resampling])
-    return np.asarray(image, dtype=np.uint8)
-
-
-def centre_crop(pixels: Pixels, crop: int) -> Pixels:
-    """The middle ``crop`` x ``crop`` pixels; the odd pixel is left over below and to the right."""
-    top, left = (pixels.shape[0] - crop) // 2, (pixels.shape[1] - crop) // 2
-    return pixels[top : top + crop, left : left + crop]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Where a crop lies in a rescaled photo: its top and left pixel, and whether it is shown mirrored."""
-
-    top: int
-    left: int
-    mirrored: bool
-
-    def cut(self, pixels: Pixels, crop: int) -> Pixels:
-        """The crop's pixels; a view, not a copy."""
-        cropped = pixels[self.top : self.top + crop, self.left : self.left + crop]
-        return cropped[:, ::-1] if self.mirrored else cropped
-
-
-def draw_window(height: int, width: int, crop: int, rng: np.random.Generator, mirror: bool = True) -> Window:
-    """A random crop's place in a photo of so many pixels, mirrored half of the time (Sect. 3.1).
-
-    Raises:
-        VerydeepError: the photo is smaller than the crop.
-    """
-    if min(height, width) < crop:
-        raise VerydeepError(f"a photo of {width}x{height} pixels is smaller than the crop of {crop}.")
-    top, left = int(rng.integers(0, height - crop + 1)), int(rng.integers(0, width - crop + 1))
-    return Window(top, left, mirror and bool(rng.random() < 0.5))

@@ -28,8 +28,9 @@ from ..core.progress import Advance, Reporter, Silent
 from ..core.settings import DataSettings
 from .dataloader import each_photo
 from .datasets.packed import CARD, FORMAT, ROW, boxes_file, ids_file, index_file, marks_file
-from .image_io import OtherSide, Pixels, Resampling, rescale
+from .image_io import Pixels
 from .open import Data, Dataset, lasting_boxes, lasting_name, open_data
+from .transforms import OtherSide, Resampling, rescale
 from .workers import Fault
 
 SHARD_BYTES = 256 * 2**20

@@ -15,10 +15,10 @@ from ..core.device import LoaderSettings
 from ..core.errors import ImageError
 from ..core.progress import Reporter
 from ..core.team import SingleProcess, Team
-from .colours import colour_statistics, pixel_sums
 from .dataloader import each_photo
 from .dataset import Dataset
-from .image_io import Pixels, rescale
+from .image_io import Pixels
+from .transforms import colour_statistics, pixel_sums, rescale
 from .workers import Fault
 
 

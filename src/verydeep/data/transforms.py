@@ -1,36 +1,99 @@
-"""Sect. 3.1: a photo at a training scale, of which one crop is cut: the whole of it rescaled, or that crop alone.
+"""Sect. 3.1: images to what a net sees: rescaled, cropped, mirrored, shifted in colour; random numbers are passed in.
 
-``whole`` decodes and rescales all of the photo, then cuts. ``reduced`` decodes a JPEG at a half, a quarter or an eighth
-of its size where that is still larger than what is asked for, and rescales the crop alone: the same crop, but for
-rounding and for how the coarser decoding averages, in a fraction of the time where photos are large.
+The other side of a rescaled image is rounded to the nearest pixel. Of an image at a training scale one crop is cut:
+``whole`` decodes and rescales all of the image, then cuts; ``reduced`` decodes a JPEG at a half, a quarter or an eighth
+of its size where that is still larger than what is needed, and rescales the crop alone: the same crop, but for
+rounding and for how the coarser decoding averages, in a fraction of the time where images are large.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from ..core.errors import ImageError
+from ..core.errors import ImageError, VerydeepError
 from ..core.pixel_limit import most_pixels
 from .image_files import open_photo
-from .image_io import (
-    FILTERS,
-    OtherSide,
-    Pixels,
-    Resampling,
-    Window,
-    check_ratio,
-    decode,
-    orientation,
-    rescale,
-    rescaled_size,
-)
+from .image_io import Pixels, decode, orientation
 
+ColourShift = Literal["sqrt", "eigenvalue", "off"]
+Resampling = Literal["bilinear", "bicubic"]
+OtherSide = Literal["round", "truncate"]
 Decoding = Literal["whole", "reduced"]
 MARGIN = 2  # a coarse decoding has so many times more pixels a side than what is asked for: NOTES.md
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+LONGEST_RATIO = 50
+
+
+def rescaled_size(height: int, width: int, smallest: int, other_side: OtherSide = "round") -> tuple[int, int]:
+    """Height and width when the smallest side becomes ``smallest`` and the ratio stays (Sect. 3.1).
+
+    The other side is rounded to the nearest pixel, or truncated as most ports do, but never below.
+    """
+    more = 0.5 if other_side == "round" else 0.0
+    if height <= width:
+        return smallest, max(smallest, int(width * smallest / height + more))
+    return max(smallest, int(height * smallest / width + more)), smallest
+
+
+def check_ratio(shape: tuple[int, ...]) -> None:
+    """Raises ImageError for a strip (H,W), which rescaling its smallest side would make larger than memory."""
+    if max(shape[:2]) > LONGEST_RATIO * min(shape[:2]):
+        size = f"{shape[1]}x{shape[0]}"
+        raise ImageError(f"a photo of {size} pixels is more than {LONGEST_RATIO} times longer than wide: crop it.")
+
+
+def rescale(
+    pixels: Pixels, smallest: int, resampling: Resampling = "bilinear", other_side: OtherSide = "round"
+) -> Pixels:
+    """Isotropic rescale to a smallest side of S or Q pixels, antialiased.
+
+    Raises:
+        ImageError: a strip, which would become larger than memory.
+    """
+    check_ratio(pixels.shape)
+    height, width = rescaled_size(pixels.shape[0], pixels.shape[1], smallest, other_side)
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    image = Image.fromarray(pixels).resize((width, height), FILTERS[resampling])
+    return np.asarray(image, dtype=np.uint8)
+
+
+def centre_crop(pixels: Pixels, crop: int) -> Pixels:
+    """The middle ``crop`` x ``crop`` pixels; the odd pixel is left over below and to the right."""
+    top, left = (pixels.shape[0] - crop) // 2, (pixels.shape[1] - crop) // 2
+    return pixels[top : top + crop, left : left + crop]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a crop lies in a rescaled photo: its top and left pixel, and whether it is shown mirrored."""
+
+    top: int
+    left: int
+    mirrored: bool
+
+    def cut(self, pixels: Pixels, crop: int) -> Pixels:
+        """The crop's pixels; a view, not a copy."""
+        cropped = pixels[self.top : self.top + crop, self.left : self.left + crop]
+        return cropped[:, ::-1] if self.mirrored else cropped
+
+
+def draw_window(height: int, width: int, crop: int, rng: np.random.Generator, mirror: bool = True) -> Window:
+    """A random crop's place in a photo of so many pixels, mirrored half of the time (Sect. 3.1).
+
+    Raises:
+        VerydeepError: the photo is smaller than the crop.
+    """
+    if min(height, width) < crop:
+        raise VerydeepError(f"a photo of {width}x{height} pixels is smaller than the crop of {crop}.")
+    top, left = int(rng.integers(0, height - crop + 1)), int(rng.integers(0, width - crop + 1))
+    return Window(top, left, mirror and bool(rng.random() < 0.5))
 
 
 class Rescaled(Protocol):
@@ -98,3 +161,45 @@ def reduced(data: bytes, name: str, scale: int, resampling: Resampling, other_si
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             pass  # decoding it whole tells what is wrong
     return Whole(decode(data, name), scale, resampling, other_side)
+
+
+def pixel_sums(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """One photo's mean colour and mean outer product of colours, (12,): what mean and PCA need."""
+    flat = pixels.reshape(-1, 3).astype(np.float64)
+    return np.concatenate([flat.mean(axis=0), (flat.T @ flat / len(flat)).ravel()])
+
+
+def colour_statistics(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean RGB (3,) and colour axes (3,3) of a training set, each photo counting the same.
+
+    Args:
+        sums: the photos' `pixel_sums` averaged over the set, (12,).
+
+    Returns:
+        The mean, and a matrix whose columns are eigenvectors of the colours' covariance scaled by the
+        square root of their eigenvalues, in grey levels, largest first.
+    """
+    mean, second = sums[:3], sums[3:].reshape(3, 3)
+    values, vectors = np.linalg.eigh(second - np.outer(mean, mean))
+    order = np.argsort(values)[::-1]
+    axes = vectors[:, order] * np.sqrt(np.maximum(values[order], 0))
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), range(3)])  # eigh leaves them free: fix them
+    return mean, axes * np.where(signs == 0, 1, signs)
+
+
+def colour_shift(
+    axes: NDArray[np.float64], convention: ColourShift, rng: np.random.Generator, sigma: float = 0.1
+) -> NDArray[np.float32]:
+    """One photo's RGB shift in grey levels, (3,): a draw alpha ~ N(0, sigma) for each colour axis.
+
+    ``sqrt`` moves along an axis by alpha times the square root of its eigenvalue (Krizhevsky's and
+    Oxford's code); ``eigenvalue`` by alpha times the eigenvalue of colours in [0, 1] (the text of
+    Krizhevsky et al. 2012), back in grey levels; ``off`` draws the same numbers and moves nothing.
+    """
+    alpha = rng.normal(0.0, sigma, 3)
+    if convention == "sqrt":
+        return np.asarray(axes @ alpha, dtype=np.float32)
+    if convention == "eigenvalue":
+        lengths = np.linalg.norm(axes, axis=0)  # sqrt of eigenvalue, grey levels
+        return np.asarray((axes * (lengths / 255)) @ alpha, dtype=np.float32)
+    return np.zeros(3, dtype=np.float32)

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
-from ..data.image_io import OtherSide, Pixels, Resampling, centre_crop, rescale
+from ..data.image_io import Pixels
+from ..data.transforms import OtherSide, Resampling, centre_crop, rescale
 from ..models.architectures import Layer
 from ..models.vgg import Pooling
 from .protocols import Protocol

@@ -23,7 +23,8 @@ from ..core.device import Machine
 from ..core.errors import VerydeepError
 from ..data.boxes import clip
 from ..data.class_names import same_classes
-from ..data.image_io import OtherSide, Pixels, Resampling, rescale
+from ..data.image_io import Pixels
+from ..data.transforms import OtherSide, Resampling, rescale
 from ..evaluation.inference import equal_sizes
 from ..evaluation.protocols import BoxProtocol
 from ..models.vgg import Net

@@ -16,7 +16,8 @@ from ..core.errors import ImageError, VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import MachineSettings, MergeSettings
 from ..data.class_names import place_of_class
-from ..data.image_io import Pixels, as_pixels, check_ratio
+from ..data.image_io import Pixels, as_pixels
+from ..data.transforms import check_ratio
 from ..evaluation.predict import Classifier, check_top, listed, name_of
 from ..evaluation.protocols import BoxProtocol, parse_box_protocol
 from .evaluate import FEW_CLASSES, TOP_LABELS, classification_net, usual_protocol

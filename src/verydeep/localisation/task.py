@@ -26,8 +26,8 @@ from ..core.team import Team
 from ..data.box_targets import located
 from ..data.boxes import cxcywh_to_xyxy, iou
 from ..data.dataloader import Batch, BoxTargets
-from ..data.image_io import centre_crop, rescale
 from ..data.open import Data, Dataset, open_data
+from ..data.transforms import centre_crop, rescale
 from ..evaluation.metrics import BOX_IOU, best_overlap
 from ..evaluation.protocols import BoxProtocol
 from ..models.vgg import Net

@@ -16,8 +16,8 @@ from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError
 from ..core.progress import Reporter
 from ..core.settings import MachineSettings, TrainSettings
-from ..data.image_io import rescale, rescaled_size
 from ..data.open import Data, Dataset
+from ..data.transforms import rescale, rescaled_size
 from ..models.architectures import NetFacts, net_facts
 from ..models.vgg import create_net
 from ..training.memory import photos_at_once

@@ -16,7 +16,7 @@ from ..checkpoints.checkpoint import Metadata, load_checkpoint
 from ..checkpoints.pretrained import has_metadata, place_of, read_weights
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256
-from ..data.image_io import OtherSide, Resampling
+from ..data.transforms import OtherSide, Resampling
 from ..models.architectures import net_facts
 from ..models.vgg import BEFORE_RELU, Net
 

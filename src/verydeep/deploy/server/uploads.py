@@ -14,7 +14,8 @@ from starlette.requests import Request
 
 from ...core.errors import FormatError, ImageError, SizeError
 from ...core.settings import ServeSettings
-from ...data.image_io import Pixels, check_ratio, declared_pixels, decode
+from ...data.image_io import Pixels, declared_pixels, decode
+from ...data.transforms import check_ratio
 from .batching import Full, MemoryBudget
 
 THE_PHOTO = "the photo"
