@@ -14,17 +14,16 @@ from safetensors.torch import load_file, save_file
 from conftest import SHARED
 from verydeep import create_net
 from verydeep.checkpoints.checkpoint import (
-    PRE_INITIALISED,
     Metadata,
     load_checkpoint,
     read_metadata,
     save_checkpoint,
-    start_from,
 )
 from verydeep.checkpoints.pretrained import MEAN_RGB, read_weights
 from verydeep.core.errors import VerydeepError
 from verydeep.core.files import only_one, write_atomically
 from verydeep.models.vgg import Net
+from verydeep.training.initialise import PRE_INITIALISED, start_from
 
 CARD = Metadata("B", 32, 1 / 16, ("a", "b", "c"), (1.5, 2.5, 3.5), 36)
 
@@ -63,7 +62,7 @@ def test_a_checkpoint_whose_card_names_another_net_is_refused(tmp_path: Path) ->
 
 def test_weights_without_a_card_are_no_run(tmp_path: Path) -> None:
     save_file(dict(small().state_dict()), tmp_path / "w.safetensors")
-    with pytest.raises(VerydeepError, match="no verydeep card"):
+    with pytest.raises(VerydeepError, match="no verydeep metadata"):
         load_checkpoint(tmp_path / "w.safetensors")
 
 
@@ -141,7 +140,7 @@ def test_a_bgr_file_is_flipped_to_rgb_and_a_wrong_guess_would_show(tmp_path: Pat
 
 def test_pixels_that_are_not_recorded_are_never_guessed(tmp_path: Path) -> None:
     net = conv_file(tmp_path / "x.safetensors", None)
-    with pytest.raises(VerydeepError, match="say --preprocessing caffe"):
+    with pytest.raises(VerydeepError, match="pass --preprocessing caffe"):
         read_weights(str(tmp_path / "x.safetensors"))
     assert read_weights(str(tmp_path / "x.safetensors"), "rgb-mean").mean == pytest.approx(MEAN_RGB)
     found = read_weights(str(tmp_path / "x.safetensors"), "torchvision")
@@ -160,7 +159,7 @@ def test_pixels_that_are_not_recorded_are_never_guessed(tmp_path: Path) -> None:
     [
         ("nan", "NaN or infinite values in conv2_1.weight"),
         ("missing", "has the layer conv4_2 without its weight"),
-        ("grey", "it takes no RGB pixels"),
+        ("grey", "it does not take RGB images"),
     ],
 )
 def test_what_is_no_weight_file_of_these_nets(tmp_path: Path, change: str, says: str) -> None:
@@ -238,7 +237,7 @@ def test_the_file_before_is_kept_until_the_next_is_read_back(tmp_path: Path, mon
     assert torch.equal(kept[0], small(seed=2).layer("fc8").weight)
     assert torch.equal(kept[1], small(seed=1).layer("fc8").weight)
     monkeypatch.setattr(os, "fsync", lambda _handle: flipped(next(tmp_path.glob(".x.*")), 40_000))
-    with pytest.raises(VerydeepError, match=r"x could not be saved: its disk gives back other bytes"):
+    with pytest.raises(VerydeepError, match=r"x could not be saved: its disk returns other bytes"):
         save_checkpoint(path, small(seed=3), CARD, previous=previous)
     for each, before in zip((path, previous), kept, strict=True):
         assert torch.equal(load_checkpoint(each).weights["fc8.weight"], before)

@@ -111,11 +111,11 @@ def test_a_round_trip_is_exact_to_the_bit(home: Path, tmp_path: Path, command: C
     if ending != "safetensors":
         beside = tmp_path / f"there.{ending}.card.json"
         told = json.loads(beside.read_text())
-        for change, says in (({"card": {"x": 1}}, "is broken: remove it"), ({"sha256": "0"}, "is of another file")):
+        for change, says in (({"card": {"x": 1}}, "is broken: remove it"), ({"sha256": "0"}, "does not match")):
             beside.write_text(json.dumps({**told, **change}))
             assert says in command("convert", there, tmp_path / "no.safetensors").mistake()
         (tmp_path / f"there.{ending}.card.json").unlink()
-        with pytest.raises(VerydeepError, match="say --preprocessing caffe"):
+        with pytest.raises(VerydeepError, match="pass --preprocessing caffe"):
             read_weights(str(there))
 
 
@@ -149,7 +149,7 @@ def test_convolutions_alone_stay_a_start(home: Path, tmp_path: Path, command: Co
     no = command("convert", tmp_path / "c.safetensors", tmp_path / "c.h5").mistake()
     assert "has no FC layers, which keras files need" in no
     asked = command("predict", tmp_path / "c.safetensors", home / "photos").mistake()
-    assert "lacks fc6, fc7, fc8, so it tells no classes" in asked
+    assert "has no fc6, fc7, fc8 weights, so it cannot classify" in asked
 
 
 @pytest.mark.parametrize("takes", ["uint8", "float"])
@@ -228,7 +228,7 @@ def test_training_begins_with_released_weights_only_where_they_are(
     place.parent.mkdir()
     place.write_bytes(b"not what it should be")  # taken by its name in the cache, and then read
     told = command(*words, VERYDEEP_CACHE=str(tmp_path / "cache")).mistake()
-    assert "VGG_ILSVRC_19_layers.caffemodel is broken, or no weight file" in told
+    assert "VGG_ILSVRC_19_layers.caffemodel is broken, or not of a supported format" in told
 
 
 def test_a_net_remembers_what_it_began_as(home: Path, tmp_path: Path, photos: Path) -> None:
@@ -252,10 +252,10 @@ def test_the_list_and_fetching_by_the_real_command(tmp_path: Path, command: Comm
     assert "oxford-E" in text
     (tmp_path / "wrong").write_bytes(b"something else")
     told = command("weights", "fetch", "oxford-D", "--from", tmp_path / "wrong", **here).mistake()
-    assert "is not oxford-D: its sha256 is not the published one; it was removed" in told
+    assert "is not oxford-D: its sha256 is not the published one; the download was removed" in told
     offline = command("weights", "fetch", "oxford-D", "--from", "http://127.0.0.1:9/x", **here).mistake()
     assert "cannot reach http://127.0.0.1:9/x" in offline
-    assert "is there a network?" in offline
+    assert "check the network" in offline
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -295,14 +295,14 @@ def test_classes_of_ilsvrc_are_known_by_their_wnids() -> None:
 
 
 MISTAKES = [
-    ("convert {home}/d.caffemodel x.safetensors", r"say --preprocessing caffe"),
+    ("convert {home}/d.caffemodel x.safetensors", r"pass --preprocessing caffe"),
     (
         "convert {home}/d.caffemodel x.safetensors --preprocessing caffe",
-        r"does not record its 7 classes: .*--class-names",
+        r"does not record its 7 class names: .*--class-names",
     ),
     (
         "convert {home}/d.caffemodel x --preprocessing caffe --class-names ilsvrc",
-        r"has 7 outputs, and 1000 class names",
+        r"has 7 outputs, but 1000 class names",
     ),
     (
         "convert {home}/d.caffemodel x --preprocessing caffe --class-names no",
@@ -312,11 +312,11 @@ MISTAKES = [
         "convert {home}/run x.tar",
         r"x\.tar does not name a layout: end it in \.safetensors, \.pth, \.h5 or \.caffemodel",
     ),
-    ("convert {home}/run {home}/names.txt --to keras", r"names\.txt is there already: give another place"),
-    ("convert {home}/run {home}/run", r"is there already: give another place"),
+    ("convert {home}/run {home}/names.txt --to keras", r"names\.txt exists: choose another output"),
+    ("convert {home}/run {home}/run", r"exists: choose another output"),
     ("convert nowhere x.h5", r"there is no run or weight file nowhere"),
     ("convert oxford-D x", r"oxford-D is not on this machine: `verydeep weights fetch oxford-D`"),
-    ("convert {home}/names.txt x", r"names\.txt is broken, or no weight file that is read here"),
+    ("convert {home}/names.txt x", r"names\.txt is broken, or not of a supported format"),
     ("export {home}/run --to tflite", r"--to cannot be 'tflite'; use onnx"),
     ("export {home}/run --out x.txt", r"x\.txt must end in \.onnx"),
     ("export {home}/run --out {home}/names.txt", r"names\.txt already exists: remove it, or give another --out"),
@@ -336,8 +336,8 @@ MISTAKES = [
     ("benchmark {home}/run --size 16", r"size 16 is below a net's crop: use 32 or more"),
     ("benchmark {home}/run --batch 0", r"batch and photos must be 1 or more"),
     ("weights fetch oxfordD", r"no released weights 'oxfordD': did you mean oxford-D\?"),
-    ("weights fetch oxford-D --from nowhere", r"there is no file nowhere: give --from a file, or an address"),
-    ("weights fetch oxford-D --from ftp://x/y", r"is no address of the web: it must begin with https"),
+    ("weights fetch oxford-D --from nowhere", r"there is no file nowhere: give --from a file, or a URL"),
+    ("weights fetch oxford-D --from ftp://x/y", r"is not a URL: it must begin with https"),
 ]
 
 

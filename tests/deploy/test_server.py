@@ -536,7 +536,7 @@ def test_mistakes(server: Running, served: Path, tmp_path: Path, command: Comman
     assert "max-bytes takes a whole number" in mistake(run, "--max-bytes", "5MB")
     assert "there is no" in mistake(tmp_path / "nothing", "--port", 0)
     assert "is below the net's crop of 32" in mistake(run, "--port", 0, "--protocol", "dense@20")
-    assert "tells classes and no boxes" in mistake(run, "--port", 0, "--boxes", run)
+    assert "is a classifier, not a localisation model" in mistake(run, "--port", 0, "--boxes", run)
     assert "there is no features file" in mistake(run, "--port", 0, "--features", tmp_path / "f.safetensors")
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import sys
 import tarfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "checkpoints")]
 from test_pretrained import FORMATS, jcjohnson, random_layers  # noqa: E402
 
 from conftest import make_imagenet, make_voc  # noqa: E402
-from verydeep.checkpoints.load import released_checkpoint  # noqa: E402
+from verydeep.checkpoints.load import pretrained_checkpoint  # noqa: E402
 from verydeep.checkpoints.pretrained import KNOWN, Weights, read_weights  # noqa: E402
 from verydeep.checkpoints.sidecar import write_sidecar  # noqa: E402
 from verydeep.core.settings import DataSettings  # noqa: E402
@@ -140,8 +139,8 @@ def _with_card(place: Path, data: bytes, taken: Weights) -> Files:
     """A foreign file and our card beside it."""
     path = place / "x.pth"
     path.write_bytes(data)
-    metadata = released_checkpoint(taken, tuple(map(str, range(len(taken.tensors["fc8.bias"]))))).metadata
-    beside = write_sidecar(path, "torchvision", KNOWN["torchvision"], asdict(metadata))
+    metadata = pretrained_checkpoint(taken, tuple(map(str, range(len(taken.tensors["fc8.bias"]))))).metadata
+    beside = write_sidecar(path, "torchvision", KNOWN["torchvision"], metadata)
     return {path.name: data, beside.name: beside.read_bytes()}
 
 

@@ -59,7 +59,7 @@ NAMES = {
     "keras": "Keras's weights",
     "tensorflow": "TF-Slim's weights, both forms",
     "pth": "PyTorch's weights",
-    "safetensors": "safetensors without our card",
+    "safetensors": "safetensors without our metadata",
     "sidecar": "the card beside a foreign file",
     "onnx": "exported nets, opened and asked",
     "devkit": "ILSVRC's `meta.mat`",

@@ -409,16 +409,16 @@ def test_windows_on_disk_come_back_and_others_do_not(tmp_path: Path) -> None:
 
 
 def test_a_box_net_and_a_net_that_tells_classes_are_not_taken_for_each_other(trained: Path, tmp_path: Path) -> None:
-    from verydeep.checkpoints.checkpoint import load_box_net, save_checkpoint
+    from verydeep.checkpoints.checkpoint import load_localisation_model, save_checkpoint
 
-    with pytest.raises(VerydeepError, match="tells classes and no boxes"):
-        load_box_net(trained / "best.safetensors")
+    with pytest.raises(VerydeepError, match="is a classifier, not a localisation model"):
+        load_localisation_model(trained / "best.safetensors")
     net: Any = box_net()
     save_checkpoint(tmp_path / "best.safetensors", net, metadata())
-    assert load_box_net(tmp_path / "best.safetensors").net().layer("fc8").out_channels == 12
-    with pytest.raises(VerydeepError, match="is a box net, which tells no classes"):
+    assert load_localisation_model(tmp_path / "best.safetensors").net().layer("fc8").out_channels == 12
+    with pytest.raises(VerydeepError, match="is a localisation model, not a classifier"):
         verydeep.load(tmp_path)
-    with pytest.raises(VerydeepError, match="is a box net"):
+    with pytest.raises(VerydeepError, match="is a localisation model"):
         verydeep.evaluate(tmp_path, "dense@40")
 
 

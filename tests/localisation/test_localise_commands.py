@@ -241,9 +241,9 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["evaluate", "net", "centre@36", "net"], "a test is a run's folder and a protocol"),
     (["evaluate", "net", "ten@36"], "is not a way to test a box net: write centre@Q, dense@Q"),
     (["evaluate", "net", "dense@16"], "each Q once, from the net's crop of 32"),
-    (["evaluate", "classes", "dense@36"], "tells classes and no boxes"),
+    (["evaluate", "classes", "dense@36"], "is a classifier, not a localisation model"),
     (["evaluate", "nowhere", "dense@36"], "does not exist"),
-    (["evaluate", "net", "dense@36", "--classifier", "net"], "is a box net, which tells no classes"),
+    (["evaluate", "net", "dense@36", "--classifier", "net"], "is a localisation model, not a classifier"),
     (["evaluate", "net", "dense@36", "--match", "literal"], "say with --t at which match merging ends"),
     (["evaluate", "net", "dense@36", "--t", "-1"], "0 or more, not -1"),
     (["evaluate", "net", "dense@36", "--server-file", "x"], "a server file and the devkit go together"),
@@ -251,7 +251,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["evaluate", "net", "dense@36", "--matching", "x"], "unknown setting '--matching': did you mean --match?"),
     (["predict", "net", "photos/00.png", "--class", "green"], "the net knows no class 'green'"),
     (["predict", "net", "photos/00.png", "--top", "0"], "top must be 1 or more"),
-    (["predict", "classes", "photos/00.png"], "tells classes and no boxes"),
+    (["predict", "classes", "photos/00.png"], "is a classifier, not a localisation model"),
     (["train", "A", "--data", "digits", "--regression", "XCR"], "regression is one of PCR, SCR"),
     (["train", "D/256", "--data", "digits"], "is not a box net's run"),
     (["train", "A", "--data", "photos"], "holds no class folders"),
@@ -266,8 +266,8 @@ def test_mistakes(own: Path, words: list[str], sentence: str) -> None:
 
 
 def test_other_verbs_refuse_box_nets(own: Path, command: Command) -> None:
-    assert "is a box net, which tells no classes" in command("evaluate", "net", "dense@36", cwd=own).mistake()
-    assert "is a box net" in command("predict", "net", "photos/00.png", cwd=own).mistake()
+    assert "is a localisation model, not a classifier" in command("evaluate", "net", "dense@36", cwd=own).mistake()
+    assert "is a localisation model" in command("predict", "net", "photos/00.png", cwd=own).mistake()
 
 
 def test_without_a_classification_net_the_class_is_asked_for(own: Path, command: Command, tmp_path: Path) -> None:

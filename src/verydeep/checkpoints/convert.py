@@ -1,14 +1,15 @@
 """Weights from any public file into a checkpoint of ours, and from ours into the layouts that other programs read.
 
-torchvision's, Keras's and Caffe's layouts are written so that what is read back is equal to the bit, which is tried
-before a file takes its name: conv1_1 takes 0-255 pixels minus the mean. The cards beside the file say how it is used.
+torchvision's, Keras's and Caffe's layouts are written so that reading them back gives bitwise equal weights, which is
+checked before a file takes its name: conv1_1 takes 0-255 pixels minus the mean. The model card, the sidecar and Caffe's
+prototxt say how the file is used.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,14 @@ from ..core.files import check_place, write_atomically, write_json
 from ..core.paths import names_a_folder
 from ..data.class_names import read_names
 from ..models.architectures import has_lrn
-from .as_written import OURS, described, our_pixels
-from .checkpoint import Metadata, load_checkpoint, save_checkpoint
+from .checkpoint import Metadata, save_checkpoint
 from .formats.caffe import caffe_bytes, prototxt
 from .formats.keras import keras_bytes
 from .key_maps import TORCHVISION
-from .load import released_checkpoint
-from .model_card import write_model_card
-from .preprocessing import Preprocessing, to_our_pixels, triple
-from .pretrained import NAMES_FILE, Weights, has_metadata, names_flag, place_of, read_layers, read_weights
+from .load import pretrained_checkpoint
+from .model_card import OURS, usage, write_model_card
+from .preprocessing import Preprocessing, our_pixels, to_our_pixels, triple
+from .pretrained import NAMES_FILE, Weights, read_layers, read_weights
 from .registry import ilsvrc_classes
 from .run_dir import BEST, LAST
 from .sidecar import write_sidecar
@@ -47,90 +47,85 @@ def convert(
     preprocessing: str = "recorded",
     class_names: str | None = None,
 ) -> dict[str, Any]:
-    """Writes a net's weights in another layout, with a JSON card and a model card beside them.
+    """Writes a net's weights in another layout, with a sidecar and a model card beside them.
 
     Args:
-        source: a run's folder, a checkpoint, released weights by name (``oxford-D``), or any public weight file.
-        out: a file, whose ending tells the layout; a name without an ending, or with a version's (``net-v1.0``), is a
-            run's folder, which `evaluate`, `predict` and all others take.
-        to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the ending does not tell.
-        preprocessing: a key of `verydeep.checkpoints.pretrained.KNOWN` for files that do not record their pixels.
-        class_names: ``ilsvrc`` or a file of one name a line, where the source does not record them.
+        source: a run directory, a checkpoint, released weights by name (``oxford-D``), or any public weight file.
+        out: a file, whose extension names the layout; a path without an extension, or with a version's (``net-v1.0``),
+            is a run directory, which `evaluate`, `predict` and all others take.
+        to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the extension does not name the layout.
+        preprocessing: a key of `verydeep.checkpoints.pretrained.KNOWN` for files that do not record theirs.
+        class_names: ``ilsvrc`` or a file with one name per line, for sources without class names.
 
     Raises:
-        VerydeepError: no such source or layout, a place that is taken, class names missing, a net that the layout
-            cannot hold, a disk that is full.
+        VerydeepError: no such source or layout, an output that exists, class names missing, a net that the layout
+            cannot represent, a full disk.
     """
     path = Path(out)
     a_run = to in (None, OURS) and names_a_folder(out)
     form = to or (OURS if a_run else ENDINGS.get(path.suffix.lower(), ""))
     if form not in ENDINGS.values():
         raise VerydeepError(
-            f"{path} does not name a layout: end it in .safetensors, .pth, .h5 or .caffemodel, or in / for a run's "
-            "folder, or say --to."
+            f"{path} does not name a layout: end it in .safetensors, .pth, .h5 or .caffemodel, or in / for a run "
+            "directory, or pass --to."
         )
     file = path / BEST if a_run else path
     if file.exists() or (file.parent / LAST).exists():
-        raise VerydeepError(f"{file.parent if file != path else file} is there already: give another place.")
+        raise VerydeepError(f"{file.parent if file != path else file} exists: choose another output.")
     check_place(file.parent)
     weights = read_weights(source, preprocessing)
-    metadata = _metadata(source, weights, _names(class_names))
+    names = _names(class_names)
+    metadata = pretrained_checkpoint(weights, names).metadata if "fc8.weight" in weights.tensors else None
     if form == OURS:
         _write_ours(file, weights, metadata)
         page = write_model_card(file, metadata) if metadata else None
     else:
-        page = _write_theirs(file, form, weights, metadata)
-    layers = [name.removesuffix(".weight") for name in weights.tensors if name.endswith(".weight")]
-    told: dict[str, Any] = {"file": str(file), "format": form, "net": weights.net, "width": weights.width}
-    told |= {"layers": len(layers), "origin": weights.origin}
-    told |= {"classes": len(metadata.classes) if metadata else None, "boxes": bool(metadata and metadata.is_localiser)}
-    return {**told, "card": str(page) if page else None}
+        page = _write_foreign(file, form, weights, metadata)
+    layers = [name for name in weights.tensors if name.endswith(".weight")]
+    return {
+        **{"file": str(file), "format": form, "net": weights.net, "width": weights.width, "layers": len(layers)},
+        "origin": weights.origin,
+        "classes": len(metadata.classes) if metadata else None,
+        "boxes": metadata is not None and metadata.is_localiser,
+        "card": str(page) if page else None,
+    }
 
 
-def _names(wish: str | None) -> tuple[str, ...]:
-    if wish in (None, "ilsvrc"):
-        return ilsvrc_classes() if wish else ()
-    path = Path(str(wish))
+def _names(source: str | None) -> tuple[str, ...]:
+    if source is None:
+        return ()
+    if source == "ilsvrc":
+        return ilsvrc_classes()
+    path = Path(source)
     if not path.is_file():
-        raise VerydeepError(f"there is no file {path}: --class-names is ilsvrc, or a file of one name a line.")
+        raise VerydeepError(f"there is no file {path}: {NAMES_FILE}.")
     return tuple(name for name in read_names(path) if name)
-
-
-def _metadata(source: str, weights: Weights, names: tuple[str, ...]) -> Metadata | None:
-    """The card of a net with all its layers; None for convolutions alone."""
-    if "fc8.weight" not in weights.tensors:
-        return None
-    path = place_of(source)
-    if has_metadata(path):
-        return load_checkpoint(path).metadata
-    if not names and weights.classes is None:
-        outputs = weights.tensors["fc8.weight"].shape[0]
-        raise VerydeepError(f"{source} does not record its {outputs} classes: add {names_flag(outputs)}; {NAMES_FILE}.")
-    return released_checkpoint(weights, names).metadata
 
 
 def _write_ours(file: Path, weights: Weights, metadata: Metadata | None) -> None:
     if metadata is None:
         mean = ",".join(map(repr, weights.mean))
-        told = {"net": weights.net, "channel_order": "RGB", "mean_rgb": mean, "input_range": "0-255"}
-        data = save(weights.tensors, metadata=told)
+        header = {"net": weights.net, "channel_order": "RGB", "mean_rgb": mean, "input_range": "0-255"}
+        data = save(weights.tensors, metadata=header)
         write_atomically(file, lambda opened: opened.write(data))
         return
     net = metadata.empty_net()
     net.load_state_dict(weights.tensors)
     save_checkpoint(file, net, replace(metadata, state={}))
     if file.name == BEST:
-        run, pixels = file.absolute().parent.name, our_pixels(metadata).to_json()
+        run, pixels = file.absolute().parent.name, our_pixels(metadata.mean).to_json()
         write_json(file.with_name("config.json"), {"run": run, "pixels": pixels, "converted": weights.origin})
 
 
-def _write_theirs(file: Path, form: str, weights: Weights, metadata: Metadata | None) -> Path:
-    """The file, read back before it takes its name, and what stands beside it; returns its model card."""
+def _write_foreign(file: Path, form: str, weights: Weights, metadata: Metadata | None) -> Path:
+    """Writes a file, read back before it takes its name, and what belongs beside it; returns its model card."""
     if metadata is None:
         raise VerydeepError(f"{weights.source} has no FC layers, which {form} files need: convert it to .safetensors.")
     if metadata.is_localiser or has_lrn(metadata.net):
-        what = "a box net" if metadata.is_localiser else "local response normalisation"
-        raise VerydeepError(f"{weights.source} has {what}, which {form} files cannot tell: convert it to .safetensors.")
+        what = "is a localisation model" if metadata.is_localiser else "has local response normalisation"
+        raise VerydeepError(
+            f"{weights.source} {what}, which {form} files cannot represent: convert it to .safetensors."
+        )
     writers: dict[str, Callable[[Tensors, Metadata], Iterable[Any]]] = {
         "torchvision": _torchvision,
         "keras": _keras,
@@ -142,27 +137,27 @@ def _write_theirs(file: Path, form: str, weights: Weights, metadata: Metadata | 
         file, lambda opened: opened.writelines(content), lambda written: _check_same(written, file, pixels, weights)
     )
     if form == "caffe":
-        text = prototxt(metadata.net, weights.tensors, metadata.crop, described(metadata, form, pixels))
+        text = prototxt(metadata.net, weights.tensors, metadata.crop, usage(metadata, form, pixels))
         write_atomically(file.with_suffix(".prototxt"), lambda opened: opened.write(text.encode()))
-    write_sidecar(file, form, pixels, asdict(replace(metadata, state={})))
-    return write_model_card(file, metadata, use=described(metadata, form, pixels))
+    write_sidecar(file, form, pixels, replace(metadata, state={}))
+    return write_model_card(file, metadata, use=usage(metadata, form, pixels))
 
 
 def _pixels_of(form: str, metadata: Metadata) -> Preprocessing:
-    """The pixels that a file in a layout of others is written for."""
+    """The preprocessing that a file in a foreign layout is written for."""
     if form == "torchvision":
         return Preprocessing("RGB", triple(np.array(metadata.mean) / 255), 1 / 255, (1 / 255, 1 / 255, 1 / 255))
     return Preprocessing("BGR", triple(metadata.mean[::-1]))
 
 
 def _check_same(written: Path, file: Path, pixels: Preprocessing, weights: Weights) -> None:
-    """Raises VerydeepError where what was written is not the net, once read for the pixels that its cards state."""
+    """Raises VerydeepError where reading the file with its stated preprocessing does not give the net's weights."""
     found = read_layers(written)
     first, _ = to_our_pixels(found.tensors["conv1_1.weight"], pixels)
     tensors = {**found.tensors, "conv1_1.weight": first}
     wanted = weights.tensors
     if tensors.keys() != wanted.keys() or not all(torch.equal(tensors[name], wanted[name]) for name in wanted):
-        raise VerydeepError(f"{file} does not hold the net of {weights.source} once it is read back: it is not kept.")
+        raise VerydeepError(f"{file} does not give the weights of {weights.source} when read back: it was removed.")
 
 
 def _bgr(tensors: Tensors) -> Tensors:

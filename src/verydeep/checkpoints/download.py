@@ -1,7 +1,7 @@
-"""Where released weights are kept on this machine, and fetching them: never but when asked to.
+"""The cache of released weights, and downloads into it, which happen only on request.
 
-A download goes into ``….part`` and is gone on with after an interruption; it takes its name in the cache only when its
-hash is the published one.
+A download goes into ``….part`` and resumes after an interruption; it takes its name in the cache only when its hash is
+the published one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..core.progress import Reporter
 from .registry import Digests, Released, all_released, released_named
 
 PIECE = 2**20
-SECONDS = 30.0  # without a byte, until a connection is given up
+SECONDS = 30.0  # timeout of a connection that sends nothing
 MOST_BYTES = 2 * 2**30  # no file of these nets is larger
 
 
 def cache_folder() -> Path:
-    """``VERYDEEP_CACHE``, or ``verydeep`` in the user's folder of caches."""
+    """``VERYDEEP_CACHE``, or ``verydeep`` in the user's cache directory."""
     chosen = os.environ.get("VERYDEEP_CACHE")
     if chosen:
         return Path(chosen)
@@ -34,34 +34,34 @@ def cache_folder() -> Path:
 
 
 def cached(released: Released) -> Path:
-    """Where a released file is, or would be."""
+    """The path of a released file in the cache, whether or not it exists."""
     return cache_folder() / f"{released.name}-{released.file_name}"
 
 
 def on_this_machine(net: str) -> Released | None:
-    """The first released file of a net that has been fetched; None where none has."""
-    return next((one for one in all_released() if one.net == net and cached(one).is_file()), None)
+    """The first released file of a net that is in the cache; None where there is none."""
+    return next((entry for entry in all_released() if entry.net == net and cached(entry).is_file()), None)
 
 
 def first_of(net: str) -> Released | None:
-    """The released file of a net that is best to start from; None where nobody has published one."""
-    return next((one for one in all_released() if one.net == net), None)
+    """The released file of a net that is best to start from; None where none has been published."""
+    return next((entry for entry in all_released() if entry.net == net), None)
 
 
 def fetch(name: str, source: str | None, reporter: Reporter) -> Path:
-    """A released file into the cache, unless it is there already.
+    """Downloads a released file to the cache, unless it is there; returns its path.
 
     Args:
-        name: as `verydeep weights list` tells.
-        source: another address of the same file, or a copy of it on this machine.
+        name: one that `verydeep weights list` shows.
+        source: another URL of the same file, or a local copy of it.
 
     Raises:
-        VerydeepError: no such name, no network, no such file, no room, a hash that is not the published one.
+        VerydeepError: no such name, no network, no such file, a full disk, a hash that is not the published one.
     """
     released = released_named(name)
     path = cached(released)
     if path.is_file():
-        reporter.say(f"{path} is there already")
+        reporter.say(f"{path} is already downloaded")
         return path
     check_place(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +73,8 @@ def fetch(name: str, source: str | None, reporter: Reporter) -> Path:
     if not released.holds(Digests(part)):
         part.unlink()
         raise VerydeepError(
-            f"what {source or released.address} gave is not {name}: its {released.digest.partition(':')[0]} is not the "
-            "published one; it was removed. Try again, or give another copy with --from."
+            f"{source or released.address} is not {name}: its {released.digest.partition(':')[0]} is not the published "
+            "one; the download was removed. Try again, or give another copy with --from."
         )
     os.replace(part, path)
     return path
@@ -82,7 +82,7 @@ def fetch(name: str, source: str | None, reporter: Reporter) -> Path:
 
 def _copy(source: Path, part: Path) -> None:
     if not source.is_file():
-        raise VerydeepError(f"there is no file {source}: give --from a file, or an address that begins with https://.")
+        raise VerydeepError(f"there is no file {source}: give --from a file, or a URL that begins with https://.")
     try:
         shutil.copyfile(source, part)
     except OSError as fault:
@@ -92,67 +92,68 @@ def _copy(source: Path, part: Path) -> None:
 
 
 def _download(address: str, part: Path, released: Released, reporter: Reporter) -> None:
-    """Goes on where an earlier download into ``part`` was broken off."""
+    """Downloads into ``part``, or resumes an interrupted download there."""
+    interrupted = f"{address}: the download was interrupted; run the same command to resume it."
     done = part.stat().st_size if part.is_file() else 0
     if released.size and done >= released.size:
         return
-    with _connected(address, done, part) as answer:
-        if answer.status != 206:  # the server begins anew
+    with _connected(address, done, part) as response:
+        if response.status != 206:  # the server does not resume
             done = 0
-        left = int(answer.headers.get("Content-Length") or 0)
+        left = int(response.headers.get("Content-Length") or 0)
         if done + left > MOST_BYTES or (released.size and left and done + left != released.size):
             raise VerydeepError(
-                f"{address} offers {done + left:,} bytes, which is not {released.name}: nothing fetched."
+                f"{address} has {done + left:,} bytes, so it is not {released.name}: nothing was downloaded."
             )
         try:
-            with part.open("ab" if done else "wb") as file, _told(reporter, released, left) as tell:
-                _pour(answer, file, tell)
+            with part.open("ab" if done else "wb") as file, _progress(reporter, released, left) as advance:
+                _copy_stream(response, file, advance)
         except OSError as fault:
             if isinstance(fault, TimeoutError | ConnectionError):
-                raise VerydeepError(f"{address} was broken off: the same command goes on where it stopped.") from None
+                raise VerydeepError(interrupted) from None
             raise VerydeepError(cannot_write(part, fault)) from None
     if left and part.stat().st_size < done + left:
-        raise VerydeepError(f"{address} was broken off: the same command goes on where it stopped.")
+        raise VerydeepError(interrupted)
 
 
-def _pour(answer: Any, file: Any, tell: Any) -> None:
-    while piece := answer.read(PIECE):
+def _copy_stream(response: Any, file: Any, advance: Any) -> None:
+    while piece := response.read(PIECE):
         file.write(piece)
         if file.tell() > MOST_BYTES:
             raise ConnectionError
-        tell(len(piece))
+        advance(len(piece))
 
 
 @contextlib.contextmanager
-def _told(reporter: Reporter, released: Released, size: int) -> Iterator[Any]:
-    """Progress in millions of bytes."""
+def _progress(reporter: Reporter, released: Released, size: int) -> Iterator[Any]:
+    """A progress bar in megabytes, advanced by bytes."""
     rest = 0
-    with reporter.track(f"fetching {released.name}, MB", max(1, size // 10**6)) as advance:
+    with reporter.track(f"downloading {released.name}, MB", max(1, size // 10**6)) as advance:
 
-        def tell(count: int) -> None:
+        def advance_bytes(count: int) -> None:
             nonlocal rest
-            whole, rest = divmod(rest + count, 10**6)
-            advance(whole, "")
+            megabytes, rest = divmod(rest + count, 10**6)
+            advance(megabytes, "")
 
-        yield tell
+        yield advance_bytes
 
 
 @contextlib.contextmanager
 def _connected(address: str, done: int, part: Path) -> Iterator[Any]:
     if not address.startswith(("https://", "http://")):
-        raise VerydeepError(f"{address} is no address of the web: it must begin with https:// or http://.")
+        raise VerydeepError(f"{address} is not a URL: it must begin with https:// or http://.")
     request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            yield answer
+        with urllib.request.urlopen(request, timeout=SECONDS) as response:
+            yield response
     except urllib.error.HTTPError as fault:
-        if fault.code == 416:  # all of it is there
+        if fault.code == 416:  # nothing is left to download
             part.unlink(missing_ok=True)
         raise VerydeepError(
-            f"{address} answers {fault.code} ({fault.reason}): try again, or another copy with --from."
+            f"{address} returns {fault.code} ({fault.reason}): try again, or give another copy with --from."
         ) from None
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as fault:
         reason = getattr(fault, "reason", None) or fault
         raise VerydeepError(
-            f"cannot reach {address} ({reason}): is there a network? --from FILE takes a copy that you have."
+            f"cannot reach {address} ({reason}): check the network, or give a copy that you have with --from FILE."
         ) from None

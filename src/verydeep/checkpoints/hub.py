@@ -1,4 +1,4 @@
-"""Checkpoints of ours on the Hugging Face hub: an extra, ``pip install 'verydeep[hub]'``."""
+"""Checkpoints on the Hugging Face hub: an extra, ``pip install 'verydeep[hub]'``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "hub:"
 
 
 def download_checkpoint(name: str, **options: Any) -> Path:
-    """The checkpoint of a repository of the hub, downloaded once, or of a folder of that name on this machine.
+    """The checkpoint of a repository on the hub, which is downloaded once, or of a local directory of that name.
 
     Args:
         options: as `huggingface_hub.hf_hub_download` takes them.
@@ -28,12 +28,12 @@ def download_shared(name: str) -> Path:
     """The checkpoint of ``hub:owner/name``.
 
     Raises:
-        VerydeepError: no such repository, none of ours, no network.
+        VerydeepError: no such repository, no verydeep checkpoint in it, no network.
     """
     try:
         return download_checkpoint(name.removeprefix(PREFIX))
     except VerydeepError:
         raise
-    except Exception as fault:  # the hub's own, of many names
+    except Exception as fault:  # the hub raises many types
         reason = (str(fault).splitlines() or ["no reason given"])[0][:120]
         raise VerydeepError(f"cannot load {name} from the hub ({reason}).") from None

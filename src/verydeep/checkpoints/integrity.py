@@ -1,8 +1,8 @@
-"""Files of tensors that notice a changed bit: safetensors files whose header holds the SHA-256 of all the rest.
+"""Corruption checks: safetensors files whose header contains SHA-256 digests of the tensors and of the header.
 
-A seal has two halves, so that a key can be read and trusted without reading the tensors: one of the tensors' bytes,
-and one of the header itself, that first one included. Any reader of safetensors reads these files; one that we wrote
-without a seal, or with a broken one, is refused.
+There are two digests, so that metadata can be verified without reading the tensors: one of the tensors' bytes, and one
+of the header, the first digest included. Any reader of safetensors reads these files; a file of verydeep without
+digests, or with wrong ones, is refused.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..core.files import write_atomically
 
 OF_TENSORS, OF_HEADER = "tensors_sha256", "header_sha256"
 METADATA = "__metadata__"
-LENGTH = 8  # bytes of a safetensors file before its header, which tell its length
+LENGTH = 8  # bytes of a safetensors file before its header, the length of the header
 LONGEST_HEADER = 100_000_000  # by the format's own rule
 PIECE = 2**22
 
 
 def write_sealed(path: Path, data: bytes, previous: Path | None = None) -> None:
-    """Writes the bytes of a safetensors file with a seal; what was there survives until the new file is whole.
+    """Writes the bytes of a safetensors file, with digests, atomically.
 
     Args:
-        previous: where the file that was there is kept, once the new one has been read back and its seal holds.
+        previous: where the replaced file is kept, once the new one has been read back and verified.
 
     Raises:
-        VerydeepError: the disk is full or cannot be written, or gives back other bytes; the old file is intact.
+        VerydeepError: the disk is full, not writable, or returns other bytes than were written; the old file is intact.
     """
     body = memoryview(data)[LENGTH + int.from_bytes(data[:LENGTH], "little") :]
     header = json.loads(data[LENGTH : len(data) - len(body)])
@@ -44,18 +44,18 @@ def write_sealed(path: Path, data: bytes, previous: Path | None = None) -> None:
             check_seal(beside)
         except VerydeepError:
             raise VerydeepError(
-                f"{path} could not be saved: its disk gives back other bytes than were written; the one saved before "
-                "is intact. Use another place."
+                f"{path} could not be saved: its disk returns other bytes than were written; the one saved before "
+                "is intact. Use another disk."
             ) from None
 
     write_atomically(path, lambda file: file.writelines(pieces), None if previous is None else read_back, previous)
 
 
 def check_seal(path: Path, key: str | None = None) -> None:
-    """Raises VerydeepError where a file's bytes are not those that were sealed.
+    """Raises VerydeepError where a file's bytes do not match its digests.
 
     Args:
-        key: the metadata's name that a file of ours has; where it is there, a file without a seal is refused.
+        key: the metadata key of verydeep's files; a file that has it and no digests is refused.
     """
     with path.open("rb") as file:
         header = _header(path, file, key)
@@ -69,13 +69,13 @@ def check_seal(path: Path, key: str | None = None) -> None:
 
 
 def check_header(path: Path, key: str | None = None) -> None:
-    """As `check_seal`, of the header alone: all but the tensors' bytes."""
+    """As `check_seal`, for the header only."""
     with path.open("rb") as file:
         _header(path, file, key)
 
 
 def _header(path: Path, file: Any, key: str | None) -> dict[str, Any] | None:
-    """The header of an open file; None where it has no seal and needs none."""
+    """The header of an open file; None where it has no digests and needs none."""
     broken = VerydeepError(f"{path} is broken: its header is not as it was written (SHA-256).")
     length = int.from_bytes(file.read(LENGTH), "little")
     if length > LONGEST_HEADER:

@@ -1,7 +1,7 @@
-"""Sect. 1, "we have released our two best-performing models": how the layers of Table 1 are called in public files.
+"""Sect. 1, "we have released our two best-performing models": the names of Table 1's layers in public files.
 
-A `Layout` names each layer as some file does. Which net and layout a file has is found from its layers' names and
-shapes alone; a layer that is missing, left over or of another shape is named. Batch normalisation, which the paper
+A `Layout` gives each layer's name in files of one kind. A file's net and layout are recognised by its layers' names and
+shapes; errors name layers that are missing, unexpected or of another shape. Batch normalisation, which the paper
 does not have and several public files do, is folded into the convolution before it: the same net at test time.
 
 Shapes: convolutions (out,in,k,k); FC layers the same, or (out,in) with ``in`` counted channel by channel.
@@ -22,16 +22,16 @@ from ..core.errors import VerydeepError
 from ..models.architectures import NET_NAMES, Layer, layers
 
 FC = ("fc6", "fc7", "fc8")
-EPSILON = 1e-5  # of batch normalisation in PyTorch, which all files with it were trained in
-Parts = dict[str, dict[str, Tensor]]  # of a file: a layer's name, then weight, bias, running_mean, running_var
+EPSILON = 1e-5  # of batch normalisation in PyTorch, in which all such files were trained
+Parts = dict[str, dict[str, Tensor]]  # of a file: layer name, then weight, bias, running_mean, running_var
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How files of one kind call the layers.
+    """The layer names of files of one kind.
 
-    ``numbered`` files count convolutions, and ``after`` each some more (ReLU, batch normalisation), and poolings;
-    others spell a stage and a number out. ``normalised`` files have a batch normalisation after each convolution.
+    ``numbered`` files number convolutions, the ``after`` modules behind each (ReLU, batch normalisation) and poolings;
+    others name a stage and a number in it. ``normalised`` files have a batch normalisation after each convolution.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Layout:
     normalised: bool = False
 
     def names(self, net: str) -> dict[str, str]:
-        """Our name of each layer of a net, and theirs."""
+        """Our name of each layer of a net, and the file's."""
         found, number = {}, 0
         for stage, specs in itertools.groupby(_convolutions(net), key=lambda spec: spec.stage):
             for place, spec in enumerate(specs, start=1):
@@ -52,14 +52,14 @@ class Layout:
         return found | dict(zip(FC, self.fc, strict=True))
 
     def norm(self, conv: str) -> str:
-        """What the batch normalisation after a convolution is called."""
+        """The name of the batch normalisation after a convolution."""
         if conv.endswith(".conv"):
             return conv.removesuffix("conv") + "bn"
         head, _, number = conv.rpartition(".")
         return f"{head}.{int(number) + 1}"
 
     def expected(self, net: str) -> set[str]:
-        """All layers' names in a file of a net."""
+        """The names of all layers in a file of a net."""
         names = self.names(net)
         convs = [name for ours, name in names.items() if ours not in FC]
         return {*names.values(), *(self.norm(conv) for conv in convs if self.normalised)}
@@ -89,7 +89,7 @@ def _convolutions(net: str) -> list[Layer]:
 
 @dataclass(frozen=True)
 class Recognised:
-    """Layers under our names: weights (out,in,k,k) and biases (out,), and whose they are."""
+    """Layers under our names: weights (out,in,k,k) and biases (out,), with the net and the kind of file."""
 
     net: str
     kind: str
@@ -100,21 +100,21 @@ def recognise(path: Path, parts: Parts, layouts: tuple[Layout, ...], lrn: bool =
     """A file's layers under our names.
 
     Args:
-        path: for sentences.
-        parts: what the file holds.
-        layouts: in which the file may be.
-        lrn: whether the file says that its net normalises locally (A-LRN), which its weights do not show.
+        path: for error messages.
+        parts: the content of the file.
+        layouts: those that the file may have.
+        lrn: whether the file's net has local response normalisation (A-LRN), which its weights do not show.
 
     Raises:
-        VerydeepError: no net of Table 1, a layer missing, left over or of a wrong shape.
+        VerydeepError: not a net of Table 1; a layer is missing, unexpected or of a wrong shape.
     """
     names = set(parts)
     nets = [net for net in NET_NAMES if net != ("A" if lrn else "A-LRN")]
-    layout, net = max(itertools.product(layouts, nets), key=lambda one: _likeness(parts, *one))
+    layout, net = max(itertools.product(layouts, nets), key=lambda pair: _likeness(parts, *pair))
     theirs = layout.names(net)
     if not names & layout.expected(net):
         held = ", ".join(sorted(names)[:3]) or "nothing"
-        raise VerydeepError(f"{path} holds no layers of these nets: it holds {held}.")
+        raise VerydeepError(f"{path} has no layers of these nets: it has {held}.")
     _check_names(path, names, layout, net)
     tensors: dict[str, Tensor] = {}
     for ours, name in theirs.items():
@@ -127,7 +127,7 @@ def recognise(path: Path, parts: Parts, layouts: tuple[Layout, ...], lrn: bool =
 
 
 def _likeness(parts: Parts, layout: Layout, net: str) -> tuple[float, int]:
-    """How many of the names are a net's, and then, as C's and D's are the same, how many of its kernels."""
+    """The share of common names, then the number of matching kernels, as C's and D's names are the same."""
     names, expected = set(parts), layout.expected(net)
     theirs = layout.names(net)
     weights = [(spec.kernel, parts.get(theirs[spec.name], {}).get("weight")) for spec in _convolutions(net)]
@@ -142,14 +142,14 @@ def _check_names(path: Path, names: set[str], layout: Layout, net: str) -> None:
     wanted |= expected - {theirs[ours] for ours in FC}
     missing, extra = sorted(wanted - names), sorted(names - expected)
     if missing:
-        told = next((f" ({ours})" for ours, name in theirs.items() if name == missing[0] != ours), "")
-        raise VerydeepError(f"{path} lacks the layer {missing[0]}{told} of net {net}, whose other layers it has.")
+        known_as = next((f" ({ours})" for ours, name in theirs.items() if name == missing[0] != ours), "")
+        raise VerydeepError(f"{path} lacks the layer {missing[0]}{known_as} of net {net}, whose other layers it has.")
     if extra:
-        raise VerydeepError(f"{path} has the layer {extra[0]}, which net {net} of Table 1 does not: another net?")
+        raise VerydeepError(f"{path} has the layer {extra[0]}, which net {net} of Table 1 does not: is it another net?")
 
 
 def _folded(path: Path, parts: Parts, layout: Layout, ours: str, name: str) -> tuple[Tensor, Tensor]:
-    """A layer's weight and bias, float32, with its batch normalisation in them."""
+    """A layer's weight and bias, float32, with its batch normalisation folded in."""
     part = _whole(path, parts, name, ("weight", "bias"))
     weight, bias = part["weight"], part["bias"]
     if not layout.normalised or ours in FC:
@@ -172,12 +172,12 @@ def _whole(path: Path, parts: Parts, name: str, wanted: tuple[str, ...]) -> dict
     if left:
         raise VerydeepError(f"{path} has {name}.{left[0]}, which no layer of these nets has.")
     if any(value.dim() == 0 for value in part.values()):
-        raise VerydeepError(f"{path} has a single number in place of the layer {name}.")
+        raise VerydeepError(f"{path} has a scalar in place of the layer {name}.")
     return part
 
 
 def _shape_fc(tensors: dict[str, Tensor]) -> None:
-    """FC layers stored as matrices become convolutions, in place; fc6's inputs are counted channel by channel."""
+    """Reshapes FC matrices to convolutions, in place; fc6's inputs are counted channel by channel."""
     last = [value for name, value in tensors.items() if name.startswith("conv") and name.endswith(".weight")][-1]
     for name in FC:
         weight = tensors.get(f"{name}.weight")
@@ -193,7 +193,7 @@ def _check_shapes(path: Path, tensors: dict[str, Tensor], net: str, theirs: dict
     """Raises VerydeepError where a shape is not that of Table 1, at the file's own width and crop."""
     first = tensors["conv1_1.weight"].shape
     if len(first) != 4 or first[1] != 3 or not 1 <= first[0] <= 64 * 16:
-        raise VerydeepError(f"{path} has {theirs['conv1_1']} of the shape {tuple(first)}: it takes no RGB pixels.")
+        raise VerydeepError(f"{path} has {theirs['conv1_1']} of the shape {tuple(first)}: it does not take RGB images.")
     crop = STRIDE * tensors["fc6.weight"].shape[-1] if "fc6.weight" in tensors else 224
     if not STRIDE <= crop <= LARGEST_SIDE:
         raise VerydeepError(f"{path} has {theirs['fc6']} of the shape {tuple(tensors['fc6.weight'].shape)}.")

@@ -1,7 +1,10 @@
-"""A page beside every saved net: what it is, how its file is used, by which recipe, its errors, licence, classes.
+"""A page beside every saved net: what it is, how its file is used, its recipe, errors, licence and classes.
 
-In a run's folder it is ``README.md``, which hubs show; beside a single file ``FILE.card.md``. It is written anew
-after a training, after each test and by `convert` and `export`; a page that we did not write is left alone.
+In a run directory it is ``README.md``, which model hubs show; beside a single file ``FILE.card.md``. It is rewritten
+after training, after each evaluation and by `convert` and `export`; a page that verydeep did not write is left alone.
+
+`usage` and `export_usage` describe a weight file to readers that do not have verydeep: the model card, the sidecar and
+Caffe's prototxt take the same rows, so following any of them gives the run's scores.
 """
 
 from __future__ import annotations
@@ -12,26 +15,116 @@ from typing import Any
 
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json, short_name, write_atomically
-from ..models.architectures import net_facts
-from .as_written import OURS, described, our_pixels
+from ..models.architectures import has_lrn, net_facts
 from .checkpoint import Metadata
+from .preprocessing import Preprocessing, our_pixels
 from .run_dir import BEST, EVALUATIONS, LAST
 
+# Pages of all versions are recognised by this line, so it stays as it is.
 MARK = "<!-- a model card, written by verydeep; what is added here is lost when it is written anew -->"
 PAGE, ENDING = "README.md", ".card.md"
 RECIPE = ("S", "batch", "lr", "weight_decay", "learn", "initialise", "seed")
-OF_PHOTOS = "The photos' own terms hold."
+IMAGE_TERMS = "The images' own terms hold."
+
+OURS = "verydeep"
+CHANNELS_FIRST = "float (batch, 3, row, column)"
+SCORES = "scores before soft-max"
+PROB = "; the prototxt's `prob` is their soft-max"
+BOXES = "boxes, as `verydeep.load_localiser` reads them"
+# The input and the tensors of each format.
+TENSORS = {
+    OURS: (
+        CHANNELS_FIRST,
+        "`convS_N.weight` and `fc6.weight`, `fc7.weight`, `fc8.weight` (out, in, row, column): FC layers are "
+        "convolutions, fc6 of crop/32 x crop/32; each with its `.bias` (out)",
+    ),
+    "torchvision": (
+        CHANNELS_FIRST,
+        "`features.N.weight` (out, in, row, column); `classifier.0.weight`, `classifier.3.weight`, "
+        "`classifier.6.weight` (out, in), whose `classifier.0` counts its inputs by channel, row, column; "
+        "each with its `.bias` (out)",
+    ),
+    "keras": (
+        "float (batch, row, column, 3)",
+        "`blockS_convN/blockS_convN/kernel:0` (row, column, in, out); `fc1/fc1/kernel:0`, `fc2/fc2/kernel:0`, "
+        "`predictions/predictions/kernel:0` (in, out), whose `fc1` counts its inputs by row, column, channel; "
+        "each with its `bias:0` (out)",
+    ),
+    "caffe": (
+        CHANNELS_FIRST,
+        "blobs of `convS_N` (out, in, row, column); of `fc6`, `fc7`, `fc8` (out, in), whose `fc6` counts its inputs by "
+        "channel, row, column; each with its bias (out)",
+    ),
+}
+
+
+def usage(metadata: Metadata, form: str, pixels: Preprocessing) -> dict[str, str]:
+    """How a weight file of a net is used.
+
+    Args:
+        form: a key of `TENSORS`.
+        pixels: those of the file.
+
+    Returns:
+        ``pixels``, ``input``, ``tensors``, ``layers``, ``output`` and ``resize``, each a line of text.
+    """
+    shape, tensors = TENSORS[form]
+    return {
+        "pixels": pixels.formula(),
+        "input": shape,
+        "tensors": tensors,
+        "layers": _layers(metadata),
+        "output": BOXES if metadata.is_localiser else SCORES + (PROB if form == "caffe" else ""),
+        "resize": _resize(metadata, dense=form == OURS),
+    }
+
+
+def export_usage(metadata: Metadata, takes: str) -> dict[str, str]:
+    """How an exported file, which contains its layers, is used: ``pixels``, ``input``, ``output``, ``resize``.
+
+    Args:
+        takes: ``uint8`` or ``float``.
+    """
+    if takes == "uint8":
+        rows = {
+            "pixels": "RGB, x, from 0 to 255: the file subtracts the mean itself",
+            "input": "uint8 (batch, row, column, 3)",
+            "output": "posteriors",
+        }
+    else:
+        rows = {"pixels": our_pixels(metadata.mean).formula(), "input": CHANNELS_FIRST, "output": SCORES}
+    return {**rows, "resize": _resize(metadata, dense=True)}
+
+
+def _layers(metadata: Metadata) -> str:
+    """What happens between the layers with weights."""
+    lrn = "PyTorch's LocalResponseNorm(5, 5e-4, 0.75, 2) after that of conv1_1; " if has_lrn(metadata.net) else ""
+    return (
+        f"net {metadata.net} of Table 1: convolutions of stride 1, padded so that the map keeps its size; ReLU after "
+        f"each layer but the last; {lrn}2x2 max-pooling of stride 2 after each stage, "
+        f"whose odd sides are rounded {metadata.pooling}"
+    )
+
+
+def _resize(metadata: Metadata, dense: bool) -> str:
+    """How an image becomes the input."""
+    rounding = "rounded" if metadata.other_side == "round" else "rounded down"
+    text = (
+        f"the smallest side to {metadata.test_scale}, the other in proportion and {rounding}, by Pillow's "
+        f"{metadata.resampling} filter; then the central {metadata.crop} x {metadata.crop}"
+    )
+    return f"{text}, or the whole image" if dense else text
 
 
 def write_model_card(
-    path: Path, metadata: Metadata, told: dict[str, Any] | None = None, use: dict[str, str] | None = None
+    path: Path, metadata: Metadata, facts: dict[str, Any] | None = None, use: dict[str, str] | None = None
 ) -> Path:
-    """The page of a net's file; where one that we did not write is in its place, that one is left.
+    """Writes the model card of a weight file and returns its path; a page by another author is left alone.
 
     Args:
-        path: of the net: in a run's folder the page is the folder's.
-        told: more facts, such as of an export.
-        use: how the file is used where it is none of our checkpoints (`verydeep.checkpoints.as_written`).
+        path: of the weight file; the card of a run's checkpoint is the run directory's README.
+        facts: further rows, such as those of an export.
+        use: `usage` or `export_usage` of a file that is not one of our checkpoints.
 
     Raises:
         VerydeepError: it cannot be written.
@@ -40,77 +133,78 @@ def write_model_card(
     page = path.with_name(PAGE if of_run else short_name(path.name, ENDING))
     if page.exists() and MARK not in page.read_text(encoding="utf8", errors="replace"):
         return page
-    use = use or described(metadata, OURS, our_pixels(metadata))
-    lines = [MARK, *_facts(path, metadata, use, told or {}), *_errors(path.parent if of_run else None)]
+    use = use or usage(metadata, OURS, our_pixels(metadata.mean))
+    lines = [MARK, *_facts(path, metadata, use, facts or {}), *_errors(path.parent if of_run else None)]
     lines += [*_licence(metadata), *_loading(path.parent if of_run else path, metadata), *_classes(metadata)]
     write_atomically(page, lambda file: file.write(("\n".join(lines) + "\n").encode("utf8", "backslashreplace")))
     return page
 
 
-def _facts(path: Path, metadata: Metadata, use: dict[str, str], told: dict[str, Any]) -> list[str]:
-    facts = net_facts(metadata.net, max(1, metadata.outputs), metadata.crop, metadata.width)
-    kind = f"a box net ({metadata.box_settings['regression']}) of" if metadata.is_localiser else "tells"
-    shown = ", ".join(metadata.classes[:8]) + (", …" if len(metadata.classes) > 8 else "")
+def _facts(path: Path, metadata: Metadata, use: dict[str, str], more: dict[str, Any]) -> list[str]:
+    net = net_facts(metadata.net, max(1, metadata.outputs), metadata.crop, metadata.width)
+    kind = f"{metadata.localiser_settings.regression} localisation" if metadata.is_localiser else "classification"
+    first = ", ".join(metadata.classes[:8]) + (", …" if len(metadata.classes) > 8 else "")
     rows = {
-        "net": f"{metadata.net} of Table 1 in Simonyan & Zisserman, ICLR 2015; {facts.weight_layers} weight layers, "
-        f"{facts.parameters:,} parameters, crop {metadata.crop}, width {metadata.width:g}",
-        "classes": f"{len(metadata.classes)}: {shown}",
+        "net": f"{metadata.net} of Table 1 in Simonyan & Zisserman, ICLR 2015; {net.weight_layers} weight layers, "
+        f"{net.parameters:,} parameters, crop {metadata.crop}, width {metadata.width:g}",
+        "classes": f"{len(metadata.classes)}: {first}",
         **use,
         "test scale Q": str(metadata.test_scale),
         "data": _data(metadata),
         "recipe": ", ".join(f"{name} {metadata.settings[name]}" for name in RECIPE if name in metadata.settings),
         "file": f"{path.name}, SHA-256 {file_sha256(path)}",
-        **{name.replace("_", " "): _value(value) for name, value in told.items()},
+        **{name.replace("_", " "): _value(value) for name, value in more.items()},
     }
     table = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items() if value]
-    return [f"# Net {metadata.net}: {kind} {len(metadata.classes)} classes", "", "| | |", "| --- | --- |", *table, ""]
+    title = f"# Net {metadata.net}: {kind} of {len(metadata.classes)} classes"
+    return [title, "", "| | |", "| --- | --- |", *table, ""]
 
 
 def _cell(text: str) -> str:
-    """Text from outside as a table's cell."""
+    """Untrusted text as a table cell."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     return printable.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_value(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _data(metadata: Metadata) -> str:
     if metadata.data:
         return f"{metadata.data.get('data', '')} (fingerprint {metadata.data_fingerprint[:12]})"
-    return "ILSVRC-2012's training set, as its publisher tells" if metadata.origin.get("name") else ""
+    return "ILSVRC-2012's training set, according to its publisher" if metadata.origin.get("name") else ""
 
 
 def _errors(folder: Path | None) -> list[str]:
-    """Of each stored test of the run; of a box net those are elsewhere."""
+    """The table of a run's stored evaluations; those of localisation models are elsewhere."""
     rows = []
     for path in sorted((folder / EVALUATIONS).glob("**/result.json")) if folder else []:
         with contextlib.suppress(VerydeepError, KeyError, TypeError, ValueError):
-            found = read_json(path)
-            low, high = found["top1_error_interval"]
-            five = "" if found.get("top5_error") is None else f"{found['top5_error']:.2f}"
-            told = f"{found['top1_error']:.2f} ({low:.2f}–{high:.2f})"
-            of = f"{_cell(str(found['data']))}, {found['set']}"
-            rows.append(f"| {found['protocol']} | {of} | {found['images']} | {told} | {five} |")
+            result = read_json(path)
+            low, high = result["top1_error_interval"]
+            top1 = f"{result['top1_error']:.2f} ({low:.2f}–{high:.2f})"
+            top5 = "" if result.get("top5_error") is None else f"{result['top5_error']:.2f}"
+            data = f"{_cell(str(result['data']))}, {result['set']}"
+            rows.append(f"| {result['protocol']} | {data} | {result['images']} | {top1} | {top5} |")
     if not rows:
         return []
-    head = "| test | photos of | photos | top-1 error % (95 % interval) | top-5 error % |"
+    head = "| protocol | data | images | top-1 error % (95 % interval) | top-5 error % |"
     return ["## Errors", "", head, "| --- | --- | --- | --- | --- |", *rows, ""]
 
 
 def _licence(metadata: Metadata) -> list[str]:
-    first = metadata.origin.get("started_from", metadata.origin)
-    licence = first.get("licence")
-    called = first.get("name") or first.get("file")
-    if "started_from" not in metadata.origin and called:
-        text = f"The weights are {called}: {licence or 'its publisher tells the licence'}."
-    elif called:
-        text = f"Trained from {called}: {licence or 'its publisher tells the licence'}. {OF_PHOTOS}"
+    start = metadata.origin.get("started_from", metadata.origin)
+    name = start.get("name") or start.get("file")
+    licence = start.get("licence") or "see its publisher for the licence"
+    if "started_from" not in metadata.origin and name:
+        text = f"The weights are {name}: {licence}."
+    elif name:
+        text = f"Trained from {name}: {licence}. {IMAGE_TERMS}"
     else:
-        text = f"The licence is its owner's to choose. {OF_PHOTOS}"
+        text = f"The owner of the weights chooses the licence. {IMAGE_TERMS}"
     return ["## Licence", "", text, ""]
 
 
@@ -118,11 +212,11 @@ def _loading(place: Path, metadata: Metadata) -> list[str]:
     load = "load_localiser" if metadata.is_localiser else "load"
     return [
         *("## Use", "", "```python", "import verydeep", "", f"net = verydeep.{load}({str(place)!r})"),
-        *('for answer in net.predict(["photo.jpg"]):', "    print(answer)", "```"),
+        *('for prediction in net.predict(["photo.jpg"]):', "    print(prediction)", "```"),
     ]
 
 
 def _classes(metadata: Metadata) -> list[str]:
-    """All of them, as the outputs count them."""
+    """All classes, in the order of the outputs."""
     rows = [f"| {number} | {_cell(name)} |" for number, name in enumerate(metadata.classes)]
     return ["", "## Classes, in the order of the outputs", "", "| output | class |", "| --- | --- |", *rows]

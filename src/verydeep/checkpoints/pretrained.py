@@ -1,8 +1,8 @@
-"""Sect. 1, "we have released our two best-performing models": weights from outside, made ours.
+"""Sect. 1, "we have released our two best-performing models": pretrained weights from public files.
 
 A file is recognised by its content, never by its name: Caffe, MatConvNet, Keras, TF-Slim, PyTorch (torchvision,
-jcjohnson, timm, mmpretrain), safetensors. What its weights mean, the pixels and the classes, is read from what the file
-or its card records, or known of a public file by its hash, and never guessed.
+jcjohnson, timm, mmpretrain), safetensors. Its preprocessing and classes are read from the file or its sidecar, or known
+of a public file by its hash, and never guessed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.config import STRIDE
 from ..core.errors import VerydeepError
-from .checkpoint import METADATA_KEY, load_checkpoint, read_header, read_safetensors
+from .checkpoint import METADATA_KEY, Metadata, load_checkpoint, read_header, read_safetensors
 from .download import cached
 from .formats.caffe import looks_like_caffe, read_caffe
 from .formats.keras import INSIDE, read_keras
@@ -29,50 +29,50 @@ from .key_maps import CAFFE, FC, KERAS, MATCONVNET, SLIM, TORCH, Recognised, rec
 from .preprocessing import CHOICES, KNOWN, MEAN_RGB, Preprocessing, Triple, pixels_named, to_our_pixels, triple
 from .registry import Digests, Released, all_released, ilsvrc_classes, known_file, nearest_released
 from .run_dir import checkpoint_of
-from .sidecar import Beside, read_sidecar
+from .sidecar import Sidecar, read_sidecar
 
 __all__ = ["KNOWN", "MEAN_RGB", "NAMES_FILE", "PixelsUnknown", "Weights"]
-__all__ += ["has_metadata", "names_flag", "place_of", "read_layers", "read_weights"]
+__all__ += ["has_metadata", "locate_weights", "names_flag", "read_layers", "read_weights"]
 LONGEST_HEADER = 100_000_000  # of a safetensors file, by its own rule
 
 
 class PixelsUnknown(VerydeepError):
-    """A weight file that records no pixels; ``outputs`` are those of fc8, 0 without it, ``named`` if it has classes."""
+    """A weight file of unknown preprocessing; ``outputs`` of fc8 (0 without it), ``named`` if it has class names."""
 
     def __init__(self, path: Path, outputs: int, named: bool) -> None:
         self.path, self.outputs, self.named = path, outputs, named
-        super().__init__(f"{self._fault}: say --preprocessing {CHOICES}.")
+        super().__init__(f"{self._fault}: pass --preprocessing {CHOICES}.")
 
     @property
     def _fault(self) -> str:
         return (
-            f"{self.path} does not record which pixels its weights expect, and is no public file that is known by its "
-            "hash"
+            f"{self.path} does not record its preprocessing (channel order, mean, scale), and its hash is not that of "
+            "a known public file"
         )
 
     def converted_first(self) -> VerydeepError:
-        """The same for those who take no --preprocessing: a run of the file records its pixels and classes."""
+        """The same for commands without --preprocessing: converting the file to a run records it, and the classes."""
         names = "" if self.named or not self.outputs else f" {names_flag(self.outputs)}"
         return VerydeepError(
             f"{self._fault}: `verydeep convert {shlex.quote(str(self.path))} runs/NAME --preprocessing caffe{names}` "
-            f"makes a run that does; the pixels are {CHOICES}" + (f"; {NAMES_FILE}." if names else ".")
+            f"makes a run that does; preprocessing is {CHOICES}" + (f"; {NAMES_FILE}." if names else ".")
         )
 
 
-NAMES_FILE = "--class-names is ilsvrc, or a file of one name a line"
+NAMES_FILE = "--class-names is ilsvrc, or a file with one name per line"
 
 
 def names_flag(outputs: int) -> str:
-    """What gives a file that records none its classes, on `verydeep convert`'s command line."""
+    """The flag of `verydeep convert` that names the classes of a file without class names."""
     return "--class-names ilsvrc" if outputs == len(ilsvrc_classes()) else "--class-names FILE"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Layers by name for RGB 0-255 minus ``mean``; ``classes`` is None where nothing records them.
+    """Layers by name for RGB 0-255 minus ``mean``; ``classes`` is None where they are not recorded.
 
-    ``origin`` tells where they are from: format, pixels, SHA-256, and of a public file its name and licence;
-    ``metadata`` is the JSON of ours where it was written beside a file.
+    ``origin`` is the source: format, preprocessing, SHA-256, and of a public file its name and licence; ``metadata``
+    is that of a checkpoint, or of the sidecar beside a file.
     """
 
     net: str
@@ -81,7 +81,7 @@ class Weights:
     classes: tuple[str, ...] | None
     source: str
     origin: dict[str, Any] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata | None = None
 
     @property
     def width(self) -> float:
@@ -90,66 +90,66 @@ class Weights:
 
     @property
     def crop(self) -> int:
-        """The crop that fc6 is made for; the paper's where there is none."""
+        """The crop that fc6 is made for; the paper's without fc6."""
         fc6 = self.tensors.get("fc6.weight")
         return 224 if fc6 is None else STRIDE * int(fc6.shape[-1])
 
 
-def place_of(start: str) -> Path:
-    """The file of a run's folder (its best), of released weights that were fetched (``oxford-D``), or of a path.
+def locate_weights(source: str) -> Path:
+    """The file of a run directory (its best checkpoint), of fetched released weights (``oxford-D``), or of a path.
 
     Raises:
-        VerydeepError: not there.
+        VerydeepError: there is none.
     """
-    path = Path(start)
+    path = Path(source)
     if path.is_dir():
         return checkpoint_of(path, last=False)
     if path.exists():
         return path
-    if path.with_name(path.name + ".index").is_file():  # TensorFlow's second form is called by what its files share
+    if path.with_name(path.name + ".index").is_file():  # a TensorFlow checkpoint of several files, named by prefix
         return path.with_name(path.name + ".index")
-    released = next((one for one in all_released() if one.name == start), None)
+    released = next((entry for entry in all_released() if entry.name == source), None)
     if released is None:
-        near = nearest_released(start)
+        near = nearest_released(source)
         hint = f"did you mean {near}? Or give" if near else "give"
         raise VerydeepError(
-            f"there is no run or weight file {start}: {hint} the folder that `verydeep train` wrote, a file, or "
+            f"there is no run or weight file {source}: {hint} the folder that `verydeep train` wrote, a file, or "
             "a name of `verydeep weights list`."
         )
     if not cached(released).is_file():
-        raise VerydeepError(f"{start} is not on this machine: `verydeep weights fetch {start}` downloads it.")
+        raise VerydeepError(f"{source} is not on this machine: `verydeep weights fetch {source}` downloads it.")
     return cached(released)
 
 
 def has_metadata(path: Path) -> bool:
-    """Whether a file is one of our checkpoints; raises VerydeepError where it is no weight file at all."""
+    """Whether a file is a checkpoint of verydeep; raises VerydeepError for a file of no known format."""
     return _kind(path) == "safetensors" and METADATA_KEY in read_header(path)[0]
 
 
-def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
-    """Weights to start from: a run's folder (its best), a checkpoint, released weights by name, or any public file.
+def read_weights(source: str, preprocessing: str = "recorded") -> Weights:
+    """Reads weights from a run directory (its best checkpoint), a checkpoint, released weights, or any public file.
 
     Args:
-        start: the path or name.
-        preprocessing: a key of `KNOWN` for files that do not record their pixels.
+        source: the path or name.
+        preprocessing: a key of `KNOWN` for files that do not record theirs.
 
     Raises:
-        PixelsUnknown: nothing tells its pixels.
-        VerydeepError: not there, broken, or not weights of a known net.
+        PixelsUnknown: the preprocessing is not recorded.
+        VerydeepError: no such file, broken, or not weights of a known net.
     """
-    path = place_of(start)
+    path = locate_weights(source)
     kind = _kind(path)
     header: dict[str, str] = {}
     if kind == "safetensors":
         header, tensors = read_safetensors(path)
         if METADATA_KEY in header:
-            return _own(path)
-        found, told, classes = recognise(path, parts_of(path, tensors), TORCH), None, None
+            return _of_checkpoint(path)
+        found, recorded, classes = recognise(path, parts_of(path, tensors), TORCH), None, None
     else:
-        found, told, classes = _foreign(path, kind)
+        found, recorded, classes = _foreign(path, kind)
     digests = Digests(path)
-    known, beside = known_file(digests), read_sidecar(digests)
-    pixels = _pixels(preprocessing, known, beside, told or _in_metadata(header))
+    known, sidecar = known_file(digests), read_sidecar(digests)
+    pixels = _pixels(preprocessing, known, sidecar, recorded or _in_header(header))
     if pixels is None:
         outputs = found.tensors["fc8.weight"].shape[0] if "fc8.weight" in found.tensors else 0
         raise PixelsUnknown(path, outputs, classes is not None)
@@ -160,23 +160,22 @@ def read_weights(start: str, preprocessing: str = "recorded") -> Weights:
     if known:
         origin |= {"name": known.name, "licence": known.licence, "address": known.address}
         classes = ilsvrc_classes() if known.full else None
-    metadata = beside.metadata if beside else {}
+    metadata = sidecar.metadata if sidecar else None
     if metadata:
-        classes, mean = tuple(metadata["classes"]), triple(metadata["mean"])
-    net = header.get("net") or metadata.get("net") or found.net
+        classes, mean = metadata.classes, metadata.mean
+    net = header.get("net") or (metadata.net if metadata else found.net)
     return Weights(net, {**found.tensors, "conv1_1.weight": first}, mean, classes, str(path), origin, metadata)
 
 
-def _own(path: Path) -> Weights:
+def _of_checkpoint(path: Path) -> Weights:
     loaded = load_checkpoint(path)
-    classes = None if loaded.metadata.is_localiser else loaded.metadata.classes
-    return Weights(
-        loaded.metadata.net, loaded.weights, loaded.metadata.mean, classes, str(path), loaded.metadata.origin
-    )
+    metadata = loaded.metadata
+    classes = None if metadata.is_localiser else metadata.classes
+    return Weights(metadata.net, loaded.weights, metadata.mean, classes, str(path), metadata.origin, metadata)
 
 
 def _kind(path: Path) -> str:
-    """What a file is, by its first and last bytes; raises VerydeepError for none that is read here."""
+    """The format of a file by its first and last bytes; raises VerydeepError for an unknown one."""
     with path.open("rb") as file:
         start = file.read(2**12)
         size = file.seek(0, 2)
@@ -187,7 +186,7 @@ def _kind(path: Path) -> str:
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return "Keras"
     if start.startswith(b"MATLAB 7.3"):
-        raise VerydeepError(f"{path} is MATLAB's version 7.3, which is not read: save it anew with -v7.")
+        raise VerydeepError(f"{path} is a MATLAB 7.3 file, which is not supported: save it again with -v7.")
     if start.startswith(b"MATLAB 5.0"):
         return "MatConvNet"
     if start.startswith(b"PK\x03\x04"):
@@ -199,25 +198,25 @@ def _kind(path: Path) -> str:
     if looks_like_caffe(start):
         return "Caffe"
     raise VerydeepError(
-        f"{path} is broken, or no weight file that is read here: .caffemodel, MatConvNet's .mat, Keras's .h5, "
-        "TF-Slim's checkpoints, PyTorch's .pth, safetensors."
+        f"{path} is broken, or not of a supported format: .caffemodel, MatConvNet's .mat, Keras's .h5, TF-Slim's "
+        "checkpoints, PyTorch's .pth, safetensors."
     )
 
 
 def _kind_of_archive(path: Path) -> str:
-    """Of a zip archive; raises VerydeepError for NumPy's."""
+    """The format of a zip archive; raises VerydeepError for NumPy's."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # zipfile raises several kinds for a stranger's bytes; PyTorch's reader says what is wrong
+    except Exception:  # zipfile raises several kinds for untrusted bytes; PyTorch's reader says what is wrong
         return "PyTorch"
     if names and all(name.endswith(".npy") for name in names):
-        raise VerydeepError(f"{path} is NumPy's .npz, which is not read here: save its arrays as safetensors.")
+        raise VerydeepError(f"{path} is a NumPy .npz file, which is not supported: save its arrays as safetensors.")
     return "Keras" if INSIDE in names else "PyTorch"
 
 
 def read_layers(path: Path) -> Recognised:
-    """The layers of a weight file of others as they are stored, for the pixels that the file expects.
+    """The layers of a foreign weight file as they are stored, for the pixels that the file expects.
 
     Raises:
         VerydeepError: broken, or not weights of a known net.
@@ -226,7 +225,7 @@ def read_layers(path: Path) -> Recognised:
 
 
 def _foreign(path: Path, kind: str) -> tuple[Recognised, Preprocessing | None, tuple[str, ...] | None]:
-    """A file's layers, and the pixels and classes that it records itself."""
+    """A file's layers, and the preprocessing and classes that it records itself."""
     if kind == "Caffe":
         parts, lrn = read_caffe(path)
         return recognise(path, parts, (CAFFE,), lrn), None, None
@@ -240,8 +239,8 @@ def _foreign(path: Path, kind: str) -> tuple[Recognised, Preprocessing | None, t
     return recognise(path, read_torch(path), TORCH), None, None
 
 
-def _in_metadata(header: dict[str, str]) -> Preprocessing | None:
-    """The pixels that a safetensors file's header records."""
+def _in_header(header: dict[str, str]) -> Preprocessing | None:
+    """The preprocessing that a safetensors file's header records."""
     order = header.get("channel_order", "")
     recorded = header.get(f"mean_{order.lower()}", "").split(",")
     if order not in ("RGB", "BGR") or len(recorded) != 3 or header.get("input_range") != "0-255":
@@ -253,18 +252,18 @@ def _in_metadata(header: dict[str, str]) -> Preprocessing | None:
 
 
 def _pixels(
-    named: str, known: Released | None, beside: Beside | None, told: Preprocessing | None
+    named: str, known: Released | None, sidecar: Sidecar | None, recorded: Preprocessing | None
 ) -> Preprocessing | None:
-    """As named, else as recorded beside the file, known by its hash, or recorded in it; None where nothing tells."""
+    """As named, else as in the sidecar, known by the file's hash, or recorded in it; None where it is unknown."""
     if named != "recorded":
         return pixels_named(named)
-    if beside:
-        return beside.pixels
-    return pixels_named(known.pixels) if known else told
+    if sidecar:
+        return sidecar.pixels
+    return pixels_named(known.pixels) if known else recorded
 
 
 def _without_missing(found: Recognised, pixels: Preprocessing) -> Recognised:
-    """Without the FC layers of torchvision's IMAGENET1K_FEATURES, which stand in the file as NaN: it has none."""
+    """Without the FC layers of torchvision's IMAGENET1K_FEATURES, which the file fills with NaN."""
     if pixels != KNOWN["torchvision-features"] or not all(
         torch.isnan(found.tensors[f"{name}.weight"]).all() for name in FC if f"{name}.weight" in found.tensors
     ):

@@ -1,8 +1,8 @@
-"""The public weight files of these nets: where they are, how each is known by its hash, and what its pixels are.
+"""The public weight files of these nets: their URLs, hashes and preprocessing.
 
-D and E of Oxford are the paper's own; jcjohnson's, Keras's and MatConvNet's are ports of them, torchvision's, timm's
-and mmpretrain's nets of the same shapes trained anew. A hash is as its publisher gives it: some give only the first 8
-digits of the SHA-256, which are compared as far as they go. All have ILSVRC's 1000 classes, by sorted WNIDs.
+D and E of Oxford are the paper's own; jcjohnson's, Keras's and MatConvNet's are ports of them; torchvision's, timm's
+and mmpretrain's are nets of the same architecture, trained independently. Hashes are as published: some publishers give
+only the first 8 digits of the SHA-256, and only those are compared. All have ILSVRC's 1000 classes, by sorted WNIDs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ APACHE = "Apache-2.0, OpenMMLab; trained on ILSVRC, whose own terms hold"
 
 @dataclass(frozen=True)
 class Released:
-    """A public file: ``pixels`` names one of `verydeep.checkpoints.preprocessing.KNOWN`, ``size`` is bytes, 0 where
-    unpublished.
+    """A public weight file.
 
-    ``digest`` is ``sha256:…``, ``sha1:…`` or ``md5:…``; ``errors`` are the publisher's top-1 and top-5 error of one
-    centre crop in percent, where it gives them; without ``full`` a file has the convolutions alone.
+    ``pixels`` names its preprocessing in `verydeep.checkpoints.preprocessing.KNOWN`; ``size`` is in bytes, 0 where
+    unpublished; ``digest`` is ``sha256:…``, ``sha1:…`` or ``md5:…``; ``errors`` are the publisher's top-1 and top-5
+    error of one centre crop in percent, where published; files that are not ``full`` have no FC layers.
     """
 
     name: str
@@ -44,24 +44,24 @@ class Released:
 
     @property
     def file_name(self) -> str:
-        """As its publisher calls it."""
+        """The publisher's file name."""
         return self.address.rpartition("/")[2]
 
     def holds(self, digests: Digests) -> bool:
-        """Whether a file's content is this one's."""
+        """Whether a file has this content, by its hash."""
         kind, _, digits = self.digest.partition(":")
         return digests.of(kind).startswith(digits)
 
 
 class Digests:
-    """A file's hashes, each computed when first asked for."""
+    """A file's hashes, each computed on first use."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, str] = {}
 
     def of(self, kind: str) -> str:
-        """The hash of a kind (``sha256``), as hexadecimal."""
+        """The hexadecimal hash by an algorithm (``sha256``)."""
         if kind not in self._known:
             with self.path.open("rb") as file:
                 self._known[kind] = hashlib.file_digest(file, kind).hexdigest()
@@ -161,34 +161,34 @@ RELEASED: tuple[Released, ...] = (
 
 
 def all_released() -> tuple[Released, ...]:
-    """Every public file; of a net the first is the one to start from."""
+    """All public files; the first of a net is the one to start from."""
     return RELEASED
 
 
 def released_named(name: str) -> Released:
     """The public file of a name (``oxford-D``); raises VerydeepError where there is none."""
-    found = {one.name: one for one in all_released()}
-    if name not in found:
+    by_name = {entry.name: entry for entry in all_released()}
+    if name not in by_name:
         near = nearest_released(name)
         hint = f": did you mean {near}?" if near else "."
         raise VerydeepError(f"there are no released weights {name!r}{hint} `verydeep weights list` lists them.")
-    return found[name]
+    return by_name[name]
 
 
 def nearest_released(name: str) -> str | None:
-    """The released weights that were meant by a name, which may be that of their net (D, vgg16) alone."""
+    """The released weights nearest to a name, which may be that of a net only (D, vgg16)."""
     others = {f"vgg{layers}": net for layers, net in BY_LAYERS.items()}
     net = others.get(name.lower().replace("-", "").replace("_", ""), name.upper())
-    of_net = next((one.name for one in all_released() if one.net == net), None)
-    return of_net or nearest(name, (one.name for one in all_released()))
+    of_net = next((entry.name for entry in all_released() if entry.net == net), None)
+    return of_net or nearest(name, (entry.name for entry in all_released()))
 
 
 def known_file(digests: Digests) -> Released | None:
-    """Which public file a file is, by its content; None where it is none. Small files are none and are not hashed."""
+    """The public file with a file's content, or None; files smaller than any public one are not hashed."""
     size = digests.path.stat().st_size
-    if size < min(one.size for one in all_released() if one.size):
+    if size < min(entry.size for entry in all_released() if entry.size):
         return None
-    return next((one for one in all_released() if one.size in (0, size) and one.holds(digests)), None)
+    return next((entry for entry in all_released() if entry.size in (0, size) and entry.holds(digests)), None)
 
 
 @cache

@@ -1,9 +1,9 @@
-"""A run's folder: what was set, where it ran, what happened, what came out.
+"""The files of a run directory.
 
-``config.json`` and ``environment.json`` are written before step 1; ``log.jsonl`` has a line per epoch
-(and per event); ``result.json`` the end; ``last.safetensors`` and ``best.safetensors`` the net;
-``previous.safetensors`` what ``last`` was before; ``evaluations/<set>/<protocol>/`` what `evaluate` found;
-``report.html`` all of it to be looked at.
+``config.json`` (settings) and ``environment.json`` (machine, versions) are written before step 1; ``log.jsonl`` has a
+line per epoch; ``result.json`` the outcome; ``last.safetensors`` and ``best.safetensors`` are checkpoints, and
+``previous.safetensors`` the one before ``last``; ``evaluations/<set>/<protocol>/`` holds the results of `evaluate`;
+``report.html`` shows all of it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ..core.errors import VerydeepError
 from ..core.files import cannot_write, read_json, write_atomically
 
 LAST, BEST, PREVIOUS = "last.safetensors", "best.safetensors", "previous.safetensors"
-BROKEN = "last.broken"  # what was found under `LAST`, where it could not be used
-CLASSIFIER = "classifier.safetensors"  # of SVMs, in a folder of their own
+BROKEN = "last.broken"  # a corrupt `LAST`, kept under this name
+CLASSIFIER = "classifier.safetensors"  # of SVMs, in their own directory
 EVALUATIONS, EVALUATIONS_OF_LAST = "evaluations", "evaluations-of-last"
 LOG, REPORT = "log.jsonl", "report.html"
 
 
 def checkpoint_of(folder: str | Path, last: bool) -> Path:
-    """The checkpoint of a run's folder, or the file itself: ``best`` where there is one, unless ``last``.
+    """The checkpoint of a run directory (``best`` if it exists, unless ``last``), or the file itself.
 
     Raises:
-        VerydeepError: the folder is no run.
+        VerydeepError: the directory is not a run.
     """
     path = Path(folder)
     if path.is_file():
@@ -44,14 +44,14 @@ def checkpoint_of(folder: str | Path, last: bool) -> Path:
 
 
 def run_name(checkpoint: Path) -> str:
-    """What the run of a checkpoint is called: as it was trained (``D/256``), else its folder's name."""
+    """The run's name of a checkpoint: as it was trained (``D/256``), else the name of its directory."""
     config = checkpoint.parent / "config.json"
-    told = read_json(config).get("run") if config.is_file() else None
-    return told if isinstance(told, str) else checkpoint.absolute().parent.name
+    recorded = read_json(config).get("run") if config.is_file() else None
+    return recorded if isinstance(recorded, str) else checkpoint.absolute().parent.name
 
 
 def run_of_evaluation(scores: Path) -> Path | None:
-    """The checkpoint that a scores file in a run's folder should be of; None where it lies elsewhere."""
+    """The checkpoint that a scores file in a run directory belongs to; None for a scores file elsewhere."""
     for folder in scores.absolute().parents:
         if folder.name in (EVALUATIONS, EVALUATIONS_OF_LAST):
             names = [BEST, LAST] if folder.name == EVALUATIONS else [LAST]
@@ -60,13 +60,13 @@ def run_of_evaluation(scores: Path) -> Path | None:
 
 
 def bad_images(folder: Path) -> frozenset[str]:
-    """Photos that a run's training left out, as they could not be read."""
+    """The unreadable images that a run's training skipped."""
     path = folder / "bad_images.json"
     return frozenset(read_json(path)) if path.is_file() else frozenset()
 
 
 def environment(machine: dict[str, Any]) -> dict[str, Any]:
-    """Versions, machine and commit: enough to say where a result came from."""
+    """Versions, machine and commit, recorded with every result."""
     from importlib.metadata import version
 
     names = ("verydeep", "torch", "numpy", "pillow", "safetensors")
@@ -82,7 +82,7 @@ def environment(machine: dict[str, Any]) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor as it calls itself."""
+    """The CPU's model name."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf8", errors="replace").splitlines():
@@ -92,7 +92,7 @@ def processor_name() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the source tree this package runs from, if it runs from one."""
+    """The commit of the source tree that this package runs from, if any."""
     try:
         found = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
@@ -108,13 +108,16 @@ def commit() -> str | None:
 
 
 class RunLog:
-    """log.jsonl: one JSON object a line, appended and flushed; with ``tensorboard`` its numbers go there too."""
+    """log.jsonl: one JSON object per line, flushed; with ``tensorboard`` its numbers are also written there."""
 
     def __init__(self, folder: Path, keep_epochs: int | None = None, tensorboard: bool = False) -> None:
-        """Opens the log; ``keep_epochs`` first takes out lines of later epochs, which a resumed run writes anew.
+        """Opens the log.
+
+        Args:
+            keep_epochs: removes lines of later epochs, which a resumed run writes again.
 
         Raises:
-            VerydeepError: TensorBoard is wished and not installed.
+            VerydeepError: TensorBoard is requested but not installed.
         """
         self._board = _board(folder / "tensorboard", keep_epochs) if tensorboard else None
         self.path = folder / LOG
@@ -136,7 +139,7 @@ class RunLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log, none where there is no log; a line torn by a full disk or a power cut is left out."""
+    """The rows of a run's log, empty without one; a line cut by a full disk or a power failure is skipped."""
     rows = []
     path = folder / LOG
     lines = path.read_text(encoding="utf8", errors="replace").splitlines() if path.is_file() else []
@@ -147,7 +150,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _board(folder: Path, keep_epochs: int | None) -> Any:
-    """TensorBoard's writer; its events after ``keep_epochs`` are void."""
+    """TensorBoard's writer, which discards events after ``keep_epochs``."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -155,5 +158,5 @@ def _board(folder: Path, keep_epochs: int | None) -> Any:
     try:
         str(folder).encode("utf8")
     except UnicodeEncodeError:
-        raise VerydeepError(f"TensorBoard writes to folders named in UTF-8, unlike {folder}: rename it.") from None
+        raise VerydeepError(f"TensorBoard needs directory names in UTF-8, unlike {folder}: rename it.") from None
     return SummaryWriter(str(folder), purge_step=None if keep_epochs is None else keep_epochs + 1)

@@ -1,19 +1,18 @@
-"""What a weight file in a foreign layout cannot tell of itself, in a file of ours beside it: ``FILE.card.json``.
+"""What a weight file in a foreign layout does not record, in a JSON file beside it: ``FILE.card.json``.
 
-It records the file's SHA-256, so that it is never taken for another file's; the file's pixels, tensors, output and
-classes in order, for whoever reads the file with nothing of ours; and our whole card, of the net as we hold it.
+It holds the weight file's SHA-256, so that it is never applied to another file; the file's preprocessing, tensors,
+output and classes, for readers that do not have verydeep; and the net's whole metadata.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import VerydeepError
 from ..core.files import read_json, short_name, write_json
-from .as_written import described
-from .checkpoint import metadata_of
+from .checkpoint import Metadata, metadata_of
+from .model_card import usage
 from .preprocessing import Preprocessing
 from .registry import Digests
 
@@ -22,51 +21,47 @@ ABOUT = "all but `card` is of this file; `card` is of the net as verydeep holds 
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What stands beside a file: its pixels, and the JSON of our card."""
+class Sidecar:
+    """The preprocessing of a weight file, and the net's metadata."""
 
     pixels: Preprocessing
-    metadata: dict[str, Any]
+    metadata: Metadata
 
 
 def sidecar_of(path: Path) -> Path:
-    """Where it is, or would be."""
+    """The path of a weight file's sidecar, whether or not it exists."""
     return path.with_name(short_name(path.name, ENDING))
 
 
-def write_sidecar(path: Path, kind: str, pixels: Preprocessing, metadata: dict[str, Any]) -> Path:
-    """Writes it for a file that is there.
+def write_sidecar(path: Path, form: str, pixels: Preprocessing, metadata: Metadata) -> Path:
+    """Writes the sidecar of an existing weight file and returns its path.
 
     Args:
-        kind: the file's format, a key of `verydeep.checkpoints.as_written.TENSORS`.
+        form: the file's format, a key of `verydeep.checkpoints.model_card.TENSORS`.
         pixels: those of the file.
-        card: the JSON of our card.
 
     Raises:
         VerydeepError: it cannot be written.
     """
-    use = {name: text for name, text in described(metadata_of(metadata), kind, pixels).items() if name != "pixels"}
-    told = {"about": ABOUT, "format": kind, "sha256": Digests(path).of("sha256"), "pixels": pixels.to_json(), **use}
-    write_json(sidecar_of(path), {**told, "classes": list(metadata["classes"]), "card": metadata})
+    use = usage(metadata, form, pixels) | {"pixels": pixels.to_json()}
+    record = {"about": ABOUT, "format": form, "sha256": Digests(path).of("sha256"), **use}
+    write_json(sidecar_of(path), {**record, "classes": list(metadata.classes), "card": asdict(metadata)})
     return sidecar_of(path)
 
 
-def read_sidecar(digests: Digests) -> Beside | None:
-    """What stands beside a file; None where nothing does.
+def read_sidecar(digests: Digests) -> Sidecar | None:
+    """The sidecar of a weight file; None where there is none.
 
     Raises:
-        VerydeepError: broken, or of a file of other content.
+        VerydeepError: it is broken, or of a file with other content.
     """
     place = sidecar_of(digests.path)
     if not place.is_file():
         return None
-    told = read_json(place)
-    if told.get("sha256") != digests.of("sha256"):
-        raise VerydeepError(
-            f"{place} is of another file than {digests.path} as it is now: remove the one that is wrong."
-        )
+    record = read_json(place)
+    if record.get("sha256") != digests.of("sha256"):
+        raise VerydeepError(f"{place} does not match {digests.path} (SHA-256): remove whichever is wrong.")
     try:
-        metadata_of(dict(told["card"]))
-        return Beside(Preprocessing.from_json(told["pixels"]), dict(told["card"]))
+        return Sidecar(Preprocessing.from_json(record["pixels"]), metadata_of(dict(record["card"])))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise VerydeepError(f"{place} is broken: remove it, and convert the net again.") from None

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoints.as_written import described_export
 from ..checkpoints.checkpoint import METADATA_KEY, Checkpoint, Metadata, save_checkpoint
 from ..checkpoints.exported import FLOAT, NO_PT2, TAKES_KEY, UINT8, open_exported
-from ..checkpoints.load import open_classifier
-from ..checkpoints.model_card import write_model_card
+from ..checkpoints.load import load_model
+from ..checkpoints.model_card import export_usage, write_model_card
 from ..checkpoints.preprocessing import Triple
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
@@ -85,14 +84,14 @@ def export(
             whose output differs from the net's.
     """
     _check_form(form, takes)
-    loaded = open_classifier(run, last)
+    loaded = load_model(run, last)
     if not isinstance(loaded, Checkpoint):
         raise VerydeepError(f"{run} is an exported file already: export the run it was made from.")
     path = Path(out) if out else _default_path(loaded, run, form)
     _check_free(path, form)
     order = Order(loaded, form, takes, path, reporter or Silent())
     facts = _export_int8(order, photos, machine or MachineSettings()) if form == "onnx-int8" else _export_float(order)
-    use = None if form == "safetensors" else described_export(loaded.metadata, facts["takes"])
+    use = None if form == "safetensors" else export_usage(loaded.metadata, facts["takes"])
     card_path = write_model_card(path, loaded.metadata, facts, use)
     return {"file": str(path), "form": form, **facts, "bytes": path.stat().st_size, "card": str(card_path)}
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Checkpoint, Metadata
 from ..checkpoints.exported import ExportedFile
-from ..checkpoints.load import Loaded, open_classifier
+from ..checkpoints.load import Loaded, load_model
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import has_metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
@@ -114,7 +114,7 @@ def evaluate(
     if bad_images not in ("stop", "skip"):
         raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
     requested = None if protocol is None else parse_protocol(protocol)
-    checkpoint = open_classifier(run, last)
+    checkpoint = load_model(run, last)
     tested = requested or usual_protocol(checkpoint.metadata)
     if requested is None:
         reporter.say(f"evaluating with {tested}, as predict does; pass PROTOCOL for another")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..checkpoints.checkpoint import Metadata
-from ..checkpoints.load import Loaded, open_classifier
+from ..checkpoints.load import Loaded, load_model
 from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, NotAnImageError, VerydeepError
 from ..core.paths import files_matching
@@ -179,9 +179,9 @@ def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifie
     """The net of a run's folder (its best, or ``last``) or of a file, ready to be asked.
 
     Raises:
-        VerydeepError: as `verydeep.checkpoints.load.open_classifier`.
+        VerydeepError: as `verydeep.checkpoints.load.load_model`.
     """
-    return place_classifier(open_classifier(run, last), machine)
+    return place_classifier(load_model(run, last), machine)
 
 
 def place_classifier(checkpoint: Loaded, settings: MachineSettings) -> Classifier:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Checkpoint, Metadata, load_box_net, load_classifier
+from ..checkpoints.checkpoint import Checkpoint, Metadata, load_localisation_model, load_classifier
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, bad_images, checkpoint_of, environment, run_name
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
@@ -140,7 +140,7 @@ def _tests(tests: Sequence[tuple[str | Path, str | None]], reporter: Reporter) -
         raise VerydeepError("there is nothing to test: give a box net's run and a protocol, such as dense@256.")
     found = []
     for run, protocol in tests:
-        checkpoint = load_box_net(checkpoint_of(run, last=False))
+        checkpoint = load_localisation_model(checkpoint_of(run, last=False))
         found.append(BoxTest(checkpoint, _protocol(protocol, checkpoint.metadata, reporter)))
     first = found[0].checkpoint
     for other in found[1:]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Checkpoint, load_box_net
+from ..checkpoints.checkpoint import Checkpoint, load_localisation_model
 from ..checkpoints.run_dir import checkpoint_of
 from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, VerydeepError
@@ -182,7 +182,7 @@ def load_localiser(
         VerydeepError: no such run, a net that tells no boxes, a classification net that does not go with it.
     """
     settings, told = merging or MergeSettings(), reporter or Silent()
-    checkpoint = load_box_net(checkpoint_of(run, last=False))
+    checkpoint = load_localisation_model(checkpoint_of(run, last=False))
     metadata = checkpoint.metadata
     asked = usual_protocol(metadata) if protocol is None else parse_box_protocol(protocol, metadata.crop)
     here = resolve_device(replace(machine or MachineSettings(workers=0), compile=False), metadata.multiply_adds)
@@ -204,7 +204,7 @@ def load_localiser(
 
 def usual_test(run: str | Path) -> str:
     """How `verydeep localise evaluate` tests a run as `predict` asks it, with nothing more to be said."""
-    checkpoint = load_box_net(checkpoint_of(run, last=False))
+    checkpoint = load_localisation_model(checkpoint_of(run, last=False))
     usual = usual_protocol(checkpoint.metadata)
     if usual.method != "centre" and classification_net(checkpoint, None) is None:  # nothing rates a map's boxes
         usual = BoxProtocol("centre", usual.scales)

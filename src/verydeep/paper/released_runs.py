@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.checkpoint import Metadata, load_checkpoint, read_metadata, save_checkpoint, start_from
-from ..checkpoints.load import read_recorded
+from ..checkpoints.checkpoint import Metadata, load_checkpoint, read_metadata, save_checkpoint
+from ..checkpoints.load import read_documented_weights
 from ..checkpoints.model_card import write_model_card
-from ..checkpoints.pretrained import place_of
+from ..checkpoints.pretrained import locate_weights
 from ..checkpoints.registry import ilsvrc_classes
 from ..checkpoints.run_dir import BEST
 from ..core.config import LARGEST_SIDE, STRIDE, flag, to_json
@@ -29,6 +29,7 @@ from ..data.class_names import class_key, distinct
 from ..data.datasets.imagenet import holds_synsets
 from ..data.open import NAMES, Data, lasting_name
 from ..models.vgg import Net
+from ..training.initialise import start_from
 from .rows.row import Row, runs_of
 
 TEST_SCALE = 256
@@ -79,7 +80,7 @@ def check_files(rows: tuple[Row, ...], files: dict[str, str]) -> dict[str, str]:
     if unknown:
         raise VerydeepError(f"--weights names net {unknown[0]}; these rows need {', '.join(needed)}.")
     for file in files.values():
-        place_of(file)
+        locate_weights(file)
     return needed
 
 
@@ -109,7 +110,7 @@ def _from_file(
     file: str, net: str, run: str, opened: Data, choice: dict[str, Any], reporter: Reporter
 ) -> tuple[Metadata, dict[str, Tensor]]:
     """A weight file's card and layers, its outputs in the order of sorted WNIDs."""
-    weights = read_recorded(file)
+    weights = read_documented_weights(file)
     if weights.net != net:
         raise VerydeepError(f"{file} holds net {weights.net}, not {net}.")
     outputs, crop, width = _sizes(file, weights.tensors)
@@ -122,7 +123,7 @@ def _from_file(
     tensors = {
         name: value[order] if moved and name.startswith("fc8.") else value for name, value in weights.tensors.items()
     }
-    told = {"weights": str(place_of(file).absolute()), "weights_sha256": file_sha256(place_of(file))}
+    told = {"weights": str(locate_weights(file).absolute()), "weights_sha256": file_sha256(locate_weights(file))}
     metadata = Metadata(
         net=net,
         crop=crop,

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..checkpoints.checkpoint import Metadata, load_checkpoint
-from ..checkpoints.pretrained import has_metadata, place_of, read_weights
+from ..checkpoints.pretrained import has_metadata, locate_weights, read_weights
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256
 from ..data.transforms import OtherSide, Resampling
@@ -63,7 +63,7 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
     Raises:
         VerydeepError: no such file or layer, a layer whose weights the file lacks, pixels unknown.
     """
-    path = place_of(str(source))
+    path = locate_weights(str(source))
     if has_metadata(path):
         loaded = load_checkpoint(path)
         metadata, tensors = loaded.metadata, loaded.weights

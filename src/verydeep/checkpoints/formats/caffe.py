@@ -45,7 +45,7 @@ def read_caffe(path: Path) -> tuple[Parts, bool]:
             # Views that an error's traceback still holds would keep the file from being closed.
             return _read(memoryview(whole[:]))
     except (ValueError, IndexError) as fault:
-        raise VerydeepError(f"{path} is broken or truncated: it is no whole .caffemodel ({str(fault)[:80]}).") from None
+        raise VerydeepError(f"{path} is broken or truncated: not a complete .caffemodel ({str(fault)[:80]}).") from None
 
 
 def _read(view: memoryview) -> tuple[Parts, bool]:
@@ -88,7 +88,7 @@ def _blob(view: memoryview) -> Tensor:
     asked = list(sides.values()) if shape is None else shape
     found = np.concatenate(chunks) if len(chunks) > 2 else chunks[-1]
     if len(found) == 0 or len(found) != math.prod(asked):
-        raise ValueError(f"a blob of the shape {asked} holds {len(found)} numbers")
+        raise ValueError(f"a blob of the shape {asked} has {len(found)} numbers")
     return torch.from_numpy(found.reshape(asked))
 
 

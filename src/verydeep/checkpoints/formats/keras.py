@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...core.errors import VerydeepError
 from ...models.architectures import NET_NAMES, layers
-from ..checkpoint import no_weight
+from ..checkpoint import unsupported_dtype
 from ..key_maps import FC, KERAS, Parts
 
 PACKED = 4  # times that a tensor may unpack: weights hardly can be packed, a bomb can
@@ -59,14 +59,14 @@ def _opened(path: Path) -> Iterator[Any]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if archive.getinfo(INSIDE).compress_type != zipfile.ZIP_STORED:
-                    raise VerydeepError(f"{path} packs its weights, as Keras does not: it is refused.")
+                    raise VerydeepError(f"{path} compresses its weights, which Keras does not do: it is refused.")
                 source = io.BytesIO(archive.read(INSIDE))
         with h5py.File(source, "r") as file:
             yield file
     except VerydeepError:
         raise
-    except Exception as fault:  # whatever HDF5 trips over in a stranger's bytes
-        raise VerydeepError(f"{path} is broken or truncated: no whole Keras file ({str(fault)[:80]}).") from None
+    except Exception as fault:  # HDF5 raises many types for untrusted bytes
+        raise VerydeepError(f"{path} is broken or truncated: not a complete Keras file ({str(fault)[:80]}).") from None
 
 
 def _older(path: Path, root: Any) -> _Arrays:
@@ -85,7 +85,7 @@ def _newer(path: Path, file: Any) -> _Arrays:
     """Of Keras 3, whose groups are called by their class and number, and tell the layer's name where they know it."""
     root = file.get("layers", file.get("_layer_checkpoint_dependencies"))
     if root is None:
-        raise VerydeepError(f"{path} is an HDF5 file, but not Keras's: it lists no layers.")
+        raise VerydeepError(f"{path} is an HDF5 file, but not a Keras one: it lists no layers.")
     groups = [(name, root[name]["vars"]) for name in sorted(root, key=_order) if len(root[name].get("vars", ()))]
     named = {name: [_numbers(path, values[str(at)]) for at in range(len(values))] for name, values in groups}
     told = {name: _word(values.attrs["name"]) for name, values in groups if "name" in values.attrs}
@@ -120,9 +120,9 @@ def _word(value: Any) -> str:
 
 def _numbers(path: Path, values: Any) -> Any:
     if values.nbytes > PACKED * values.id.get_storage_size():
-        raise VerydeepError(f"{path} unpacks {values.name} to {values.nbytes:,} bytes, which is refused.")
+        raise VerydeepError(f"{path} unpacks {values.name} to {values.nbytes:,} bytes: it is refused.")
     if values.dtype.kind != "f":
-        raise no_weight(path, values.name, str(values.dtype))
+        raise unsupported_dtype(path, values.name, str(values.dtype))
     return np.asarray(values, dtype=np.float32)
 
 
@@ -137,8 +137,8 @@ def _kernel(path: Path, values: Any) -> Tensor:
 
 def _theano(path: Path) -> str:
     return (
-        f"{path} has its kernels in Theano's order, which is not read: take the file of the same net whose name has "
-        "tf_dim_ordering, or save it anew with a later Keras."
+        f"{path} has its kernels in Theano's order, which is not supported: use the file of the same net whose name "
+        "has tf_dim_ordering, or save it again with a later Keras."
     )
 
 
@@ -166,7 +166,7 @@ def keras_bytes(net: str, tensors: dict[str, Tensor]) -> Any:
     try:
         import h5py
     except ImportError:
-        raise VerydeepError("writing Keras's layout needs h5py: pip install 'verydeep[keras]'.") from None
+        raise VerydeepError("writing Keras files needs h5py: pip install 'verydeep[keras]'.") from None
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         names = KERAS.names(net)

@@ -29,7 +29,7 @@ def read_matconvnet(path: Path) -> tuple[Parts, Preprocessing | None, tuple[str,
     content = read_mat(path)
     net = content.get("net", content)
     if not isinstance(net, dict) or "layers" not in net:
-        raise VerydeepError(f"{path} is a MATLAB file without `layers`: it holds no MatConvNet net.")
+        raise VerydeepError(f"{path} is a MATLAB file without `layers`: it has no MatConvNet net.")
     layers = net["layers"]
     try:
         parts = {
@@ -73,7 +73,7 @@ def _mean(normalization: dict[str, Any]) -> tuple[float, float, float] | None:
         return None
     colours = average.reshape(-1, 3)
     if np.ptp(colours, axis=0).max() > 1e-3:
-        return None  # an image that is no plain colour, which no net here subtracts: as if none were recorded
+        return None  # a mean image that is not one colour, which no net here subtracts: treated as not recorded
     return triple(colours[0].tolist())
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's ``.pth`` (torchvision, jcjohnson, timm, mmpretrain) and safetensors without our card.
+"""PyTorch's ``.pth`` (torchvision, jcjohnson, timm, mmpretrain) and safetensors without our metadata.
 
 A pickle is read through ``weights_only`` alone, which runs no code; a zip archive that unpacks to more than it holds
 is refused before. Wrappers (``state_dict``, ``module.``, ``backbone.``) are taken off; counters of batch
@@ -46,7 +46,7 @@ def read_torch(path: Path) -> Parts:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise VerydeepError(f"{path} is no weight file: it holds other things than named tensors.")
+        raise VerydeepError(f"{path} is not a weight file: it contains other things than named tensors.")
     return parts_of(path, dict(content))
 
 
@@ -57,10 +57,10 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except Exception:  # zipfile raises several kinds for a stranger's bytes
-        raise VerydeepError(f"{path} is broken or truncated: no whole PyTorch file.") from None
+    except Exception:  # zipfile raises several types for untrusted bytes
+        raise VerydeepError(f"{path} is broken or truncated: not a complete PyTorch file.") from None
     if unpacked > path.stat().st_size:
-        raise VerydeepError(f"{path} unpacks to {unpacked:,} bytes, more than it holds, which is refused.")
+        raise VerydeepError(f"{path} unpacks to {unpacked:,} bytes, more than its own size: it is refused.")
 
 
 def parts_of(path: Path, tensors: dict[str, Any]) -> Parts:
@@ -80,6 +80,6 @@ def parts_of(path: Path, tensors: dict[str, Any]) -> Parts:
     for key, value in tensors.items():
         layer, _, part = key.rpartition(".")
         if not layer:
-            raise VerydeepError(f"{path} is no weight file of these nets: it has {key!r}, of no layer.")
+            raise VerydeepError(f"{path} is not a weight file of these nets: {key!r} belongs to no layer.")
         parts.setdefault(layer, {})[part] = value.float()
     return parts

@@ -41,7 +41,7 @@ def read_tensorflow(path: Path) -> Parts:
         first = next(fields(rows[0][1]))[0]
         tensors = _second(path, rows[1:]) if path.name.endswith(".index") else _first(rows, first)
     except (ValueError, IndexError, KeyError, TypeError, StopIteration, OSError) as fault:
-        raise VerydeepError(f"{path} is broken, or no checkpoint that is read here ({str(fault)[:80]}).") from None
+        raise VerydeepError(f"{path} is broken, or not a supported checkpoint ({str(fault)[:80]}).") from None
     return _parts(tensors)
 
 
@@ -104,7 +104,7 @@ def _second(path: Path, rows: list[tuple[bytes, memoryview]]) -> dict[str, Any]:
     """Tensors of floats in the second form, from the file of data beside the index."""
     whole = path.with_name(path.name.removesuffix(".index") + ".data-00000-of-00001")
     if not whole.is_file():
-        raise ValueError(f"there is no {whole.name} beside it")
+        raise ValueError(f"{whole.name} is missing beside it")
     content = np.memmap(whole, dtype=np.uint8, mode="r")
     tensors = {}
     for key, row in rows:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints.checkpoint import Checkpoint, Metadata
-from ...checkpoints.load import Loaded, open_classifier
+from ...checkpoints.load import Loaded, load_model
 from ...checkpoints.preprocessing import MEAN_RGB
 from ...core.device import Machine, resolve_device
 from ...core.errors import VerydeepError
@@ -97,7 +97,7 @@ def dense(source: str, scales: tuple[int, ...], options: Options) -> dict[str, A
 def open_net(source: str) -> Loaded:
     """Opens a net by name, with random weights, or from a file."""
     if source not in NET_NAMES:
-        return open_classifier(source)
+        return load_model(source)
     metadata = Metadata(source, CROP, 1.0, tuple(map(str, range(CLASSES))), MEAN_RGB, USUAL_SCALE)
     return Checkpoint(Path(source), metadata, create_net(source).state_dict(), {}, "")
 
