@@ -1,6 +1,7 @@
-"""What users call, from Python and from the command line alike: each composes training, tests and models with reports.
+"""The public functions that compose several packages, such as training and its report.
 
-So both leave the same files. What one package does alone is public where it is.
+The command line calls the same functions, so both write the same files. Public functions of a single package are
+defined there.
 """
 
 from __future__ import annotations
@@ -59,33 +60,36 @@ def train(
     team: Team | None = None,
     **given: Any,
 ) -> dict[str, Any]:
-    """Trains a net and leaves a run's folder.
+    """Trains a classifier and writes a run directory.
 
     Args:
-        run: a net (``D``: the recipe for own photos) or a run of the paper (``D/256``, ``D/256-512``).
-        out: the run's folder; ``runs/<run>`` by default.
-        resume: go on from the folder's last checkpoint, with the settings it was begun with.
-        reporter: told of progress.
-        stop: called after each step, and while photos are read and tested: whether to save and leave.
-        team: the processes that train it together (`verydeep.joined`); one that was begun again resumes.
+        run: a net (``D``: the recipe for own images) or a run of the paper (``D/256``, ``D/256-512``).
+        out: the run directory; ``runs/<run>`` by default.
+        resume: continue from the directory's last checkpoint, with the settings that it was started with.
+        reporter: shows progress.
+        stop: called after each step, and during data loading and evaluation: whether to save and stop.
+        team: the processes that train together (`verydeep.joined`); a restarted team resumes.
         given: any field of DataSettings, TrainSettings and MachineSettings, as a value or as text.
 
     Returns:
-        What result.json holds: how training ended, epochs, steps, best dev error, folder.
+        The content of result.json: how training ended, epochs, steps, best dev error, folder.
 
     Raises:
-        VerydeepError: a mistake in the settings or the data, a training that diverged (its folder is complete and
-            holds the best epoch), a full disk.
-        Interrupted: ``stop`` asked to leave before the first step, when there was nothing to save.
+        VerydeepError: invalid settings or data, a training that diverged (its directory is complete and holds the best
+            epoch), a full disk.
+        Interrupted: ``stop`` before the first step, when there was nothing to save.
     """
     folder = Path(out) if out else Path("runs") / run
-    wishes, data_given, train_given = route(given)
-    wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
+    machine_given, data_given, train_given = route(given)
+    machine = MachineSettings(**typed(MachineSettings, machine_given))
     fit = fit_start if "/" not in run else None  # a run of the paper starts as the paper says
-    job = TrainingRun(ClassificationTask(), run, folder, wish, told, team or SingleProcess(), stop, _live_report, fit)
-    if resume or job.broke_off:
-        return job.resume(data_given, typed(TrainSettings, train_given))
-    return job.begin(named_data(data_given), settings_of_run(run, train_given))
+    training = TrainingRun(
+        *(ClassificationTask(), run, folder, machine, reporter or Silent(), team or SingleProcess()),
+        *(stop, _live_report, fit),
+    )
+    if resume or training.restarted:
+        return training.resume(data_given, typed(TrainSettings, train_given))
+    return training.start(named_data(data_given), settings_of_run(run, train_given))
 
 
 def train_boxes(
@@ -98,36 +102,38 @@ def train_boxes(
     team: Team | None = None,
     **given: Any,
 ) -> dict[str, Any]:
-    """Trains a box net and leaves a run's folder.
+    """Trains a localisation model and writes a run directory.
 
     Args:
-        run: a net (``D``: the recipe for own photos) or a run of the paper (``D/384-PCR``, ``D/384-SCR-fc``).
-        out: the run's folder; by default ``runs/<run>``, and for a net's name alone ``runs/<net>-<regression>``.
-        resume: go on from the folder's last checkpoint, with the settings it was begun with.
-        strict: refuse boxes with any fault; else what is safe is repaired, and counted.
-        team: the processes that train it together, as for `verydeep.train`.
+        run: a net (``D``: the recipe for own images) or a run of the paper (``D/384-PCR``, ``D/384-SCR-fc``).
+        out: the run directory; by default ``runs/<run>``, and for a net's name alone ``runs/<net>-<regression>``.
+        resume: continue from the directory's last checkpoint, with the settings that it was started with.
+        strict: refuse boxes with any fault; otherwise faults that are safe to repair are repaired and counted.
+        team: the processes that train together, as for `verydeep.train`.
         given: any field of DataSettings, TrainSettings, BoxSettings and MachineSettings, as a value or as text.
 
     Returns:
-        What result.json holds: how training ended, epochs, steps, best GT-class error of the dev part, folder.
+        The content of result.json: how training ended, epochs, steps, best GT-class error of the dev part, folder.
 
     Raises:
-        VerydeepError: a mistake in the settings, the data or their boxes, a loss that is not finite, a full disk.
+        VerydeepError: invalid settings, data or boxes, a training that diverged, a full disk.
     """
     names = {item.name for item in fields(BoxSettings)}
     box_given = {name: value for name, value in given.items() if name in names}
-    wishes, data_given, train_given = route({key: value for key, value in given.items() if key not in names})
+    machine_given, data_given, train_given = route({key: value for key, value in given.items() if key not in names})
     settings, boxes = settings_of_box_run(run, {**train_given, **box_given})
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
-    wish, told = MachineSettings(**typed(MachineSettings, wishes)), reporter or Silent()
+    machine = MachineSettings(**typed(MachineSettings, machine_given))
     task = LocalisationTask(boxes, strict)
-    job = TrainingRun(task, run, folder, wish, told, team or SingleProcess(), stop, _live_report)
-    if resume or job.broke_off:
+    training = TrainingRun(
+        *(task, run, folder, machine, reporter or Silent(), team or SingleProcess(), stop, _live_report)
+    )
+    if resume or training.restarted:
         metadata = None if box_given else metadata_of_run(folder)
-        if metadata is not None and metadata.is_localiser:  # as it was begun
+        if metadata is not None and metadata.is_localiser:  # with the settings of its start
             task = LocalisationTask(metadata.localiser_settings, strict)
-        return replace(job, task=task).resume(data_given, typed(TrainSettings, train_given))
-    return job.begin(named_data(data_given), settings)
+        return replace(training, task=task).resume(data_given, typed(TrainSettings, train_given))
+    return training.start(named_data(data_given), settings)
 
 
 def _live_report(folder: Path, images: Dataset, reporter: Reporter) -> Callable[[bool], None]:
@@ -146,7 +152,7 @@ def evaluate(
     reporter: Reporter | None = None,
     team: Team | None = None,
 ) -> Evaluation:
-    """Tests a run's net by a protocol and writes what was found: scores, errors, pictures, the run's report.
+    """Evaluates a classifier by a protocol and writes scores, errors, pictures and the run's report.
 
     Args:
         run: a run's folder, a checkpoint, or an exported file; released weights as `verydeep.load` takes them.
@@ -188,15 +194,15 @@ def evaluate_boxes(
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
 ) -> BoxEvaluation:
-    """Tests box nets by a procedure of Sect. A.1, and writes what was found: boxes, errors, pictures, the run's report.
+    """Evaluates localisation models by a procedure of Sect. A.1; writes boxes, errors, pictures and the run's report.
 
     Args:
-        tests: a box net's run and where it is applied, ``("runs/D/384-PCR", "dense@352,384")``; boxes of several
-            are put together. None in place of a protocol takes the one that `verydeep.load_localiser` does.
-        scores: a scores file of the classification nets, whose most probable labels get boxes.
-        classifier: the run that rates boxes, and without ``scores`` predicts the labels; by default the first's start.
-        data, boxes, set_name: other photos than the run's own set that is reported.
-        out: folder for the files; by default in the first run's ``evaluations``.
+        tests: pairs of a localisation run and a protocol, ``("runs/D/384-PCR", "dense@352,384")``; the boxes of several
+            are combined. None in place of a protocol takes the default of `verydeep.load_localiser`.
+        scores: a scores file of classifiers, whose most probable labels get boxes.
+        classifier: the run that scores boxes, and without ``scores`` predicts the labels; by default the first's start.
+        data, boxes, set_name: other images than the reported set of the run's own data.
+        out: directory of the results; by default in the first run's ``evaluations``.
         server_file: file to write for ILSVRC's localisation server; needs ``devkit``.
 
     Returns:
@@ -205,7 +211,7 @@ def evaluate_boxes(
         could not be written, a sentence each.
 
     Raises:
-        VerydeepError: no such run or data; nets of other classes; scores of other photos; faults with ``strict``.
+        VerydeepError: no such run or data; models of other classes; scores of other images; faults with ``strict``.
     """
     reporter = reporter or Silent()
     found = localisation.evaluate_boxes(
@@ -218,7 +224,7 @@ def evaluate_boxes(
 
 
 def _written(write: Callable[[], object]) -> tuple[str, ...]:
-    """Writes pictures; a fault there is a sentence and does not lose the results."""
+    """Calls what writes pictures; an error there becomes a message, so that the results are kept."""
     try:
         write()
     except VerydeepError as fault:
@@ -227,31 +233,31 @@ def _written(write: Callable[[], object]) -> tuple[str, ...]:
 
 
 def load(run: str | Path, last: bool = False, machine: MachineSettings | None = None) -> Classifier | SvmClassifier:
-    """A net or an SVM, ready to predict.
+    """Loads a classifier: a net or SVMs.
 
     Args:
-        run: a run's folder (its best net, or ``last``) or a checkpoint; what `verydeep svm` or `verydeep probe` wrote;
-            an exported file; released weights by name (``oxford-D``); any public weight file with all its layers; or
-            ``hub:owner/name``, which is downloaded from the Hugging Face hub once.
+        run: a run directory (its best checkpoint, or ``last``) or a checkpoint; a directory of `verydeep svm` or
+            `verydeep probe`; an exported file; released weights by name (``oxford-D``); any public weight file with all
+            layers; or ``hub:owner/name``, which is downloaded from the Hugging Face hub once.
 
     Raises:
-        VerydeepError: none of these, broken, class names or pixels that a weight file does not record.
+        VerydeepError: none of these, broken, class names or preprocessing that a weight file does not record.
     """
-    wish = machine or MachineSettings(workers=0)
+    settings = machine or MachineSettings(workers=0)
     if str(run).startswith("hub:"):
         from .checkpoints.hub import download_shared  # an extra
 
-        return load_net(download_shared(str(run)), False, wish)
+        return load_net(download_shared(str(run)), False, settings)
     path = Path(run) / CLASSIFIER if Path(run).is_dir() else Path(run)
     if path.name == CLASSIFIER and path.exists():
         if last:
-            raise VerydeepError(f"{path} is of SVMs, which have no last checkpoint: leave out --last.")
-        return load_svm_classifier(path, wish)
-    return load_net(run, last, wish)
+            raise VerydeepError(f"{path} holds SVMs, which have no last checkpoint: omit --last.")
+        return load_svm_classifier(path, settings)
+    return load_net(run, last, settings)
 
 
 def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = None) -> list[Prediction]:
-    """`load` and its ``predict`` in one; a single path is a file, a folder of photos or a glob."""
+    """Loads a classifier and predicts; a single path is a file, a directory of images or a glob."""
     photos = find_photos(images) if isinstance(images, str | Path) else images
     return load(run).predict(photos, top, protocol)
 
@@ -270,21 +276,21 @@ def probe(
     reporter: Reporter | None = None,
     folders: str = "auto",
 ) -> dict[str, Any]:
-    """Extracts descriptors of photos by a net that stays as it is, and trains and tests linear SVMs on them (App. B).
+    """Extracts descriptors of images with a frozen net, and trains and evaluates linear SVMs on them (App. B).
 
     Args:
-        data: a folder with a folder per class, or other data with one class a photo.
+        data: a directory with a subdirectory per class, or other data with one class per image.
         weights: a run, a checkpoint or a weight file.
-        out: folder for descriptors, classifier, figures and page; what it holds of the same is not made again.
+        out: directory of descriptors, classifier, figures and page; results in it are reused.
         features: None takes fc7, or pool5 of a file without FC layers, at the net's own scale.
 
-    Returns what ``result.json`` holds, ``page``, and ``seconds`` spent on descriptors.
+    Returns the content of ``result.json``, ``page``, and ``seconds`` spent on descriptors.
 
     Raises:
         VerydeepError: as `extract_features` and `learn_svms`.
     """
     folder, reporter, machine = Path(out), reporter or Silent(), machine or MachineSettings()
-    open_data(from_json(DataSettings, {"data": data, "classes": classes, "folders": folders}))  # mistakes come first
+    open_data(from_json(DataSettings, {"data": data, "classes": classes, "folders": folders}))  # fails early
     features = features or FeatureSettings(layer=usual_layer(weights, preprocessing))
     reporter.say(f"extracting {features.layer} descriptors")
     made = extract_features(
@@ -304,7 +310,7 @@ def probe(
 
 
 def _write_probe(made: Extraction, found: Transfer, folder: Path) -> dict[str, Any]:
-    """Writes figures, classifier and page; returns what `probe` does."""
+    """Writes figures, classifier and page; returns the result of `probe`."""
     result = write_transfer(found, folder)
     _, page = write_svm_report(folder)
     return {**result, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}

@@ -326,7 +326,7 @@ MISTAKES = [
     ("train A --data {photos} --out {run}", r"already holds a run: add --resume"),
     ("train D --out {run} --resume", r"holds run A, not D: name that run"),
     ("train A --out {run} --resume --lr 0.5", r"begun with lr 0\.01, not 0\.5: resume without --lr"),
-    ("train A --out nowhere --resume", r"nowhere holds no training to go on with"),
+    ("train A --out nowhere --resume", r"nowhere has no training to resume"),
     ("train A --data {photos} --device cuda", r"device cuda is not available"),
     ("train A --data {photos} --precision fp16 --device cpu", r"fp16 needs a CUDA device"),
     ("train A --data imagenet", r"where is imagenet\? Say --data imagenet:DIR"),

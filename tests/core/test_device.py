@@ -9,7 +9,7 @@ from verydeep.core.processors import cores
 from verydeep.core.settings import MachineSettings
 from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import Net
-from verydeep.training.memory import photos_at_once, training_bytes
+from verydeep.training.memory import largest_micro_batch, training_bytes
 
 
 def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,11 +48,11 @@ def test_batches_are_parted_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = net_facts("D")
     machine = resolve_device(MachineSettings(device="cpu"), 1)
     monkeypatch.setattr("verydeep.training.memory.free_bytes", lambda device: training_bytes(facts, 70) / 0.8)
-    assert photos_at_once(facts, 256, machine) == 64
-    assert photos_at_once(facts, 16, machine) == 16
+    assert largest_micro_batch(facts, 256, machine) == 64
+    assert largest_micro_batch(facts, 16, machine) == 16
     monkeypatch.setattr("verydeep.training.memory.free_bytes", lambda device: 1e9)
-    with pytest.raises(VerydeepError, match=r"net D at crop 224 needs 1\.\d GiB for one photo and 0\.9 GiB are free"):
-        photos_at_once(facts, 256, machine)
+    with pytest.raises(VerydeepError, match=r"net D at crop 224 needs 1\.\d GiB for one image and 0\.9 GiB are free"):
+        largest_micro_batch(facts, 256, machine)
 
 
 def saved_bytes(net: Net) -> int:

@@ -87,7 +87,7 @@ def test_changed_photos_are_noticed(command: Command, begun: Path, tmp_path: Pat
             paint(place / "elsewhere" / dataset.sets[name].ids[0], 99, COLOURS["red"], (70, 70))
     before = (place / "run" / "last.safetensors").read_bytes()
     sentence = command("train", "A", "--out", "run", "--data", "elsewhere", *GO_ON, cwd=place).mistake()
-    assert "elsewhere is not as it was when the run began" in sentence
+    assert "elsewhere has changed since the run started" in sentence
     assert (place / "run" / "last.safetensors").read_bytes() == before
 
 

@@ -218,7 +218,7 @@ def test_a_training_that_is_stopped_while_photos_are_read_leaves_nothing(tmp_pat
     )
     assert going.stderr is not None
     told = ""
-    while "10 classes, photos:" not in told and (line := going.stderr.readline()):
+    while "10 classes, images:" not in told and (line := going.stderr.readline()):
         told += line
     going.terminate()
     told += going.communicate(timeout=60)[1]

@@ -94,7 +94,7 @@ CASES = (
         lambda folder: made.copied(folder, "whole", "last.safetensors"),
         [*LEARN, "--max-epochs", 2, "--resume", "--out", "whole"],
         status=0,
-        says="Going on from the one saved before it",
+        says="Resuming from the previous checkpoint",
         sentence=False,
         copies="whole",
     ),

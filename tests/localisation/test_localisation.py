@@ -440,7 +440,7 @@ def test_a_box_run_starts_from_the_classification_run_of_its_scale(name: str, st
     assert boxes.regression in name
     with pytest.raises(VerydeepError, match="is a run of PCR, not of SCR"):
         settings_of_box_run("D/384-PCR", {"regression": "SCR"})
-    with pytest.raises(VerydeepError, match="is not a box net's run"):
+    with pytest.raises(VerydeepError, match="is not a localisation run"):
         settings_of_box_run("D/384", {})
 
 

@@ -192,7 +192,7 @@ def test_a_resumed_box_net_is_the_unbroken_one(own: Path, command: Command, tmp_
     other = command("localise", "train", "A", "--out", tmp_path / "parts", "--resume", "--regression", "SCR", cwd=own)
     assert "resume it with the command it began with" in other.mistake()
     wrong = command("train", "A", "--out", tmp_path / "parts", "--resume", cwd=own)
-    assert "holds a box net of" in wrong.mistake()
+    assert "holds a localisation model with" in wrong.mistake()
 
 
 def test_faults_of_boxes_are_told_mended_and_refused_when_strict(command: Command, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["predict", "net", "photos/00.png", "--top", "0"], "top must be 1 or more"),
     (["predict", "classes", "photos/00.png"], "is a classifier, not a localisation model"),
     (["train", "A", "--data", "digits", "--regression", "XCR"], "regression is one of PCR, SCR"),
-    (["train", "D/256", "--data", "digits"], "is not a box net's run"),
+    (["train", "D/256", "--data", "digits"], "is not a localisation run"),
     (["train", "A", "--data", "photos"], "holds no class folders"),
     (["train", "A", "--data", "photos", "--boxes", "nothing.csv"], "nothing.csv: No such file"),
     (["train", "A", "--data", "photos", "--boxes", "boxes.csv", "--out", "net"], "already holds a run"),

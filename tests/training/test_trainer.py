@@ -115,7 +115,7 @@ def test_what_a_run_chose_for_itself_may_be_left_to_it_again(photos: Path, tmp_p
     verydeep.train("A", out=tmp_path / "run", data=str(photos), **after(1), **changes)
     ended = verydeep.train("A", out=tmp_path / "run", data=str(photos), resume=True, **changes)
     assert ended["ended"] == "max_epochs"
-    with pytest.raises(VerydeepError, match="the run was begun with batch"):
+    with pytest.raises(VerydeepError, match="the run was started with batch"):
         verydeep.train("A", out=tmp_path / "run", resume=True, **{**changes, "batch": 5})
 
 
@@ -267,7 +267,7 @@ def test_resuming_needs_the_same_photos_in_train_and_dev(photos: Path, tmp_path:
     verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=1, **TINY)
     dev = open_data(DataSettings(data=str(photos))).sets["dev"]
     (photos / dev.ids[0]).unlink()
-    with pytest.raises(VerydeepError, match="is not as it was when the run began"):
+    with pytest.raises(VerydeepError, match="has changed since the run started"):
         verydeep.train("A", out=tmp_path / "a", resume=True, max_epochs=2, workers=0)
 
 

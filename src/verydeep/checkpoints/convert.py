@@ -61,18 +61,7 @@ def convert(
         VerydeepError: no such source or layout, an output that exists, class names missing, a net that the layout
             cannot represent, a full disk.
     """
-    path = Path(out)
-    a_run = to in (None, OURS) and names_a_folder(out)
-    form = to or (OURS if a_run else ENDINGS.get(path.suffix.lower(), ""))
-    if form not in ENDINGS.values():
-        raise VerydeepError(
-            f"{path} does not name a layout: end it in .safetensors, .pth, .h5 or .caffemodel, or in / for a run "
-            "directory, or pass --to."
-        )
-    file = path / BEST if a_run else path
-    if file.exists() or (file.parent / LAST).exists():
-        raise VerydeepError(f"{file.parent if file != path else file} exists: choose another output.")
-    check_place(file.parent)
+    file, form = _output(out, to)
     weights = read_weights(source, preprocessing)
     names = _names(class_names)
     metadata = pretrained_checkpoint(weights, names).metadata if "fc8.weight" in weights.tensors else None
@@ -89,6 +78,23 @@ def convert(
         "boxes": metadata is not None and metadata.is_localiser,
         "card": str(page) if page else None,
     }
+
+
+def _output(out: str | Path, to: str | None) -> tuple[Path, str]:
+    """The file to write and its layout."""
+    path = Path(out)
+    is_run = to in (None, OURS) and names_a_folder(out)
+    form = to or (OURS if is_run else ENDINGS.get(path.suffix.lower(), ""))
+    if form not in ENDINGS.values():
+        raise VerydeepError(
+            f"{path} does not name a layout: end it in .safetensors, .pth, .h5 or .caffemodel, or in / for a run "
+            "directory, or pass --to."
+        )
+    file = path / BEST if is_run else path
+    if file.exists() or (file.parent / LAST).exists():
+        raise VerydeepError(f"{path} exists: choose another output.")
+    check_place(file.parent)
+    return file, form
 
 
 def _names(source: str | None) -> tuple[str, ...]:

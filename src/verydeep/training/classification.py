@@ -1,4 +1,4 @@
-"""Sect. 3.1: classification, by multinomial logistic regression; the dev part is judged by its top-1 error at Q = S."""
+"""Sect. 3.1: classification by multinomial logistic regression, validated by the dev part's top-1 error at Q = S."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ClassificationTask:
         return None
 
     def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        """Cross-entropy; an image is wrong where its label has not the largest output."""
+        """Cross-entropy; an image is wrong where the largest output is not its label's."""
         loss = F.cross_entropy(in_full_precision(outputs), batch.labels, reduction="sum")
         return loss, int((outputs.argmax(1) != batch.labels).sum())
 

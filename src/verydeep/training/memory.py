@@ -1,4 +1,4 @@
-"""What is told before a training takes time and memory: the data, what to expect, and what fits."""
+"""What is reported before training starts: the dataset, the memory estimate, and the micro-batch size that fits."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from ..data.dataset import first_names
 from ..data.open import Data
 from ..models.architectures import NetFacts, net_facts
 
-MEMORY_SHARE = 0.8  # of what is free, for what we plan
+MEMORY_SHARE = 0.8  # of the free memory
 
-STEPS_AT_CHANCE = 1000  # what doll nets took on digit scenes (NOTES.md); nobody promises less elsewhere
+STEPS_AT_CHANCE = 1000  # of small nets on digit scenes (NOTES.md); other data may need more
 
 
 def log_dataset(opened: Data, settings: TrainSettings, reporter: Reporter) -> None:
-    """Classes, sets and their photos, and what random weights will take."""
-    sizes = ", ".join(f"{len(found)} {name}" for name, found in opened.sets.items())
+    """Reports classes, sets, the split, and how long training from random weights takes."""
+    sizes = ", ".join(f"{len(dataset)} {name}" for name, dataset in opened.sets.items())
     train_set = opened.sets["train"]
-    reporter.say(f"{opened.name}: {len(train_set.classes)} classes, photos: {sizes} ({opened.reported} is reported)")
+    reporter.say(f"{opened.name}: {len(train_set.classes)} classes, images: {sizes}")
     reporter.say(f"classes: {first_names(opened.classes)}")
     reporter.say(f"split: {opened.split}; {opened.reported} is reported")
     others = opened.skipped.total - sum(opened.skipped.unread.values())
     if others:
-        reporter.say(f"skipped {others} files and folders that are no photos (`verydeep data check` lists them)")
+        reporter.say(f"skipped {others} files and folders that are not images (`verydeep data check` lists them)")
     for sentence in opened.warnings:
         reporter.warn(sentence)
     steps = -(-len(train_set) // settings.batch)
     if settings.start == "none":
         reporter.say(
             f"random weights ({settings.initialise}): expect about {STEPS_AT_CHANCE} steps, "
-            f"{max(1, STEPS_AT_CHANCE // steps)} epochs here, or more before anything is learned; "
-            "--start FILE|RUN learns from the first epoch"
+            f"{max(1, STEPS_AT_CHANCE // steps)} epochs here, or more before the error falls; "
+            "--start FILE|RUN fine-tunes in a few epochs"
         )
 
 
 def choose_micro_batch(
     settings: TrainSettings, outputs: int, machine: Machine, reporter: Reporter, processes: int
 ) -> int:
-    """How many photos go through the net at once in each process; told before any memory is taken."""
+    """The micro-batch size of each process, reported before memory is allocated."""
     facts = net_facts(settings.net, outputs, settings.crop, settings.width)
     share = -(-settings.batch // processes)
-    at_once = photos_at_once(facts, share, machine)
+    at_once = largest_micro_batch(facts, share, machine)
     need, free = training_bytes(facts, at_once, machine.recompute) / 2**30, free_bytes(machine.device) / 2**30
-    parts = "" if at_once == share else f" in parts of {at_once}, their gradients added up"
+    parts = "" if at_once == share else f" in micro-batches of {at_once}"
     shares = f" over {processes} processes" if processes > 1 else ""
     reporter.say(
         f"net {settings.net}: {facts.parameters:,} parameters, crop {settings.crop}, "
@@ -56,11 +56,11 @@ def choose_micro_batch(
 def training_bytes(facts: NetFacts, batch: int, recompute: bool = False) -> int:
     """Memory of a training step in bytes: an estimate from the layers' shapes, float32.
 
-    Weights, gradients and momentum; per photo the maps kept for the backward pass (a convolution's
-    output, after ReLU in place, and a pooled map with its int64 indices), and twice the largest map.
+    Weights, gradients and momentum; per image the maps kept for the backward pass (a convolution's
+    output, after in-place ReLU, and a pooled map with its int64 indices), and twice the largest map.
 
     Args:
-        recompute: of the stages one at a time is kept whole, and of the others the pooled map.
+        recompute: one stage at a time is kept, and only the pooled maps of the others.
     """
     inside: dict[int, int] = {}
     pooled: dict[int, int] = {}
@@ -70,7 +70,7 @@ def training_bytes(facts: NetFacts, batch: int, recompute: bool = False) -> int:
         cells = layer.outputs * side**2
         inside[layer.stage] = inside.get(layer.stage, 0) + 4 * cells
         largest = max(largest, 4 * cells)
-        if layer.stage <= 5:  # the stage's last layer is that which is pooled
+        if layer.stage <= 5:  # the stage's last layer is the one that is pooled
             pooled[layer.stage] = layer.outputs * (facts.crop >> layer.stage) ** 2
     stages = [inside[stage] + (4 + 8) * cells for stage, cells in pooled.items()]
     kept = max(stages) + 4 * sum(pooled.values()) if recompute else sum(stages)
@@ -78,11 +78,11 @@ def training_bytes(facts: NetFacts, batch: int, recompute: bool = False) -> int:
     return 3 * 4 * facts.parameters + batch * (kept + 2 * largest)
 
 
-def photos_at_once(facts: NetFacts, batch: int, machine: Machine) -> int:
-    """How many photos of a batch go through the net at once: all, or the largest halving that fits.
+def largest_micro_batch(facts: NetFacts, batch: int, machine: Machine) -> int:
+    """The micro-batch size: the batch, or its largest halving that fits in memory.
 
     Raises:
-        VerydeepError: not even one photo fits.
+        VerydeepError: not even one image fits.
     """
     if machine.device_batch:
         return min(batch, machine.device_batch)
@@ -93,7 +93,7 @@ def photos_at_once(facts: NetFacts, batch: int, machine: Machine) -> int:
     if training_bytes(facts, count, machine.recompute) > room:
         need, have = training_bytes(facts, count, machine.recompute) / 2**30, room / MEMORY_SHARE / 2**30
         raise VerydeepError(
-            f"net {facts.name} at crop {facts.crop} needs {need:.1f} GiB for one photo and {have:.1f} GiB are free "
+            f"net {facts.name} at crop {facts.crop} needs {need:.1f} GiB for one image and {have:.1f} GiB are free "
             f"on {machine.device.type}: lower --crop or --width, or free memory."
         )
     return count

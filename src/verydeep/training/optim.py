@@ -1,4 +1,4 @@
-"""Sect. 3.1: mini-batch gradient descent with momentum, and the rate divided by 10 at each plateau."""
+"""Sect. 3.1: SGD with momentum, and the learning rate schedule: divided by 10 at each plateau of the dev error."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 from ..core.settings import TrainSettings
 from ..models.vgg import Net
 
-LEFT_CHANCE = 0.9  # of the error, or the loss, of knowing nothing
+LEFT_CHANCE = 0.9  # of the error, or the loss, of a constant guess
 
 
 @dataclass(frozen=True)
 class Plateau:
-    """When the rate drops: after ``patience`` epochs in which the dev error has not improved.
+    """The schedule's state: the learning rate drops after ``patience`` epochs without improvement of the dev error.
 
     ``best`` is the error of the last improvement, in percent; ``stale`` the epochs since; ``drops`` how
-    often the rate was divided by 10; ``finished`` comes with the plateau after the last drop.
+    often the rate was divided by 10; ``finished`` is set at the plateau after the last drop.
     """
 
     best: float | None = None
@@ -30,9 +30,9 @@ class Plateau:
     def after(self, epoch: int, error: float, chance: float, settings: TrainSettings) -> Plateau:
         """The state after epoch number ``epoch`` (from 1), whose dev top-1 error was ``error`` percent.
 
-        With ``drop_at`` the rate drops after the epochs it lists, and nothing ends training early.
-        With ``hold_at_chance``, epochs count only once the error has been below `LEFT_CHANCE` of
-        ``chance``: a deep net learns nothing visible for many steps and then does.
+        With ``drop_at`` the rate drops after the listed epochs, and training does not stop early. With
+        ``hold_at_chance``, epochs count only once the error has been below `LEFT_CHANCE` of ``chance``: the error of a
+        deep net stays at chance for many steps before it falls.
         """
         if settings.drop_at:
             best = error if self.best is None else min(self.best, error)
@@ -48,14 +48,13 @@ class Plateau:
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a training is: all it needs, beside weights and momentum, to go on.
+    """The state of a training: all that resuming needs beside weights and momentum.
 
-    ``batch`` counts the steps done of epoch ``epoch``; ``sums`` are that epoch's loss, wrong guesses and
-    photos so far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started
-    random; ``at_once`` photos go through the net together, which a resumed run repeats; ``scaler``
-    is fp16's loss scale. ``returns`` says why training returned to its best epoch, once for each time, and
-    ``diverged`` why it ended there. ``probe_error`` is the dev error in percent of linear
-    SVMs on the start's descriptors, None where there is none.
+    ``batch`` counts the steps done in epoch ``epoch``; ``sums`` are that epoch's loss, wrong predictions and images so
+    far; ``best`` is the dev error and loss of epoch ``best_epoch``; ``random`` names the layers that started random;
+    ``at_once`` is the micro-batch size, which a resumed run keeps; ``scaler`` is the state of fp16's loss scaling.
+    ``returns`` has the reason for each return to the best epoch, and ``diverged`` why training ended there.
+    ``probe_error`` is the dev error in percent of linear SVMs on the start's descriptors, or None.
     """
 
     epoch: int = 0
@@ -74,7 +73,7 @@ class TrainState:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainState:
-        """The state `dataclasses.asdict` wrote."""
+        """Reads what `dataclasses.asdict` wrote."""
         loss, wrong, photos = values["sums"]
         return TrainState(
             **{
@@ -89,7 +88,7 @@ class TrainState:
 
 
 def optimiser(net: Net, settings: TrainSettings) -> torch.optim.SGD:
-    """SGD over the layers in order; biases learn at their own rate and decay, as in Oxford's files."""
+    """SGD over the layers in order; biases have their own learning rate and decay, as in Oxford's files."""
     weights = [net.layer(spec.name).weight for spec in net.specs]
     biases = [bias for spec in net.specs if (bias := net.layer(spec.name).bias) is not None]
     groups = [
@@ -99,19 +98,19 @@ def optimiser(net: Net, settings: TrainSettings) -> torch.optim.SGD:
     fused = weights[0].device.type in ("cpu", "cuda")
     sgd = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
     set_rate(sgd, settings.lr)
-    for parameter in (*weights, *biases):  # zeros are what a first step begins with; fused SGD wants all or none
+    for parameter in (*weights, *biases):  # the buffers of a first step are 0; fused SGD needs all or none
         sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
 
 
 def set_rate(sgd: torch.optim.SGD, rate: float) -> None:
-    """The learning rate of weights; that of biases follows by its factor."""
+    """Sets the learning rate of weights, and that of biases by its factor."""
     for group in sgd.param_groups:
         group["lr"] = rate * group["factor"]
 
 
 def drop_rate(sgd: torch.optim.SGD, old: float, new: float, rescale: bool) -> None:
-    """Changes the rate; with ``rescale`` the next steps are Caffe's.
+    """Changes the learning rate; with ``rescale`` the next steps equal Caffe's.
 
     Caffe keeps the rate inside the velocity (V = m·V + lr·g), PyTorch outside (V = m·V + g, lr·V), so
     Caffe's next step still carries the old rate's momentum: multiplying the buffers by old/new does that.
@@ -123,12 +122,12 @@ def drop_rate(sgd: torch.optim.SGD, old: float, new: float, rescale: bool) -> No
 
 
 def momentum_buffers(sgd: torch.optim.SGD) -> dict[Tensor, Tensor]:
-    """The buffer of each parameter."""
+    """The momentum buffer of each parameter."""
     return {parameter: state["momentum_buffer"] for parameter, state in sgd.state.items()}
 
 
 def learning_layers(net: Net, settings: TrainSettings, random: list[str], head: bool) -> list[str]:
-    """Names of the layers that learn: those that started random during the ``head`` epochs, else `learn`'s."""
+    """Names of the trained layers: those that started random during the ``head`` epochs, else those of `learn`."""
     names = [spec.name for spec in net.specs]
     if head:
         return [name for name in names if name in random]
@@ -136,6 +135,6 @@ def learning_layers(net: Net, settings: TrainSettings, random: list[str], head: 
 
 
 def freeze_all_but(net: Net, names: list[str]) -> None:
-    """Only the named layers take gradients."""
+    """Disables the gradients of all but the named layers."""
     for spec in net.specs:
         net.layer(spec.name).requires_grad_(spec.name in names)

@@ -1,8 +1,8 @@
-"""Sect. 3.1: named runs. A run's name says its settings, and what it starts from.
+"""Sect. 3.1: training recipes by the name of a run.
 
-A run is named as in the paper: ``D/256`` is net D trained at S = 256, ``D/256-512`` with S drawn
-from [256, 512], ``D/256-512-fc`` the same with only the FC layers learning (Sect. 4.4). A net's name
-alone, ``D``, is the recipe for people's own photos.
+A run is named as in the paper: ``D/256`` is net D trained at S = 256, ``D/256-512`` with S drawn from [256, 512],
+``D/256-512-fc`` the same with only the FC layers trained (Sect. 4.4). A net's name alone, ``D``, is the recipe for
+users' own images.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ..core.settings import PAPER_SCALE, BoxSettings, TrainSettings
 from ..models.architectures import check_net_name
 
 PAPER_SCALES = ("256", "384", "256-512")
-SHALLOW = ("A", "A-LRN", "shallow-B")  # begin at S = 256 from random weights
-RELEASED_NETS = ("A", "B", "D", "E")  # of which somebody has published weights
-RELEASED = "released"  # a start: the weights of the net that were fetched to this machine
-OWN_BOX_BATCH = 32  # a box net on few photos wants more steps than a net that tells classes
-# Settings that a resumed run may be given anew; of data it is looked whether they are the same photos.
+SHALLOW = ("A", "A-LRN", "shallow-B")  # trained from random weights at S = 256
+RELEASED_NETS = ("A", "B", "D", "E")  # whose pretrained weights are published
+RELEASED = "released"  # a start: downloaded weights of the net
+OWN_BOX_BATCH = 32  # on few images a localisation model needs more steps than a classifier
+# Settings that a resumed run may change; data must be the same images at another place.
 RESUMABLE_CHANGES = ("max_epochs", "max_steps", "data", "boxes")
-FINE_TUNE_LR = 1e-3  # Sect. 3.1: from pre-trained weights a smaller rate
-OWN_LR = 1e-4  # batches of few photos are small: at 1e-3 fine-tuning on them diverges (NOTES.md)
-# What the paper leaves open, and for how long: settings that may hold for every run of an experiment.
+FINE_TUNE_LR = 1e-3  # Sect. 3.1: a smaller rate from pre-trained weights
+OWN_LR = 1e-4  # batches are small on few images: fine-tuning at 1e-3 diverges (NOTES.md)
+# Settings that the paper leaves open, and those of the length of training: they may apply to all runs of an experiment.
 OF_ALL_RUNS = (
     *("initialise", "momentum_at_drop", "bias_weight_decay", "bias_lr", "hold_at_chance", "colour_shift", "pooling"),
     *("resampling", "other_side", "patience", "improvement", "validate", "bad_images", "max_epochs", "max_steps"),
@@ -36,13 +36,12 @@ OF_ALL_RUNS = (
 
 
 def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
-    """The settings of a run named as in the paper, or of a net's name alone, with ``given`` ones on top.
+    """The settings of a run named as in the paper, or of a net's name alone, overridden by ``given``.
 
-    ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which
-    ``start`` names; at S = 384 or jittered the rate starts at 1e-3. A net's name alone is the recipe for
-    own photos: S = 8/7 of the crop, and from a start fine-tuning at 1e-4, new FC layers fitted first, with returns to
-    the best epoch where training diverges; the start is that of released weights of the net, unless told otherwise or
-    of a width that has none.
+    ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which ``start`` names;
+    at S = 384 or jittered S the learning rate starts at 1e-3. A net's name alone is the recipe for own images: S = 8/7
+    of the crop; with a start, fine-tuning at 1e-4, new FC layers fitted first, and returns to the best epoch where
+    training diverges. The default start is the released weights of the net, if there are any of its width.
 
     Raises:
         VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
@@ -70,10 +69,10 @@ def _paper_recipe(scale: Scale, only_fc: bool) -> dict[str, Any]:
 
 
 def papers_start(run: str) -> str | None:
-    """The run that a run of the paper starts from (Sect. 3.1); None where that is random weights.
+    """The run that a run of the paper starts from (Sect. 3.1); None for random weights.
 
     Net A, A-LRN and shallow-B are shallow enough for random weights at S = 256; the deeper nets take
-    layers of A/256, S = 384 goes on from S = 256, and a jittered S from S = 384.
+    layers of A/256, S = 384 starts from S = 256, and a jittered S from S = 384.
     """
     net, _, scale = run.partition("/")
     boxes = re.fullmatch(r"(.+)-(SCR|PCR)(-fc)?", scale)
@@ -87,10 +86,10 @@ def papers_start(run: str) -> str | None:
 
 
 def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings, BoxSettings]:
-    """The settings of a box net's run (Sect. A.1), named as in the paper's terms, or of a net's name alone.
+    """The settings of a localisation run (Sect. A.1), named in the paper's terms, or of a net's name alone.
 
-    ``D/384-PCR`` goes on from the classification run ``D/384`` at a rate of 1e-3; with ``-fc`` at the end only the
-    FC layers learn ("1st and 2nd FC", and the last, which is new). A net's name alone is the recipe for own photos.
+    ``D/384-PCR`` starts from the classification run ``D/384`` at a learning rate of 1e-3; with ``-fc`` at the end only
+    the FC layers are trained ("1st and 2nd FC", and the new last one). A net's name alone is the recipe for own images.
 
     Args:
         given: fields of TrainSettings and BoxSettings.
@@ -103,16 +102,16 @@ def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings,
     rest = typed(TrainSettings, {name: value for name, value in given.items() if name not in of_boxes})
     match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)-(SCR|PCR)(-fc)?)?", run)
     if not match:
-        raise VerydeepError(f"{run!r} is not a box net's run: give a net (D), or a net, S and head (D/384-PCR).")
+        raise VerydeepError(f"{run!r} is not a localisation run: give a net (D), or net, S and head (D/384-PCR).")
     net = check_net_name(match[1])
     if not match[2]:
         own = {**_own_recipe(rest), "head_epochs": 0, "batch": OWN_BOX_BATCH}
-        if rest.get("start", "none") != "none":  # its FC layers are rescaled to fit this rate
+        if rest.get("start", "none") != "none":  # the FC layers are rescaled to fit this rate
             own |= {"lr": FINE_TUNE_LR, "new_fc": "random"}
-        # On little-trained FC layers dropout's noise makes maps larger than testing's are (NOTES.md).
+        # On little-trained FC layers dropout makes maps larger than those of evaluation (NOTES.md).
         return TrainSettings(**{**own, "net": net, **rest}), BoxSettings(**{"dropout": False, **boxes})
     if boxes.get("regression", match[3]) != match[3]:
-        raise VerydeepError(f"{run} is a run of {match[3]}, not of {boxes['regression']}: name that one, or the net.")
+        raise VerydeepError(f"{run} is a {match[3]} run, not {boxes['regression']}: rename it, or give the net only.")
     recipe = {**_paper_recipe(Scale.parse(match[2]), bool(match[4])), "lr": FINE_TUNE_LR}
     return TrainSettings(**{**recipe, "net": net, **rest}), BoxSettings(**{**boxes, "regression": match[3]})
 
@@ -129,26 +128,26 @@ def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
             "drops": 1,
             "max_epochs": 30,
         }
-        # New layers that cannot be fitted are drawn as the paper drew them (std .01), and learn alone at first:
-        # Glorot's larger draw on top of trained maps diverges.
+        # New layers that cannot be fitted are initialised as in the paper (std .01), and trained alone at first:
+        # Glorot's larger weights on top of trained maps diverge.
         recipe |= {"initialise": "gaussian", "head_epochs": 3}
     return recipe
 
 
 def minimal_overrides(usual: Callable[[dict[str, Any]], Any], settings: Any) -> dict[str, Any]:
-    """What must be given for a recipe to have these settings, by name; the rest it has by itself.
+    """The fewest overrides, by name, with which a recipe gives these settings.
 
     Args:
-        usual: the recipe: from given settings to all of them.
+        usual: the recipe, from overrides to settings.
     """
     given: dict[str, Any] = {}
-    while True:  # a setting that is given may change what is usual for another
-        there = usual(given)
-        more = [item.name for item in fields(settings) if getattr(there, item.name) != getattr(settings, item.name)]
+    while True:  # an override may change the defaults of other settings
+        current = usual(given)
+        more = [item.name for item in fields(settings) if getattr(current, item.name) != getattr(settings, item.name)]
         if not more:
             break
         given |= {name: getattr(settings, name) for name in more}
-    for name in list(given):  # what another one implies need not be said
+    for name in list(given):  # drop those that others imply
         rest = {other: value for other, value in given.items() if other != name}
         with suppress(VerydeepError):
             given = rest if usual(rest) == settings else given
@@ -156,23 +155,23 @@ def minimal_overrides(usual: Callable[[dict[str, Any]], Any], settings: Any) -> 
 
 
 def resume_overrides(given: dict[str, Any]) -> dict[str, Any]:
-    """Settings given to a run that goes on, without those that leave a choice to it: what it chose stays."""
-    wishes = {"batch": 0, "start": RELEASED}
-    return {name: value for name, value in given.items() if name not in wishes or wishes[name] != value}
+    """Overrides of a resumed run, without those that leave a choice to the run, which keeps what it chose."""
+    automatic = {"batch": 0, "start": RELEASED}
+    return {name: value for name, value in given.items() if name not in automatic or automatic[name] != value}
 
 
-def apply_overrides(begun: Any, given: dict[str, Any]) -> Any:
-    """Settings of a run with those given anew on top.
+def apply_overrides(started: Any, given: dict[str, Any]) -> Any:
+    """Settings of a resumed run: those of its start, with the changes that are allowed.
 
     Raises:
-        VerydeepError: one that a run cannot change differs from what it began with.
+        VerydeepError: a setting differs that a run cannot change.
     """
     for name, value in given.items():
-        before = getattr(begun, name)
-        same = comma_parts(before) == comma_parts(value) if name in lists_names(type(begun)) else before == value
+        before = getattr(started, name)
+        same = comma_parts(before) == comma_parts(value) if name in lists_names(type(started)) else before == value
         if name not in RESUMABLE_CHANGES and not same:
             raise VerydeepError(
-                f"the run was begun with {flag(name)} {before}, not {value}: "
-                f"resume without --{flag(name)}, or begin a new run with another --out."
+                f"the run was started with {flag(name)} {before}, not {value}: "
+                f"resume without --{flag(name)}, or start a new run with another --out."
             )
-    return replace(begun, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})
+    return replace(started, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})

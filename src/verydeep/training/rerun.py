@@ -1,4 +1,4 @@
-"""Sect. 3.1: the command that makes a run again, from what its checkpoint records, and what to do where it diverged."""
+"""Sect. 3.1: the command that repeats a run, from its checkpoint's metadata, and the one to run after divergence."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from .recipes import minimal_overrides, settings_of_box_run, settings_of_run
 
 
 def command_of(run: str, metadata: Metadata, out: str = "") -> list[str]:
-    """The command line of a run with all settings that its name does not imply, in parts: the verb, then the flags.
+    """The command line of a run with all settings that its name does not imply, in parts: the command, then the flags.
 
     Args:
         run: the name it was trained by.
-        out: another folder than the usual one.
+        out: another directory than the default.
     """
     settings = metadata.train_settings
     data = metadata.data_settings
-    given: dict[str, Any] = minimal_overrides(lambda some: DataSettings(**{"data": data.data, **some}), data)
+    given: dict[str, Any] = minimal_overrides(lambda other: DataSettings(**{"data": data.data, **other}), data)
     verb = "verydeep localise train" if metadata.is_localiser else "verydeep train"
     if metadata.is_localiser:
         boxes = metadata.localiser_settings
-        of_boxes = minimal_overrides(lambda some: settings_of_box_run(run, some)[1], boxes)
+        of_boxes = minimal_overrides(lambda other: settings_of_box_run(run, other)[1], boxes)
         given |= of_boxes
-        given |= minimal_overrides(lambda some: settings_of_box_run(run, {**of_boxes, **some})[0], settings)
+        given |= minimal_overrides(lambda other: settings_of_box_run(run, {**of_boxes, **other})[0], settings)
     else:
-        given |= minimal_overrides(lambda some: settings_of_run(run, some), settings)
+        given |= minimal_overrides(lambda other: settings_of_run(run, other), settings)
     given = {"data": data.data, **given, **({"out": out} if out else {})}
-    flags = [(name, one) for name, to in given.items() for one in (to if name == "classes" else (to,))]
-    return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(_typed(to))}" for name, to in flags)]
+    flags = [(name, part) for name, value in given.items() for part in (value if name == "classes" else (value,))]
+    return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(_typed(value))}" for name, value in flags)]
 
 
 def after_divergence(run: str, metadata: Metadata, result: dict[str, Any]) -> tuple[str, list[str]]:
-    """What a training that diverged left and what to do, as text, and the command to do it, in parts as `command_of`.
+    """The outcome of a training that diverged, as text, and the command to train again, in parts as `command_of`.
 
     Args:
-        card: of its last checkpoint.
-        result: what its result.json holds.
+        metadata: of its last checkpoint.
+        result: the content of its result.json.
     """
     error = result.get(f"best_dev_{metadata.error}")
     epoch = f"the best epoch, {result['best_epoch']}" if result["best_epoch"] else "the weights it started from"
@@ -51,7 +51,7 @@ def after_divergence(run: str, metadata: Metadata, result: dict[str, Any]) -> tu
 
 
 def probe_command(metadata: Metadata, folder: str) -> str:
-    """The command that learns linear SVMs on the descriptors of a run's start, from the same photos."""
+    """The command that trains linear SVMs on the descriptors of a run's start, from the same images."""
     settings, data = metadata.train_settings, metadata.data_settings
     words = ["verydeep probe --data", data.data, "--weights", settings.start, "--out", f"{folder}-probe"]
     if settings.preprocessing != "recorded":
@@ -62,7 +62,7 @@ def probe_command(metadata: Metadata, folder: str) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A setting's value as it is typed."""
+    """A setting's value as text on the command line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Sect. 3.1: the checkpoint that a run goes on from: the last, or where that is broken the one before it."""
+"""Sect. 3.1: the checkpoint that a run resumes from: the last one, or the one before it if the last is corrupt."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .recipes import RESUMABLE_CHANGES
 from .trainer import resumed
 
 
-def begun(folder: Path) -> bool:
-    """Whether a folder holds a training that can go on."""
+def resumable(folder: Path) -> bool:
+    """Whether a directory holds a training that can be resumed."""
     return any((folder / name).exists() for name in (LAST, PREVIOUS))
 
 
 def metadata_of_run(folder: Path) -> Metadata | None:
-    """The card of a training that can go on; None where there is none that can be read."""
+    """The metadata of a training that can be resumed; None where none can be read."""
     for name in (LAST, PREVIOUS):
         with contextlib.suppress(VerydeepError):
             return read_metadata(folder / name)
@@ -32,30 +32,30 @@ def metadata_of_run(folder: Path) -> Metadata | None:
 
 
 def last_good(folder: Path, reporter: Reporter, team: Team) -> Checkpoint:
-    """The last checkpoint of a run; where it is broken the one before, which then takes its place.
+    """The last checkpoint of a run; where it is corrupt the one before, which then takes its place.
 
-    The broken file is kept beside it under another name.
+    The corrupt file is kept under another name.
 
     Raises:
-        VerydeepError: there is none, or none that is whole and of this run.
+        VerydeepError: there is none, or none that is intact and of this run.
     """
     path = folder / LAST
     try:
         return _of_this_run(path)
-    except VerydeepError as mistake:
+    except VerydeepError as error:
         if not (folder / PREVIOUS).is_file():
             raise
-        fault = mistake
+        fault = error
     try:
-        found = _of_this_run(folder / PREVIOUS)
+        checkpoint = _of_this_run(folder / PREVIOUS)
     except VerydeepError:
         raise fault from None
     team.all_gather(None)  # all have read both before one of them is renamed
     if team.is_main:
         _put_in_place(folder)
-    step = found.metadata.state["step"]
-    reporter.warn(f"{fault} Going on from the one saved before it, of step {step}; it is kept as {BROKEN}.")
-    return replace(found, path=path)
+    step = checkpoint.metadata.state["step"]
+    reporter.warn(f"{fault} Resuming from the previous checkpoint, of step {step}; the broken one is kept as {BROKEN}.")
+    return replace(checkpoint, path=path)
 
 
 def _put_in_place(folder: Path) -> None:
@@ -68,17 +68,17 @@ def _put_in_place(folder: Path) -> None:
 
 
 def _of_this_run(path: Path) -> Checkpoint:
-    """A checkpoint from which the run in its folder can go on; raises VerydeepError for any other."""
+    """A checkpoint from which the run in its directory can resume; raises VerydeepError for any other."""
     checkpoint = load_checkpoint(path)
     resumed(checkpoint)
     config = read_json(path.with_name("config.json"))
-    told = (checkpoint.metadata.settings, checkpoint.metadata.data)
-    if tuple(map(_kept, told)) != tuple(_kept(config.get(name)) for name in ("settings", "data")):
-        raise VerydeepError(f"{path} is of another run than the config.json beside it.")
+    metadata = {"settings": checkpoint.metadata.settings, "data": checkpoint.metadata.data}
+    if any(_fixed(recorded) != _fixed(config.get(name)) for name, recorded in metadata.items()):
+        raise VerydeepError(f"{path} is not of the run whose config.json is beside it.")
     return checkpoint
 
 
-def _kept(settings: Any) -> dict[str, Any]:
-    """Settings without those that may change when a run goes on."""
+def _fixed(settings: Any) -> dict[str, Any]:
+    """Settings without those that may change when a run is resumed."""
     known = settings if isinstance(settings, dict) else {}
     return {name: value for name, value in known.items() if name not in RESUMABLE_CHANGES}

@@ -1,7 +1,7 @@
-"""Sect. 3.1: a training run: what happens before step 1, and its files.
+"""Sect. 3.1: a training run: what happens before step 1, and the files of its directory.
 
-The data are opened and every training photo is read once; mean and colour axes are computed; the net
-is made or started from another; memory is estimated; settings and environment are written down.
+The data are opened and every training image is read once, for the mean and the colour axes; the net is created, or
+started from another; memory is estimated; settings and environment are written.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.checkpoint import Metadata, read_metadata
+from ..checkpoints.checkpoint import Checkpoint, Metadata, read_metadata
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import Weights, read_weights
-from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, RunLog, environment
+from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, RunLog, bad_images, environment
 from ..core.config import flag, to_json, typed, unknown_setting
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
@@ -35,11 +35,12 @@ from .memory import choose_micro_batch, log_dataset
 from .optim import TrainState
 from .recipes import apply_overrides, papers_start, resume_overrides
 from .rerun import after_divergence, probe_command
-from .resume import begun, last_good
+from .resume import last_good, resumable
 from .task import Task
 from .trainer import Trainer, TrainStart, resumed
 
-LINGERING = 30.0  # seconds that a dead leader's readers may still hold the folder
+LINGERING = 30.0  # seconds that a dead leader's data workers may still hold the directory
+SETS = ("train", "dev")
 
 
 LiveReport = Callable[[Path, Dataset, Reporter], Callable[[bool], None]]
@@ -47,16 +48,16 @@ LiveReport = Callable[[Path, Dataset, Reporter], Callable[[bool], None]]
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run to be trained: its task, name and folder, and where.
+    """A run: its task, name and directory, and where it trains.
 
-    ``live_report`` makes, of the folder, the training images and the reporter, what is called where there is news in
-    the folder, with whether training goes on. ``fit`` fits and probes a start.
+    ``live_report`` takes the directory, the training images and the reporter, and returns what is called whenever the
+    directory has changed, with whether training goes on. ``fit`` is `verydeep.transfer.fit_layers.fit_start` or None.
     """
 
     task: Task
     name: str
     folder: Path
-    wish: MachineSettings
+    machine: MachineSettings
     reporter: Reporter
     team: Team
     stop: Callable[[], bool]
@@ -64,235 +65,229 @@ class TrainingRun:
     fit: Callable[..., Fitted] | None = None
 
     @property
-    def watched(self) -> Reporter:
-        """A reporter for work that leaves nothing behind when it is left."""
+    def interruptible(self) -> Reporter:
+        """A reporter that stops work which leaves nothing behind when it is interrupted."""
         return Stopping(self.reporter, self.stop)
 
     @property
-    def broke_off(self) -> bool:
-        """Whether the team was begun again, and there is something of its own to go on with."""
-        mine = self.team.marked(str(self.folder.absolute()))
-        return self.team.restarted and mine and begun(self.folder)
+    def restarted(self) -> bool:
+        """Whether torchrun restarted the team during this run, so that it has to resume."""
+        marked = self.team.marked(str(self.folder.absolute()))
+        return self.team.restarted and marked and resumable(self.folder)
 
-    def begin(self, data: DataSettings, settings: TrainSettings) -> dict[str, Any]:
-        """Trains from step 1; returns what result.json holds. Raises as `train`."""
-        return self._run(lambda: _begin(self, data, settings))
+    def start(self, data: DataSettings, settings: TrainSettings) -> dict[str, Any]:
+        """Trains from step 1; returns the content of result.json. Raises as `verydeep.train`."""
+        return self._run(lambda: _start(self, data, settings))
 
-    def resume(self, data_given: dict[str, Any], settings_given: dict[str, Any]) -> dict[str, Any]:
-        """Goes on from the folder's last checkpoint, with the settings it was begun with."""
-        return self._run(lambda: _resume(self, data_given, settings_given))
+    def resume(self, data_overrides: dict[str, Any], setting_overrides: dict[str, Any]) -> dict[str, Any]:
+        """Resumes from the directory's last checkpoint, with the settings of its start."""
+        return self._run(lambda: _resume(self, data_overrides, setting_overrides))
 
     def _run(self, prepare: Callable[[], Trainer]) -> dict[str, Any]:
         patience = LINGERING if self.team.restarted else LEAVING
         with only_one(self.folder, patience) if self.team.is_main else nullcontext():
-            training = prepare()
-            with training.machine.running(static_shapes=True), self._reported(training) as saved:
-                ended = training.run(self.stop, saved)
+            trainer = prepare()
+            with trainer.machine.running(static_shapes=True), self._reported(trainer) as saved:
+                result = trainer.run(self.stop, saved)
         best = self.folder / BEST
         if self.team.is_main and best.is_file():
             write_model_card(best, read_metadata(best))
-        if ended["diverged"]:
-            text, again = after_divergence(self.name, read_metadata(self.folder / LAST), ended)
-            raise VerydeepError(f"{text} {' '.join(again)}")
-        self._compare(ended)
-        return ended
+        if result["diverged"]:
+            text, command = after_divergence(self.name, read_metadata(self.folder / LAST), result)
+            raise VerydeepError(f"{text} {' '.join(command)}")
+        self._compare_with_probe(result)
+        return result
 
-    def _compare(self, ended: dict[str, Any]) -> None:
-        """Says so where linear SVMs on the start's descriptors have a lower dev error than fine-tuning."""
-        probe, best = ended["probe_dev_top1_error"], ended.get("best_dev_top1_error")
-        if probe is not None and best is not None and probe < best and ended["ended"] != "interrupted":
+    def _compare_with_probe(self, result: dict[str, Any]) -> None:
+        """Warns where linear SVMs on the start's descriptors have a lower dev error than fine-tuning."""
+        probe, best = result["probe_dev_top1_error"], result.get("best_dev_top1_error")
+        if probe is not None and best is not None and probe < best and result["ended"] != "interrupted":
             self.reporter.warn(
                 f"linear SVMs on the start's descriptors have a dev error of {probe:.2f} %, fine-tuning {best:.2f} %: "
                 f"train those with `{probe_command(read_metadata(self.folder / BEST), str(self.folder))}`"
             )
 
     @contextmanager
-    def _reported(self, training: Trainer) -> Iterator[Callable[[], None]]:
-        """A context in which the run's report is kept up to date by what it yields; however it ends, that is told."""
+    def _reported(self, trainer: Trainer) -> Iterator[Callable[[], None]]:
+        """Yields what updates the run's report; on leaving, however training ended, the report is completed."""
         if not self.team.is_main:
             yield lambda: None
             return
-        report = self.live_report(self.folder, training.sets["train"], self.reporter)
+        report = self.live_report(self.folder, trainer.sets["train"], self.reporter)
         try:
             yield lambda: report(True)
         finally:
             report(False)
 
 
-def _machine(settings: TrainSettings, wish: MachineSettings) -> Machine:
-    """The machine for a training: a step is three times the work of the forward pass."""
-    return resolve_device(wish, 3 * net_facts(settings.net, 1, settings.crop, settings.width).multiply_adds)
+def _machine(settings: TrainSettings, machine: MachineSettings) -> Machine:
+    """The machine for a training: a step costs three times the forward pass."""
+    return resolve_device(machine, 3 * net_facts(settings.net, 1, settings.crop, settings.width).multiply_adds)
 
 
 def route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Given settings by the dataclass that has them; raises VerydeepError for one that none has."""
+    """Settings by the dataclass that has them: machine, data, training; raises VerydeepError for an unknown one."""
     kinds = (MachineSettings, DataSettings, TrainSettings)
     names = [{item.name for item in fields(kind)} for kind in kinds]
     known = set().union(*names)
     for name in given:
         if name not in known:
             raise VerydeepError(unknown_setting(flag(name), sorted(flag(item) for item in known)))
-    routed = [{name: value for name, value in given.items() if name in mine} for mine in names]
-    return routed[0], routed[1], routed[2]
+    machine, data, training = ({name: value for name, value in given.items() if name in of} for of in names)
+    return machine, data, training
 
 
-def _begin(job: TrainingRun, data: DataSettings, settings: TrainSettings) -> Trainer:
-    run, folder, reporter = job.name, job.folder, job.reporter
-    machine = _machine(settings, job.wish)
-    if begun(folder):
-        raise VerydeepError(f"{folder} already holds a run: add --resume to go on with it, or give another --out.")
-    if (folder / CLASSIFIER).exists():
-        raise VerydeepError(f"{folder} holds SVMs of `verydeep svm` or `probe`: give another --out.")
-    check_place(folder)
-    job.team.mark(str(folder.absolute()))
+def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Trainer:
+    machine = _machine(settings, run.machine)
+    _check_new(run.folder)
+    run.team.mark(str(run.folder.absolute()))
     data = replace(data, data=lasting_name(data.data), boxes=lasting_boxes(data.boxes))
-    opened = job.task.open(data, reporter)
+    opened = run.task.open(data, run.reporter)
     settings = chosen_start(settings)
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
     settings = _with_batch(settings, len(opened.set("train")))
-    log_dataset(opened, settings, reporter)
-    if settings.start == "none" and papers_start(run):
-        reporter.warn(f"in the paper {run} starts from {papers_start(run)}: --start names its folder; now from random")
-    look, dev = _look(opened, settings, machine, job)
-    metadata = _metadata(job, data, settings, look, weights, opened.fingerprint())
-    at_once = choose_micro_batch(settings, metadata.outputs, machine, reporter, job.team.size)
-    net, random = first_net(settings, weights, metadata, reporter)
-    if weights is not None:
-        job.task.prepare(net, metadata, look.dataset, settings, reporter)
+    log_dataset(opened, settings, run.reporter)
+    start = papers_start(run.name) if weights is None else None
+    if start:
+        run.reporter.warn(f"in the paper {run.name} starts from {start}, not random weights: pass it to --start")
+    scan, dev = _scan(run, opened, settings, machine)
+    metadata = _metadata(run.task, settings, scan, weights)
+    metadata = replace(metadata, data=to_json(data), data_fingerprint=opened.fingerprint())
+    micro_batch = choose_micro_batch(settings, metadata.outputs, machine, run.reporter, run.team.size)
+    net, random = first_net(settings, weights, metadata, run.reporter)
     fitted = Fitted(random, None)
-    if job.fit is not None and weights is not None:
-        fitted = job.fit(net, metadata, random, (look.dataset, dev), machine, job.watched, job.team)
+    if weights is not None:
+        run.task.prepare(net, metadata, scan.dataset, settings, run.reporter)
+        if run.fit is not None:
+            fitted = run.fit(net, metadata, random, (scan.dataset, dev), machine, run.interruptible, run.team)
     log = None
-    if job.team.is_main:
-        _write_down(job, data, settings, weights, machine, _contents(opened))
-        log = RunLog(folder, tensorboard=job.wish.tensorboard)
-        _note_faults(folder, look.faults)
-    sets = {"train": look.dataset, "dev": dev}
-    state = TrainState(random=fitted.random, at_once=at_once, probe_error=fitted.probe_error)
-    start = TrainStart(net, metadata, settings, sets, state, momentum={})
-    return Trainer(job.task, start, machine, folder, log, reporter, job.team)
+    if run.team.is_main:
+        _write_config(run, metadata, weights, _contents(opened))
+        write_json(run.folder / "environment.json", environment(machine.describe()))
+        log = RunLog(run.folder, tensorboard=run.machine.tensorboard)
+        if scan.faults:
+            write_json(run.folder / "bad_images.json", scan.faults)
+    state = TrainState(random=fitted.random, at_once=micro_batch, probe_error=fitted.probe_error)
+    beginning = TrainStart(net, metadata, settings, {"train": scan.dataset, "dev": dev}, state, momentum={})
+    return Trainer(run.task, beginning, machine, run.folder, log, run.reporter, run.team)
 
 
-def _metadata(
-    job: TrainingRun,
-    data: DataSettings,
-    settings: TrainSettings,
-    look: ImageScan,
-    weights: Weights | None,
-    fingerprint: str,
-) -> Metadata:
-    """What the net must remember."""
-    mean = weights.mean if weights else (float(look.mean[0]), float(look.mean[1]), float(look.mean[2]))
+def _check_new(folder: Path) -> None:
+    """Raises VerydeepError where a run cannot start in a directory."""
+    if resumable(folder):
+        raise VerydeepError(f"{folder} already holds a run: add --resume to continue it, or give another --out.")
+    if (folder / CLASSIFIER).exists():
+        raise VerydeepError(f"{folder} holds SVMs of `verydeep svm` or `probe`: give another --out.")
+    check_place(folder)
+
+
+def _metadata(task: Task, settings: TrainSettings, scan: ImageScan, weights: Weights | None) -> Metadata:
+    """The net's metadata, without its data."""
+    red, green, blue = (float(value) for value in (weights.mean if weights else scan.mean))
     return Metadata(
         net=settings.net,
         crop=settings.crop,
         width=settings.width,
-        classes=look.dataset.classes,
-        mean=mean,
+        classes=scan.dataset.classes,
+        mean=(red, green, blue),
         test_scale=settings.S.test_scale,
         pooling=settings.pooling,
         resampling=settings.resampling,
         other_side=settings.other_side,
-        colour_axes=look.colour_axes.tolist(),
-        data=to_json(data),
-        data_fingerprint=fingerprint,
+        colour_axes=scan.colour_axes.tolist(),
         settings=to_json(settings),
-        box_settings=job.task.box_settings,
+        box_settings=task.box_settings,
         origin=origin_of(weights),
     )
 
 
-def _write_down(
-    job: TrainingRun,
-    data: DataSettings,
-    settings: TrainSettings,
-    weights: Weights | None,
-    machine: Machine,
-    photos: dict[str, str],
-) -> None:
-    """config.json and environment.json, enough to begin the run again, and to know its ``photos`` again."""
-    config = {"run": job.name, "data": to_json(data), "settings": to_json(settings), "photos": photos}
-    if weights is not None:  # which net exactly it began from
+def _write_config(run: TrainingRun, metadata: Metadata, weights: Weights | None, photos: dict[str, str]) -> None:
+    """Writes config.json: enough to repeat the run, and to recognise its images by the digests ``photos``."""
+    config: dict[str, Any] = {"run": run.name, "data": metadata.data, "settings": metadata.settings, "photos": photos}
+    if weights is not None:  # the exact file that it started from, by content and by absolute path
         config["start_sha256"] = file_sha256(Path(weights.source))
-        config["start_path"] = str(Path(weights.source).absolute())  # to find it again from anywhere
-    write_json(job.folder / "config.json", config)
-    write_json(job.folder / "environment.json", environment(machine.describe()))
+        config["start_path"] = str(Path(weights.source).absolute())
+    write_json(run.folder / "config.json", config)
 
 
 def _contents(opened: Data) -> dict[str, str]:
     """Digests of the files of the sets that training reads."""
-    return {name: opened.sets[name].contents() for name in ("train", "dev")}
+    return {name: opened.sets[name].contents() for name in SETS}
 
 
-def _resume(job: TrainingRun, data_given: dict[str, Any], settings_given: dict[str, Any]) -> Trainer:
-    run, folder, reporter = job.name, job.folder, job.reporter
-    if not begun(folder):
-        raise VerydeepError(f"{folder} holds no training to go on with: leave --resume out to begin one there.")
-    config = read_json(folder / "config.json")
-    if config.get("run") != run:
-        raise VerydeepError(f"{folder} holds run {config.get('run')}, not {run}: name that run to resume it.")
-    checkpoint = last_good(folder, reporter, job.team)
+def _resume(run: TrainingRun, data_overrides: dict[str, Any], setting_overrides: dict[str, Any]) -> Trainer:
+    config, checkpoint = _saved(run)
     metadata = checkpoint.metadata
-    if metadata.box_settings != job.task.box_settings:
-        ways = ", ".join(f"{flag(name)} {value}" for name, value in metadata.box_settings.items())
-        told = f"box net of {ways}" if ways else "net that tells classes"
-        raise VerydeepError(f"{folder} holds a {told}: resume it with the command it began with.")
-    settings, data = metadata.train_settings, metadata.data_settings
-    settings = apply_overrides(settings, resume_overrides(settings_given))
-    data_given = typed(DataSettings, data_given)
-    if "data" in data_given:
-        data_given["data"] = lasting_name(data_given["data"])
-    if "boxes" in data_given:
-        data_given["boxes"] = lasting_boxes(data_given["boxes"])
-    began_with = data
-    data = apply_overrides(moved(data, data_given.get("data", data.data)), data_given)
-    check_still_there(data)
-    machine = _machine(settings, job.wish)
+    settings = apply_overrides(metadata.train_settings, resume_overrides(setting_overrides))
+    data = _moved_data(metadata.data_settings, typed(DataSettings, data_overrides))
+    machine = _machine(settings, run.machine)
     net, state = resumed(checkpoint)
-    opened = job.task.open(data, reporter)
-    changed = opened.fingerprint() != metadata.data_fingerprint
-    if changed or (data.data != began_with.data and config.get("photos") not in (None, _contents(opened))):
-        raise VerydeepError(
-            f"{opened.name} is not as it was when the run began{' (a file has changed)' if not changed else ''}: "
-            "put its photos back, or begin a new run."
-        )
-    bad = set(_noted_faults(folder))
-    sets = {name: _without(opened.sets[name], bad) for name in ("train", "dev")}
+    opened = run.task.open(data, run.reporter)
+    _check_unchanged(opened, metadata, None if data.data == metadata.data["data"] else config.get("photos"))
+    unreadable = bad_images(run.folder)
+    sets = {name: _without(opened.sets[name], unreadable) for name in SETS}
     state = replace(state, at_once=machine.device_batch or state.at_once)
-    reporter.say(f"resuming {folder} at step {state.step} (epoch {state.epoch + 1})")
+    run.reporter.say(f"resuming {run.folder} at step {state.step} (epoch {state.epoch + 1})")
     metadata = replace(metadata, data=to_json(data), settings=to_json(settings))
-    log = RunLog(folder, state.epoch, job.wish.tensorboard) if job.team.is_main else None
+    log = RunLog(run.folder, state.epoch, run.machine.tensorboard) if run.team.is_main else None
     start = TrainStart(net, metadata, settings, sets, state, checkpoint.momentum)
-    return Trainer(job.task, start, machine, folder, log, reporter, job.team)
+    return Trainer(run.task, start, machine, run.folder, log, run.reporter, run.team)
 
 
-def _with_batch(settings: TrainSettings, photos: int) -> TrainSettings:
+def _saved(run: TrainingRun) -> tuple[dict[str, Any], Checkpoint]:
+    """The config and the last good checkpoint of a run; raises VerydeepError where they are not of this run."""
+    if not resumable(run.folder):
+        raise VerydeepError(f"{run.folder} has no training to resume: omit --resume to start one there.")
+    config = read_json(run.folder / "config.json")
+    if config.get("run") != run.name:
+        raise VerydeepError(f"{run.folder} holds run {config.get('run')}, not {run.name}: name that run to resume it.")
+    checkpoint = last_good(run.folder, run.reporter, run.team)
+    metadata = checkpoint.metadata
+    if metadata.box_settings != run.task.box_settings:
+        settings = ", ".join(f"{flag(name)} {value}" for name, value in metadata.box_settings.items())
+        kind = f"localisation model with {settings}" if metadata.is_localiser else "classifier"
+        raise VerydeepError(f"{run.folder} holds a {kind}: resume it with the command that started it.")
+    return config, checkpoint
+
+
+def _moved_data(data: DataSettings, overrides: dict[str, Any]) -> DataSettings:
+    """The data of a run, at another place where ``overrides`` say so; raises VerydeepError where they are missing."""
+    if "data" in overrides:
+        overrides["data"] = lasting_name(overrides["data"])
+    if "boxes" in overrides:
+        overrides["boxes"] = lasting_boxes(overrides["boxes"])
+    data = apply_overrides(moved(data, overrides.get("data", data.data)), overrides)
+    check_still_there(data)
+    return data
+
+
+def _check_unchanged(opened: Data, metadata: Metadata, photos: dict[str, str] | None) -> None:
+    """Raises VerydeepError where data differ from a run's: other images, or, of moved data, other ``photos``."""
+    other_images = opened.fingerprint() != metadata.data_fingerprint
+    if other_images or (photos is not None and photos != _contents(opened)):
+        raise VerydeepError(
+            f"{opened.name} has changed since the run started{'' if other_images else ' (a file has changed)'}: "
+            "restore its images, or start a new run."
+        )
+
+
+def _with_batch(settings: TrainSettings, images: int) -> TrainSettings:
     if settings.batch:
         return settings
-    return replace(settings, batch=max(1, min(256, photos // 8)))
+    return replace(settings, batch=max(1, min(256, images // 8)))
 
 
-def _look(opened: Data, settings: TrainSettings, machine: Machine, job: TrainingRun) -> tuple[ImageScan, Dataset]:
-    """Both sets that training reads, looked at, without unreadable photos if those are to be skipped."""
-    looks = [
-        scan_images(opened.sets[name], settings.S.smallest, machine.readers, job.watched, job.team)
-        for name in ("train", "dev")
+def _scan(run: TrainingRun, opened: Data, settings: TrainSettings, machine: Machine) -> tuple[ImageScan, Dataset]:
+    """Reads both sets once; unreadable images are left out if the settings say so."""
+    scans = [
+        scan_images(opened.sets[name], settings.S.smallest, machine.readers, run.interruptible, run.team)
+        for name in SETS
     ]
-    faults = {**looks[0].faults, **looks[1].faults}
-    check_readable(faults, settings.bad_images == "skip", job.reporter)
-    return replace(looks[0], faults=faults), looks[1].dataset
+    faults = {**scans[0].faults, **scans[1].faults}
+    check_readable(faults, settings.bad_images == "skip", run.reporter)
+    return replace(scans[0], faults=faults), scans[1].dataset
 
 
-def _note_faults(folder: Path, faults: dict[str, str]) -> None:
-    if faults:
-        write_json(folder / "bad_images.json", faults)
-
-
-def _noted_faults(folder: Path) -> list[str]:
-    path = folder / "bad_images.json"
-    return list(read_json(path)) if path.exists() else []
-
-
-def _without(dataset: Dataset, bad: set[str]) -> Dataset:
-    kept = [index for index, photo in enumerate(dataset.ids) if photo not in bad]
+def _without(dataset: Dataset, unreadable: frozenset[str]) -> Dataset:
+    kept = [index for index, image in enumerate(dataset.ids) if image not in unreadable]
     return dataset.take(np.array(kept, dtype=np.int64))

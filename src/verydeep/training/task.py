@@ -1,6 +1,6 @@
-"""What a net is trained for: classes (Sect. 3.1) or boxes (Sect. A.1), as one protocol.
+"""The interface between training and its tasks: classification (Sect. 3.1) and localisation (Sect. A.1).
 
-`verydeep.training.run` and `verydeep.training.trainer` know neither: all that differs is asked of the task.
+`verydeep.training.run` and `verydeep.training.trainer` are the same for both; all that differs is in the task.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..models.vgg import Net
 class Task(Protocol):
     """What a net is trained for.
 
-    ``box_settings`` is the JSON of BoxSettings, empty for classes; ``error`` names the error in logs, ``loss`` the dev
-    loss that decides among epochs of equal error; ``dropout`` says whether dropout is on.
+    ``box_settings`` is the JSON of BoxSettings, empty for classification; ``error`` names the error in logs, ``loss``
+    the dev loss that decides among epochs of equal error; ``dropout`` is whether dropout is used.
     """
 
     @property
@@ -40,12 +40,12 @@ class Task(Protocol):
     def dropout(self) -> bool: ...
 
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
-        """The data, their `train` and `dev` sets as training reads them."""
+        """The data, with the `train` and `dev` sets that training reads."""
 
     def prepare(
         self, net: Net, metadata: Metadata, train: Dataset, settings: TrainSettings, reporter: Reporter
     ) -> None:
-        """Changes, in place and before step 1, a net that starts from another."""
+        """Changes a net that starts from another, in place, before step 1."""
 
     def targets(self, train: Dataset) -> BoxTargets | None:
         """The boxes that crops are regressed to; None for none."""
@@ -71,5 +71,5 @@ class Task(Protocol):
 
 
 def in_full_precision(outputs: Tensor) -> Tensor:
-    """Outputs in float32, or as they are where they are finer."""
+    """Outputs in float32, or float64 where they already are."""
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -1,14 +1,13 @@
-"""Sect. 3.1: training a net, from random weights or from another net's, resumable after any step.
+"""Sect. 3.1: the training loop, from random weights or from those of another net, resumable after any step.
 
-One epoch shows each training photo once, as one random crop; then the dev part is tested and the
-plateau rule decides. Every draw depends on (seed, epoch, photo), so a resumed training equals an
-unbroken one bit for bit on the same machine.
+One epoch takes one random crop of each training image; then the dev part is evaluated and the plateau rule applied.
+Every random draw depends on (seed, epoch, image), so a resumed training is bitwise equal to an uninterrupted one on the
+same machine.
 
-A training diverges where a loss, a gradient or the dev part's posteriors are not finite, and, where it may
-retry, where the dev loss is no better than that of guessing and twice the best epoch's. It then returns to the
-weights of its best epoch, with a tenth of the learning rate and no momentum, `divergence_retries` times at most; after
-that it ends at that epoch. Where it may retry, the weights it starts from are tested as epoch 0, so that it never
-ends worse than it began.
+Training diverges where a loss, a gradient or the dev part's posteriors are not finite, and, if it may retry, where
+the dev loss is no better than chance and twice the best epoch's. It then returns to the weights of its best epoch, with
+a tenth of the learning rate and no momentum, `divergence_retries` times at most; after that it stops at that epoch. If
+it may retry, the initial weights are evaluated as epoch 0, so the result is never worse than the start.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ SAVE_EVERY_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class TrainStart:
-    """What a training starts or resumes from; ``momentum`` is by parameter name, empty before step 1."""
+    """What training starts or resumes from; ``momentum`` is by parameter name, empty before step 1."""
 
     net: Net
     metadata: Metadata
@@ -64,7 +63,7 @@ class TrainStart:
 
 
 class Trainer:
-    """A training in progress: net, optimiser and state; `run` takes it to its end."""
+    """Trains a net: model, optimiser and state; `run` trains to the end."""
 
     def __init__(
         self,
@@ -98,13 +97,13 @@ class Trainer:
         return self.settings.lr / float(10 ** (self.state.plateau.drops + len(self.state.returns)))
 
     def run(self, stop: Callable[[], bool], saved: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Trains to the end, or until ``stop()`` after some step; returns result.json's content.
+        """Trains to the end, or until ``stop()`` is true after a step; returns the content of result.json.
 
         Args:
-            saved: called where there is news in the folder: before step 1 or on going on, and after each epoch.
+            saved: called when the directory has changed: before the first step, and after each epoch.
 
         Raises:
-            VerydeepError: a photo cannot be read, the disk is full.
+            VerydeepError: an image cannot be read, the disk is full.
         """
         loader = TrainingLoader(
             self.sets["train"],
@@ -117,7 +116,7 @@ class Trainer:
         )
         if self.state.step == 0:
             if self.settings.divergence_retries:
-                self._test_start(stop)
+                self._validate_start(stop)
             self._save(LAST)
         saved()
         started = time.monotonic()
@@ -140,16 +139,16 @@ class Trainer:
             return "diverged"
         if self.state.plateau.finished:
             return "plateau"
-        if self.state.step >= self.settings.max_steps and not self.state.batch:  # its last epoch is tested
+        if self.state.step >= self.settings.max_steps and not self.state.batch:  # the last epoch is validated
             return "max_steps"
         return "max_epochs" if self.state.epoch >= self.settings.max_epochs else None
 
     def _epoch(self, loader: TrainingLoader, stop: Callable[[], bool]) -> bool:
-        """The rest of an epoch, then its test; False where ``stop`` asked to leave before."""
+        """Trains the rest of an epoch and validates; False where ``stop`` interrupted it."""
         head = self.state.epoch < self.settings.head_epochs and bool(self.state.random)
         learning = learning_layers(self.net, self.settings, list(self.state.random), head)
         freeze_all_but(self.net, learning)
-        self.net.train(self._task.dropout)  # dropout is all that training mode changes
+        self.net.train(self._task.dropout)  # training mode changes dropout only
         learner = self._team.wrap_ddp(self._placed, self.machine.bf16_gradients)
         began, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
         label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
@@ -162,7 +161,7 @@ class Trainer:
                 seen = self.state.sums[2]
                 self._step(learner, batch)
                 advance(self.state.sums[2] - seen, self._note(began, first))
-                if self._team.all_reduce(stop())[0]:  # all leave after the same step
+                if self._team.all_reduce(stop())[0]:  # all processes stop after the same step
                     return False
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     self._save(LAST)
@@ -174,7 +173,7 @@ class Trainer:
         except RuntimeError:
             if not stop():
                 raise
-            return False  # all were asked to leave, and another process was faster
+            return False  # all were interrupted, and another process left first
         return True
 
     def _note(self, began: float, first: int) -> str:
@@ -183,7 +182,7 @@ class Trainer:
         return f"loss {loss / seen:.3f}  error {100 * wrong / seen:.1f} %  lr {self.rate:.0e}  {speed:.1f} img/s"
 
     def _step(self, learner: Callable[..., Any], batch: Batch) -> None:
-        """One step of SGD: the gradient of the mean loss of the batch, its parts and the team's shares added up."""
+        """One step of SGD on the mean loss of the batch, accumulated over its micro-batches and the team's shards."""
         first = self.state.batch * self.settings.batch
         total = min(self.settings.batch, len(self.sets["train"]) - first)
         loss_sum, wrong = 0.0, 0.0
@@ -195,7 +194,7 @@ class Trainer:
                 with self.machine.autocast():
                     outputs = learner(images, part.keep).flatten(1)
                 loss, count = self._task.batch_loss(outputs, part)
-                # The team averages gradients, and shares may be of unequal size: what counts is the whole batch's mean.
+                # DDP averages gradients over shards of unequal size; the loss is the mean over the whole batch.
                 share = loss * self._team.size / total
                 self._scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
@@ -210,7 +209,7 @@ class Trainer:
         self.state = replace(before, step=before.step + 1, batch=before.batch + 1, sums=sums)
 
     def _gradient_is_finite(self) -> bool:
-        """Asked before a step is taken; fp16's scaler leaves out such steps by itself."""
+        """Whether a step can be taken; fp16's gradient scaler skips such steps by itself."""
         gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
         return self._scaler.is_enabled() or bool(torch.nn.utils.get_total_norm(gradients).isfinite())
 
@@ -223,45 +222,45 @@ class Trainer:
         watched = Stopping(self.reporter, stop)
         return self._task.validate(self.net, self.metadata, self.sets["dev"], self.machine, watched, self._team)
 
-    def _test_start(self, stop: Callable[[], bool]) -> None:
-        """The weights training starts from, tested as epoch 0."""
+    def _validate_start(self, stop: Callable[[], bool]) -> None:
+        """Validates the initial weights as epoch 0."""
         error, loss = self._validate(stop)
         if math.isfinite(error):
             self.state = replace(self.state, best=(error, loss))
             self._save(BEST)
 
     def _blown_up(self, loss: float) -> bool:
-        """Whether a dev loss is no better than a guess, though an earlier epoch was."""
+        """Whether a dev loss is no better than chance, though that of an earlier epoch was."""
         if not self.settings.divergence_retries or self.state.best is None:
             return False
         return loss > max(LEFT_CHANCE * self._task.chance_loss(self.sets["dev"]), 2 * self.state.best[1])
 
     def _return_to_best(self, fault: str) -> None:
-        """The best epoch's weights, or the last checkpoint's before there is one; the end where no retry is left."""
-        self._team.all_gather(None)  # no process reads the file before it is whole
-        tested = self.state.best is not None
-        kept = load_checkpoint(self.folder / (BEST if tested else LAST)).weights
+        """Restores the best epoch's weights, or the last checkpoint's; ends where no retries are left."""
+        self._team.all_gather(None)  # no process reads the file before it is complete
+        validated = self.state.best is not None
+        weights = load_checkpoint(self.folder / (BEST if validated else LAST)).weights
         with torch.no_grad():
             for name, value in self.net.state_dict().items():
-                value.copy_(kept[name])
+                value.copy_(weights[name])
         for buffer in momentum_buffers(self._sgd).values():
             buffer.zero_()
         self.state = replace(self.state, batch=0, sums=(0.0, 0, 0))
-        if tested and len(self.state.returns) < self.settings.divergence_retries:
+        if validated and len(self.state.returns) < self.settings.divergence_retries:
             self.state = replace(self.state, returns=(*self.state.returns, fault))
             set_rate(self._sgd, self.rate)
             self.reporter.warn(
-                f"training diverged: {fault}. It returns to epoch {self.state.best_epoch}, "
-                f"the best so far, with a learning rate of {self.rate:g}"
+                f"training diverged: {fault}; returning to epoch {self.state.best_epoch}, the best so far, "
+                f"with a learning rate of {self.rate:g}"
             )
         else:
             self.state = replace(self.state, diverged=fault)
-        if not tested:
+        if not validated:
             self._save(BEST)
         self._save(LAST)
 
     def _close_epoch(self, head: bool, seconds: float, seen: int, stop: Callable[[], bool]) -> None:
-        """Tests the dev part, decides on the rate and on `best`, logs and saves."""
+        """Validates, updates the learning rate and `best`, logs and saves."""
         error, loss = self._validate(stop)
         if not math.isfinite(error):
             raise Diverged(f"the dev part's posteriors are not finite {self._where(self.state.step)}")
@@ -270,7 +269,7 @@ class Trainer:
         plateau = state.plateau
         if not head:
             plateau = plateau.after(state.epoch + 1, error, self._task.chance(self.sets["dev"]), self.settings)
-        # Among epochs of equal error the one that is surer of the right classes is the better.
+        # Among epochs of equal error the one of lower loss is better.
         best = state.best is None or (error, loss) < state.best
         self.state = replace(state, epoch=state.epoch + 1, batch=0, sums=(0.0, 0, 0), plateau=plateau)
         if best:
@@ -335,21 +334,21 @@ class Trainer:
 
 
 def resumed(checkpoint: Checkpoint) -> tuple[Net, TrainState]:
-    """Net and state of a checkpoint that training can go on from.
+    """The net and the training state of a checkpoint.
 
     Raises:
-        VerydeepError: it holds no training state.
+        VerydeepError: it has no training state.
     """
     if not checkpoint.metadata.state:
-        raise VerydeepError(f"{checkpoint.path} holds no training state to resume from: give it to --start instead.")
+        raise VerydeepError(f"{checkpoint.path} has no training state to resume from: pass it to --start instead.")
     net = checkpoint.net()
-    if any(value.dtype == torch.float64 for value in checkpoint.weights.values()):  # no digit is lost
+    if any(value.dtype == torch.float64 for value in checkpoint.weights.values()):  # kept as saved
         net.double().load_state_dict(checkpoint.weights)
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     try:
         state = TrainState.from_json(checkpoint.metadata.state)
     except (TypeError, ValueError, KeyError):
-        raise VerydeepError(f"{checkpoint.path} has a training state this version cannot read.") from None
+        raise VerydeepError(f"{checkpoint.path} has a training state that this version cannot read.") from None
     if {name: value.shape for name, value in checkpoint.momentum.items()} != shapes:
         raise VerydeepError(f"{checkpoint.path} lacks momentum buffers of its layers' shapes: it is broken.")
     return net, state
