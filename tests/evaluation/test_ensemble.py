@@ -134,9 +134,9 @@ MISTAKES = [
     ("fuse nowhere.npz", r"there is no scores file nowhere\.npz: `verydeep evaluate` writes them"),
     ("fuse a.npz --weights 1,2", r"1 scores files need as many weights, not 2"),
     ("fuse a.npz --weights x", r"weights are numbers with commas between, such as 1,2,1, not 'x'"),
-    ("fuse a.npz a.npz --weights -1,2", r"weights are finite, 0 or more and not all 0, not -1, 2"),
-    ("fuse a.npz --weights 0", r"weights are finite, 0 or more and not all 0"),
-    ("fuse a.npz --weights nan", r"weights are finite, 0 or more and not all 0"),
+    ("fuse a.npz a.npz --weights -1,2", r"weights must be finite, 0 or more and not all 0, not -1, 2"),
+    ("fuse a.npz --weights 0", r"weights must be finite, 0 or more and not all 0"),
+    ("fuse a.npz --weights nan", r"weights must be finite, 0 or more and not all 0"),
     ("fuse a.npz --server-file s.txt", r"a server file and the devkit go together"),
     ("fuse a.npz --server-file s.txt --devkit nowhere", r"nowhere is not a folder: give ILSVRC's devkit"),
     ("fuse a.npz --server-file s.txt --devkit .", r"has neither meta\.mat nor map_clsloc\.txt"),
@@ -155,7 +155,7 @@ def test_a_fusion_overwrites_no_input_run_or_test(command: Command, trained: Pat
     (tmp_path / "link").symlink_to("t")
     for place in ("t", "link", "t/../t"):
         assert "holds one of the files to fuse" in command("fuse", "t", "--out", place, cwd=tmp_path).mistake()
-    assert "holds the result of a run or a test" in command("fuse", "t", "--out", trained, cwd=tmp_path).mistake()
+    assert "holds the result of a run or an" in command("fuse", "t", "--out", trained, cwd=tmp_path).mistake()
     for _ in range(2):  # the same fusion may be made again
         assert command("fuse", "t", "--out", "f", cwd=tmp_path).status == 0
     (tmp_path / "map_clsloc.txt").write_text("n00000001 1 x\n")
@@ -224,7 +224,7 @@ def test_scores_of_another_checkpoint_are_refused(command: Command, trained: Pat
     path = run / "evaluations" / "test" / "centre@36"
     sentence = command("fuse", path).mistake()
     assert re.search(
-        r"is of another checkpoint than .*best\.safetensors .*test it again with `verydeep evaluate`", sentence
+        r"is of another checkpoint than .*best\.safetensors .*evaluate it again with `verydeep evaluate`", sentence
     )
     moved = shutil.copytree(path, tmp_path / "moved")  # away from its run there is nothing to compare with
     assert command("fuse", moved).status == 0
@@ -247,7 +247,7 @@ def test_server_files_are_in_the_devkits_numbers(tmp_path: Path) -> None:
     made = replace(made, ids=("z/b.png", "a/c.png"))
     write_classification(tmp_path / "s.txt", made, tmp_path / "imagenet")
     assert (tmp_path / "s.txt").read_text() == "1 2 3\n2 3 1\n"  # by file name: b, then c
-    with pytest.raises(VerydeepError, match=r"class 'a' is none of ILSVRC's"):
+    with pytest.raises(VerydeepError, match=r"class 'a' is not one of ILSVRC's"):
         write_classification(tmp_path / "s.txt", scores(1), tmp_path / "imagenet")
 
 

@@ -180,7 +180,7 @@ def test_posteriors_sum_to_one() -> None:
 
 def test_equal_sizes_loses_nothing_and_bounds_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verydeep.evaluation.inference.WAITING_PIXELS", 6000)
-    monkeypatch.setattr("verydeep.evaluation.inference.BATCH_PHOTOS", 3)
+    monkeypatch.setattr("verydeep.evaluation.inference.BATCH_IMAGES", 3)
     sizes = [(32, 32 + number % 5) for number in range(23)]
     images = photos(sizes)
     given, waiting = 0, []

@@ -20,8 +20,8 @@ from verydeep import Classifier, MachineSettings, VerydeepError
 from verydeep.checkpoints.checkpoint import Metadata
 from verydeep.core.device import resolve_device
 from verydeep.data.image_io import Pixels
-from verydeep.evaluation.inference import shown_to
-from verydeep.evaluation.saliency import PlacedMap, explainable, grad_cam, overlay, score_map
+from verydeep.evaluation.inference import model_input
+from verydeep.evaluation.saliency import PlacedMap, check_explainable, grad_cam, overlay, score_map
 from verydeep.models.vgg import Net, create_net
 
 MACHINE = resolve_device(MachineSettings(workers=0, threads=1, device="cpu"), 1e6)
@@ -48,7 +48,7 @@ def dense_scores(asked: Classifier, pixels: Pixels) -> NDArray[np.float32]:
     """The dense scores (K,) of a photo that is at the test scale already."""
     shift = torch.tensor([[-value for value in MEAN]])
     with torch.no_grad():
-        found = asked.net.mean_scores(shown_to(asked.net, torch.from_numpy(pixels)[None], MACHINE, shift))
+        found = asked.net.mean_scores(model_input(asked.net, torch.from_numpy(pixels)[None], MACHINE, shift))
     return np.asarray(found[0])
 
 
@@ -167,11 +167,11 @@ def test_what_has_no_map_is_refused() -> None:
     asked = small()
     with pytest.raises(VerydeepError, match="is below the net's crop of 64"):
         score_map(asked, noise(96, 96), 0, scale=40)
-    with pytest.raises(VerydeepError, match="explain a net, not an SVM"):
-        explainable(object())
+    with pytest.raises(VerydeepError, match="explain a net instead"):
+        check_explainable(object())
     other: object = replace(asked, net=object())  # type: ignore[arg-type]
-    with pytest.raises(VerydeepError, match="an exported file answers with mean scores only"):
-        explainable(other)
+    with pytest.raises(VerydeepError, match="an exported file returns mean scores only"):
+        check_explainable(other)
 
 
 def test_predict_explains(command: Command, trained: Path, tmp_path: Path) -> None:
@@ -218,6 +218,6 @@ def test_mistakes(command: Command, trained: Path, tmp_path: Path) -> None:
     exported = command("export", trained, "--to", "onnx", "--out", tmp_path / "net.onnx", "--photos", photo.parent)
     assert exported.status == 0, exported.stderr
     refused = command("predict", tmp_path / "net.onnx", photo, "--explain", tmp_path / "why")
-    assert "an exported file answers with mean scores only and has no map" in refused.mistake()
+    assert "an exported file returns mean scores only and has no map" in refused.mistake()
     place = command("predict", trained, photo, "--explain", photo)
     assert place.mistake().endswith(f"is not a folder: nothing can be stored in {photo}; give another --explain.")

@@ -150,7 +150,7 @@ def _work(place: Path, sizes: list[int], batches: list[int], team: Team) -> None
     here, how = MachineSettings(workers=0, threads=1), FeatureSettings(scales=SCALES)
     for size in sizes:
         for batch in batches:
-            posteriors.BATCH_PHOTOS = batch
+            posteriors.BATCH_IMAGES = batch
             folder, data = _where(place, size, batch, team.size), str(place / f"photos-{size}")
             protocol = f"dense@{','.join(map(str, SCALES))}"
             found = evaluate(place / "run", protocol, data, "test", out=folder, machine=here, team=team)

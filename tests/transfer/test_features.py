@@ -157,7 +157,7 @@ def test_interrupted_and_resumed_is_whole_and_nothing_is_computed_twice(
 ) -> None:
     whole = extract(home, tmp_path / "whole.safetensors", layer="fc7", scales=(36, 44))
     settings, out = FeatureSettings(layer="fc7", scales=(36, 44)), tmp_path / "parts.safetensors"
-    monkeypatch.setattr("verydeep.evaluation.inference.BATCH_PHOTOS", 2)
+    monkeypatch.setattr("verydeep.evaluation.inference.BATCH_IMAGES", 2)
     calls = iter(range(1000))
     stopping = Stopping(Silent(), lambda: next(calls) >= 6)
     with pytest.raises(Interrupted):

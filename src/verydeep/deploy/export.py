@@ -32,7 +32,7 @@ from ..data.image_io import Pixels
 from ..data.open import Dataset, open_data, relabel
 from ..data.workers import Fault
 from ..evaluation.evaluate import dataset_posteriors
-from ..evaluation.inference import InferenceModel, ResizeToScales, shown_to
+from ..evaluation.inference import InferenceModel, ResizeToScales, model_input
 from ..evaluation.predict import Classifier
 from ..evaluation.protocols import parse_protocol
 from ..models.vgg import Net
@@ -161,7 +161,7 @@ def _largest_difference(net: Net, mean: Triple, out: Path) -> float:
     with torch.inference_mode():
         for shape in ((1, net.crop, net.crop, 3), (2, net.crop + 33, net.crop + 70, 3)):
             images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-            pair = [torch.softmax(model.mean_scores(shown_to(model, images, machine, shift)), 1) for model in nets]
+            pair = [torch.softmax(model.mean_scores(model_input(model, images, machine, shift)), 1) for model in nets]
             largest = max(largest, float((pair[0] - pair[1]).abs().max()))
     return largest
 

@@ -1,4 +1,4 @@
-"""Sect. 4.4: several nets, or several ways of testing one, fused by averaging stored posteriors."""
+"""Sect. 4.4: ensembles of nets or protocols, by averaging stored posteriors."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def fuse(
     server_file: str | Path | None = None,
     devkit: str | Path | None = None,
 ) -> dict[str, Any]:
-    """The mean of stored posteriors, its errors and those of its parts, and paired tests between any two.
+    """Averages stored posteriors; returns the errors of the fusion and of its parts, and a paired test of any two.
 
     Args:
-        files: scores files, or the folders `evaluate` wrote.
-        weights: one a file, equal by default; only their ratios matter.
-        out: folder to write ``scores.npz`` and ``result.json`` of the fusion to; nothing is written without.
-        server_file: file to write for ILSVRC's server; needs ``devkit``, ILSVRC's folder or its devkit's.
+        files: scores files, or the directories that `evaluate` wrote.
+        weights: one per file, equal by default; only their ratios matter.
+        out: directory for ``scores.npz`` and ``result.json`` of the fusion; by default nothing is written.
+        server_file: file to write for ILSVRC's server; needs ``devkit``, the directory of ILSVRC or of its devkit.
 
     Returns:
         ``parts`` and ``fusion`` with errors in percent and 95 % intervals; ``pairs`` with McNemar's test.
 
     Raises:
-        VerydeepError: a file is missing, broken or not of its run's checkpoint; the files are of different
-            photos, sets or classes; there is none.
+        VerydeepError: a file is missing, broken or not of its run's checkpoint; the files differ in images, set or
+            classes; no files are given.
     """
     if (server_file is None) != (devkit is None):
-        raise VerydeepError("a server file and the devkit go together: it tells each class's ILSVRC2012_ID.")
+        raise VerydeepError("a server file and the devkit go together: it has each class's ILSVRC2012_ID.")
     files = [files] if isinstance(files, str | Path) else list(files)
     names = [str(file) for file in files]
     _check_places(files, out, server_file, devkit)
@@ -61,17 +61,17 @@ def fuse(
 
 
 def load_current(path: Path) -> Scores:
-    """A scores file that, where it lies in a run's folder, is of the checkpoint now in that folder.
+    """Loads a scores file and checks that one in a run directory is of the run's current checkpoint.
 
     Raises:
-        VerydeepError: as `load_scores`, or the run's checkpoint is another one by now.
+        VerydeepError: as `load_scores`, or the run's checkpoint has changed.
     """
     scores = load_scores(path)
     checkpoint = run_of_evaluation(path)
     if checkpoint is not None and file_sha256(checkpoint) != scores.checkpoint:
         raise VerydeepError(
             f"{path} is of another checkpoint than {checkpoint} (their hashes differ): "
-            "test it again with `verydeep evaluate`."
+            "evaluate it again with `verydeep evaluate`."
         )
     return scores
 
@@ -79,7 +79,7 @@ def load_current(path: Path) -> Scores:
 def _check_places(
     files: Sequence[str | Path], out: str | Path | None, server_file: str | Path | None, devkit: str | Path | None
 ) -> None:
-    """Raises VerydeepError where what is to be written would overwrite an input, a run or another test."""
+    """Raises VerydeepError where an output would overwrite an input, a run or another evaluation."""
     inputs = {(Path(file) / FILE_NAME if Path(file).is_dir() else Path(file)).resolve() for file in files}
     if out is not None:
         folder = Path(out)
@@ -88,7 +88,7 @@ def _check_places(
             raise VerydeepError(f"{out} holds one of the files to fuse: give another --out.")
         before = folder / "result.json"
         if before.exists() and "parts" not in read_json(before):
-            raise VerydeepError(f"{out} holds the result of a run or a test: give another --out.")
+            raise VerydeepError(f"{out} holds the result of a run or an evaluation: give another --out.")
     if server_file is not None and devkit is not None:
         place = Path(server_file).resolve()
         check_place(place.parent)
@@ -97,14 +97,14 @@ def _check_places(
 
 
 def _errors(scores: Scores) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    errors: dict[str, Any] = {}
     for name, k in TOPS:
-        found |= error_with_interval(scores, name, k)
-    return found
+        errors |= error_with_interval(scores, name, k)
+    return errors
 
 
 def _pairs(found: list[Scores], fused: Scores) -> list[dict[str, Any]]:
-    """McNemar's test of every two; files are counted from 1, and 0 is the fusion where it is one of several."""
+    """McNemar's test of every two; files are numbered from 1, and 0 is the fusion if there are several."""
     if not fused.labelled:
         return []
     numbered = list(enumerate(found, start=1)) + ([(0, fused)] if len(found) > 1 else [])

@@ -1,6 +1,6 @@
-"""Sect. 4: a trained net tested on a set of photos, each counted once.
+"""Sect. 4: evaluation of a classifier on a dataset.
 
-What is reported is the ``test`` or ``val`` set, never the ``dev`` part that chose the checkpoint.
+The reported set is ``test`` or ``val``, never the ``dev`` part that selected the checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
 from ..data.workers import Fault
-from .inference import Posteriors, ResizeToScales, joined_answers, posteriors
+from .inference import Posteriors, ResizeToScales, concatenate, posteriors
 from .metrics import summarise
 from .predict import Classifier, place_classifier, usual_protocol
 from .protocols import Protocol, check_protocol, parse_protocol
@@ -42,7 +42,7 @@ from .scores import FILE_NAME, Scores, save_scores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: its summary, the scores, the set, the folder of files it wrote, and what it could not."""
+    """The result of `evaluate`: summary, scores, dataset, the directory of its files, and messages of failed writes."""
 
     summary: dict[str, Any]
     scores: Scores
@@ -90,7 +90,7 @@ def dataset_posteriors(
     shares = team.all_gather((computed, unreadable))
     if faults is not None:
         faults.update({index: message for _, theirs in shares for index, message in theirs.items()})
-    return joined_answers([share for share, _ in shares])
+    return concatenate([share for share, _ in shares])
 
 
 def evaluate(
@@ -105,14 +105,14 @@ def evaluate(
     reporter: Reporter | None = None,
     team: Team | None = None,
 ) -> Evaluation:
-    """Tests a run's net by a protocol and writes scores and errors: `verydeep.evaluate` without pictures and report.
+    """Evaluates a classifier and writes scores and errors: `verydeep.evaluate` without pictures and report.
 
     Raises:
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
     """
     reporter = reporter or Silent()
     if bad_images not in ("stop", "skip"):
-        raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
+        raise VerydeepError(f"bad_images must be stop or skip, not {bad_images!r}.")
     requested = None if protocol is None else parse_protocol(protocol)
     checkpoint = load_model(run, last)
     tested = requested or usual_protocol(checkpoint.metadata)
@@ -190,10 +190,10 @@ def _summarised(
 
 
 def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
-    """Where tests of a set go: beside the checkpoint; apart for the last one, and for data not the run's own.
+    """The directory of a set's evaluations: beside the checkpoint, and separate for the last one and for other data.
 
     Args:
-        place: what other data are called; empty for the run's own.
+        place: directory name of data that are not the run's own; empty for its own.
     """
     name = EVALUATIONS_OF_LAST if checkpoint.path.name == LAST else EVALUATIONS
     if isinstance(checkpoint, ExportedFile):
@@ -202,32 +202,30 @@ def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
 
 
 def _dataset(metadata: Metadata, data: str | None, set_name: str | None, reporter: Reporter) -> tuple[Dataset, str]:
-    """The set to test, its labels counted in the net's classes, and ``of-…`` where its data are not the run's own."""
+    """The dataset to evaluate, labelled with the net's classes, and ``of-…`` where it is not of the run's own data."""
     if not metadata.data and data is None:
-        raise VerydeepError("this checkpoint names no data: say --data.")
+        raise VerydeepError("this checkpoint names no dataset: pass --data.")
     trained_on = metadata.data_settings if metadata.data else DataSettings()
     if data is None:
         check_still_there(trained_on)
-    asked = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
-    opened = _own_elsewhere(metadata, trained_on, data) or _open(asked, of_run=data is None)
-    for sentence in opened.warnings:
-        reporter.warn(sentence)
-    same = asked.data == trained_on.data
+    settings = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
+    opened = _moved(metadata, trained_on, data) or _open(settings, of_run=data is None)
+    for message in opened.warnings:
+        reporter.warn(message)
+    same = settings.data == trained_on.data
     known = metadata.data_fingerprint != "" and opened.fingerprint() == metadata.data_fingerprint
     if same and not known and metadata.data_fingerprint:
-        reporter.warn(
-            f"{opened.name} is not as it was when the net was trained: photos may have moved between its sets."
-        )
-    # Unsplit data that the net was not trained on are tested whole.
+        reporter.warn(f"{opened.name} has changed since the net was trained: images may have moved between its sets.")
+    # Other data without a split of their own are evaluated as a whole.
     chosen = set_name or ("all" if opened.split_by_us and not same and not known else opened.reported)
     dataset = relabel(opened.set(chosen), metadata.classes, strict=True)
     if not len(dataset):
-        raise VerydeepError(f"{opened.name} has no photos in its set {chosen}: say another --set.")
-    return dataset, "" if same else short_name(f"of-{Path(asked.data).name}")
+        raise VerydeepError(f"{opened.name} has no images in its set {chosen}: pass another --set.")
+    return dataset, "" if same else short_name(f"of-{Path(settings.data).name}")
 
 
-def _own_elsewhere(metadata: Metadata, trained_on: DataSettings, data: str | None) -> Data | None:
-    """The run's own photos at another place, where its settings say which they are; None where they are others."""
+def _moved(metadata: Metadata, trained_on: DataSettings, data: str | None) -> Data | None:
+    """The run's own images at another place, where its settings are needed to recognise them; None for others."""
     if data is None or not (trained_on.boxes or trained_on.folders != "auto"):
         return None
     with contextlib.suppress(VerydeepError):
@@ -238,16 +236,18 @@ def _own_elsewhere(metadata: Metadata, trained_on: DataSettings, data: str | Non
 
 
 def _open(settings: DataSettings, of_run: bool) -> Data:
-    """The data with the training's choice of classes, or, where they have none of those, all classes.
+    """The data with the classes chosen for training, or all classes if they have none of those.
 
-    Other data than the run's may be of a single class, or have a photo a class: nothing is to be learned from them.
+    Other data than the run's may have one class, or one image per class, as nothing is trained on them.
     """
-    some: dict[str, Any] = {} if of_run else {"least_classes": 1, "empty_sets": True}
-    some["absent_classes"] = True
+    options: dict[str, Any] = {} if of_run else {"least_classes": 1, "empty_sets": True}
+    options["absent_classes"] = True
     try:
-        return open_data(settings, **some)
+        return open_data(settings, **options)
     except VerydeepError:
-        return open_data(replace(settings, classes=()), **some) if settings.classes else open_data(settings, **some)
+        if not settings.classes:
+            raise
+        return open_data(replace(settings, classes=()), **options)
 
 
 def _scores(checkpoint: Loaded, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:

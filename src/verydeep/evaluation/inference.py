@@ -1,7 +1,7 @@
-"""Sect. 3.2: a net and photos to posteriors, as `verydeep.evaluation.protocols` states them.
+"""Sect. 3.2: posteriors of images, as `verydeep.evaluation.protocols` defines them.
 
-Photos of exactly equal size share a batch, and so do the crops of such a batch; nothing is padded,
-which would change scores. Crops are cut, and images mirrored, on the device.
+Images of equal size share a batch, and so do their crops; nothing is padded, which would change scores. Images are
+cropped and mirrored on the device.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ..models.architectures import Layer
 from ..models.vgg import Pooling
 from .protocols import Protocol
 
-BATCH_PIXELS = 2_000_000  # of all photos of a batch together: bounds the memory of their maps
-BATCH_PHOTOS = 64
+BATCH_PIXELS = 2_000_000  # of all images of a batch: bounds the memory of their maps
+BATCH_IMAGES = 64
 WAITING_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
 class ResizeToScales:
-    """From a photo's pixels to what the net is shown: one uint8 (H,W,3) for each scale Q."""
+    """Transforms an image, uint8 (H,W,3), to a list of uint8 (h,w,3), one for each scale Q."""
 
     protocol: Protocol
     crop: int
@@ -52,9 +52,9 @@ class ResizeToScales:
 
 
 class InferenceModel(TypingProtocol):
-    """What a test asks of a net: `verydeep.models.vgg.Net`, or an exported file that stands for one.
+    """A model for inference: `verydeep.models.vgg.Net`, or an exported file.
 
-    ``takes`` is ``float``, RGB minus the mean, or ``uint8``, for a net that subtracts it itself.
+    ``takes`` is ``float`` (RGB minus the mean) or ``uint8``, for a model that subtracts the mean itself.
     """
 
     takes: str
@@ -74,53 +74,52 @@ class InferenceModel(TypingProtocol):
 
 @dataclass(frozen=True)
 class Posteriors:
-    """Posteriors of N photos, float32 (N,K), and the forward multiply-adds a photo, on average."""
+    """Posteriors of N images, float32 (N,K), and the mean forward multiply-adds per image."""
 
     posteriors: NDArray[np.float32]
     multiply_adds: float
 
 
-def joined_answers(shares: list[Posteriors]) -> Posteriors:
-    """Those of several shares of a set, in their order, as of the whole set."""
-    found = np.concatenate([share.posteriors for share in shares])
-    cost = sum(share.multiply_adds * len(share.posteriors) for share in shares)
-    return Posteriors(found, cost / max(1, len(found)))
+def concatenate(shards: list[Posteriors]) -> Posteriors:
+    """The posteriors of a set from those of its consecutive shards."""
+    joined = np.concatenate([shard.posteriors for shard in shards])
+    cost = sum(shard.multiply_adds * len(shard.posteriors) for shard in shards)
+    return Posteriors(joined, cost / max(1, len(joined)))
 
 
 def posterior(net: InferenceModel, images: Tensor, protocol: Protocol) -> Tensor:
-    """Posteriors (B,K) of float images (B,3,H,W) of one scale, averaged with the mirror image's if so asked.
+    """Posteriors (B,K) of float images (B,3,H,W) at one scale, by the protocol's method and mirror setting.
 
-    The mirror image is cropped by the same grid, so a photo and its mirror image have one posterior.
+    Mirror images are cropped by the same grid, so an image and its mirror image have equal posteriors.
     """
-    found = _one_way(net, images, protocol)
+    result = _unmirrored(net, images, protocol)
     if protocol.mirror:
-        found = (found + _one_way(net, images.flip(3), protocol)) / 2
-    return found
+        result = (result + _unmirrored(net, images.flip(3), protocol)) / 2
+    return result
 
 
-def _one_way(net: InferenceModel, images: Tensor, protocol: Protocol) -> Tensor:
+def _unmirrored(net: InferenceModel, images: Tensor, protocol: Protocol) -> Tensor:
     if protocol.method == "dense":
         return _dense(net, images, protocol.softmax_first)
-    found = _windowed(net, images, protocol.corners(images.shape[2], images.shape[3], net.crop))
+    result = _crops(net, images, protocol.corners(images.shape[2], images.shape[3], net.crop))
     if protocol.method == "both":
-        found = (found + _dense(net, images, protocol.softmax_first)) / 2
-    return found
+        result = (result + _dense(net, images, protocol.softmax_first)) / 2
+    return result
 
 
 def _dense(net: InferenceModel, images: Tensor, softmax_first: bool) -> Tensor:
-    """Soft-max of the mean scores, or the mean of each place's soft-max, (B,K)."""
+    """Soft-max of the mean scores, or the mean over the map of each cell's soft-max, (B,K)."""
     if softmax_first:
         scores: Tensor = net(images)
         return F.softmax(scores.float(), dim=1).mean(dim=(2, 3))
     return F.softmax(net.mean_scores(images).float(), dim=1)
 
 
-def _windowed(net: InferenceModel, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
-    """Mean over the crops at ``corners`` of their soft-max, (B,K); all go through the net as one batch."""
+def _crops(net: InferenceModel, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
+    """Mean soft-max of the crops at ``corners``, (B,K); all crops go through the net as one batch."""
     side = net.crop
     crops = torch.cat([images[:, :, top : top + side, left : left + side] for top, left in corners])
-    found = F.softmax(net.mean_scores(crops).float(), dim=1)
-    return found.view(len(corners), len(images), -1).mean(0)
+    return F.softmax(net.mean_scores(crops).float(), dim=1).view(len(corners), len(images), -1).mean(0)
 
 
 def posteriors(
@@ -128,47 +127,46 @@ def posteriors(
     mean: NDArray[np.float64],
     protocol: Protocol,
     views: Iterable[tuple[int, list[Pixels]]],
-    photos: int,
+    count: int,
     machine: Machine,
-    done: Callable[[int], None] = lambda count: None,
+    done: Callable[[int], None] = lambda views: None,
 ) -> Posteriors:
-    """Posteriors of N photos; each row depends on its own photo alone.
+    """Posteriors (N,K) of N images; each row depends on its own image only.
 
     Args:
         net: on the machine's device, in evaluation mode.
         mean: RGB mean to subtract, (3,).
-        views: a photo's index, 0 to N-1, and its `ResizeToScales`, in any order.
-        photos: N.
-        done: told how many views were finished since it was last told.
+        views: an image's index, 0 to N-1, and its `ResizeToScales`, in any order.
+        count: N.
+        done: called with the number of views finished since the last call.
     """
-    sums, cost = np.zeros((photos, net.classes), dtype=np.float64), 0
+    sums, cost = np.zeros((count, net.classes), dtype=np.float64), 0
     shift = torch.tensor(-np.asarray(mean), dtype=torch.float32)[None]
     with torch.inference_mode(), machine.autocast():
         for indices, batch in equal_sizes(views, partial(protocol.shown_pixels, net.crop)):
-            images = shown_to(net, torch.from_numpy(batch), machine, shift)
-            found = posterior(net, images, protocol).cpu().double().numpy()
-            np.add.at(sums, indices, found)
+            images = model_input(net, torch.from_numpy(batch), machine, shift)
+            np.add.at(sums, indices, posterior(net, images, protocol).cpu().double().numpy())
             height, width = batch.shape[1:3]
             cost += len(indices) * protocol.multiply_adds(net.specs, net.crop, height, width, net.pooling)
             done(len(indices))
-    return Posteriors((sums / len(protocol.scales)).astype(np.float32), cost / max(1, photos))
+    return Posteriors((sums / len(protocol.scales)).astype(np.float32), cost / max(1, count))
 
 
-def shown_to(net: InferenceModel, photos: Tensor, machine: Machine, shift: Tensor) -> Tensor:
-    """Photos uint8 (B,H,W,3) as a net takes them, (B,3,H,W); ``shift`` (1,3) is minus the mean."""
-    images = photos.permute(0, 3, 1, 2)
+def model_input(net: InferenceModel, pixels: Tensor, machine: Machine, shift: Tensor) -> Tensor:
+    """The input (B,3,H,W) of a model from uint8 images (B,H,W,3); ``shift`` (1,3) is minus the mean."""
+    images = pixels.permute(0, 3, 1, 2)
     return machine.to_input(images, shift) if net.takes == "float" else images
 
 
 def equal_sizes(
-    views: Iterable[tuple[int, list[Pixels]]], shown: Callable[[int, int], int]
+    views: Iterable[tuple[int, list[Pixels]]], cost: Callable[[int, int], int]
 ) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
-    """Views gathered into batches of one size: photo indices and uint8 (B,H,W,3).
+    """Batches of views of equal size: image indices and uint8 (B,H,W,3).
 
-    Sizes that are rare wait for others of their kind, but never more than `WAITING_PIXELS` in all.
+    Views of rare sizes wait for others of their size, at most `WAITING_PIXELS` in all.
 
     Args:
-        shown: pixels that go through the net for a view of some height and width.
+        cost: pixels that go through the net for a view of some height and width.
     """
     waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
     pixels = 0
@@ -180,8 +178,8 @@ def equal_sizes(
             if full:
                 shape = max(waiting, key=lambda size: len(waiting[size]) * size[0] * size[1])
             group = waiting[shape]
-            work = len(group) * shown(shape[0], shape[1])
-            if full or work >= BATCH_PIXELS or len(group) >= BATCH_PHOTOS:
+            work = len(group) * cost(shape[0], shape[1])
+            if full or work >= BATCH_PIXELS or len(group) >= BATCH_IMAGES:
                 pixels -= len(group) * shape[0] * shape[1]
                 yield _gather(waiting.pop(shape))
     for group in waiting.values():

@@ -26,7 +26,7 @@ MOST_SUMS = 50_000_000
 
 
 def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many classes rank before the right one, (N,): 0 where the best guess is right.
+    """The number of classes that rank before the right one, (N,): 0 where the top-1 prediction is right.
 
     Args:
         posteriors: (N,K), any real scores.
@@ -37,7 +37,7 @@ def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np
     """
     if np.isnan(posteriors).any():
         row = int(np.isnan(posteriors).any(axis=1).argmax())
-        raise VerydeepError(f"the posterior of photo number {row} is NaN: the net or the scores are broken.")
+        raise VerydeepError(f"the posterior of image number {row} is NaN: the net or the scores are broken.")
     right = posteriors[np.arange(len(labels)), labels][:, None]
     before = np.arange(posteriors.shape[1])[None, :] < labels[:, None]
     ranks: NDArray[np.int64] = ((posteriors > right) | ((posteriors == right) & before)).sum(axis=1, dtype=np.int64)
@@ -45,30 +45,30 @@ def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np
 
 
 def wrong_at(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> NDArray[np.bool_] | None:
-    """Which photos' class is not among the k best, bool (N,); None where K <= k leaves no question."""
+    """Which images' class is not in the top k, bool (N,); None for K <= k."""
     if posteriors.shape[1] <= k:
         return None
     return label_ranks(posteriors, labels) >= k
 
 
 def topk_error(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> float | None:
-    """Percentage of photos whose class is not among the k best; None where K <= k leaves no question."""
+    """The top-k error in percent; None for K <= k."""
     wrong = wrong_at(posteriors, labels, k)
     return None if wrong is None else 100.0 * float(wrong.mean())
 
 
 def error_interval(wrong: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple[float, float]:
-    """The error's interval in percent: Wilson's where no photos share a group, else by bootstrap over groups.
+    """The error's interval in percent: Wilson's where no images share a group, else by bootstrap over groups.
 
     Args:
         wrong: (N,).
-        groups: (N,), equal where photos belong together.
+        groups: (N,), equal for images that belong together.
     """
     subjects = len(np.unique(groups))
-    some = 0 < wrong.sum() < len(wrong)
-    if subjects < len(groups) and some:
+    mixed = 0 < wrong.sum() < len(wrong)
+    if subjects < len(groups) and mixed:
         return _bootstrap(wrong.astype(np.float64), groups)
-    # Drawing from photos that are all right or all wrong would tell nothing; Wilson's counts each subject once.
+    # Resampling images that are all right or all wrong has no spread; Wilson's interval counts each subject once.
     z, p = 1.959963984540054, float(wrong.mean())
     centre = (p + z * z / (2 * subjects)) / (1 + z * z / subjects)
     half = z / (1 + z * z / subjects) * math.sqrt(p * (1 - p) / subjects + z * z / (4 * subjects**2))
@@ -78,14 +78,14 @@ def error_interval(wrong: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple
 def difference_interval(
     first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """The interval of the first error minus the second's on the same photos, in points, by paired bootstrap."""
+    """The interval of the first error minus the second on the same images, in points, by paired bootstrap."""
     return _bootstrap(first.astype(np.float64) - second, groups)
 
 
 def _bootstrap(values: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[float, float]:
     """2.5 and 97.5 percentiles of 100 times the mean, groups drawn with replacement.
 
-    A draw is counts of the kinds of group there are (sum, photos), which is the same and much cheaper.
+    Groups of equal sum and size are drawn together, by a multinomial over kinds of groups: the same, and much cheaper.
     """
     numbers = np.unique(groups, return_inverse=True)[1]
     sums = np.bincount(numbers, weights=values)
@@ -99,12 +99,12 @@ def _bootstrap(values: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64]) -> dict[str, float]:
-    """McNemar's paired test of two errors on the same photos (McNemar 1947).
+    """McNemar's paired test of two errors on the same images (McNemar 1947).
 
     Returns:
-        ``only_first_wrong`` and ``only_second_wrong``, photos that one got wrong and the other right, and
-        ``p``, two-sided: how likely so uneven a count is if both were equally good. It is the test that flips
-        the sign of each group's difference: exactly the binomial one where no photos share a group.
+        ``only_first_wrong`` and ``only_second_wrong``, counts of images that only one of the two got wrong, and the
+        two-sided ``p`` value. The test flips the sign of each group's difference: it is the exact binomial test where
+        no images share a group.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if len(np.unique(groups)) == len(groups):
@@ -116,19 +116,19 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray
 
 
 def _binomial_p(least: int, total: int) -> float:
-    """Twice the chance of ``least`` or fewer heads in ``total`` tosses, at most 1."""
+    """Twice the probability of ``least`` or fewer heads in ``total`` tosses, at most 1."""
     log_half = total * math.log(2)
     logs = (math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(least + 1))
     return min(1.0, 2 * math.fsum(math.exp(value - log_half) for value in logs))
 
 
 def _sign_flip_p(differences: NDArray[np.int64]) -> float:
-    """The chance that random signs give a sum as far from 0: exact, but for sums too many to list."""
+    """The probability that random signs give a sum as far from 0; approximated where there are too many sums."""
     sizes, total = np.abs(differences[differences != 0]), int(abs(differences.sum()))
     reach = int(sizes.sum())
     if len(sizes) * reach > MOST_SUMS:
         return math.erfc(total / math.sqrt(2 * float((sizes**2).sum())))
-    chances = np.zeros(2 * reach + 1)  # of the sums from -reach to reach
+    chances = np.zeros(2 * reach + 1)  # of each sum from -reach to reach
     chances[reach] = 1.0
     for size in sizes:
         chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
@@ -136,54 +136,54 @@ def _sign_flip_p(differences: NDArray[np.int64]) -> float:
 
 
 def mean_log_loss(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:
-    """Mean of -log of the right class's posterior; posteriors of 0 count as float32's least."""
+    """Mean of -log of the right class's posterior; posteriors of 0 count as float32's smallest normal number."""
     right = posteriors[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean())
 
 
 def confusion(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts (K,K): row the class, column the best guess."""
+    """The confusion matrix, counts (K,K): row the class, column the prediction."""
     classes = posteriors.shape[1]
     pairs = labels * classes + posteriors.argmax(axis=1)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def chance_error(labels: NDArray[np.int64]) -> float:
-    """Top-1 error in percent of always guessing the commonest class."""
+    """Top-1 error in percent of always predicting the most frequent class."""
     return 100.0 * (1 - float(np.bincount(labels).max()) / len(labels))
 
 
-def class_recalls(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """The share of each class's photos that are given their class, in percent, (K,); NaN of a class without photos.
+def class_recalls(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """The recall of each class in percent, (K,); NaN for classes without images.
 
     Args:
-        answers: the class that each photo is given, (N,).
-        labels: the class it has, (N,).
+        predicted: class of each image, (N,).
+        labels: true class of each image, (N,).
     """
     counts = np.bincount(labels, minlength=classes)
-    right = np.bincount(labels[answers == labels], minlength=classes)
+    right = np.bincount(labels[predicted == labels], minlength=classes)
     return np.where(counts > 0, 100.0 * right / np.maximum(counts, 1), np.nan)
 
 
 def average_precision(scores: FloatArray, marks: NDArray[np.int8], form: Literal["11-point", "area"]) -> float:
     """VOC's average precision of one class, in percent (Everingham et al. 2015).
 
-    Photos enter by falling score, equal scores together. ``11-point`` (VOC-2007) is the mean over recalls of 0, .1 to
-    1 of the best precision at that recall or more; ``area`` (VOC-2010 and later) the area below precision over
-    recall, precision made monotone from the right. A photo of score -inf never enters.
+    Images are ranked by falling score, equal scores together. ``11-point`` (VOC-2007) is the mean over recalls of 0,
+    .1, …, 1 of the best precision at that recall or more; ``area`` (VOC-2010 and later) the area below precision over
+    recall, precision made monotone from the right. Images of score -inf are not ranked.
 
     Args:
         scores: (N,).
-        marks: 1 has the class, -1 has not, 0 counts as neither a hit nor a miss, (N,).
+        marks: 1 for images of the class, -1 for others, 0 for images that are ignored, (N,).
 
     Raises:
-        VerydeepError: no photo has the class, or a score is NaN.
+        VerydeepError: no image has the class, or a score is NaN.
     """
     if np.isnan(scores).any():
-        raise VerydeepError(f"the score of photo number {int(np.isnan(scores).argmax())} is NaN.")
+        raise VerydeepError(f"the score of image number {int(np.isnan(scores).argmax())} is NaN.")
     total = int((marks == 1).sum())
     if not total:
-        raise VerydeepError("no photo has the class: it has no average precision.")
+        raise VerydeepError("no image has the class: it has no average precision.")
     entering = (marks != 0) & (scores > -np.inf)
     order = np.argsort(-scores[entering], kind="stable")
     falling, hits = scores[entering][order], np.cumsum(marks[entering][order] == 1)
@@ -197,7 +197,7 @@ def average_precision(scores: FloatArray, marks: NDArray[np.int8], form: Literal
 
 
 def best_overlap(guesses: FloatArray, truths: Sequence[FloatArray]) -> NDArray[np.float64]:
-    """The IoU of each photo's guess, xyxy (N,4), with the nearest of its true boxes (n,4) each, (N,)."""
+    """The IoU of each image's predicted box, xyxy (N,4), with the nearest of its true boxes (n,4) each, (N,)."""
     return np.array([float(iou(guess, boxes).max()) for guess, boxes in zip(guesses, truths, strict=True)])
 
 
@@ -207,18 +207,18 @@ def boxes_wrong(
     labels: NDArray[np.int64],
     truths: Sequence[FloatArray],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """ILSVRC's localisation error: of a photo's guesses one has to have the right label and a right box.
+    """ILSVRC's localisation error: one of an image's predictions must have the right label and a right box.
 
-    A box is right where its overlap with any true box of the class is at least `BOX_IOU`.
+    A box is right if its overlap with any true box of the class is at least `BOX_IOU`.
 
     Args:
-        guessed_labels: (N,G), -1 for no guess.
+        guessed_labels: (N,G), -1 for none.
         guessed_boxes: xyxy (N,G,4).
-        labels: the photos' classes, (N,).
+        labels: the images' classes, (N,).
         truths: the boxes of that class, xyxy (n,4) each.
 
     Returns:
-        Which photos have no guess of the right label, and which have no right guess, bool (N,) each.
+        Which images have no prediction of the right label, and which have no right prediction, bool (N,) each.
     """
     named = guessed_labels == labels[:, None]
     pairs = zip(guessed_boxes, truths, strict=True)
@@ -227,7 +227,7 @@ def boxes_wrong(
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
-    """Errors in percent with 95 % intervals, by class and by confused pair; None where classes are not known."""
+    """Errors in percent with 95 % intervals, errors by class and confused pairs; None for unlabelled images."""
     summary: dict[str, Any] = {
         "run": scores.run,
         "protocol": scores.protocol,
@@ -244,7 +244,7 @@ def summarise(scores: Scores) -> dict[str, Any]:
 
 
 def error_with_interval(scores: Scores, name: str, k: int) -> dict[str, Any]:
-    """The top-k error under ``name`` and its interval under ``name_interval``, both None where there is none."""
+    """The top-k error as ``name`` and its interval as ``name_interval``, both None where they are undefined."""
     wrong = wrong_at(scores.posteriors, scores.labels, k) if scores.labelled else None
     if wrong is None:
         return {name: None, f"{name}_interval": None}
@@ -254,27 +254,27 @@ def error_with_interval(scores: Scores, name: str, k: int) -> dict[str, Any]:
 
 def headline(summary: dict[str, Any]) -> str:
     """The top-1 error of a summary as a line of text."""
-    told = f"{summary['protocol']} on {summary['images']} photos ({summary['set']})"
+    subject = f"{summary['protocol']} on {summary['images']} images ({summary['set']})"
     if summary["top1_error"] is None:
-        return f"{told}: their classes are not known"
+        return f"{subject}: unlabelled"
     low, high = summary["top1_error_interval"]
-    return f"{told}: top-1 error {summary['top1_error']:.2f} % (95 % interval {low:.2f} to {high:.2f})"
+    return f"{subject}: top-1 error {summary['top1_error']:.2f} % (95 % interval {low:.2f} to {high:.2f})"
 
 
 def class_errors(scores: Scores) -> list[dict[str, Any]]:
-    """Photos and top-1 error of each class that has photos, in class order."""
+    """The number of images and the top-1 error of each class that has images, in class order."""
     wrong = label_ranks(scores.posteriors, scores.labels) >= 1
     rows = []
     for number, name in enumerate(scores.classes):
-        mine = scores.labels == number
-        if mine.any():
-            error = round(100 * float(wrong[mine].mean()), 4)
-            rows.append({"class": name, "images": int(mine.sum()), "top1_error": error})
+        of_class = scores.labels == number
+        if of_class.any():
+            error = round(100 * float(wrong[of_class].mean()), 4)
+            rows.append({"class": name, "images": int(of_class.sum()), "top1_error": error})
     return rows
 
 
 def confused_pairs(scores: Scores, most: int = 10) -> list[dict[str, Any]]:
-    """The commonest mistakes: a class, the class it was taken for, and how often."""
+    """The most frequent confusions: a class, the predicted class, and the number of images."""
     counts = confusion(scores.posteriors, scores.labels)
     np.fill_diagonal(counts, 0)
     pairs = [(int(counts[row, column]), int(row), int(column)) for row, column in np.argwhere(counts)]
@@ -284,7 +284,7 @@ def confused_pairs(scores: Scores, most: int = 10) -> list[dict[str, Any]]:
 
 
 def worst_mistakes(scores: Scores, most: int) -> list[int]:
-    """Indices of wrong photos, the one whose right class got the least posterior first."""
+    """Indices of misclassified images, by rising posterior of the right class."""
     wrong = np.flatnonzero(label_ranks(scores.posteriors, scores.labels) >= 1)
     right = scores.posteriors[wrong, scores.labels[wrong]]
     return [int(index) for index in wrong[np.argsort(right, kind="stable")][:most]]

@@ -1,4 +1,4 @@
-"""Asking a trained net about new photos: class names and probabilities, by dense testing (Sect. 3.2)."""
+"""Prediction of classes and their probabilities for new images, by dense evaluation (Sect. 3.2)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from .protocols import Protocol, check_protocol, parse_protocol
 
 @dataclass(frozen=True)
 class Prediction:
-    """One photo's best classes, the likeliest first: (class, probability) with probability 0 to 1.
+    """The top classes of an image, the most probable first: (class, probability).
 
-    An SVM's ``kind`` of value is a score instead: any number, above 0 where it says yes.
+    For SVMs the ``kind`` of value is a score instead: any number, above 0 for the class.
     """
 
     image: str
@@ -38,14 +38,14 @@ class Prediction:
     kind: Literal["probability", "score"] = "probability"
 
     def to_json(self) -> dict[str, Any]:
-        """``{image, predictions: [{class, probability}]}``; of an SVM ``score`` in place of ``probability``."""
+        """``{image, predictions: [{class, probability}]}``; for SVMs ``score`` instead of ``probability``."""
         rows = [{"class": name, self.kind: round(value, 6)} for name, value in self.classes]
         return {"image": self.image, "predictions": rows}
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained net with what it needs to be asked: `predict` takes files and images in memory."""
+    """A classification model on a device, with its metadata."""
 
     net: InferenceModel
     metadata: Metadata
@@ -65,25 +65,24 @@ class Classifier:
     ) -> NDArray[np.float32]:
         """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
         images = listed(images)
-        asked = parse_protocol(protocol) if protocol else usual_protocol(self.metadata)
-        check_protocol(asked, self.metadata.crop)
-        views = ResizeToScales.for_net(self.metadata, asked)
+        tested = parse_protocol(protocol) if protocol else usual_protocol(self.metadata)
+        check_protocol(tested, self.metadata.crop)
+        resize = ResizeToScales.for_net(self.metadata, tested)
 
-        def shown() -> Iterator[tuple[int, list[Pixels]]]:
+        def views() -> Iterator[tuple[int, list[Pixels]]]:
             for index, image in enumerate(images):
                 try:
-                    yield index, views(as_pixels(image, name_of(image, index)))
+                    yield index, resize(as_pixels(image, name_of(image, index)))
                 except ImageError as fault:
                     named = fault.named(name_of(image, index))
                     if faults is None:
                         raise named from None
                     faults[index] = str(named)
 
-        total = len(images) * len(asked.scales)
-        with self.machine.running(), (reporter or Silent()).track("asking", total) as advance:
-            mean = np.array(self.metadata.mean)
+        total, mean = len(images) * len(tested.scales), np.array(self.metadata.mean)
+        with self.machine.running(), (reporter or Silent()).track("predicting", total) as advance:
             return posteriors(
-                self.net, mean, asked, shown(), len(images), self.machine, lambda n: advance(n, "")
+                self.net, mean, tested, views(), len(images), self.machine, lambda n: advance(n, "")
             ).posteriors
 
     def predict(
@@ -94,75 +93,73 @@ class Classifier:
         faults: dict[int, str] | None = None,
         reporter: Reporter | None = None,
     ) -> list[Prediction]:
-        """The best classes of each image.
+        """Predicts the most probable classes of each image.
 
         Args:
             images: one image or several, in a list, a generator or an array (N,H,W,3): paths, PIL images, open files,
                 encoded bytes, uint8 arrays or tensors as `verydeep.data.image_io.as_pixels` takes them.
-            top: how many classes, at least 1; all where there are fewer.
+            top: number of classes, at least 1; all if there are fewer.
             protocol: such as ``dense@256,384``; by default dense at the Q of the training scale.
-            faults: takes the sentences of unreadable images, by index, which are then left out.
+            faults: receives the messages of unreadable images, by index; these images are skipped.
 
         Raises:
-            ImageError: an image cannot be read, and ``faults`` is None; the sentence names it. What is no image is a
-                NotAnImageError, which is a TypeError too.
+            ImageError: an image cannot be read, and ``faults`` is None; the message names it. For an object that is not
+                an image it is a NotAnImageError, which is also a TypeError.
         """
         check_top(top)
-        asked = listed(images)
-        found = self.posteriors(asked, protocol, faults, reporter)
-        return best_classes(asked, found, self.classes, top, faults or {})
+        images = listed(images)
+        values = self.posteriors(images, protocol, faults, reporter)
+        return best_classes(images, values, self.classes, top, faults or {})
 
 
 def usual_protocol(metadata: Metadata) -> Protocol:
-    """How a net is tested unless told otherwise: densely, at the Q of its training scale."""
+    """The default protocol of a net: dense, at the Q of its training scale."""
     return Protocol("dense", (metadata.test_scale,), mirror=True)
 
 
 def check_top(top: object) -> None:
-    """Raises VerydeepError where a number of answers is none; NumPy's whole numbers are."""
+    """Raises VerydeepError for anything but a positive integer; NumPy's integers are allowed."""
     if not isinstance(top, int | np.integer) or top < 1:
         raise VerydeepError(f"top must be 1 or more, not {top!r}.")
 
 
 def best_classes(
-    asked: list[Any],
-    found: NDArray[np.floating],
+    images: list[Any],
+    values: NDArray[np.floating],
     classes: tuple[str, ...],
     top: int,
-    left_out: Container[int],
+    skipped: Container[int],
     kind: Literal["probability", "score"] = "probability",
 ) -> list[Prediction]:
-    """The ``top`` best classes of each image by its values (N,K), but of those ``left_out``."""
-    best = np.argsort(-found, axis=1, kind="stable")[:, :top]
+    """The ``top`` classes of each image by its values (N,K), except for the ``skipped`` images."""
+    best = np.argsort(-values, axis=1, kind="stable")[:, :top]
     return [
         Prediction(name_of(image, index), tuple((classes[k], float(row[k])) for k in ranks), kind)
-        for index, (image, row, ranks) in enumerate(zip(asked, found, best, strict=True))
-        if index not in left_out
+        for index, (image, row, ranks) in enumerate(zip(images, values, best, strict=True))
+        if index not in skipped
     ]
 
 
 def listed(images: Any) -> list[Any]:
     """One image, or several in a list, a generator or an array (N,H,W,C) or (N,C,H,W), as a list.
 
-    Open files are read, as an image may be needed more than once; what is no image is told when it is used.
+    Open files are read, as an image may be needed more than once. Items that are not images raise when they are used.
 
     Raises:
-        NotAnImageError: neither an image nor something that has images in order.
+        NotAnImageError: neither an image nor a sequence of images.
     """
     shape, kind = getattr(images, "shape", None), getattr(getattr(images, "dtype", None), "kind", "")
-    held = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
-    one_array = shape is not None and len(shape) != 4 and kind not in ("O", "U")  # those of paths are lists
-    if held or one_array or hasattr(images, "read"):
-        found = [images]
-    elif isinstance(images, Iterable) and not isinstance(images, Mapping | Set):
-        found = list(images)
-    else:
-        raise NotAnImageError(f"images are one image or a list of them, not a {type(images).__name__}.")
-    return [_read(image) if hasattr(image, "read") else image for image in found]
+    single = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+    one_array = shape is not None and len(shape) != 4 and kind not in ("O", "U")  # arrays of paths are lists
+    if single or one_array or hasattr(images, "read"):
+        images = [images]
+    elif not isinstance(images, Iterable) or isinstance(images, Mapping | Set):
+        raise NotAnImageError(f"images must be one image or a list of them, not a {type(images).__name__}.")
+    return [_read(image) if hasattr(image, "read") else image for image in images]
 
 
 def _read(file: Any) -> Any:
-    """An open file's bytes, or the file itself where `as_pixels` tells what is wrong with it."""
+    """An open file's bytes, or the file itself if reading fails, for which `as_pixels` raises."""
     try:
         data = file.read()
     except (OSError, ValueError):
@@ -171,12 +168,12 @@ def _read(file: Any) -> Any:
 
 
 def name_of(image: Any, index: int) -> str:
-    """What to call an image: its path, or its place in the list."""
+    """The name of an image in messages: its path, or its index in the list."""
     return str(image) if isinstance(image, str | os.PathLike) else f"image {index}"
 
 
 def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifier:
-    """The net of a run's folder (its best, or ``last``) or of a file, ready to be asked.
+    """Loads the classifier of a run directory (its best checkpoint, or ``last``) or of a file.
 
     Raises:
         VerydeepError: as `verydeep.checkpoints.load.load_model`.
@@ -185,7 +182,7 @@ def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifie
 
 
 def place_classifier(checkpoint: Loaded, settings: MachineSettings) -> Classifier:
-    """The net of an opened file on the device of the settings."""
+    """Places the net of an opened file on the device of the settings."""
     machine = resolve_device(replace(settings, compile=False), checkpoint.metadata.multiply_adds)
     net = checkpoint.net()
     machine.place_model(net)
@@ -193,7 +190,7 @@ def place_classifier(checkpoint: Loaded, settings: MachineSettings) -> Classifie
 
 
 def find_all(patterns: Iterable[str], reporter: Reporter | None = None) -> tuple[list[str], list[str]]:
-    """The photos that several patterns stand for, each once, and the sentences of those that stand for none."""
+    """The images that match any of several patterns, each once, and the messages of patterns without matches."""
     reporter = reporter or Silent()
     photos: dict[str, None] = {}
     problems: list[str] = []
@@ -208,14 +205,14 @@ def find_all(patterns: Iterable[str], reporter: Reporter | None = None) -> tuple
 
 
 def find_photos(pattern: str | Path, problems: list[str] | None = None, reporter: Reporter | None = None) -> list[str]:
-    """The photos a file name, a folder (its photos, sorted) or a glob stands for.
+    """The images that a file name, a directory (its images, sorted) or a glob matches.
 
     Args:
-        problems: takes the sentences on folders that cannot be read and on images of formats that are not read.
+        problems: receives the messages about unreadable directories and images of unsupported formats.
 
     Raises:
         ImageError: there are none.
-        VerydeepError: a folder cannot be read, without ``problems``.
+        VerydeepError: a directory cannot be read, without ``problems``.
     """
     path = Path(pattern)
     if path.is_dir():
@@ -238,5 +235,5 @@ def _photos_below(folder: Path, problems: list[str] | None, reporter: Reporter) 
     if problems is not None:
         problems += unread
     if not found:
-        raise ImageError(" ".join([f"{folder} holds no photos that are read.", *([] if problems else unread)]))
+        raise ImageError(" ".join([f"{folder} has no images of a supported format.", *([] if problems else unread)]))
     return found

@@ -1,24 +1,24 @@
-"""Sect. 3.2: the test protocols, each stated before it is coded. A photo becomes a posterior (K,).
+"""Sect. 3.2: the evaluation protocols. Each defines the posterior (K,) of an image.
 
 ``dense@Q,…``
-    The whole photo, rescaled so that its smallest side is Q. The net gives a score map (K,h,w); its
-    spatial mean goes through the soft-max. The posteriors of the photo and of its mirror image are
+    The whole image, rescaled so that its smallest side is Q. The net gives a score map (K,h,w); its
+    spatial mean goes through the soft-max. The posteriors of the image and of its mirror image are
     averaged, then those of the scales Q. ``dense@Q,…:softmax-first`` is the named alternative: the
-    soft-max of each place of the map, then the spatial mean.
+    soft-max of each cell of the map, then the spatial mean.
 ``crops@Q,…``
-    At each Q a regular 5x5 grid of crops whose outer ones touch the photo's edges, of the photo and
-    of its mirror image: 50 crops a scale. The soft-max of each crop's scores, averaged over all.
+    At each Q a regular 5x5 grid of crops whose outer ones touch the image's edges, of the image and
+    of its mirror image: 50 crops per scale. The soft-max of each crop's scores, averaged over all.
 ``both@Q,…``
     Sect. 4.3's combination: the mean of the ``dense`` and the ``crops`` posterior.
 ``ten@Q,…``
-    The ten crops of older work (Krizhevsky et al. 2012): four corners and the centre of the photo's
-    central QxQ square, mirrored too.
+    The ten crops of Krizhevsky et al. (2012): four corners and the centre of the image's central QxQ
+    square, and their mirror images.
 ``centre@Q,…``
-    The one central crop, without its mirror image.
+    The central crop, without its mirror image.
 
-Each method's mirror image is a setting: ``:no-mirror`` leaves it out, and ``centre@Q:mirror`` adds it.
-A protocol at several scales is the mean of the same at each, and ``both`` that of its two parts, so a
-protocol's posterior is the mean of its `Protocol.parts`, which can be computed and stored apart.
+``:no-mirror`` omits the mirror image, and ``centre@Q:mirror`` adds it. A protocol at several scales is the mean of the
+same protocol at each, and ``both`` that of its two parts, so a protocol's posterior is the mean of its
+`Protocol.parts`, which can be computed and stored separately.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ SOFTMAX_FIRST = ":softmax-first"
 MIRROR, NO_MIRROR = ":mirror", ":no-mirror"
 GRAMMAR = (
     "METHOD@Q or METHOD@Q,Q,… with METHOD dense, crops, both, ten or centre, e.g. dense@256,384,512 or centre@256; "
-    f"then, if wished, {NO_MIRROR} or {MIRROR}, and {SOFTMAX_FIRST}"
+    f"optionally followed by {NO_MIRROR} or {MIRROR}, and {SOFTMAX_FIRST}"
 )
 _PATTERN = rf"({'|'.join(METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{NO_MIRROR}|{SOFTMAX_FIRST})*)"
 
 
 def mirrored_by_default(method: Method) -> bool:
-    """Whether a method averages with the mirror image unless told otherwise: all but ``centre``."""
+    """Whether a method averages with the mirror image by default: all but ``centre``."""
     return method != "centre"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A method of testing at one or several scales Q, the photo's smallest side in pixels.
+    """A method of evaluation at one or several scales Q, the image's smallest side in pixels.
 
     ``mirror`` averages with the mirror image; ``softmax_first`` takes the soft-max before the spatial mean.
     """
@@ -67,7 +67,7 @@ class Protocol:
         return name + (SOFTMAX_FIRST if self.softmax_first else "")
 
     def parts(self) -> tuple[Protocol, ...]:
-        """The protocols of one method and one scale whose posteriors' mean is this one's; sorted."""
+        """The protocols of one method and one scale whose mean is this protocol; sorted."""
         methods: tuple[Method, ...] = ("crops", "dense") if self.method == "both" else (self.method,)
         return tuple(
             replace(self, method=method, scales=(scale,), softmax_first=self.softmax_first and method == "dense")
@@ -76,7 +76,7 @@ class Protocol:
         )
 
     def corners(self, height: int, width: int, crop: int) -> list[tuple[int, int]]:
-        """Top and left of each crop of a photo of so many pixels; none for ``dense``."""
+        """Top and left of each crop of an image of ``height`` x ``width`` pixels; none for ``dense``."""
         down, across = height - crop, width - crop
         if self.method == "centre":
             return [(down // 2, across // 2)]
@@ -90,12 +90,12 @@ class Protocol:
         return [(top, left) for top in _grid(down) for left in _grid(across)]
 
     def shown_pixels(self, crop: int, height: int, width: int) -> int:
-        """Pixels that go through the net for one photo of so many pixels, its mirror image not counted."""
+        """Pixels that go through the net for an image of ``height`` x ``width``, without its mirror image."""
         whole = height * width if self.method in ("dense", "both") else 0
         return whole + len(self.corners(height, width, crop)) * crop * crop
 
     def multiply_adds(self, found: tuple[Layer, ...], crop: int, height: int, width: int, pooling: str) -> int:
-        """Forward multiply-adds of one photo at one scale, ``height`` x ``width`` pixels after rescaling."""
+        """Forward multiply-adds of an image at one scale, ``height`` x ``width`` pixels after rescaling."""
         cost = len(self.corners(height, width, crop)) * multiply_adds(found, crop, crop, pooling)
         if self.method in ("dense", "both"):
             cost += multiply_adds(found, height, width, pooling, everywhere=self.softmax_first)
@@ -103,7 +103,7 @@ class Protocol:
 
 
 def _grid(room: int) -> list[int]:
-    """`GRID` starts from 0 to ``room``, evenly spread, halves rounded up."""
+    """`GRID` offsets from 0 to ``room``, evenly spaced, halves rounded up."""
     steps = GRID - 1
     return [(2 * number * room + steps) // (2 * steps) for number in range(GRID)]
 
@@ -121,11 +121,11 @@ def parse_protocol(text: str) -> Protocol:
     method = cast(Method, match[1])
     scales = tuple(int(scale) for scale in match[2].split(","))
     if len(set(scales)) < len(scales):
-        raise VerydeepError(f"{text!r} names a scale twice: each Q once.")
+        raise VerydeepError(f"{text!r} names a scale twice: give each Q once.")
     if max(scales) > LARGEST_SIDE:
-        raise VerydeepError(f"Q = {max(scales)} in {text!r} is above {LARGEST_SIDE} pixels, more than any photo needs.")
+        raise VerydeepError(f"Q = {max(scales)} in {text!r} is above {LARGEST_SIDE} pixels, more than any image needs.")
     if SOFTMAX_FIRST in options and method not in ("dense", "both"):
-        raise VerydeepError(f"{text!r}: a crop has one place, so {SOFTMAX_FIRST} is for dense and both only.")
+        raise VerydeepError(f"{text!r}: {SOFTMAX_FIRST} applies to dense and both only, as a crop's map has one cell.")
     mirror = MIRROR in options or (mirrored_by_default(method) and NO_MIRROR not in options)
     return Protocol(method, scales, mirror, softmax_first=SOFTMAX_FIRST in options)
 
@@ -141,7 +141,7 @@ def check_protocol(protocol: Protocol, crop: int) -> None:
 BOX_METHODS = ("centre", "dense", "crops")
 OFFSETS = ":offsets"
 BOX_GRAMMAR = (
-    "centre@Q, dense@Q,Q,… or crops@Q,Q,…, e.g. centre@384 or dense@352,384; then, if wished, "
+    "centre@Q, dense@Q,Q,… or crops@Q,Q,…, e.g. centre@384 or dense@352,384; optionally followed by "
     f"{MIRROR} (the mirror image's boxes too) and, for dense, {OFFSETS} (OverFeat's offset pooling, a finer grid)"
 )
 _BOX_PATTERN = rf"({'|'.join(BOX_METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{OFFSETS})*)"
@@ -149,13 +149,13 @@ _BOX_PATTERN = rf"({'|'.join(BOX_METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRRO
 
 @dataclass(frozen=True)
 class BoxProtocol:
-    """App. A: where a box net is applied to a photo.
+    """App. A: where a localisation model is applied to an image.
 
-    ``centre@Q``: to the one central crop, as in the paper's first procedure. ``dense@Q,…``: to the whole photo at
-    each Q, a box a place of the map, as in its second; the boxes of all scales are put together before merging.
-    ``crops@Q,…`` is ours: the crops of Sect. 3.2's 5x5 grid in place of the places of the map. Each is seen as
-    training crops are, with nothing around it, which matters to nets of a small crop (NOTES.md).
-    The paper names neither the mirror image nor, as used, OverFeat's offset pooling: both are off unless asked for.
+    ``centre@Q``: to the central crop, as in the paper's first procedure. ``dense@Q,…``: to the whole image at each Q,
+    one box per cell of the map, as in its second; the boxes of all scales are pooled before merging.
+    ``crops@Q,…`` is ours: the crops of Sect. 3.2's 5x5 grid instead of the cells of the map. Like training crops, and
+    unlike cells, they have no surroundings, which matters to nets of a small crop (NOTES.md).
+    The paper mentions neither the mirror image nor the use of OverFeat's offset pooling: both are off by default.
     """
 
     method: str
@@ -168,28 +168,28 @@ class BoxProtocol:
         return name + (MIRROR if self.mirror else "") + (OFFSETS if self.offsets else "")
 
     def corners(self, height: int, width: int, crop: int) -> list[tuple[int, int]]:
-        """Top and left of each crop of a photo of so many pixels; none for ``dense``."""
+        """Top and left of each crop of an image of ``height`` x ``width`` pixels; none for ``dense``."""
         if self.method == "dense":
             return []
         method: Method = "centre" if self.method == "centre" else "crops"
         return Protocol(method, self.scales, mirror=False).corners(height, width, crop)
 
     def parts(self) -> tuple[BoxProtocol, ...]:
-        """The same at each scale alone, sorted: what is computed and stored apart."""
+        """The protocol at each single scale, sorted; these are computed and stored separately."""
         return tuple(replace(self, scales=(scale,)) for scale in sorted(self.scales))
 
 
 def parse_box_protocol(text: str, crop: int) -> BoxProtocol:
-    """A box protocol from its name, for a net of some crop.
+    """Parses a localisation protocol for a net of ``crop``.
 
     Raises:
-        VerydeepError: it does not follow the grammar, which the sentence shows, or a Q is below the crop.
+        VerydeepError: it does not follow the grammar, which the message shows, or a Q is below the crop.
     """
     match = re.fullmatch(_BOX_PATTERN, text.strip())
     options = re.findall(r":[^:]+", match[3]) if match else []
     if not match or len(set(options)) < len(options) or (OFFSETS in options and match[1] != "dense"):
-        raise VerydeepError(f"{text!r} is not a way to test a box net: write {BOX_GRAMMAR}.")
+        raise VerydeepError(f"{text!r} is not a localisation protocol: write {BOX_GRAMMAR}.")
     scales = tuple(int(scale) for scale in match[2].split(","))
     if len(set(scales)) < len(scales) or not crop <= min(scales) <= max(scales) <= LARGEST_SIDE:
-        raise VerydeepError(f"{text!r}: each Q once, from the net's crop of {crop} up to {LARGEST_SIDE} pixels.")
+        raise VerydeepError(f"{text!r}: give each Q once, from the net's crop of {crop} up to {LARGEST_SIDE} pixels.")
     return BoxProtocol(match[1], scales, MIRROR in options, OFFSETS in options)

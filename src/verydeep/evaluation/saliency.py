@@ -1,11 +1,11 @@
-"""Sect. 3.2: where in a photo a net sees a class: its dense score map, and Grad-CAM of the last convolution.
+"""Sect. 3.2: saliency maps of a class: the dense score map, and Grad-CAM of the last convolution.
 
-Dense testing averages the class score map over its cells, so the map itself tells what each place of the photo adds:
-cell (i, j) is fc8 on that cell of fc7's map, and belongs to the crop whose corner is at (32 i, 32 j) of the rescaled
-photo. Grad-CAM (Selvaraju et al. 2017) is finer: maps of the last convolution, each weighted by the mean gradient that
-the mean score has on it, added up, and cut off below 0; its cells are 16 pixels apart.
+Dense evaluation averages the class score map over its cells, so the map shows each location's contribution: cell (i, j)
+is fc8 on that cell of fc7's map, and belongs to the crop whose corner is at (32 i, 32 j) of the rescaled image.
+Grad-CAM (Selvaraju et al. 2017) is finer: the maps of the last convolution, each weighted by the mean gradient of the
+mean score, summed and clipped at 0; its cells are 16 pixels apart.
 
-Both are of the photo itself, without its mirror image, and before the soft-max.
+Both are of the image without its mirror image, and before the soft-max.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from ..core.files import FreeNames, write_atomically
 from ..core.progress import Reporter, Silent
 from ..data.image_io import Pixels, read_image
 from ..models.vgg import Net
-from .inference import ResizeToScales, shown_to
+from .inference import ResizeToScales, model_input
 from .predict import Classifier, Prediction
 from .protocols import Protocol, check_protocol, parse_protocol
 
-LONGEST = 1280  # pixels of a picture's longer side: a map of few cells needs no more
-STRENGTH = 0.6  # of the colours over the grey photo
+LONGEST = 1280  # pixels of an overlay's longer side: a map of few cells needs no more
+STRENGTH = 0.6  # opacity of the colours over the grey image
 MAP, CAM = "-map.png", "-gradcam.png"
-COLOURS = "viridis"  # evenly brighter, so that it can be read without seeing colours
+COLOURS = "viridis"  # of uniform lightness steps, readable without colour vision
 
 
 @dataclass(frozen=True)
 class PlacedMap:
-    """One class's map of a photo: ``values`` float32 (h,w), and its place in pixels of the photo.
+    """The map of a class on an image: ``values`` float32 (h,w), and its position in the image.
 
-    ``rows`` (h,) and ``columns`` (w,) are the cells' centres, from the photo's upper left corner. ``size`` is the
-    photo's height and width.
+    ``rows`` (h,) and ``columns`` (w,) are the cells' centres in pixels from the upper left corner. ``size`` is the
+    image's height and width.
     """
 
     values: NDArray[np.float32]
@@ -62,85 +62,86 @@ class PlacedMap:
         }
 
 
-def explainable(asked: object) -> Classifier:
-    """What was loaded, where it is a net whose maps can be had.
+def check_explainable(model: object) -> Classifier:
+    """The model itself, if it has maps.
 
     Raises:
         VerydeepError: an exported file, or SVMs on descriptors.
     """
-    if not isinstance(asked, Classifier):
-        raise VerydeepError("an SVM scores a whole photo's descriptor and has no map: explain a net, not an SVM.")
-    if not isinstance(asked.net, Net):
-        raise VerydeepError("an exported file answers with mean scores only and has no map: explain the run itself.")
-    return asked
+    if not isinstance(model, Classifier):
+        raise VerydeepError("an SVM scores the descriptor of a whole image and has no map: explain a net instead.")
+    if not isinstance(model.net, Net):
+        raise VerydeepError("an exported file returns mean scores only and has no map: explain the run itself.")
+    return model
 
 
-def score_map(asked: Classifier, pixels: Pixels, label: int, scale: int | None = None) -> PlacedMap:
-    """The dense score map of a class; its mean over the cells is the score that dense testing gives the class.
+def score_map(classifier: Classifier, pixels: Pixels, label: int, scale: int | None = None) -> PlacedMap:
+    """The dense score map of a class; its mean over the cells is the class's score in dense evaluation.
 
     Args:
-        pixels: a photo, uint8 (H,W,3).
-        label: the class, by its place in ``asked.classes``.
+        pixels: an image, uint8 (H,W,3).
+        label: the class, as an index of ``classifier.classes``.
         scale: smallest side Q in pixels; by default that of the training scale.
 
     Raises:
-        VerydeepError: as `explainable`, or a Q below the net's crop.
-        ImageError: a strip, which rescaling would make larger than memory.
+        VerydeepError: as `check_explainable`, or a Q below the net's crop.
+        ImageError: an image so narrow that rescaling would exceed memory.
     """
-    asked, net = explainable(asked), _net(asked)
-    with asked.machine.running(), torch.no_grad(), asked.machine.autocast():
-        shown = _shown(asked, pixels, scale)
-        scores = net(shown)[0, label].float().cpu().numpy()
-    return _placed(scores, STRIDE, net.crop / 2, shown, pixels)
+    net, machine = _net(classifier), classifier.machine
+    with machine.running(), torch.no_grad(), machine.autocast():
+        x = _input(classifier, pixels, scale)
+        scores = net(x)[0, label].float().cpu().numpy()
+    return _placed(scores, STRIDE, net.crop / 2, x, pixels)
 
 
-def grad_cam(asked: Classifier, pixels: Pixels, label: int, scale: int | None = None) -> PlacedMap:
-    """Grad-CAM of a class on the last convolution; arguments and errors as of `score_map`. No value is below 0."""
-    asked, net = explainable(asked), _net(asked)
+def grad_cam(classifier: Classifier, pixels: Pixels, label: int, scale: int | None = None) -> PlacedMap:
+    """Grad-CAM of a class on the last convolution, with values of 0 or more; arguments and errors as of `score_map`."""
+    net, machine = _net(classifier), classifier.machine
     last = next(spec.name for spec in reversed(net.specs) if spec.stage == 5)
-    with asked.machine.running():
-        with torch.no_grad(), asked.machine.autocast():
-            shown = _shown(asked, pixels, scale)
-            maps = net.activations(shown, last)
-        with torch.enable_grad():  # not in the products' precision: gradients of half precision vanish
-            maps = maps.to(asked.machine.dtype).requires_grad_()
+    with machine.running():
+        with torch.no_grad(), machine.autocast():
+            x = _input(classifier, pixels, scale)
+            maps = net.activations(x, last)
+        with torch.enable_grad():  # without autocast: gradients in half precision vanish
+            maps = maps.to(machine.dtype).requires_grad_()
             score = net.mean_scores_from(maps)[0, label]
             (gradient,) = torch.autograd.grad(score, maps)
         weights = gradient.mean(dim=(2, 3), keepdim=True)
-        found = F.relu((weights * maps.detach()).sum(dim=1))[0].float().cpu().numpy()
-    return _placed(found, STRIDE // 2, STRIDE / 4, shown, pixels)
+        cam = F.relu((weights * maps.detach()).sum(dim=1))[0].float().cpu().numpy()
+    return _placed(cam, STRIDE // 2, STRIDE / 4, x, pixels)
 
 
-def _net(asked: Classifier) -> Net:
-    assert isinstance(asked.net, Net)
-    return asked.net
+def _net(classifier: Classifier) -> Net:
+    net = check_explainable(classifier).net
+    assert isinstance(net, Net)
+    return net
 
 
-def _shown(asked: Classifier, pixels: Pixels, scale: int | None) -> Tensor:
-    """The photo at Q as the net takes it, float (1,3,H,W)."""
-    metadata = asked.metadata
+def _input(classifier: Classifier, pixels: Pixels, scale: int | None) -> Tensor:
+    """The net's input from an image at scale Q, float (1,3,H,W)."""
+    metadata = classifier.metadata
     dense = Protocol("dense", (scale or metadata.test_scale,), mirror=False)
     check_protocol(dense, metadata.crop)
     (view,) = ResizeToScales.for_net(metadata, dense)(pixels)
     shift = torch.tensor(-np.asarray(metadata.mean), dtype=torch.float32)[None]
-    return shown_to(asked.net, torch.from_numpy(view.copy())[None], asked.machine, shift)
+    return model_input(classifier.net, torch.from_numpy(view.copy())[None], classifier.machine, shift)
 
 
-def _placed(values: NDArray[np.float32], stride: int, first: float, shown: Tensor, pixels: Pixels) -> PlacedMap:
-    """A map whose cells are ``stride`` pixels apart in the rescaled photo, the first one's centre at ``first``."""
+def _placed(values: NDArray[np.float32], stride: int, first: float, x: Tensor, pixels: Pixels) -> PlacedMap:
+    """A map whose cells are ``stride`` pixels apart in the rescaled image ``x``, the first centre at ``first``."""
     size = (pixels.shape[0], pixels.shape[1])
     rows, columns = (
         (first + stride * np.arange(cells)) * (side / scaled)
-        for cells, side, scaled in zip(values.shape, size, shown.shape[2:], strict=True)
+        for cells, side, scaled in zip(values.shape, size, x.shape[2:], strict=True)
     )
     return PlacedMap(values, rows, columns, size)
 
 
 def overlay(pixels: Pixels, found: PlacedMap) -> Pixels:
-    """A map laid over its photo in grey: uint8 (H,W,3), dark blue its least value, yellow its largest.
+    """A map over its image in grey, uint8 (H,W,3): the smallest value is dark blue, the largest yellow.
 
-    Between the cells' centres colours pass evenly, beyond the outermost they stay; a map of one value is of the middle
-    colour. A photo longer than `LONGEST` is shown at that size.
+    Values are interpolated between the cells' centres and constant beyond the outermost; a constant map has the middle
+    colour. Images longer than `LONGEST` are shrunk to that size.
     """
     from matplotlib import colormaps
 
@@ -156,68 +157,68 @@ def overlay(pixels: Pixels, found: PlacedMap) -> Pixels:
 
 
 def _between(centres: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """What each of the cells (n,) counts at each pixel of a side, (length,n): linear between their centres."""
+    """Linear interpolation weights of n cells at each pixel of a side, (length,n)."""
     pixels = np.arange(length) + 0.5
-    return np.stack([np.interp(pixels, centres, one) for one in np.eye(len(centres))], axis=1)
+    return np.stack([np.interp(pixels, centres, cell) for cell in np.eye(len(centres))], axis=1)
 
 
 @dataclass(frozen=True)
 class Explained:
-    """The pictures of one photo: of which class, the score map, Grad-CAM."""
+    """The overlays of an image: the class, and the files of its score map and Grad-CAM."""
 
     name: str
     map: Path
     gradcam: Path
 
     def to_json(self) -> dict[str, Any]:
-        """``{class, map, gradcam}``, the last two paths."""
+        """``{class, map, gradcam}``; the last two are paths."""
         return {"class": self.name, "map": str(self.map), "gradcam": str(self.gradcam)}
 
 
 def write_explanations(
-    asked: Classifier,
-    found: Sequence[Prediction],
+    classifier: Classifier,
+    predictions: Sequence[Prediction],
     folder: Path,
     protocol: str | None = None,
     reporter: Reporter | None = None,
     faults: dict[int, str] | None = None,
 ) -> list[Explained | None]:
-    """``NAME-map.png`` and ``NAME-gradcam.png`` in a folder for each photo; names that are taken are numbered.
+    """Writes ``NAME-map.png`` and ``NAME-gradcam.png`` of the top class of each image; existing names are numbered.
 
-    A picture never takes the place of a photo that was asked about.
+    An overlay never overwrites an input image.
 
     Args:
-        found: answers about photos in files.
-        protocol: as the photos were asked; the maps are at the largest of its scales.
-        faults: takes the sentences of photos whose pictures cannot be made, by index; their place holds None.
+        predictions: of image files.
+        protocol: that of the predictions; the maps are at the largest of its scales.
+        faults: receives the messages of images whose overlays cannot be written, by index; their item is None.
 
     Raises:
-        VerydeepError: as `verydeep.evaluation.saliency.explainable`; a picture cannot be made, and ``faults`` is None.
+        VerydeepError: as `check_explainable`; an overlay cannot be written, and ``faults`` is None.
     """
-    explainable(asked)
+    check_explainable(classifier)
     scale = max(parse_protocol(protocol).scales) if protocol else None
-    names = FreeNames(folder, [Path(answer.image) for answer in found])
-    made: list[Explained | None] = []
-    with (reporter or Silent()).track("explaining", len(found)) as advance:
-        for index, answer in enumerate(found):
+    names = FreeNames(folder, [Path(prediction.image) for prediction in predictions])
+    written: list[Explained | None] = []
+    with (reporter or Silent()).track("explaining", len(predictions)) as advance:
+        for index, prediction in enumerate(predictions):
             try:
-                made.append(_explained(asked, answer, names, scale))
+                written.append(_explain(classifier, prediction, names, scale))
             except VerydeepError as fault:
                 if faults is None:
                     raise
-                faults[index] = f"{answer.image} is not explained: {fault}"
-                made.append(None)
+                faults[index] = f"{prediction.image} is not explained: {fault}"
+                written.append(None)
             advance(1, "")
-    return made
+    return written
 
 
-def _explained(asked: Classifier, answer: Prediction, names: FreeNames, scale: int | None) -> Explained:
-    pixels, name = read_image(answer.image), answer.classes[0][0]
-    label = asked.classes.index(name)
-    one = Explained(name, *names.after(answer.image, MAP, CAM))
-    _write(overlay(pixels, score_map(asked, pixels, label, scale)), one.map)
-    _write(overlay(pixels, grad_cam(asked, pixels, label, scale)), one.gradcam)
-    return one
+def _explain(classifier: Classifier, prediction: Prediction, names: FreeNames, scale: int | None) -> Explained:
+    pixels, name = read_image(prediction.image), prediction.classes[0][0]
+    label = classifier.classes.index(name)
+    explained = Explained(name, *names.after(prediction.image, MAP, CAM))
+    _write(overlay(pixels, score_map(classifier, pixels, label, scale)), explained.map)
+    _write(overlay(pixels, grad_cam(classifier, pixels, label, scale)), explained.gradcam)
+    return explained
 
 
 def _write(picture: Pixels, path: Path) -> None:

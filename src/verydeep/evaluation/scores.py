@@ -1,12 +1,11 @@
-"""Sect. 4.4: posteriors on disk by image id, so that fusion and tables never load a net.
+"""Sect. 4.4: posteriors on disk by image id, so that fusion and tables need no net.
 
-One ``.npz`` of plain arrays, readable with numpy alone: ``ids`` (N,), ``labels`` int64 (N,) (-1 where
-nobody tells them), ``subjects`` int64 (N,) (equal for photos of one subject), ``classes`` (K,),
-``posteriors`` float32 (N,K), and text ``set``, ``data``, ``run``, ``protocol``, ``checkpoint`` (SHA-256
-of the checkpoint that made them; of a fusion, those of its parts).
+A scores file is one ``.npz`` of plain arrays: ``ids`` (N,), ``labels`` int64 (N,) (-1 for unlabelled images),
+``subjects`` int64 (N,) (equal for images of one subject), ``classes`` (K,), ``posteriors`` float32 (N,K), and the texts
+``set``, ``data``, ``run``, ``protocol``, ``checkpoint`` (SHA-256 of the checkpoint; of a fusion, those of its parts).
 
-Fusion is the mean of soft-max posteriors. It is defined for files of the same photos and classes in
-the same order, and refused for any others.
+Fusion is the mean of soft-max posteriors. It is defined for files of the same images and classes in the same order, and
+refused for others.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ..data.class_names import class_key, distinct, same_classes
 
 TEXTS = ("set", "data", "run", "protocol", "checkpoint")
 FILE_NAME = "scores.npz"
-SUM_TOLERANCE = 1e-2  # of a photo's posteriors, which may be those of bf16 products
+SUM_TOLERANCE = 1e-2  # of an image's posteriors, which bf16 rounds
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,12 @@ class Scores:
 
     @property
     def labelled(self) -> bool:
-        """Whether the photos' classes are known."""
+        """Whether the images are labelled."""
         return not (self.labels < 0).any()
 
     @property
     def title(self) -> str:
-        """What to call it in a list: run and protocol."""
+        """Run and protocol, as the name of the scores in lists."""
         return f"{self.run} {self.protocol}".strip()
 
 
@@ -70,10 +69,10 @@ def save_scores(path: Path, scores: Scores) -> None:
 
 
 def load_scores(path: str | Path) -> Scores:
-    """A scores file, or that of the folder `evaluate` wrote.
+    """Loads a scores file, or that of a directory that `evaluate` wrote.
 
     Raises:
-        VerydeepError: missing, broken, of arrays that do not fit together, or with a posterior that is no number.
+        VerydeepError: missing, broken, arrays of inconsistent shapes, or posteriors that are not finite.
     """
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     try:
@@ -92,14 +91,14 @@ def load_scores(path: str | Path) -> Scores:
         check_text(*scores.ids, *scores.classes, *text.values())
     except FileNotFoundError:
         raise VerydeepError(f"there is no scores file {path}: `verydeep evaluate` writes them.") from None
-    except Exception:  # whatever numpy and zipfile trip over in a stranger's bytes
-        raise VerydeepError(f"{path} is not a scores file, or broken: `verydeep evaluate` writes them anew.") from None
+    except Exception:  # numpy and zipfile raise many types for untrusted bytes
+        raise VerydeepError(f"{path} is not a scores file, or broken: `verydeep evaluate` writes them again.") from None
     _check(path, scores)
     return scores
 
 
 def _names(stored: NDArray[Any], count: int) -> tuple[str, ...]:
-    """An array's texts; raises ValueError where there are not ``count``: empty ones take no bytes, however many."""
+    """An array's texts; raises ValueError unless there are ``count``, as empty texts take no bytes, however many."""
     if stored.shape != (count,):
         raise ValueError("as many names as posteriors")
     return tuple(map(str, stored))
@@ -110,7 +109,7 @@ def _check(path: Path, scores: Scores) -> None:
     rows = [scores.labels, scores.subjects]
     fits = scores.posteriors.shape == (photos, classes) and scores.posteriors.dtype == np.float32
     if not (fits and all(row.shape == (photos,) and row.dtype.kind == "i" for row in rows)):
-        raise VerydeepError(f"{path} holds arrays that do not fit together: it is broken; evaluate again.")
+        raise VerydeepError(f"{path} has arrays that do not fit together: it is broken; evaluate again.")
     if (
         not photos
         or not classes
@@ -119,27 +118,29 @@ def _check(path: Path, scores: Scores) -> None:
         or len(set(scores.ids)) < photos
     ):
         raise VerydeepError(
-            f"{path} has no photos or classes, a photo twice, or labels that are no class: evaluate again."
+            f"{path} has no images or classes, an image twice, or labels outside its classes: evaluate again."
         )
     sums = scores.posteriors.sum(axis=1)
     bad = ~np.isfinite(scores.posteriors).all(axis=1)
     if bad.any():
         raise VerydeepError(
-            f"{path} has NaN or infinite posteriors, first of photo {scores.ids[int(bad.argmax())]}: evaluate again."
+            f"{path} has NaN or infinite posteriors, first of image {scores.ids[int(bad.argmax())]}: evaluate again."
         )
     if scores.posteriors.min() < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
-        raise VerydeepError(f"{path} holds no posteriors: they are 0 or more and sum to 1 for each photo.")
+        raise VerydeepError(
+            f"{path} has values that are not posteriors: each must be 0 or more, and each row sum to 1."
+        )
 
 
 def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Iterable[float] | None = None) -> Scores:
     """The fusion of scores: the weighted mean of their posteriors (Sect. 4.4), equal weights by default.
 
     Args:
-        names: what to call each in a message.
-        weights: not negative, not all 0; only their ratios matter.
+        names: those of the scores in messages.
+        weights: 0 or more, not all 0; only their ratios matter.
 
     Raises:
-        VerydeepError: nothing to fuse, other photos, sets or classes, weights that are none.
+        VerydeepError: nothing to fuse; other images, sets or classes; invalid weights.
     """
     if not found:
         raise VerydeepError("there is nothing to fuse: give at least one scores file.")
@@ -158,22 +159,22 @@ def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Iterable
 
 
 def fusion_shares(files: int, weights: Iterable[float] | None) -> list[float]:
-    """What each file of a fusion counts, together 1; equal without weights.
+    """The weight of each file of a fusion, normalised to a sum of 1; equal without weights.
 
     Raises:
-        VerydeepError: not as many weights as files, or weights that are none.
+        VerydeepError: not as many weights as files, or invalid ones.
     """
     if weights is None:
         return [1 / files] * files
     try:
         given = [float(weight) for weight in weights]
     except (TypeError, ValueError, OverflowError):
-        raise VerydeepError(f"weights are numbers, one a scores file, not {weights!r}.") from None
+        raise VerydeepError(f"weights must be numbers, one per scores file, not {weights!r}.") from None
     if len(given) != files:
         raise VerydeepError(f"{files} scores files need as many weights, not {len(given)}.")
     if not all(0 <= weight < math.inf for weight in given) or not any(given):
         shown = ", ".join(f"{weight:g}" for weight in given)
-        raise VerydeepError(f"weights are finite, 0 or more and not all 0, not {shown}.")
+        raise VerydeepError(f"weights must be finite, 0 or more and not all 0, not {shown}.")
     scaled = [weight / max(given) for weight in given]
     return [weight / sum(scaled) for weight in scaled]
 
@@ -183,14 +184,14 @@ def _texts(scores: Scores) -> tuple[str, str, str]:
 
 
 def _difference(first: Scores, other: Scores) -> str:
-    """What keeps two scores from being fused; empty where nothing does."""
+    """The reason why two scores cannot be fused; empty if they can."""
     if not same_classes(other.classes, first.classes):
         same = set(map(class_key, other.classes)) == set(map(class_key, first.classes))
-        return "its classes are in another order" if same else "its classes are others"
+        return "its classes are in another order" if same else "its classes differ"
     if other.set_name != first.set_name:
         return f"it is of the set {other.set_name}, not {first.set_name}"
     if other.ids != first.ids:
         missing = sorted(set(first.ids) ^ set(other.ids))
         more = f"{missing[0]} and {len(missing) - 1} more are in one only" if missing else "in another order"
-        return f"its {len(other.ids)} photos are not the {len(first.ids)} of the other ({more})"
-    return "" if (other.labels == first.labels).all() else "the same photos have other labels"
+        return f"its {len(other.ids)} images are not the {len(first.ids)} of the other ({more})"
+    return "" if (other.labels == first.labels).all() else "the same images have other labels"

@@ -1,7 +1,7 @@
-"""Sect. 4: what the ILSVRC server takes: for each photo, in order, the five best classes.
+"""Sect. 4: submission files of the ILSVRC server: the five best classes of each image, in order.
 
-Inside, classes are in the order of sorted WNIDs; in the file they are ILSVRC2012_IDs, which is another
-order. A class is recognised by the WNID its name begins with, never by its place.
+Class indices follow sorted WNIDs; the file has ILSVRC2012_IDs, which are in another order. A class is recognised by the
+WNID that its name begins with, never by its index.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ BEST = 5
 
 
 def write_classification(path: Path, scores: Scores, devkit: Path) -> None:
-    """The classification file: a line a photo, sorted by file name, of up to five ILSVRC2012_IDs, the best first.
+    """Writes a classification file: a line per image, sorted by file name, of up to five ILSVRC2012_IDs, best first.
 
     Args:
-        devkit: ILSVRC's folder, or its devkit's, with ``map_clsloc.txt`` or ``meta.mat``.
+        devkit: the directory of ILSVRC or of its devkit, with ``map_clsloc.txt`` or ``meta.mat``.
 
     Raises:
-        VerydeepError: a class's name begins with no WNID of the devkit; nowhere to write.
+        VerydeepError: a class name without a WNID of the devkit; the file cannot be written.
     """
     numbers = ilsvrc_ids(scores.classes, devkit)
     order = sorted(range(len(scores.ids)), key=lambda index: Path(scores.ids[index]).name)
@@ -41,10 +41,10 @@ def write_classification(path: Path, scores: Scores, devkit: Path) -> None:
 def write_localisation(
     path: Path, dataset: Dataset, labels: NDArray[np.int64], boxes: NDArray[np.float64], devkit: str | Path
 ) -> None:
-    """The localisation file: a line a photo, sorted by file name, of up to five ``id xmin ymin xmax ymax``.
+    """Writes a localisation file: a line per image, sorted by file name, of up to five ``id xmin ymin xmax ymax``.
 
     Args:
-        labels: guesses, the best first, (N,G).
+        labels: predicted labels, the best first, (N,G).
         boxes: their boxes, xyxy (N,G,4); in the file they are first and last pixels, counted from 1.
         devkit: as for `write_classification`.
 
@@ -61,14 +61,14 @@ def write_localisation(
 
 
 def ilsvrc_ids(classes: tuple[str, ...], devkit: Path) -> list[int]:
-    """The ILSVRC2012_ID of each class; raises VerydeepError for one that is none of the devkit's."""
+    """The ILSVRC2012_ID of each class; raises VerydeepError for a class that the devkit does not have."""
     if not devkit.is_dir():
-        raise VerydeepError(f"{devkit} is not a folder: give ILSVRC's devkit, which tells each class's ILSVRC2012_ID.")
+        raise VerydeepError(f"{devkit} is not a folder: give ILSVRC's devkit, which has each class's ILSVRC2012_ID.")
     by_wnid = {wnid: number for number, wnid in devkit_order(devkit).items()}
     found = []
     for name in classes:
         match = re.match(r"n\d{8}", name)
         if not match or match[0] not in by_wnid:
-            raise VerydeepError(f"class {name!r} is none of ILSVRC's: a server file needs scores on its 1000 classes.")
+            raise VerydeepError(f"class {name!r} is not one of ILSVRC's: server files need scores on its 1000 classes.")
         found.append(by_wnid[match[0]])
     return found

@@ -17,7 +17,7 @@ from ...checkpoints.load import Loaded, load_model
 from ...checkpoints.preprocessing import MEAN_RGB
 from ...core.device import Machine, resolve_device
 from ...core.errors import VerydeepError
-from ...evaluation.inference import InferenceModel, posterior, shown_to
+from ...evaluation.inference import InferenceModel, posterior, model_input
 from ...evaluation.protocols import Protocol
 from ...models.architectures import NET_NAMES
 from ...models.vgg import create_net
@@ -81,7 +81,7 @@ def dense(source: str, scales: tuple[int, ...], options: Options) -> dict[str, A
 
     def once(rescaled: list[Tensor]) -> object:
         with torch.inference_mode(), machine.autocast():
-            return [posterior(net, shown_to(net, image, machine, shift), protocol).cpu() for image in rescaled]
+            return [posterior(net, model_input(net, image, machine, shift), protocol).cpu() for image in rescaled]
 
     work = [_multiply_adds(net, protocol, image) for image in images]
     contenders = [Contender(f"dense@{','.join(map(str, scales))}", partial(once, images), 1, sum(work))]
@@ -118,6 +118,6 @@ def _predict(net: InferenceModel, metadata: Metadata, images: Tensor, machine: M
 
     def once() -> object:
         with torch.inference_mode(), machine.autocast():
-            return torch.softmax(scores(shown_to(net, images, machine, shift)).float(), dim=1).cpu()
+            return torch.softmax(scores(model_input(net, images, machine, shift)).float(), dim=1).cpu()
 
     return once

@@ -17,7 +17,7 @@ from ...data.class_names import place_of_class
 from ...data.image_io import Pixels
 from ...evaluation.predict import Classifier, Prediction
 from ...evaluation.protocols import check_protocol, parse_protocol
-from ...evaluation.saliency import explainable, grad_cam, overlay, score_map
+from ...evaluation.saliency import check_explainable, grad_cam, overlay, score_map
 from ...localisation.predict import Localiser, load_localiser
 from ...transfer.predict import SvmClassifier
 from ...transfer.retrieval import NearestNeighbours, photos_of
@@ -73,7 +73,7 @@ class ServedModels:
     def explains(self) -> bool:
         """Whether there are score maps."""
         try:
-            explainable(self.classifier)
+            check_explainable(self.classifier)
         except VerydeepError:
             return False
         return True
@@ -112,7 +112,7 @@ class ServedModels:
         ]
 
     def _explain(self, query: Query, pixels: Pixels) -> Any:
-        net = explainable(self.classifier)
+        net = check_explainable(self.classifier)
         name = query.name or net.predict(pixels, 1, self.protocol)[0].classes[0][0]
         label = place_of_class(name, net.classes)
         if label is None:
