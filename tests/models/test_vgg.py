@@ -182,5 +182,5 @@ def test_dropout_keeps_the_given_units_at_twice_their_value() -> None:
 
 
 def test_unknown_initialiser() -> None:
-    with pytest.raises(VerydeepError, match="no initialiser 'he'"):
+    with pytest.raises(VerydeepError, match="unknown initialiser 'he'"):
         create_net("A", classes=2, crop=32, width=1 / 16, initialise="he")  # type: ignore[arg-type]

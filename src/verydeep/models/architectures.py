@@ -1,9 +1,8 @@
-"""Sect. 2.2: Table 1 as text, and what can be counted from it without building a net.
+"""Sect. 2.2: Table 1 as text, and layers, parameters and multiply-adds computed from it, without PyTorch.
 
-A row is a net, a cell between bars a stage that ends in max-pooling, ``3-64`` a convolution of
-3x3 kernels with 64 channels (the paper's ``conv3-64``). FC-4096, FC-4096 and FC-classes follow in
-every net; the first of them is stored as a convolution whose kernel covers the last map of a
-training crop (``crop / 32`` cells).
+A row is a net, a cell between bars a stage that ends in max-pooling, ``3-64`` a convolution of 3x3 kernels with 64
+channels (the paper's ``conv3-64``). FC-4096, FC-4096 and FC-classes follow in every net; the first of them is stored as
+a convolution whose kernel covers the last map of a training crop (``crop / 32`` cells).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ shallow-B | 5-64      | 5-128       | 5-256                   | 5-512           
 """
 
 FC_CHANNELS = 4096
-BY_LAYERS = {11: "A", 13: "B", 16: "D", 19: "E"}  # the nets that others name by their weight layers
+BY_LAYERS = {11: "A", 13: "B", 16: "D", 19: "E"}  # as in VGG-16
 _ROWS = {
     cells[0].strip(): tuple(tuple(cell.split()) for cell in cells[1:])
     for cells in (line.split("|") for line in TABLE_1.strip().splitlines())
@@ -36,7 +35,7 @@ NET_NAMES = tuple(_ROWS)
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights: ``outputs`` channels from ``inputs`` by ``kernel`` x ``kernel``.
+    """A layer with weights: ``outputs`` channels from ``inputs`` with kernels of ``kernel`` x ``kernel``.
 
     ``stage`` is 1 to 5 for convolutions (a stage ends in max-pooling) and 6 for the FC layers.
     """
@@ -49,13 +48,13 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases."""
+        """The number of weights and biases."""
         return self.outputs * (self.inputs * self.kernel**2 + 1)
 
 
 @dataclass(frozen=True)
 class NetFacts:
-    """What Table 2 and the text say of a net; multiply-adds are of one crop, forward."""
+    """Facts about a net, such as those of Table 2; multiply-adds are of one crop, forward."""
 
     name: str
     weight_layers: int
@@ -69,18 +68,18 @@ class NetFacts:
 
 
 def check_net_name(name: str) -> str:
-    """The name itself, if Table 1 has it.
+    """Returns the name of a net of Table 1.
 
     Raises:
-        VerydeepError: no such net; the sentence suggests the nearest name.
+        VerydeepError: no such net; the message suggests the nearest name.
     """
     if name not in _ROWS:
-        raise VerydeepError(f"there is no net {name!r}: {_meant(name)}The nets are {', '.join(NET_NAMES)}.")
+        raise VerydeepError(f"there is no net {name!r}: {_suggestion(name)}The nets are {', '.join(NET_NAMES)}.")
     return name
 
 
-def _meant(name: str) -> str:
-    """What to say of a name that is none of ours: which net it is, or the nearest name."""
+def _suggestion(name: str) -> str:
+    """The net that an unknown name may mean, as a sentence; empty if there is none."""
     plain = re.sub(r"[-_ ]|^net|^model", "", name.lower())
     number = re.fullmatch(r"vgg(?:net)?(\d+)(bn)?", plain)
     if number and int(number[1]) in BY_LAYERS:
@@ -92,7 +91,7 @@ def _meant(name: str) -> str:
 
 
 def layers(name: str, classes: int = 1000, crop: int = 224, width: float = 1.0) -> tuple[Layer, ...]:
-    """The layers with weights of one net, from the input to fc8 (Table 1).
+    """The layers with weights of a net, from the input to fc8 (Table 1).
 
     Args:
         name: a net of Table 1, or ``shallow-B`` (Sect. 4.1).
@@ -103,54 +102,54 @@ def layers(name: str, classes: int = 1000, crop: int = 224, width: float = 1.0) 
     check_net_name(name), check_crop(crop)
     if not classes >= 1 or not 0 < width <= 16:
         raise VerydeepError(f"a net needs at least 1 class and a width above 0 (up to 16), not {classes} and {width}.")
-    found: list[Layer] = []
+    result: list[Layer] = []
     channels = 3
     for stage, cells in enumerate(_ROWS[name], start=1):
         convolutions = [cell for cell in cells if cell != "LRN"]
         for number, cell in enumerate(convolutions, start=1):
             kernel, wide = (int(part) for part in cell.split("-"))
             outputs = max(1, round(wide * width))
-            found.append(Layer(f"conv{stage}_{number}", stage, kernel, channels, outputs))
+            result.append(Layer(f"conv{stage}_{number}", stage, kernel, channels, outputs))
             channels = outputs
     hidden = max(1, round(FC_CHANNELS * width))
     for fc, kernel, outputs in (("fc6", crop // STRIDE, hidden), ("fc7", 1, hidden), ("fc8", 1, classes)):
-        found.append(Layer(fc, 6, kernel, channels, outputs))
+        result.append(Layer(fc, 6, kernel, channels, outputs))
         channels = outputs
-    return tuple(found)
+    return tuple(result)
 
 
 def has_lrn(name: str) -> bool:
-    """Whether the net normalises locally after its first convolution (only A-LRN does)."""
+    """Whether the net has local response normalisation after its first convolution (A-LRN only)."""
     return "LRN" in _ROWS[name][0]
 
 
 def net_facts(name: str, classes: int = 1000, crop: int = 224, width: float = 1.0) -> NetFacts:
-    """Layers, parameters, multiply-adds and receptive field of a net, by arithmetic."""
-    found = layers(name, classes, crop, width)
+    """Layers, parameters, multiply-adds and receptive field of a net."""
+    specs = layers(name, classes, crop, width)
     return NetFacts(
         name=name,
-        weight_layers=len(found),
-        parameters=sum(layer.parameters for layer in found),
-        multiply_adds=multiply_adds(found, crop, crop),
-        receptive_field=receptive_field(found),
+        weight_layers=len(specs),
+        parameters=sum(layer.parameters for layer in specs),
+        multiply_adds=multiply_adds(specs, crop, crop),
+        receptive_field=receptive_field(specs),
         crop=crop,
         width=width,
         classes=classes,
-        layers=found,
+        layers=specs,
     )
 
 
 def multiply_adds(
-    found: tuple[Layer, ...], height: int, width: int, pooling: str = "up", everywhere: bool = False
+    specs: tuple[Layer, ...], height: int, width: int, pooling: str = "up", everywhere: bool = False
 ) -> int:
-    """Multiply-adds of the layers on one image of ``height`` x ``width`` pixels, forward.
+    """Forward multiply-adds of the layers on one image of ``height`` x ``width`` pixels.
 
     Args:
         pooling: rounds the pooled size ``up`` or ``down``.
-        everywhere: fc8 at each place of the map, not once on the mean of fc7's.
+        everywhere: whether fc8 is applied to each cell of fc7's map, not once to its mean.
     """
     total, stage = 0, 1
-    for layer in found:
+    for layer in specs:
         if layer.stage > stage:
             up = 1 if pooling == "up" else 0
             height, width, stage = (height + up) // 2, (width + up) // 2, layer.stage
@@ -161,13 +160,13 @@ def multiply_adds(
     return total
 
 
-def receptive_field(found: tuple[Layer, ...]) -> int:
-    """Side in pixels of what one output of fc6 sees (404 for D: Sect. 3.2's wider context).
+def receptive_field(specs: tuple[Layer, ...]) -> int:
+    """Side in pixels of the receptive field of an output of fc6 (404 for D: Sect. 3.2's wider context).
 
     A kernel of k cells adds (k - 1) steps of its input's stride; each pooling doubles the stride.
     """
     field, stride, stage = 1, 1, 1
-    for layer in found:
+    for layer in specs:
         while stage < layer.stage:
             field, stride, stage = field + stride, stride * 2, stage + 1
         field += (layer.kernel - 1) * stride

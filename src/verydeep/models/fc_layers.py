@@ -1,13 +1,14 @@
-"""FC layers that the start does not have: what they pass on, and how large their maps are.
+"""Initialisation of FC layers that a start does not have, and the scale of their maps.
 
-Random FC layers lose what the convolutions tell: on few photos fine-tuning takes many epochs to find it again
-(NOTES.md). So new fc6 and fc7 begin as layers that pass pool5 on: a unit of fc6 is the mean of one channel over a part
-of the map (all of it, its quarters, its centre cell, its upper and its lower half, in turn), and fc7 is the identity.
+Random FC layers destroy the information in the convolutions' maps: on few images fine-tuning takes many epochs to
+recover it (NOTES.md). So new fc6 and fc7 are initialised to pass pool5 on: a unit of fc6 is the mean of one channel
+over a part of the map (all of it, its quarters, its centre cell, its upper and its lower half, in turn), and fc7 is the
+identity.
 
-How large their maps are decides at which rate fc8 diverges: the curvature of the cross-entropy in fc8's weights is at
-most half the squared length of fc7's map, which dropout doubles, and at momentum .9 gradient descent diverges where
-rate times curvature passes about 4. Where that squared length is above 1 / rate it is scaled down to it. A ReLU net is
-homogeneous, so that the map of a trained fc7 changes by a factor only, which the new fc8 follows.
+The scale of fc7's map decides at which learning rate fc8 diverges: the curvature of the cross-entropy in fc8's weights
+is at most half the squared norm of fc7's map, which dropout doubles, and at momentum .9 gradient descent diverges where
+rate times curvature exceeds about 4. A squared norm above 1 / rate is scaled down to it. A ReLU net is homogeneous, so
+scaling changes the map of a trained fc7 by a factor only, which the new fc8 compensates.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ HIDDEN = ("fc6", "fc7")
 
 
 def pass_pool5_on(net: Net) -> None:
-    """Gives fc6 and fc7 the weights that pass pool5 on, in place."""
+    """Initialises fc6 and fc7 to pass pool5 on, in place."""
     with torch.no_grad():
         sixth, seventh = (net.layer(name).weight for name in HIDDEN)
         units, channels, cells = sixth.shape[:3]
@@ -43,7 +44,7 @@ def pass_pool5_on(net: Net) -> None:
 
 
 def _regions(cells: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of the parts of a map of ``cells`` x ``cells``."""
+    """Rows and columns of each part of a map of ``cells`` x ``cells``."""
     whole, half, middle = slice(0, cells), (cells + 1) // 2, cells // 2
     low, high, centre = slice(0, half), slice(cells - half, cells), slice(middle, middle + 1)
     quarters = [(down, across) for down in (low, high) for across in (low, high)]
@@ -51,28 +52,28 @@ def _regions(cells: int) -> list[tuple[slice, slice]]:
 
 
 def fit_to_rate(net: Net, length: float, rate: float, new: Sequence[str]) -> float:
-    """Scales fc6 and fc7 down, in place: both where both are new, else fc7 alone.
+    """Scales fc6 and fc7 down to fit a learning rate, in place: both if both are new, else fc7 only.
 
     Args:
-        length: the mean squared length of fc7's map.
-        rate: the learning rate to come.
+        length: the mean squared norm of fc7's map.
+        rate: the learning rate.
         new: the layers that the start does not have.
 
     Returns:
-        What fc7's map is multiplied by, 1 at most.
+        The factor on fc7's map, at most 1.
     """
     factor = min(1.0, (rate * length) ** -0.5) if length > 0 else 1.0
     layers = HIDDEN if set(HIDDEN) <= set(new) else HIDDEN[1:]
     with torch.no_grad():
         for name in layers:
-            one = factor ** (1 / len(layers))
-            scale_layer(net, name, one, one)
+            share = factor ** (1 / len(layers))
+            scale_layer(net, name, share, share)
     return factor
 
 
-def squared_length(found: Tensor) -> float:
-    """The mean squared length of a map."""
-    return float(found.flatten(1).square().sum(1).mean())
+def squared_length(maps: Tensor) -> float:
+    """The mean squared norm of maps (B,D,h,w)."""
+    return float(maps.flatten(1).square().sum(1).mean())
 
 
 def scale_layer(net: Net, name: str, of_weight: float, of_bias: float) -> None:

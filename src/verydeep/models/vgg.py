@@ -1,8 +1,8 @@
-"""Sect. 2: one fully-convolutional net from a row of Table 1, and its initialisers.
+"""Sect. 2: the fully-convolutional nets of Table 1, and their initialisers.
 
-Shapes: B batch, K classes, H W pixels, h w cells of the score map, D descriptor. The FC layers are
-convolutions (Sect. 3.2), so one net serves training crops and whole images alike. Hidden layers end
-in ReLU (Sect. 2.1); the scores leave before the soft-max.
+Shapes: B batch, K classes, H W pixels, h w cells of a map, D channels. The FC layers are convolutions (Sect. 3.2), so
+the same net takes training crops and whole images. Hidden layers end in ReLU (Sect. 2.1); the output is scores before
+the soft-max.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .winograd import Convolution
 
 Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
 Pooling = Literal["up", "down"]
-BEFORE_RELU = "-before-relu"  # ends the name of a layer's map before its ReLU
+BEFORE_RELU = "-before-relu"  # suffix of the name of a map before ReLU
 GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1}  # Sect. 3.1: "10^-2 variance" and how all code read it
 
 
 class Net(nn.Module):
-    """A very deep ConvNet: float (B,3,H,W), RGB 0-255 minus the mean, to scores (B,K,h,w).
+    """A very deep ConvNet: from float (B,3,H,W), RGB 0-255 minus the mean, to scores (B,K,h,w).
 
-    At the crop h = w = 1. Pooling rounds ``up``, as in the original code, so that no border pixel is lost, or
-    ``down``, as PyTorch's does by default; at multiples of 32 pixels the two are equal.
+    For training crops h = w = 1. Pooling rounds sizes ``up``, as in the original code, so that no border pixel is lost,
+    or ``down``, PyTorch's default; for multiples of 32 pixels the two are equal.
     """
 
     takes = "float"
-    recompute = False  # in learning, keep the maps between stages alone (Chen et al. 2016): slower, in less memory
+    recompute = False  # gradient checkpointing of stages (Chen et al. 2016): slower, less memory
 
     def __init__(self, name: str, classes: int, crop: int, width: float, pooling: Pooling = "up") -> None:
         super().__init__()
@@ -43,22 +43,22 @@ class Net(nn.Module):
         self.specs: tuple[Layer, ...] = layers(name, classes, crop, width)
         for spec in self.specs:
             self.add_module(spec.name, _convolution(spec))
-        # Krizhevsky's alpha 1e-4 is not divided by the 5 channels it sums; PyTorch's is.
+        # Krizhevsky's alpha 1e-4 is not divided by the 5 channels of the sum; PyTorch's is.
         self.lrn = nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0) if has_lrn(name) else None
 
     def layer(self, name: str) -> nn.Conv2d:
         """The layer of that name (``conv1_1`` to ``fc8``)."""
-        found = getattr(self, name)
-        assert isinstance(found, nn.Conv2d)
-        return found
+        layer = getattr(self, name)
+        assert isinstance(layer, nn.Conv2d)
+        return layer
 
     @property
     def dropout_units(self) -> tuple[int, int]:
-        """Units of fc6 and fc7 that dropout chooses among."""
+        """The numbers of units of fc6 and fc7, to which dropout applies."""
         return self.layer("fc6").out_channels, self.layer("fc7").out_channels
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """The five maps after pooling, at strides 2, 4, 8, 16, 32, for use as a backbone.
+        """The five maps after pooling, (B,D,h,w) at strides 2, 4, 8, 16, 32, for use as a backbone.
 
         Args:
             x: float (B,3,H,W).
@@ -73,7 +73,7 @@ class Net(nn.Module):
         return maps
 
     def activations(self, x: Tensor, layer: str) -> Tensor:
-        """The map of a layer by name, (B,D,h,w); what comes after it is not computed.
+        """The map of a layer by name, (B,D,h,w); later layers are not computed.
 
         Args:
             x: float (B,3,H,W).
@@ -85,7 +85,7 @@ class Net(nn.Module):
         return next(found for name, found in self._maps(x) if name == layer)
 
     def map_names(self) -> tuple[str, ...]:
-        """The names of all maps, from the pixels on."""
+        """The names of all maps, from the input to the output."""
         names: list[str] = []
         for number, spec in enumerate(self.specs):
             if spec.name == "fc8":
@@ -97,7 +97,7 @@ class Net(nn.Module):
         return tuple(names)
 
     def cut_after(self, layer: str) -> None:
-        """Drops the layers that a layer's map does not need, and their memory."""
+        """Deletes the layers that the map of a layer does not need."""
         weighted = layer.removesuffix(BEFORE_RELU)
         last = max(n for n, spec in enumerate(self.specs) if weighted in (spec.name, f"pool{spec.stage}"))
         for spec in self.specs[last + 1 :]:
@@ -105,7 +105,7 @@ class Net(nn.Module):
         self.specs = self.specs[: last + 1]
 
     def _maps(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Every map with its name; the next one overwrites it."""
+        """Yields each map (B,D,h,w) with its name; later maps may overwrite it in place."""
         names = iter(self.map_names())
         for name in names:
             if name.startswith("pool"):
@@ -122,7 +122,7 @@ class Net(nn.Module):
         return self._pool(self._stage(stage, x))
 
     def _stage(self, stage: int, x: Tensor) -> Tensor:
-        """A stage's convolutions, before its pooling."""
+        """The map (B,D,h,w) of a stage before its pooling."""
         for spec in self.specs:
             if spec.stage == stage:
                 x = F.relu(self.layer(spec.name)(x), inplace=True)
@@ -138,14 +138,14 @@ class Net(nn.Module):
 
         Args:
             x: float (B,3,H,W).
-            keep: in training mode, the units dropout keeps: bool (B, units of fc6 + units of fc7).
-                None draws them from PyTorch's own generator. Not read in evaluation mode.
+            keep: dropout mask in training mode, bool (B, units of fc6 + units of fc7); None draws it from PyTorch's
+                generator. Ignored in evaluation mode.
         """
         self._check_size(x)
         return self._hidden(self.stages(x)[-1], keep)
 
     def _check_size(self, x: Tensor) -> None:
-        # Rounding up, the last cell needs one pixel only to fill fc6's kernel.
+        # If sizes are rounded up, one pixel is enough for the last cell of fc6's kernel.
         smallest = STRIDE * (self.crop // STRIDE - 1) + 1 if self.pooling == "up" else self.crop
         if min(x.shape[-2:]) < smallest:
             raise VerydeepError(
@@ -153,7 +153,7 @@ class Net(nn.Module):
             )
 
     def _hidden(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        """fc6 and fc7 on the last pooled map, each with ReLU and dropout."""
+        """fc6 and fc7 with ReLU and dropout on the last pooled map, (B,D,h,w)."""
         units = self.dropout_units[0]
         keep6, keep7 = (None, None) if keep is None else (keep[:, :units], keep[:, units:])
         x = F.relu(_connected(self.layer("fc6"), x), inplace=True)
@@ -168,29 +168,29 @@ class Net(nn.Module):
     def shifted_scores(self, x: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
         """OverFeat's offset pooling (Sermanet et al. 2014): score maps on a grid twice as fine, as four maps.
 
-        The last pooling is done from each of its four starts, and the FC layers on each of the four maps.
+        The last pooling is applied at each of its four offsets, and the FC layers to each of the four maps.
 
         Returns:
-            For each start the pixels, down and across, by which its map's windows are shifted, and its scores
-            (B,K,h,w). Starts that leave no room for the net's crop are left out.
+            For each offset the shift of its map in pixels, down and across, and its scores (B,K,h,w). Offsets that
+            leave less than the net's crop are omitted.
         """
         self._check_size(x)
         for stage in range(1, 5):
             x = self._pooled_stage(stage, x)
         x = self._stage(5, x)
-        found = []
+        maps = []
         up = 1 if self.pooling == "up" else 0
         for down, across in itertools.product((0, 1), repeat=2):
             cells = [(side - gone + up) // 2 for side, gone in zip(x.shape[-2:], (down, across), strict=True)]
             if min(cells) >= self.crop // STRIDE:
                 scores = self.layer("fc8")(self._hidden(self._pool(x[:, :, down:, across:]), None))
-                found.append(((down * STRIDE // 2, across * STRIDE // 2), scores))
-        return found
+                maps.append(((down * STRIDE // 2, across * STRIDE // 2), scores))
+        return maps
 
     def mean_scores(self, x: Tensor) -> Tensor:
         """The score map averaged over its cells, (B,K).
 
-        fc8 is linear, so it is applied once to the mean of fc7's map: the same, and cheaper.
+        fc8 is linear, so it is applied once to the mean of fc7's map, which is equal and cheaper.
         """
         return self._mean_scores(self.penultimate(x))
 
@@ -205,21 +205,21 @@ class Net(nn.Module):
 
 def _convolution(spec: Layer) -> nn.Conv2d:
     padding = spec.kernel // 2 if spec.stage <= 5 else 0
-    # Initialisers follow: drawing PyTorch's own first would only cost time.
+    # Weights are initialised later: PyTorch's own initialisation would only cost time.
     with torch.device("meta"):
-        # On many channels Winograd's way, on a CPU; fc6 has 3x3 cells too at a crop of 96, and no padding.
+        # Winograd on CPUs with many channels; at a crop of 96 fc6 is 3x3 too, but without padding.
         kind = Convolution if spec.stage <= 5 and spec.kernel == 3 else nn.Conv2d
         layer = kind(spec.inputs, spec.outputs, spec.kernel, padding=padding)
-    for name, value in list(layer.named_parameters()):  # `to_empty` would import a half second's worth of PyTorch
+    for name, value in list(layer.named_parameters()):  # `to_empty` would import parts of PyTorch for half a second
         setattr(layer, name, nn.Parameter(torch.empty(value.shape)))
     return layer
 
 
 def _connected(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """An FC layer on a map: on one of its kernel's size as a product, whose backward pass moves less memory."""
+    """An FC layer on a map (B,D,h,w); a map of the kernel's size as a matmul, whose backward pass moves less memory."""
     if tuple(x.shape[2:]) != layer.kernel_size:
-        found: Tensor = layer(x)
-        return found
+        scores: Tensor = layer(x)
+        return scores
     order = (0, 2, 3, 1) if layer.weight.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
     rows = F.linear(x.permute(order).flatten(1), layer.weight.permute(order).flatten(1), layer.bias)
     return rows[:, :, None, None]
@@ -241,7 +241,7 @@ def create_net(
     seed: int = 0,
     pooling: Pooling = "up",
 ) -> Net:
-    """A net of Table 1 with random weights.
+    """Creates a net of Table 1 with random weights.
 
     Args:
         name: A, A-LRN, B, C, D, E or shallow-B.
@@ -253,7 +253,7 @@ def create_net(
         pooling: rounds the pooled size ``up`` or ``down``.
 
     Raises:
-        VerydeepError: an unknown net or initialiser, a crop that is no multiple of 32.
+        VerydeepError: an unknown net or initialiser, a crop that is not a multiple of 32.
 
     >>> create_net("A", classes=10, crop=32, width=1 / 16)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10, 1, 1])
@@ -264,14 +264,14 @@ def create_net(
 
 
 def initialise_layers(net: Net, names: list[str], initialise: Initialiser, seed: int) -> None:
-    """Draws the named layers' weights anew (biases 0); each layer's draw depends on (seed, layer) alone.
+    """Initialises the named layers, with biases of 0; each layer's draw depends on (seed, layer) only.
 
-    Glorot's fans count k·k for convolutions; an FC layer is one product at the crop, so its fan-out is
-    its outputs. The Gaussians are Sect. 3.1's "zero mean and 10^-2 variance" read as std .01 and std .1.
+    Glorot's fans count k·k for convolutions; an FC layer is one matmul at the crop, so its fan-out is its outputs. The
+    Gaussians are Sect. 3.1's "zero mean and 10^-2 variance" read as std .01 and std .1.
     """
     if initialise not in ("glorot", *GAUSSIAN_STD):
         known = ", ".join(("glorot", *GAUSSIAN_STD))
-        raise VerydeepError(f"there is no initialiser {initialise!r}: use one of {known}.")
+        raise VerydeepError(f"unknown initialiser {initialise!r}: use one of {known}.")
     for number, spec in enumerate(net.specs):
         if spec.name not in names:
             continue

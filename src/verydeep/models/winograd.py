@@ -1,12 +1,12 @@
 """Sect. 2.1's 3x3 convolutions with a quarter of the multiplications (Winograd; Lavin & Gray 2016): F(4x4, 3x3).
 
-A 4x4 tile of the output is computed from a 6x6 tile of the input d by ``A'[(G g G') * (B' d B)]A``: 36 products a pair
-of channels where the definition has 144. The products are matrix products over channels, one for each of the 36 places
-of a tile; the transforms B and A are additions. It is exact but for rounding, which is some ten times that of the
-definition: about 1e-5 of the largest value.
+A 4x4 tile of the output is computed from a 6x6 tile of the input d by ``A'[(G g G') * (B' d B)]A``: 36 multiplications
+per pair of channels instead of 144. They are matmuls over channels, one for each of the 36 positions of a tile; the
+transforms B and A are additions. The result is exact except for rounding, which is about ten times that of the direct
+convolution: about 1e-5 of the largest value.
 
-On CPUs this is where the time is, and PyTorch's library there has no such way. It pays where there are many channels
-(NOTES.md). Tiles are gone through in pieces that stay in the processor's caches.
+On CPUs convolutions take most of the time, and PyTorch's CPU library has no Winograd algorithm. It is faster for many
+channels (NOTES.md). Tiles are processed in pieces that fit in the processor's caches.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TILE, MARGIN, PLACES = 4, 2, 36  # outputs of a tile a side; what its input has more; products of a tile
+TILE, MARGIN, PLACES = 4, 2, 36  # side of an output tile; extra rows of its input; matmuls per tile
 LEAST_CHANNELS = 128
-# PyTorch multiplies by MKL, which on AMD's processors leaves half of AVX-512 unused, as oneDNN does not (NOTES.md).
+# PyTorch's matmul uses MKL, which on AMD's processors leaves half of AVX-512 unused; oneDNN does not (NOTES.md).
 ONEDNN = (
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -33,10 +33,10 @@ _G = torch.tensor(
 
 
 class Convolution(nn.Conv2d):
-    """A convolution that goes Winograd's way where that is faster, forward and backward; else PyTorch's."""
+    """A convolution that uses Winograd's algorithm where it is faster, forward and backward; else PyTorch's."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """float (B,C,H,W) to (B,K,H,W)."""
+        """From float (B,C,H,W) to (B,K,H,W)."""
         plain = (self.padding, self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), (1, 1), 1)
         if torch.compiler.is_compiling() or not plain or not pays(input, self.weight):
             return super().forward(input)
@@ -46,7 +46,7 @@ class Convolution(nn.Conv2d):
         return convolve(input, self._transformed(), self.bias)
 
     def train(self, mode: bool = True) -> Convolution:
-        """Between learning and being asked the weights change, which a fused optimiser's steps do not count."""
+        """Clears the cache: the steps of a fused optimiser change weights without changing their version."""
         self._clear_cache()
         return super().train(mode)
 
@@ -54,8 +54,8 @@ class Convolution(nn.Conv2d):
         self.__dict__.pop("_kept", None)
 
     def _transformed(self) -> Tensor:
-        """The weights transformed, kept until they change."""
-        if self.weight.is_inference():  # whose changes nobody counts
+        """The transformed weights (36,C,K), cached until they change."""
+        if self.weight.is_inference():  # inference tensors have no version
             return transformed(self.weight)
         stamp = (self.weight.data_ptr(), self.weight._version)
         kept = self.__dict__.get("_kept")
@@ -69,9 +69,9 @@ class Convolution(nn.Conv2d):
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether Winograd's way is there for these and faster: 3x3, float32, on a CPU, channels last, many of them.
+    """Whether Winograd's algorithm supports maps (B,C,H,W) and weights (K,C,3,3), and is faster.
 
-    And maps that fill their tiles well enough.
+    It needs float32 on a CPU in channels-last order, many channels, and maps that fill their tiles.
     """
     height, width = x.shape[2:]
     tiles = -(-height // TILE) * -(-width // TILE)
@@ -102,46 +102,46 @@ def convolve(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
     whole = torch.empty(count, outputs, rows * TILE, columns * TILE, memory_format=torch.channels_last)
     found = whole.permute(0, 2, 3, 1)
     offset = weights.new_zeros(outputs) if bias is None else bias
-    for some, lines, padded in _pieces(x.permute(0, 2, 3, 1), max(channels, outputs)):
-        _tiles_out(_products(_tiles_in(padded), weights), offset, found[some, lines])
+    for images, lines, padded in _pieces(x.permute(0, 2, 3, 1), max(channels, outputs)):
+        _tiles_out(_products(_tiles_in(padded), weights), offset, found[images, lines])
     if (rows * TILE, columns * TILE) == (height, width):
         return whole
-    # A copy, not a view: what a function of ours returns may be changed in place, as ReLU does.
+    # A copy, not a view, as ReLU changes the result in place.
     return whole[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
 def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     """The gradient (K,C,3,3) of a convolution's weights, from its maps (B,C,H,W) and its output's gradient (B,K,H,W).
 
-    The output is linear in the transformed weights, so this is the transposed of each step of `convolve`.
+    The output is linear in the transformed weights, so this transposes each step of `convolve`.
     """
     count, outputs, height, width = gradient.shape
     rows, columns = -(-height // TILE), -(-width // TILE)
-    told = gradient.permute(0, 2, 3, 1)
+    padded_gradient = gradient.permute(0, 2, 3, 1)
     if (rows * TILE, columns * TILE) != (height, width):
-        told = gradient.new_zeros(count, rows * TILE, columns * TILE, outputs)
-        told[:, :height, :width] = gradient.permute(0, 2, 3, 1)
+        padded_gradient = gradient.new_zeros(count, rows * TILE, columns * TILE, outputs)
+        padded_gradient[:, :height, :width] = gradient.permute(0, 2, 3, 1)
     found = x.new_zeros(PLACES, x.shape[1], outputs)
-    for some, lines, padded in _pieces(x.permute(0, 2, 3, 1), max(x.shape[1], outputs)):
-        found.baddbmm_(_tiles_in(padded).transpose(1, 2), _tiles_back(told[some, lines]))
+    for images, lines, padded in _pieces(x.permute(0, 2, 3, 1), max(x.shape[1], outputs)):
+        found.baddbmm_(_tiles_in(padded).transpose(1, 2), _tiles_back(padded_gradient[images, lines]))
     nine = torch.kron(_G, _G).float().T @ found.view(PLACES, -1)
     return nine.view(3, 3, x.shape[1], outputs).permute(3, 2, 0, 1)
 
 
 def _pieces(maps: Tensor, channels: int) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Maps (B,H,W,C) in pieces of whole tiles, some images at once or else some rows of tiles of one.
+    """Maps (B,H,W,C) in pieces of whole tiles: several images, or several rows of tiles of one image.
 
     Yields:
-        Which images, which rows of pixels, and those rows with a pixel more all around, zeros beyond the edges.
+        The images and the rows of pixels, as slices, and those rows padded by a pixel per side, zeros at edges.
     """
     count, height, width, depth = maps.shape
     rows, columns = -(-height // TILE), -(-width // TILE)
     fit = max(1, PIECE_BYTES // (PLACES * columns * channels * 4))
     images, lines = (fit // rows, rows) if fit >= rows else (1, fit)
     for first in range(0, count, images):
-        some = maps[first : first + images]
-        padded = some.new_zeros(len(some), rows * TILE + MARGIN, columns * TILE + MARGIN, depth)
-        padded[:, 1 : height + 1, 1 : width + 1] = some
+        batch = maps[first : first + images]
+        padded = batch.new_zeros(len(batch), rows * TILE + MARGIN, columns * TILE + MARGIN, depth)
+        padded[:, 1 : height + 1, 1 : width + 1] = batch
         for line in range(0, rows, lines):
             start, end = line * TILE, min(rows, line + lines) * TILE
             yield slice(first, first + images), slice(start, end), padded[:, start : end + MARGIN]
@@ -170,7 +170,7 @@ def _into(out: Tensor, d: Tensor) -> None:
 
 
 def _products(tiles: Tensor, weights: Tensor) -> Sequence[Tensor]:
-    """(36,T,C) times (36,C,K), as 36 of (T,K)."""
+    """(36,T,C) times (36,C,K), as 36 tensors (T,K)."""
     if ONEDNN:
         return [product(tile, weight) for tile, weight in zip(tiles, weights, strict=True)]
     return torch.bmm(tiles, weights).unbind()
@@ -228,7 +228,7 @@ def _back(out: Tensor, d: Tensor) -> None:
 
 
 class _Learning(torch.autograd.Function):
-    """The same with gradients: that of the maps is such a convolution too, with the weights turned around."""
+    """`convolve` with gradients; that of the maps is the convolution with rotated weights."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

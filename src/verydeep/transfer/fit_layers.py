@@ -1,13 +1,12 @@
 """Linear probing, then fine-tuning (Kumar et al., ICLR 2022): new FC layers are fitted before step 1.
 
-Photos are described by the net as it starts: the mean over the map of fc7, of the whole photo at Q = S. Where the
-start has no fc6 or no fc7, both first become layers that pass pool5 on (`verydeep.models.fc_layers`). A new fc8 is then
-the multinomial logistic regression on the descriptors of the training photos, at most `MOST` of them. So training
-begins where a probe ends, with small gradients, and as its start counts as epoch 0 it does not end worse on the dev
-part.
+Descriptors are computed by the net as it starts: the mean over the map of fc7, of the whole image at Q = S. If the
+start has no fc6 or no fc7, both are first initialised to pass pool5 on (`verydeep.models.fc_layers`). A new fc8 is then
+the multinomial logistic regression on the descriptors of at most `MOST` training images. So training starts from a
+linear probe, with small gradients, and as the start is epoch 0 the result is never worse on the dev part.
 
-Beside it linear SVMs learn from the same descriptors, brought to length 1, and predict the dev part: the error that
-fine-tuning on the same photos has to beat.
+Linear SVMs are trained on the same descriptors, scaled to length 1: their dev error is what fine-tuning on the same
+images has to improve on.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from .descriptors import descriptors, unit
 from .logistic import fit_logistic
 from .svm import fit_svms
 
-C = 10.0  # of SVMs on descriptors of length 1; chosen on the dev part it would flatter the error there
-MOST = 10_000  # training photos, evenly spaced in the set: more would take longer than they are worth here
+C = 10.0  # of SVMs on descriptors of length 1; choosing it on the dev part would bias the error there
+MOST = 10_000  # training images, evenly spaced in the set: more take longer than they are worth here
 Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit_start` left: the layers that are still random, and the SVMs' dev error in percent, if it has one."""
+    """The result of `fit_start`: layers that are still random, and the SVMs' dev error in percent, or None."""
 
     random: tuple[str, ...]
     probe_error: float | None
@@ -66,7 +65,7 @@ def fit_start(
         sets: training images and the dev part.
 
     Raises:
-        ImageError: a photo cannot be read.
+        ImageError: an image cannot be read.
     """
     if any(name.startswith("conv") for name in random):
         return Fitted(random, None)
@@ -74,60 +73,60 @@ def fit_start(
     fits, new = settings.new_fc == "fitted" and "fc8" in random, set(HIDDEN) & set(random)
     if fits and new:
         pass_pool5_on(net)
-        reporter.say("fc6 and fc7 pass pool5 on, as the start does not have both")
+        reporter.say("fc6 and fc7 are initialised to pass pool5 on, as the start does not have both")
     layer = "pool5" if new and not fits else FULL
     source = FeatureNet(net, layer, metadata.mean, metadata.test_scale, metadata.resampling, metadata.other_side, {})
     machine.place_model(net.eval())
     train, dev = sets
     chosen = train.take(np.unique(np.linspace(0, len(train) - 1, min(MOST, len(train))).astype(np.int64)))
     with machine.running():
-        rows, of_dev = (_described(source, one, machine, reporter, team) for one in (chosen, dev))
+        rows, dev_rows = (_descriptors(source, dataset, machine, reporter, team) for dataset in (chosen, dev))
         if fits:
-            reporter.say(f"fitting fc8 to {len(chosen)} photos")
+            reporter.say(f"fitting fc8 to {len(chosen)} images")
             _fit(net, rows, chosen.labels, settings.lr, HIDDEN if new else ())
-    return Fitted(() if fits else random, _svm_error(rows, chosen, of_dev, dev))
+    return Fitted(() if fits else random, _svm_error(rows, chosen, dev_rows, dev))
 
 
 def _fit(net: Net, rows: Rows, labels: NDArray[np.int64], rate: float, new: tuple[str, ...]) -> None:
-    """Scales fc7's map to fit the rate, and makes fc8 the logistic regression on it."""
+    """Scales fc7's map to fit the learning rate, and sets fc8 to the logistic regression on it; ``rows`` (N,D)."""
     length = float(np.einsum("nd,nd->n", rows, rows, dtype=np.float64).mean())
     factor = fit_to_rate(net, length, rate, new)
     last = net.layer("fc8")
-    shown, told = (torch.from_numpy(array).to(last.weight.device) for array in (rows, labels))
-    weights, biases = fit_logistic(shown * factor, told, last.out_channels)
+    x, y = (torch.from_numpy(array).to(last.weight.device) for array in (rows, labels))
+    weights, biases = fit_logistic(x * factor, y, last.out_channels)
     assert last.bias is not None
     with torch.no_grad():
         last.weight.copy_(weights[:, :, None, None])
         last.bias.copy_(biases)
 
 
-def _svm_error(rows: Rows, train: Dataset, of_dev: Rows, dev: Dataset) -> float | None:
-    """Top-1 error in percent of linear SVMs on the dev part; None where a class has no photo to learn from."""
+def _svm_error(rows: Rows, train: Dataset, dev_rows: Rows, dev: Dataset) -> float | None:
+    """Top-1 error in percent of linear SVMs on the dev part; None if a class has no training image."""
     labels = np.unique(train.labels)
     if len(labels) < len(train.classes):
         return None
     marks = np.where(train.labels[:, None] == labels, 1, -1).astype(np.int8)
     (svm,) = fit_svms(unit(rows), marks, (C,))
-    return 100 * float((svm.scores(unit(of_dev)).argmax(1) != dev.labels).mean())
+    return 100 * float((svm.scores(unit(dev_rows)).argmax(1) != dev.labels).mean())
 
 
-def _described(source: FeatureNet, dataset: Dataset, machine: Machine, reporter: Reporter, team: Team) -> Rows:
-    """Descriptors of a set, float32 (N,D)."""
-    mine = np.array(team.shard(len(dataset)), dtype=np.int64)
-    views = ResizeToScales(
+def _descriptors(source: FeatureNet, dataset: Dataset, machine: Machine, reporter: Reporter, team: Team) -> Rows:
+    """Descriptors of a dataset, float32 (N,D)."""
+    shard = np.array(team.shard(len(dataset)), dtype=np.int64)
+    resize = ResizeToScales(
         Protocol("dense", (source.test_scale,), False), source.net.crop, source.resampling, source.other_side
     )
     rows: dict[int, Rows] = {}
 
-    def shown() -> Iterator[tuple[int, list[Pixels]]]:
-        for place, found in each_photo(dataset.take(mine), views, machine.readers):
-            if isinstance(found, Fault):
-                raise ImageError(f"{found.message} Remove it, or leave it out with --bad-images skip.")
-            yield int(mine[place]), found
+    def views() -> Iterator[tuple[int, list[Pixels]]]:
+        for place, loaded in each_photo(dataset.take(shard), resize, machine.readers):
+            if isinstance(loaded, Fault):
+                raise ImageError(f"{loaded.message} Remove it, or leave it out with --bad-images skip.")
+            yield int(shard[place]), loaded
 
-    with reporter.track(f"describing photos by the start's {source.layer}", len(mine)) as advance:
-        for _, indices, found in descriptors(source, shown(), "mean", False, machine):
-            rows.update(zip(indices, found, strict=True))
+    with reporter.track(f"extracting {source.layer} descriptors of the start", len(shard)) as advance:
+        for _, indices, batch in descriptors(source, views(), "mean", False, machine):
+            rows.update(zip(indices, batch, strict=True))
             advance(len(indices), "")
-    whole = {index: row for share in team.all_gather(rows) for index, row in share.items()}
-    return np.stack([whole[index] for index in range(len(dataset))])
+    gathered = {index: row for share in team.all_gather(rows) for index, row in share.items()}
+    return np.stack([gathered[index] for index in range(len(dataset))])

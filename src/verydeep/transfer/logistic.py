@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on descriptors: the last layer of a net whose other layers stay as they are."""
+"""Multinomial logistic regression on descriptors: the last layer of a net whose other layers are frozen."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DECAY = 1e-4  # L2 penalty on weights, for descriptors of mean squared length 1; errors hardly hang on it (NOTES.md)
+DECAY = 1e-4  # L2 penalty on weights, for descriptors of mean squared length 1; errors hardly depend on it (NOTES.md)
 MOST_STEPS = 200
 
 
 def fit_logistic(rows: Tensor, labels: Tensor, classes: int, decay: float = DECAY) -> tuple[Tensor, Tensor]:
-    """Weights (K,D) and biases (K,) of the least mean cross-entropy plus ``decay`` / 2 times the squared weights.
+    """Weights (K,D) and biases (K,) that minimise mean cross-entropy plus ``decay`` / 2 times the squared weights.
 
-    The penalty is that of descriptors scaled by one factor to a mean squared length of 1. Solved by L-BFGS from 0.
+    The penalty applies to descriptors scaled by one factor to a mean squared length of 1. Solved by L-BFGS from 0.
 
     Args:
         rows: descriptors, float (N,D).
@@ -33,9 +33,9 @@ def fit_logistic(rows: Tensor, labels: Tensor, classes: int, decay: float = DECA
 
     def loss() -> Tensor:
         solver.zero_grad()
-        found = F.cross_entropy(F.linear(scaled, weights, biases), labels) + decay / 2 * weights.square().sum()
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
+        value = F.cross_entropy(F.linear(scaled, weights, biases), labels) + decay / 2 * weights.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
     solver.step(loss)  # type: ignore[no-untyped-call]
     return weights.detach() / scale, biases.detach()
