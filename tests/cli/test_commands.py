@@ -149,7 +149,7 @@ def test_photos_added_after_training_do_not_bring_trained_ones_into_the_test(com
     for words in ((), ("--data", "photos")):
         answer = command("evaluate", "run", "dense@36", *words, "--json", cwd=place)
         assert json.loads(answer.stdout)["set"] == "test"
-        assert "is not as it was when the net was trained" in answer.stderr
+        assert "has changed since the net was trained" in answer.stderr
 
 
 def test_evaluations_do_not_overwrite_each_other(command: Command, trained: Path, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ MISTAKES = [
     ("train A --out {bad_momentum} --resume --max-epochs 3", r"lacks momentum buffers of its layers' shapes"),
     ("evaluate {run} dense@999999999", r"above 8192 pixels"),
     ("evaluate {nan} dense@36", r"NaN or infinite values in conv1_1\.weight"),
-    ("evaluate {bad_card} dense@36", r"has a card this version cannot read"),
+    ("evaluate {bad_card} dense@36", r"has metadata that this version cannot read"),
     ("predict {nan} {photos}", r"NaN or infinite values in conv1_1\.weight"),
     ("predict {run} {photos} --json --csv", r"not allowed with argument"),
     ("data check {long}", r"the operating system refused: File name too long"),

@@ -134,4 +134,4 @@ def test_tensorboard_says_which_folders_it_takes(command: Command, place: Path) 
     sentence = command(
         *typed(f"train A --data photos --out {{odd}}-board {SMALL} --tensorboard yes"), cwd=place
     ).mistake()
-    assert "TensorBoard writes to folders named in UTF-8" in sentence
+    assert "TensorBoard needs directory names in UTF-8" in sentence

@@ -79,9 +79,9 @@ def test_average_precision_ignores_order_and_what_it_cannot_tell() -> None:
         kept = marks != 0
         assert one == pytest.approx(average_precision(scores[kept], marks[kept], form))
         assert one == pytest.approx(average_precision(3 * scores - 7, marks, form))
-    with pytest.raises(VerydeepError, match="no photo has the class"):
+    with pytest.raises(VerydeepError, match="no image has the class"):
         average_precision(scores, np.full(60, -1, np.int8), "area")
-    with pytest.raises(VerydeepError, match="photo number 3 is NaN"):
+    with pytest.raises(VerydeepError, match="image number 3 is NaN"):
         average_precision(np.where(np.arange(60) == 3, np.nan, scores), marks, "area")
 
 

@@ -106,11 +106,11 @@ def test_fusing_the_parts_of_a_protocol_is_the_protocol(trained: Path, command: 
 
 OTHERS = [
     (scores(2, classes=CLASSES[::-1]), r"2\.npz cannot be fused with .*1\.npz: its classes are in another order"),
-    (scores(2, classes=("x", *CLASSES[1:])), r"its classes are others"),
+    (scores(2, classes=("x", *CLASSES[1:])), r"its classes differ"),
     (scores(2, set_name="test"), r"it is of the set test, not val"),
     (scores(2, ids=tuple(f"p/{number:03d}" for number in range(1, PHOTOS + 1))), r"p/000 and 1 more are in one only"),
     (scores(2, ids=tuple(f"p/{number:03d}" for number in reversed(range(PHOTOS)))), r"\(in another order\)"),
-    (scores(2, labels=(np.arange(PHOTOS) + 1) % 7), r"the same photos have other labels"),
+    (scores(2, labels=(np.arange(PHOTOS) + 1) % 7), r"the same images have other labels"),
     (
         scores(2, labels=np.full(PHOTOS, 9)),
         r"2\.npz has no photos or classes, a photo twice, or labels that are no class",

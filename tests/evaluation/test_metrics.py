@@ -47,7 +47,7 @@ def test_five_classes_leave_no_top5_question() -> None:
 
 
 def test_nan_is_refused() -> None:
-    with pytest.raises(VerydeepError, match="photo number 1 is NaN"):
+    with pytest.raises(VerydeepError, match="image number 1 is NaN"):
         label_ranks(np.array([[0.5, 0.5], [np.nan, 1.0]]), np.array([0, 0]))
 
 

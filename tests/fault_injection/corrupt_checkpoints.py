@@ -36,7 +36,7 @@ def damages(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
         ended = command(*base, "--out", run.name, "--resume", cwd=place)
         if ended.returncode:
             return [f"{kind}: ended with {ended.returncode}: {ended.stderr[-300:]}"]
-        told = [line for line in ended.stderr.splitlines() if LAST in line and "saved before it" in line]
+        told = [line for line in ended.stderr.splitlines() if LAST in line and "previous checkpoint" in line]
         faults = [] if told else [f"{kind}: nothing was told of {LAST}"]
         faults += differences(place / "whole", run)
         shutil.rmtree(run)

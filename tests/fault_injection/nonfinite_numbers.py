@@ -189,6 +189,6 @@ def _last_is_broken(place: Path, folder: Path) -> list[str]:
     """A NaN in the last checkpoint, under a seal that fits: the one before is taken, to the unbroken run's end."""
     _changed(folder, LAST, _not_a_number)
     ended = command(*FRESH, "--resume", "--out", "run", cwd=folder)
-    if ended.returncode or not re.search(r"NaN or infinite values in conv3_1.*saved before it", ended.stderr):
+    if ended.returncode or not re.search(r"NaN or infinite values in conv3_1.*previous checkpoint", ended.stderr):
         return [f"status {ended.returncode}: {ended.stderr[-300:]}"]
     return differences(place / "whole", folder / "run")

@@ -165,9 +165,9 @@ def test_a_scores_file_with_a_member_that_is_no_array(tmp_path: Path, broken: by
     ("name", "value", "told"),
     [
         ("crop", 2**40, "does not hold the net A it names: fc6.weight differs"),  # terabytes, were it built first
-        ("net", {}, "has a card this version cannot read"),
-        ("net", "\x1b]0;Q\x07", "has a card this version cannot read"),
-        ("classes", ["\ud800", "b", "c"], "has a card this version cannot read"),
+        ("net", {}, "has metadata that this version cannot read"),
+        ("net", "\x1b]0;Q\x07", "has metadata that this version cannot read"),
+        ("classes", ["\ud800", "b", "c"], "has metadata that this version cannot read"),
         ("width", 1e308, "up to 16"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_checkpoint_whose_card_tells_what_no_net_is(
 
 def test_json_within_json_without_end(tmp_path: Path) -> None:
     save_sealed({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {METADATA_KEY: DEEP})
-    with pytest.raises(VerydeepError, match="has a card this version cannot read"):
+    with pytest.raises(VerydeepError, match="has metadata that this version cannot read"):
         load_checkpoint(tmp_path / "x.safetensors")
     (tmp_path / "log.jsonl").write_text(f'{{"epoch": 1}}\n{DEEP}\n')
     RunLog(tmp_path, keep_epochs=1)

@@ -190,7 +190,7 @@ def test_a_resumed_box_net_is_the_unbroken_one(own: Path, command: Command, tmp_
     whole, parts = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole[-2000:] == parts[-2000:]
     other = command("localise", "train", "A", "--out", tmp_path / "parts", "--resume", "--regression", "SCR", cwd=own)
-    assert "resume it with the command it began with" in other.mistake()
+    assert "resume it with the command that started it" in other.mistake()
     wrong = command("train", "A", "--out", tmp_path / "parts", "--resume", cwd=own)
     assert "holds a localisation model with" in wrong.mistake()
 

@@ -200,7 +200,7 @@ MISTAKES = {
     "similar photos/red/000.png --features one.safetensors --top 0": "top must be 1 or more, not 0",
     "probe --data photos --weights none": "there is no run or weight file none",
     "predict out photos/red/000.png --protocol dense@40": "leave out --protocol",
-    "predict out photos/red/000.png --last": "is of SVMs, which have no last checkpoint: leave out --last",
+    "predict out photos/red/000.png --last": "holds SVMs, which have no last checkpoint: omit --last",
     "predict misfit photos/red/000.png": "the classifier does not fit the net that it names",
     "similar photos/red/000.png --features misfit.safetensors": "misfit.safetensors does not fit the net that it names",
     "svm own --features part.safetensors": "lack the set val, and have train",
