@@ -32,7 +32,7 @@ def small(name: str = "B", classes: int = 3, seed: int = 0, crop: int = 32, widt
     return create_net(name, classes, crop, width, seed=seed)
 
 
-def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path) -> None:
+def test_save_and_load_are_bitwise_equal(tmp_path: Path) -> None:
     net = small(seed=9).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     momentum = {name: torch.rand_like(value) for name, value in net.named_parameters()}
     save_checkpoint(tmp_path / "x.safetensors", net, replace(CARD, state={"step": 3, "lr": 0.1}), momentum)
@@ -46,7 +46,7 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 5000])
-def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: int) -> None:
+def test_truncated_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, small(), CARD)
     path.write_bytes(path.read_bytes()[:keep])
@@ -54,13 +54,13 @@ def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: int) -> None:
         load_checkpoint(path)
 
 
-def test_a_checkpoint_whose_card_names_another_net_is_refused(tmp_path: Path) -> None:
+def test_metadata_of_another_net_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "x.safetensors", small("B"), replace(CARD, net="D"))
     with pytest.raises(VerydeepError, match="does not hold the net D"):
         load_checkpoint(tmp_path / "x.safetensors").net()
 
 
-def test_weights_without_a_card_are_no_run(tmp_path: Path) -> None:
+def test_weights_without_metadata_are_refused(tmp_path: Path) -> None:
     save_file(dict(small().state_dict()), tmp_path / "w.safetensors")
     with pytest.raises(VerydeepError, match="no verydeep metadata"):
         load_checkpoint(tmp_path / "w.safetensors")
@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["B", "C", "D", "E"])
-def test_deeper_nets_take_four_conv_and_three_fc_layers_of_a(name: str) -> None:
+def test_deeper_nets_copy_four_conv_and_three_fc_layers_of_a(name: str) -> None:
     """Sect. 3.1; for E exactly 4 + 3 of its 19 layers, and the rest as drawn."""
     source, net, drawn = small("A", seed=1), small(name, seed=2), small(name, seed=2)
     done = start_from(net, source.state_dict(), "A", classes_equal=True)
@@ -94,7 +94,7 @@ def test_deeper_nets_take_four_conv_and_three_fc_layers_of_a(name: str) -> None:
     assert done.lines()[1].startswith(f"random {len(net.specs) - 7} layers: conv1_2, ")
 
 
-def test_the_same_net_gives_all_layers_and_other_classes_a_new_head() -> None:
+def test_the_same_net_copies_all_layers_and_other_classes_need_a_new_head() -> None:
     source = small("D", seed=1)
     same, renamed, more = small("D", seed=2), small("D", seed=2), small("D", classes=5, seed=2)
     assert len(start_from(same, source.state_dict(), "D", classes_equal=True).copied) == 16
@@ -105,7 +105,7 @@ def test_the_same_net_gives_all_layers_and_other_classes_a_new_head() -> None:
     assert torch.equal(more.layer("fc8").weight, small("D", classes=5, seed=2).layer("fc8").weight)
 
 
-def test_a_start_of_another_width_copies_nothing_and_says_so() -> None:
+def test_a_start_of_another_width_is_refused() -> None:
     with pytest.raises(VerydeepError, match=r"no layer of net B .* fits the start's net B"):
         start_from(small("B"), small("B", width=1 / 8).state_dict(), "B", classes_equal=False)
 
@@ -128,7 +128,7 @@ def conv_file(path: Path, metadata: dict[str, str] | None, swap: bool = False) -
 BGR = {"channel_order": "BGR", "mean_bgr": "103.939,116.779,123.68", "input_range": "0-255"}
 
 
-def test_a_bgr_file_is_flipped_to_rgb_and_a_wrong_guess_would_show(tmp_path: Path) -> None:
+def test_a_bgr_file_is_flipped_to_rgb(tmp_path: Path) -> None:
     net = conv_file(tmp_path / "bgr.safetensors", BGR, swap=True)
     found = read_weights(str(tmp_path / "bgr.safetensors"))
     assert found.net == "A"
@@ -138,7 +138,7 @@ def test_a_bgr_file_is_flipped_to_rgb_and_a_wrong_guess_would_show(tmp_path: Pat
     assert not torch.allclose(found.tensors["conv1_1.weight"].flip(1), expected)
 
 
-def test_pixels_that_are_not_recorded_are_never_guessed(tmp_path: Path) -> None:
+def test_unrecorded_preprocessing_is_never_guessed(tmp_path: Path) -> None:
     net = conv_file(tmp_path / "x.safetensors", None)
     with pytest.raises(VerydeepError, match="pass --preprocessing caffe"):
         read_weights(str(tmp_path / "x.safetensors"))
@@ -162,7 +162,7 @@ def test_pixels_that_are_not_recorded_are_never_guessed(tmp_path: Path) -> None:
         ("grey", "it does not take RGB images"),
     ],
 )
-def test_what_is_no_weight_file_of_these_nets(tmp_path: Path, change: str, says: str) -> None:
+def test_invalid_weight_files(tmp_path: Path, change: str, says: str) -> None:
     net = create_net("A", classes=2, crop=32)
     tensors = {name: value.clone() for name, value in net.state_dict().items() if name.startswith("conv")}
     metadata = dict(BGR)
@@ -178,7 +178,7 @@ def test_what_is_no_weight_file_of_these_nets(tmp_path: Path, change: str, says:
         read_weights(str(tmp_path / "w.safetensors"))
 
 
-def test_the_shared_ilsvrc_layers_load_with_their_pixels() -> None:
+def test_the_shared_ilsvrc_layers_load_with_their_preprocessing() -> None:
     path = SHARED / "weights" / "net_d_conv_ilsvrc.safetensors"
     if not path.exists():
         pytest.skip("the ILSVRC layers are not on this machine")
@@ -199,7 +199,7 @@ def flipped(path: Path, bit: int) -> None:
     path.write_bytes(data)
 
 
-def test_any_changed_bit_is_noticed(tmp_path: Path) -> None:
+def test_any_changed_bit_is_detected(tmp_path: Path) -> None:
     """All bits of the length and the header's ends, and some of all over the file, by the card and by the whole."""
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, small(), replace(CARD, state={"step": 3}))
@@ -222,14 +222,14 @@ def test_any_changed_bit_is_noticed(tmp_path: Path) -> None:
     assert load_checkpoint(path).metadata.state == {"step": 3}
 
 
-def test_a_sealed_file_is_a_safetensors_file_like_any_other(tmp_path: Path) -> None:
+def test_other_readers_of_safetensors_read_checkpoints(tmp_path: Path) -> None:
     net = small()
     save_checkpoint(tmp_path / "x.safetensors", net, CARD)
     found = load_file(tmp_path / "x.safetensors")
     assert all(torch.equal(found[name], value) for name, value in net.state_dict().items())
 
 
-def test_the_file_before_is_kept_until_the_next_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_previous_file_is_kept_until_the_next_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, previous = tmp_path / "x", tmp_path / "previous"
     for seed in range(3):
         save_checkpoint(path, small(seed=seed), CARD, previous=previous)
@@ -244,9 +244,7 @@ def test_the_file_before_is_kept_until_the_next_is_read_back(tmp_path: Path, mon
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["previous", "x"]
 
 
-def test_where_links_are_not_to_be_had_the_file_before_is_kept_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_previous_file_is_kept_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
@@ -257,7 +255,7 @@ def test_where_links_are_not_to_be_had_the_file_before_is_kept_too(
     assert torch.equal(load_checkpoint(tmp_path / "previous").weights["fc8.weight"], small(seed=0).layer("fc8").weight)
 
 
-def test_a_folder_that_one_process_may_use_is_swept_and_others_are_refused(tmp_path: Path) -> None:
+def test_a_locked_directory_is_cleaned_and_other_processes_are_refused(tmp_path: Path) -> None:
     (tmp_path / ".last.safetensors.123.tmp").write_text("half")
     (tmp_path / ".mine.tmp").write_text("kept")
     with only_one(tmp_path):

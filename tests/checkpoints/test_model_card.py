@@ -1,4 +1,4 @@
-"""A model card, a sidecar and a prototxt are followed with nothing of ours: the same posteriors as the run's.
+"""Following a model card, a sidecar or a prototxt without verydeep gives the run's posteriors.
 
 Each file is read by h5py, a pickle of tensors, ONNX Runtime or byte by byte; which axis is which, the order of colours
 and of fc6's inputs, mean, scale, resize rule and the order of classes are taken from the card's words alone.
@@ -168,7 +168,7 @@ def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def run_posteriors(command: Command, run: object, photo: Path) -> dict[str, float]:
-    """What the run's own command answers."""
+    """The predictions of the run's own command."""
     told = command("predict", run, photo, "--protocol", f"centre@{Q}", "--top", 7, "--json")
     assert told.status == 0, told.stderr
     return {row["class"]: row["probability"] for row in json.loads(told.stdout)[0]["predictions"]}
@@ -176,7 +176,7 @@ def run_posteriors(command: Command, run: object, photo: Path) -> dict[str, floa
 
 @cache
 def converted(home: Path, source: str) -> tuple[Path, dict[str, float]]:
-    """The run of a source, and what it answers of the photo."""
+    """The run of a source, and its posteriors of the photo."""
     run = home / f"run-of-{source.replace('.', '-')}"
     words = ["--preprocessing", PIXELS[source], "--class-names", home / "names.txt"]
     assert run_command("convert", home / source, run, *words).status == 0
@@ -188,7 +188,7 @@ OTHER_MEANS = [("d.pth", "h5"), ("d.pth", "pth"), ("d.mat", "caffemodel")]  # a 
 
 
 @pytest.mark.parametrize(("source", "ending"), [*EACH_LAYOUT, *OTHER_MEANS])
-def test_who_follows_the_card_finds_the_runs_posteriors(
+def test_following_the_model_card_gives_the_runs_posteriors(
     home: Path, tmp_path: Path, command: Command, source: str, ending: str
 ) -> None:
     file = tmp_path / f"net.{ending}"
@@ -216,9 +216,7 @@ def test_who_follows_the_card_finds_the_runs_posteriors(
 
 
 @pytest.mark.parametrize("takes", ["uint8", "float"])
-def test_who_follows_the_card_of_an_exported_file_finds_them_too(
-    home: Path, tmp_path: Path, command: Command, takes: str
-) -> None:
+def test_following_the_model_card_of_an_exported_file(home: Path, tmp_path: Path, command: Command, takes: str) -> None:
     """Photos go in as they are where the file subtracts the mean itself: twice would be a wrong answer."""
     import onnxruntime
 
@@ -238,7 +236,7 @@ def test_who_follows_the_card_of_an_exported_file_finds_them_too(
     assert dict(zip(classes_of(page), answer, strict=True)) == pytest.approx(expected, abs=2e-5)
 
 
-def test_a_runs_json_tells_the_pixels_of_its_own_file(home: Path) -> None:
+def test_config_json_records_the_preprocessing_of_its_own_file(home: Path) -> None:
     """The source was BGR; what was written is RGB."""
     told = json.loads((converted(home, "d.caffemodel")[0] / "config.json").read_text())
     assert told["pixels"]["channel_order"] == "RGB"

@@ -1,4 +1,4 @@
-"""Sect. 1: any public weight file in, from files of independent writers; a wrong guess must change the scores."""
+"""Sect. 1: public weight files, from independent writers; wrong preprocessing must change the scores."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def far(one: Tensor, other: Tensor) -> float:
 
 
 def pixels(kind: str) -> Tensor:
-    """What files of a kind take, made without our code."""
+    """The input of files of a kind, computed without our code."""
     if kind == "minus mean":
         return photo() - torch.tensor(made.MEAN)[:, None, None]
     mean, std = (TORCH_MEAN, TORCH_STD) if kind == "torchvision" else ((0.48235, 0.45882, 0.40784), (1 / 255,) * 3)
@@ -172,7 +172,7 @@ FORMATS: dict[str, tuple[Writer, str, str, str]] = {
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_of_each_kind_gives_the_same_scores_and_a_wrong_guess_does_not(tmp_path: Path, kind: str) -> None:
+def test_each_format_gives_equal_scores_and_wrong_preprocessing_does_not(tmp_path: Path, kind: str) -> None:
     write, taken, named, wrong = FORMATS[kind]
     layers = random_layers()
     path = tmp_path / "file of any name"
@@ -197,7 +197,7 @@ def test_another_order_of_the_inputs_of_fc6_would_change_the_scores(tmp_path: Pa
 
 @pytest.mark.parametrize("net", ["A", "B", "D", "E"])
 @pytest.mark.parametrize("kind", ["torchvision", "torchvision, normalised", "mmpretrain", "Keras 3, unnamed"])
-def test_each_published_net_is_told_from_the_others(tmp_path: Path, net: str, kind: str) -> None:
+def test_each_published_net_is_recognised(tmp_path: Path, net: str, kind: str) -> None:
     layers = random_layers(net)
     if "Keras" in kind:
         made.keras_new(tmp_path / "x", layers, named=False)
@@ -211,7 +211,7 @@ def test_each_published_net_is_told_from_the_others(tmp_path: Path, net: str, ki
     assert far(ours(found), scores(net, layers, pixels(taken))) < 1e-4
 
 
-def test_the_second_form_of_slims_checkpoints_is_called_by_what_its_files_share(tmp_path: Path) -> None:
+def test_a_slim_checkpoint_of_several_files_is_named_by_its_prefix(tmp_path: Path) -> None:
     layers = random_layers()
     made.slim_second(tmp_path / "vgg_16.ckpt", layers)
     found = read_weights(str(tmp_path / "vgg_16.ckpt"), "rgb-mean")
@@ -246,7 +246,7 @@ def test_the_features_of_torchvision_have_no_fc_layers(tmp_path: Path) -> None:
         read_weights(str(tmp_path / "x.pth"), "torchvision")
 
 
-def test_a_net_without_its_top_and_one_that_says_it_normalises_locally(tmp_path: Path) -> None:
+def test_a_net_without_fc_layers_and_one_with_lrn(tmp_path: Path) -> None:
     layers = {name: value for name, value in random_layers("A").items() if not name.startswith("fc")}
     for write in (made.caffe_v1, made.caffe_v2):
         write(tmp_path / "x", layers)
@@ -255,13 +255,13 @@ def test_a_net_without_its_top_and_one_that_says_it_normalises_locally(tmp_path:
         assert read_weights(str(tmp_path / "x"), "caffe").net == "A-LRN"
 
 
-def test_a_file_that_ends_scipys_process_is_refused_like_any_broken_one() -> None:
+def test_a_file_that_crashes_scipy_is_refused() -> None:
     """A few changed bytes of a MATLAB file, found by tests/fuzz/fuzzing.py: scipy follows a pointer to nowhere."""
     with pytest.raises(VerydeepError, match=r"crash\.mat is broken: reading it as a MATLAB file crashed, or took too"):
         read_weights(str(Path(__file__).parents[1] / "files" / "crash.mat"), "rgb-mean")
 
 
-def test_what_matconvnet_records_is_taken(tmp_path: Path) -> None:
+def test_metadata_of_matconvnet_is_read(tmp_path: Path) -> None:
     made.matconvnet(tmp_path / "x.mat", random_layers())
     found = read_weights(str(tmp_path / "x.mat"))
     assert found.mean == pytest.approx(made.MEAN)
@@ -270,7 +270,7 @@ def test_what_matconvnet_records_is_taken(tmp_path: Path) -> None:
     assert found.origin["format"] == "MatConvNet"
 
 
-def test_pixels_that_no_file_and_no_hash_tells_are_asked_for(tmp_path: Path) -> None:
+def test_unknown_preprocessing_is_an_error(tmp_path: Path) -> None:
     for write in (made.caffe_v1, made.keras_old, made.slim_first, pth):
         write(tmp_path / "x", random_layers())
         with pytest.raises(VerydeepError, match=r"pass --preprocessing caffe .*, rgb-mean .*, torchvision"):
@@ -285,7 +285,7 @@ def cut(path: Path, share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.999])
 @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "TF-Slim"])
-def test_a_truncated_file_is_named(tmp_path: Path, kind: str, share: float) -> None:
+def test_truncated_files_are_refused(tmp_path: Path, kind: str, share: float) -> None:
     write, _, named, _ = FORMATS[kind]
     write(tmp_path / "x", random_layers())
     cut(tmp_path / "x", share)
@@ -396,7 +396,7 @@ BAD: dict[str, tuple[Writer, str]] = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_is_refused_in_one_sentence(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_files_are_refused_in_one_sentence(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write, says = BAD[kind]
     write(tmp_path / "x", random_layers())
@@ -406,7 +406,7 @@ def test_a_bad_file_is_refused_in_one_sentence(tmp_path: Path, kind: str, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x"]
 
 
-def test_a_text_or_a_photo_is_no_caffemodel() -> None:
+def test_texts_and_images_are_not_caffemodels() -> None:
     assert not looks_like_caffe(b"\n" * 100)
     assert not looks_like_caffe(b"\xff\xd8\xff\xe0" + bytes(200))
     assert looks_like_caffe(made.chunk(1, b"VGG") + made.chunk(2, b"x" * 10**4)[:50])
@@ -425,7 +425,7 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Re
     return tmp_path / "theirs.caffemodel", entry
 
 
-def test_a_public_file_is_known_by_its_content_alone(catalogue: tuple[Path, Released], tmp_path: Path) -> None:
+def test_public_files_are_recognised_by_content(catalogue: tuple[Path, Released], tmp_path: Path) -> None:
     path, entry = catalogue
     path.rename(tmp_path / "whatever")
     found = read_weights(str(tmp_path / "whatever"))
@@ -502,7 +502,7 @@ def server() -> Iterator[tuple[str, type[Server]]]:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_broke_off_is_gone_on_with(
+def test_an_interrupted_download_resumes(
     catalogue: tuple[Path, Released], server: tuple[str, type[Server]], ranges: bool
 ) -> None:
     path, entry = catalogue
@@ -522,7 +522,7 @@ def test_a_download_that_broke_off_is_gone_on_with(
     assert read_weights("tiny-D").net == "D"
 
 
-def test_a_download_of_other_content_is_removed(
+def test_a_download_with_another_hash_is_removed(
     catalogue: tuple[Path, Released], server: tuple[str, type[Server]]
 ) -> None:
     path, entry = catalogue
@@ -541,7 +541,7 @@ def test_a_download_of_other_content_is_removed(
 
 
 @pytest.mark.usefixtures("catalogue")
-def test_released_weights_that_are_not_there_are_offered() -> None:
+def test_missing_released_weights_name_the_download_command() -> None:
     with pytest.raises(VerydeepError, match=r"oxford-D is not on this machine: `verydeep weights fetch oxford-D`"):
         read_weights("oxford-D")
     with pytest.raises(VerydeepError, match="did you mean oxford-D"):
@@ -627,7 +627,7 @@ NO_WEIGHTS = {
 
 
 @pytest.mark.parametrize("kind", NO_WEIGHTS)
-def test_numbers_that_are_no_weights_are_refused(tmp_path: Path, kind: str) -> None:
+def test_unsupported_dtypes_are_refused(tmp_path: Path, kind: str) -> None:
     write, form, says = NO_WEIGHTS[kind]
     write(tmp_path / "x", form)
     with pytest.raises(VerydeepError, match=says):
@@ -635,7 +635,7 @@ def test_numbers_that_are_no_weights_are_refused(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_floats_are_weights(tmp_path: Path, kind: torch.dtype) -> None:
+def test_all_float_dtypes_are_read(tmp_path: Path, kind: torch.dtype) -> None:
     stored_as(lambda found: found.to(kind))(tmp_path / "x", "safetensors")
     found = read_weights(str(tmp_path / "x"), "torchvision").tensors["conv2_1.weight"]
     assert found.dtype == torch.float32

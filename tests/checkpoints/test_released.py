@@ -48,7 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     return place
 
 
-def test_a_public_file_becomes_a_run_that_is_asked(home: Path, tmp_path: Path, command: Command) -> None:
+def test_a_public_file_is_converted_to_a_run(home: Path, tmp_path: Path, command: Command) -> None:
     words = ["--preprocessing", "caffe", "--class-names", home / "names.txt"]
     told = command("convert", home / "d.caffemodel", "runs/d", *words, "--json", cwd=tmp_path)
     assert told.status == 0, told.stderr
@@ -67,8 +67,8 @@ def test_a_public_file_becomes_a_run_that_is_asked(home: Path, tmp_path: Path, c
     assert "net = verydeep.load('runs/d')" in page
 
 
-def test_a_file_of_names_gives_each_output_a_name_of_its_own(home: Path, tmp_path: Path, command: Command) -> None:
-    """A byte order mark is no part of a name, U+2028 ends no line, and the two cranes are told apart."""
+def test_class_names_from_a_file(home: Path, tmp_path: Path, command: Command) -> None:
+    """A byte order mark is not part of a name, U+2028 does not end a line, and equal names are numbered."""
     names = ["tench", "crane", "a\u2028b", "dog", "crane", "caf\u00e9", "maillot"]
     (tmp_path / "names.txt").write_text("\ufeff" + "\r\n".join(names) + "\r\n\r\n", encoding="utf8", newline="")
     words = ["convert", home / "d.caffemodel", "r", "--preprocessing", "caffe", "--class-names", "names.txt"]
@@ -93,8 +93,8 @@ def test_the_scores_of_a_converted_net_are_those_of_plain_pytorch(home: Path, tm
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pth", "h5", "caffemodel"])
-def test_a_round_trip_is_exact_to_the_bit(home: Path, tmp_path: Path, command: Command, ending: str) -> None:
-    """Out to a layout and back: weights and card are equal, whatever the mean."""
+def test_a_round_trip_is_bitwise_equal(home: Path, tmp_path: Path, command: Command, ending: str) -> None:
+    """To a layout and back: weights and metadata are equal, for any mean."""
     there, back = tmp_path / f"there.{ending}", tmp_path / "back.safetensors"
     assert command("convert", home / "run", there).status == 0
     assert command("convert", there, back).status == 0
@@ -119,7 +119,9 @@ def test_a_round_trip_is_exact_to_the_bit(home: Path, tmp_path: Path, command: C
             read_weights(str(there))
 
 
-def test_what_is_written_for_others_has_their_names_and_orders(home: Path, tmp_path: Path, command: Command) -> None:
+def test_converted_files_have_the_names_and_layouts_of_their_format(
+    home: Path, tmp_path: Path, command: Command
+) -> None:
     import h5py
 
     for ending in ("pth", "h5"):
@@ -138,7 +140,7 @@ def test_what_is_written_for_others_has_their_names_and_orders(home: Path, tmp_p
         ]
 
 
-def test_convolutions_alone_stay_a_start(home: Path, tmp_path: Path, command: Command) -> None:
+def test_weights_without_fc_layers_are_a_start_only(home: Path, tmp_path: Path, command: Command) -> None:
     layers = {name: value for name, value in random_layers().items() if not name.startswith("fc")}
     made.caffe_v2(tmp_path / "conv.caffemodel", layers)
     told = command("convert", tmp_path / "conv.caffemodel", tmp_path / "c.safetensors", "--preprocessing", "caffe")
@@ -167,7 +169,7 @@ def test_an_exported_net_predicts_as_the_net_does(home: Path, tmp_path: Path, co
         load(path).posteriors(photos, "dense@36:softmax-first")
 
 
-def test_an_onnx_file_is_read_by_others_from_photos_of_any_size(home: Path, tmp_path: Path, command: Command) -> None:
+def test_onnx_runtime_runs_an_exported_file_on_images_of_any_size(home: Path, tmp_path: Path, command: Command) -> None:
     import onnxruntime
 
     assert command("export", home / "run", "--out", tmp_path / "n.onnx").status == 0
@@ -183,7 +185,7 @@ def test_an_onnx_file_is_read_by_others_from_photos_of_any_size(home: Path, tmp_
         assert session.run(None, {"photos": photos})[0] == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_exported_files_are_tested_and_timed_like_runs(home: Path, tmp_path: Path, command: Command) -> None:
+def test_exported_files_are_evaluated_and_benchmarked_like_runs(home: Path, tmp_path: Path, command: Command) -> None:
     assert command("export", home / "run", "--out", tmp_path / "n.onnx").status == 0
     words = ["dense@36,44", "--workers", 0, "--json"]
     whole = json.loads(command("evaluate", home / "run", *words, "--out", tmp_path / "e").stdout)
@@ -201,7 +203,7 @@ def test_exported_files_are_tested_and_timed_like_runs(home: Path, tmp_path: Pat
     assert "ratio" in command("benchmark", home / "run", "--batch", 1, "--repeats", 1).stdout
 
 
-def test_8_bits_are_calibrated_and_compared_on_other_photos(home: Path, tmp_path: Path, command: Command) -> None:
+def test_int8_is_calibrated_and_compared_on_other_images(home: Path, tmp_path: Path, command: Command) -> None:
     told = command("export", home / "run", "--to", "onnx-int8", "--out", tmp_path / "n.int8.onnx", "--json")
     assert told.status == 0, told.stderr
     found = json.loads(told.stdout)
@@ -216,7 +218,7 @@ def test_8_bits_are_calibrated_and_compared_on_other_photos(home: Path, tmp_path
     assert 0 < np.abs(difference).max() < 0.2
 
 
-def test_training_begins_with_released_weights_only_where_they_are(
+def test_training_starts_from_released_weights_only_if_downloaded(
     tmp_path: Path, command: Command, photos: Path
 ) -> None:
     words = ["train", "E", "--data", photos, "--crop", 32, "--out", tmp_path / "r"]
@@ -231,7 +233,7 @@ def test_training_begins_with_released_weights_only_where_they_are(
     assert "VGG_ILSVRC_19_layers.caffemodel is broken, or not of a supported format" in told
 
 
-def test_a_net_remembers_what_it_began_as(home: Path, tmp_path: Path, photos: Path) -> None:
+def test_a_run_records_the_weights_it_started_from(home: Path, tmp_path: Path, photos: Path) -> None:
     settings: dict[str, Any] = {"crop": 64, "width": 1 / 16, "S": "64", "batch": 8, "workers": 0, "threads": 1}
     start: dict[str, Any] = {"start": str(home / "d.caffemodel"), "preprocessing": "caffe", "max_epochs": 1}
     train("D", out=tmp_path / "one", data=str(photos), **settings, **start)
@@ -243,7 +245,7 @@ def test_a_net_remembers_what_it_began_as(home: Path, tmp_path: Path, photos: Pa
         assert "Trained from d.caffemodel" in (tmp_path / run / "README.md").read_text()
 
 
-def test_the_list_and_fetching_by_the_real_command(tmp_path: Path, command: Command) -> None:
+def test_weights_list_and_fetch(tmp_path: Path, command: Command) -> None:
     here = {"VERYDEEP_CACHE": str(tmp_path / "cache")}
     rows = json.loads(command("weights", "list", "--json", **here).stdout)
     assert rows[0]["name"] == "oxford-D"
@@ -259,7 +261,7 @@ def test_the_list_and_fetching_by_the_real_command(tmp_path: Path, command: Comm
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_page_that_is_not_ours_is_left(tmp_path: Path, trained: Path, command: Command) -> None:
+def test_a_page_by_another_author_is_kept(tmp_path: Path, trained: Path, command: Command) -> None:
     assert command("convert", trained, tmp_path / "r").status == 0
     (tmp_path / "r" / "README.md").write_text("my own notes")
     words = ["centre@36", "--data", trained.parent / "photos", "--workers", 0]
@@ -267,7 +269,7 @@ def test_a_page_that_is_not_ours_is_left(tmp_path: Path, trained: Path, command:
     assert (tmp_path / "r" / "README.md").read_text() == "my own notes"
 
 
-def test_a_net_through_the_hubs_mixin_and_a_folder(home: Path, tmp_path: Path) -> None:
+def test_the_hub_mixin_with_a_local_directory(home: Path, tmp_path: Path) -> None:
     from verydeep.deploy.hub import SharedNet
 
     SharedNet.of(home / "run").save_pretrained(tmp_path / "saved")
@@ -285,7 +287,7 @@ def test_the_hub_without_a_network_is_one_sentence(tmp_path: Path, command: Comm
     assert "Traceback" not in told.stderr
 
 
-def test_classes_of_ilsvrc_are_known_by_their_wnids() -> None:
+def test_classes_of_ilsvrc_are_matched_by_wnid() -> None:
     from verydeep.data.dataset import Dataset, FolderSource, relabel
 
     labels = np.array([1, 0, 1], dtype=np.int64)
@@ -371,16 +373,14 @@ def test_a_bad_weight_file_by_the_real_command(tmp_path: Path, command: Command,
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_probe_of_a_public_file_takes_its_last_layer_that_describes(
-    home: Path, tmp_path: Path, command: Command
-) -> None:
+def test_a_probe_of_a_public_file_uses_its_last_feature_layer(home: Path, tmp_path: Path, command: Command) -> None:
     words = ["--data", home / "photos", "--scales", 64, "--splits", 1, "--workers", 0, "--json"]
     told = command("probe", "--weights", home / "d.caffemodel", "--preprocessing", "caffe", *words, cwd=tmp_path)
     assert told.status == 0, told.stderr
     assert "extracting fc7 descriptors" in told.stderr
 
 
-def test_a_full_disk_leaves_no_half_of_an_export(home: Path, tmp_path: Path, command: Command) -> None:
+def test_a_full_disk_leaves_no_partial_export(home: Path, tmp_path: Path, command: Command) -> None:
     for words in (
         ["convert", home / "run", tmp_path / "x.pth"],
         ["export", home / "run", "--out", tmp_path / "x.onnx"],

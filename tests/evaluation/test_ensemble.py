@@ -1,4 +1,4 @@
-"""Sect. 4.4: fusing stored posteriors, what is refused, and the server's files."""
+"""Sect. 4.4: fusion of stored posteriors, its errors, and submission files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def saved(folder: Path, *found: Scores) -> list[Path]:
     return paths
 
 
-def test_a_file_fused_with_itself_is_itself(tmp_path: Path) -> None:
+def test_fusion_of_a_file_with_itself(tmp_path: Path) -> None:
     (path,) = saved(tmp_path, scores(1))
     fuse([path, path], out=tmp_path / "f")
     np.testing.assert_array_equal(load_scores(tmp_path / "f").posteriors, scores(1).posteriors)
@@ -58,7 +58,7 @@ def test_a_file_fused_with_itself_is_itself(tmp_path: Path) -> None:
 
 
 def test_fusion_is_the_mean_by_numpy_alone(tmp_path: Path) -> None:
-    """Nothing of the package is read in the second way, but the file's plain arrays."""
+    """The second computation reads the file's plain arrays only."""
     paths = saved(tmp_path, scores(1), scores(2, "B"), scores(3, "C"))
     found = fuse(paths, [1, 2, 1], tmp_path / "f")
     arrays = [np.load(path, allow_pickle=False) for path in paths]
@@ -122,7 +122,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("other", "says"), OTHERS, ids=[says for _, says in OTHERS])
-def test_what_cannot_be_fused_is_one_sentence(command: Command, tmp_path: Path, other: Scores, says: str) -> None:
+def test_scores_that_cannot_be_fused(command: Command, tmp_path: Path, other: Scores, says: str) -> None:
     save_scores(tmp_path / "1.npz", scores(1))
     save_scores(tmp_path / "2.npz", other)
     assert re.search(says, command("fuse", "1.npz", "2.npz", "--out", "f", cwd=tmp_path).mistake())
@@ -150,7 +150,7 @@ def test_a_mistake_is_one_sentence(command: Command, tmp_path: Path, typed: str,
     assert {path.name for path in tmp_path.iterdir()} == {"a.npz"}
 
 
-def test_a_fusion_overwrites_no_input_run_or_test(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_a_fusion_overwrites_no_input_run_or_evaluation(command: Command, trained: Path, tmp_path: Path) -> None:
     save_scores(tmp_path / "t" / "scores.npz", scores(1))
     (tmp_path / "link").symlink_to("t")
     for place in ("t", "link", "t/../t"):
@@ -181,7 +181,7 @@ def test_a_broken_devkit_is_a_sentence(tmp_path: Path, text: str) -> None:
             write_classification(tmp_path / "s.txt", scores(1), tmp_path)
 
 
-def test_huge_weights_are_weights(tmp_path: Path) -> None:
+def test_huge_weights(tmp_path: Path) -> None:
     paths = saved(tmp_path, scores(1), scores(2, "B"))
     equal, huge = fuse(paths), fuse(paths, [1e308, 1e308])
     assert huge["fusion"] == equal["fusion"]
@@ -192,14 +192,14 @@ def test_huge_weights_are_weights(tmp_path: Path) -> None:
             fuse(paths, weights)  # type: ignore[arg-type]
 
 
-def test_files_may_come_one_by_one(tmp_path: Path) -> None:
+def test_files_may_be_an_iterator(tmp_path: Path) -> None:
     paths = saved(tmp_path, scores(1), scores(2, "B"))
     assert fuse(path for path in paths)["fusion"] == fuse(paths)["fusion"]
     assert fuse(str(paths[0]))["parts"][0]["run"] == "A"
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_any_wrong_byte_is_a_sentence_or_other_numbers(tmp_path: Path, seed: int) -> None:
+def test_a_corrupt_byte_is_an_error_or_other_numbers(tmp_path: Path, seed: int) -> None:
     save_scores(tmp_path / "s.npz", scores(1))
     whole = (tmp_path / "s.npz").read_bytes()
     rng = np.random.default_rng(seed)
@@ -238,7 +238,7 @@ def test_scores_are_readable_with_numpy_alone(tmp_path: Path) -> None:
         assert str(plain["checkpoint"]) == "A" * 64
 
 
-def test_server_files_are_in_the_devkits_numbers(tmp_path: Path) -> None:
+def test_server_files_have_the_devkits_ids(tmp_path: Path) -> None:
     """Inside, WNIDs are sorted; the devkit of the replica numbers them 2, 3, 1."""
     make_imagenet(tmp_path / "imagenet")
     classes = ("n01440764 tench, Tinca tinca", "n01443537 goldfish", "n02084071 dog")
@@ -251,7 +251,7 @@ def test_server_files_are_in_the_devkits_numbers(tmp_path: Path) -> None:
         write_classification(tmp_path / "s.txt", scores(1), tmp_path / "imagenet")
 
 
-def test_server_files_have_five_classes_a_photo(tmp_path: Path) -> None:
+def test_server_files_have_five_classes_per_image(tmp_path: Path) -> None:
     wnids = tuple(f"n0000000{number}" for number in range(7))
     (tmp_path / "map_clsloc.txt").write_text("".join(f"{wnid} {9 - n} x\n" for n, wnid in enumerate(wnids)))
     made = scores(1, classes=wnids)

@@ -56,27 +56,27 @@ SEVERAL: dict[str, Callable[[Pair], Any]] = {
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("form", SEVERAL)
-def test_several_images_are_several(trained: Path, pair: Pair, form: str) -> None:
+def test_several_images(trained: Path, pair: Pair, form: str) -> None:
     net = verydeep.load(trained)
     expected = [found.classes for found in net.predict(list(pair))]
     assert [found.classes for found in net.predict(SEVERAL[form](pair))] == expected
 
 
 @pytest.mark.parametrize("form", ["bytes", "files in memory", "PIL", "array", "tensor, channels first"])
-def test_one_image_is_one(trained: Path, pair: Pair, form: str) -> None:
+def test_one_image(trained: Path, pair: Pair, form: str) -> None:
     net = verydeep.load(trained)
     assert net.predict(next(iter(SEVERAL[form](pair))))[0].classes == net.predict(pair[0])[0].classes
 
 
 @pytest.mark.parametrize("nothing", [None, 5, {"a": "b"}, {"a", "b"}])
-def test_what_is_no_image_is_a_type_error(trained: Path, nothing: object) -> None:
+def test_other_objects_raise_a_type_error(trained: Path, nothing: object) -> None:
     with pytest.raises(TypeError, match=rf"not a {type(nothing).__name__}"):
         verydeep.load(trained).predict(nothing)
     with pytest.raises(TypeError, match="image 1 is an array of float32 from 0 to 0"):
         verydeep.load(trained).predict([np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40, 3), np.float32)])
 
 
-def test_numbers_of_answers_may_be_numpys(trained: Path, pair: Pair) -> None:
+def test_top_may_be_a_numpy_integer(trained: Path, pair: Pair) -> None:
     for top in (2, np.int64(2), np.uint8(2)):
         assert len(verydeep.predict(trained, pair[0], top=top)[0].classes) == 2  # type: ignore[arg-type]
     for wrong in (0, np.int64(0), 2.0, "2", None):
@@ -94,7 +94,7 @@ def test_similar_photos_of_images_in_memory(trained: Path, pair: Pair, tmp_path:
     assert len(verydeep.find_similar(str(pair[0]), file)) == 1  # not its letters
 
 
-def test_a_file_that_cannot_be_read_loses_no_other(trained: Path, pair: Pair) -> None:
+def test_an_unreadable_file_does_not_stop_the_others(trained: Path, pair: Pair) -> None:
     closed = pair[0].open("rb")
     closed.close()
     faults: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""Sect. 3.2: properties of each way of testing."""
+"""Sect. 3.2: properties of each evaluation protocol."""
 
 from __future__ import annotations
 

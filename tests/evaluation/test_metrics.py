@@ -40,7 +40,7 @@ def test_ranks_by_hand(row: list[float], label: int, rank: int, reason: str) -> 
     assert label_ranks(np.array([row]), np.array([label]))[0] == rank, reason
 
 
-def test_five_classes_leave_no_top5_question() -> None:
+def test_top5_error_is_undefined_for_five_classes() -> None:
     posteriors, labels = np.eye(5), np.arange(5)
     assert topk_error(posteriors, labels, 5) is None
     assert topk_error(np.eye(6), np.arange(6), 5) == 0.0
@@ -81,7 +81,7 @@ def test_wilsons_interval_by_hand() -> None:
 
 
 def test_photos_of_one_subject_widen_the_interval() -> None:
-    """Five copies of each photo tell no more than one: the interval is that of the hundred, not of the 500."""
+    """Five copies of each image add no information: the interval is that of 100 images, not of 500."""
     wrong, groups = np.repeat(mistakes(10, 100), 5), np.repeat(np.arange(100), 5)
     low, high = error_interval(wrong, groups)
     assert (low, high) == pytest.approx((4.5, 16), abs=1)  # 10 ± 1.96 · sqrt(.1·.9/100)
@@ -162,8 +162,8 @@ def test_flipping_groups_by_listing_all_signs() -> None:
     assert mcnemar(first, second, groups)["p"] == pytest.approx(p)
 
 
-def test_no_error_in_few_subjects_is_no_certainty() -> None:
-    """2,000 scenes of 400 digits without an error tell what 400 photos would."""
+def test_interval_without_errors_counts_subjects() -> None:
+    """2,000 scenes of 400 digits without an error are worth as much as 400 images."""
     groups = np.arange(2000) % 400
     assert error_interval(mistakes(0, 2000), groups) == error_interval(mistakes(0, 400), np.arange(400))
     assert error_interval(mistakes(2000, 2000), groups)[0] < 99.5

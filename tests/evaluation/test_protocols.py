@@ -19,11 +19,11 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_comes_back(name: str) -> None:
+def test_names_round_trip(name: str) -> None:
     assert str(parse_protocol(name)) == name
 
 
-def test_the_mirror_is_on_but_for_the_centre() -> None:
+def test_the_mirror_is_on_except_for_centre() -> None:
     assert {method: parse_protocol(f"{method}@256").mirror for method in METHODS} == {
         **dict.fromkeys(("dense", "crops", "both", "ten"), True),
         "centre": False,
@@ -40,12 +40,12 @@ def test_the_mirror_is_on_but_for_the_centre() -> None:
         *("dense@256:mirror:no-mirror", "dense@256:no-mirror:no-mirror", "crop@256", "dense@256,", ""),
     ],
 )
-def test_what_cannot_be_parsed_shows_the_grammar(text: str) -> None:
+def test_invalid_names_show_the_grammar(text: str) -> None:
     with pytest.raises(VerydeepError, match=r"write METHOD@Q or METHOD@Q,Q,… with METHOD dense, crops, both"):
         parse_protocol(text)
 
 
-def test_a_number_without_end_is_no_scale() -> None:
+def test_endless_numbers_are_refused() -> None:
     with pytest.raises(VerydeepError, match="is not a protocol"):
         parse_protocol("dense@" + "1" * 5000)
 
@@ -56,7 +56,7 @@ def test_ten_crops_are_of_the_central_square() -> None:
     assert parse_protocol("ten@256").corners(400, 256, 224)[0] == (72, 0)
 
 
-def test_what_parses_and_makes_no_sense() -> None:
+def test_inconsistent_protocols_are_refused() -> None:
     with pytest.raises(VerydeepError, match="softmax-first is for dense and both only"):
         parse_protocol("crops@64:softmax-first")
     with pytest.raises(VerydeepError, match="names a scale twice"):
@@ -76,7 +76,7 @@ def test_parts_are_of_one_method_and_scale() -> None:
     ]
 
 
-def test_fifty_crops_a_scale_touch_the_edges() -> None:
+def test_fifty_crops_per_scale_touch_the_edges() -> None:
     corners = parse_protocol("crops@256").corners(256, 341, 224)
     assert len(set(corners)) == 25  # and as many of the mirror image
     assert {top for top, _ in corners} == {0, 8, 16, 24, 32}

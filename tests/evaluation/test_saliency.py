@@ -30,7 +30,7 @@ CLASSES = ("ant", "bee", "cat")
 
 
 def asking(net: Net, test_scale: int) -> Classifier:
-    """A net ready to be asked at a test scale."""
+    """A classifier at a test scale."""
     metadata = Metadata(net.name, net.crop, net.width, CLASSES, MEAN, test_scale, net.pooling)
     MACHINE.place_model(net.eval())
     return Classifier(net, metadata, MACHINE)
@@ -99,8 +99,8 @@ def test_a_mirrored_photo_has_the_mirrored_map(way: Callable[..., PlacedMap]) ->
     np.testing.assert_allclose(pixels.shape[1] - other.columns[::-1], one.columns)
 
 
-def test_a_change_far_away_leaves_a_cell_as_it_was() -> None:
-    """What a cell of net A sees ends 150 pixels around its centre, so the farthest cells do not know of it."""
+def test_a_distant_change_does_not_affect_a_cell() -> None:
+    """What a cell of net A sees ends 150 pixels around its centre, so the farthest cells do not change."""
     asked, pixels = small(), noise(96, 480)
     other = pixels.copy()
     other[:, :16] = 255 - other[:, :16]
@@ -110,7 +110,7 @@ def test_a_change_far_away_leaves_a_cell_as_it_was() -> None:
 
 
 def hand_made() -> Classifier:
-    """Net A whose every layer hands its first channel on; class 0 is its mean over the map, class 1 minus it."""
+    """Net A whose every layer passes its first channel on; class 0 is its mean over the map, class 1 minus it."""
     net = create_net("A", classes=3, crop=32, width=1 / 32)
     with torch.no_grad():
         for spec in net.specs:
@@ -124,7 +124,7 @@ def hand_made() -> Classifier:
     return asking(net, 64)
 
 
-def test_grad_cam_of_a_net_whose_answer_is_known() -> None:
+def test_grad_cam_by_hand() -> None:
     """The score is the mean over 4 cells of pool5 of the red channel: 4 of conv5_2's 16 cells have gradient 1/4."""
     asked, pixels = hand_made(), np.zeros((64, 64, 3), dtype=np.uint8)
     pixels[:, :, 0] = 130  # 10 above the mean
@@ -157,13 +157,13 @@ def test_an_overlay_is_bright_where_the_map_is_large() -> None:
     assert len(np.unique(level.reshape(-1, 3), axis=0)) == 1
 
 
-def test_the_overlay_of_a_large_photo_is_made_smaller() -> None:
+def test_overlays_of_large_images_are_shrunk() -> None:
     found = overlay(noise(300, 2560), placed([[0, 1]], [150], [0, 2560], (300, 2560)))
     assert found.shape == (150, 1280, 3)
     assert found[:, -1].mean() > found[:, 0].mean()
 
 
-def test_what_has_no_map_is_refused() -> None:
+def test_models_without_maps_are_refused() -> None:
     asked = small()
     with pytest.raises(VerydeepError, match="is below the net's crop of 64"):
         score_map(asked, noise(96, 96), 0, scale=40)

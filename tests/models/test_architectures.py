@@ -1,4 +1,4 @@
-"""Table 1 and Table 2: what a net is made of, counted."""
+"""Table 1 and Table 2: layers, parameters and multiply-adds."""
 
 import pytest
 
@@ -19,12 +19,12 @@ TABLE_2 = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}
 
 
 @pytest.mark.parametrize(("name", "depth", "parameters", "multiply_adds"), EXACT)
-def test_counts_are_exact(name: str, depth: int, parameters: int, multiply_adds: int) -> None:
+def test_counts(name: str, depth: int, parameters: int, multiply_adds: int) -> None:
     facts = net_facts(name)
     assert (facts.weight_layers, facts.parameters, facts.multiply_adds) == (depth, parameters, multiply_adds)
 
 
-def test_every_net_is_counted_and_table_2_is_met() -> None:
+def test_parameters_of_table_2() -> None:
     assert tuple(row[0] for row in EXACT) == NET_NAMES
     for name, millions in TABLE_2.items():
         assert round(net_facts(name).parameters / 1e6) == millions

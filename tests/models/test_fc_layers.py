@@ -1,4 +1,4 @@
-"""New fc6 and fc7 pass pool5 on, and their scale fits the learning rate; a trained fc7 tells the same."""
+"""New fc6 and fc7 pass pool5 on, and their scale fits the learning rate; a trained fc7 changes by a factor only."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def test_both_layers_share_the_factor_where_both_are_new() -> None:
 
 
 @pytest.mark.parametrize("length", [0.0, 5.0])
-def test_a_short_map_stays_as_it_is(length: float) -> None:
+def test_a_short_map_is_not_scaled(length: float) -> None:
     net = small_net()
     before = net.layer("fc7").weight.clone()
     assert fit_to_rate(net, length, 0.1, ("fc8",)) == 1.0
     assert torch.equal(net.layer("fc7").weight, before)
 
 
-def test_a_trained_fc7_tells_the_same_but_for_a_factor() -> None:
+def test_a_trained_fc7_changes_by_a_factor_only() -> None:
     net = small_net()
     with torch.no_grad():
         net.layer("fc7").bias.normal_(generator=torch.Generator().manual_seed(2))  # type: ignore[union-attr]

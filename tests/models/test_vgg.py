@@ -12,7 +12,7 @@ from verydeep.models.architectures import NET_NAMES
 
 
 def plain_vgg16(classes: int) -> nn.Sequential:
-    """VGG-16 as everybody writes it: convolutions, then FC layers over the flattened (C,H,W) map."""
+    """VGG-16 as it is usually written: convolutions, then FC layers over the flattened (C,H,W) map."""
     modules: list[nn.Module] = []
     channels = 3
     for wide in [64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0]:
@@ -26,8 +26,8 @@ def plain_vgg16(classes: int) -> nn.Sequential:
     return nn.Sequential(*modules).eval()
 
 
-def test_net_d_equals_an_independent_vgg16_and_its_dense_map_is_window_by_window() -> None:
-    """Done-means 1 at full size: 1000 classes, 224 pixels, weights that differ in every position."""
+def test_net_d_equals_an_independent_vgg16_at_every_window() -> None:
+    """At full size: 1000 classes, 224 pixels, weights that differ in every position."""
     net = create_net("D", seed=3).eval()
     plain = plain_vgg16(1000)
     weighted = [module for module in plain if isinstance(module, nn.Conv2d | nn.Linear)]
@@ -125,7 +125,7 @@ def test_lrn_is_krizhevskys_after_the_relu_of_conv1() -> None:
 
 
 def test_lrn_meets_published_cases() -> None:
-    """Cases nobody here wrote: inputs and outputs of other implementations' own tests."""
+    """Inputs and outputs from the tests of other implementations."""
     path = SHARED / "external" / "lrn_cases.npz"
     if not path.exists():
         pytest.skip("the published LRN cases are not on this machine")
@@ -146,7 +146,7 @@ def test_gaussian_initialisers(initialise: str, std: float) -> None:
         assert not layer.bias.any()
 
 
-def test_glorot_bounds_count_an_fc_layer_as_one_product() -> None:
+def test_glorot_bounds_treat_an_fc_layer_as_one_matmul() -> None:
     net = create_net("A", classes=10, crop=64, width=1 / 2)
     conv, fc = net.layer("conv3_2").weight, net.layer("fc6").weight
     assert conv.abs().max().item() == pytest.approx((6 / (128 * 9 + 128 * 9)) ** 0.5, rel=0.01)

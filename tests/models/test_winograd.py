@@ -1,4 +1,4 @@
-"""Winograd's way: the convolution itself, forward and backward, to rounding; and used only where it pays."""
+"""Winograd convolution: equal to the direct one, forward and backward, up to rounding; used only where it is faster."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ def apart(found: Tensor, right: Tensor) -> float:
     outputs=st.integers(1, 9),
     piece=st.sampled_from([1, 20_000, 10**9]),
 )
-def test_it_is_the_convolution(count: int, height: int, width: int, channels: int, outputs: int, piece: int) -> None:
-    """In float64 by the definition; maps of any size, gone through in pieces of any size: rows, images, all at once."""
+def test_equals_direct_convolution(
+    count: int, height: int, width: int, channels: int, outputs: int, piece: int
+) -> None:
+    """In float64 by the definition; maps of any size, in pieces of any size: rows, images, all at once."""
     x, weight = maps(count, channels, height, width), maps(outputs, channels, 3, 3, seed=1)
     bias, gradient = maps(outputs, 1, 1, 1, seed=2).flatten(), maps(count, outputs, height, width, seed=3)
     right = [part.double().requires_grad_() for part in (x, weight, bias)]
@@ -83,7 +85,7 @@ def test_gradients_reach_maps_weights_and_bias() -> None:
         assert float((mine - other).norm() / other.norm()) < 1e-5
 
 
-def test_it_is_used_where_it_pays() -> None:
+def test_used_where_faster() -> None:
     wide = maps(256, 256, 3, 3)
     assert pays(maps(1, 256, 14, 14), wide)
     assert not pays(maps(1, 256, 14, 14).contiguous(), wide)
@@ -95,7 +97,7 @@ def test_it_is_used_where_it_pays() -> None:
         assert not pays(maps(1, 256, 14, 14), wide)
 
 
-def test_weights_that_change_are_transformed_anew() -> None:
+def test_changed_weights_are_transformed_again() -> None:
     """By an optimiser's step, by loading others; and a copy of a layer has its own."""
     layer, x = last(Convolution(128, 128, 3, padding=1)), maps(1, 128, 8, 8)
     with torch.no_grad():
@@ -113,8 +115,8 @@ def test_weights_that_change_are_transformed_anew() -> None:
     assert torch.equal(*twice)
 
 
-def test_a_net_that_learns_between_two_tests_is_tested_as_it_is() -> None:
-    """Fused SGD changes weights without their counting it; so does whatever else a training does."""
+def test_training_between_evaluations_clears_the_cache() -> None:
+    """Fused SGD changes weights without changing their version."""
     settings_, x = TrainSettings(net="A", crop=64, lr=1e-2), 60 * maps(2, 3, 64, 64)
     net = last(create_net("A", 3, 64, 0.5))
     sgd = optimiser(net, settings_)
@@ -132,8 +134,8 @@ def test_a_net_that_learns_between_two_tests_is_tested_as_it_is() -> None:
             assert apart(net(x), before) > 1e-3
 
 
-def test_an_fc_layer_of_three_by_three_cells_has_no_padding() -> None:
-    """fc6 at a crop of 96: it is no convolution of Sect. 2.1, and its map is smaller than what it sees."""
+def test_a_3x3_fc_layer_has_no_padding() -> None:
+    """fc6 at a crop of 96: it has no padding, so its map is smaller than its input."""
     net = create_net("A", 3, 96, 0.5).eval()
     with torch.inference_mode():
         assert last(net).activations(60 * maps(1, 3, 256, 256), "fc6").shape[2:] == (6, 6)
@@ -143,7 +145,7 @@ def test_an_fc_layer_of_three_by_three_cells_has_no_padding() -> None:
 
 
 @pytest.mark.parametrize("mode", ["asked", "learning"])
-def test_a_whole_net_is_itself(mode: str) -> None:
+def test_a_whole_net(mode: str) -> None:
     """Net D of full width at a crop of 64, both ways; its gradients too."""
     net, x = create_net("D", 10, 64).eval(), 60 * maps(2, 3, 64, 64)
     nets = [net, copy.deepcopy(net)]
@@ -162,7 +164,7 @@ def test_a_whole_net_is_itself(mode: str) -> None:
 
 
 @pytest.mark.parametrize("channels", [4, 128])
-def test_both_libraries_products_give_the_same(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+def test_matmuls_of_both_libraries_are_equal(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
     """Each processor takes one of them; here is tried what it has."""
     x, weight = maps(2, channels, 9, 14), maps(channels, channels, 3, 3, seed=1)
     bias = maps(channels, 1, 1, 1).flatten()

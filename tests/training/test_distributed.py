@@ -1,4 +1,4 @@
-"""Several processes compute what one does: shares, gradients, tests, descriptors; a killed one costs nothing."""
+"""Several processes equal one: shards, gradients, evaluations, descriptors; a killed one is restarted."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor], only: str = "") -
 
 
 @given(count=st.integers(0, 2000), size=st.integers(1, 64))
-def test_shares_part_what_there_is(count: int, size: int) -> None:
-    """Every thing is somebody's and nobody else's, in order, and no share is larger than another by two."""
+def test_shards_partition_the_data(count: int, size: int) -> None:
+    """Each item is in one shard, in order, and the sizes of shards differ by at most one."""
     shares = [share_of(count, rank, size) for rank in range(size)]
     assert [thing for share in shares for thing in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
@@ -87,7 +87,7 @@ class Member(SingleProcess):
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_the_shares_of_a_batch_are_the_batch(size: int) -> None:
+def test_shards_of_a_batch_make_the_batch(size: int) -> None:
     """Crops, labels, colour shifts and dropout's masks, also where some process's share is empty."""
     settings = TrainSettings(net="A", S=Scale(32, 40), crop=32, batch=4)
     photos = open_named("digits:60", None, DataSettings()).sets["train"].take(np.arange(14))
@@ -106,7 +106,7 @@ def test_the_shares_of_a_batch_are_the_batch(size: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "steps", "bound"), [("float64", 20, 1e-9), ("float32", 1, 1e-5)])
-def test_several_processes_compute_what_one_does(
+def test_several_processes_equal_one(
     tmp_path: Path, command: Command, precision: str, steps: int, bound: float
 ) -> None:
     """Jitter, mirrors, colour shift and dropout at work; batches of 12, the last of 2, which leaves some no photo.
@@ -130,7 +130,7 @@ def test_several_processes_compute_what_one_does(
     assert told[2] == pytest.approx(told[0], rel=1e-6)
 
 
-def test_a_resumed_training_in_float64_loses_no_digit(tmp_path: Path) -> None:
+def test_resuming_in_float64_is_exact(tmp_path: Path) -> None:
     given: dict[str, Any] = {"S": "36", "crop": 32, "width": 1 / 32, "start": "none", "batch": 8, "data": "digits:60"}
     here: dict[str, Any] = {"workers": 0, "threads": 1, "precision": "float64"}
     for name, epochs in (("whole", 2), ("parts", 1)):
@@ -140,7 +140,7 @@ def test_a_resumed_training_in_float64_loses_no_digit(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], parts[name]) and whole[name].dtype == torch.float64 for name in whole)
 
 
-def test_recomputed_maps_change_no_digit(tmp_path: Path, command: Command) -> None:
+def test_recomputation_is_exact(tmp_path: Path, command: Command) -> None:
     """One process with and without; and two, whose gradients are averaged while the maps are computed again."""
     words = [*TINY, "--data", "digits:62", "--batch", 12, "--max-steps", 8, "--precision", "float64", "--lr", 5e-3]
     for name, recompute in (("kept", "no"), ("again", "yes")):
@@ -151,7 +151,7 @@ def test_recomputed_maps_change_no_digit(tmp_path: Path, command: Command) -> No
     assert distance(kept, tensors(tmp_path / "two")) < 1e-9
 
 
-def test_gradients_in_half_the_bytes_are_rounded_and_no_more(tmp_path: Path, command: Command) -> None:
+def test_bf16_gradients_are_rounded_only(tmp_path: Path, command: Command) -> None:
     words = [*TINY, "--data", "digits:62", "--batch", 12, "--max-steps", 1, "--lr", 5e-3, "--weight-decay", 0]
     assert command("train", "A", *words, "--out", tmp_path / "one").status == 0
     assert run_job(2, "train", "A", *words, "--bf16-gradients", "yes", "--out", tmp_path / "two").status == 0
@@ -160,7 +160,9 @@ def test_gradients_in_half_the_bytes_are_rounded_and_no_more(tmp_path: Path, com
 
 
 @pytest.mark.slow
-def test_tests_and_descriptors_are_those_of_one_process(trained: Path, tmp_path: Path, command: Command) -> None:
+def test_evaluations_and_descriptors_equal_those_of_one_process(
+    trained: Path, tmp_path: Path, command: Command
+) -> None:
     """Each photo once; four processes and odd numbers of photos."""
     asked = ["evaluate", trained, "both@36,40", "--set", "train", "--workers", 0, "--threads", 1, "--json"]
     assert command(*asked, "--out", tmp_path / "one").status == 0
@@ -197,8 +199,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("leader", [True, False])
-def test_a_killed_process_costs_nothing(unbroken: Path, tmp_path: Path, leader: bool) -> None:
-    """torchrun begins the job again, it goes on by itself, and the weights are those of an unbroken run."""
+def test_a_killed_process_is_restarted(unbroken: Path, tmp_path: Path, leader: bool) -> None:
+    """torchrun restarts the job, it resumes, and the weights are those of an uninterrupted run."""
     process = subprocess.Popen(
         job(2, *LONG, "--out", tmp_path / "killed", restarts=1),
         stdout=subprocess.DEVNULL,
@@ -225,8 +227,8 @@ def test_a_killed_process_costs_nothing(unbroken: Path, tmp_path: Path, leader: 
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_ends_the_job_but_a_job_that_is_stopped_goes_on(tmp_path: Path) -> None:
-    """Stopped together, as Ctrl-Z does, they were not silent; stopped alone, one is."""
+def test_a_hanging_process_ends_the_job_but_a_suspended_job_continues(tmp_path: Path) -> None:
+    """Suspended together, as by Ctrl-Z, they are responsive; suspended alone, one is not."""
     log = tmp_path / "run" / "log.jsonl"
 
     def goes_on(rows: int) -> None:
@@ -262,8 +264,8 @@ def test_a_process_that_hangs_ends_the_job_but_a_job_that_is_stopped_goes_on(tmp
     assert re.search(r"verydeep: rank 0 of 2 \(process \d+ on \S+\) has been silent for 2 s", stderr), stderr
 
 
-def test_a_refused_command_is_not_taken_for_a_restart(unbroken: Path) -> None:
-    """torchrun begins it again all the same; the run that is there is another's, and stays as it is."""
+def test_a_refused_command_is_not_a_restart(unbroken: Path) -> None:
+    """torchrun restarts it all the same; the existing run is another one, and is not changed."""
     before = (unbroken / "last.safetensors").read_bytes()
     lines = told(run_job(2, *LONG, "--lr", 1e-3, "--out", unbroken, restarts=1))
     assert lines
@@ -285,14 +287,14 @@ def _child(parent: int, rank: int) -> int:
 
 
 def told(answer: Answer) -> list[str]:
-    """What our processes told, each once; torchrun's own lines apart."""
+    """The messages of our processes, each once, without torchrun's own lines."""
     assert answer.status != 0
     return [line.removeprefix("verydeep: ") for line in answer.stderr.splitlines() if line.startswith("verydeep: ")]
 
 
 @pytest.mark.slow
-def test_mistakes_are_told_once(tmp_path: Path) -> None:
-    """What all find, what one finds in its share, and what one process alone can do."""
+def test_errors_are_reported_once(tmp_path: Path) -> None:
+    """Errors that all find, that one finds in its shard, and that only one process can have."""
     photos = make_photos(tmp_path / "photos")
     (typed,) = told(run_job(2, "train", "A", "--bach", "3"))
     assert typed == "unknown setting '--bach': did you mean --batch?"
@@ -308,8 +310,8 @@ def test_mistakes_are_told_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_photo_that_breaks_while_one_process_tests(trained: Path, tmp_path: Path) -> None:
-    """The process whose share it is tells it; the other ends with it."""
+def test_an_unreadable_image_in_one_process(trained: Path, tmp_path: Path) -> None:
+    """The process of that shard reports it; the other ends with it."""
     photos = make_photos(tmp_path / "photos")
     (photos / "red" / "009.png").write_bytes(b"no photo")
     asked = ["evaluate", trained, "centre@36", "--data", photos, "--set", "all", "--workers", 0, "--quiet"]

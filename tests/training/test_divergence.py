@@ -1,4 +1,4 @@
-"""A training that diverges returns to its best epoch, or ends there: nothing that was learned is lost."""
+"""Training that diverges returns to its best epoch, or ends there."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_diverged_run_ends_whole_and_its_advice_works(command: Command, photos: Path) -> None:
+def test_a_diverged_run_is_complete_and_its_advised_command_works(command: Command, photos: Path) -> None:
     place = photos.parent
     words = ["train", "A", "--data", "photos", "--out", "run", "--lr", 100, "--max-epochs", 3, *SIZE]
     sentence = command(*words, cwd=place).mistake()
@@ -72,7 +72,9 @@ def test_a_diverged_run_ends_whole_and_its_advice_works(command: Command, photos
     assert again.status == 0, again.stderr
 
 
-def test_without_retries_the_best_epoch_is_the_end(photos: Path, tmp_path: Path, losing: Callable[..., None]) -> None:
+def test_without_retries_training_ends_at_the_best_epoch(
+    photos: Path, tmp_path: Path, losing: Callable[..., None]
+) -> None:
     """Three steps an epoch: the fifth is the second of epoch 2."""
     losing(5)
     with pytest.raises(VerydeepError, match=r"step 5 \(epoch 2.*the best epoch, 1 \(dev error"):
@@ -92,7 +94,7 @@ def test_a_dev_part_whose_posteriors_are_not_finite_ends_training(
     assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "a", BEST).values())
 
 
-def test_it_returns_to_the_best_epoch_at_a_tenth_of_the_rate(
+def test_returns_to_the_best_epoch_at_a_tenth_of_the_rate(
     photos: Path, tmp_path: Path, losing: Callable[..., None]
 ) -> None:
     """Of losses 5 and 9 the first is step 5, the second of epoch 2, which begins again: the other is step 8."""
@@ -124,9 +126,7 @@ def test_interrupted_around_a_return_and_resumed_equals_uninterrupted(
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_dev_loss_that_rises_to_that_of_guessing_is_returned_from(
-    photos: Path, tmp_path: Path, losing: Callable[..., None]
-) -> None:
+def test_a_dev_loss_at_chance_is_a_divergence(photos: Path, tmp_path: Path, losing: Callable[..., None]) -> None:
     """One step much too far, the last of epoch 12, spoils a net that had learned, and nothing is a NaN."""
     losing(36, factor=100.0)
     changes: dict[str, Any] = {**TINY, "width": 1 / 4, "lr": 0.003, "divergence_retries": 1, "drop_at": "40"}
@@ -136,7 +136,7 @@ def test_a_dev_loss_that_rises_to_that_of_guessing_is_returned_from(
     assert result["best_dev_top1_error"] == 0.0
 
 
-def test_the_start_is_what_is_left_where_nothing_can_be_learned(
+def test_training_that_never_improves_keeps_the_start(
     trained: Path, photos: Path, tmp_path: Path, losing: Callable[..., None]
 ) -> None:
     losing(*range(1, 99))
@@ -147,7 +147,7 @@ def test_the_start_is_what_is_left_where_nothing_can_be_learned(
     assert all(torch.equal(kept[name], value) for name, value in weights(trained, BEST).items())
 
 
-def test_a_box_net_that_diverges_ends_whole(command: Command, tmp_path: Path) -> None:
+def test_a_diverged_localisation_run_is_complete(command: Command, tmp_path: Path) -> None:
     words = ["localise", "train", "A", "--data", "digits:100", "--out", "boxes", "--start", "none", "--lr", 1e9]
     sentence = command(*words, "--max-epochs", 3, *SIZE, cwd=tmp_path).mistake()
     assert "Training diverged" in sentence
@@ -156,7 +156,7 @@ def test_a_box_net_that_diverges_ends_whole(command: Command, tmp_path: Path) ->
     assert (tmp_path / "boxes" / BEST).is_file()
 
 
-def test_the_advised_command_says_no_more_than_it_must(photos: Path, tmp_path: Path) -> None:
+def test_the_advised_command_is_minimal(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(VerydeepError, match="Training diverged") as diverged:
         verydeep.train("A", out=tmp_path / "a", data=str(photos), start="none", lr=100, max_epochs=3, **TINY)
     words = shlex.split(str(diverged.value).partition("learning rate: verydeep ")[2])

@@ -38,7 +38,7 @@ def test_improvement_starts_the_count_again_and_less_than_a_tenth_of_a_point_doe
     assert states[-1].drops == 1
 
 
-def test_an_improvement_of_nothing_is_none() -> None:
+def test_an_equal_error_is_no_improvement() -> None:
     assert [state.stale for state in followed([50.0, 50.0, 49.99, 49.99], improvement=0.0, patience=9)] == [0, 1, 0, 1]
 
 
@@ -98,7 +98,7 @@ def test_biases_learn_twice_as_fast_and_do_not_decay() -> None:
     assert len(momentum_buffers(sgd)) == 2 * len(net.specs)
 
 
-def test_which_layers_learn() -> None:
+def test_trained_layers() -> None:
     net = create_net("A", classes=2, crop=32, width=1 / 64)
     names = [spec.name for spec in net.specs]
     for learn, expected in (("all", names), ("fc", ["fc6", "fc7", "fc8"]), ("last", ["fc8"])):

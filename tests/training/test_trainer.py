@@ -1,4 +1,4 @@
-"""Sect. 3.1: training as a whole is repeatable, resumable and independent of how it is carried out."""
+"""Sect. 3.1: training is repeatable, resumable and independent of the number of workers."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_interrupted_twice(photos: Path, tmp_path: Path) -> None:
     assert log(whole) == log(parts)
 
 
-def test_what_a_run_chose_for_itself_may_be_left_to_it_again(photos: Path, tmp_path: Path) -> None:
-    """As a command that is begun again word for word, or a job that torchrun begins again, does."""
+def test_automatic_settings_may_be_repeated_on_resuming(photos: Path, tmp_path: Path) -> None:
+    """As when the same command is repeated, or torchrun restarts a job."""
     changes = {**TINY, "batch": 0, "max_epochs": 2}
     verydeep.train("A", out=tmp_path / "run", data=str(photos), **after(1), **changes)
     ended = verydeep.train("A", out=tmp_path / "run", data=str(photos), resume=True, **changes)
@@ -119,7 +119,7 @@ def test_what_a_run_chose_for_itself_may_be_left_to_it_again(photos: Path, tmp_p
         verydeep.train("A", out=tmp_path / "run", resume=True, **{**changes, "batch": 5})
 
 
-def test_a_longer_training_goes_on_where_a_shorter_one_ended(photos: Path, tmp_path: Path) -> None:
+def test_a_longer_training_continues_a_shorter_one(photos: Path, tmp_path: Path) -> None:
     verydeep.train("A", out=tmp_path / "whole", data=str(photos), max_epochs=3, **TINY)
     verydeep.train("A", out=tmp_path / "parts", data=str(photos), max_epochs=1, **TINY)
     verydeep.train("A", out=tmp_path / "parts", resume=True, max_epochs=3, workers=0, threads=1)
@@ -133,7 +133,7 @@ def batches(photos: Path, epoch: int, skip: int = 0, **changes: Any) -> list[Bat
     return list(TrainingLoader(dataset, settings, look.colour_axes, 10, ONE_BY_ONE).epoch(epoch, skip))
 
 
-def test_an_epoch_shows_each_photo_once_and_every_epoch_otherwise(photos: Path) -> None:
+def test_an_epoch_has_each_image_once_in_another_order(photos: Path) -> None:
     first, second = batches(photos, 0), batches(photos, 1)
     assert [len(batch.labels) for batch in first] == [8, 8, 5]  # 21 photos: the last batch is smaller
     labels = torch.cat([batch.labels for batch in first])
@@ -151,7 +151,7 @@ def test_dropout_masks_keep_half_and_differ_between_photos(photos: Path) -> None
     assert len({tuple(row.tolist()) for row in keep}) > 300
 
 
-def test_the_gradient_of_a_batch_is_that_of_its_parts_added_up(photos: Path) -> None:
+def test_gradient_accumulation(photos: Path) -> None:
     """Float64: to 1e-9, the last unequal part weighted rightly."""
     net = verydeep.create_net("B", classes=3, crop=32, width=1 / 16, seed=3).double().train()
     (batch, *_) = batches(photos, 0, batch=21)
@@ -224,7 +224,7 @@ def test_best_is_the_epoch_of_the_least_dev_error(photos: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "a" / "result.json").read_text()) == result
 
 
-def test_nothing_learns_that_must_not(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_frozen_layers_do_not_change(trained: Path, photos: Path, tmp_path: Path) -> None:
     for learn, moving in (("fc", {"fc6", "fc7", "fc8"}), ("last", {"fc8"})):
         changes = {**TINY, "start": str(trained), "max_epochs": 1, "head_epochs": 0, "learn": learn}
         verydeep.train("A", out=tmp_path / learn, data=str(photos), **changes)
@@ -233,8 +233,8 @@ def test_nothing_learns_that_must_not(trained: Path, photos: Path, tmp_path: Pat
         assert moved == moving
 
 
-def test_coloured_photos_are_learned(photos: Path, tmp_path: Path) -> None:
-    """The whole path learns: three colours, told apart after some epochs."""
+def test_training_learns_colours(photos: Path, tmp_path: Path) -> None:
+    """Three colours are classified after a few epochs."""
     changes: dict[str, Any] = {**TINY, "width": 1 / 4}
     verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=40, lr=0.003, **changes)
     assert verydeep.evaluate(tmp_path / "a", "dense@36,40").summary["top1_error"] == 0.0
@@ -242,7 +242,7 @@ def test_coloured_photos_are_learned(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_no_step_is_taken_that_is_not_finite(
+def test_non_finite_steps_are_not_taken(
     photos: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The third step goes bad, in the loss or behind a finite loss; the weights on disk are those before."""
@@ -263,7 +263,7 @@ def test_no_step_is_taken_that_is_not_finite(
     assert all(bool(value.isfinite().all()) for value in kept.weights.values())
 
 
-def test_resuming_needs_the_same_photos_in_train_and_dev(photos: Path, tmp_path: Path) -> None:
+def test_resuming_needs_the_same_images(photos: Path, tmp_path: Path) -> None:
     verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=1, **TINY)
     dev = open_data(DataSettings(data=str(photos))).sets["dev"]
     (photos / dev.ids[0]).unlink()
@@ -271,7 +271,7 @@ def test_resuming_needs_the_same_photos_in_train_and_dev(photos: Path, tmp_path:
         verydeep.train("A", out=tmp_path / "a", resume=True, max_epochs=2, workers=0)
 
 
-def test_a_torn_line_of_the_log_does_not_stop_resuming(photos: Path, tmp_path: Path) -> None:
+def test_a_truncated_log_line_does_not_stop_resuming(photos: Path, tmp_path: Path) -> None:
     verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, **TINY)
     path = tmp_path / "a" / "log.jsonl"
     path.write_text(path.read_text() + '{"epoch": 3, "st')
@@ -279,8 +279,8 @@ def test_a_torn_line_of_the_log_does_not_stop_resuming(photos: Path, tmp_path: P
     assert [row["epoch"] for row in log(tmp_path / "a")] == [1, 2, 3]
 
 
-def test_a_test_of_the_dev_part_is_left_too_and_done_when_resumed(photos: Path, tmp_path: Path) -> None:
-    """The wish comes with the last step of all, when only the epoch's test is left to do."""
+def test_an_interrupted_validation_is_repeated_on_resuming(photos: Path, tmp_path: Path) -> None:
+    """The interruption comes at the last step, when only the validation is left."""
     whole = verydeep.train("A", out=tmp_path / "whole", data=str(photos), max_steps=2, **TINY)
     result = verydeep.train("A", out=tmp_path / "a", data=str(photos), max_steps=2, **after(2), **TINY)
     assert (result["ended"], result["epochs"], result["steps"]) == ("interrupted", 0, 2)
@@ -290,7 +290,7 @@ def test_a_test_of_the_dev_part_is_left_too_and_done_when_resumed(photos: Path, 
     assert_equal(last(tmp_path / "whole"), last(tmp_path / "a"))
 
 
-def test_a_wish_to_stop_before_the_first_step_leaves_no_run(photos: Path, tmp_path: Path) -> None:
+def test_interruption_before_the_first_step_leaves_no_run(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         verydeep.train("A", out=tmp_path / "a", data=str(photos), stop=lambda: True, **TINY)
     assert not (tmp_path / "a").exists()

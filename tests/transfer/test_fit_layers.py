@@ -39,7 +39,7 @@ def test_a_fitted_start_is_right_before_the_first_step(command: Command, trained
     assert errors[0] < errors[1]
 
 
-def test_fine_tuning_that_is_worse_than_a_probe_says_so_and_its_command_works(
+def test_fine_tuning_worse_than_a_probe_advises_a_command_that_works(
     command: Command, trained: Path, photos: Path
 ) -> None:
     """A random last layer that does not learn, while the colours are easy for SVMs on the start's fc7."""
@@ -56,7 +56,7 @@ def test_fine_tuning_that_is_worse_than_a_probe_says_so_and_its_command_works(
     assert "dev error of a probe" in (place / "run" / "report.html").read_text()
 
 
-def test_fine_tuning_that_is_not_worse_says_nothing(command: Command, trained: Path, photos: Path) -> None:
+def test_fine_tuning_that_is_not_worse_has_no_advice(command: Command, trained: Path, photos: Path) -> None:
     words = ["train", "A", "--data", "photos", "--start", trained, "--max-epochs", 1, *SIZE]
     answer = command(*words, "--out", "run", cwd=photos.parent)
     result = json.loads((photos.parent / "run" / "result.json").read_text())
@@ -84,9 +84,7 @@ def fitted(run: Path, photos: Path, random: tuple[str, ...], **changes: Any) -> 
 
 
 @pytest.mark.parametrize("random", [("fc8",), ("fc6", "fc7", "fc8"), ("fc6", "fc8"), ("fc7", "fc8")])
-def test_whatever_fc_layers_are_new_the_training_photos_are_right(
-    trained: Path, photos: Path, random: tuple[str, ...]
-) -> None:
+def test_fitted_fc_layers_classify_the_training_images(trained: Path, photos: Path, random: tuple[str, ...]) -> None:
     net, found = fitted(trained, photos, random)
     assert found.random == ()
     assert found.probe_error is not None
@@ -98,7 +96,7 @@ def test_whatever_fc_layers_are_new_the_training_photos_are_right(
     assert (predicted == train.labels).mean() > 0.9
 
 
-def test_what_the_start_has_is_not_touched(trained: Path, photos: Path) -> None:
+def test_layers_of_the_start_are_not_changed(trained: Path, photos: Path) -> None:
     before = load_checkpoint(trained / "best.safetensors").weights
     for random, changes in ((("conv1_1", "fc8"), {}), ((), {}), (("fc8",), {"new_fc": "random"})):
         net, found = fitted(trained, photos, random, **changes)
