@@ -158,17 +158,17 @@ def evaluate(
         run: a run's folder, a checkpoint, or an exported file; released weights as `verydeep.load` takes them.
         protocol: such as ``dense@256,384,512`` (see `verydeep.evaluation.protocols`); by default that of `predict`.
         data: other data than the run was trained on; their classes must be the net's, by name.
-        set_name: a set of the data; by default the reported one, or all photos of other, unsplit data.
+        set_name: a set of the data; by default the reported one, or all images of other, unsplit data.
         last: the last checkpoint instead of the best.
         out: folder for the files; by default ``evaluations/<set>/<protocol>`` in the run's folder.
-        bad_images: ``stop`` or ``skip`` photos that cannot be read.
-        team: the processes that share the photos (`verydeep.joined`); the first of them writes the files.
+        bad_images: ``stop`` or ``skip`` on unreadable images.
+        team: the processes that share the images (`verydeep.joined`); the main one writes the files.
 
     Returns:
-        Its ``problems`` are the pictures that could not be written, a sentence each.
+        Its ``problems`` are the messages of pictures that could not be written.
 
     Raises:
-        VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
+        VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable image.
     """
     reporter, team = reporter or Silent(), team or SingleProcess()
     found = evaluation.evaluate(run, protocol, data, set_name, last, out, bad_images, machine, reporter, team)

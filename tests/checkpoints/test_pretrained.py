@@ -622,7 +622,7 @@ NO_WEIGHTS = {
         r"NaN or infinite values in conv2_1",
     ),
     "Keras": (fewer_bits, "h5", r"stores .*vars/0 as int8: weights must be float16"),
-    "MatConvNet": (fewer_bits, "mat", r"stores conv1_1 as int8: weights are single or double"),
+    "MatConvNet": (fewer_bits, "mat", r"stores conv1_1 as int8: weights must be single or double"),
 }
 
 

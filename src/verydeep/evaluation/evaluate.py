@@ -108,7 +108,7 @@ def evaluate(
     """Evaluates a classifier and writes scores and errors: `verydeep.evaluate` without pictures and report.
 
     Raises:
-        VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable photo.
+        VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable image.
     """
     reporter = reporter or Silent()
     if bad_images not in ("stop", "skip"):

@@ -112,7 +112,7 @@ def parse_protocol(text: str) -> Protocol:
     """A protocol from its name, such as ``dense@256,384,512``.
 
     Raises:
-        VerydeepError: it does not follow the grammar, which the sentence shows.
+        VerydeepError: it does not follow the grammar, which the message shows.
     """
     match = re.fullmatch(_PATTERN, text.strip())
     options = re.findall(r":[^:]+", match[3]) if match else []

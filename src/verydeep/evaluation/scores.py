@@ -105,17 +105,17 @@ def _names(stored: NDArray[Any], count: int) -> tuple[str, ...]:
 
 
 def _check(path: Path, scores: Scores) -> None:
-    photos, classes = len(scores.ids), len(scores.classes)
+    images, classes = len(scores.ids), len(scores.classes)
     rows = [scores.labels, scores.subjects]
-    fits = scores.posteriors.shape == (photos, classes) and scores.posteriors.dtype == np.float32
-    if not (fits and all(row.shape == (photos,) and row.dtype.kind == "i" for row in rows)):
+    fits = scores.posteriors.shape == (images, classes) and scores.posteriors.dtype == np.float32
+    if not (fits and all(row.shape == (images,) and row.dtype.kind == "i" for row in rows)):
         raise VerydeepError(f"{path} has arrays that do not fit together: it is broken; evaluate again.")
     if (
-        not photos
+        not images
         or not classes
         or scores.labels.max() >= classes
         or scores.labels.min() < -1
-        or len(set(scores.ids)) < photos
+        or len(set(scores.ids)) < images
     ):
         raise VerydeepError(
             f"{path} has no images or classes, an image twice, or labels outside its classes: evaluate again."

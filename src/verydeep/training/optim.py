@@ -74,12 +74,12 @@ class TrainState:
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainState:
         """Reads what `dataclasses.asdict` wrote."""
-        loss, wrong, photos = values["sums"]
+        loss, wrong, images = values["sums"]
         return TrainState(
             **{
                 **values,
                 "plateau": Plateau(**values["plateau"]),
-                "sums": (loss, wrong, photos),
+                "sums": (loss, wrong, images),
                 "best": None if values["best"] is None else (values["best"][0], values["best"][1]),
                 "random": tuple(values["random"]),
                 "returns": tuple(values.get("returns", ())),

@@ -150,24 +150,23 @@ class Trainer:
         freeze_all_but(self.net, learning)
         self.net.train(self._task.dropout)  # training mode changes dropout only
         learner = self._team.wrap_ddp(self._placed, self.machine.bf16_gradients)
-        began, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
+        started, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
         label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
-        photos = len(self.sets["train"])
-        with self.reporter.track(label, photos) as advance:
+        with self.reporter.track(label, len(self.sets["train"])) as advance:
             advance(first, "")
             for batch in loader.epoch(self.state.epoch, self.state.batch):
                 if self.state.step >= self.settings.max_steps:
                     break
                 seen = self.state.sums[2]
                 self._step(learner, batch)
-                advance(self.state.sums[2] - seen, self._note(began, first))
+                advance(self.state.sums[2] - seen, self._note(started, first))
                 if self._team.all_reduce(stop())[0]:  # all processes stop after the same step
                     return False
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     self._save(LAST)
                     saved = time.monotonic()
         try:
-            self._close_epoch(head, time.monotonic() - began, self.state.sums[2] - first, stop)
+            self._close_epoch(head, time.monotonic() - started, self.state.sums[2] - first, stop)
         except Interrupted:
             return False
         except RuntimeError:
@@ -176,9 +175,9 @@ class Trainer:
             return False  # all were interrupted, and another process left first
         return True
 
-    def _note(self, began: float, first: int) -> str:
+    def _note(self, started: float, first: int) -> str:
         loss, wrong, seen = self.state.sums
-        speed = (seen - first) / max(time.monotonic() - began, 1e-9)
+        speed = (seen - first) / max(time.monotonic() - started, 1e-9)
         return f"loss {loss / seen:.3f}  error {100 * wrong / seen:.1f} %  lr {self.rate:.0e}  {speed:.1f} img/s"
 
     def _step(self, learner: Callable[..., Any], batch: Batch) -> None:
@@ -276,14 +275,14 @@ class Trainer:
             self.state = replace(self.state, best=(error, loss), best_epoch=self.state.epoch)
         if self.rate != rate:
             drop_rate(self._sgd, rate, self.rate, self.settings.momentum_at_drop == "rescale")
-        loss_sum, wrong, photos = state.sums
+        loss_sum, wrong, images = state.sums
         name = self._task.error
         row = {
             "epoch": self.state.epoch,
             "step": self.state.step,
             "lr": rate,
-            "loss": loss_sum / photos,
-            f"train_{name}": 100 * wrong / photos,
+            "loss": loss_sum / images,
+            f"train_{name}": 100 * wrong / images,
             f"dev_{name}": error,
             f"dev_{self._task.loss}": loss,
             "seconds": round(seconds, 3),

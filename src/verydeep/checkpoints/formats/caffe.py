@@ -1,4 +1,4 @@
-"""Caffe's ``.caffemodel``: the few fields of its protocol buffer that hold layers, read and written without Caffe.
+"""Caffe's ``.caffemodel``: the fields of its protocol buffer that contain layers, read and written without Caffe.
 
 NetParameter holds ``layers`` (2, of the first version: name 4, type 5, blobs 6) or ``layer`` (100: name 1, type 2,
 blobs 7); a blob holds data (5: floats) or double_data (8), and its shape as num, channels, height, width (1 to 4) or
@@ -26,7 +26,7 @@ NET_FIELDS = {1, 2, 3, 4, 8, 100}  # name, layers, input, input_dim, input_shape
 
 
 def looks_like_caffe(start: bytes) -> bool:
-    """Whether a file's first bytes are a field of NetParameter and no text."""
+    """Whether a file starts with a field of NetParameter, and not with text."""
     try:
         number, value = next(fields(memoryview(start), whole=False))
         return number in NET_FIELDS and (number != 1 or text(value).isprintable())
@@ -35,14 +35,14 @@ def looks_like_caffe(start: bytes) -> bool:
 
 
 def read_caffe(path: Path) -> tuple[Parts, bool]:
-    """The layers that have blobs, by name, and whether one of the others normalises locally (LRN).
+    """The layers that have blobs, by name, and whether one of the others is a local response normalisation (LRN).
 
     Raises:
-        VerydeepError: truncated, no protocol buffer of a net, a blob without the numbers its shape tells.
+        VerydeepError: truncated, not a protocol buffer of a net, a blob whose size does not match its shape.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            # Views that an error's traceback still holds would keep the file from being closed.
+            # A copy, as views in an error's traceback would keep the file open.
             return _read(memoryview(whole[:]))
     except (ValueError, IndexError) as fault:
         raise VerydeepError(f"{path} is broken or truncated: not a complete .caffemodel ({str(fault)[:80]}).") from None
@@ -55,17 +55,17 @@ def _read(view: memoryview) -> tuple[Parts, bool]:
         if number not in (2, 100):
             continue
         name_field, kind_field, blob_field = (4, 5, 6) if number == 2 else (1, 2, 7)
-        told = list(fields(data(value)))
-        kinds = [one if isinstance(one, int) else text(one) for at, one in told if at == kind_field]
+        layer = list(fields(data(value)))
+        kinds = [kind if isinstance(kind, int) else text(kind) for at, kind in layer if at == kind_field]
         lrn = lrn or kinds in ([LRN_OF_VERSION_1], ["LRN"])
-        blobs = [_blob(data(one)) for at, one in told if at == blob_field]
+        blobs = [_blob(data(blob)) for at, blob in layer if at == blob_field]
         if blobs:
-            parts[next((text(one) for at, one in told if at == name_field), "")] = _part(blobs)
+            parts[next((text(name) for at, name in layer if at == name_field), "")] = _part(blobs)
     return parts, lrn
 
 
 def _part(blobs: list[Tensor]) -> dict[str, Tensor]:
-    """Weight and bias; of old blobs, whose sides are always four, leading sides of 1 are taken off."""
+    """Weight and bias; leading dimensions of 1 of old blobs, which always have four, are removed."""
     weight = blobs[0]
     part = {"weight": weight[0, 0] if weight.dim() == 4 and weight.shape[:2] == (1, 1) else weight}
     if len(blobs) > 1:
@@ -81,19 +81,19 @@ def _blob(view: memoryview) -> Tensor:
         if number in sides and isinstance(value, int):
             sides[number] = value
         elif number == 7:
-            shape = [side for at, one in fields(data(value)) if at == 1 for side in varints(one)]
+            shape = [side for at, sizes in fields(data(value)) if at == 1 for side in varints(sizes)]
         elif number in (5, 8):
             kind = np.dtype("<f4" if number == 5 else "<f8")
             chunks.append(np.frombuffer(data(value), dtype=kind).astype(np.float32))
-    asked = list(sides.values()) if shape is None else shape
-    found = np.concatenate(chunks) if len(chunks) > 2 else chunks[-1]
-    if len(found) == 0 or len(found) != math.prod(asked):
-        raise ValueError(f"a blob of the shape {asked} has {len(found)} numbers")
-    return torch.from_numpy(found.reshape(asked))
+    shape = list(sides.values()) if shape is None else shape
+    values = np.concatenate(chunks) if len(chunks) > 2 else chunks[-1]
+    if len(values) == 0 or len(values) != math.prod(shape):
+        raise ValueError(f"a blob of the shape {shape} has {len(values)} numbers")
+    return torch.from_numpy(values.reshape(shape))
 
 
 def caffe_bytes(net: str, tensors: dict[str, Tensor]) -> Iterator[bytes]:
-    """A ``.caffemodel`` piece by piece, in the later form (``layer``), which every Caffe reads.
+    """The bytes of a ``.caffemodel`` in pieces, in the later form (``layer``), which every Caffe reads.
 
     Args:
         tensors: weights and biases by layer, BGR; FC layers are written as matrices, fc6 channel by channel.
@@ -105,8 +105,8 @@ def caffe_bytes(net: str, tensors: dict[str, Tensor]) -> Iterator[bytes]:
         weight, full = tensors[f"{spec.name}.weight"], spec.name in FC
         blobs = [_written(weight.flatten(1) if full else weight), _written(tensors[f"{spec.name}.bias"])]
         kind = b"InnerProduct" if full else b"Convolution"
-        told = field_bytes(1, spec.name.encode()) + field_bytes(2, kind)
-        yield field_bytes(100, told + b"".join(field_bytes(7, blob) for blob in blobs))
+        head = field_bytes(1, spec.name.encode()) + field_bytes(2, kind)
+        yield field_bytes(100, head + b"".join(field_bytes(7, blob) for blob in blobs))
 
 
 def _written(blob: Tensor) -> bytes:
@@ -145,5 +145,5 @@ def prototxt(net: str, tensors: dict[str, Tensor], crop: int, use: dict[str, str
 
 
 def _layer(name: str, kind: str, bottom: str, top: str, options: str = "") -> str:
-    told = f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top}" {options}'
-    return told.rstrip() + " }"
+    layer = f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top}" {options}'
+    return layer.rstrip() + " }"

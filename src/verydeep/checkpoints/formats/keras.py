@@ -1,7 +1,7 @@
 """Keras's HDF5 files, old ones (``layer_names``) and those of Keras 3 (``layers/…/vars``), and ``.keras`` archives.
 
 Kernels are (H,W,Cin,Cout) and fc1 is a matrix whose inputs are counted row, column, channel; pixels are BGR. Files in
-Theano's order are refused: their kernels are turned by half a turn as well, which nothing in them tells.
+Theano's order are refused: their kernels are also rotated by 180 degrees, which the files do not record.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...models.architectures import NET_NAMES, layers
 from ..checkpoint import unsupported_dtype
 from ..key_maps import FC, KERAS, Parts
 
-PACKED = 4  # times that a tensor may unpack: weights hardly can be packed, a bomb can
+PACKED = 4  # largest compression ratio of a tensor: weights hardly compress, a decompression bomb does
 INSIDE = "model.weights.h5"
 _Arrays = dict[str, list[Any]]
 
@@ -33,7 +33,7 @@ def read_keras(path: Path) -> Parts:
     """The layers of a Keras file that have weights, by name.
 
     Raises:
-        VerydeepError: h5py is missing, broken, Theano's order, a tensor that unpacks to too much.
+        VerydeepError: h5py is missing; the file is broken, in Theano's order, or unpacks to too much.
     """
     with _opened(path) as file:
         root = file.get("model_weights", file)
@@ -82,27 +82,27 @@ def _older(path: Path, root: Any) -> _Arrays:
 
 
 def _newer(path: Path, file: Any) -> _Arrays:
-    """Of Keras 3, whose groups are called by their class and number, and tell the layer's name where they know it."""
+    """Layers of Keras 3, whose groups are named by class and number, with the layer's name as an optional attribute."""
     root = file.get("layers", file.get("_layer_checkpoint_dependencies"))
     if root is None:
         raise VerydeepError(f"{path} is an HDF5 file, but not a Keras one: it lists no layers.")
     groups = [(name, root[name]["vars"]) for name in sorted(root, key=_order) if len(root[name].get("vars", ()))]
     named = {name: [_numbers(path, values[str(at)]) for at in range(len(values))] for name, values in groups}
-    told = {name: _word(values.attrs["name"]) for name, values in groups if "name" in values.attrs}
-    if len(told) < len(named):
-        told = _by_order(named)
-    return {told.get(name, name): values for name, values in named.items()}
+    names = {name: _word(values.attrs["name"]) for name, values in groups if "name" in values.attrs}
+    if len(names) < len(named):
+        names = _by_order(named)
+    return {names.get(name, name): values for name, values in named.items()}
 
 
 def _by_order(named: _Arrays) -> dict[str, str]:
-    """Names by the order of layers, where groups are only numbered: of the net with so many convolutions."""
+    """Names by the order of layers, for groups that are only numbered: those of the net with as many convolutions."""
     convs = [name for name, values in named.items() if values[0].ndim == 4]
     dense = [name for name, values in named.items() if values[0].ndim == 2]
     for net in NET_NAMES:
         ours = [spec.name for spec in layers(net) if spec.name not in FC]
         if len(ours) == len(convs):
             names = KERAS.names(net)
-            return dict(zip(convs, (names[one] for one in ours), strict=True)) | dict(
+            return dict(zip(convs, (names[name] for name in ours), strict=True)) | dict(
                 zip(dense, KERAS.fc, strict=False)
             )
     return {}
@@ -143,7 +143,7 @@ def _theano(path: Path) -> str:
 
 
 def _count_channels_first(parts: Parts) -> None:
-    """fc1's inputs from row, column, channel to channel, row, column, in place."""
+    """Reorders fc1's inputs from row, column, channel to channel, row, column, in place."""
     convs = [part["weight"] for part in parts.values() if part["weight"].dim() == 4]
     if "fc1" not in parts or not convs or parts["fc1"]["weight"].dim() != 2:
         return
@@ -155,7 +155,7 @@ def _count_channels_first(parts: Parts) -> None:
 
 
 def keras_bytes(net: str, tensors: dict[str, Tensor]) -> Any:
-    """An HDF5 file with layers' names, which every Keras loads into its own VGG16 or VGG19.
+    """The bytes of an HDF5 file with layer names, which every Keras loads into its own VGG16 or VGG19.
 
     Args:
         tensors: weights and biases by our layers, BGR.

@@ -21,10 +21,10 @@ from ..preprocessing import Preprocessing, triple
 
 
 def read_matconvnet(path: Path) -> tuple[Parts, Preprocessing | None, tuple[str, ...] | None]:
-    """Layers with weights by name, the recorded pixels and classes (None where it records none).
+    """Layers with weights by name, and the recorded preprocessing and classes, None where they are missing.
 
     Raises:
-        VerydeepError: scipy is missing, broken, no MatConvNet net, an archive that unpacks to too much.
+        VerydeepError: scipy is missing; the file is broken, not a MatConvNet net, or unpacks to too much.
     """
     content = read_mat(path)
     net = content.get("net", content)
@@ -45,7 +45,7 @@ def read_matconvnet(path: Path) -> tuple[Parts, Preprocessing | None, tuple[str,
 
 
 def _struct(parent: dict[str, Any], name: str) -> dict[str, Any]:
-    """A struct's field that is a struct; empty where there is none."""
+    """The field of a struct as a struct; empty if there is none."""
     value = parent.get(name)
     return value if isinstance(value, dict) else {}
 
@@ -56,11 +56,11 @@ def _part(path: Path, layer: dict[str, Any]) -> dict[str, Tensor]:
     for values in (filters, biases):
         if np.asarray(values).dtype.kind != "f":
             raise VerydeepError(
-                f"{path} stores {layer['name']} as {np.asarray(values).dtype}: weights are single or double."
+                f"{path} stores {layer['name']} as {np.asarray(values).dtype}: weights must be single or double."
             )
     filters = np.asarray(filters, dtype=np.float32)
     outputs = np.size(biases)
-    # Sides of 1 are lost in MATLAB's files or by squeezing: FC layers are (Cin,Cout), at 1 output (Cin,).
+    # MATLAB's files and squeezing drop dimensions of 1: FC layers are (Cin,Cout), for 1 output (Cin,).
     sides = filters.shape if filters.ndim == 4 else (1, 1, filters.size // max(1, outputs), outputs)
     weight = np.ascontiguousarray(filters.reshape(sides).transpose(3, 2, 0, 1))
     bias = np.ascontiguousarray(np.asarray(biases, dtype=np.float32).reshape(-1))
@@ -78,7 +78,7 @@ def _mean(normalization: dict[str, Any]) -> tuple[float, float, float] | None:
 
 
 def _classes(classes: dict[str, Any]) -> tuple[str, ...] | None:
-    """Class names, with their descriptions where the file has them: ``n01440764 tench, Tinca tinca``."""
+    """Class names, with their descriptions if there are any: ``n01440764 tench, Tinca tinca``."""
     names = [str(name) for name in np.atleast_1d(classes.get("name", ()))]
     words = [str(name) for name in np.atleast_1d(classes.get("description", ()))]
     if not names:

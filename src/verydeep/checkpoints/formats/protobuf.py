@@ -1,7 +1,7 @@
-"""Protocol buffers, as far as weight files need them: fields of a message, read and written by number.
+"""Protocol buffers, as far as weight files need them: reading and writing fields of a message by number.
 
-A message is a row of fields, each a number and a wire type in one varint, then its value: a varint (0), 8 bytes (1),
-a length and so many bytes (2), or 4 bytes (5). What a number means is told by the modules that read a format.
+A message is a sequence of fields, each a number and a wire type in one varint, then its value: a varint (0), 8 bytes
+(1), a length and that many bytes (2), or 4 bytes (5). The readers of a format know what the numbers mean.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def varint(view: memoryview, at: int) -> tuple[int, int]:
-    """The number at a place, and the place after it; raises ValueError or IndexError where it has no end."""
+    """The number at an offset, and the offset after it; raises ValueError or IndexError where it has no end."""
     value = shift = 0
     while shift < 64:
         byte = view[at]
@@ -23,7 +23,7 @@ def varint(view: memoryview, at: int) -> tuple[int, int]:
 
 
 def varints(value: Any) -> list[int]:
-    """Numbers of a repeated field, packed into bytes or a single one."""
+    """The numbers of a repeated field, either packed into bytes or a single one."""
     if isinstance(value, int):
         return [value]
     found, at = [], 0
@@ -34,10 +34,10 @@ def varints(value: Any) -> list[int]:
 
 
 def fields(view: memoryview, whole: bool = True) -> Iterator[tuple[int, Any]]:
-    """Each field's number and value, an int or bytes; of a file's mere start the last value may be cut off.
+    """Each field's number and value, an int or bytes; unless ``whole``, the last value may be truncated.
 
     Raises:
-        ValueError, IndexError: no message, or not whole.
+        ValueError, IndexError: not a message, or a truncated one.
     """
     at, end = 0, len(view)
     while at < end:

@@ -1,8 +1,7 @@
 """PyTorch's ``.pth`` (torchvision, jcjohnson, timm, mmpretrain) and safetensors without our metadata.
 
-A pickle is read through ``weights_only`` alone, which runs no code; a zip archive that unpacks to more than it holds
-is refused before. Wrappers (``state_dict``, ``module.``, ``backbone.``) are taken off; counters of batch
-normalisation are left out.
+Pickles are read with ``weights_only``, which runs no code; a zip archive that unpacks to more than its size is refused
+first. Wrappers (``state_dict``, ``module.``, ``backbone.``) are removed; counters of batch normalisation are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ..checkpoint import check_weights
 from ..key_maps import Parts
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
-PARALLEL = ("module.", "_orig_mod.")  # put before or into names by DataParallel and by compiling
+PARALLEL = ("module.", "_orig_mod.")  # added to names by DataParallel and by torch.compile
 COUNTER = "num_batches_tracked"
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # a pickle of PyTorch's magic number, before zip archives
 
@@ -31,17 +30,17 @@ def read_torch(path: Path) -> Parts:
     """The tensors of a ``.pth`` file by layer.
 
     Raises:
-        VerydeepError: broken, a pickle of other things than tensors, an archive that unpacks to more than it holds.
+        VerydeepError: broken, a pickle of other things than tensors, an archive that unpacks to more than its size.
     """
     _check_archive(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles; what cannot be read raises
+            warnings.simplefilter("ignore")  # about unusual pickles; unreadable ones raise
             with utf8_path(path) as opened:
                 content = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as fault:  # pickle, zip and PyTorch each raise their own
         reason = "it asks for code to be run" if "weights_only" in str(fault) else "broken or truncated"
-        raise VerydeepError(f"{path} is refused: {reason}; give a file of tensors alone.") from None
+        raise VerydeepError(f"{path} is refused: {reason}; give a file of tensors only.") from None
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -51,7 +50,7 @@ def read_torch(path: Path) -> Parts:
 
 
 def _check_archive(path: Path) -> None:
-    """Raises VerydeepError for a zip archive that packs its content, as PyTorch never does."""
+    """Raises VerydeepError for a compressed zip archive, which PyTorch never writes."""
     if not zipfile.is_zipfile(path):
         return
     try:
@@ -67,7 +66,7 @@ def parts_of(path: Path, tensors: dict[str, Any]) -> Parts:
     """Tensors by layer, from their names (``features.0.weight``).
 
     Raises:
-        VerydeepError: a name without a layer, a tensor that holds no weights.
+        VerydeepError: a name without a layer, a tensor that is not weights.
     """
     tensors = {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}
     for word in PARALLEL:

@@ -1,8 +1,8 @@
-"""TF-Slim's checkpoints, of the first form (one file) and the second (``….index`` and ``….data-…``).
+"""TF-Slim's checkpoints, of version 1 (one file) and version 2 (``….index`` and ``….data-…``).
 
-Both are tables as LevelDB has them: a footer tells where the index block is, the index where the blocks are, and a
-block holds keys, each after what it shares with the one before, with their values. In the first form values are
-SavedTensorSlices (meta 1, data 2), in the second BundleEntryProto, which tells where in the data file a tensor is.
+Both are LevelDB tables: a footer points to the index block, the index to the blocks, and a block contains keys, each
+without the prefix it shares with the one before, and their values. In version 1 values are SavedTensorSlices (meta 1,
+data 2), in version 2 BundleEntryProto, which has the position of a tensor in the data file.
 [tensorflow: saved_tensor_slice.proto, tensor_bundle.proto; leveldb: table_format.md]
 """
 
@@ -29,10 +29,10 @@ def read_tensorflow(path: Path) -> Parts:
     """The layers of a checkpoint of TF-Slim's nets, by name without the scope (``conv1/conv1_1``).
 
     Args:
-        path: the one file, or the ``.index`` of several.
+        path: the file of version 1, or the ``.index`` of version 2.
 
     Raises:
-        VerydeepError: broken, compressed or partitioned tensors, or no tensors of floats.
+        VerydeepError: broken; compressed, partitioned or integer tensors.
     """
     try:
         rows = list(_rows(memoryview(path.read_bytes())))
@@ -81,13 +81,13 @@ def _shape(view: memoryview) -> list[int]:
 
 
 def _first(rows: list[tuple[bytes, memoryview]], kind: int) -> dict[str, Any]:
-    """Tensors of floats in the first form."""
+    """The float tensors of version 1."""
     if kind != 1:
-        raise ValueError("its first record is no list of tensors")
+        raise ValueError("its first record is not a list of tensors")
     shapes: dict[str, list[int]] = {}
-    for at, told in fields(data(next(fields(rows[0][1]))[1])):
+    for at, value in fields(data(next(fields(rows[0][1]))[1])):
         if at == 1:
-            entry = dict(fields(data(told)))
+            entry = dict(fields(data(value)))
             if entry.get(3) == FLOAT:
                 shapes[text(entry[1])] = _shape(entry[2])
     tensors = {}
@@ -101,11 +101,11 @@ def _first(rows: list[tuple[bytes, memoryview]], kind: int) -> dict[str, Any]:
 
 
 def _second(path: Path, rows: list[tuple[bytes, memoryview]]) -> dict[str, Any]:
-    """Tensors of floats in the second form, from the file of data beside the index."""
-    whole = path.with_name(path.name.removesuffix(".index") + ".data-00000-of-00001")
-    if not whole.is_file():
-        raise ValueError(f"{whole.name} is missing beside it")
-    content = np.memmap(whole, dtype=np.uint8, mode="r")
+    """The float tensors of version 2, from the data file beside the index."""
+    file = path.with_name(path.name.removesuffix(".index") + ".data-00000-of-00001")
+    if not file.is_file():
+        raise ValueError(f"{file.name} is missing beside it")
+    content = np.memmap(file, dtype=np.uint8, mode="r")
     tensors = {}
     for key, row in rows:
         entry = dict(fields(row))
