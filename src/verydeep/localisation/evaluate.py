@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Checkpoint, Metadata, load_localisation_model, load_classifier
+from ..checkpoints.checkpoint import Checkpoint, Metadata, load_classifier, load_localisation_model
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, bad_images, checkpoint_of, environment, run_name
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError

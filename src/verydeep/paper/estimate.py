@@ -20,7 +20,7 @@ from ..data.open import Data, Dataset
 from ..data.transforms import rescale, rescaled_size
 from ..models.architectures import NetFacts, net_facts
 from ..models.vgg import create_net
-from ..training.memory import photos_at_once
+from ..training.memory import largest_micro_batch
 from ..training.optim import optimiser
 from .plan import DONE, EvalStatus, Plan, RunStatus
 
@@ -127,7 +127,7 @@ def net_speed(settings: TrainSettings, classes: int, machine: Machine) -> NetSpe
     """Times a part of a training step and of a forward pass, on noise."""
     facts = net_facts(settings.net, classes, settings.crop, settings.width)
     room = max(1, int(TRIAL_WORK[machine.device.type] / (3 * facts.multiply_adds)))
-    count = min(settings.batch, room, photos_at_once(facts, settings.batch, machine))
+    count = min(settings.batch, room, largest_micro_batch(facts, settings.batch, machine))
     net = create_net(settings.net, classes, settings.crop, settings.width, settings.initialise)
     placed = machine.place_model(net)
     sgd = optimiser(net, settings)
