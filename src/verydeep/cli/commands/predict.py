@@ -67,9 +67,9 @@ def _show(predictions: list[Any], explanations: list[dict[str, Any]]) -> None:
 def _check_explain(classifier: Any, folder: Path) -> None:
     """Raises VerydeepError before any prediction where explanations cannot be made."""
     from ...core.files import check_place
-    from ...evaluation.saliency import explainable
+    from ...evaluation.saliency import check_explainable
 
-    explainable(classifier)
+    check_explainable(classifier)
     check_place(folder, "--explain")
 
 
