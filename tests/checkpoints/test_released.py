@@ -63,7 +63,7 @@ def test_a_public_file_is_converted_to_a_run(home: Path, tmp_path: Path, command
     assert [rows[f"thing {number}"] for number in range(7)] == pytest.approx(expected, abs=1e-5)
     page = (tmp_path / "runs" / "d" / "README.md").read_text()
     assert "# Net D: classification of 7 classes" in page
-    assert "The weights are d.caffemodel: its publisher tells the licence." in page
+    assert "The weights are d.caffemodel: see its publisher for the licence." in page
     assert "net = verydeep.load('runs/d')" in page
 
 

@@ -113,11 +113,14 @@ OTHERS = [
     (scores(2, labels=(np.arange(PHOTOS) + 1) % 7), r"the same images have other labels"),
     (
         scores(2, labels=np.full(PHOTOS, 9)),
-        r"2\.npz has no photos or classes, a photo twice, or labels that are no class",
+        r"2\.npz has no images or classes, an image twice, or labels outside its classes",
     ),
-    (scores(2, subjects=np.arange(3)), r"2\.npz holds arrays that do not fit together"),
-    (scores(2, posteriors=np.ones((PHOTOS, 7), dtype=np.float32)), r"2\.npz holds no posteriors: they are 0 or more"),
-    (scores(2, posteriors=np.full((PHOTOS, 7), np.nan, dtype=np.float32)), r"2\.npz has NaN .* first of photo p/000"),
+    (scores(2, subjects=np.arange(3)), r"2\.npz has arrays that do not fit together"),
+    (
+        scores(2, posteriors=np.ones((PHOTOS, 7), dtype=np.float32)),
+        r"2\.npz has values that are not posteriors: each must be 0 or more",
+    ),
+    (scores(2, posteriors=np.full((PHOTOS, 7), np.nan, dtype=np.float32)), r"2\.npz has NaN .* first of image p/000"),
 ]
 
 
@@ -133,7 +136,7 @@ MISTAKES = [
     ("fuse", r"the following arguments are required: FILE"),
     ("fuse nowhere.npz", r"there is no scores file nowhere\.npz: `verydeep evaluate` writes them"),
     ("fuse a.npz --weights 1,2", r"1 scores files need as many weights, not 2"),
-    ("fuse a.npz --weights x", r"weights are numbers with commas between, such as 1,2,1, not 'x'"),
+    ("fuse a.npz --weights x", r"weights are numbers separated by commas, such as 1,2,1, not 'x'"),
     ("fuse a.npz a.npz --weights -1,2", r"weights must be finite, 0 or more and not all 0, not -1, 2"),
     ("fuse a.npz --weights 0", r"weights must be finite, 0 or more and not all 0"),
     ("fuse a.npz --weights nan", r"weights must be finite, 0 or more and not all 0"),

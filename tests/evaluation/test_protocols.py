@@ -57,7 +57,7 @@ def test_ten_crops_are_of_the_central_square() -> None:
 
 
 def test_inconsistent_protocols_are_refused() -> None:
-    with pytest.raises(VerydeepError, match="softmax-first is for dense and both only"):
+    with pytest.raises(VerydeepError, match="softmax-first applies to dense and both only"):
         parse_protocol("crops@64:softmax-first")
     with pytest.raises(VerydeepError, match="names a scale twice"):
         parse_protocol("dense@256,256")

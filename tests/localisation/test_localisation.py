@@ -438,7 +438,7 @@ def test_a_box_run_starts_from_the_classification_run_of_its_scale(name: str, st
     assert settings.lr == 1e-3
     assert settings.learn == ("fc" if name.endswith("-fc") else "all")
     assert boxes.regression in name
-    with pytest.raises(VerydeepError, match="is a run of PCR, not of SCR"):
+    with pytest.raises(VerydeepError, match="is a PCR run, not SCR"):
         settings_of_box_run("D/384-PCR", {"regression": "SCR"})
     with pytest.raises(VerydeepError, match="is not a localisation run"):
         settings_of_box_run("D/384", {})
