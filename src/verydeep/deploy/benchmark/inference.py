@@ -17,7 +17,7 @@ from ...checkpoints.load import Loaded, load_model
 from ...checkpoints.preprocessing import MEAN_RGB
 from ...core.device import Machine, resolve_device
 from ...core.errors import VerydeepError
-from ...evaluation.inference import InferenceModel, posterior, model_input
+from ...evaluation.inference import InferenceModel, model_input, posterior
 from ...evaluation.protocols import Protocol
 from ...models.architectures import NET_NAMES
 from ...models.vgg import create_net
