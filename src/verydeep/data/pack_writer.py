@@ -13,7 +13,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,7 @@ class Packing:
     quality: int = 95
     resampling: Resampling = "bilinear"
     other_side: OtherSide = "round"
+    shard_bytes: int = field(default=SHARD_BYTES, repr=False)  # a file is closed once it holds so many
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.form not in ("raw", "jpeg") or not LOWEST_QUALITY <= self.quality <= 100:
@@ -92,7 +93,8 @@ def pack_data(
     opened = open_data(data, least_classes=1, several=True, empty_sets=True)
     for sentence in opened.warnings:
         (reporter or Silent()).warn(sentence)
-    return pack_sets(opened, data, Path(out), packing or Packing(), readers, bad_images, shard_bytes, reporter)
+    packing = replace(packing or Packing(), shard_bytes=shard_bytes)
+    return pack_sets(opened, data, Path(out), packing, readers, bad_images, reporter)
 
 
 def pack_sets(
@@ -102,7 +104,6 @@ def pack_sets(
     packing: Packing,
     readers: LoaderSettings = ONE_BY_ONE,
     bad_images: str = "stop",
-    shard_bytes: int = SHARD_BYTES,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Packs sets that are opened, all of ``data`` or a part; else as `pack_data`."""
@@ -110,9 +111,7 @@ def pack_sets(
     _check(folder, bad_images)
     with only_one(folder):
         skip = bad_images == "skip"
-        packers = {
-            name: _Packer(folder, name, found, packing, shard_bytes, skip) for name, found in opened.sets.items()
-        }
+        packers = {name: _Packer(folder, name, found, packing, skip) for name, found in opened.sets.items()}
         done = {name: packer.run(readers, reporter) for name, packer in packers.items()}
         left_out = {photo: sentence for _, skipped in done.values() for photo, sentence in skipped.items()}
         metadata = {
@@ -160,12 +159,9 @@ class _Part:
 class _Packer:
     """One set on its way into shards."""
 
-    def __init__(
-        self, folder: Path, name: str, dataset: Dataset, packing: Packing, shard_bytes: int, skip: bool
-    ) -> None:
-        self._folder, self._name, self._dataset, self._packing = folder, name, dataset, packing
-        self._shard_bytes, self._skip = shard_bytes, skip
-        shown = [dataset.fingerprint(sizes=True), dataset.stamps(), repr(packing), shard_bytes]
+    def __init__(self, folder: Path, name: str, dataset: Dataset, packing: Packing, skip: bool) -> None:
+        self._folder, self._name, self._dataset, self._packing, self._skip = folder, name, dataset, packing, skip
+        shown = [dataset.fingerprint(sizes=True), dataset.stamps(), repr(packing), packing.shard_bytes]
         self._key = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
     def run(self, readers: LoaderSettings, reporter: Reporter) -> tuple[dict[str, Any], dict[str, str]]:
@@ -225,7 +221,7 @@ class _Packer:
                 part.places.append(place)
                 part.rows.append([number, offset, len(data), zlib.crc32(data), height, width, *whole])
                 offset += len(data)
-                if offset >= self._shard_bytes:
+                if offset >= self._packing.shard_bytes:
                     return
 
         write_atomically(self._path(number, "bin"), fill)
