@@ -191,7 +191,7 @@ def test_huge_weights(tmp_path: Path) -> None:
     assert [part["weight"] for part in huge["parts"]] == [0.5, 0.5]
     assert fuse(paths, np.array([1, 3], dtype=np.float32))["parts"][1]["weight"] == 0.75
     for weights in (["x", 1], 2, [None, 1], [10**400, 1]):
-        with pytest.raises(VerydeepError, match="weights are"):
+        with pytest.raises(VerydeepError, match="weights must be"):
             fuse(paths, weights)  # type: ignore[arg-type]
 
 

@@ -40,9 +40,9 @@ class Metadata:
     """Everything that is needed to use a net, except its weights.
 
     ``mean`` is RGB (3,), ``colour_axes`` (3,3) as in `verydeep.data.transforms.colour_statistics`. ``data``,
-    ``settings``, ``state`` and ``box_settings`` are the JSON of DataSettings, TrainSettings, the training's state,
-    and BoxSettings, which is empty for a net that tells classes. ``origin`` tells of a weight file from outside what
-    the net is, or began as: format, pixels, SHA-256, and of a public file its name and licence.
+    ``settings``, ``state`` and ``box_settings`` are the JSON of DataSettings, TrainSettings, the training's state and
+    BoxSettings; the last is empty for classifiers. ``origin`` is the weight file that the net is, or was trained from:
+    format, preprocessing, SHA-256, and of a public file its name and licence.
     """
 
     net: str
