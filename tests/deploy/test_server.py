@@ -256,7 +256,7 @@ BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("POST", "/describe?top=1", photo(), {}, 422, "it takes none"),
     ("POST", "/explain?kind=heat", photo(), {}, 422, "kind is map or gradcam, not 'heat'"),
     ("POST", "/explain?class=zebra", photo(), {}, 422, "unknown class 'zebra'"),
-    ("POST", "/localise?class=zebra", photo(), {}, 422, "'zebra'"),
+    ("POST", "/localise?class=zebra", photo(), {}, 422, "unknown class 'zebra'"),
     ("GET", "/predict", None, {}, 405, "/predict takes POST, not GET"),
     ("POST", "/", photo(), {}, 405, "not POST"),
     ("BREW", "/health", None, {}, 405, "not BREW"),

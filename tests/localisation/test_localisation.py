@@ -1,4 +1,4 @@
-"""App. A: what a box net tells, how it learns it, and from windows to guesses and errors."""
+"""App. A: what a localisation net predicts, how it is trained, and from candidates to predictions and errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def find(
 
 
 def told(regression: str, boxes: list[list[float]]) -> Net:
-    """A net that tells the same boxes, cxcywh in shares of the crop, whatever it sees."""
+    """A net that predicts the same boxes, cxcywh in shares of the crop, for any input."""
     net = box_net(regression)
     with torch.no_grad():
         net.layer("fc8").weight.zero_()
@@ -101,7 +101,7 @@ def test_a_box_is_where_its_window_is_by_hand() -> None:
     assert found.ratings.tolist() == [[1.0]]
 
 
-def test_per_class_regression_answers_for_the_class_asked() -> None:
+def test_per_class_regression_predicts_the_box_of_the_label() -> None:
     boxes = [[0.5, 0.5, 1.0, 1.0], [0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.5, 0.5]]
     (found,) = find([photo(32, 32)], "centre@32", [[2, 0, 2]], "PCR", told("PCR", boxes))
     assert found.boxes[0].tolist() == [[16, 16, 32, 32], [0, 0, 32, 32], [16, 16, 32, 32]]
@@ -207,7 +207,7 @@ def test_a_window_is_rated_by_its_own_posterior() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"crop": 64}, "has crop 64 and the box net 32"),
+        ({"crop": 64}, "has crop 64 and the localisation model 32"),
         ({"pooling": "down"}, "pooling down"),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_net_that_sees_other_windows_cannot_rate(change: dict[str, Any], sente
 def test_a_net_of_other_classes_can_neither_name_nor_rate() -> None:
     check_classes(metadata(), metadata(""))
     for classes in (("x", "y", "z"), ("b", "a", "c")):
-        with pytest.raises(VerydeepError, match="knows other classes than the box net"):
+        with pytest.raises(VerydeepError, match="has other classes than the localisation net"):
             check_classes(metadata(), metadata("", classes=classes))
 
 
@@ -342,7 +342,7 @@ def test_boxes_never_merge_across_labels_unless_told() -> None:
     assert across[1] == pytest.approx([0.9, 0.2])
 
 
-def test_a_label_asked_twice_has_one_box_and_windows_join_in_any_order() -> None:
+def test_a_label_given_twice_has_one_box_and_candidates_join_in_any_order() -> None:
     first, second = windows([[A, A]], [[0.4, 0.4]]), windows([[B, B], [C, C]], [[0.4, 0.4], [0.5, 0.5]])
     found = [
         merge_candidates(union(parts), np.array([2, 2]), MergeSettings(), 0.5)
@@ -408,7 +408,7 @@ def test_windows_on_disk_come_back_and_others_do_not(tmp_path: Path) -> None:
     assert load_windows(tmp_path / "nowhere", "key") is None
 
 
-def test_a_box_net_and_a_net_that_tells_classes_are_not_taken_for_each_other(trained: Path, tmp_path: Path) -> None:
+def test_a_localisation_model_and_a_classifier_are_not_confused(trained: Path, tmp_path: Path) -> None:
     from verydeep.checkpoints.checkpoint import load_localisation_model, save_checkpoint
 
     with pytest.raises(VerydeepError, match="is a classifier, not a localisation model"):

@@ -1,4 +1,4 @@
-"""App. A by the real commands: box nets on digits and on own photos, and every mistake's sentence."""
+"""App. A by the real commands: localisation models on digits and on own photos, and every error message."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_full_procedure_with_merging_and_fusion(begun: Path, command: Comman
     assert again.status == 0, again.stderr
     assert {
         path: path.stat().st_mtime_ns for path in begun.rglob("dense@*/windows.npz")
-    } == stored  # no net is asked twice
+    } == stored  # no net is applied twice
     assert "localisation with one guess" in again.stdout
     assert "the best constant box" in again.stdout
     # By the scores the classification net left, and rated by the image's posterior: another way, the same photos.
@@ -113,7 +113,7 @@ def test_the_full_procedure_with_merging_and_fusion(begun: Path, command: Comman
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classification run and a box net on own photos; not to be changed."""
+    """A classification run and a localisation model on own photos; read-only."""
     place = own_photos(tmp_path_factory.mktemp("own"))
     data = ["--data", "photos", "--boxes", "boxes.csv"]
     named = run_command("train", "A", *data, *TINY, "--max-epochs", 2, "--out", "classes", cwd=place)
@@ -122,7 +122,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     boxes = run_command(*words, cwd=place)
     assert boxes.status == 0, boxes.stderr
     assert "random 1 layers: fc8" in boxes.stderr
-    assert "to fit the rate" in boxes.stderr
+    assert "to fit the learning rate" in boxes.stderr
     assert "next: verydeep localise evaluate net centre@36\n" in boxes.stdout  # as predict asks nets of small crops
     return place
 
@@ -138,14 +138,14 @@ def test_what_training_and_converting_suggest_can_be_typed(own: Path, command: C
     assert found.status == 0, found.stderr
 
 
-def test_own_photos_trained_tested_and_asked(own: Path, command: Command, tmp_path: Path) -> None:
+def test_own_photos_are_trained_on_evaluated_and_predicted(own: Path, command: Command, tmp_path: Path) -> None:
     found = command("localise", "evaluate", "net", "dense@36,48", "--json", cwd=own)
     assert found.status == 0, found.stderr
     summary = json.loads(found.stdout)
     assert summary["images"] == 4
     assert summary["guesses"] == 1  # of two classes
     assert "one_guess_error" not in summary  # it is the headline
-    assert "boxes are rated by the net it started from" in found.stderr
+    assert "boxes are rated by the net that it started from" in found.stderr
     asked = command("localise", "predict", "net", "photos", "--out", tmp_path / "drawn", "--json", cwd=own)
     assert asked.status == 0, asked.stderr
     answers = json.loads(asked.stdout)
@@ -219,7 +219,7 @@ def test_photos_of_classes_the_net_does_not_know(own: Path, command: Command, tm
     assert found.status == 0, found.stderr
     assert json.loads(found.stdout)["images"] == 21
     assert json.loads(found.stdout)["faults"] == {"class": 3}
-    assert "3 photos of classes the net does not know (green): left out" in found.stderr
+    assert "left out 3 photos of classes that the model does not have (green)" in found.stderr
     strict = command(*words, "--set", "all", "--strict", cwd=own)
     assert "photos of class 'green', which the net does not know" in strict.mistake()
 
@@ -232,9 +232,9 @@ def test_scores_of_other_photos_or_classes_are_refused(own: Path, command: Comma
 
     save_scores(other, replace(scores, ids=("x", *scores.ids[1:])))
     words = ("localise", "evaluate", "net", "dense@36", "--scores", other)
-    assert f"is of other photos: {scores.ids[0]} is not in it" in command(*words, cwd=own).mistake()
+    assert f"is of other photos: it lacks {scores.ids[0]}" in command(*words, cwd=own).mistake()
     save_scores(other, replace(scores, classes=("blue", "green")))
-    assert "is of other classes than the box net" in command(*words, cwd=own).mistake()
+    assert "is not of the localisation model's classes" in command(*words, cwd=own).mistake()
 
 
 MISTAKES: list[tuple[list[str], str]] = [
@@ -244,12 +244,12 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["evaluate", "classes", "dense@36"], "is a classifier, not a localisation model"),
     (["evaluate", "nowhere", "dense@36"], "does not exist"),
     (["evaluate", "net", "dense@36", "--classifier", "net"], "is a localisation model, not a classifier"),
-    (["evaluate", "net", "dense@36", "--match", "literal"], "say with --t at which match merging ends"),
+    (["evaluate", "net", "dense@36", "--match", "literal"], "give --t, the match at which merging ends"),
     (["evaluate", "net", "dense@36", "--t", "-1"], "0 or more, not -1"),
     (["evaluate", "net", "dense@36", "--server-file", "x"], "a server file and the devkit go together"),
     (["evaluate", "net", "dense@36", "--scores", "nothing.npz"], "there is no scores file nothing.npz"),
     (["evaluate", "net", "dense@36", "--matching", "x"], "unknown setting '--matching': did you mean --match?"),
-    (["predict", "net", "photos/00.png", "--class", "green"], "the net knows no class 'green'"),
+    (["predict", "net", "photos/00.png", "--class", "green"], "unknown class 'green'"),
     (["predict", "net", "photos/00.png", "--top", "0"], "top must be 1 or more"),
     (["predict", "classes", "photos/00.png"], "is a classifier, not a localisation model"),
     (["train", "A", "--data", "digits", "--regression", "XCR"], "regression is one of PCR, SCR"),
@@ -270,18 +270,18 @@ def test_other_verbs_refuse_box_nets(own: Path, command: Command) -> None:
     assert "is a localisation model" in command("predict", "net", "photos/00.png", cwd=own).mistake()
 
 
-def test_without_a_classification_net_the_class_is_asked_for(own: Path, command: Command, tmp_path: Path) -> None:
+def test_without_a_classification_net_the_class_is_required(own: Path, command: Command, tmp_path: Path) -> None:
     data = ["--data", own / "photos", "--boxes", own / "boxes.csv"]
     trained = command("localise", "train", "A", *data, *TINY, "--max-steps", 2, "--out", tmp_path / "alone")
     assert trained.status == 0, trained.stderr
     photo = own / "photos" / "00.png"
-    asked = ("localise", "predict", tmp_path / "alone", photo, "--out", tmp_path / "drawn")
-    assert "which class to look for is not known: give --classifier RUN, or --class NAME" in command(*asked).mistake()
-    assert command(*asked, "--class", "red").status == 0
+    words = ("localise", "predict", tmp_path / "alone", photo, "--out", tmp_path / "drawn")
+    assert "no classification net gives the labels: add --classifier RUN, or --class NAME" in command(*words).mistake()
+    assert command(*words, "--class", "red").status == 0
     tested = command("localise", "evaluate", tmp_path / "alone", "dense@36")
-    assert "no classification net is at hand to rate boxes with: give --classifier RUN" in tested.mistake()
+    assert "there is no classification net to rate boxes with: give --classifier RUN" in tested.mistake()
     voted = command("localise", "evaluate", tmp_path / "alone", "dense@36", "--rate", "image")
-    assert "which classes to ask about is not known: give --classifier RUN or --scores FILE" in voted.mistake()
+    assert "no classification net gives the labels: add --classifier RUN, or --scores FILE" in voted.mistake()
 
 
 def test_pictures_never_take_the_place_of_photos(own: Path, command: Command, tmp_path: Path) -> None:

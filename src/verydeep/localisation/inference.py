@@ -1,8 +1,8 @@
-"""App. A: a box net and photos to windows: at each place a box for each label asked about, and its rating.
+"""App. A: applies a localisation net to images: at each place a candidate box for each label, and its rating.
 
-Output (i, j) of the map belongs to the crop whose corner is at (32 i, 32 j) of the rescaled photo; the net tells a
-box's centre and size in shares of that crop. Boxes come out in pixels of the photo, cut at its edges. A window is
-rated by the classification net applied to the same rescaled photo: its posterior of the label at the same place.
+Output (i, j) of the map belongs to the crop whose corner is at (32 i, 32 j) of the rescaled image; the net predicts a
+box's centre and size in shares of that crop. Boxes are returned in pixels of the image, clipped at its edges. A box is
+rated by the classification net applied to the same rescaled image: its posterior of the label at the same place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..models.vgg import Net
 
 @dataclass(frozen=True)
 class BoxViews:
-    """From a photo's pixels to what a box net is shown: its height and width, and the photo rescaled to Q."""
+    """From an image's pixels to a localisation net's input: its height and width, and the image rescaled to Q."""
 
     scale: int
     resampling: Resampling
@@ -46,7 +46,7 @@ class BoxViews:
 
 @dataclass(frozen=True)
 class ScoringNet:
-    """A classification net on the machine's device, and its card."""
+    """A classification net on the device, and its metadata."""
 
     net: Net
     metadata: Metadata
@@ -54,37 +54,37 @@ class ScoringNet:
 
 @dataclass(frozen=True)
 class CandidateBoxes:
-    """The n windows of one photo: a box for each of L labels, xyxy float32 (n,L,4), and its rating (n,L)."""
+    """The n candidates of one image for each of L labels: boxes xyxy float32 (n,L,4), and their ratings (n,L)."""
 
     boxes: NDArray[np.float32]
     ratings: NDArray[np.float32]
 
 
 def check_rater(box_metadata: Metadata, rater: Metadata) -> None:
-    """Raises VerydeepError where window (i, j) of the two nets would not be the same piece of a photo."""
+    """Raises VerydeepError where window (i, j) of the two nets would not be the same piece of an image."""
     for name in ("crop", "pooling", "resampling", "other_side"):
-        mine, theirs = getattr(box_metadata, name), getattr(rater, name)
-        if mine != theirs:
+        own, theirs = getattr(box_metadata, name), getattr(rater, name)
+        if own != theirs:
             raise VerydeepError(
-                f"the classification net has {name} {theirs} and the box net {mine}: it cannot rate its boxes place by "
-                "place; give another --classifier, or --rate image."
+                f"the classification net has {name} {theirs} and the localisation model {own}: it cannot rate "
+                "boxes place by place; give another --classifier, or --rate image."
             )
 
 
 def check_finite(found: dict[int, CandidateBoxes], net: str) -> None:
-    """Raises VerydeepError where a box or a rating is no number."""
+    """Raises VerydeepError where a box or a rating is NaN or infinite."""
     if not all(np.isfinite(photo.boxes).all() and np.isfinite(photo.ratings).all() for photo in found.values()):
-        raise VerydeepError(f"{net} tells boxes that are no numbers: the net is broken; train it again.")
+        raise VerydeepError(f"{net} predicts NaN boxes; the weights are corrupt: train it again.")
 
 
 def check_classes(box_metadata: Metadata, rater: Metadata) -> None:
     """Raises VerydeepError where the two nets' outputs do not stand for the same classes in the same order."""
     if not same_classes(box_metadata.classes, rater.classes):
-        raise VerydeepError("the classification net knows other classes than the box net: give another --classifier.")
+        raise VerydeepError("the classification net has other classes than the localisation net: give another one.")
 
 
 class BoxPredictor:
-    """Applies a box net, and the net that rates, to photos of one scale; `run` gives each photo's windows."""
+    """Applies a localisation net, and the net that rates, to images of one scale."""
 
     def __init__(
         self, net: Net, metadata: Metadata, rater: ScoringNet | None, protocol: BoxProtocol, machine: Machine
@@ -101,12 +101,12 @@ class BoxPredictor:
         labels: NDArray[np.int64],
         done: Callable[[int], None] = lambda count: None,
     ) -> dict[int, CandidateBoxes]:
-        """The windows of photos by their index.
+        """Returns the candidate boxes of images by their index.
 
         Args:
-            views: a photo's index and its `BoxViews`, in any order.
-            labels: the classes asked about for each photo, (N,L).
-            done: told how many photos were finished since it was last told.
+            views: an image's index and its `BoxViews`, in any order.
+            labels: the classes to localise in each image, (N,L).
+            done: called with the number of images finished since its last call.
         """
         sizes: dict[int, tuple[int, int]] = {}
         found: dict[int, CandidateBoxes] = {}
@@ -118,17 +118,17 @@ class BoxPredictor:
 
         with torch.inference_mode(), self.machine.autocast():
             for indices, batch in equal_sizes(shown(), self._pixels):
-                asked = torch.from_numpy(labels[indices]).to(self.machine.device)
-                pieces = [self._looked(batch, asked, mirrored) for mirrored in self._ways]
+                wanted = torch.from_numpy(labels[indices]).to(self.machine.device)
+                pieces = [self._candidates(batch, wanted, mirrored) for mirrored in self._ways]
                 boxes, ratings = (torch.cat(parts, 2).float().cpu().numpy() for parts in zip(*pieces, strict=True))
                 for row, index in enumerate(indices):
-                    photo = _in_photo(boxes[row], batch.shape[1:3], sizes[index])
-                    found[index] = CandidateBoxes(photo, ratings[row].T)
+                    in_image = _in_image(boxes[row], batch.shape[1:3], sizes[index])
+                    found[index] = CandidateBoxes(in_image, ratings[row].T)
                 done(len(indices))
         return found
 
     def _pixels(self, height: int, width: int) -> int:
-        """Pixels that go through a net for one photo of so many."""
+        """Pixels that go through a net for one image of this size."""
         crops = self.protocol.corners(height, width, self._net.crop)
         return len(crops) * self._net.crop**2 or height * width
 
@@ -136,8 +136,8 @@ class BoxPredictor:
     def _ways(self) -> tuple[bool, ...]:
         return (False, True) if self.protocol.mirror else (False,)
 
-    def _looked(self, batch: NDArray[np.uint8], labels: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
-        """Boxes in pixels of the rescaled photo, xyxy (B,L,n,4), and ratings (B,L,n)."""
+    def _candidates(self, batch: NDArray[np.uint8], labels: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
+        """Boxes in pixels of the rescaled image, xyxy (B,L,n,4), and ratings (B,L,n)."""
         raw = torch.from_numpy(batch).permute(0, 3, 1, 2)
         maps = self._maps(self._net, raw, self._shift, mirrored)
         boxes = torch.cat([self._boxes(scores.float(), corners, labels) for corners, scores in maps], dim=2)
@@ -163,18 +163,18 @@ class BoxPredictor:
         return list(zip(corners, net(torch.cat(crops)).chunk(len(corners)), strict=True))
 
     def _boxes(self, scores: Tensor, corner: tuple[int, int], labels: Tensor) -> Tensor:
-        """The boxes of the labels asked about at each place of a map, xyxy (B,L,h·w,4)."""
+        """The boxes of the labels at each place of a map, xyxy (B,L,h·w,4)."""
         count, _, down, across = scores.shape
-        told = scores.view(count, -1, 4, down * across)  # one box, or one a class
+        offsets = scores.view(count, -1, 4, down * across)  # one box, or one per class
         if self.metadata.localiser_settings.regression == "PCR":
-            told = told[torch.arange(count, device=labels.device)[:, None], labels]
+            offsets = offsets[torch.arange(count, device=labels.device)[:, None], labels]
         else:
-            told = told.expand(-1, labels.shape[1], -1, -1)
+            offsets = offsets.expand(-1, labels.shape[1], -1, -1)
         rows = corner[0] + STRIDE * torch.arange(down, device=scores.device)
         columns = corner[1] + STRIDE * torch.arange(across, device=scores.device)
         places = torch.stack([columns.repeat(down), rows.repeat_interleave(across)])
-        cx, cy = (told[:, :, axis] * self._net.crop + places[axis] for axis in (0, 1))
-        half_w, half_h = (told[:, :, axis].clamp(min=0) * self._net.crop / 2 for axis in (2, 3))
+        cx, cy = (offsets[:, :, axis] * self._net.crop + places[axis] for axis in (0, 1))
+        half_w, half_h = (offsets[:, :, axis].clamp(min=0) * self._net.crop / 2 for axis in (2, 3))
         return torch.stack([cx - half_w, cy - half_h, cx + half_w, cy + half_h], dim=-1)
 
 
@@ -182,7 +182,7 @@ def _minus_mean(metadata: Metadata) -> Tensor:
     return -torch.tensor(metadata.mean, dtype=torch.float32)[None]
 
 
-def _in_photo(boxes: NDArray[np.float32], rescaled: tuple[int, ...], photo: tuple[int, int]) -> NDArray[np.float32]:
-    """Boxes (L,n,4) of a rescaled photo in the photo's own pixels, cut at its edges, (n,L,4)."""
-    scale = np.array([photo[1] / rescaled[1], photo[0] / rescaled[0]] * 2)
-    return clip(boxes * scale, *photo).astype(np.float32).transpose(1, 0, 2)
+def _in_image(boxes: NDArray[np.float32], rescaled: tuple[int, ...], image: tuple[int, int]) -> NDArray[np.float32]:
+    """Boxes (L,n,4) of a rescaled image in the image's own pixels, clipped at its edges, (n,L,4)."""
+    scale = np.array([image[1] / rescaled[1], image[0] / rescaled[0]] * 2)
+    return clip(boxes * scale, *image).astype(np.float32).transpose(1, 0, 2)

@@ -1,8 +1,8 @@
-"""Sect. A.1: from windows to one box a label: union, greedy merging, rating. No net and no photo is needed.
+"""Sect. A.1: from candidate boxes to one box per label: union, greedy merging, rating; needs no net and no image.
 
-The windows of all scales and box nets are put together; those of a label merge (`verydeep.data.boxes.Merging`), a
-merged box is rated by the sum over its windows, and the best rated is the label's box. The threshold ``t`` of merging
-is tuned on photos of the training side.
+The candidates of all scales and models are joined; those of a label merge (`verydeep.data.boxes.Merging`), a merged box
+is rated by the sum over its candidates, and the best rated one is the label's box. The threshold ``t`` of merging is
+tuned on dev images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ USUAL_T = 0.5  # where there is nothing to tune on
 
 
 def union(parts: Sequence[CandidateBoxes]) -> CandidateBoxes:
-    """The windows of one photo by several scales or nets, together."""
+    """Joins one image's candidates of several scales or nets."""
     return CandidateBoxes(
         np.concatenate([part.boxes for part in parts]), np.concatenate([part.ratings for part in parts])
     )
@@ -37,11 +37,11 @@ def union(parts: Sequence[CandidateBoxes]) -> CandidateBoxes:
 def merge_candidates(
     windows: CandidateBoxes, labels: NDArray[np.int64], settings: MergeSettings, t: float
 ) -> tuple[Array, NDArray[np.float64]]:
-    """A box for each of a photo's labels, xyxy (L,4), and its rating (L,).
+    """A box for each of an image's labels, xyxy (L,4), and its rating (L,).
 
     Args:
         windows: boxes (n,L,4) and ratings (n,L), of the labels in their order.
-        labels: (L,); one that stands there twice has one box.
+        labels: (L,); one that is there twice has one box.
         settings: ``merge`` within a label, or across all of them: then boxes of all labels merge together, and a
             label's box is the merged one with most rating of it.
     """
@@ -77,7 +77,7 @@ def tune_threshold(
     """The t of `T_GRID` with the least GT-class error; among equals the larger overlap, then the smaller t.
 
     Args:
-        windows: of photos of the training side, of their true class alone: boxes (n,1,4).
+        windows: of dev images, of their true class alone: boxes (n,1,4).
         truths: their boxes of that class.
 
     Returns:
@@ -87,26 +87,26 @@ def tune_threshold(
         VerydeepError: ``literal`` matches are in pixels, for which there is no grid.
     """
     if settings.match == "literal":
-        raise VerydeepError("a literal match is in pixels of each photo: say with --t at which match merging ends.")
-    found = np.zeros((len(T_GRID), len(windows), 4))
+        raise VerydeepError("a literal match is in pixels of each photo: give --t, the match at which merging ends.")
+    boxes = np.zeros((len(T_GRID), len(windows), 4))
     with reporter.track("tuning t", len(windows)) as advance:
-        for number, photo in enumerate(windows):
-            merged = Merging(photo.boxes[:, 0], photo.ratings[:, 0], settings.match, settings.coordinates)
-            for place, t in enumerate(T_GRID):  # a larger t goes on from the smaller one
+        for number, image in enumerate(windows):
+            merged = Merging(image.boxes[:, 0], image.ratings[:, 0], settings.match, settings.coordinates)
+            for place, t in enumerate(T_GRID):  # a larger t continues from the smaller one
                 merged.until(t)
-                found[place, number] = _best(merged, merged.ratings)[0]
+                boxes[place, number] = _best(merged, merged.ratings)[0]
             advance(1, "")
-    overlaps = np.array([best_overlap(guesses, truths) for guesses in found])
+    overlaps = np.array([best_overlap(predicted, truths) for predicted in boxes])
     errors = 100 * (overlaps < BOX_IOU).mean(axis=1)
     keys = [(error, -overlap, t) for error, overlap, t in zip(errors, overlaps.mean(axis=1), T_GRID, strict=True)]
     return min(keys)[2], [round(float(error), 4) for error in errors]
 
 
 def keep_t(run: Path, of: str, protocol: BoxProtocol, settings: MergeSettings, t: float) -> None:
-    """Keeps a tuned t in a run's folder, for photos that come without boxes to tune it on.
+    """Stores a tuned t in a run's folder, for images that come without boxes to tune it on.
 
     Args:
-        of: SHA-256 of the box net's checkpoint.
+        of: SHA-256 of the localisation model's checkpoint.
     """
     path = run / T_FILE
     kept = _kept(path)
@@ -114,14 +114,16 @@ def keep_t(run: Path, of: str, protocol: BoxProtocol, settings: MergeSettings, t
 
 
 def kept_t(run: Path, of: str, protocol: BoxProtocol, settings: MergeSettings) -> float | None:
-    """The t kept for a net, settings and protocol, or else for another protocol; None where there is none."""
-    mine = _of(of, settings)
-    found = {name.removeprefix(mine).strip(): t for name, t in _kept(run / T_FILE).items() if name.startswith(mine)}
-    return found.get(str(protocol), next(iter(found.values()), None))
+    """The t stored for a model, settings and protocol, or else for another protocol; None where there is none."""
+    start = _of(of, settings)
+    by_protocol = {
+        name.removeprefix(start).strip(): t for name, t in _kept(run / T_FILE).items() if name.startswith(start)
+    }
+    return by_protocol.get(str(protocol), next(iter(by_protocol.values()), None))
 
 
 def _kept(path: Path) -> dict[str, float]:
-    """What a folder's file holds; a broken one holds nothing."""
+    """The content of a folder's file; empty where it is broken."""
     try:
         found = read_json(path) if path.exists() else {}
     except VerydeepError:
@@ -134,16 +136,16 @@ def _of(checkpoint: str, settings: MergeSettings) -> str:
 
 
 def best_constant_box(sizes: Sequence[tuple[int, int]], boxes: Sequence[Array]) -> Array:
-    """The one box, xyxy (4,) in shares of a photo's width and height, that is right on most of some photos.
+    """The one box, xyxy (4,) in shares of an image's width and height, that is right on most of the images.
 
-    It is one of their own boxes, or the mean of all: what knowing nothing of a photo can reach.
+    It is one of their own boxes, or the mean of all: a baseline that does not look at the image.
 
     Args:
         sizes: heights and widths.
-        boxes: (n,4) of each photo.
+        boxes: (n,4) of each image.
     """
     shares = [found / np.array([width, height] * 2) for (height, width), found in zip(sizes, boxes, strict=True)]
     known = np.concatenate(shares)
     candidates = np.concatenate([known.mean(axis=0)[None], known])
-    right = sum((iou(candidates[:, None], mine[None]).max(axis=1) >= BOX_IOU).astype(int) for mine in shares)
+    right = sum((iou(candidates[:, None], own[None]).max(axis=1) >= BOX_IOU).astype(int) for own in shares)
     return np.asarray(candidates[int(np.argmax(right))])

@@ -1,4 +1,4 @@
-"""App. A: box nets asked about new photos: one box for each of the likeliest classes, with its score."""
+"""App. A: localises objects in new images: one box for each of the likeliest classes, with its score."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .evaluate import FEW_CLASSES, TOP_LABELS, classification_net, usual_protoco
 from .inference import BoxPredictor, BoxViews, CandidateBoxes, ScoringNet, check_classes, check_finite, check_rater
 from .merge import USUAL_T, kept_t, merge_candidates, union
 
-AT_ONCE = 64  # photos held in memory
+AT_ONCE = 64  # images held in memory
 
 
 @dataclass(frozen=True)
 class FoundBox:
-    """A box, ``xyxy`` in pixels of the photo from 0, its class, and its score: the sum over its windows."""
+    """A box, ``xyxy`` in pixels of the image from 0, its class, and its score: the sum over its candidates."""
 
     name: str
     score: float
@@ -38,7 +38,7 @@ class FoundBox:
 
 @dataclass(frozen=True)
 class Boxes:
-    """One photo's boxes, that of the likeliest class first."""
+    """One image's boxes, that of the likeliest class first."""
 
     image: str
     boxes: tuple[FoundBox, ...]
@@ -54,7 +54,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Localiser:
-    """A box net, and the classification net that says which classes to ask for and rates the boxes, if there is one."""
+    """A localisation model, and where there is one the classification net that gives the labels and rates the boxes."""
 
     checkpoint: Checkpoint
     finder: BoxPredictor
@@ -82,25 +82,25 @@ class Localiser:
         Args:
             images: as `Classifier.predict` takes them.
             top: how many classes, at least 1; by default 5, or 1 of fewer than 10.
-            name: the class to look for, in place of the likeliest ones.
-            faults: takes the sentences of unreadable images, by index, which are then left out.
+            name: the class to localise, in place of the likeliest ones.
+            faults: collects the messages of unreadable images by index; those images are left out.
 
         Raises:
-            ImageError: an image cannot be read, and ``faults`` is None; the sentence names it.
+            ImageError: an image cannot be read, and ``faults`` is None; the message names it.
             VerydeepError: no such class; neither class nor classification net.
         """
         usual = TOP_LABELS if len(self.classes) >= FEW_CLASSES else 1
         many = usual if top is None else top
         check_top(many)
-        asked = listed(images)
-        found: list[Boxes] = []
-        with (reporter or Silent()).track("asking", len(asked)) as advance:
-            for start in range(0, len(asked), AT_ONCE):
-                some = _read(asked, range(start, min(start + AT_ONCE, len(asked))), faults)
+        images = listed(images)
+        boxes: list[Boxes] = []
+        with (reporter or Silent()).track("localising", len(images)) as advance:
+            for start in range(0, len(images), AT_ONCE):
+                batch = _read(images, range(start, min(start + AT_ONCE, len(images))), faults)
                 with self.machine.running():
-                    found += self._boxes(some, many, name) if some else []
-                advance(min(AT_ONCE, len(asked) - start), "")
-        return found
+                    boxes += self._boxes(batch, many, name) if batch else []
+                advance(min(AT_ONCE, len(images) - start), "")
+        return boxes
 
     def _boxes(self, photos: list[tuple[str, Pixels]], top: int, name: str | None) -> list[Boxes]:
         shown = [pixels for _, pixels in photos]
@@ -109,30 +109,30 @@ class Localiser:
         metadata = self.checkpoint.metadata
         for part in self.protocol.parts():
             views = BoxViews(part.scales[0], metadata.resampling, metadata.other_side)
-            by_scale.append(self.finder.run(((index, views(one)) for index, one in enumerate(shown)), labels))
+            by_scale.append(self.finder.run(((index, views(pixels)) for index, pixels in enumerate(shown)), labels))
             check_finite(by_scale[-1], str(self.checkpoint.path))
-        answers = []
+        found = []
         for index, (image, _) in enumerate(photos):
             windows: CandidateBoxes = union([scale[index] for scale in by_scale])
             boxes, ratings = merge_candidates(windows, labels[index], self.settings, self.t)
             if self.settings.rate == "image":
                 ratings = ratings * posteriors[index]
             rows = zip(labels[index], ratings, boxes, strict=True)
-            found = (FoundBox(self.classes[label], float(score), _four(box)) for label, score, box in rows)
-            answers.append(Boxes(image, tuple(found)))
-        return answers
+            boxes_of = (FoundBox(self.classes[label], float(score), _four(box)) for label, score, box in rows)
+            found.append(Boxes(image, tuple(boxes_of)))
+        return found
 
     def _labels(
         self, photos: list[Pixels], top: int, name: str | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The classes to look for and their posteriors, (N,L) each; 1 where no net classifies."""
+        """The classes to localise and their posteriors, (N,L) each; 1 where no net classifies."""
         if name is not None or len(self.classes) == 1:
             place = 0 if name is None else place_of_class(name, self.classes)
             if place is None:
-                raise VerydeepError(f"the net knows no class {name!r}: it knows {', '.join(self.classes[:10])}.")
+                raise VerydeepError(f"unknown class {name!r}; the classes are {', '.join(self.classes[:10])}.")
             chosen = np.full((len(photos), 1), place, dtype=np.int64)
         elif self.classifier is None:
-            raise VerydeepError("which class to look for is not known: give --classifier RUN, or --class NAME.")
+            raise VerydeepError("no classification net gives the labels: add --classifier RUN, or --class NAME.")
         found = None if self.classifier is None else self.classifier.posteriors(photos)
         if name is None and len(self.classes) > 1:
             assert found is not None
@@ -142,7 +142,7 @@ class Localiser:
 
 
 def _read(images: list[Any], chosen: range, faults: dict[int, str] | None) -> list[tuple[str, Pixels]]:
-    """Photos with their names."""
+    """Images with their names."""
     found: list[tuple[str, Pixels]] = []
     for index in chosen:
         name = name_of(images[index], index)
@@ -171,20 +171,20 @@ def load_localiser(
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
 ) -> Localiser:
-    """A box net of a run's folder, ready to be asked.
+    """Loads the localisation model of a run's folder.
 
     Args:
-        classifier: a classification run; by default the one the box net started from, where it still is one.
+        classifier: a classification run; by default the one the model started from, if it is still there.
         protocol: such as ``dense@352,384``; by default `usual_protocol`.
-        merging: without its ``t``, the one that testing the run has tuned is taken.
+        merging: without its ``t``, the one tuned by evaluating the run is used.
 
     Raises:
-        VerydeepError: no such run, a net that tells no boxes, a classification net that does not go with it.
+        VerydeepError: no such run, not a localisation model, a classification net that does not match it.
     """
-    settings, told = merging or MergeSettings(), reporter or Silent()
+    settings, reporter = merging or MergeSettings(), reporter or Silent()
     checkpoint = load_localisation_model(checkpoint_of(run, last=False))
     metadata = checkpoint.metadata
-    asked = usual_protocol(metadata) if protocol is None else parse_box_protocol(protocol, metadata.crop)
+    where = usual_protocol(metadata) if protocol is None else parse_box_protocol(protocol, metadata.crop)
     here = resolve_device(replace(machine or MachineSettings(workers=0), compile=False), metadata.multiply_adds)
     net = checkpoint.net()
     here.place_model(net)
@@ -192,32 +192,32 @@ def load_localiser(
     classes, rater = None, None
     if found is not None:
         check_classes(metadata, found.metadata)
-        telling = found.net()
-        here.place_model(telling)
-        classes = Classifier(telling, found.metadata, here)
+        classification = found.net()
+        here.place_model(classification)
+        classes = Classifier(classification, found.metadata, here)
         if settings.rate == "window":
             check_rater(metadata, found.metadata)
-            rater = ScoringNet(telling, found.metadata)
-    finder, t = BoxPredictor(net, metadata, rater, asked, here), _t(checkpoint, settings, asked, told)
-    return Localiser(checkpoint, finder, classes, asked, settings, t, here)
+            rater = ScoringNet(classification, found.metadata)
+    finder, t = BoxPredictor(net, metadata, rater, where, here), _t(checkpoint, settings, where, reporter)
+    return Localiser(checkpoint, finder, classes, where, settings, t, here)
 
 
 def usual_test(run: str | Path) -> str:
-    """How `verydeep localise evaluate` tests a run as `predict` asks it, with nothing more to be said."""
+    """The protocol with which `verydeep localise evaluate` tests a run just as `predict` applies it."""
     checkpoint = load_localisation_model(checkpoint_of(run, last=False))
     usual = usual_protocol(checkpoint.metadata)
-    if usual.method != "centre" and classification_net(checkpoint, None) is None:  # nothing rates a map's boxes
+    if usual.method != "centre" and classification_net(checkpoint, None) is None:  # no net rates the boxes of a map
         usual = BoxProtocol("centre", usual.scales)
     return str(usual)
 
 
 def _t(checkpoint: Checkpoint, settings: MergeSettings, protocol: BoxProtocol, reporter: Reporter) -> float:
     """The threshold of merging: as given, as tuned, or the usual one."""
-    if settings.t is not None or protocol.method == "centre":  # one window has nothing to merge with
+    if settings.t is not None or protocol.method == "centre":  # one candidate has nothing to merge with
         return USUAL_T if settings.t is None else settings.t
     if settings.match == "literal":
-        raise VerydeepError("a literal match is in pixels of each photo: say with --t at which match merging ends.")
+        raise VerydeepError("a literal match is in pixels of each photo: give --t, the match at which merging ends.")
     kept = kept_t(checkpoint.path.parent, checkpoint.sha256, protocol, settings)
     if kept is None:
-        reporter.say(f"no t is tuned yet: t is {USUAL_T} (`verydeep localise evaluate` tunes it, --t says another)")
+        reporter.say(f"t is not tuned: using {USUAL_T} (`verydeep localise evaluate` tunes it, --t sets it)")
     return USUAL_T if kept is None else kept

@@ -1,10 +1,10 @@
-"""Sect. A.1: training a box net from a classification run.
+"""Sect. A.1: trains a localisation model from a classification run.
 
-Net D with its last layer replaced by one that predicts boxes: 4 outputs (SCR) or 4 a class (PCR), drawn at random; the
-others start from the classification run of the same S. The loss is Euclidean, half the squared distance of
+Net D with its last layer replaced by one that predicts boxes: 4 outputs (SCR) or 4 per class (PCR), drawn at random;
+the others start from the classification run of the same S. The loss is Euclidean, half the squared distance of
 (cx, cy, w, h), all in shares of the crop's side; under PCR only the four outputs of an image's class get a gradient.
-The dev part is judged by the first procedure: the centre crop at Q = S, the true class, right at an overlap of
-`BOX_IOU`. How a box net is tested is in `verydeep.localisation.evaluate`.
+Validation is the first procedure: the centre crop at Q = S, the true class, right at an overlap of `BOX_IOU`. Testing
+is in `verydeep.localisation.evaluate`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BALANCE_IMAGES = 64  # training images whose maps are measured
 
 @dataclass(frozen=True)
 class LocalisationTask:
-    """Training of a box net; with ``strict`` any fault of the boxes is an error."""
+    """Training of a localisation model; with ``strict`` any faulty box is an error."""
 
     boxes: BoxSettings
     strict: bool
@@ -61,8 +61,8 @@ class LocalisationTask:
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
         """The images that have boxes of their class."""
         opened = open_data(data, least_classes=1)
-        learned = {name: located(opened.set(name), self.strict, reporter).dataset for name in ("train", "dev")}
-        return replace(opened, sets={**opened.sets, **learned})
+        checked = {name: located(opened.set(name), self.strict, reporter).dataset for name in ("train", "dev")}
+        return replace(opened, sets={**opened.sets, **checked})
 
     def prepare(
         self, net: Net, metadata: Metadata, train: Dataset, settings: TrainSettings, reporter: Reporter
@@ -76,7 +76,7 @@ class LocalisationTask:
             0, 3, 1, 2
         )
         factors = balance(net, crops.float() - torch.tensor(metadata.mean)[None, :, None, None], settings.lr)
-        reporter.say("fc6, fc7 and fc8 are scaled by {:.2g}, {:.2g} and {:.2g} to fit the rate".format(*factors))
+        reporter.say("scaled fc6, fc7 and fc8 by {:.2g}, {:.2g} and {:.2g} to fit the learning rate".format(*factors))
 
     def targets(self, train: Dataset) -> BoxTargets | None:
         """The boxes of the training images."""
@@ -106,16 +106,16 @@ class LocalisationTask:
     ) -> tuple[float, float]:
         """GT-class error in percent, and the mean of 1 - IoU with the nearest box of the class."""
         protocol = BoxProtocol("centre", (metadata.test_scale,))
-        mine = np.array(team.shard(len(dev)), dtype=np.int64)
-        labels = dev.labels[mine, None]
+        shard = np.array(team.shard(len(dev)), dtype=np.int64)
+        labels = dev.labels[shard, None]
         predictor = BoxPredictor(net, metadata, None, protocol, machine)
-        found = dataset_windows(predictor, dev.take(mine), labels, reporter, "validating")
-        boxes = [found[place].boxes[0, 0] for place in range(len(mine))]
-        guesses = np.stack([box for share in team.all_gather(boxes) for box in share])
-        if not np.isfinite(guesses).all():
+        found = dataset_windows(predictor, dev.take(shard), labels, reporter, "validating")
+        boxes = [found[place].boxes[0, 0] for place in range(len(shard))]
+        predicted = np.stack([box for share in team.all_gather(boxes) for box in share])
+        if not np.isfinite(predicted).all():
             return np.nan, np.nan
         assert dev.boxes is not None
-        overlap = best_overlap(guesses, dev.boxes)
+        overlap = best_overlap(predicted, dev.boxes)
         return 100 * float((overlap < BOX_IOU).mean()), float(1 - overlap.mean())
 
 

@@ -1,8 +1,8 @@
-"""App. A: a data set to windows, and windows on disk, so that merging and fusion of box nets never load a net.
+"""App. A: candidate boxes of a data set, stored on disk so that merging and fusing models never load a net.
 
-One ``.npz`` of plain arrays a box net, set and scale: ``ids`` (N,), ``labels`` int64 (N,L) (the classes asked about),
-``counts`` (N,) windows a photo, ``boxes`` float32 (M,L,4) and ``ratings`` float32 (M,L) of all photos' windows one
-after another, and the text ``key``, which says of what and by what they were made.
+One ``.npz`` of plain arrays per model, set and scale: ``ids`` (N,), ``labels`` int64 (N,L) (the classes localised),
+``counts`` (N,) candidates per image, ``boxes`` float32 (M,L,4) and ``ratings`` float32 (M,L) of all images' candidates
+one after another, and the text ``key``, a digest of the images and nets they were made from.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def dataset_windows(
         label: of the progress bar.
 
     Raises:
-        ImageError: a photo cannot be read.
+        ImageError: an image cannot be read.
     """
     metadata = predictor.metadata
     views = BoxViews(predictor.protocol.scales[0], metadata.resampling, metadata.other_side)
@@ -55,7 +55,7 @@ def dataset_windows(
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of a set's photos, and what they are of."""
+    """The candidate boxes of a set's images, with their ids and labels."""
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -63,12 +63,12 @@ class Windows:
 
 
 def windows_key(**of: object) -> str:
-    """A digest of what windows depend on: hashes of nets, the protocol, photos and labels."""
+    """A digest of what candidate boxes depend on: hashes of nets, the protocol, images and labels."""
     return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def save_windows(folder: Path, windows: Windows, key: str) -> None:
-    """Writes a set's windows atomically; raises VerydeepError where it cannot be written."""
+    """Writes a set's candidate boxes atomically; raises VerydeepError where it cannot."""
     arrays = {
         "ids": np.array(windows.ids),
         "labels": windows.labels,
@@ -81,7 +81,7 @@ def save_windows(folder: Path, windows: Windows, key: str) -> None:
 
 
 def load_windows(folder: Path, key: str) -> Windows | None:
-    """A set's windows as stored; None where there are none of this key, or they are broken."""
+    """A set's stored candidate boxes; None where there are none of this key, or they are broken."""
     try:
         with (folder / FILE_NAME).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
@@ -96,5 +96,5 @@ def load_windows(folder: Path, key: str) -> Windows | None:
             boxes, ratings = (np.split(array, np.cumsum(counts)[:-1]) for array in arrays)
             photos = tuple(CandidateBoxes(*pair) for pair in zip(boxes, ratings, strict=True))
             return Windows(tuple(map(str, stored["ids"])), stored["labels"], photos)
-    except Exception:  # whatever numpy and zipfile trip over in a torn file: then it is made anew
+    except Exception:  # whatever numpy and zipfile raise for a broken file: it is computed again
         return None

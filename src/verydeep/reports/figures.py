@@ -24,7 +24,7 @@ from ..data.open import Dataset
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics import BOX_IOU, best_overlap, confusion, worst_mistakes
 from ..evaluation.scores import Scores
-from ..localisation.evaluate import Guesses
+from ..localisation.evaluate import Predictions
 from ..localisation.predict import Boxes
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _latin(text: str) -> str:
     return "".join(letter if letter.isprintable() and ord(letter) < 256 else "?" for letter in text)[:60]
 
 
-def boxes_figure(found: Guesses, missed: bool, most: int = 18) -> Figure | None:
+def boxes_figure(found: Predictions, missed: bool, most: int = 18) -> Figure | None:
     """Images whose box of the true class is right, or ``missed``, from the largest overlap to the least; or None.
 
     The true boxes are green, the predicted one is red.
@@ -171,7 +171,7 @@ def boxes_figure(found: Guesses, missed: bool, most: int = 18) -> Figure | None:
     return photo_grid(photos) if photos else None
 
 
-def write_box_pictures(found: Guesses, folder: Path) -> list[Path]:
+def write_box_pictures(found: Predictions, folder: Path) -> list[Path]:
     """Writes ``right.png`` and ``wrong.png``, where there are such boxes."""
     made = []
     for name, missed in (("right.png", False), ("wrong.png", True)):
