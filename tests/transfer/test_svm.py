@@ -130,7 +130,7 @@ def test_the_path_ends_where_each_value_alone_ends() -> None:
 def test_a_class_that_cannot_be_told_apart_is_refused() -> None:
     rows = np.eye(4, dtype=np.float32)
     for marks in (np.ones((4, 1)), -np.ones((4, 1)), np.array([[1], [0], [1], [0]])):
-        with pytest.raises(VerydeepError, match="cannot be told apart"):
+        with pytest.raises(VerydeepError, match="cannot be separated"):
             list(fit_svms(rows, marks.astype(np.int8), (1.0,)))
 
 

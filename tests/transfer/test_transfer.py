@@ -63,10 +63,10 @@ def test_caltechs_protocol_counts_as_the_paper_does() -> None:
         assert np.bincount(features.labels[part.dev]).tolist() == [6] * 4  # a fifth of 30
         assert np.bincount(features.labels[part.test]).tolist() == [50] * 4
         assert len(set(part.fit) | set(part.dev) | set(part.test)) == 4 * 80  # no photo in two parts
-        assert part.learn.tolist() == sorted([*part.fit, *part.dev])
+        assert part.train.tolist() == sorted([*part.fit, *part.dev])
     assert len({tuple(part.test) for part in parts}) == 3
     (rest,) = parts_of("caltech256", features, splits=1, seed=0)
-    assert np.bincount(features.labels[rest.learn]).tolist() == [60] * 4
+    assert np.bincount(features.labels[rest.train]).tolist() == [60] * 4
     assert np.bincount(features.labels[rest.test]).tolist() == [40] * 4  # all that is left
 
 
@@ -137,13 +137,13 @@ def test_two_nets_are_stacked_and_a_scale_stacked_on_itself_tells_no_more(tmp_pa
 
 # What is wrong with the features, and the sentence.
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "nobody's classes": ({"labels": np.full(160, -1)}, "nobody tells the class of class 0/0000.jpg"),
+    "no labels": ({"labels": np.full(160, -1)}, "class 0/0000.jpg has no label"),
     "too few for Caltech": ({}, "class 'class 0' of caltech101 has 20 photos; the split needs more than 30"),
     "one set": ({"sets": ("train",) * 160}, "draws its splits, and these features are of one set of the data"),
     "fewer splits": ({"recipe": {**made_up().recipe, "splits": 2}}, "of the photos of made up's splits 0 to 1 only"),
     "of several classes": (
         {"marks": np.zeros((160, 4), np.int8), "labels": np.full(160, -1)},
-        "protocol caltech101 does not fit made up, which has several classes a photo",
+        "protocol caltech101 does not fit made up, which has several classes per photo",
     ),
 }
 
@@ -166,8 +166,8 @@ def test_files_that_cannot_be_stacked(tmp_path: Path, file: Path) -> None:
             "scales": {256: features.scales[256][1:]},
         },
         "they are in another order": {"ids": features.ids[::-1]},
-        "the same photos have other classes": {"labels": features.labels[::-1].copy()},
-        "it holds the descriptors of one given before": {"key": "one"},
+        "its photos have other labels": {"labels": features.labels[::-1].copy()},
+        "it holds the same descriptors as an earlier one": {"key": "one"},
     }
     for sentence, changed in others.items():
         save_features(tmp_path / "other.safetensors", made_up(**{"key": "two", **changed}))
@@ -185,7 +185,7 @@ MISTAKES = {
     "svm own --features one.safetensors --scales 384": "has no descriptors at Q = 384: its scales are 256",
     "svm own --features one.safetensors --agregate stack": "unknown setting '--agregate': did you mean --aggregate?",
     "svm own --features one.safetensors --aggregate sum": "aggregate is one of stack, average, max, not 'sum'",
-    "svm voc2007 --features one.safetensors": "protocol voc2007 does not fit made up, which has one class a photo",
+    "svm voc2007 --features one.safetensors": "protocol voc2007 does not fit made up, which has one class per photo",
     "svm own --features one.safetensors --out run": "run is a run's folder, whose net `verydeep predict` asks",
     "svm own": "the following arguments are required: --features",
     "features none --data photos --out f": "there is no run or weight file none",
@@ -193,7 +193,7 @@ MISTAKES = {
     "features run --data photos --out f --scales 20": "a scale is 32 to 8192 pixels, not 20",
     "features run --data photos --out f --scales 40,40": "scales names one twice: 40,40",
     "features run --data photos --out . --layer pool5": ". is a folder: give a file that ends in .safetensors",
-    "features run --data photos --out f --splits 2": "splits counts the random splits of caltech101 or caltech256",
+    "features run --data photos --out f --splits 2": "splits is a number of random splits of caltech101 or caltech256",
     "features run --data photos --out f --set west": "has no set 'west': its sets are train, dev, test, all",
     "features wide --data photos --out f --scales 40": "Q = 40 is below the net's crop of 64 pixels, which fc7 needs",
     "similar photos/red/000.png --features one.safetensors": "the net that made these descriptors, is gone",
@@ -204,7 +204,7 @@ MISTAKES = {
     "predict misfit photos/red/000.png": "the classifier does not fit the net that it names",
     "similar photos/red/000.png --features misfit.safetensors": "misfit.safetensors does not fit the net that it names",
     "svm own --features part.safetensors": "lack the set val, and have train",
-    "svm own --features lone.safetensors": "class 'class 0' of made up has no photos to learn from",
+    "svm own --features lone.safetensors": "class 'class 0' of made up has no training photos",
     "features run --data bad --out f --bad-images skip": "none of the 2 photos of",
     "probe --data one --weights run --out f": "too few photos for a dev part",
     "train D --data voc2007:voc": "several classes a photo",
@@ -326,7 +326,7 @@ def test_voc_2012s_server_files_and_actions(tmp_path: Path, trained: Path) -> No
     assert len(lines) == 12
     assert lines[1].split()[:2] == ["000017", "2"]
     told = run_command("predict", "out", "voc/JPEGImages/000001.jpg", cwd=tmp_path).mistake()
-    assert "people's boxes" in told
+    assert "boxes of people" in told
 
 
 def test_an_unreadable_photo_stops_or_is_skipped(trained: Path, tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_an_unreadable_photo_stops_or_is_skipped(trained: Path, tmp_path: Path) 
     assert json.loads(more.stdout)["computed"] == 12
 
 
-def test_a_net_that_changed_since_is_told(trained: Path, tmp_path: Path) -> None:
+def test_a_net_that_changed_since_is_reported(trained: Path, tmp_path: Path) -> None:
     import shutil
 
     make_photos(tmp_path / "photos", per_class=4)
@@ -357,7 +357,7 @@ def test_a_net_that_changed_since_is_told(trained: Path, tmp_path: Path) -> None
     paint(tmp_path / "new.png", 5, (200, 50, 50))
     for verb in (("predict", "out"), ("similar", "--features", "out/features.safetensors")):
         told = run_command(*verb, "new.png", cwd=tmp_path).mistake()
-        assert "is not the net that made these descriptors any more" in told
+        assert "is no longer the net that made these descriptors" in told
 
 
 @pytest.mark.slow
@@ -400,7 +400,7 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
         assert sentence in run_command(*asked, cwd=tmp_path).mistake()
 
 
-def test_a_broken_annotation_is_told_by_a_reading_process_too(trained: Path, tmp_path: Path) -> None:
+def test_a_broken_annotation_is_reported_by_a_worker_too(trained: Path, tmp_path: Path) -> None:
     make_voc(tmp_path / "voc", "2012")
     (tmp_path / "voc" / "Annotations" / "000003.xml").write_text("<annotation><object>")
     words = ("features", trained, "--data", "voc2012-action-box:voc", "--layer", "pool5", "--out", "f.safetensors")
@@ -410,7 +410,7 @@ def test_a_broken_annotation_is_told_by_a_reading_process_too(trained: Path, tmp
     assert json.loads(done.stdout)["skipped"] == 2  # its two people
 
 
-def test_photos_that_moved_to_other_sets_and_a_net_that_moved_are_told_anew(trained: Path, tmp_path: Path) -> None:
+def test_images_that_moved_to_other_sets_and_a_net_that_moved_are_recorded_again(trained: Path, tmp_path: Path) -> None:
     import shutil
 
     make_photos(tmp_path / "photos", per_class=6)
@@ -509,13 +509,13 @@ BROKEN: list[dict[str, Any]] = [
 def test_broken_cards_are_told(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = tmp_path / "f.safetensors"
     save_features(path, made_up(recipe={**made_up().recipe, **changed}))
-    with pytest.raises(VerydeepError, match=r"no features file, or broken|do not fit together"):
+    with pytest.raises(VerydeepError, match=r"no features file, or broken|inconsistent arrays"):
         load_features(path)
     found = learn_svms("own", [one_file(tmp_path)], svm=SvmSettings(splits=1, C=(1.0,)), machine=HERE)
     if "net" not in changed:  # of which the figures are made, too
         recipe = {**found.first.recipe, **changed}
         write_transfer(replace(found, features=(replace(found.first, recipe=recipe),)), tmp_path / "out")
-        with pytest.raises(VerydeepError, match="is no classifier"):
+        with pytest.raises(VerydeepError, match="is not a classifier"):
             load_svm(tmp_path / "out" / "classifier.safetensors")
 
 
@@ -528,7 +528,7 @@ def test_empty_descriptors_and_odd_scales_are_told(tmp_path: Path) -> None:
     rows = made_up().scales[256]
     for scales in ({256: rows[:, :0]}, {0: rows}):
         save_features(tmp_path / "f.safetensors", made_up(scales=scales))
-        with pytest.raises(VerydeepError, match=r"do not fit together|or broken"):
+        with pytest.raises(VerydeepError, match=r"inconsistent arrays|or broken"):
             load_features(tmp_path / "f.safetensors")
 
 

@@ -71,7 +71,7 @@ def _check_files(job: Job, rows: list[Row]) -> None:
         raise VerydeepError(f"these rows need the weights of net {missing[0]}: say --weights {missing[0]}=FILE.")
     for net in nets:
         try:
-            architecture = open_feature_net(job.weights[net], LAYER).told["net"]
+            architecture = open_feature_net(job.weights[net], LAYER).source["net"]
         except PixelsUnknown as fault:
             raise fault.converted_first() from None
         if architecture != net:

@@ -1,7 +1,7 @@
-"""App. B: "we remove the last fully-connected layer": a net cut after the layer that describes a photo.
+"""App. B: "we remove the last fully-connected layer": a net cut after the layer that gives the descriptor.
 
-A run, a checkpoint or a weight file serves. A file without FC layers, such as one that holds the convolutions
-alone, describes photos by pool5 or an earlier layer.
+The net is that of a run, a checkpoint or a weight file. One without FC layers, such as a file of the convolutions
+alone, gives descriptors of pool5 or an earlier layer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FULL = "fc7"
 class FeatureNet:
     """A net cut after a layer, and what else a descriptor depends on.
 
-    ``net`` is in evaluation mode on the CPU, ``mean`` RGB (3,); ``told`` names the file, its hash and the net.
+    ``net`` is in evaluation mode on the CPU, ``mean`` RGB (3,); ``source`` names the file, its hash and the net.
     """
 
     net: Net
@@ -37,11 +37,11 @@ class FeatureNet:
     test_scale: int
     resampling: Resampling
     other_side: OtherSide
-    told: dict[str, Any]
+    source: dict[str, Any]
 
     @property
     def multiply_adds(self) -> int:
-        """Of one crop, forward, all layers: how hard a photo is."""
+        """Multiply-adds of one crop, forward, all layers."""
         return net_facts(self.net.name, 1, self.net.crop, self.net.width).multiply_adds
 
     def check_scales(self, scales: tuple[int, ...]) -> None:
@@ -75,9 +75,9 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
         fc8 = tensors.get("fc8.weight")
         net = Net(metadata.net, 1 if fc8 is None else fc8.shape[0], metadata.crop, metadata.width)
     _cut(net, layer, tensors, path)
-    told = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": metadata.net, "width": metadata.width}
-    told |= {"crop": metadata.crop, "pooling": metadata.pooling, "preprocessing": preprocessing}
-    return FeatureNet(net, layer, metadata.mean, metadata.test_scale, metadata.resampling, metadata.other_side, told)
+    file = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": metadata.net, "width": metadata.width}
+    file |= {"crop": metadata.crop, "pooling": metadata.pooling, "preprocessing": preprocessing}
+    return FeatureNet(net, layer, metadata.mean, metadata.test_scale, metadata.resampling, metadata.other_side, file)
 
 
 def usual_layer(source: str | Path, preprocessing: str = "recorded") -> str:
@@ -86,7 +86,7 @@ def usual_layer(source: str | Path, preprocessing: str = "recorded") -> str:
 
 
 def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
-    """Cuts a net after a layer and gives it the file's weights; raises VerydeepError where they do not do."""
+    """Cuts a net after a layer and gives it the file's weights; raises VerydeepError where they do not fit."""
     names = net.map_names()
     if layer not in names:
         shown = ", ".join(name for name in names if not name.endswith(BEFORE_RELU))

@@ -1,9 +1,9 @@
-"""App. B: a net and photos to descriptors, densely.
+"""App. B: dense descriptors of images.
 
-A photo is rescaled so that its smallest side is Q, the net is applied to the whole of it, and the layer's map
+An image is rescaled so that its smallest side is Q, the net is applied to the whole of it, and the layer's map
 (B,D,h,w) is averaged over its cells to a descriptor (B,D), which is averaged with that of the mirror image. Each
 scale has its own; `combine` makes one vector of them: scales stacked, averaged or their maximum, nets stacked,
-brought to length 1 as `DescriptorSettings` says.
+normalised to length 1 as `DescriptorSettings` says.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def descriptor(net: Net, images: Tensor, layer: str, pool: Literal["mean", "max"
 
     Args:
         pool: over the map's cells.
-        mirror: whether averaged with the mirror image's.
+        mirror: whether to average with the mirror image's.
     """
-    found = _pooled(net.activations(images, layer), pool)
+    pooled = _pooled(net.activations(images, layer), pool)
     if mirror:
-        found = (found + _pooled(net.activations(images.flip(3), layer), pool)) / 2
-    return found
+        pooled = (pooled + _pooled(net.activations(images.flip(3), layer), pool)) / 2
+    return pooled
 
 
 def _pooled(maps: Tensor, pool: Literal["mean", "max"]) -> Tensor:
@@ -51,32 +51,32 @@ def descriptors(
     mirror: bool,
     machine: Machine,
 ) -> Iterator[tuple[int, list[int], Array]]:
-    """Descriptors of photos, a batch of equal views at a time, in no order; each depends on its own photo alone.
+    """Computes descriptors in batches of equally sized views, in any order; each depends on its own image alone.
 
     Args:
         source: its net on the machine's device.
-        views: a photo's index and the photo at the scales asked for.
+        views: an image's index and the image at each scale.
 
     Yields:
-        A scale Q, photo indices (B,), and their descriptors float32 (B,D).
+        A scale Q, image indices (B,), and their descriptors float32 (B,D).
 
     Raises:
-        VerydeepError: a descriptor is not finite, as products in half precision may be.
+        VerydeepError: a descriptor is not finite, which half precision may cause.
     """
     shift = torch.tensor(-np.asarray(source.mean), dtype=torch.float32)[None]
     for indices, batch in equal_sizes(views, lambda height, width: height * width):
         with torch.inference_mode(), machine.autocast():
             images = machine.to_input(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
-            found = descriptor(source.net, images, source.layer, pool, mirror).cpu().numpy()
-        if not np.isfinite(found).all():
-            raise VerydeepError("a photo's descriptor is no number: try --precision float32.")
-        yield min(batch.shape[1:3]), indices, found  # Q is the smallest side
+            rows = descriptor(source.net, images, source.layer, pool, mirror).cpu().numpy()
+        if not np.isfinite(rows).all():
+            raise VerydeepError("a descriptor is NaN or infinite: try --precision float32.")
+        yield min(batch.shape[1:3]), indices, rows  # Q is the smallest side
 
 
 def combine(nets: Sequence[dict[int, Array]], settings: DescriptorSettings) -> Array:
-    """One vector a photo, float32 (N,D), from the descriptors (N,D) of each net at each scale.
+    """One vector per image, float32 (N,D), from the descriptors (N,D) of each net at each scale.
 
-    A descriptor that is 0 everywhere stays so.
+    A descriptor that is 0 everywhere stays 0.
     """
     whole = np.concatenate([_one_net(list(scales.values()), settings) for scales in nets], axis=1)
     return unit(whole) if settings.normalise in ("both", "end") else whole
@@ -84,7 +84,7 @@ def combine(nets: Sequence[dict[int, Array]], settings: DescriptorSettings) -> A
 
 def _one_net(scales: list[Array], settings: DescriptorSettings) -> Array:
     if settings.normalise in ("both", "scale"):
-        scales = [unit(found) for found in scales]
+        scales = [unit(rows) for rows in scales]
     if settings.aggregate == "stack":
         return np.concatenate(scales, axis=1)
     together: Array = np.mean(scales, axis=0) if settings.aggregate == "average" else np.max(scales, axis=0)
@@ -92,7 +92,7 @@ def _one_net(scales: list[Array], settings: DescriptorSettings) -> Array:
 
 
 def unit(rows: Array) -> Array:
-    """Rows (N,D) brought to L2 length 1."""
+    """Rows (N,D) normalised to L2 length 1."""
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]
     divided: Array = (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     return divided

@@ -1,10 +1,10 @@
-"""App. B: linear SVMs on descriptors by a data set's protocol; `learn_svms`, the verb.
+"""App. B: trains and tests linear SVMs on descriptors by a data set's protocol (`learn_svms`).
 
-For each split: SVMs of every C learn from one part of the photos, the C that does best on another is taken (the
-smaller of equals), SVMs of that C learn from both, and answer about the photos that are reported. Of photos with one
-class the figure is the mean over classes of their recall, and the top-1 error beside it; of photos with several the
-mean over classes of VOC's average precision, 11-point for VOC-2007 and the area for VOC-2012. Over splits: the mean
-and the standard deviation (of a sample, n - 1).
+For each split: SVMs of every C are trained on one part of the images, the C that is best on another part is chosen (the
+smaller of equals), SVMs of that C are trained on both, and score the test images. For images of one class the figure
+is the mean over classes of recall, with the top-1 error; for images of several classes the mean over classes of VOC's
+average precision, 11-point for VOC-2007 and the area for VOC-2012. Over splits: the mean and the standard deviation
+(of a sample, n - 1).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from .features_file import Features, load_features
 from .splits import VOC, Parts, parts_of
 from .svm import LinearSvm, SvmTrainer
 
-ALL_CORES = 1e12  # multiply-adds: no photo is read beside this work
+ALL_CORES = 1e12  # multiply-adds: no image is read beside this work
 FIGURES = {False: "mean_class_recall", True: "mean_average_precision"}
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split: the C that was taken, the figure of each C on the dev part, the SVMs, and what they answer.
+    """One split: the chosen C, the figure of each C on the dev part, the SVMs, and their results.
 
     ``by_class`` is the figure of each class (K,), in percent, NaN of a class that is not counted; ``scores`` (n,K) are
-    of the reported photos, ``parts.test``.
+    of the test images, ``parts.test``.
     """
 
     parts: Parts
@@ -51,14 +51,14 @@ class SplitResult:
 
     @property
     def figure(self) -> float | None:
-        """The mean over classes; None where nothing is reported."""
+        """The mean over classes; None where there are no test images."""
         counted = self.by_class[~np.isnan(self.by_class)]
         return float(counted.mean()) if len(counted) else None
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What `learn_svms` found, split by split, what it is of, and the machine in words."""
+    """Results of `learn_svms` by split, with the features and settings, and a description of the machine."""
 
     protocol: str
     features: tuple[Features, ...]
@@ -70,7 +70,7 @@ class Transfer:
 
     @property
     def first(self) -> Features:
-        """The first features file: photos, classes and labels are those of all."""
+        """The first features file; images, classes and labels are those of all."""
         return self.features[0]
 
 
@@ -83,29 +83,29 @@ def learn_svms(
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
 ) -> Transfer:
-    """Learns and tests linear SVMs from features files by a protocol; several files (nets) are stacked.
+    """Trains and tests linear SVMs on features files by a protocol; several files (nets) are stacked.
 
     Args:
         protocol: one of `verydeep.transfer.splits.PROTOCOLS`.
-        files: as `verydeep features` writes them, of the same photos.
+        files: as `verydeep features` writes them, of the same images.
         descriptor: None combines scales as the paper does for the protocol.
-        scales: those of the files to use, all by default.
+        scales: those to use; all by default.
 
     Raises:
-        VerydeepError: no such file or protocol, files of other photos, too few photos, labels missing.
+        VerydeepError: no such file or protocol, files of different images, too few images, labels missing.
     """
     descriptor = descriptor or DescriptorSettings(aggregate=usual_aggregate(protocol))
     svm, reporter = svm or SvmSettings(), reporter or Silent()
     features = _joined([(str(path), _at(scales, str(path), load_features(path))) for path in files])
-    rows = combine([found.scales for found in features], descriptor)
+    rows = combine([file.scales for file in features], descriptor)
     parts = parts_of(protocol, features[0], svm.splits, svm.seed)
     here = resolve_device(machine or MachineSettings(), ALL_CORES)
     with here.running(), reporter.track(f"{len(svm.C)} values of C, {len(parts)} splits", len(parts)) as advance:
-        found = []
-        for one in parts:
-            found.append(_Split(protocol, features[0], rows, one, svm, here).result())
-            advance(1, f"C = {found[-1].C:g}")
-    return Transfer(protocol, features, descriptor, svm, tuple(found), rows.shape[1], here.describe())
+        results = []
+        for split in parts:
+            results.append(_Split(protocol, features[0], rows, split, svm, here).result())
+            advance(1, f"C = {results[-1].C:g}")
+    return Transfer(protocol, features, descriptor, svm, tuple(results), rows.shape[1], here.describe())
 
 
 def usual_aggregate(protocol: str) -> Literal["stack", "average"]:
@@ -114,7 +114,7 @@ def usual_aggregate(protocol: str) -> Literal["stack", "average"]:
 
 
 def _at(scales: tuple[int, ...], name: str, features: Features) -> Features:
-    """The features at some scales only."""
+    """The features at the given scales only; at all where none is given."""
     missing = [scale for scale in scales if scale not in features.scales]
     if missing:
         there = ", ".join(map(str, features.scales))
@@ -123,22 +123,22 @@ def _at(scales: tuple[int, ...], name: str, features: Features) -> Features:
     return replace(features, scales=chosen or features.scales)
 
 
-def _joined(found: list[tuple[str, Features]]) -> tuple[Features, ...]:
-    """The files in order; raises VerydeepError where they are not of the same photos."""
-    if not found:
+def _joined(files: list[tuple[str, Features]]) -> tuple[Features, ...]:
+    """The files in order; raises VerydeepError where they are not of the same images."""
+    if not files:
         raise VerydeepError("there are no features: give at least one file that `verydeep features` wrote.")
-    name, first = found[0]
-    for number, (other_name, other) in enumerate(found[1:], start=1):
+    name, first = files[0]
+    for number, (other_name, other) in enumerate(files[1:], start=1):
         problem = _difference(first, other)
-        if any(other.key == before.key for _, before in found[:number]):
-            problem = "it holds the descriptors of one given before"
+        if any(other.key == before.key for _, before in files[:number]):
+            problem = "it holds the same descriptors as an earlier one"
         if problem:
             raise VerydeepError(f"{other_name} cannot be stacked on {name}: {problem}.")
-    return tuple(features for _, features in found)
+    return tuple(features for _, features in files)
 
 
 def _difference(first: Features, other: Features) -> str:
-    """What keeps two files from being stacked; empty where nothing does."""
+    """The reason why two files cannot be stacked; empty where they can."""
     if other.ids != first.ids:
         apart = sorted(set(first.ids) ^ set(other.ids))
         more = f"{apart[0]} and {len(apart) - 1} more are in one only" if apart else "they are in another order"
@@ -147,7 +147,7 @@ def _difference(first: Features, other: Features) -> str:
     marks = (other.marks is None) == (first.marks is None)
     if marks and other.marks is not None and first.marks is not None:
         marks = bool((other.marks == first.marks).all())
-    return "" if same and marks else "the same photos have other classes there"
+    return "" if same and marks else "its photos have other labels"
 
 
 class _Split:
@@ -162,14 +162,14 @@ class _Split:
         self.marks = _marks(features)
 
     def result(self) -> SplitResult:
-        """C chosen, SVMs learnt again, photos answered."""
-        learner, dev = self._learner(), dict[float, float]()
+        """Chooses C, trains the SVMs on both parts, and scores the test images."""
+        trainer, dev = self._trainer(), dict[float, float]()
         if len(self.svm.C) > 1:
-            for found in learner.fit(self.svm.C, self._among(self.parts.fit)):
-                scores = found.scores(self.rows[self.parts.dev])
-                dev[found.C] = float(np.nanmean(self._by_class(scores, self.parts.dev)))
+            for candidate in trainer.fit(self.svm.C, self._among(self.parts.fit)):
+                scores = candidate.scores(self.rows[self.parts.dev])
+                dev[candidate.C] = float(np.nanmean(self._by_class(scores, self.parts.dev)))
         C = max(dev, key=lambda value: (dev[value], -value)) if dev else self.svm.C[0]
-        (svm,) = learner.fit((C,))
+        (svm,) = trainer.fit((C,))
         test = self.parts.test
         scores = svm.scores(self.rows[test])
         by_class = self._by_class(scores, test)
@@ -177,38 +177,38 @@ class _Split:
         wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if known else None
         return SplitResult(self.parts, C, dev, svm, scores, by_class, wrong)
 
-    def _learner(self) -> SvmTrainer:
-        """All photos to learn from in the end; raises VerydeepError where a class cannot be told from them."""
-        for photos in (self.parts.fit, self.parts.learn):
-            marks = self.marks[photos]
+    def _trainer(self) -> SvmTrainer:
+        """A trainer on the fit and dev parts; raises VerydeepError for a class that no image or every image has."""
+        for part in (self.parts.fit, self.parts.train):
+            marks = self.marks[part]
             for number, name in enumerate(self.features.classes):
                 if not (marks[:, number] == 1).any() or not (marks[:, number] == -1).any():
                     raise VerydeepError(
-                        f"class {name!r} of {self.features.data} has no photos to learn from, or all of them."
+                        f"class {name!r} of {self.features.data} has no training photos, or all of them."
                     )
         # Apple's GPUs have no float64, in which SVMs are solved.
         device = "cpu" if self.machine.device.type == "mps" else self.machine.device
-        learn = self.parts.learn
-        return SvmTrainer(self.rows[learn], self.marks[learn], self.svm.loss, device)
+        train = self.parts.train
+        return SvmTrainer(self.rows[train], self.marks[train], self.svm.loss, device)
 
-    def _among(self, photos: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where photos are among those to learn from."""
-        return np.searchsorted(self.parts.learn, photos)
+    def _among(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions of images among the training images."""
+        return np.searchsorted(self.parts.train, images)
 
-    def _by_class(self, scores: NDArray[np.float64], photos: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _by_class(self, scores: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
         """Recall or average precision of each class, (K,)."""
         if not self.several:
-            return class_recalls(scores.argmax(1), self.features.labels[photos], len(self.features.classes))
-        marks = self.marks[photos]
-        found = np.full(marks.shape[1], np.nan)
+            return class_recalls(scores.argmax(1), self.features.labels[images], len(self.features.classes))
+        marks = self.marks[images]
+        precisions = np.full(marks.shape[1], np.nan)
         for number, name in enumerate(self.features.classes):
             if name != NOT_SCORED and (marks[:, number] == 1).any():
-                found[number] = average_precision(scores[:, number], marks[:, number], self.form)
-        return found
+                precisions[number] = average_precision(scores[:, number], marks[:, number], self.form)
+        return precisions
 
 
 def _marks(features: Features) -> NDArray[np.int8]:
-    """1 where a photo has a class, -1 where not, 0 where that is not to count: int8 (N,K)."""
+    """1 where an image has a class, -1 where not, 0 where it does not count: int8 (N,K)."""
     if features.marks is not None:
         return features.marks
     marks = np.full((len(features), len(features.classes)), -1, dtype=np.int8)

@@ -1,4 +1,4 @@
-"""App. B: descriptors of a data set into a file, resumed where they were interrupted."""
+"""App. B: extracts descriptors of a data set into a features file, and resumes an interrupted extraction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .features_file import Features, Shards, load_features, save_features
 
 @dataclass(frozen=True)
 class Extraction:
-    """What `extract_features` did: the file, what it holds, the scales asked for, and how much this call computed."""
+    """Result of `extract_features`: the file, its content, the scales of this call, and how much it computed."""
 
     path: Path
     features: Features
@@ -44,7 +44,7 @@ class Extraction:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers and names; ``computed`` counts descriptors, one a photo and scale."""
+        """Numbers and names; ``computed`` counts descriptors, one per image and scale."""
         dimensions = next(iter(self.features.scales.values())).shape[1]
         return {
             "file": str(self.path),
@@ -62,7 +62,7 @@ class Extraction:
 
 @contextlib.contextmanager
 def _only_one(parts: Path) -> Iterator[None]:
-    """The folder of shards for this process alone; it is left only where it holds some."""
+    """Locks the folder of shards; removes it at the end where it is empty."""
     with only_one(parts):
         try:
             yield
@@ -71,26 +71,26 @@ def _only_one(parts: Path) -> Iterator[None]:
                 parts.rmdir()
 
 
-def _kept_before(path: Path, dataset: Dataset, there: Features, readable: list[int], asked: bool) -> list[int]:
-    """The photos that the file has, of which some may have been skipped.
+def _kept_before(path: Path, dataset: Dataset, there: Features, readable: list[int], adds: bool) -> list[int]:
+    """The images that the file has; unreadable ones were skipped.
 
     Raises:
-        VerydeepError: scales are added, and other photos can be read now.
+        VerydeepError: scales are added, and other images can be read now.
     """
     known = set(there.ids)
-    kept = [index for index, photo in enumerate(dataset.ids) if photo in known]
-    if asked and kept != readable:
+    kept = [index for index, image in enumerate(dataset.ids) if image in known]
+    if adds and kept != readable:
         raise VerydeepError(f"{path} has {len(there)} photos and {len(readable)} can be read now: give another --out.")
     return kept
 
 
 def _metadata_differs(features: Features, there: Features) -> bool:
-    """Whether the photos' sets, or where they and the net are, have changed since."""
+    """Whether the images' sets, or the folders of images and net, have changed since."""
     return (features.sets, features.data, features.recipe) != (there.sets, there.data, there.recipe)
 
 
 class Extractor:
-    """A net at work on data sets; ``recipe`` is what another photo's descriptor needs, but for the scales."""
+    """Extracts descriptors by one net; ``recipe`` is what another image's descriptor needs, but for the scales."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Extractor:
         self.net, self.settings, self.machine, self.reporter = net, settings, machine, reporter
         self.team = team or SingleProcess()
         self.recipe = {
-            "net": net.told,
+            "net": net.source,
             "layer": net.layer,
             "pool": settings.pool,
             "mirror": settings.mirror,
@@ -114,11 +114,11 @@ class Extractor:
         machine.place_model(net.net)
 
     def key(self, dataset: Dataset) -> str:
-        """A digest of all that descriptors depend on, but for the scales and where the net's file lies."""
-        told = {name: value for name, value in self.net.told.items() if name != "file"}
+        """A digest of all that descriptors depend on, but for the scales and the net's folder."""
+        net = {name: value for name, value in self.net.source.items() if name != "file"}
         shown = [dataset.fingerprint(sizes=True), dataset.stamps(), dataset.source.shows]
         return hashlib.sha256(
-            json.dumps({**self.recipe, "net": told, "photos": shown}, sort_keys=True).encode()
+            json.dumps({**self.recipe, "net": net, "photos": shown}, sort_keys=True).encode()
         ).hexdigest()
 
     def into_file(
@@ -130,31 +130,30 @@ class Extractor:
         of: dict[str, Any],
         skip: bool,
     ) -> Extraction:
-        """Describes what the file lacks and writes it; ``of`` tells where the photos are from."""
-        key, began = self.key(dataset), time.monotonic()
+        """Extracts the descriptors that the file lacks and writes it; ``of`` says where the images are from."""
+        key, start = self.key(dataset), time.monotonic()
         check_place(path.parent)
         if path.is_dir():
             raise VerydeepError(f"{path} is a folder: give a file that ends in .safetensors as --out.")
-        parts = path.with_name(
-            short_name(path.name, f".{key[:8]}.parts")
-        )  # those of other nets and photos are left alone
+        # Shards of other nets and images have other names.
+        parts = path.with_name(short_name(path.name, f".{key[:8]}.parts"))
         with _only_one(parts) if self.team.is_main else contextlib.nullcontext():
             there = self._there(path, key)
             shards = Shards(parts, key, self.team.rank, self.team.size)
-            self.team.all_gather(None)  # nobody writes a shard before all have seen which are there
+            self.team.all_gather(None)  # no process writes a shard before all have listed them
             missing = tuple(scale for scale in scales if there is None or scale not in there.scales)
             before = shards.count
             faults = self._compute(dataset, missing, shards, skip) if missing else {}
             if self.team.size > 1:
-                shards = Shards(parts, key)  # with what the others wrote
+                shards = Shards(parts, key)  # with those of the other processes
                 self.team.all_gather(None)
             kept = [index for index in range(len(dataset)) if index not in faults]
             if there is not None:
                 kept = _kept_before(path, dataset, there, kept, bool(missing))
             if not kept:
                 raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
-            found = {scale: shards.whole(scale, kept) for scale in missing}
-            features = self._features(dataset, sets, kept, found, of, key, there)
+            new = {scale: shards.whole(scale, kept) for scale in missing}
+            features = self._features(dataset, sets, kept, new, of, key, there)
             computed = shards.count - before
             if self.team.is_main:
                 if missing or there is None or _metadata_differs(features, there):
@@ -162,17 +161,17 @@ class Extractor:
                     save_features(path, features)
                 shards.remove()
             self.team.all_gather(None)
-        return Extraction(path, features, scales, computed, len(faults), time.monotonic() - began)
+        return Extraction(path, features, scales, computed, len(faults), time.monotonic() - start)
 
     def _there(self, path: Path, key: str) -> Features | None:
-        """What the file holds already; raises VerydeepError where it is of something else."""
+        """The file's present content; raises VerydeepError where it is of another net or other images."""
         if not path.exists():
             return None
         there = load_features(path)
         if there.key != key:
             raise VerydeepError(
-                f"{path} holds descriptors of {there.title} of {len(there)} photos of {there.data}, not those "
-                "asked for (another net, layer, protocol, precision or photos): give another --out, or remove it."
+                f"{path} holds other descriptors: {there.title} of {len(there)} photos of {there.data} (another net, "
+                "layer, protocol, precision, or other photos): give another --out, or remove it."
             )
         return there
 
@@ -181,31 +180,31 @@ class Extractor:
         dataset: Dataset,
         sets: tuple[str, ...],
         kept: list[int],
-        found: dict[int, Any],
+        new: dict[int, Any],
         of: dict[str, Any],
         key: str,
         there: Features | None,
     ) -> Features:
-        """The file's new content; each scale tells where it was described."""
+        """The file's new content; each scale records on which machine it was computed."""
         dataset = dataset.take(np.array(kept, dtype=np.int64))
         known, described = ({}, {}) if there is None else (there.scales, there.recipe["described"])
-        if found:
+        if new:
             here = environment(self.machine.describe())
-            described = {**described, **{str(scale): here for scale in found}}
+            described = {**described, **{str(scale): here for scale in new}}
         return Features(
             ids=dataset.ids,
             labels=dataset.labels,
             marks=dataset.marks,
             classes=dataset.classes,
             sets=tuple(sets[index] for index in kept),
-            scales=dict(sorted({**known, **found}.items())),
+            scales=dict(sorted({**known, **new}.items())),
             data=dataset.name,
             key=key,
             recipe={**self.recipe, **of, "described": described},
         )
 
     def _compute(self, dataset: Dataset, scales: tuple[int, ...], shards: Shards, skip: bool) -> dict[int, str]:
-        """Fills the shards; returns the sentences of unreadable photos by index."""
+        """Fills the shards; returns the messages of unreadable images by index."""
         left = [i for i in range(len(dataset)) if any(not shards.has(scale, i) for scale in scales)]
         left = [left[place] for place in self.team.shard(len(left))]
         faults: dict[int, str] = {}
@@ -220,9 +219,9 @@ class Extractor:
                     advance(len(indices), "")
             finally:
                 shards.flush()
-        faults = {index: told for theirs in self.team.all_gather(faults) for index, told in theirs.items()}
-        for sentence in faults.values():
-            self.reporter.warn(f"skipped: {sentence}")
+        faults = {index: fault for share in self.team.all_gather(faults) for index, fault in share.items()}
+        for message in faults.values():
+            self.reporter.warn(f"skipped: {message}")
         return faults
 
     def _views(
@@ -233,20 +232,20 @@ class Extractor:
         shards: Shards,
         faults: dict[int, str] | None,
     ) -> Iterator[tuple[int, list[Pixels]]]:
-        """The photos ``left`` at the scales that are missing of them."""
+        """The images ``left``, each at the scales that it lacks."""
         net = self.net
         views = ResizeToScales(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
-        for place, found in each_photo(dataset.take(np.array(left, dtype=np.int64)), views, self.machine.readers):
+        for place, read in each_photo(dataset.take(np.array(left, dtype=np.int64)), views, self.machine.readers):
             index = left[place]
-            if not isinstance(found, Fault):
-                yield index, [view for scale, view in zip(scales, found, strict=True) if not shards.has(scale, index)]
+            if not isinstance(read, Fault):
+                yield index, [view for scale, view in zip(scales, read, strict=True) if not shards.has(scale, index)]
             elif faults is None:
                 raise ImageError(
-                    f"{found.message} Leave it out with --bad-images skip, which keeps what is described so far; "
-                    "without that photo the others are described anew."
+                    f"{read.message} Add --bad-images skip to leave it out and keep the descriptors so far; "
+                    "without that file all others are computed again."
                 )
             else:
-                faults[index] = found.message
+                faults[index] = read.message
 
 
 def extract_features(
@@ -264,56 +263,56 @@ def extract_features(
     team: Team | None = None,
     folders: str = "auto",
 ) -> Extraction:
-    """Describes every photo of some data once and writes a features file; what a file has is not computed again.
+    """Extracts a descriptor of every image of some data into a features file; computes only what the file lacks.
 
     Args:
         source: a run's folder, a checkpoint or a weight file.
         data: as `verydeep.data.open.open_data` takes it.
-        out: the file; scales that it lacks are added to it.
+        out: the file; scales that it lacks are added.
         set_name: one set of the data only.
-        splits: of data whose protocol draws splits (Caltech), only the photos of the first so many.
+        splits: of data whose protocol draws splits (Caltech), only the images of the first ``splits``.
         classes: only the classes that match one of these patterns.
         folders: as in DataSettings.
         preprocessing: a key of `KNOWN` in `verydeep.checkpoints.preprocessing`, for weight files that do not record
             their pixels.
-        bad_images: ``stop`` or ``skip`` photos that cannot be read.
-        team: the processes that share the photos (`verydeep.joined`); they need a folder that all of them see.
+        bad_images: ``stop`` at or ``skip`` images that cannot be read.
+        team: the processes that share the images (`verydeep.joined`); they need a folder that all of them see.
 
     Raises:
-        VerydeepError: no such net, layer or data; Q below the crop of an FC layer; an unreadable photo; a file that
-            is there and of other photos, another net or protocol.
+        VerydeepError: no such net, layer or data; Q below the crop of an FC layer; an unreadable image; a file
+            that holds other images, another net or protocol.
     """
     settings, reporter = settings or FeatureSettings(), reporter or Silent()
-    asked = from_json(DataSettings, {"data": lasting_name(data), "classes": classes, "folders": folders})
-    dataset, sets = _photos(asked, set_name, splits, reporter)
+    data_settings = from_json(DataSettings, {"data": lasting_name(data), "classes": classes, "folders": folders})
+    dataset, sets = _images(data_settings, set_name, splits, reporter)
     net = open_feature_net(source, settings.layer, preprocessing)
     scales = settings.scales or (net.test_scale,)
     net.check_scales(scales)
     here = resolve_device(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
-    of = {"data": asked.data, "classes": list(classes), "set": set_name, "splits": splits}
+    of = {"data": data_settings.data, "classes": list(classes), "set": set_name, "splits": splits}
     of |= {} if folders == "auto" else {"folders": folders}
     extractor = Extractor(net, settings, here, reporter, team)
     return extractor.into_file(Path(out), dataset, sets, scales, of, bad_images == "skip")
 
 
-def _photos(
+def _images(
     settings: DataSettings, set_name: str | None, splits: int | None, reporter: Reporter
 ) -> tuple[Dataset, tuple[str, ...]]:
-    """The photos to describe, and the set of each."""
+    """The images, and the set of each."""
     data = open_data(settings, least_classes=1, several=True, empty_sets=True)
-    for sentence in data.warnings:
-        reporter.warn(sentence)
+    for warning in data.warnings:
+        reporter.warn(warning)
     if splits is not None:
         if data.unsplit is None or set_name is not None or splits < 1:
             raise VerydeepError(
-                f"splits counts the random splits of caltech101 or caltech256, from 1 up, not {splits}."
+                f"splits is a number of random splits of caltech101 or caltech256, at least 1, not {splits}."
             )
         several = [
             open_data(replace(settings, split_seed=seed), least_classes=1, several=True).sets for seed in range(splits)
         ]
-        used = {photo for sets in several for found in sets.values() for photo in found.ids}
+        used = {image for sets in several for dataset in sets.values() for image in dataset.ids}
         whole, names = data.everything()
-        return whole.take(np.array([i for i, photo in enumerate(whole.ids) if photo in used])), names[: len(used)]
+        return whole.take(np.array([i for i, image in enumerate(whole.ids) if image in used])), names[: len(used)]
     if set_name is None:
         return data.everything()
     dataset = data.set(set_name)

@@ -1,10 +1,10 @@
-"""App. B: descriptors on disk by image id, so that a classifier, a search or a table never loads a net.
+"""App. B: descriptors on disk by image id, so that SVMs, retrieval and tables need no net.
 
-One safetensors file: ``Q256`` … float32 (N,D) for each scale, ``labels`` int64 (N,) (-1 where nobody tells them),
-for photos of several classes ``marks`` int8 (N,K) (1 has, -1 has not, 0 counts as neither), and in its header a JSON
-card: ids, class names, the set of each photo where the data came split, the net's file and hash, layer and protocol.
-While it is computed, ``FILE.KEY.parts/`` holds what is finished in shards; they become the file. What is in the file
-already is not computed again.
+One safetensors file: ``Q256`` … float32 (N,D) for each scale, ``labels`` int64 (N,) (-1 where there is none),
+for images of several classes ``marks`` int8 (N,K) (1 has, -1 has not, 0 counts as neither), and in its header JSON
+metadata: ids, class names, the set of each image where the data came split, the net's file and hash, layer and
+protocol. During the extraction, ``FILE.KEY.parts/`` holds finished descriptors in shards, which become the file.
+Descriptors that the file already has are not computed again.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ..data.class_names import distinct
 
 CARD = "verydeep-features"
 FLUSH_SECONDS = 30.0
-# What broken files raise, and cards that lack something.
+# Errors of broken files, and of incomplete metadata.
 _BROKEN = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError)
 
 
 @dataclass(frozen=True)
 class Features:
-    """Descriptors of N photos at some scales, not normalised, and of what they are.
+    """Descriptors of N images by scale, not normalised, and what they are of.
 
-    ``scales`` float32 (N,D) by Q; ``labels`` int64 (N,); ``marks`` int8 (N,K) or None; ``sets`` the set of each photo,
-    empty texts where the data came unsplit; ``key`` a digest of net, layer, protocol and photos; ``recipe`` what is
-    needed to describe another photo alike.
+    ``scales`` float32 (N,D) by Q; ``labels`` int64 (N,); ``marks`` int8 (N,K) or None; ``sets`` the set of each image,
+    empty texts where the data came unsplit; ``key`` a digest of net, layer, protocol and images; ``recipe`` what is
+    needed to compute the same descriptor of another image.
     """
 
     ids: tuple[str, ...]
@@ -56,12 +56,12 @@ class Features:
 
     @property
     def title(self) -> str:
-        """What to call it in a list: net, layer and scales."""
+        """A name for lists: net, layer and scales."""
         return f"{self.recipe['net']['net']} {self.recipe['layer']}@{','.join(map(str, self.scales))}"
 
 
 def save_features(path: Path, features: Features) -> None:
-    """Writes a features file atomically; raises VerydeepError where it cannot be written."""
+    """Writes a features file atomically; raises VerydeepError where it cannot."""
     arrays: dict[str, NDArray[Any]] = {f"Q{scale}": rows for scale, rows in sorted(features.scales.items())}
     arrays["labels"] = features.labels
     if features.marks is not None:
@@ -71,10 +71,10 @@ def save_features(path: Path, features: Features) -> None:
 
 
 def load_features(path: str | Path) -> Features:
-    """A features file.
+    """Loads a features file.
 
     Raises:
-        VerydeepError: missing, broken, of arrays that do not fit together, a photo twice, or NaN in it.
+        VerydeepError: missing, broken, of inconsistent arrays, an image twice, or NaN in it.
     """
     path = Path(path)
     if not path.is_file():
@@ -86,25 +86,27 @@ def load_features(path: str | Path) -> Features:
         ids, classes, sets = (tuple(map(str, metadata[name])) for name in ("ids", "classes", "sets"))
         classes = distinct(classes)
         check_text(*ids, *classes, *sets, str(metadata["data"]))
-        told = (str(metadata["data"]), str(metadata["key"]), dict(metadata["recipe"]))
-        found = Features(ids, arrays["labels"], arrays.get("marks"), classes, sets, dict(sorted(scales.items())), *told)
-        fits = _fits(found) and recipe_fits(found.recipe)
+        texts = (str(metadata["data"]), str(metadata["key"]), dict(metadata["recipe"]))
+        features = Features(
+            ids, arrays["labels"], arrays.get("marks"), classes, sets, dict(sorted(scales.items())), *texts
+        )
+        fits = _fits(features) and recipe_fits(features.recipe)
     except _BROKEN:
-        raise VerydeepError(f"{path} is no features file, or broken: `verydeep features` writes them anew.") from None
+        raise VerydeepError(f"{path} is no features file, or broken: run `verydeep features` again.") from None
     if not fits:
-        raise VerydeepError(f"{path} holds arrays that do not fit together: make it anew with `verydeep features`.")
-    for scale, rows in found.scales.items():
+        raise VerydeepError(f"{path} holds inconsistent arrays: run `verydeep features` again.")
+    for scale, rows in features.scales.items():
         bad = ~np.isfinite(rows).all(axis=1)
         if bad.any():
             raise VerydeepError(
                 f"{path} has NaN or infinite descriptors at Q = {scale}, first of photo {ids[int(bad.argmax())]}: "
-                "make it anew with `verydeep features`."
+                "run `verydeep features` again."
             )
-    return found
+    return features
 
 
 def recipe_fits(recipe: dict[str, Any]) -> bool:
-    """Whether a card tells all that another photo's descriptor needs."""
+    """Whether metadata have all that another image's descriptor needs."""
     net, classes, splits = recipe["net"], recipe["classes"], recipe["splits"]
     texts = [*(net[name] for name in ("file", "sha256", "net", "preprocessing")), recipe["layer"], recipe["data"]]
     return (
@@ -122,30 +124,30 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
-def _fits(found: Features) -> bool:
-    photos, classes = len(found.ids), len(found.classes)
-    rows = list(found.scales.values())
+def _fits(features: Features) -> bool:
+    images, classes = len(features.ids), len(features.classes)
+    rows = list(features.scales.values())
     return (
-        0 < photos == len(set(found.ids)) == len(found.sets)
-        and found.labels.shape == (photos,)
-        and found.labels.dtype == np.int64
-        and -1 <= found.labels.min() <= found.labels.max() < classes
+        0 < images == len(set(features.ids)) == len(features.sets)
+        and features.labels.shape == (images,)
+        and features.labels.dtype == np.int64
+        and -1 <= features.labels.min() <= features.labels.max() < classes
         and len(rows) > 0
-        and min(found.scales) >= 1
+        and min(features.scales) >= 1
         and rows[0].ndim == 2
         and rows[0].shape[1] > 0
-        and all(row.shape == (photos, rows[0].shape[1]) and row.dtype == np.float32 for row in rows)
-        and (found.marks is None or (found.marks.shape == (photos, classes) and found.marks.dtype == np.int8))
+        and all(row.shape == (images, rows[0].shape[1]) and row.dtype == np.float32 for row in rows)
+        and (features.marks is None or (features.marks.shape == (images, classes) and features.marks.dtype == np.int8))
     )
 
 
 class Shards:
-    """What is finished of a file: rows by scale and photo, on disk after `FLUSH_SECONDS` at the latest."""
+    """Finished descriptors of a file by scale and image, on disk after `FLUSH_SECONDS` at the latest."""
 
     def __init__(self, folder: Path, key: str, rank: int = 0, processes: int = 1) -> None:
-        """Opens the shards of ``key`` that a folder holds; others, and torn ones, are void.
+        """Opens the shards of ``key`` in a folder; others, and broken ones, are ignored.
 
-        Of several processes that write at once, each takes numbers of its own.
+        Of several processes that write at the same time, each has its own numbers.
         """
         self.folder, self._key, self._step = folder, key, processes
         self.rows: dict[int, dict[int, NDArray[np.float32]]] = {}
@@ -163,49 +165,49 @@ class Shards:
         except _BROKEN:
             return
         for name in (name for name in arrays if f"{name}/photos" in arrays):
-            photos, rows = arrays[f"{name}/photos"], arrays[name]
-            whole = photos.shape == rows.shape[:1] and rows.ndim == 2 and rows.dtype == np.float32
-            if header.get("key") == self._key and whole and name[1:].isdecimal():
-                self._keep(int(name[1:]), photos.tolist(), rows)
+            images, rows = arrays[f"{name}/photos"], arrays[name]
+            complete = images.shape == rows.shape[:1] and rows.ndim == 2 and rows.dtype == np.float32
+            if header.get("key") == self._key and complete and name[1:].isdecimal():
+                self._keep(int(name[1:]), images.tolist(), rows)
 
-    def _keep(self, scale: int, photos: list[int], rows: NDArray[np.float32]) -> None:
-        self.rows.setdefault(scale, {}).update(zip(photos, rows, strict=True))
+    def _keep(self, scale: int, images: list[int], rows: NDArray[np.float32]) -> None:
+        self.rows.setdefault(scale, {}).update(zip(images, rows, strict=True))
 
     @property
     def count(self) -> int:
-        """How many descriptors are there."""
+        """The number of descriptors."""
         return sum(map(len, self.rows.values()))
 
-    def has(self, scale: int, photo: int) -> bool:
-        """Whether a photo's descriptor at a scale is there."""
-        return photo in self.rows.get(scale, {})
+    def has(self, scale: int, image: int) -> bool:
+        """Whether the descriptor of an image at a scale is finished."""
+        return image in self.rows.get(scale, {})
 
-    def add(self, scale: int, photos: list[int], rows: NDArray[np.float32]) -> None:
-        """Takes descriptors (B,D) of a scale; writes them, and others that wait, now and then."""
-        self._keep(scale, photos, rows)
-        self._new.setdefault(scale, []).append((photos, rows))
+    def add(self, scale: int, images: list[int], rows: NDArray[np.float32]) -> None:
+        """Adds descriptors (B,D) of a scale; writes all pending ones from time to time."""
+        self._keep(scale, images, rows)
+        self._new.setdefault(scale, []).append((images, rows))
         if time.monotonic() - self._written > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits as a shard."""
+        """Writes the pending descriptors as a shard."""
         if self._new:
             arrays: dict[str, NDArray[Any]] = {}
             for scale, several in self._new.items():
                 arrays[f"Q{scale}"] = np.concatenate([rows for _, rows in several])
-                arrays[f"Q{scale}/photos"] = np.array([photo for photos, _ in several for photo in photos])
+                arrays[f"Q{scale}/photos"] = np.array([image for images, _ in several for image in images])
             data = save(arrays, metadata={"key": self._key})
             write_sealed(self.folder / f"{self._number:05d}.safetensors", data)
             self._number += self._step
             self._new = {}
         self._written = time.monotonic()
 
-    def whole(self, scale: int, photos: list[int]) -> NDArray[np.float32]:
-        """The descriptors of photos at a scale, (N,D), in their order."""
-        return np.stack([self.rows[scale][photo] for photo in photos])
+    def whole(self, scale: int, images: list[int]) -> NDArray[np.float32]:
+        """The descriptors of images at a scale, (N,D), in their order."""
+        return np.stack([self.rows[scale][image] for image in images])
 
     def remove(self) -> None:
-        """Removes the shards, which the whole file has made void."""
+        """Removes the shards once the file is written."""
         try:
             shutil.rmtree(self.folder, ignore_errors=not self.folder.exists())
         except OSError as fault:

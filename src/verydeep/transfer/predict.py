@@ -1,4 +1,4 @@
-"""App. B: new photos described as those of a features file were, by the nets that its recipe names."""
+"""App. B: descriptors of new images by the nets that a features file's recipe names, and SVM predictions on them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from .svm_file import SvmFile, load_svm
 
 
 class DescriptorExtractor:
-    """Nets at hand to describe photos in files and in memory.
+    """Computes descriptors of images, in files or in memory, by one or more nets.
 
     Raises:
-        VerydeepError: a net's file is gone or another one now, or the descriptors are of people's boxes.
+        VerydeepError: a net's file is gone or another one now, or the descriptors are of boxes of people.
     """
 
     def __init__(
@@ -40,30 +40,31 @@ class DescriptorExtractor:
         self._scales = [tuple(scales) for _, scales in nets]
         self._nets = [_open(recipe) for recipe in self._recipes]
         if wish.precision == "auto" and all(recipe["precision"] == "float32" for recipe in self._recipes):
-            wish = replace(wish, precision="float32")  # as the others were
+            wish = replace(wish, precision="float32")  # as in the file
         self._machine = resolve_device(replace(wish, compile=False), sum(net.multiply_adds for net in self._nets))
         for net in self._nets:
             self._machine.place_model(net.net)
 
-    def rows(self, images: Sequence[Any], names: Sequence[str], faults: dict[int, str] | None, told: Reporter) -> Array:
-        """The combined descriptors of images, (N,D); rows of unreadable ones, which ``faults`` takes, are 0.
-
-        Where none can be read, D is 0.
+    def rows(
+        self, images: Sequence[Any], names: Sequence[str], faults: dict[int, str] | None, reporter: Reporter
+    ) -> Array:
+        """The combined descriptors of images, (N,D); rows of unreadable ones, whose messages go to
+        ``faults``, are 0. Where none can be read, D is 0.
 
         Args:
             images: paths, PIL images, uint8 arrays or tensors (H,W,3) or (3,H,W).
-            names: what to call each.
+            names: of the images, for messages.
 
         Raises:
             ImageError: an image cannot be read, and ``faults`` is None.
         """
         total = len(images) * sum(map(len, self._scales))
-        with self._machine.running(), told.track("describing", total) as advance:
-            whole = [
+        with self._machine.running(), reporter.track("extracting descriptors", total) as advance:
+            by_net = [
                 self._one_net(net, recipe, scales, images, names, faults, lambda count: advance(count, ""))
                 for net, recipe, scales in zip(self._nets, self._recipes, self._scales, strict=True)
             ]
-        return combine(whole, self.settings)
+        return combine(by_net, self.settings)
 
     def _one_net(
         self,
@@ -76,32 +77,32 @@ class DescriptorExtractor:
         done: Any,
     ) -> dict[int, Array]:
         views = ResizeToScales(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
-        found: dict[int, Array] = {}
+        by_scale: dict[int, Array] = {}
         shown = _shown(views, images, names, faults)
         for scale, indices, rows in descriptors(net, shown, recipe["pool"], recipe["mirror"], self._machine):
-            if scale not in found:
-                found[scale] = np.zeros((len(images), rows.shape[1]), dtype=np.float32)
-            found[scale][indices] = rows
+            if scale not in by_scale:
+                by_scale[scale] = np.zeros((len(images), rows.shape[1]), dtype=np.float32)
+            by_scale[scale][indices] = rows
             done(len(indices))
         nothing = np.zeros((len(images), 0), dtype=np.float32)
-        return {scale: found.get(scale, nothing) for scale in scales}
+        return {scale: by_scale.get(scale, nothing) for scale in scales}
 
 
 def _open(recipe: dict[str, Any]) -> FeatureNet:
-    told = recipe["net"]
+    source = recipe["net"]
     if str(recipe.get("data", "")).partition(":")[0] == OF_BOXES:
-        raise VerydeepError("these descriptors are of people's boxes, which a new photo does not come with.")
-    file = _moved_file(Path(told["file"]))
+        raise VerydeepError("these descriptors are of boxes of people, which a new photo does not have.")
+    file = _moved_file(Path(source["file"]))
     if not file.is_file():
         raise VerydeepError(f"{file}, the net that made these descriptors, is gone: put it back.")
-    net = open_feature_net(file, recipe["layer"], told["preprocessing"])
-    if net.told["sha256"] != told["sha256"]:
-        raise VerydeepError(f"{file} is not the net that made these descriptors any more: make them again.")
+    net = open_feature_net(file, recipe["layer"], source["preprocessing"])
+    if net.source["sha256"] != source["sha256"]:
+        raise VerydeepError(f"{file} is no longer the net that made these descriptors: run `verydeep features` again.")
     return net
 
 
 def _moved_file(file: Path) -> Path:
-    """A file at its recorded place, or, where a project was moved, at the same place below the working folder."""
+    """A file in its recorded folder or, where a project was moved, in the same folder below the working directory."""
     ends = (Path(*file.parts[start:]) for start in range(1, len(file.parts)))
     return next((place for place in (file, *ends) if place.is_file()), file)
 
@@ -121,10 +122,10 @@ def _shown(
 
 @dataclass(frozen=True)
 class SvmClassifier:
-    """SVMs with the nets that describe photos for them; what `predict` gives a class is a score, no probability."""
+    """SVMs with the nets that compute their descriptors; `predict` gives scores, not probabilities."""
 
     file: SvmFile
-    describer: DescriptorExtractor
+    extractor: DescriptorExtractor
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -134,16 +135,16 @@ class SvmClassifier:
     def scores(
         self, images: Any, faults: dict[int, str] | None = None, reporter: Reporter | None = None
     ) -> NDArray[np.float64]:
-        """Scores (N,K) of images, above 0 where an SVM says yes; arguments as for `predict`."""
-        asked = listed(images)
-        names = [name_of(image, index) for index, image in enumerate(asked)]
-        rows = self.describer.rows(asked, names, faults, reporter or Silent())
+        """Scores (N,K) of images, above 0 where an SVM predicts its class; arguments as for `predict`."""
+        images = listed(images)
+        names = [name_of(image, index) for index, image in enumerate(images)]
+        rows = self.extractor.rows(images, names, faults, reporter or Silent())
         if rows.shape[1] == 0:
-            return np.zeros((len(asked), len(self.classes)))
+            return np.zeros((len(images), len(self.classes)))
         if rows.shape[1] != len(self.file.weights):
-            raise VerydeepError("the classifier does not fit the net that it names: make it anew with `verydeep svm`.")
-        found: NDArray[np.float64] = rows.astype(np.float64) @ self.file.weights + self.file.bias
-        return found
+            raise VerydeepError("the classifier does not fit the net that it names: run `verydeep svm` again.")
+        scores: NDArray[np.float64] = rows.astype(np.float64) @ self.file.weights + self.file.bias
+        return scores
 
     def predict(
         self,
@@ -159,18 +160,18 @@ class SvmClassifier:
             VerydeepError: a protocol is given: the descriptors have their own.
         """
         if protocol is not None:
-            raise VerydeepError("a classifier on descriptors has its own layer and scales: leave out --protocol.")
+            raise VerydeepError("an SVM classifier has its own layer and scales: leave out --protocol.")
         check_top(top)
-        asked = listed(images)
-        told: dict[int, str] = {}
-        found = self.scores(asked, None if faults is None else told, reporter)
+        images = listed(images)
+        unreadable: dict[int, str] = {}
+        scores = self.scores(images, None if faults is None else unreadable, reporter)
         if faults is not None:
-            faults.update(told)
-        return best_classes(asked, found, self.classes, top, told, "score")
+            faults.update(unreadable)
+        return best_classes(images, scores, self.classes, top, unreadable, "score")
 
 
 def load_svm_classifier(path: Path, machine: MachineSettings) -> SvmClassifier:
-    """A classifier file with its nets; raises VerydeepError where it, or one of them, is gone or broken."""
+    """Loads a classifier file with its nets; raises VerydeepError where one of them is missing or broken."""
     file = load_svm(path)
     nets = [(net["recipe"], net["scales"]) for net in file.nets]
     return SvmClassifier(file, DescriptorExtractor(nets, file.descriptor, machine))

@@ -1,4 +1,4 @@
-"""App. B: the photos of a features file that are nearest to a new one, by the cosine of their descriptors."""
+"""App. B: finds the images of a features file that are nearest to a new one, by the cosine of their descriptors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .predict import DescriptorExtractor
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A photo of the file: its id, its class or an empty text, and the cosine, -1 to 1."""
+    """An image of the file: its id, its class or an empty text, and the cosine, -1 to 1."""
 
     id: str
     name: str
@@ -31,14 +31,14 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Similar:
-    """A photo that was asked about, and the nearest ones, the nearest first."""
+    """A query image, and its neighbours, the nearest first."""
 
     image: str
     neighbours: tuple[Neighbour, ...]
 
     def to_json(self) -> dict[str, Any]:
         """``{image, neighbours: [{image, class, cosine}]}``."""
-        rows = [{"image": one.id, "class": one.name, "cosine": round(one.cosine, 6)} for one in self.neighbours]
+        rows = [{"image": image.id, "class": image.name, "cosine": round(image.cosine, 6)} for image in self.neighbours]
         return {"image": self.image, "neighbours": rows}
 
 
@@ -51,34 +51,34 @@ def find_similar(
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
 ) -> list[Similar]:
-    """The ``top`` nearest photos of a features file for each photo asked about.
+    """Finds the ``top`` nearest images of a features file for each query image.
 
     Args:
         images: as `Classifier.predict` takes them.
-        file: as `verydeep features` writes it; the net that made it describes the new photos.
-        faults: takes the sentences of unreadable photos, by index, which are then left out.
+        file: as `verydeep features` writes it; the net that made it computes the descriptors of the queries.
+        faults: collects the messages of unreadable images by index; those images are left out.
 
     Raises:
-        VerydeepError: no such file, its net is gone, or an unreadable photo where ``faults`` is None.
+        VerydeepError: no such file, its net is gone, or an unreadable image where ``faults`` is None.
     """
     check_top(top)
     finder = NearestNeighbours(file, settings, machine)
-    told: dict[int, str] = {}
-    photos = listed(images)
-    names = [name_of(image, index) for index, image in enumerate(photos)]
-    asked = finder.describe(photos, names, None if faults is None else told, reporter)
+    unreadable: dict[int, str] = {}
+    queries = listed(images)
+    names = [name_of(image, index) for index, image in enumerate(queries)]
+    rows = finder.descriptors(queries, names, None if faults is None else unreadable, reporter)
     if faults is not None:
-        faults.update(told)
-    found = finder.nearest(asked, top)
+        faults.update(unreadable)
+    found = finder.nearest(rows, top)
     return [
         Similar(image, neighbours)
         for index, (image, neighbours) in enumerate(zip(names, found, strict=True))
-        if index not in told
+        if index not in unreadable
     ]
 
 
 class NearestNeighbours:
-    """A features file with the net that made it, to be asked about several photos one after another.
+    """A features file with the net that made it, for any number of queries.
 
     Raises:
         VerydeepError: no such file, or its net is gone.
@@ -91,36 +91,34 @@ class NearestNeighbours:
         settings = settings or DescriptorSettings()
         self.file, self.known = file, load_features(file)
         recipe, scales = self.known.recipe, list(self.known.scales)
-        self._describer = DescriptorExtractor([(recipe, scales)], settings, machine or MachineSettings(workers=0))
+        self._extractor = DescriptorExtractor([(recipe, scales)], settings, machine or MachineSettings(workers=0))
         self._rows = unit(combine([self.known.scales], settings))
-        self._places = {photo: place for place, photo in enumerate(self.known.ids)}
+        self._places = {image: place for place, image in enumerate(self.known.ids)}
 
-    def place(self, photo_id: str) -> int:
-        """Where in the file a photo is, by its id."""
-        return self._places[photo_id]
+    def place(self, image_id: str) -> int:
+        """The position of an image in the file."""
+        return self._places[image_id]
 
-    def describe(
+    def descriptors(
         self,
         images: Sequence[Any],
         names: Sequence[str],
         faults: dict[int, str] | None = None,
         reporter: Reporter | None = None,
     ) -> Array:
-        """The descriptors of images, float32 (N,D), as those of the file; arguments as of `Describer.rows`.
+        """The descriptors of images, float32 (N,D), as those of the file; arguments as of `DescriptorExtractor.rows`.
 
         Raises:
             ImageError: an image cannot be read, and ``faults`` is None.
             VerydeepError: the file does not fit its net.
         """
-        rows = self._describer.rows(images, names, faults, reporter or Silent())
+        rows = self._extractor.rows(images, names, faults, reporter or Silent())
         if rows.shape[1] not in (0, self._rows.shape[1]):  # 0 where no image could be read
-            raise VerydeepError(
-                f"{self.file} does not fit the net that it names: make it anew with `verydeep features`."
-            )
+            raise VerydeepError(f"{self.file} does not fit the net that it names: run `verydeep features` again.")
         return rows
 
     def nearest(self, rows: Array, top: int) -> list[tuple[Neighbour, ...]]:
-        """The ``top`` photos of the file that are nearest to each descriptor (N,D), the nearest first."""
+        """The ``top`` images of the file that are nearest to each descriptor (N,D), the nearest first."""
         if rows.shape[1] == 0:
             return [() for _ in rows]
         cosines = unit(rows) @ self._rows.T
@@ -137,11 +135,11 @@ def _neighbour(known: Features, place: int, cosine: float) -> Neighbour:
 
 
 def photos_of(recipe: dict[str, Any]) -> Dataset:
-    """The photos that were described, as they are now; raises VerydeepError where their data are gone.
+    """The images of a features file, as they are now; raises VerydeepError where their data are gone.
 
     Args:
-        recipe: that of a features file; its ``data``, ``classes`` and, where it is not auto, ``folders``.
+        recipe: that of a features file; its ``data``, ``classes`` and, unless auto, ``folders``.
     """
-    told: dict[str, Any] = {name: recipe[name] for name in ("data", "classes", "folders") if name in recipe}
-    settings = from_json(DataSettings, told)
+    values: dict[str, Any] = {name: recipe[name] for name in ("data", "classes", "folders") if name in recipe}
+    settings = from_json(DataSettings, values)
     return open_data(settings, least_classes=1, several=True, empty_sets=True).everything()[0]

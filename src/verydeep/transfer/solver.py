@@ -1,16 +1,16 @@
 """App. B: linear SVMs, one class against the rest, all classes at once.
 
-For each class, with y = 1 for photos that have it and -1 for those that have not (0: counts as neither), least is
+For each class, with y = 1 for images that have it and -1 for those that have not (0: counts as neither), minimise
 
     (|w|² + b²) / 2 + C · sum of loss(y f),   f = w·x + b,   loss(m) = max(0, 1 - m)²  or  max(0, 1 - m),
 
 where b is penalised as w is: a descriptor has one more dimension, which is 1 (as in LIBLINEAR, Fan et al. 2008).
-While many points are within the margin, the loss is replaced by the parabola above it again and again, which is
-least squares with one matrix for all classes, and steps are sped up as Nesterov does (1983). Newton's method on the
+While many points are within the margin, the loss is replaced, step by step, by the parabola above it, which is least
+squares with one matrix for all classes, with Nesterov's acceleration (1983). Newton's method on the
 points within the margin (Chapelle 2007; Keerthi & DeCoste 2005) ends at the exact minimum of the squared hinge; the
-hinge is a limit of losses with a quadratic corner. In the Gram form w = sum of beta_i x_i, and one matrix of all
-products of descriptors serves every class, C and part of the photos; the primal form serves where there are many
-more photos than dimensions. A duality gap says how near the end is.
+hinge is a limit of losses with a quadratic corner. In the Gram form w = sum of beta_i x_i, and one Gram
+matrix of all descriptors serves every class, C and part of the images; the primal form is for many more images than
+dimensions. The duality gap bounds the distance to the minimum.
 
 Shapes: n images, D dimensions with the constant one, K classes, P parameters of w. Everything is float64, on any
 device.
@@ -30,11 +30,11 @@ from ..core.errors import VerydeepError
 
 Loss = Literal["squared-hinge", "hinge"]
 MOST_STEPS, BISECTIONS = 500, 40
-SMALL_GAP = 1e-9  # relative, of a class that is at its end
-ENOUGH = 1e-12  # relative decrease of the objective below which a step changes nothing
+SMALL_GAP = 1e-9  # relative, of a class that has converged
+ENOUGH = 1e-12  # relative decrease of the objective below which a step counts as none
 APPROACHES, CHECK_EVERY = 60, 10  # of the first, joint steps
-MANY = 0.2  # share of points within the margin from which joint steps are the cheaper ones
-LARGEST_GAP = {"squared-hinge": 1e-4, "hinge": 1e-2}  # the hinge's bound is a loose one
+MANY = 0.2  # share of points within the margin from which joint steps are cheaper
+LARGEST_GAP = {"squared-hinge": 1e-4, "hinge": 1e-2}  # the hinge's bound is loose
 HINGE_GAP, CORNERS = 1e-6, (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
@@ -43,7 +43,7 @@ class Form(ABC):
 
     @abstractmethod
     def scores(self, coefficients: Tensor) -> Tensor:
-        """f of every photo, (n,K)."""
+        """f of every image, (n,K)."""
 
     @abstractmethod
     def product(self, left: Tensor, left_scores: Tensor, right: Tensor, right_scores: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class GramForm(Form):
         return beta
 
     def _but_few(self, active: Tensor, inside: Tensor, right: Tensor, curvature: float) -> Tensor:
-        """The same where few are outside: by the inverse for all photos, which all classes share."""
+        """The same where few are outside: by the inverse for all images, which all classes share."""
         inverse = self._inverted(curvature)
         outside = (~active).nonzero()[:, 0]
         whole = torch.zeros_like(active, dtype=inverse.dtype)
@@ -186,7 +186,7 @@ class Solution:
 def solve_path(
     form: Form, marks: Tensor, values: tuple[float, ...], loss: Loss = "squared-hinge"
 ) -> Iterator[Solution]:
-    """The SVMs of each C, from the smallest up: each starts where the last one ended.
+    """Solves for each C, from the smallest up; each starts from the solution of the last.
 
     Args:
         marks: (n,K), 1, -1 or 0.
@@ -220,14 +220,14 @@ def _check_gap(C: float, loss: Loss, gap: Tensor) -> None:
 
 
 def _objective(form: Form, marks: Tensor, C: float, loss: Loss, state: Tensor, scores: Tensor) -> Tensor:
-    """What is to be least, (K,)."""
+    """The objective, (K,)."""
     short = torch.where(marks == 0, 0.0, 1 - marks * scores).clamp(min=0)
     losses = (short.square() if loss == "squared-hinge" else short).sum(0)
     return form.product(state, scores, state, scores) / 2 + C * losses
 
 
 def _dual(form: Form, marks: Tensor, C: float, loss: Loss, beta: Tensor) -> Tensor:
-    """A bound from below on what is to be least, (K,), from y alpha = beta (n,K)."""
+    """A lower bound on the objective, (K,), from y alpha = beta (n,K)."""
     weights, alpha = form.from_dual(beta), beta * marks
     scores = form.scores(weights)
     dual = alpha.sum(0) - form.product(weights, scores, weights, scores) / 2
@@ -260,14 +260,14 @@ class _Steps:
         return self.curvature * (self.targets - scores) * quadratic + self.C * self.marks * straight
 
     def losses(self, scores: Tensor, columns: Tensor) -> Tensor:
-        """The sum of losses of some classes, (k,), C included."""
+        """The sum of losses of k classes, (k,), C included."""
         marks, targets = self.marks[:, columns], self.targets[:, columns]
         quadratic, straight = self.pieces(scores, marks)
         bent = self.curvature / 2 * ((targets - scores).square() * quadratic).sum(0)
         return bent + self.C * ((1 - marks * scores) * straight).sum(0)
 
     def run(self) -> Tensor:
-        """Steps until no class changes, or so many that the duality gap has to say what they are worth."""
+        """Steps until no class changes, or `MOST_STEPS`; then the duality gap decides whether they were enough."""
         left = torch.arange(self.marks.shape[1], device=self.marks.device)
         if self._many():
             left = left[self._approach()]
@@ -278,7 +278,7 @@ class _Steps:
         return self.state
 
     def _approach(self) -> Tensor:
-        """Joint steps of all classes; returns which of them are not at their end, bool (K,).
+        """Joint steps of all classes; returns which of them have not converged, bool (K,).
 
         A loss bends nowhere more than its parabola, so the parabola through a point lies above it.
         """
@@ -301,11 +301,11 @@ class _Steps:
         return unsettled
 
     def _many(self) -> bool:
-        """Whether joint steps are the cheaper ones."""
+        """Whether joint steps are cheaper."""
         return float(self.pieces(self.scores, self.marks)[0].to(torch.float32).mean()) > MANY
 
     def _step(self, columns: Tensor) -> Tensor:
-        """One step of some classes; returns which of them are not at their end, bool (k,)."""
+        """One step of k classes; returns which of them have not converged, bool (k,)."""
         old, old_scores, marks = self.state[:, columns], self.scores[:, columns], self.marks[:, columns]
         before = self.pieces(old_scores, marks)
         solved = [

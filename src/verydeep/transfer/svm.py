@@ -1,4 +1,4 @@
-"""App. B: linear SVMs from descriptors; the products of all photos to learn from are computed once, for every part."""
+"""App. B: linear SVMs on descriptors; the Gram matrix of all training images is computed once, for every part."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from torch import Tensor
 from ..core.errors import VerydeepError
 from .solver import Form, GramForm, Loss, PrimalForm, solve_path
 
-WIDE, TALL = 2048, 1024  # dimensions that are made float64 at once, and photos of a block of the Gram matrix
-PRIMAL_FROM, MOST_PHOTOS = (
-    10,
-    20_000,
-)  # photos a dimension from which primal steps are the cheaper ones; of a Gram matrix
+WIDE, TALL = 2048, 1024  # dimensions converted to float64 at once, and images of a block of the Gram matrix
+PRIMAL_FROM = 10  # images per dimension from which primal steps are cheaper
+MOST_IMAGES = 20_000  # of a Gram matrix
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class LinearSvm:
 
 
 class SvmTrainer:
-    """Photos to learn from: all of them, or some, as when C is chosen on the others."""
+    """Trains SVMs on all images, or on a part of them while C is chosen on the rest."""
 
     def __init__(
         self,
@@ -49,33 +47,33 @@ class SvmTrainer:
         self._marks, self._loss = torch.from_numpy(marks).to(device), loss
         self._gram: Tensor | None = None
 
-    def fit(self, values: tuple[float, ...], photos: NDArray[np.int64] | None = None) -> Iterator[LinearSvm]:
+    def fit(self, values: tuple[float, ...], images: NDArray[np.int64] | None = None) -> Iterator[LinearSvm]:
         """The SVMs of each C, from the smallest up.
 
         Args:
-            photos: indices of those to learn from; all by default.
+            images: indices of the training images; all by default.
 
         Raises:
-            VerydeepError: a class that no photo has, or that none lacks; a C too large for these descriptors.
+            VerydeepError: a class that no image has, or that all have; a C too large for these descriptors.
         """
-        chosen = torch.arange(len(self._rows)) if photos is None else torch.from_numpy(photos)
+        chosen = torch.arange(len(self._rows)) if images is None else torch.from_numpy(images)
         rows, marks = self._rows[chosen], self._marks[chosen]
         lone = [k for k in range(marks.shape[1]) if not (bool((marks[:, k] == 1).any() & (marks[:, k] == -1).any()))]
         if lone:
             raise VerydeepError(
-                f"class number {lone[0]} has no photos to learn from, or all of them: it cannot be told apart."
+                f"class number {lone[0]} has no training photos, or all of them: it cannot be separated."
             )
-        primal = len(rows) > min(PRIMAL_FROM * (rows.shape[1] + 1), MOST_PHOTOS)
+        primal = len(rows) > min(PRIMAL_FROM * (rows.shape[1] + 1), MOST_IMAGES)
         form: Form = (
-            PrimalForm(_with_constant(rows)) if primal else GramForm(self._products(chosen, photos is None) + 1)
+            PrimalForm(_with_constant(rows)) if primal else GramForm(self._products(chosen, images is None) + 1)
         )
-        for found in solve_path(form, marks, values, self._loss):
+        for solution in solve_path(form, marks, values, self._loss):
             if primal:
-                weights, bias = found.coefficients[:-1], found.coefficients[-1]
+                weights, bias = solution.coefficients[:-1], solution.coefficients[-1]
             else:
-                weights, bias = _weights(rows, found.coefficients), found.coefficients.sum(0)
+                weights, bias = _weights(rows, solution.coefficients), solution.coefficients.sum(0)
             arrays = (weights.float().cpu().numpy(), bias.float().cpu().numpy())
-            yield LinearSvm(found.C, *arrays, gap=float(found.gap.max()))
+            yield LinearSvm(solution.C, *arrays, gap=float(solution.gap.max()))
 
     def _products(self, chosen: Tensor, whole: bool) -> Tensor:
         if self._gram is None:
@@ -90,12 +88,12 @@ def fit_svms(
     loss: Loss = "squared-hinge",
     device: str | torch.device = "cpu",
 ) -> Iterator[LinearSvm]:
-    """The linear SVMs of each C from all of some photos; arguments and errors as of `SvmTrainer`."""
+    """Trains the linear SVMs of each C on all images; arguments and errors as of `SvmTrainer`."""
     yield from SvmTrainer(rows, marks, loss, device).fit(values)
 
 
 def gram(rows: Tensor) -> Tensor:
-    """All products of descriptors (n,D), (n,n), summed in float64; of two equal halves one is computed."""
+    """The Gram matrix (n,n) of descriptors (n,D), summed in float64; only one triangle is computed."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
     for wide in torch.split(rows, WIDE, dim=1):
         block = wide.double()

@@ -1,7 +1,7 @@
-"""App. B: what SVMs by a protocol found, on disk: figures, splits, answers, server files, and the classifier.
+"""App. B: SVM results on disk: figures, splits, scores, server files, and the classifier.
 
-A classifier is one safetensors file: ``weights`` float32 (D,K), ``bias`` float32 (K,), and in its header a JSON card
-with the classes and the recipe of its descriptors (nets by file and hash, layer, scales, how they are combined).
+A classifier is one safetensors file: ``weights`` float32 (D,K), ``bias`` float32 (K,), and in its header JSON
+metadata with the classes and the recipe of its descriptors (nets by file and hash, layer, scales, how combined).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SERVER_NAMES = {"voc2012": "comp2_cls_test_{}.txt", "voc2012-action": "comp10_ac
 
 @dataclass(frozen=True)
 class SvmFile:
-    """A classifier as stored: of ``nets`` each has a ``recipe`` as in a features file and its ``scales``."""
+    """A stored classifier: each of ``nets`` has a ``recipe`` as in a features file and its ``scales``."""
 
     classes: tuple[str, ...]
     weights: NDArray[np.float32]
@@ -45,44 +45,44 @@ class SvmFile:
     descriptor: DescriptorSettings
 
 
-def summary(found: Transfer) -> dict[str, Any]:
-    """Figures in percent: the mean over splits, each split's, and each class's; ``figure`` names which."""
-    several = found.first.marks is not None
+def summary(transfer: Transfer) -> dict[str, Any]:
+    """Figures in percent: the mean over splits, each split's, and each class's; ``figure`` names the metric."""
+    several = transfer.first.marks is not None
     name = FIGURES[several]
-    figures = [one.figure for one in found.splits]
+    figures = [split.figure for split in transfer.splits]
     known = [figure for figure in figures if figure is not None]
-    errors = [one.top1_error for one in found.splits if one.top1_error is not None]
+    errors = [split.top1_error for split in transfer.splits if split.top1_error is not None]
     return {
-        "protocol": found.protocol,
-        "data": found.first.data,
-        "features": [_told(features.recipe, list(features.scales)) for features in found.features],
-        **asdict(found.descriptor),
-        "loss": found.svm.loss,
-        "dimensions": found.dimensions,
-        "classes": len(found.first.classes),
+        "protocol": transfer.protocol,
+        "data": transfer.first.data,
+        "features": [_source(features.recipe, list(features.scales)) for features in transfer.features],
+        **asdict(transfer.descriptor),
+        "loss": transfer.svm.loss,
+        "dimensions": transfer.dimensions,
+        "classes": len(transfer.first.classes),
         "images": [
-            {"fit": len(p.fit), "dev": len(p.dev), "test": len(p.test)} for p in (s.parts for s in found.splits)
+            {"fit": len(p.fit), "dev": len(p.dev), "test": len(p.test)} for p in (s.parts for s in transfer.splits)
         ],
         "figure": name,
         name: _mean(known),
         f"{name}_std": _std(known),
         "top1_error": _mean(errors),
         "top1_error_std": _std(errors),
-        "splits": [_split(one, name) for one in found.splits],
-        "by_class": _by_class(found),
-        "photos": {name: found.first.recipe[name] for name in ("data", "classes")},
-        "mistakes": [] if several else _mistakes(found),
-        "environment": environment(found.machine),
+        "splits": [_split(split, name) for split in transfer.splits],
+        "by_class": _by_class(transfer),
+        "photos": {name: transfer.first.recipe[name] for name in ("data", "classes")},
+        "mistakes": [] if several else _mistakes(transfer),
+        "environment": environment(transfer.machine),
     }
 
 
-def _told(recipe: dict[str, Any], scales: list[int]) -> dict[str, Any]:
+def _source(recipe: dict[str, Any], scales: list[int]) -> dict[str, Any]:
     net = recipe["net"]
-    told = {key: recipe.get(key) for key in ("layer", "pool", "mirror", "precision")}
-    told |= {"width": net.get("width"), "crop": net.get("crop")}
+    settings = {key: recipe.get(key) for key in ("layer", "pool", "mirror", "precision")}
+    settings |= {"width": net.get("width"), "crop": net.get("crop")}
     places = [place for scale, place in recipe["described"].items() if int(scale) in scales]
-    told |= {"described_at_commits": sorted({str(place.get("commit")) for place in places})}
-    return {"net": net["net"], **told, "scales": scales, "file": net["file"], "sha256": net["sha256"]}
+    settings |= {"described_at_commits": sorted({str(place.get("commit")) for place in places})}
+    return {"net": net["net"], **settings, "scales": scales, "file": net["file"], "sha256": net["sha256"]}
 
 
 def _mean(values: list[float]) -> float | None:
@@ -90,42 +90,42 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _std(values: list[float]) -> float | None:
-    """Of a sample; None of fewer than two."""
+    """The sample's standard deviation; None of fewer than two values."""
     return round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
 
 
-def _split(one: SplitResult, name: str) -> dict[str, Any]:
-    dev = {f"{C:g}": round(value, 4) for C, value in one.dev.items()}
-    told: dict[str, Any] = {"split": one.parts.name, "C": one.C, "dev": dev, "duality_gap": one.svm.gap}
-    told[name] = None if one.figure is None else round(one.figure, 4)
-    return told | {"top1_error": None if one.top1_error is None else round(one.top1_error, 4)}
+def _split(split: SplitResult, name: str) -> dict[str, Any]:
+    dev = {f"{C:g}": round(value, 4) for C, value in split.dev.items()}
+    row: dict[str, Any] = {"split": split.parts.name, "C": split.C, "dev": dev, "duality_gap": split.svm.gap}
+    row[name] = None if split.figure is None else round(split.figure, 4)
+    return row | {"top1_error": None if split.top1_error is None else round(split.top1_error, 4)}
 
 
-def _by_class(found: Transfer) -> list[dict[str, Any]]:
-    name = "average_precision" if found.first.marks is not None else "recall"
-    whole = np.stack([one.by_class for one in found.splits])
+def _by_class(transfer: Transfer) -> list[dict[str, Any]]:
+    name = "average_precision" if transfer.first.marks is not None else "recall"
+    by_split = np.stack([split.by_class for split in transfer.splits])
     rows = []
-    for number, told in enumerate(found.first.classes):
-        values = whole[:, number][~np.isnan(whole[:, number])].tolist()
+    for number, label in enumerate(transfer.first.classes):
+        values = by_split[:, number][~np.isnan(by_split[:, number])].tolist()
         if values:
-            rows.append({"class": told, name: _mean(values)})
+            rows.append({"class": label, name: _mean(values)})
     return rows
 
 
-def _mistakes(found: Transfer) -> list[dict[str, Any]]:
-    """The worst mistakes among the first split's reported photos: the right class is furthest behind."""
-    one, classes = found.splits[0], found.first.classes
-    labels = found.first.labels[one.parts.test]
-    right = one.scores[np.arange(len(labels)), labels]
-    lead = one.scores.max(axis=1) - right
+def _mistakes(transfer: Transfer) -> list[dict[str, Any]]:
+    """The worst mistakes among the first split's test images: those where the right class is furthest behind."""
+    split, classes = transfer.splits[0], transfer.first.classes
+    labels = transfer.first.labels[split.parts.test]
+    right = split.scores[np.arange(len(labels)), labels]
+    lead = split.scores.max(axis=1) - right
     rows = []
     for place in np.argsort(-lead, kind="stable")[:MOST_MISTAKES]:
-        taken = int(one.scores[place].argmax())
+        taken = int(split.scores[place].argmax())
         if taken == labels[place]:
             break
-        told = {"class": classes[labels[place]], "score": round(float(right[place]), 4)}
-        told |= {"taken_for": classes[taken], "its_score": round(float(one.scores[place, taken]), 4)}
-        rows.append({"image": found.first.ids[one.parts.test[place]], **told})
+        row = {"class": classes[labels[place]], "score": round(float(right[place]), 4)}
+        row |= {"taken_for": classes[taken], "its_score": round(float(split.scores[place, taken]), 4)}
+        rows.append({"image": transfer.first.ids[split.parts.test[place]], **row})
     return rows
 
 
@@ -133,7 +133,7 @@ def check_svm_place(folder: Path) -> None:
     """Raises VerydeepError where a folder cannot take a classifier: it cannot be written to, or holds other files."""
     check_place(folder)
     if any((folder / name).exists() for name in (BEST, LAST, "config.json")):
-        raise VerydeepError(f"{folder} is a run's folder, whose net `verydeep predict` asks: give another --out.")
+        raise VerydeepError(f"{folder} is a run's folder, whose net `verydeep predict` uses: give another --out.")
     there = [name for name in WRITTEN if (folder / name).exists()]
     if there and not _is_ours(folder / CLASSIFIER):
         raise VerydeepError(f"{folder / there[0]} is not of `verydeep svm` and would be lost: give another --out.")
@@ -147,55 +147,60 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def write_transfer(found: Transfer, folder: Path) -> dict[str, Any]:
+def write_transfer(transfer: Transfer, folder: Path) -> dict[str, Any]:
     """Writes ``classifier.safetensors`` (of the first split), ``splits.json``, ``answers.csv``, for VOC-2012 the
-    ``server`` files, and last ``result.json``; returns what that holds.
+    ``server`` files, and last ``result.json``; returns its content.
 
     Raises:
         VerydeepError: they cannot be written.
     """
-    told = summary(found)
+    content = {**summary(transfer), "folder": str(folder)}
     for old in (folder / "result.json", *(folder / "server").glob("comp*_test_*.txt")):
-        old.unlink(missing_ok=True)  # nothing of another SVM stands beside this one's
-    one = found.splits[0]
-    nets = [{"recipe": features.recipe, "scales": list(features.scales)} for features in found.features]
-    metadata = {"classes": found.first.classes, "nets": nets, "descriptor": asdict(found.descriptor), "C": one.C}
-    arrays = {"weights": one.svm.weights, "bias": one.svm.bias}
+        old.unlink(missing_ok=True)  # no file of another SVM stays beside this one's
+    split = transfer.splits[0]
+    nets = [{"recipe": features.recipe, "scales": list(features.scales)} for features in transfer.features]
+    metadata = {
+        "classes": transfer.first.classes,
+        "nets": nets,
+        "descriptor": asdict(transfer.descriptor),
+        "C": split.C,
+    }
+    arrays = {"weights": split.svm.weights, "bias": split.svm.bias}
     data = save(arrays, metadata={CARD: json.dumps(metadata)})
     write_sealed(folder / CLASSIFIER, data)
-    write_json(folder / "splits.json", {split.parts.name: _ids(found, split) for split in found.splits})
-    _write_answers(found, folder / "answers.csv")
-    if found.protocol in SERVER_NAMES and len(one.parts.test):
-        _write_server_files(found, folder / "server")
-    write_json(folder / "result.json", {**told, "folder": str(folder)})
-    return {**told, "folder": str(folder)}
+    write_json(folder / "splits.json", {split.parts.name: _ids(transfer, split) for split in transfer.splits})
+    _write_answers(transfer, folder / "answers.csv")
+    if transfer.protocol in SERVER_NAMES and len(split.parts.test):
+        _write_server_files(transfer, folder / "server")
+    write_json(folder / "result.json", content)
+    return content
 
 
-def _ids(found: Transfer, split: SplitResult) -> dict[str, list[str]]:
+def _ids(transfer: Transfer, split: SplitResult) -> dict[str, list[str]]:
     parts = {"fit": split.parts.fit, "dev": split.parts.dev, "test": split.parts.test}
-    return {name: [found.first.ids[index] for index in photos] for name, photos in parts.items()}
+    return {name: [transfer.first.ids[index] for index in images] for name, images in parts.items()}
 
 
-def _write_answers(found: Transfer, path: Path) -> None:
-    """The first split's reported photos with the score of each class."""
-    one = found.splits[0]
+def _write_answers(transfer: Transfer, path: Path) -> None:
+    """The first split's test images with the score of each class."""
+    split = transfer.splits[0]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", *found.first.classes])
-    for index, row in zip(one.parts.test, one.scores, strict=True):
-        writer.writerow([found.first.ids[index], *(f"{value:.6g}" for value in row)])
+    writer.writerow(["image", *transfer.first.classes])
+    for index, row in zip(split.parts.test, split.scores, strict=True):
+        writer.writerow([transfer.first.ids[index], *(f"{value:.6g}" for value in row)])
     data = text.getvalue().encode("utf8", "surrogateescape")
     write_atomically(path, lambda file: file.write(data))
 
 
-def _write_server_files(found: Transfer, folder: Path) -> None:
-    """What VOC-2012's server takes: a file a class, with the photo (and the person's number) and the score."""
-    one = found.splits[0]
-    for number, name in enumerate(found.first.classes):
-        ids = [found.first.ids[index].removesuffix(".jpg").replace("#", " ") for index in one.parts.test]
-        lines = [f"{photo} {score:.6f}\n" for photo, score in zip(ids, one.scores[:, number], strict=True)]
+def _write_server_files(transfer: Transfer, folder: Path) -> None:
+    """VOC-2012's server format: one file per class, with image id (and the person's number) and score."""
+    split = transfer.splits[0]
+    for number, name in enumerate(transfer.first.classes):
+        ids = [transfer.first.ids[index].removesuffix(".jpg").replace("#", " ") for index in split.parts.test]
+        lines = [f"{image} {score:.6f}\n" for image, score in zip(ids, split.scores[:, number], strict=True)]
         data = "".join(lines).encode()
-        path = folder / SERVER_NAMES[found.protocol].format(name)
+        path = folder / SERVER_NAMES[transfer.protocol].format(name)
         write_atomically(path, lambda file, data=data: file.write(data))  # type: ignore[misc]
 
 
@@ -219,5 +224,5 @@ def load_svm(path: Path) -> SvmFile:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError):
         fits = False
     if not fits:
-        raise VerydeepError(f"{path} is no classifier that `verydeep svm` wrote, or broken: make it anew.")
+        raise VerydeepError(f"{path} is not a classifier written by `verydeep svm`, or broken: run it again.")
     return found
