@@ -188,7 +188,7 @@ def test_the_runs_of_the_rows_are_the_papers() -> None:
 
 
 def test_the_submission_is_the_papers_seven_nets() -> None:
-    """Table 6's first row as it is printed, net/S/Q; its jittered D learned in the FC layers only (Sect. 4.4)."""
+    """Table 6's first row as it is printed, net/S/Q; only the FC layers of its jittered D were trained (Sect. 4.4)."""
     printed = (
         "(D/256/224,256,288), (D/384/352,384,416), (D/[256;512]/256,384,512) "
         "(C/256/224,256,288), (C/384/352,384,416) (E/256/224,256,288), (E/384/352,384,416)"

@@ -27,7 +27,7 @@ TESTED = ["--workers", 0, "--threads", 1]
 
 
 def layers_of_1000() -> made.Layers:
-    """A narrow net D of crop 64 whose answers are among the three classes shown, in the order of sorted WNIDs."""
+    """A narrow net D of crop 64 that predicts the three classes shown only, in the order of sorted WNIDs."""
     layers = random_layers(classes=1000)
     weight, bias = layers["fc8"]
     bias = np.full_like(bias, -1e3)
@@ -84,9 +84,9 @@ def reproduced(command: Command, home: Path, out: Path, file: object, *more: obj
 
 
 def test_the_recorded_class_list_decides_which_output_is_which(home: Path, tmp_path: Path, command: Command) -> None:
-    """A permuted file with its classes, and a run with them on its card, are the net of sorted WNIDs."""
+    """A permuted file with its classes, and a run with them in its metadata, are the net of sorted WNIDs."""
     first, said = reproduced(command, home, tmp_path / "sorted", home / "sorted.safetensors")
-    assert "are counted in the order of sorted WNIDs, as it records none" in said
+    assert "are in the order of sorted WNIDs, as it records no classes" in said
     assert (first["images"], first["classes"], first["classes_shown"]) == (9, 1000, 3)
     words = ["--class-names", home / "names.txt"]
     assert command("convert", home / "moved.safetensors", tmp_path / "run", *words).status == 0
@@ -95,17 +95,17 @@ def test_the_recorded_class_list_decides_which_output_is_which(home: Path, tmp_p
     for source in (home / "moved.mat", tmp_path / "run"):
         out = tmp_path / f"from-{source.stem}"
         found, said = reproduced(command, home, out, source)
-        assert "are counted as it records its classes" in said
+        assert "are in the order of its recorded classes" in said
         assert found["top1_val"] == first["top1_val"]
         scores = load_scores(out / "D" / "released" / "evaluations" / "val" / "centre@256")
         assert scores.posteriors == pytest.approx(expected.posteriors, abs=1e-5)
         assert [name.split()[0] for name in scores.classes] == WNIDS  # so that it is fused with others
-    # What an earlier version made of the permuted file is not kept.
+    # A run that an earlier version made of the permuted file is replaced.
     found, _ = reproduced(command, home, tmp_path / "sorted", home / "moved.mat")
     assert found["top1_val"] == first["top1_val"]
 
 
-def test_a_net_of_another_size_is_told_in_every_table(home: Path, tmp_path: Path, command: Command) -> None:
+def test_every_table_notes_a_net_of_another_size(home: Path, tmp_path: Path, command: Command) -> None:
     words = ["reproduce", "released/D/centre", "--data", home / "part", "--weights", f"D={home / 'sorted.safetensors'}"]
     told = command(*words, *TESTED, cwd=tmp_path)
     assert told.status == 0, told.stderr
@@ -159,11 +159,14 @@ def test_a_converted_net_is_tested_on_a_part_of_ilsvrc(home: Path, tmp_path: Pat
     ("classes", "says"),
     [
         ([*WNIDS[:3], *WNIDS[4:], "n99999999"], r"has the class 'n01491361', which is none of the 1000 of .*d\.mat"),
-        ([*WNIDS[:999], WNIDS[0]], r"names the class 'n01440764 thing n01440764' twice: which output is which"),
+        (
+            [*WNIDS[:999], WNIDS[0]],
+            r"has the class 'n01440764 thing n01440764' twice, so its outputs cannot be assigned",
+        ),
     ],
     ids=["a class that the net lacks", "a class twice"],
 )
-def test_a_class_list_that_does_not_do_is_one_sentence(
+def test_a_wrong_class_list_is_one_sentence(
     home: Path, tmp_path: Path, command: Command, classes: list[str], says: str
 ) -> None:
     made.matconvnet(tmp_path / "d.mat", layers_of_1000(), wnids=classes)

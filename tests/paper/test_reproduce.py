@@ -1,4 +1,4 @@
-"""Sect. 4's tables by name: at doll size with a few steps, where the path is tested and not the learning."""
+"""Sect. 4's tables by name: at doll size with a few steps, which test the path and not the accuracy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OWN = [row for row in experiment("classification").rows if row.tests]
 
 @pytest.fixture(scope="module")
 def doll(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """All rows, from one command; the folder of runs, and what it answered."""
+    """All rows, from one command; the folder of runs, and the printed JSON."""
     place = tmp_path_factory.mktemp("doll")
     answer = run_command("reproduce", "classification", *FEW, "--json", cwd=place)
     assert answer.status == 0, answer.stderr
@@ -73,7 +73,7 @@ def test_runs_are_trained_after_what_they_start_from(doll: tuple[Path, dict[str,
     assert scales["E/256-512"] == "73-146"
 
 
-def test_the_submissions_jittered_net_learned_in_its_fc_layers_only(doll: tuple[Path, dict[str, Any]]) -> None:
+def test_only_the_fc_layers_of_the_submissions_jittered_net_are_trained(doll: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = doll
     start, ended = (load_checkpoint(folder / run / "last.safetensors").weights for run in ("D/384", "D/256-512-fc"))
     best = load_checkpoint(folder / "D/384" / "best.safetensors").weights
@@ -109,7 +109,7 @@ def test_rows_are_means_by_numpy_alone(doll: tuple[Path, dict[str, Any]]) -> Non
         assert found["rows"][name]["top5_val"] == pytest.approx(100 * np.mean(wrong5))
 
 
-def test_a_row_is_what_evaluate_says(command: Command, doll: tuple[Path, dict[str, Any]]) -> None:
+def test_a_row_has_the_errors_of_evaluate(command: Command, doll: tuple[Path, dict[str, Any]]) -> None:
     folder, found = doll
     answer = command("evaluate", folder / "D" / "256", "dense@64,73,82", "--json", "--workers", 0, "--threads", 1)
     summary = json.loads(answer.stdout)
@@ -120,12 +120,12 @@ def test_a_row_is_what_evaluate_says(command: Command, doll: tuple[Path, dict[st
 
 
 def copied(doll: tuple[Path, dict[str, Any]], place: Path) -> Path:
-    """A copy of the runs, to be changed."""
+    """A copy of the runs, which a test may change."""
     return shutil.copytree(doll[0], place / "runs" / "doll")
 
 
 def reproduced(place: Path, name: str, *more: object) -> dict[str, Any]:
-    """The answer of a reproduction with few steps."""
+    """The JSON of a reproduction with few steps."""
     answer = run_command("reproduce", name, *FEW, *more, "--json", cwd=place)
     assert answer.status == 0, answer.stderr
     found: dict[str, Any] = json.loads(answer.stdout)
@@ -177,7 +177,7 @@ def test_a_changed_start_is_refused(command: Command, doll: tuple[Path, dict[str
     assert re.search(r"C/384 holds a run that did not begin from the C/256 there is now: give another", sentence)
 
 
-def test_a_run_of_fewer_epochs_goes_on_and_one_of_fewer_steps_is_refused(
+def test_a_run_of_fewer_epochs_resumes_and_one_of_fewer_steps_is_refused(
     command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     words = ["reproduce", "table3/A/256", *FEW[:3], "--workers", 0, "--threads", 1]
@@ -186,10 +186,10 @@ def test_a_run_of_fewer_epochs_goes_on_and_one_of_fewer_steps_is_refused(
         result = json.loads((tmp_path / "runs" / "doll" / "A" / "256" / "result.json").read_text())
         assert (result["epochs"], result["ended"]) == (epochs, "max_epochs")
     sentence = command(*words, "--out", doll[0]).mistake()
-    assert re.search(r"A/256 holds a run that was ended after 2 steps \(--max-steps\): give another --out", sentence)
+    assert re.search(r"A/256 holds a run that ended after 2 steps \(--max-steps\): give another --out", sentence)
 
 
-def test_a_limit_below_what_a_run_has_is_refused_and_harms_nothing(command: Command, tmp_path: Path) -> None:
+def test_a_limit_below_the_steps_of_a_run_is_refused_and_changes_nothing(command: Command, tmp_path: Path) -> None:
     words = ["reproduce", "table3/A/256", *FEW[:3], "--workers", 0, "--threads", 1]
     assert command(*words, "--max-epochs", 1, cwd=tmp_path).status == 0
     sentence = command(*words, "--max-steps", 1, cwd=tmp_path).mistake()
@@ -197,7 +197,7 @@ def test_a_limit_below_what_a_run_has_is_refused_and_harms_nothing(command: Comm
     assert command(*words, "--max-epochs", 2, cwd=tmp_path).status == 0
 
 
-def test_a_start_is_not_trained_on_under_what_began_from_it(command: Command, tmp_path: Path) -> None:
+def test_a_run_that_others_started_from_is_not_trained_further(command: Command, tmp_path: Path) -> None:
     words = ["reproduce", "table3/B/256", *FEW[:3], "--workers", 0, "--threads", 1]
     assert command(*words, "--max-epochs", 1, cwd=tmp_path).status == 0
     sentence = command(*words, "--max-epochs", 2, "--plan", cwd=tmp_path).mistake()
@@ -279,7 +279,7 @@ def test_a_changed_row_is_refused(
     )
 
 
-def test_results_of_other_photos_do_not_stand_in_one_table(
+def test_results_of_different_images_cannot_be_in_one_table(
     command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     found = json.loads((doll[0] / "results.json").read_text())
@@ -288,7 +288,7 @@ def test_results_of_other_photos_do_not_stand_in_one_table(
     (tmp_path / "a.json").write_text(json.dumps(found))
     (tmp_path / "b.json").write_text(json.dumps(other))
     sentence = command("table", "3", "--from", "a.json", "--from", "b.json", cwd=tmp_path).mistake()
-    assert "do not stand in one table: 20 photos of digits:60 at doll size; 30 photos of" in sentence
+    assert "cannot be in one table: 20 photos of digits:60 at doll size; 30 photos of" in sentence
 
 
 def test_a_page_keeps_its_line_ends_its_mode_and_its_links(command: Command, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_page_keeps_its_line_ends_its_mode_and_its_links(command: Command, tmp
     assert page.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_reader_that_leaves_early_is_no_mistake(doll: tuple[Path, dict[str, Any]]) -> None:
+def test_a_closed_pipe_is_no_error(doll: tuple[Path, dict[str, Any]]) -> None:
     words = [sys.executable, "-m", "verydeep", "table", "7", "--from", str(doll[0])]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as going:
         assert going.stdout is not None
@@ -314,7 +314,7 @@ def test_a_reader_that_leaves_early_is_no_mistake(doll: tuple[Path, dict[str, An
         assert going.wait(timeout=60) == 0
 
 
-def test_results_say_how_long_the_nets_were_trained(doll: tuple[Path, dict[str, Any]]) -> None:
+def test_results_record_how_long_the_nets_were_trained(doll: tuple[Path, dict[str, Any]]) -> None:
     rows = doll[1]["rows"]
     assert rows["table3/A/256"]["steps"] == [2]
     assert rows["table6/submission"]["steps"] == [2] * 7
@@ -324,7 +324,7 @@ def test_results_say_how_long_the_nets_were_trained(doll: tuple[Path, dict[str, 
 
 
 @pytest.mark.parametrize("wait_for", ["B/256/last.safetensors", "B/256/evaluations/val"])
-def test_an_interrupted_reproduction_goes_on_with_the_same_command(
+def test_an_interrupted_reproduction_resumes_with_the_same_command(
     command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path, wait_for: str
 ) -> None:
     words = ["reproduce", "table4/B", *map(str, FEW)]
@@ -354,7 +354,7 @@ def test_an_interrupted_reproduction_goes_on_with_the_same_command(
     assert rows["table4/B/256"]["checkpoints"] == doll[1]["rows"]["table4/B/256"]["checkpoints"]
 
 
-def test_a_plan_says_what_and_does_nothing(command: Command, tmp_path: Path) -> None:
+def test_a_plan_lists_the_work_and_does_nothing(command: Command, tmp_path: Path) -> None:
     answer = command("reproduce", "table3/D", "--doll", "--plan", "--json", cwd=tmp_path)
     assert answer.status == 0, answer.stderr
     plan = json.loads(answer.stdout)["plan"]
@@ -437,7 +437,7 @@ def test_released_models_are_tested_and_not_trained(command: Command, tmp_path: 
 MISTAKES = [
     ("reproduce table3/D/265 --doll", r"there is no row 'table3/D/265': did you mean table3/D/256\? Give class"),
     ("reproduce table19 --doll", r"there is no row 'table19'"),
-    ("reproduce table7/MSRA-1-net --doll", r"is the result of others' nets: there is nothing here to reproduce"),
+    ("reproduce table7/MSRA-1-net --doll", r"is a result of other authors: there is nothing to reproduce"),
     ("reproduce table3", r"where is imagenet\? Say --data imagenet:DIR"),
     ("reproduce table3 --doll --seed -1", r"seed must be 0 or more"),
     ("reproduce table3 --doll --data digits:7", r"digits:7 asks for no number of training scenes: give 60 to 6000"),
@@ -445,7 +445,7 @@ MISTAKES = [
     ("reproduce table3 --doll --weights D=x", r"--weights is for released; the runs of table3 are trained"),
     ("reproduce released --doll", r"the released models have the paper's size: there is no --doll of them"),
     ("reproduce released --weights D --data {imagenet}", r"weights are given as NET=FILE, .*not 'D'"),
-    ("reproduce released --data {imagenet}", r"D/released needs its weight file: say --weights D=FILE"),
+    ("reproduce released --data {imagenet}", r"D/released needs its weight file: add --weights D=FILE"),
     ("reproduce released --data {imagenet} --weights D=nowhere", r"there is no run or weight file nowhere"),
     ("reproduce released --data {imagenet} --weights D={E}", r"E\.safetensors holds net E, not D"),
     ("reproduce released --data {imagenet} --weights D={no_fc}", r"lacks fc6, fc7, fc8: the released models have all"),
@@ -489,7 +489,7 @@ def places(doll: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.parametrize(("typed", "says"), MISTAKES, ids=[row[0] for row in MISTAKES])
-def test_a_mistake_is_one_sentence(
+def test_an_error_is_one_sentence(
     command: Command, places: dict[str, Path], tmp_path: Path, typed: str, says: str
 ) -> None:
     folder = places["imagenet"]
@@ -552,7 +552,7 @@ def test_seeds_have_a_mean_and_a_spread() -> None:
     with pytest.raises(VerydeepError, match="are of one seed"):
         measured([rows[0], rows[0]])
     assert (measured([rows[0], {**rows[1], "steps": [8]}]) or {})["steps"] == [9, 8]
-    with pytest.raises(VerydeepError, match="some of these results are of trainings cut short"):
+    with pytest.raises(VerydeepError, match="only some of these results are of trainings cut short"):
         measured([rows[0], {**rows[1], "cut_short": True}])
     assert table_rows("3", [{"rows": {}, "claims": {}}])[0]["measured"] is None
 
@@ -571,7 +571,7 @@ def pair(difference: float, p: float) -> dict[str, Any]:
         ("LRN", [pair(1.0, 0.01)], "an improvement is seen in 1 of 1."),
     ],
 )
-def test_a_claim_is_a_plain_sentence(name: str, pairs: list[dict[str, Any]], says: str) -> None:
+def test_a_claim_is_one_sentence(name: str, pairs: list[dict[str, Any]], says: str) -> None:
     lines = claim_lines([{"rows": {}, "claims": {name: {"pairs": pairs, "seed": 0}}}])
     assert lines[0].endswith(says)
     difference, p = pairs[0]["difference"], pairs[0]["p"]
@@ -612,7 +612,7 @@ def test_the_rows_of_appendix_a_are_run(boxed: tuple[Path, dict[str, Any]]) -> N
     assert json.loads((folder / "D" / "384-PCR" / "config.json").read_text())["start_sha256"] == start
 
 
-def test_only_the_fc_layers_of_a_box_net_learn_where_its_name_says_so(boxed: tuple[Path, dict[str, Any]]) -> None:
+def test_only_the_fc_layers_are_trained_where_the_name_says_so(boxed: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = boxed
     start = load_checkpoint(folder / "D" / "384" / "best.safetensors").weights
     for name, same in (("384-SCR-fc", True), ("384-PCR", False)):
@@ -640,7 +640,7 @@ def test_tables_8_to_10_have_the_papers_errors_and_ours(boxed: tuple[Path, dict[
     assert "pooling up, not down" in other.mistake()
 
 
-def test_a_box_net_of_another_start_is_refused(boxed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_localisation_run_of_another_start_is_refused(boxed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = boxed
     shutil.copytree(folder, tmp_path / "runs")
     config = tmp_path / "runs" / "D" / "384-PCR" / "config.json"
@@ -654,5 +654,5 @@ def test_a_plan_of_the_localisation_experiment_needs_no_data(command: Command, t
     assert answer.status == 0, answer.stderr
     runs = [row["run"] for row in json.loads(answer.stdout)["plan"]["train"]]
     assert runs.index("D/384") < runs.index("D/384-PCR")
-    assert "E/256-512" in runs  # one of the nets that tell the labels
+    assert "E/256-512" in runs  # one of the nets that give the labels
     assert "D/384-SCR-fc" not in runs

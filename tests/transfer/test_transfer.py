@@ -387,12 +387,12 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
     both = run_command("reproduce", "table11", *words[2:], "--weights", "E=E.safetensors", "--json", cwd=tmp_path)
     assert sorted(json.loads(both.stdout)["rows"]) == sorted(f"table11/{net}/voc2007" for net in ("D", "E", "D+E"))
     faults = {
-        ("reproduce", "table11/D"): "these rows need the weights of net D: say --weights D=FILE",
+        ("reproduce", "table11/D"): "these rows need the weights of net D: add --weights D=FILE",
         ("reproduce", "table11/D/voc2012", *words[2:6]): "none of these rows is of voc2007:voc: their data are voc2012",
         ("reproduce", "table11", "--doll", *words[2:6]): "there is no --doll of them",
         ("reproduce", "table11", "--plan", *words[2:6]): "--plan is for trainings, and nothing of table11 is trained",
         ("reproduce", "table11", "--pooling", "down"): "--pooling is for trainings",
-        ("reproduce", "table11/He"): "is the result of others' nets",
+        ("reproduce", "table11/He"): "is a result of other authors",
         ("reproduce", "table11/D", *words[2:4], "--weights", "D=E.safetensors"): "given as net D, holds net E",
         ("reproduce", "table11/D", *words[2:4], "--weights", f"D={trained}"): f"{trained}, given as net D, holds net A",
     }

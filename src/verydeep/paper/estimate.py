@@ -26,16 +26,16 @@ from .plan import DONE, EvalStatus, Plan, RunStatus
 
 BYTES = 4
 COPIES_KEPT = 3  # the best net, the last, and its momentum
-READ_SECONDS = 4e-3  # of an ILSVRC photo, where there is none to time
+READ_SECONDS = 4e-3  # per ILSVRC image, where none can be timed
 TRIAL_WORK = {"cpu": 5e10, "cuda": 2e13, "mps": 1e12}  # multiply-adds of a trial: about a second
 TRIALS = 2
-PHOTOS_READ = 8
-USUAL_PHOTO = (375, 500)  # height and width in pixels, where there are none to look at
+IMAGES_READ = 8
+USUAL_IMAGE = (375, 500)  # height and width in pixels, where there are no data
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Photos to learn from, to decide, and to test; classes."""
+    """Numbers of training, dev and test images, and of classes."""
 
     train: int
     dev: int
@@ -43,31 +43,31 @@ class Counts:
     classes: int
 
 
-ILSVRC = Counts(1_281_167 - 10_000, 10_000, 50_000, 1000)  # 10 training photos a class are the dev part
+ILSVRC = Counts(1_281_167 - 10_000, 10_000, 50_000, 1000)  # 10 training images per class are the dev part
 
 
-def estimated(plan: Plan, opened: Data | None, wish: MachineSettings, reporter: Reporter) -> Plan:
-    """The plan with seconds and bytes for what is not done; each net that has work is measured once.
+def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings, reporter: Reporter) -> Plan:
+    """The plan with seconds and bytes for what is not done; each net with work left is measured once.
 
     Args:
-        opened: None counts as ILSVRC-2012, of usual photos.
+        opened: None stands for ILSVRC-2012, with images of a usual size.
     """
-    counts, photos = ILSVRC, Photos(READ_SECONDS, (USUAL_PHOTO,))
+    counts, images = ILSVRC, ImageSample(READ_SECONDS, (USUAL_IMAGE,))
     settings = {work.run: work.settings for work in plan.runs}
     busy = {settings[work.run].net: settings[work.run] for work in plan.missing}
     if opened is not None:
         tested = opened.sets[opened.reported]
         train, dev = (len(opened.sets[name]) if name in opened.sets else 0 for name in ("train", "dev"))
         counts = Counts(train, dev, len(tested), len(opened.classes))
-        photos = look_at_photos(tested, next(iter(settings.values())).S.smallest) if busy else photos
+        images = sample_images(tested, next(iter(settings.values())).S.smallest) if busy else images
     if busy and (load := load_per_core()) > 1:
-        reporter.warn(f"this machine is busy (load {load:.1f} a core): times are rough, and of a machine at rest")
+        reporter.warn(f"this machine is busy (load {load:.1f} per core): times are rough, and for an idle machine")
     costs = {}
     for net, setting in busy.items():
         reporter.say(f"measuring net {net} for the estimate")
         facts = net_facts(net, counts.classes, setting.crop, setting.width)
-        machine = resolve_device(wish, 3 * facts.multiply_adds)
-        costs[net] = _Cost(facts, net_speed(setting, counts.classes, machine), photos, machine, counts)
+        machine = resolve_device(machine_settings, 3 * facts.multiply_adds)
+        costs[net] = _Cost(facts, net_speed(setting, counts.classes, machine), images, machine, counts)
     return Plan(
         tuple(work if work.state == DONE else costs[work.settings.net].of_run(work) for work in plan.runs),
         tuple(work if work.done else costs[settings[work.run].net].of_test(work) for work in plan.tests),
@@ -76,48 +76,48 @@ def estimated(plan: Plan, opened: Data | None, wish: MachineSettings, reporter: 
 
 @dataclass(frozen=True)
 class _Cost:
-    """What one net's work costs here."""
+    """Times and sizes of one net's work on this machine."""
 
     facts: NetFacts
     speed: NetSpeed
-    photos: Photos
+    images: ImageSample
     machine: Machine
     counts: Counts
 
     def of_run(self, work: RunStatus) -> RunStatus:
-        """All epochs the run may have, each with its dev test, after one look at every photo; a begun one whole."""
+        """All epochs that the run may have, each with validation, after one scan of the images."""
         counts, settings = self.counts, work.settings
         shown = min(settings.max_epochs * counts.train, settings.max_steps * settings.batch)
-        reading = self.photos.read / max(1, self.machine.loaders.count)
-        # Reading goes on beside the steps, in processes of its own where there are any.
+        reading = self.images.read / max(1, self.machine.loaders.count)
+        # With worker processes, reading runs in parallel to the steps.
         step = max(self.speed.train, reading) if self.machine.loaders.count else self.speed.train + reading
-        dev = self.speed.forward + self.photos.read / max(1, self.machine.readers.count)
+        dev = self.speed.forward + self.images.read / max(1, self.machine.readers.count)
         seconds = step * shown + dev * counts.dev * shown / max(1, counts.train) + reading * (counts.train + counts.dev)
         return replace(work, seconds=seconds, disk=COPIES_KEPT * BYTES * self.facts.parameters)
 
     def of_test(self, work: EvalStatus) -> EvalStatus:
-        """A photo's multiply-adds at the speed of crops, and reading it."""
-        found, crop = self.facts.layers, self.facts.crop
+        """An image's multiply-adds at the speed of crops, and reading it."""
+        layers, crop = self.facts.layers, self.facts.crop
         (scale,) = work.protocol.scales
-        sizes = [rescaled_size(height, width, scale) for height, width in self.photos.sizes]
-        adds = sum(work.protocol.multiply_adds(found, crop, *size, "up") for size in sizes) / len(sizes)
+        sizes = [rescaled_size(height, width, scale) for height, width in self.images.sizes]
+        adds = sum(work.protocol.multiply_adds(layers, crop, *size, "up") for size in sizes) / len(sizes)
         net_seconds = self.speed.forward * adds / self.facts.multiply_adds
-        seconds = net_seconds + self.photos.read / max(1, self.machine.readers.count)
+        seconds = net_seconds + self.images.read / max(1, self.machine.readers.count)
         disk = BYTES * self.counts.tested * self.counts.classes
         return replace(work, seconds=seconds * self.counts.tested, disk=disk)
 
 
 @dataclass(frozen=True)
 class NetSpeed:
-    """Seconds of one photo of a training step (its share of the update in it), and of one crop forward."""
+    """Seconds per image of a training step (with its share of the update), and per crop of a forward pass."""
 
     train: float
     forward: float
 
 
 @dataclass(frozen=True)
-class Photos:
-    """What a few photos of a set tell: seconds to read and rescale one, and their heights and widths."""
+class ImageSample:
+    """Seconds to read and rescale an image, and heights and widths of a few images of a set."""
 
     read: float
     sizes: tuple[tuple[int, int], ...]
@@ -153,14 +153,14 @@ def net_speed(settings: TrainSettings, classes: int, machine: Machine) -> NetSpe
 
 
 def load_per_core() -> float:
-    """How many processes and threads want each core of this machine, a minute's mean; 0 where it is not known."""
+    """Running processes and threads per core of this machine, over a minute; 0 where it is not known."""
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def _seconds(work: Callable[[], object], machine: Machine) -> float:
-    """The least of a few runs, after one that warms up.
+    """The shortest of a few runs, after a warm-up.
 
-    On a CPU that other work keeps busy the time waited for it is left out: what counts is the processor's own time.
+    On a busy CPU, waiting does not count: it is the processor time of this process.
     """
     on_cpu = machine.device.type == "cpu"
     waits = on_cpu and load_per_core() > 1
@@ -175,9 +175,9 @@ def _seconds(work: Callable[[], object], machine: Machine) -> float:
     return min(taken[1:])
 
 
-def look_at_photos(dataset: Dataset, scale: int) -> Photos:
-    """Reads and rescales a few photos, evenly spread; those that cannot be read are passed over."""
-    chosen = np.linspace(0, len(dataset) - 1, min(PHOTOS_READ, len(dataset))).astype(int)
+def sample_images(dataset: Dataset, scale: int) -> ImageSample:
+    """Reads and rescales a few images, evenly spread; skips those that cannot be read."""
+    chosen = np.linspace(0, len(dataset) - 1, min(IMAGES_READ, len(dataset))).astype(int)
     taken, sizes = [], []
     for index in chosen:
         began = time.monotonic()
@@ -188,5 +188,5 @@ def look_at_photos(dataset: Dataset, scale: int) -> Photos:
         rescale(pixels, scale)
         taken.append(time.monotonic() - began)
         sizes.append((pixels.shape[0], pixels.shape[1]))
-    # The median, as the first photo waits for its disk, and any for other work.
-    return Photos(float(np.median(taken)) if taken else 0.0, tuple(sizes) or (USUAL_PHOTO,))
+    # The median, as the first image waits for its disk, and any for other work.
+    return ImageSample(float(np.median(taken)) if taken else 0.0, tuple(sizes) or (USUAL_IMAGE,))

@@ -230,7 +230,7 @@ def _check_starts(runs: tuple[RunStatus, ...]) -> None:
         if start is not None and start.state != DONE and run.state != MISSING:
             raise VerydeepError(
                 f"{start.folder} would be trained on, and {run.folder} has begun from it as it is: "
-                "ask for no more epochs, or give another --out."
+                "lower --max-epochs, or give another --out."
             )
 
 
@@ -255,7 +255,7 @@ def _state(folder: Path, settings: TrainSettings, step: int) -> str:
     result = _ended(folder)
     if result is not None and result["ended"] == "max_steps" and result["steps"] < settings.max_steps:
         raise VerydeepError(
-            f"{folder} holds a run that was ended after {result['steps']} steps (--max-steps): "
+            f"{folder} holds a run that ended after {result['steps']} steps (--max-steps): "
             "give another --out, or remove it."
         )
     short = result is not None and result["ended"] == "max_epochs" and result["epochs"] < settings.max_epochs

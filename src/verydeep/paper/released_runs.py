@@ -1,9 +1,9 @@
-"""Sect. 1: the released models made runs that can be tested, from their weight files.
+"""Sect. 1: turns weight files of the released models into runs that can be tested.
 
-A released model has all its layers. Its outputs are counted as the file, its card or its hash records its classes; only
-where nothing records them are they taken in the order of sorted WNIDs, which is that of all public files and of
-`verydeep.data.datasets.imagenet`, and that is said. The run's outputs are in that order, so that several nets can be
-fused.
+A released model has all its layers. The order of its outputs is that of the classes that the file, its metadata or its
+hash record; where none are recorded, it is that of sorted WNIDs, as in all public files and in
+`verydeep.data.datasets.imagenet`, and a message says so. The run's outputs are in that order, so that several nets can
+be fused.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from ..training.initialise import start_from
 from .rows.row import Row, runs_of
 
 TEST_SCALE = 256
-SETTINGS = ("pooling", "resampling", "other_side")  # what can be chosen for a net that is not trained
+SETTINGS = ("pooling", "resampling", "other_side")  # settings of a net that is not trained
 
 
 def released_data(data: str) -> str:
-    """The data to test on: a folder of ILSVRC's photos, or of a part of them, is ``imagenet:DIR``."""
+    """The data to test on; a folder of ILSVRC's images, or of a part of them, is ``imagenet:DIR``."""
     named = data.partition(":")[0] in NAMES
     return f"imagenet:{data}" if not named and holds_synsets(Path(data)) else data
 
@@ -51,18 +51,18 @@ def take_released(
     given: dict[str, Any],
     reporter: Reporter,
 ) -> None:
-    """Makes a run's folder of each weight file that is needed; those made before are kept.
+    """Makes a run's folder of each weight file that is needed; existing ones are kept.
 
     Args:
         runs: the run of each net, as `check_files` returns them.
         files: weight files by net.
-        opened: all classes that the nets know, or a part of them.
-        given: `SETTINGS` that were chosen.
-        reporter: is told how each net's outputs are counted.
+        opened: data of all the nets' classes, or of a part of them.
+        given: values of `SETTINGS`.
+        reporter: gets a message on the order of each net's outputs.
 
     Raises:
         VerydeepError: a file is not given, lacks layers, or is of another net or other classes; a setting that
-            only training reads.
+            only training uses.
     """
     wrong = [name for name in given if name not in (*SETTINGS, "bad_images")]
     if wrong:
@@ -74,7 +74,7 @@ def take_released(
 
 
 def check_files(rows: tuple[Row, ...], files: dict[str, str]) -> dict[str, str]:
-    """The run of each net that some rows need; raises VerydeepError for a file of another net, or that is not there."""
+    """The run of each net that the rows need; raises VerydeepError for a file of another net, or a missing file."""
     needed = {run.partition("/")[0]: run for run in runs_of(rows)}
     unknown = [net for net in files if net not in needed]
     if unknown:
@@ -87,13 +87,13 @@ def check_files(rows: tuple[Row, ...], files: dict[str, str]) -> dict[str, str]:
 def _take(
     folder: Path, run: str, net: str, file: str | None, opened: Data, choice: dict[str, Any], reporter: Reporter
 ) -> None:
-    """Leaves the folder as it is where it holds just this; else writes it from the weight file, or from itself."""
+    """Writes the run's folder from the weight file, or with other settings from itself; keeps one that is the same."""
     best = folder / BEST
     old = read_metadata(best) if best.exists() else None
     if file is not None:
         metadata, tensors = _from_file(file, net, run, opened, choice, reporter)
     elif old is None:
-        raise VerydeepError(f"{run} needs its weight file: say --weights {net}=FILE.")
+        raise VerydeepError(f"{run} needs its weight file: add --weights {net}=FILE.")
     else:
         metadata = replace(old, **{"pooling": "up", "resampling": "bilinear", "other_side": "round", **choice})
         metadata = replace(metadata, classes=_titled(str(best), old.classes, opened))
@@ -109,21 +109,21 @@ def _take(
 def _from_file(
     file: str, net: str, run: str, opened: Data, choice: dict[str, Any], reporter: Reporter
 ) -> tuple[Metadata, dict[str, Tensor]]:
-    """A weight file's card and layers, its outputs in the order of sorted WNIDs."""
-    weights = read_documented_weights(file)
+    """A weight file's metadata and layers, its outputs in the order of sorted WNIDs."""
+    weights = read_recorded(file)
     if weights.net != net:
         raise VerydeepError(f"{file} holds net {weights.net}, not {net}.")
     outputs, crop, width = _sizes(file, weights.tensors)
-    classes = _counted(file, outputs, weights.classes, opened)
+    classes = _output_classes(file, outputs, weights.classes, opened)
     titles = _titled(file, classes, opened)
-    recorded = "as it records its classes" if weights.classes else "in the order of sorted WNIDs, as it records none"
-    reporter.say(f"{run}: the {outputs} outputs of {file} are counted {recorded}")
+    order_of = "of its recorded classes" if weights.classes else "of sorted WNIDs, as it records no classes"
+    reporter.say(f"{run}: the {outputs} outputs of {file} are in the order {order_of}")
     order = sorted(range(outputs), key=lambda number: class_key(titles[number]))
     moved = order != list(range(outputs))
     tensors = {
         name: value[order] if moved and name.startswith("fc8.") else value for name, value in weights.tensors.items()
     }
-    told = {"weights": str(locate_weights(file).absolute()), "weights_sha256": file_sha256(locate_weights(file))}
+    source = {"weights": str(place_of(file).absolute()), "weights_sha256": file_sha256(place_of(file))}
     metadata = Metadata(
         net=net,
         crop=crop,
@@ -132,20 +132,20 @@ def _from_file(
         mean=weights.mean,
         test_scale=TEST_SCALE,
         origin=weights.origin,
-        settings={**told, **({"outputs_moved": True} if moved else {})},
+        settings={**source, **({"outputs_moved": True} if moved else {})},
         **choice,
     )
     return metadata, tensors
 
 
-def _counted(file: str, outputs: int, recorded: tuple[str, ...] | None, opened: Data) -> tuple[str, ...]:
-    """The class of each output; raises VerydeepError where that is not known."""
+def _output_classes(file: str, outputs: int, recorded: tuple[str, ...] | None, opened: Data) -> tuple[str, ...]:
+    """The class of each output; raises VerydeepError where it is not known."""
     if recorded:
         keys = list(map(class_key, distinct(recorded)))
         twice = next((name for name, key in zip(recorded, keys, strict=True) if keys.count(key) > 1), None)
         if twice is not None or len(keys) != outputs:
-            what = f"names the class {twice!r} twice" if twice else f"names {len(keys)} classes for {outputs} outputs"
-            raise VerydeepError(f"{file} {what}: which output is which is not known.")
+            what = f"has the class {twice!r} twice" if twice else f"has {len(keys)} classes for {outputs} outputs"
+            raise VerydeepError(f"{file} {what}, so its outputs cannot be assigned to classes.")
         return distinct(recorded)
     if outputs == len(opened.classes):
         return opened.classes
@@ -158,7 +158,7 @@ def _counted(file: str, outputs: int, recorded: tuple[str, ...] | None, opened: 
 
 
 def _titled(file: str, classes: tuple[str, ...], opened: Data) -> tuple[str, ...]:
-    """A net's classes, each as the data spell it; raises VerydeepError for a class of the data that is none of them."""
+    """A net's classes, each as spelled in the data; raises VerydeepError for a class of the data that it lacks."""
     keys = [class_key(name) for name in classes]
     known = {class_key(name): name for name in opened.classes}
     unknown = [name for key, name in known.items() if key not in set(keys)]

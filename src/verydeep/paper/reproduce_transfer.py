@@ -68,7 +68,7 @@ def _check_files(job: Job, rows: list[Row]) -> None:
     nets = dict.fromkeys(_net(test) for row in rows for test in row.tests)
     missing = [net for net in nets if net not in job.weights]
     if missing:
-        raise VerydeepError(f"these rows need the weights of net {missing[0]}: say --weights {missing[0]}=FILE.")
+        raise VerydeepError(f"these rows need the weights of net {missing[0]}: add --weights {missing[0]}=FILE.")
     for net in nets:
         try:
             architecture = open_feature_net(job.weights[net], LAYER).source["net"]

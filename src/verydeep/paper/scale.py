@@ -1,7 +1,7 @@
-"""One dial: an experiment at the paper's size, or at doll size in minutes.
+"""The size of an experiment: the paper's, or doll size, which takes minutes.
 
-Experiments write S and Q in the paper's pixels; here they become real ones, once, by the ratio of the
-crops. Nothing else of a run's name or of a row changes with the size.
+Experiments write S and Q in the paper's pixels; here they are converted, once, by the ratio of the crops. Nothing else
+of a run's name or of a row changes with the size.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Size:
     def protocol(self, text: str) -> str:
         """A protocol in this size's pixels: ``dense@256`` is ``dense@73`` at a crop of 64."""
         method, _, rest = text.partition("@")
-        return f"{method}@" + re.sub(r"\d+", lambda found: str(self.pixels(int(found[0]))), rest)
+        return f"{method}@" + re.sub(r"\d+", lambda match: str(self.pixels(int(match[0]))), rest)
 
     def settings(self, run: str) -> dict[str, Any]:
-        """What a run of the paper is given beyond its name: nothing at the paper's size."""
+        """Settings of a run of the paper besides those of its name; none at the paper's size."""
         return _doll_settings(self, run) if self.doll else {}
 
 
 PAPER = Size("paper", PAPER_CROP, "imagenet", "runs")
 DOLL = Size("doll", 64, "digits", "runs/doll", doll=True)
-# The rate and batch that learned for every seed tried (NOTES.md); the paper's are for its own size.
+# The rate and batch with which every seed tried converged (NOTES.md); the paper's are for its own size.
 DOLL_NET: dict[str, Any] = {"crop": DOLL.crop, "width": 1 / 8, "batch": 32, "initialise": "glorot"}
 DOLL_FROM_RANDOM: dict[str, Any] = {"lr": 5e-3, "drop_at": (18,), "max_epochs": 22}
 DOLL_FROM_A: dict[str, Any] = {"lr": 5e-3, "drop_at": (12,), "max_epochs": 16}

@@ -1,4 +1,4 @@
-"""The paper's tables with ours beside them, from stored results: nobody types a result."""
+"""The paper's tables with our results beside them; every result comes from results.json, none is typed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SIGNIFICANT = 0.05
 
 
 def read_places(places: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """The results of some folders that `verydeep reproduce` wrote to, or of their results.json.
+    """Reads the results of folders that `verydeep reproduce` wrote to, or of results.json files.
 
     Raises:
-        VerydeepError: there are none, or they are broken.
+        VerydeepError: one is missing or broken.
     """
-    found = []
+    results = []
     for place in map(Path, places):
         path = place / RESULTS if place.is_dir() else place
         if not path.exists():
             raise VerydeepError(f"there is no {path}: give the folder `verydeep reproduce` wrote to, or its {RESULTS}.")
-        found.append(read_results(path))
-    return found
+        results.append(read_results(path))
+    return results
 
 
 def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -54,16 +54,16 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
             "row": row.name,
             "cells": dict(zip(table.columns, row.cells, strict=True)),
             "paper": _paper(row.paper),
-            "measured": measured([found["rows"][row.name] for found in results if row.name in found["rows"]]),
+            "measured": measured([stored["rows"][row.name] for stored in results if row.name in stored["rows"]]),
         }
         for row in table.rows
     ]
     if FIGURE in table.errors:
-        return rows  # each is of data of its own
-    of = {(one["size"], one["data"], one["images"]) for one in (row["measured"] for row in rows) if one}
+        return rows  # each is of its own data
+    of = {(result["size"], result["data"], result["images"]) for row in rows if (result := row["measured"])}
     if len(of) > 1:
-        told = "; ".join(f"{images} photos of {data} at {size} size" for size, data, images in sorted(of))
-        raise VerydeepError(f"these results do not stand in one table: {told}.")
+        sources = "; ".join(f"{images} photos of {data} at {size} size" for size, data, images in sorted(of))
+        raise VerydeepError(f"these results cannot be in one table: {sources}.")
     return rows
 
 
@@ -77,7 +77,7 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """One row of results; of several seeds the mean, with their standard deviation in place of an interval.
 
     Raises:
-        VerydeepError: the seeds' rows are of other photos or sizes.
+        VerydeepError: the seeds' rows are of different images or sizes.
     """
     if len(rows) < 2:
         return {**rows[0], "seeds": 1} if rows else None
@@ -85,23 +85,21 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     if any(
         (row["size"], row["data"], row["images"]) != (first["size"], first["data"], first["images"]) for row in rows
     ):
-        raise VerydeepError("these results are of other sizes, data or numbers of photos: they have no common mean.")
+        raise VerydeepError("these results are of different sizes, data or numbers of photos: they have no mean.")
     seeds = [row["seed"] for row in rows]
     if None in seeds or len(set(seeds)) < len(seeds):
-        raise VerydeepError("these results are of one seed, or of nets that are not trained: give one of them.")
+        raise VerydeepError("these results are of one seed, or of nets that are not trained: give only one of them.")
     if any(row["cut_short"] != first["cut_short"] for row in rows):
-        raise VerydeepError(
-            "some of these results are of trainings cut short by --max-steps: they have no common mean."
-        )
-    # The plateau rule ends each seed's training at a step of its own.
-    found = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
+        raise VerydeepError("only some of these results are of trainings cut short by --max-steps: they have no mean.")
+    # The plateau rule ends each seed's training at its own step.
+    mean = {**first, "seeds": len(rows), "seed": seeds, "steps": [step for row in rows for step in row["steps"]]}
     for name in (*ERRORS, *BOX_ERRORS):
         values = [row[name] for row in rows if row.get(name) is not None]
         if values:
-            found[name] = round(statistics.mean(values), 4)
-            found[f"{name}_std"] = round(statistics.stdev(values), 4)
-        found.pop(f"{name}_interval", None)
-    return found
+            mean[name] = round(statistics.mean(values), 4)
+            mean[f"{name}_std"] = round(statistics.stdev(values), 4)
+        mean.pop(f"{name}_interval", None)
+    return mean
 
 
 def _layers_row(net: str) -> dict[str, Any]:
@@ -127,7 +125,7 @@ def _parameters_row(net: str) -> dict[str, Any]:
 
 
 def table_text(name: str, results: Sequence[dict[str, Any]]) -> tuple[str, list[str], list[list[str]], str]:
-    """A table to be read: caption, column heads, cells, and a note of what ours is of.
+    """A table as text: caption, column heads, cells, and a note on the paper's figures and ours.
 
     Raises:
         VerydeepError: no such table.
@@ -167,56 +165,56 @@ def _with_spread(row: dict[str, Any], name: str) -> str:
 
 
 def _note(table: Table, rows: list[dict[str, Any]]) -> str:
-    """What the paper's notes say, and what our figures are of."""
+    """The paper's notes, and the data, dates and commits of our figures."""
     notes = [f"{row.name}: {row.paper.note}." for row in table.rows if row.paper.note]
-    found = [row["measured"] for row in rows if row["measured"]]
+    results = [row["measured"] for row in rows if row["measured"]]
     if FIGURE in table.errors:
-        found = [one for one in found if one[FIGURE] is not None]
-    if found and FIGURE in table.errors:
-        of = sorted({f"{one['images']} photos of {one['data']} ({one['set']}, size: {one['size']})" for one in found})
-        dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
+        results = [result for result in results if result[FIGURE] is not None]
+    if results and FIGURE in table.errors:
+        of = sorted({f"{row['images']} photos of {row['data']} ({row['set']}, size: {row['size']})" for row in results})
+        dates, commits = ("/".join(sorted({str(row[key]) for row in results})) for key in ("date", "commit"))
         notes.append(f"Ours: {'; '.join(of)}; ± is over random splits; {dates}, commit {commits}.")
-    elif found:
-        one = found[0]
-        photos = f"{one['images']} photos of {one['data']} ({one['set']})"
-        if one["subjects"] < one["images"]:
-            photos += f" of {one['subjects']} subjects"
-        most = max(row["seeds"] for row in found)
-        spread = "95 % interval in brackets" if min(row["seeds"] for row in found) == 1 else ""
+    elif results:
+        first = results[0]
+        photos = f"{first['images']} photos of {first['data']} ({first['set']})"
+        if first["subjects"] < first["images"]:
+            photos += f" of {first['subjects']} subjects"
+        most = max(row["seeds"] for row in results)
+        spread = "95 % interval in brackets" if min(row["seeds"] for row in results) == 1 else ""
         spread += f"{' or ' if spread else ''}mean ± standard deviation of {most} seeds" if most > 1 else ""
-        photos += _classes_shown(one) + _training_steps(found)
-        dates, commits = ("/".join(sorted({str(row[key]) for row in found})) for key in ("date", "commit"))
-        size = "" if one["size"] == "paper" else f" at doll size ({_doll_pixels()})"
+        photos += _classes_shown(first) + _training_steps(results)
+        dates, commits = ("/".join(sorted({str(row[key]) for row in results})) for key in ("date", "commit"))
+        size = "" if first["size"] == "paper" else f" at doll size ({_doll_pixels()})"
         notes.append(f"Ours{size}: {photos}; {spread}; {dates}, commit {commits}. The paper's: ILSVRC-2012.")
-    sizes = sorted({text for one in found for text in [_other_sizes(one)] if text})
+    sizes = sorted({text for row in results if (text := _other_sizes(row))})
     notes += [f"Not of the paper's size, and no result of its nets: {'; '.join(sizes)}."] if sizes else []
     return " ".join(notes)
 
 
 def _other_sizes(row: dict[str, Any]) -> str:
-    """The nets of a row that are not of the paper's size, which is no result of theirs; empty where all are."""
+    """The nets of a row that are not of the paper's size; empty where all are."""
     nets = row.get("nets", {}) if row["size"] != DOLL.name else {}
-    told = {
+    other = {
         f"{run.partition('/')[0]} of width {net['width']:g}, crop {net['crop']}"
         for run, net in nets.items()
         if (net["width"], net["crop"]) != (1, PAPER_CROP)
     }
-    return "; ".join(sorted(told))
+    return "; ".join(sorted(other))
 
 
 def _classes_shown(row: dict[str, Any]) -> str:
-    """How many of the nets' classes the photos show, where it is not all."""
+    """How many of the nets' classes the images have, where it is not all."""
     shown, classes = row.get("classes_shown"), row.get("classes")
     return f", which show {shown} of the nets' {classes} classes" if shown != classes else ""
 
 
-def _training_steps(found: list[dict[str, Any]]) -> str:
-    """How many steps the nets of some rows were trained for."""
-    steps = sorted({step for row in found for step in row["steps"]})
+def _training_steps(rows: list[dict[str, Any]]) -> str:
+    """How many steps the nets of the rows were trained for."""
+    steps = sorted({step for row in rows for step in row["steps"]})
     if not steps:
         return ""
-    told = f", nets of {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "") + " steps"
-    return told + (", cut short by --max-steps: no result" if any(row["cut_short"] for row in found) else "")
+    text = f", nets of {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "") + " steps"
+    return text + (", cut short by --max-steps: no result" if any(row["cut_short"] for row in rows) else "")
 
 
 def _doll_pixels() -> str:
@@ -240,20 +238,20 @@ def claims(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The paper's claims that the results decide: ``claim``, ``text``, ``section``, ``verdict``, ``pairs``."""
     rows = []
     for claim in (claim for name in MODULES for claim in experiment(name).claims):
-        found = [result["claims"][claim.name] for result in results if claim.name in result["claims"]]
-        pairs = [{**pair, "seed": one["seed"]} for one in found for pair in one["pairs"]]
+        decided = [result["claims"][claim.name] for result in results if claim.name in result["claims"]]
+        pairs = [{**pair, "seed": stored["seed"]} for stored in decided for pair in stored["pairs"]]
         if pairs:
-            told = {"claim": claim.name, "text": claim.text, "section": claim.section}
-            rows.append({**told, "verdict": _verdict(pairs, claim.no_better), "pairs": pairs})
+            about = {"claim": claim.name, "text": claim.text, "section": claim.section}
+            rows.append({**about, "verdict": _verdict(pairs, claim.no_better), "pairs": pairs})
     return rows
 
 
 def claim_lines(results: Sequence[dict[str, Any]]) -> list[str]:
-    """A plain sentence on each of `claims`, then a line a pair of rows and seed, as Markdown."""
+    """As Markdown, a sentence on each of `claims`, then a line per pair of rows and seed."""
     lines: list[str] = []
     for claim in claims(results):
-        said = f"{claim['text'][:1].upper()}{claim['text'][1:]} (Sect. {claim['section']}): {claim['verdict']}."
-        lines += ["", said, "", *(f"- {_told(pair)}" for pair in claim["pairs"])]
+        verdict = f"{claim['text'][:1].upper()}{claim['text'][1:]} (Sect. {claim['section']}): {claim['verdict']}."
+        lines += ["", verdict, "", *(f"- {_difference(pair)}" for pair in claim["pairs"])]
     return lines[1:]
 
 
@@ -268,10 +266,10 @@ def _verdict(pairs: list[dict[str, Any]], no_better: bool) -> str:
     if worse == len(pairs):
         return "is reversed here"
     parts = [(better, "holds"), (worse, "reversed"), (len(pairs) - better - worse, "not decided")]
-    return ", ".join(f"{told} in {count} of {len(pairs)}" for count, told in parts if count)
+    return ", ".join(f"{verdict} in {count} of {len(pairs)}" for count, verdict in parts if count)
 
 
-def _told(pair: dict[str, Any]) -> str:
+def _difference(pair: dict[str, Any]) -> str:
     low, high = pair["interval"]
     first, second = pair["errors"]
     return (
@@ -287,7 +285,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 
 def write_block(page: Path, name: str, text: str) -> None:
-    """Replaces what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a page.
+    """Replaces the text between ``<!-- name -->`` and ``<!-- /name -->`` in a page.
 
     Raises:
         VerydeepError: the page does not have the two markers, once each and in order, or cannot be written.
@@ -304,5 +302,5 @@ def write_block(page: Path, name: str, text: str) -> None:
         raise VerydeepError(f"{page} needs the lines {begin.strip()} and {end} once each, to write between.")
     head, rest = lines.split(begin)
     shown = "".join(letter for letter in text if letter.isprintable() or letter == "\n").replace("<!--", "&lt;!--")
-    whole = head + begin + shown.rstrip() + "\n" + end + rest.split(end)[1]
-    write_atomically(page.resolve(), lambda file: file.write(whole.replace("\n", ends).encode()))
+    new = head + begin + shown.rstrip() + "\n" + end + rest.split(end)[1]
+    write_atomically(page.resolve(), lambda file: file.write(new.replace("\n", ends).encode()))

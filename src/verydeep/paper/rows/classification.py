@@ -1,4 +1,4 @@
-"""Sect. 4: Tables 3 to 7 and the results that stand in the text only.
+"""Sect. 4: Tables 3 to 7 and the results that are in the text only.
 
 Q follows the paper's rules: S for a fixed S and the mean of the range for a jittered one (Table 3);
 S - 32, S, S + 32, or the range's ends and mean (Table 4). Errors are typed from the paper and checked
@@ -115,7 +115,7 @@ TABLE_6 = Table(
         Row(
             "table6/submission",
             ("ILSVRC submission: 7 nets, dense eval.",),
-            Paper(24.7, 7.5, 7.3, "the jittered D of the submission learned in its FC layers only"),
+            Paper(24.7, 7.5, 7.3, "only the FC layers of the submission's jittered D were fine-tuned"),
             SUBMISSION,
         ),
         Row("table6/dense", (f"{TWO}, dense eval.",), Paper(24.0, 7.1, 7.0), _two_nets("dense")),
@@ -160,7 +160,7 @@ TABLE_7 = Table(
 )
 TEXT = Table(
     "text",
-    "Results that stand in the text only",
+    "Results that are in the text only",
     ("section", "result"),
     (
         Row("text/B-centre", ("4.1", "B, S = 256, one centre crop"), Paper(), (Test("B/256", "centre@256"),)),

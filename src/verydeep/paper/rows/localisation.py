@@ -1,9 +1,9 @@
-"""App. A: Tables 8 to 10, and what their text claims.
+"""App. A: Tables 8 to 10, and the claims of their text.
 
-A box net's run is named by the classification run it starts from, its regression, and ``-fc`` where only the FC layers
-learn: ``D/384-PCR``, ``D/384-SCR-fc``. ``centre@Q`` is the first test procedure, ``dense@Q,…`` the second, which asks
-for the labels of the best classification system (Table 6's last row). Table 8's experiments are at S = 384; "the
-results with S = 256 exhibit the same behaviour and are not shown": they are rows of the text here.
+A localisation run is named by the classification run it starts from, its regression, and ``-fc`` where only the FC
+layers are trained: ``D/384-PCR``, ``D/384-SCR-fc``. ``centre@Q`` is the first test procedure, ``dense@Q,…`` the
+second, which needs the labels of the best classification system (Table 6's last row). Table 8's experiments are at
+S = 384; "the results with S = 256 exhibit the same behaviour and are not shown": they are rows of the text here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from .row import Claim, Experiment, Paper, Row, Table, Test
 
 LABELS_ROW = "table6/both"  # the best classification system, which the second procedure takes its labels from
 LABELLED = (LABELS_ROW,)
-RATING_RUN = "D/256-512"  # the classification net that rates boxes: D, the best one of the box nets' own shape
+RATING_RUN = (
+    "D/256-512"  # the classification net that rates boxes: the best one of net D, which the localisation nets are
+)
 HEADS = {"gt_class_val": "GT class localisation error (%)"}
 TOP5 = {"top5_val": "top-5 localisation val. error (%)", "top5_test": "top-5 localisation test error (%)"}
 
@@ -82,7 +84,7 @@ TABLE_10 = Table(
 )
 TEXT = Table(
     "localisation-text",
-    "Localisation at S = 256, of which the text says that it is alike",
+    "Localisation at S = 256, which the text says behaves the same",
     ("fine-tuned layers", "regression"),
     _table_8("localisation-text", "256", (None, None, None)),
     ("gt_class_val",),
@@ -103,14 +105,14 @@ CLAIMS = (
     ),
     Claim(
         "whole-image",
-        "the whole image is better than a central crop, with labels guessed",
+        "the whole image is better than a central crop, with predicted labels",
         "A.2",
         (("table8/PCR", "table9/384"),),
     ),
     Claim("box-scales", "several test scales are better than one", "A.2", (("table9/384", "table9/384-several"),)),
     Claim(
         "box-fusion",
-        "two box nets are better than either",
+        "two localisation nets are better than either",
         "A.2",
         (("table9/256", "table9/fusion"), ("table9/384-several", "table9/fusion")),
     ),

@@ -1,9 +1,9 @@
-"""Sect. 1: the two released models, tested: what is published of Oxford's own weights on ILSVRC's val set.
+"""Sect. 1: the two released models: published results of Oxford's own weights on ILSVRC's val set.
 
 The runs ``D/released`` and ``E/released`` are weight files, given on the command line; nothing is trained.
 They are the paper's D and E of S in [256;512], so its figures hold for them (Tables 3 to 6); those of one
-centre crop are of MatConvNet's pages. A right build meets them to a tenth of a point or two: another decoder
-or filter of the rescale moves the last digit.
+centre crop are of MatConvNet's pages. A correct build reproduces them to 0.1 or 0.2 points: another decoder
+or rescaling filter changes the last digit.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def _rows(net: str, run: str, centre: float, errors: dict[str, tuple[float, floa
         Row(
             f"released/{net}/{protocol.partition('@')[0]}",
             (f"{net}, {protocol}",),
-            Paper(*found),
+            Paper(*figures),
             (Test(run, protocol),),
         )
-        for protocol, found in published.items()
+        for protocol, figures in published.items()
     )
 
 

@@ -1,8 +1,8 @@
-"""Sect. 4: what the paper did, as data: its tables' rows, the tests each is made of, its numbers.
+"""Sect. 4: the paper's experiments as data: the rows of its tables, the tests of each row, its numbers.
 
-A `Row` names the runs and protocols whose fusion it is, in the paper's pixels; runs form a chain by
-what each starts from (`verydeep.training.recipes.papers_start`). Nothing here trains or tests:
-`verydeep.paper.reproduce` does, and `verydeep.paper.tables` puts its results beside the paper's.
+A `Row` names the runs and protocols that it fuses, in the paper's pixels; runs form a chain by what each starts from
+(`verydeep.training.recipes.papers_start`). Nothing here trains or tests: `verydeep.paper.reproduce` does, and
+`verydeep.paper.tables` puts our results beside the paper's. A new row, table or experiment is added here alone.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says of two of its rows: that the first's top-1 error is larger than the second's.
+    """A claim of the paper on pairs of its rows: that the first's top-1 error is larger than the second's.
 
-    With ``no_better`` it says instead that the second is no improvement on the first.
+    With ``no_better`` it claims instead that the second is no improvement on the first.
     """
 
     name: str
@@ -106,9 +106,9 @@ def experiment(name: str) -> Experiment:
     """An experiment by its name; raises VerydeepError for none."""
     if name not in MODULES:
         raise VerydeepError(f"there is no experiment {name!r}: they are {', '.join(MODULES)}.")
-    found = importlib.import_module(f".{name}", __package__).EXPERIMENT
-    assert isinstance(found, Experiment)
-    return found
+    loaded = importlib.import_module(f".{name}", __package__).EXPERIMENT
+    assert isinstance(loaded, Experiment)
+    return loaded
 
 
 def find_table(name: str) -> Table:
@@ -129,37 +129,37 @@ def find_rows(name: str) -> tuple[Experiment, tuple[Row, ...]]:
     """The rows a name stands for: an experiment, a table (``table3``), a part of one (``table3/D``) or a row.
 
     Raises:
-        VerydeepError: none; the sentence suggests the nearest name. Or a row of other people's results only.
+        VerydeepError: no such row; the message suggests the nearest name. Or a row of other authors' results only.
     """
-    asked = str(name).rstrip("/")
-    asked = f"table{asked}" if asked.isdigit() else asked
+    wanted = str(name).rstrip("/")
+    wanted = f"table{wanted}" if wanted.isdigit() else wanted
     for module in MODULES:
-        found = experiment(module)
-        rows = [row for row in found.rows if asked == module or f"{row.name}/".startswith(f"{asked}/")]
+        of_module = experiment(module)
+        rows = [row for row in of_module.rows if wanted == module or f"{row.name}/".startswith(f"{wanted}/")]
         if rows:
             own = tuple(row for row in rows if row.tests)
             if not own:
-                raise VerydeepError(f"{asked} is the result of others' nets: there is nothing here to reproduce.")
-            return found, own
+                raise VerydeepError(f"{wanted} is a result of other authors: there is nothing to reproduce.")
+            return of_module, own
     names = [*MODULES, *(row.name for module in MODULES for row in experiment(module).rows if row.tests)]
     tables = sorted({row.partition("/")[0] for row in names} - set(MODULES))
-    near = nearest(asked, [*names, *tables], 0.4)
+    near = nearest(wanted, [*names, *tables], 0.4)
     hint = f"did you mean {near}? " if near else ""
     raise VerydeepError(f"there is no row {name!r}: {hint}Give {', '.join([*MODULES, *tables])}, or a row of those.")
 
 
 def runs_of(rows: tuple[Row, ...]) -> tuple[str, ...]:
-    """The runs of some rows and all they start from, each after what it starts from."""
-    found: list[str] = []
+    """The runs of the rows and all they start from, each after the one it starts from."""
+    runs: list[str] = []
 
     def add(run: str) -> None:
         start = papers_start(run)
         if start is not None:
             add(start)
-        if run not in found:
-            found.append(run)
+        if run not in runs:
+            runs.append(run)
 
     for row in rows:
         for test in row.tests:
             add(test.run)
-    return tuple(found)
+    return tuple(runs)

@@ -1,4 +1,4 @@
-"""Sect. 2: Tables 1 and 2 as the paper prints them, to stand beside what the nets here have."""
+"""Sect. 2: Tables 1 and 2 as the paper prints them, to compare with the nets here."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""App. B: Tables 11 and 12, and the descriptor that each data set's rows are of.
+"""App. B: Tables 11 and 12, and the descriptor of each data set.
 
 The runs ``D/released`` and ``E/released`` are weight files, given on the command line; nothing is trained but SVMs. A
-test's protocol is the data set; `RECIPES` says at which scales photos are described and how scales are combined. For
-actions the paper names no scales: they are VOC's here. Wei et al. have two rows, as some of their figures are of nets
-that saw 2000 classes; Oquab et al.'s net saw 1512.
+test's protocol is the data set; `RECIPES` has the scales and how they are combined. For actions the paper names no
+scales: they are VOC's here. Wei et al. have two rows, as some of their figures are of nets
+trained on 2000 classes; Oquab et al.'s net was trained on 1512.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCALES, MORE_SCALES = (256, 384, 512), (256, 384, 512, 640, 768)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How photos of a data set are described: by fc7, averaged with mirror images and normalised as by default."""
+    """The descriptor of a data set: fc7, averaged with mirror images, normalised as by default."""
 
     scales: tuple[int, ...]
     aggregate: Literal["stack", "average"]
@@ -46,17 +46,17 @@ Figures = dict[str, float | tuple[float, float]]
 
 def _rows(name: str, method: str, figures: Figures, runs: tuple[str, ...] = ()) -> list[Row]:
     """A method's row of Table 11 as a row a data set; a figure with a spread is a pair."""
-    found = []
+    rows = []
     for data, value in figures.items():
         figure, spread = value if isinstance(value, tuple) else (value, None)
         tests = tuple(Test(run, data) for run in runs)
         row_name = f"table11/{name}/{data}"
-        found.append(Row(row_name, (method, SETS[data]), Paper(figure=figure, figure_std=spread), tests))
-    return found
+        rows.append(Row(row_name, (method, SETS[data]), Paper(figure=figure, figure_std=spread), tests))
+    return rows
 
 
 def _table_11(*methods: list[Row]) -> tuple[Row, ...]:
-    """Rows sorted by data set, as they are read down the paper's columns."""
+    """Rows sorted by data set, as in the paper's columns."""
     every = [row for method in methods for row in method]
     return tuple(row for data in SETS for row in every if row.name.endswith(f"/{data}"))
 
