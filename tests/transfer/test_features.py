@@ -211,7 +211,7 @@ def test_a_file_that_is_there_is_kept_from_other_photos_nets_and_protocols(home:
         (str(home / "photos"), FeatureSettings(layer="pool5", scales=(36,), mirror=False)),
         (str(other), FeatureSettings(layer="pool5", scales=(36,))),
     ):
-        with pytest.raises(VerydeepError, match="holds descriptors of A pool5@36 of 30 photos"):
+        with pytest.raises(VerydeepError, match="holds other descriptors: A pool5@36 of 30 photos"):
             extract_features(home / "run", data, out, settings=settings, machine=HERE)
     assert out.read_bytes() == before
 
