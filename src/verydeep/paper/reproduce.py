@@ -134,7 +134,8 @@ def _run(job: Job, task: Task, plan_only: bool) -> dict[str, Any]:
     with only_one(root):
         try:
             _train_missing(job, plan)
-            _test_missing(job, task.plan(job).to_test)
+            # Scores of a run that was trained further are no longer current.
+            _test_missing(job, (task.plan(job) if plan.to_train else plan).to_test)
             return {**answer, "ended": "done", **task.results(job)}
         except Interrupted:
             return {**answer, "ended": "interrupted"}
