@@ -186,7 +186,7 @@ MISTAKES = {
     "svm own --features one.safetensors --agregate stack": "unknown setting '--agregate': did you mean --aggregate?",
     "svm own --features one.safetensors --aggregate sum": "aggregate is one of stack, average, max, not 'sum'",
     "svm voc2007 --features one.safetensors": "protocol voc2007 does not fit made up, which has one class per photo",
-    "svm own --features one.safetensors --out run": "run is a run's folder, whose net `verydeep predict` asks",
+    "svm own --features one.safetensors --out run": "run is a run's folder, whose net `verydeep predict` uses",
     "svm own": "the following arguments are required: --features",
     "features none --data photos --out f": "there is no run or weight file none",
     "features run --data photos --out f --layer fc9": "net A has no layer 'fc9': its layers are conv1_1, pool1",
