@@ -110,7 +110,7 @@ def _from_file(
     file: str, net: str, run: str, opened: Data, choice: dict[str, Any], reporter: Reporter
 ) -> tuple[Metadata, dict[str, Tensor]]:
     """A weight file's metadata and layers, its outputs in the order of sorted WNIDs."""
-    weights = read_recorded(file)
+    weights = read_documented_weights(file)
     if weights.net != net:
         raise VerydeepError(f"{file} holds net {weights.net}, not {net}.")
     outputs, crop, width = _sizes(file, weights.tensors)
@@ -123,7 +123,7 @@ def _from_file(
     tensors = {
         name: value[order] if moved and name.startswith("fc8.") else value for name, value in weights.tensors.items()
     }
-    source = {"weights": str(place_of(file).absolute()), "weights_sha256": file_sha256(place_of(file))}
+    source = {"weights": str(locate_weights(file).absolute()), "weights_sha256": file_sha256(locate_weights(file))}
     metadata = Metadata(
         net=net,
         crop=crop,
