@@ -23,9 +23,12 @@ import os
 from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
 
 from ..core.errors import VerydeepError
 from ..core.settings import DataSettings
+from . import datasets
 from .class_names import nfc
 from .dataset import Data, Dataset, first_names, relabel
 from .datasets.packed import is_pack, open_pack
@@ -43,11 +46,11 @@ __all__ = [
     "relabel",
 ]
 
-NAMES = {
-    **{"digits": "digits", "imagenet": "imagenet", "caltech101": "caltech", "caltech256": "caltech"},
-    "webdataset": "webdataset",
-    **dict.fromkeys(("voc2007", "voc2012", "voc2012-action", "voc2012-action-box"), "voc"),
+MODULES = {
+    found.name: importlib.import_module(f"{datasets.__name__}.{found.name}")
+    for found in iter_modules(datasets.__path__)
 }
+NAMES = {name: home for home, module in MODULES.items() for name in getattr(module, "NAMES", ())}
 PATHS, BOXED = "folder", "annotated_folder"  # the modules for what is a path and no name, without and with box files
 
 
@@ -76,7 +79,7 @@ def open_data(
     named = name in NAMES and not settings.boxes  # a folder of such a name is ./digits
     packed = not named and is_pack(Path(settings.data))
     home = NAMES[name] if named else BOXED if settings.boxes else PATHS
-    module = importlib.import_module(f".datasets.{home}", __package__)
+    module: Any = MODULES[home]
     if settings.folders != "auto" and (named or packed or settings.boxes or not Path(settings.data).is_dir()):
         raise VerydeepError(f"--folders is of folders of photos, and {settings.data} is none: leave it out.")
     opened: Data

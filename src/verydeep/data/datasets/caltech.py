@@ -16,6 +16,8 @@ from ...core.settings import DataSettings, dev_share
 from ..dataset import Data, Dataset, split
 from .folder import class_folders
 
+NAMES = ("caltech101", "caltech256")
+
 FOLDERS = {"caltech101": "101_ObjectCategories", "caltech256": "256_ObjectCategories"}
 TRAIN_PHOTOS = {"caltech101": 30, "caltech256": 60}
 TEST_PHOTOS = {"caltech101": 50, "caltech256": 1_000_000}

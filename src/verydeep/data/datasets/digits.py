@@ -23,6 +23,8 @@ from ...core.settings import DataSettings
 from ..dataset import Data, Dataset, ImageSource, NamedBox
 from ..image_io import Pixels
 
+NAMES = ("digits",)
+
 SETS = {"train": 6000, "dev": 1000, "val": 2000}  # scenes
 PARTS = {"train": (0, 1197), "dev": (1197, 1397), "val": (1397, 1797)}  # of the shuffled digits
 LEAST = 60

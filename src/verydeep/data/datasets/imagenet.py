@@ -26,6 +26,8 @@ from ..dataset import Data, Dataset, FolderSource, relabel, split
 from ..walk import Skipped, files_below, list_folder, photos_in
 from .folder import class_folders
 
+NAMES = ("imagenet",)
+
 TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
 VAL_FOLDERS = ("val", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")
 TEST_FOLDERS = ("test", "ILSVRC2012_img_test", "ILSVRC/Data/CLS-LOC/test", "Data/CLS-LOC/test")

@@ -21,6 +21,8 @@ from ..annotations import read_xml
 from ..dataset import Data, Dataset, FolderSource, ImageSource
 from ..image_io import Pixels, read_image
 
+NAMES = ("voc2007", "voc2012", "voc2012-action", "voc2012-action-box")
+
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),

@@ -29,6 +29,8 @@ from ..layout import named_sets
 from ..walk import Skipped, extension_of, list_folder, passed_over
 from .folder import from_sets, split_whole
 
+NAMES = ("webdataset",)
+
 PHOTO_ENDINGS, CLASS_ENDING, NAMES_FILE = ("jpg", "jpeg", "png", "webp"), "cls", "classes.txt"
 NOBODY_TELLS, MOST_CLASSES, MOST_OPEN = "unknown", 1_000_000, 64
 LONGEST_HEADER = 2**20  # bytes: a name or what PAX tells of a file, both of which tarfile reads at once
