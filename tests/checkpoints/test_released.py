@@ -144,7 +144,7 @@ def test_weights_without_fc_layers_are_a_start_only(home: Path, tmp_path: Path, 
     layers = {name: value for name, value in random_layers().items() if not name.startswith("fc")}
     made.caffe_v2(tmp_path / "conv.caffemodel", layers)
     told = command("convert", tmp_path / "conv.caffemodel", tmp_path / "c.safetensors", "--preprocessing", "caffe")
-    assert "convolutions alone" in told.stdout
+    assert "convolutions only" in told.stdout
     found = read_weights(str(tmp_path / "c.safetensors"))
     assert found.mean == made.MEAN
     assert torch.equal(found.tensors["conv1_1.weight"], torch.tensor(layers["conv1_1"][0]))

@@ -282,5 +282,5 @@ def test_the_unlabelled_test_set_gives_a_server_file_and_no_error(tmp_path: Path
     assert [sorted(line.split()) for line in lines] == [["1", "2", "3"]] * 3
     text = run_command("evaluate", tmp_path / "run", "centre@36", "--set", "test", "--workers", 0)
     assert text.status == 0
-    assert "centre@36 on 3 photos" in text.stdout
+    assert "centre@36 on 3 images" in text.stdout
     assert "top1 error" not in text.stdout
