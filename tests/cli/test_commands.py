@@ -48,7 +48,7 @@ def test_the_main_job(command: Command, photos: Path) -> None:
     checked = command("data", "check", photos, "--json")
     assert checked.status == 0
     assert json.loads(checked.stdout)["faults"] == []
-    assert "0 unreadable photos" in command("data", "check", "photos", cwd=place).stdout
+    assert "0 unreadable images" in command("data", "check", "photos", cwd=place).stdout
 
     shown = command("data", "show", "photos", "--crop", 32, "--S", 36, "--out", "crops.png", cwd=place)
     assert "crops.png" in shown.stdout
@@ -83,7 +83,7 @@ def test_the_main_job(command: Command, photos: Path) -> None:
     page = (place / "run" / "README.md").read_text()
     assert f"| dense@36,44 | {summary['data']}, test | 6 | {summary['top1_error']:.2f} (" in page
     text = command("evaluate", "run", "centre@36", "--last", "--set", "dev", cwd=place)
-    assert "centre@36 on 3 photos" in text.stdout
+    assert "centre@36 on 3 images" in text.stdout
     assert "top1 error" in text.stdout
 
     asked = command("predict", "run", "photos/red", "photos/blue/00*.png", "--top", 2, "--json", cwd=place)
@@ -325,7 +325,7 @@ MISTAKES = [
     ("train A --data {photos} --start {file}", r"is broken, or not of a supported format"),
     ("train A --data {photos} --out {run}", r"already holds a run: add --resume"),
     ("train D --out {run} --resume", r"holds run A, not D: name that run"),
-    ("train A --out {run} --resume --lr 0.5", r"begun with lr 0\.01, not 0\.5: resume without --lr"),
+    ("train A --out {run} --resume --lr 0.5", r"started with lr 0\.01, not 0\.5: resume without --lr"),
     ("train A --out nowhere --resume", r"nowhere has no training to resume"),
     ("train A --data {photos} --device cuda", r"device cuda is not available"),
     ("train A --data {photos} --precision fp16 --device cpu", r"fp16 needs a CUDA device"),
@@ -428,7 +428,7 @@ def test_data_check_lists_every_fault(command: Command, places: dict[str, Path])
     answer = command("data", "check", places["unreadable"])
     assert answer.status == 2
     assert answer.stdout.count("is an empty file") == 15
-    assert "15 unreadable photos" in answer.stdout
+    assert "15 unreadable images" in answer.stdout
 
 
 def test_bad_photos_can_be_skipped_and_are_logged(command: Command, places: dict[str, Path], tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_the_setting_reaches_every_command_that_reads_photos(trained: Path, tmp_
     few = ("--max-pixels", 2000)
     checked = run_command("data", "check", photos, *few)
     assert checked.status == 2
-    assert "6 unreadable photos" in checked.stdout
+    assert "6 unreadable images" in checked.stdout
     sentence = "declares more than 2,000 pixels"
     words: list[list[object]] = [
         ["evaluate", trained, "centre@36", "--data", photos, "--workers", 2, "--threads", 1],

@@ -195,7 +195,7 @@ def test_predict_explains(command: Command, trained: Path, tmp_path: Path) -> No
         "000-3-gradcam.png",
     }
     text = command("predict", trained, folder / "red" / "000.png", "--explain", "why", cwd=tmp_path)
-    assert "seen in why/000-map.png, why/000-gradcam.png" in text.stdout
+    assert "score map why/000-map.png, Grad-CAM why/000-gradcam.png" in text.stdout
     classifier = verydeep.load(trained)
     assert isinstance(classifier, Classifier)
     pixels = verydeep.read_image(folder / "red" / "000.png")

@@ -238,7 +238,7 @@ def test_scores_of_other_photos_or_classes_are_refused(own: Path, command: Comma
 
 
 MISTAKES: list[tuple[list[str], str]] = [
-    (["evaluate", "net", "centre@36", "net"], "a test is a run's folder and a protocol"),
+    (["evaluate", "net", "centre@36", "net"], "give pairs of a run's folder and a protocol"),
     (["evaluate", "net", "ten@36"], "is not a localisation protocol: write centre@Q, dense@Q"),
     (["evaluate", "net", "dense@16"], "each Q once, from the net's crop of 32"),
     (["evaluate", "classes", "dense@36"], "is a classifier, not a localisation model"),

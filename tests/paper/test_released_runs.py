@@ -110,8 +110,8 @@ def test_every_table_notes_a_net_of_another_size(home: Path, tmp_path: Path, com
     told = command(*words, *TESTED, cwd=tmp_path)
     assert told.status == 0, told.stderr
     label = "D of width 0.0625, crop 64"
-    assert "to see them again: verydeep table released --from runs\n" in told.stdout
-    assert command("table", "released", "--from", "runs", cwd=tmp_path).stdout == told.stdout.rpartition("to see")[0]
+    assert "show it again: verydeep table released --from runs\n" in told.stdout
+    assert command("table", "released", "--from", "runs", cwd=tmp_path).stdout == told.stdout.rpartition("show it")[0]
     page = tmp_path / "page.md"
     page.write_text("<!-- table-released -->\n<!-- /table-released -->\n")
     assert command("table", "released", "--write", page, cwd=tmp_path).status == 0
@@ -132,7 +132,7 @@ def test_a_plan_names_the_weight_files_that_are_missing(home: Path, tmp_path: Pa
     told = command(*words, cwd=tmp_path)
     assert told.status == 0, told.stderr
     assert "D/released lacks its weight file: add --weights D=FILE (`verydeep weights fetch oxford-D`" in told.stdout
-    assert "done already" not in told.stdout
+    assert "already done" not in told.stdout
     assert "there is no run or weight file nowhere" in command(*words, "--weights", "D=nowhere", cwd=tmp_path).mistake()
     assert not (tmp_path / "runs").exists()
     both = make_plan(find_rows("released/D+E/dense")[1], ExperimentDir(tmp_path, PAPER, "val", "", ""), {})

@@ -244,7 +244,7 @@ def test_runs_side_by_side(place: Path, tmp_path: Path) -> None:
     curves = [told["class"] for told in page.all("polyline")]
     assert curves == ["line s0", "line s1"] * 2
     shown = done("report one two", place).stdout
-    assert "against one, on the same photos" in shown
+    assert "against one, on the same images" in shown
     assert "comparison.html" in shown
     assert (place / "comparison.html").exists()
 

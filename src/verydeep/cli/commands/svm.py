@@ -69,7 +69,7 @@ def show_result(result: dict[str, Any]) -> None:
     if result[f"{name}_std"] is not None:
         show(f"{shown} {result[name]:.2f} ± {result[f'{name}_std']:.2f} %, over {len(rows)} splits")
     elif result[name] is None:
-        show(f"without labels of the test images, so no {shown}")
+        show(f"the test images have no labels, so there is no {shown}")
 
 
 def _percent(row: dict[str, Any], name: str) -> tuple[str, str]:
