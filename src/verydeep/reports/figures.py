@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -46,14 +47,17 @@ def figure_of(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Writes a picture as PNG, atomically."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+    data = png_of_figure(figure)
+    write_atomically(path, lambda file: file.write(data))
     return path
 
 
 def png_of_figure(figure: Figure) -> bytes:
-    """A picture as a PNG file's bytes."""
+    """A picture as a PNG file's bytes; letters that matplotlib's font lacks are boxes, of which it would warn."""
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
 
 
