@@ -41,7 +41,7 @@ PARSED = {
     "reproduce classification": "reproduce classification",
     "export RUN --to onnx": "export runs/D --to onnx",
     "weights fetch NAME": "weights fetch oxford-D",
-    "weights fetch {start}": "weights fetch oxford-D",
+    "weights fetch {source}": "weights fetch oxford-D",
     "weights fetch {first.name}": "weights fetch oxford-E",
     "weights fetch oxford-{net}": "weights fetch oxford-E",
     "train A --out {folder} --resume": "train A --out runs/demo --resume",  # of an interrupted demo
