@@ -98,7 +98,7 @@ def test_a_bad_photo_anywhere_leaves_the_others_answers(served: Path, tmp_path: 
     assert [row["image"] for row in json.loads(answer.stdout)] == list(map(str, good))
     told = [line for line in answer.stderr.splitlines() if line.startswith("verydeep: ")]
     assert len(told) == len(bad), answer.stderr
-    for words in ("torn.png", "nowhere.png", "strip.png", "nnnn.png", "*.nothing", "dir has no images of a supported format"):
+    for words in ("torn.png", "nowhere.png", "strip.png", "nnnn.png", "*.nothing", "dir has no images"):
         assert any(words in line for line in told), words
     none = run_command(*asked(verb, served, tmp_path / "out"), *bad, cwd=tmp_path)
     assert none.status == 2
