@@ -83,13 +83,24 @@ def long_functions() -> list[str]:
     return [name for name, node in functions() if (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES]
 
 
-def wide_functions(public: set[str]) -> list[str]:
-    """Functions of more parameters than `PRIVATE_PARAMETERS` that are not ``public``, by their own name."""
-    found = []
+def public_functions() -> set[str]:
+    """The public names with their modules, as ``__init__.pyi`` lists them."""
+    tree = ast.parse((TOP / "__init__.pyi").read_text())
+    return {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def wide_functions() -> list[str]:
+    """Functions of more parameters than `PRIVATE_PARAMETERS` that are not public."""
+    found, public = [], public_functions()
     for name, node in functions():
         given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         count = sum(argument.arg not in ("self", "cls") for argument in given)
-        if count > PRIVATE_PARAMETERS and node.name not in public:
+        if count > PRIVATE_PARAMETERS and name not in public:
             found.append(f"{name} ({count})")
     return found
 
@@ -101,10 +112,8 @@ def top_level() -> list[str]:
 
 def main() -> None:
     """Prints the measures."""
-    from verydeep import __all__ as public
-
     lines = sum(len(path.read_text().splitlines()) for path in MODULES.values())
-    wide = wide_functions(set(public))
+    wide = wide_functions()
     print(f"names at the top level: {len(top_level())} ({', '.join(top_level())})")
     print(f"modules: {len(IMPORTS)}, imports between them: {sum(map(len, IMPORTS.values()))}")
     print(f"modules in a circle of imports: {len(import_circle())}")

@@ -209,8 +209,10 @@ def test_imports_that_the_pages_showed_work_and_warn(line: str) -> None:
     if "hub" in line:
         pytest.importorskip("huggingface_hub")
     sys.modules.pop(line.split()[1], None)
+    names: dict[str, object] = {}
     with pytest.warns(DeprecationWarning, match=f"{line.split()[1]} is now verydeep"):
-        exec(line, {})
+        exec(line, names)
+    assert all(name.split(".")[0].strip() in names for name in line.rpartition("import ")[2].split(","))
 
 
 def flags(help_text: str) -> set[str]:

@@ -80,7 +80,7 @@ def test_a_silent_process_is_named_with_its_machine(store: Store) -> None:
     assert told.one.wait(10 * LIMIT)
     assert time.monotonic() - began > LIMIT
     pulse.leave()
-    assert told.sentences[0].startswith("rank 1 of 2 (process 4711 on node-b) has been silent for 0.5 s")
+    assert told.sentences[0].startswith("rank 1 of 2 (process 4711 on node-b) has been unresponsive for 0.5 s")
     assert "--peer-timeout" in told.sentences[0]
 
 
@@ -89,7 +89,7 @@ def test_one_that_was_never_heard_of_is_silent_too(store: Store) -> None:
     pulse = begun(store, 0, 2, told)
     assert told.one.wait(10 * LIMIT)
     pulse.leave()
-    assert "(never heard of)" in told.sentences[0]
+    assert "(never connected)" in told.sentences[0]
 
 
 def test_a_store_out_of_reach_is_told_as_that_and_a_short_absence_is_not(store: Store) -> None:
@@ -104,4 +104,4 @@ def test_a_store_out_of_reach_is_told_as_that_and_a_short_absence_is_not(store: 
     store.away = True
     assert told.one.wait(10 * LIMIT)
     pulse.leave()
-    assert told.sentences[0] == "torchrun on the first machine has not answered for 0.5 s, and so this process ends."
+    assert told.sentences[0] == "torchrun on the first machine has not responded for 0.5 s, and so this process ends."

@@ -271,7 +271,7 @@ def test_words_are_of_synsets_only(tmp_path: Path) -> None:
     told = Collected()
     located(opened(tmp_path / "photos", table), False, told)
     assert told.warnings == ["all: 1 times a photo that no box file names: left out; a/unnamed.png"]
-    with pytest.raises(VerydeepError, match=r"unnamed\.png; mend it"):
+    with pytest.raises(VerydeepError, match=r"unnamed\.png; fix it"):
         located(opened(tmp_path / "photos", table), True, Silent())
 
 

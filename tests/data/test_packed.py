@@ -166,7 +166,7 @@ MISTAKES = [
     ("data pack {photos} {tmp}/begun", r"holds the beginning of a pack of other photos or settings"),
     ("data pack {photos} {photos}/red/000.png", r"000.png"),
     ("data check {tmp}/pack --boxes boxes.csv", r"is a pack, which keeps its boxes and its split"),
-    ("train A --data {tmp}/other-version", r"a pack of another version \(x\): pack the photos anew"),
+    ("train A --data {tmp}/other-version", r"a pack of another version \(x\): pack the photos again"),
     ("train A --data {tmp}/torn", r"torn is a broken pack"),
 ]
 
@@ -188,7 +188,7 @@ def test_mistakes_by_the_real_command(
 
 def test_a_full_disk_leaves_no_half_pack(photos: Path, tmp_path: Path, command: Command) -> None:
     told = command("data", "pack", photos, tmp_path / "pack", "--size", 200, "--workers", 0, file_limit=300_000)
-    assert "make room" in told.mistake()
+    assert "free disk space" in told.mistake()
     assert not (tmp_path / "pack" / CARD).exists()
     assert not list((tmp_path / "pack").glob(".*.tmp"))
 

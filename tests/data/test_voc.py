@@ -193,5 +193,5 @@ def test_what_is_wrong_with_people_and_lists_is_told(tmp_path: Path) -> None:
         open_data(DataSettings(data=f"voc2012:{tmp_path}"))
     for path in main.glob("*_val.txt"):
         path.unlink()
-    with pytest.raises(VerydeepError, match=r"aeroplane_val.txt is missing: it tells which photos"):
+    with pytest.raises(VerydeepError, match=r"aeroplane_val.txt is missing: it lists which photos"):
         open_data(DataSettings(data=f"voc2012:{tmp_path}"))

@@ -72,7 +72,7 @@ def _tried(
 def _wrong(said: str, what: signal.Signals, rank: int, restarts: int, status: int | None) -> list[str]:
     """What a job should have said and returned, and did not."""
     if what == signal.SIGSTOP:
-        names = f"rank {rank} of 2 \\(process \\d+ on \\S+\\) has been silent for {TIMEOUT} s"
+        names = f"rank {rank} of 2 \\(process \\d+ on \\S+\\) has been unresponsive for {TIMEOUT} s"
         faults = [] if len(re.findall(names, said)) == 1 else [f"the silence was not told once: {said[-1500:]}"]
     else:
         cause = f"failed (exitcode: -9) local_rank: {rank} "

@@ -81,8 +81,8 @@ def tar(path: Path, kind: bytes, size: bytes) -> None:
 @pytest.mark.parametrize(
     ("kind", "size", "told"),
     [
-        (b"L", b"\x80" + b"\0" * 6 + b"\x10" + b"\0" * 4, "a header tells an absurd length"),  # a name of 64 GB
-        (b"x", b"\x80" + b"\0" * 6 + b"\x10" + b"\0" * 4, "a header tells an absurd length"),
+        (b"L", b"\x80" + b"\0" * 6 + b"\x10" + b"\0" * 4, "a header has an absurd length"),  # a name of 64 GB
+        (b"x", b"\x80" + b"\0" * 6 + b"\x10" + b"\0" * 4, "a header has an absurd length"),
         (tarfile.REGTYPE, b"\xff" * 10 + b"\0\0", "has a length below 0"),
     ],
 )

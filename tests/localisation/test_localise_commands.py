@@ -203,7 +203,7 @@ def test_faults_of_boxes_are_told_mended_and_refused_when_strict(command: Comman
     told = [line for line in mended.stderr.splitlines() if line.startswith("warning: ")]
     assert any("a box of a photo that is not there: left out; nowhere.png" in line for line in told)
     strict = command(*words, "--strict", "--out", "strict", cwd=place)
-    assert "mend it, or go on without --strict" in strict.mistake()
+    assert "fix it, or run without --strict" in strict.mistake()
     assert not (place / "strict").exists()
     checked = command("data", "check", "photos", "--boxes", "boxes.csv", cwd=place)
     assert checked.status == 2

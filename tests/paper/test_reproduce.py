@@ -201,7 +201,7 @@ def test_a_run_that_others_started_from_is_not_trained_further(command: Command,
     words = ["reproduce", "table3/B/256", *FEW[:3], "--workers", 0, "--threads", 1]
     assert command(*words, "--max-epochs", 1, cwd=tmp_path).status == 0
     sentence = command(*words, "--max-epochs", 2, "--plan", cwd=tmp_path).mistake()
-    assert re.search(r"A/256 would be trained on, and .*B/256 has begun from it as it is", sentence)
+    assert re.search(r"A/256 would be trained on, and .*B/256 was started from it as it is", sentence)
 
 
 def test_a_finished_run_needs_its_best_net_only(

@@ -261,7 +261,7 @@ def test_a_hanging_process_ends_the_job_but_a_suspended_job_continues(tmp_path: 
     finally:
         process.kill()
     assert process.returncode == 1, stderr
-    assert re.search(r"verydeep: rank 0 of 2 \(process \d+ on \S+\) has been silent for 2 s", stderr), stderr
+    assert re.search(r"verydeep: rank 0 of 2 \(process \d+ on \S+\) has been unresponsive for 2 s", stderr), stderr
 
 
 def test_a_refused_command_is_not_a_restart(unbroken: Path) -> None:

@@ -143,7 +143,7 @@ def cannot_write(path: Path, fault: OSError) -> str:
     """The sentence for a file that could not be written."""
     kept = "; the one saved before is intact" if path.is_file() else ""
     full = fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    advice = "make room there and begin again where it stopped" if full else "use another place, or mend this one"
+    advice = "free disk space, then resume with the same command" if full else "use another folder, or fix this one"
     return f"cannot write {path}: {fault.strerror or fault}{kept}; {advice}."
 
 

@@ -74,7 +74,7 @@ class Pulse(threading.Thread):
         except RuntimeError:  # PyTorch's DistError: the store does not answer
             self._unreached += passed
             if self._unreached > self._limit:
-                return f"{UNREACHED} has not answered for {self._limit:g} s, and so this process ends."
+                return f"{UNREACHED} has not responded for {self._limit:g} s, and so this process ends."
         for rank in self._others():
             if self._silence[rank] > self._limit:
                 return self._told(rank)
@@ -95,9 +95,9 @@ class Pulse(threading.Thread):
     def _told(self, rank: int) -> str:
         who = self._seen[rank].partition(" ")[2]
         return (
-            f"rank {rank} of {self._size} ({who or 'never heard of'}) has been silent for {self._limit:g} s, which is "
-            "--peer-timeout: it hangs, or its machine is gone. The others end too; with torchrun's --max-restarts the "
-            "job goes on from its last checkpoint."
+            f"rank {rank} of {self._size} ({who or 'never connected'}) has been unresponsive for {self._limit:g} s, "
+            "which is --peer-timeout: it hangs, or its machine is gone. The others end too; with torchrun's "
+            "--max-restarts the job goes on from its last checkpoint."
         )
 
     @staticmethod

@@ -85,7 +85,7 @@ def located(dataset: Dataset, strict: bool, reporter: Reporter) -> Located:
                 faults.found["none"].append(dataset.where(index))
     lines = faults.lines()
     if strict and lines:
-        raise VerydeepError(f"{dataset.name} ({dataset.set_name}): {lines[0]}; mend it, or go on without --strict.")
+        raise VerydeepError(f"{dataset.name} ({dataset.set_name}): {lines[0]}; fix it, or run without --strict.")
     for line in lines:
         reporter.warn(f"{dataset.set_name}: {line}")
     if not kept:

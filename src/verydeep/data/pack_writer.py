@@ -232,7 +232,7 @@ class _Packer:
     def _leave_out(self, place: int, fault: Fault, part: _Part) -> None:
         if not self._skip:
             raise ImageError(
-                f"{fault.message} Mend or remove it, or leave it out with --bad-images skip; full shards are kept."
+                f"{fault.message} Fix or remove it, or leave it out with --bad-images skip; full shards are kept."
             )
         part.skipped[self._dataset.ids[place]] = fault.message
 

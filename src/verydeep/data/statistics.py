@@ -83,6 +83,6 @@ def check_readable(faults: dict[str, str], skip: bool, reporter: Reporter) -> No
     if faults and not skip:
         first, *others = faults.values()
         more = f" {len(others)} more cannot be read either: `verydeep data check` lists them." if others else ""
-        raise ImageError(f"{first}{more} Mend or remove, or train with --bad-images skip.")
+        raise ImageError(f"{first}{more} Fix or remove them, or train with --bad-images skip.")
     for sentence in faults.values():
         reporter.warn(f"skipped: {sentence}")

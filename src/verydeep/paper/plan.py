@@ -229,7 +229,7 @@ def _check_starts(runs: tuple[RunStatus, ...]) -> None:
         start = by_name.get(papers_start(run.run) or "")
         if start is not None and start.state != DONE and run.state != MISSING:
             raise VerydeepError(
-                f"{start.folder} would be trained on, and {run.folder} has begun from it as it is: "
+                f"{start.folder} would be trained on, and {run.folder} was started from it as it is: "
                 "lower --max-epochs, or give another --out."
             )
 
@@ -279,10 +279,10 @@ def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None
     if config.get("run") != run:
         difference = f"named {config.get('run')}, not {run}"
     elif wrong:
-        difference = f"that was begun with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
+        difference = f"that was started with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
     # The fingerprint of a localisation model is that of the images whose boxes are usable.
     elif metadata.data_fingerprint != place.data_fingerprint and not is_box_run(run):
-        difference = f"on other photos than these (it was begun with data {metadata.data.get('data')})"
+        difference = f"on other photos than these (it was started with data {metadata.data.get('data')})"
     elif start is not None and config.get("start_sha256") != place.run_hash(start):
         difference = f"that did not begin from the {start} there is now"
     if difference:

@@ -148,7 +148,7 @@ def _log(plan: Plan, reporter: Reporter) -> None:
         reporter.say(
             f"to train: {run.run} from {start}, S = {run.settings.S}, crop {run.settings.crop}, "
             f"at most {run.settings.max_epochs} epochs, about {duration(run.seconds)}"
-            + (" (begun)" if run.state == BEGUN else "")
+            + (" (started)" if run.state == BEGUN else "")
         )
     if plan.to_test:
         seconds = sum(test.seconds for test in plan.to_test)

@@ -72,14 +72,14 @@ def open_pack(folder: Path, settings: DataSettings) -> Data:
     try:
         metadata = read_json(folder / CARD)
         if metadata["format"] != FORMAT:
-            raise VerydeepError(f"{folder} is a pack of another version ({metadata['format']}): pack the photos anew.")
+            raise VerydeepError(f"{folder} is a pack of another version ({metadata['format']}): pack the photos again.")
         sets = {name: _set(folder, name, metadata) for name in metadata["sets"]}
         return Data(str(metadata["name"]), sets, bool(metadata["split_by_us"]))
     except VerydeepError:
         raise
     except Exception as fault:  # whatever numpy trips over in a stranger's bytes
         told = f"{fault.filename}: {fault.strerror}" if isinstance(fault, OSError) and fault.strerror else fault
-        raise VerydeepError(f"{folder} is a broken pack ({told}): pack the photos anew.") from None
+        raise VerydeepError(f"{folder} is a broken pack ({told}): pack the photos again.") from None
 
 
 def _set(folder: Path, name: str, metadata: dict[str, Any]) -> Dataset:
@@ -135,7 +135,7 @@ class PackReader(ImageSource):
         pixels = 3 * int(row["height"]) * int(row["width"])
         if not self._is_whole(image_id, data) or (self._form == "raw" and not 0 < pixels == len(data)):
             raise ImageError(
-                f"photo {image_id} of the pack {self._root} is not as it was packed: pack the photos anew."
+                f"photo {image_id} of the pack {self._root} is not as it was packed: pack the photos again."
             )
         if self._form == "jpeg":
             return decode(data.tobytes(), image_id)
@@ -157,7 +157,7 @@ class PackReader(ImageSource):
         row, shards = self._row(image_id), self._opened().shards
         start, shard = int(row["offset"]), int(row["shard"])
         if shard >= len(shards):
-            raise ImageError(f"photo {image_id} of the pack {self._root} is in no file of it: pack the photos anew.")
+            raise ImageError(f"photo {image_id} of the pack {self._root} is in no file of it: pack the photos again.")
         return shards[shard][start : start + int(row["bytes"])]
 
     def size(self, image_id: str) -> tuple[int, int]:

@@ -123,7 +123,7 @@ def _read_set(folder: Path, set_name: str, action: bool) -> tuple[list[str], NDA
             return None
         ids = [_id(listed, words, action) for words in _lines(listed, 2 if action else 1)]
         if set_name != "test":
-            raise VerydeepError(f"{files[0]} is missing: it tells which photos of {set_name} show the class.")
+            raise VerydeepError(f"{files[0]} is missing: it lists which photos of {set_name} show the class.")
         return ids, np.zeros((len(ids), len(classes)), np.int8)
     columns, ids = [], []
     for path in files:

@@ -136,7 +136,7 @@ def _photos(path: Path, number: int, skipped: Skipped) -> Iterator[tuple[str, Pl
                     kind = kind_by_name(base)
                     skipped.note(reason or (kind if kind in UNREAD else extension_of(base)), path / member.name)
     except (tarfile.TarError, OSError, EOFError) as fault:
-        raise VerydeepError(f"{path} is no whole tar file ({str(fault)[:120]}): make or fetch it anew.") from None
+        raise VerydeepError(f"{path} is no whole tar file ({str(fault)[:120]}): create or download it again.") from None
     for key, (name, place) in photos.items():
         yield name, place, classes.get(key, -1)
 
@@ -147,7 +147,7 @@ class _Sparing(io.FileIO):
     def read(self, size: int | None = -1, /) -> Any:
         """So many bytes; raises OSError for too many."""
         if size is None or not 0 <= size <= LONGEST_HEADER:
-            raise OSError("a header tells an absurd length")
+            raise OSError("a header has an absurd length")
         return super().read(size)
 
 
@@ -173,7 +173,7 @@ class TarReader(ImageSource):
         except OSError as fault:
             raise ImageError(f"cannot read {self._root / image_id}: {fault.strerror}.") from None
         if len(data) != place.size:
-            raise ImageError(f"{self._root / image_id}: its tar file has become shorter: make or fetch it anew.")
+            raise ImageError(f"{self._root / image_id}: its tar file has become shorter: create or download it again.")
         return data
 
     def files(self, image_id: str) -> list[Path]:
