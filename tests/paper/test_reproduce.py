@@ -453,7 +453,10 @@ MISTAKES = [
     ("reproduce released --data {imagenet} --weights B={E}", r"--weights names net B; these rows need D, E"),
     ("reproduce released --data {imagenet} --weights D={flat}", r"has 5 outputs for the 3 classes of imagenet"),
     ("reproduce released --data {imagenet} --max-epochs 3", r"max-epochs is for training, and the released models are"),
-    ("reproduce table3/A/256 --doll --out {doll} --data digits:60 --seed 3", r"started with seed 0, not 3: give another"),
+    (
+        "reproduce table3/A/256 --doll --out {doll} --data digits:60 --seed 3",
+        r"started with seed 0, not 3: give another",
+    ),
     ("reproduce table3/A/256 --doll --out {doll} --max-steps 2", r"on other photos than these .* data digits:60\)"),
     (
         "table 19",
