@@ -67,6 +67,33 @@ def test_equals_direct_convolution(
         winograd.PIECE_BYTES = before
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(1, 4),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    outputs=st.integers(1, 5),
+    threads=st.integers(1, 3),
+    pooled=st.booleans(),
+)
+def test_relu_and_pooling_of_a_piece(
+    count: int, height: int, width: int, outputs: int, threads: int, pooled: bool
+) -> None:
+    """In any number of threads, ReLU and 2x2 pooling of each piece are those of the whole map."""
+    size = (2 * height, 2 * width) if pooled else (height, width)
+    x, weight, bias = maps(count, 3, *size), maps(outputs, 3, 3, 3, seed=1), maps(outputs, 1, 1, 1, seed=2).flatten()
+    expected = nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1).relu()
+    if pooled:
+        expected = nn.functional.max_pool2d(expected, 2)
+    torch.set_num_threads(threads)
+    try:
+        result = convolve(x, transformed(weight), bias, relu=True, pooled=pooled)
+    finally:
+        torch.set_num_threads(1)
+    assert float((result - expected).abs().max()) < 1e-4
+    assert result.is_contiguous(memory_format=LAST)
+
+
 def test_gradients_reach_maps_weights_and_bias() -> None:
     """Through ReLU in place, as in the nets; close to PyTorch's own."""
     ours, theirs = last(Convolution(128, 136, 3, padding=1)), nn.Conv2d(128, 136, 3, padding=1)
@@ -90,7 +117,8 @@ def test_used_where_faster() -> None:
     assert pays(maps(1, 256, 14, 14), wide)
     assert not pays(maps(1, 256, 14, 14).contiguous(), wide)
     assert not pays(maps(1, 256, 2, 2), wide)  # a tile would be empty but for a corner
-    assert not pays(maps(1, 64, 14, 14), maps(64, 64, 3, 3))
+    assert pays(maps(1, 64, 14, 14), maps(64, 64, 3, 3))
+    assert not pays(maps(1, 32, 14, 14), maps(64, 32, 3, 3))
     assert not pays(maps(1, 256, 14, 14).double(), wide.double())
     assert not pays(maps(0, 256, 14, 14), wide)
     with torch.autocast("cpu", dtype=torch.bfloat16):

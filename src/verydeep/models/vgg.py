@@ -119,15 +119,21 @@ class Net(nn.Module):
             yield name, x
 
     def _pooled_stage(self, stage: int, x: Tensor) -> Tensor:
-        return self._pool(self._stage(stage, x))
+        even = x.shape[2] % 2 == x.shape[3] % 2 == 0  # then sizes rounded up and down are equal
+        return self._stage(stage, x, pooled=True) if even else self._pool(self._stage(stage, x))
 
-    def _stage(self, stage: int, x: Tensor) -> Tensor:
-        """The map (B,D,h,w) of a stage before its pooling."""
-        for spec in self.specs:
-            if spec.stage == stage:
-                x = F.relu(self.layer(spec.name)(x), inplace=True)
-                if self.lrn is not None and spec.name == "conv1_1":
-                    x = self.lrn(x)
+    def _stage(self, stage: int, x: Tensor, pooled: bool = False) -> Tensor:
+        """The map (B,D,h,w) of a stage before its pooling, or after it (``pooled``, of even maps)."""
+        names = [spec.name for spec in self.specs if spec.stage == stage]
+        for name in names:
+            layer = self.layer(name)
+            assert isinstance(layer, Convolution)
+            last = pooled and name == names[-1]
+            if self.lrn is not None and name == "conv1_1":
+                x = self.lrn(layer.rectified(x))
+                x = self._pool(x) if last else x
+            else:
+                x = layer.rectified(x, pooled=last)
         return x
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -207,8 +213,7 @@ def _convolution(spec: Layer) -> nn.Conv2d:
     padding = spec.kernel // 2 if spec.stage <= 5 else 0
     # Weights are initialised later: PyTorch's own initialisation would only cost time.
     with torch.device("meta"):
-        # Winograd on CPUs with many channels; at a crop of 96 fc6 is 3x3 too, but without padding.
-        kind = Convolution if spec.stage <= 5 and spec.kernel == 3 else nn.Conv2d
+        kind = Convolution if spec.stage <= 5 else nn.Conv2d
         layer = kind(spec.inputs, spec.outputs, spec.kernel, padding=padding)
     for name, value in list(layer.named_parameters()):  # `to_empty` would import parts of PyTorch for half a second
         setattr(layer, name, nn.Parameter(torch.empty(value.shape)))

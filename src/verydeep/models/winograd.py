@@ -2,34 +2,52 @@
 
 A 4x4 tile of the output is computed from a 6x6 tile of the input d by ``A'[(G g G') * (B' d B)]A``: 36 multiplications
 per pair of channels instead of 144. They are matmuls over channels, one for each of the 36 positions of a tile; the
-transforms B and A are additions. The result is exact except for rounding, which is about ten times that of the direct
-convolution: about 1e-5 of the largest value.
+transforms B and A are matmuls over the positions. The result is exact except for rounding, which is about ten times
+that of the direct convolution: about 1e-5 of the largest value.
 
-On CPUs convolutions take most of the time, and PyTorch's CPU library has no Winograd algorithm. It is faster for many
-channels (NOTES.md). Tiles are processed in pieces that fit in the processor's caches.
+On CPUs convolutions take most of the time, and PyTorch's CPU library has no Winograd algorithm. A layer is computed in
+pieces that fit in the processor's caches, each by one thread (`verydeep.models.cpu_threads`); ReLU and pooling are
+applied to a piece while it is there (NOTES.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-TILE, MARGIN, PLACES = 4, 2, 36  # side of an output tile; extra rows of its input; matmuls per tile
-LEAST_CHANNELS = 128
+from .cpu_threads import for_each
+
+TILE, MARGIN, SIDE, PLACES = 4, 2, 6, 36  # of an output tile; more of its input; its side; its positions
+BIAS_PLACE = 7  # the product at position (1, 1) is added to all 16 outputs of a tile, by A's column of ones
+LEAST_CHANNELS = 64
 # PyTorch's matmul uses MKL, which on AMD's processors leaves half of AVX-512 unused; oneDNN does not (NOTES.md).
 ONEDNN = (
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and torch.backends.cpu.get_cpu_capability() == "AVX512"
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
-PIECE_BYTES = 32 * 2**20  # of one piece's transformed tiles
+PIECE_BYTES = 8 * 2**20  # of one piece's transformed tiles
 
 _G = torch.tensor(
     [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
 ) / torch.tensor([[24.0]], dtype=torch.float64)
+_B = torch.tensor(  # B', (6,6)
+    [
+        [4.0, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+_A = torch.tensor(  # A', (4,6)
+    [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+)
 
 
 class Convolution(nn.Conv2d):
@@ -37,18 +55,28 @@ class Convolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """From float (B,C,H,W) to (B,K,H,W)."""
-        plain = (self.padding, self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), (1, 1), 1)
-        if torch.compiler.is_compiling() or not plain or not pays(input, self.weight):
+        if not self._pays(input):
             return super().forward(input)
         if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
             self._clear_cache()
             return torch.as_tensor(_Learning.apply(input, self.weight, self.bias))  # type: ignore[no-untyped-call]
         return convolve(input, self._transformed(), self.bias)
 
+    def rectified(self, input: Tensor, pooled: bool = False) -> Tensor:
+        """The convolution and ReLU, (B,K,H,W); ``pooled``: and 2x2 max-pooling of even maps, (B,K,H/2,W/2)."""
+        if torch.is_grad_enabled() or not self._pays(input):
+            x = F.relu(self(input), inplace=True)
+            return F.max_pool2d(x, 2) if pooled else x
+        return convolve(input, self._transformed(), self.bias, relu=True, pooled=pooled)
+
     def train(self, mode: bool = True) -> Convolution:
         """Clears the cache: the steps of a fused optimiser change weights without changing their version."""
         self._clear_cache()
         return super().train(mode)
+
+    def _pays(self, x: Tensor) -> bool:
+        plain = (self.padding, self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), (1, 1), 1)
+        return plain and not torch.compiler.is_compiling() and pays(x, self.weight)
 
     def _clear_cache(self) -> None:
         self.__dict__.pop("_kept", None)
@@ -94,86 +122,84 @@ def transformed(weight: Tensor) -> Tensor:
     return (both @ rows).view(PLACES, weight.shape[1], weight.shape[0])
 
 
-def convolve(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-    """The convolution of maps (B,C,H,W), channels last, with `transformed` weights (36,C,K): (B,K,H,W)."""
-    count, height, width, channels = x.shape[0], x.shape[2], x.shape[3], x.shape[1]
-    outputs = weights.shape[2]
-    rows, columns = -(-height // TILE), -(-width // TILE)
-    whole = torch.empty(count, outputs, rows * TILE, columns * TILE, memory_format=torch.channels_last)
-    found = whole.permute(0, 2, 3, 1)
-    offset = weights.new_zeros(outputs) if bias is None else bias
-    for images, lines, padded in _pieces(x.permute(0, 2, 3, 1), max(channels, outputs)):
-        _tiles_out(_products(_tiles_in(padded), weights), offset, found[images, lines])
-    if (rows * TILE, columns * TILE) == (height, width):
-        return whole
-    # A copy, not a view, as ReLU changes the result in place.
-    return whole[:, :, :height, :width].clone(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class _Piece:
+    """Part of a layer: rows of tiles ``first`` to ``last`` of some images, and some output channels."""
+
+    images: slice
+    first: int
+    last: int
+    channels: slice
 
 
-def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient (K,C,3,3) of a convolution's weights, from its maps (B,C,H,W) and its output's gradient (B,K,H,W).
+def convolve(x: Tensor, weights: Tensor, bias: Tensor | None, relu: bool = False, pooled: bool = False) -> Tensor:
+    """The convolution of maps (B,C,H,W), channels last, with `transformed` weights (36,C,K): (B,K,H,W).
 
-    The output is linear in the transformed weights, so this transposes each step of `convolve`.
+    Args:
+        relu: applies ReLU.
+        pooled: applies 2x2 max-pooling as well, to maps of even height and width: (B,K,H/2,W/2).
     """
-    count, outputs, height, width = gradient.shape
-    rows, columns = -(-height // TILE), -(-width // TILE)
-    padded_gradient = gradient.permute(0, 2, 3, 1)
-    if (rows * TILE, columns * TILE) != (height, width):
-        padded_gradient = gradient.new_zeros(count, rows * TILE, columns * TILE, outputs)
-        padded_gradient[:, :height, :width] = gradient.permute(0, 2, 3, 1)
-    found = x.new_zeros(PLACES, x.shape[1], outputs)
-    for images, lines, padded in _pieces(x.permute(0, 2, 3, 1), max(x.shape[1], outputs)):
-        found.baddbmm_(_tiles_in(padded).transpose(1, 2), _tiles_back(padded_gradient[images, lines]))
-    nine = torch.kron(_G, _G).float().T @ found.view(PLACES, -1)
-    return nine.view(3, 3, x.shape[1], outputs).permute(3, 2, 0, 1)
+    height, width, step = x.shape[2], x.shape[3], 2 if pooled else 1
+    result = x.new_empty(len(x), weights.shape[2], height // step, width // step)
+    result = torch.empty_like(result, memory_format=torch.channels_last)
+    maps, out = x.permute(0, 2, 3, 1), result.permute(0, 2, 3, 1)
+
+    def compute(piece: _Piece) -> None:
+        products = _products(_tiles_in(maps, piece), weights[:, :, piece.channels])
+        if bias is not None:
+            products[BIAS_PLACE] += bias[piece.channels]
+        shape = (TILE, TILE, len(maps[piece.images]), piece.last - piece.first, -1, products.shape[2])
+        pixels = _both(_A, products).view(shape)
+        _write(_largest_of_four(pixels) if pooled else pixels, out[..., piece.channels], piece, relu)
+
+    for_each(compute, _pieces(maps, weights.shape[2], torch.get_num_threads()))
+    return result
 
 
-def _pieces(maps: Tensor, channels: int) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Maps (B,H,W,C) in pieces of whole tiles: several images, or several rows of tiles of one image.
-
-    Yields:
-        The images and the rows of pixels, as slices, and those rows padded by a pixel per side, zeros at edges.
-    """
-    count, height, width, depth = maps.shape
-    rows, columns = -(-height // TILE), -(-width // TILE)
-    fit = max(1, PIECE_BYTES // (PLACES * columns * channels * 4))
-    images, lines = (fit // rows, rows) if fit >= rows else (1, fit)
-    for first in range(0, count, images):
-        batch = maps[first : first + images]
-        padded = batch.new_zeros(len(batch), rows * TILE + MARGIN, columns * TILE + MARGIN, depth)
-        padded[:, 1 : height + 1, 1 : width + 1] = batch
-        for line in range(0, rows, lines):
-            start, end = line * TILE, min(rows, line + lines) * TILE
-            yield slice(first, first + images), slice(start, end), padded[:, start : end + MARGIN]
+def _pieces(maps: Tensor, outputs: int, threads: int) -> list[_Piece]:
+    """Maps (B,H,W,C) in pieces: rows of tiles of an image, or several small images, or some of their outputs."""
+    count, rows, columns = len(maps), -(-maps.shape[1] // TILE), -(-maps.shape[2] // TILE)
+    fit = max(1, PIECE_BYTES // (PLACES * 4 * columns * max(maps.shape[3], outputs)))  # rows of tiles
+    if fit < rows:
+        lines = -(-rows // -(-rows // fit))
+        return [
+            _Piece(slice(image, image + 1), first, min(rows, first + lines), slice(0, outputs))
+            for image in range(count)
+            for first in range(0, rows, lines)
+        ]
+    images = min(max(1, fit // rows), -(-count // threads))
+    groups = [slice(first, first + images) for first in range(0, count, images)]
+    shares = _shares(outputs, -(-threads // len(groups)))
+    return [_Piece(group, 0, rows, share) for group in groups for share in shares]
 
 
-def _tiles_in(maps: Tensor) -> Tensor:
-    """``B' d B`` of the 6x6 tiles of maps (B,4h+2,4w+2,C): (36, B·h·w, C)."""
-    count, high, wide, channels = maps.shape
-    lines, columns = (high - MARGIN) // TILE, (wide - MARGIN) // TILE
-    image, row, cell, _ = maps.stride()
-    shape, strides = (6, 6, count, lines, columns, channels), (row, cell, image, TILE * row, TILE * cell, 1)
-    half, found = maps.new_empty(shape), maps.new_empty(shape)
-    _into(half, maps.as_strided(shape, strides, maps.storage_offset()))
-    _into(found.transpose(0, 1), half.transpose(0, 1))
-    return found.view(PLACES, -1, channels)
+def _tiles_in(maps: Tensor, piece: _Piece) -> Tensor:
+    """``B' d B`` of a piece's 6x6 tiles of maps (B,H,W,C): (36, T, C)."""
+    batch, columns = maps[piece.images], -(-maps.shape[2] // TILE)
+    (count, height, width, channels), lines = batch.shape, piece.last - piece.first
+    top = piece.first * TILE - 1  # a pixel of padding
+    band = batch.new_zeros(count, lines * TILE + MARGIN, columns * TILE + MARGIN, channels)
+    start, end = max(0, top), min(height, piece.last * TILE + 1)
+    band[:, start - top : end - top, 1 : width + 1] = batch[:, start:end]
+    image, row, cell, _ = band.stride()
+    tiles = band.as_strided(
+        (SIDE, SIDE, count, lines, columns, channels), (row, cell, image, TILE * row, TILE * cell, 1)
+    )
+    return _both(_B, tiles.reshape(PLACES, -1, channels))
 
 
-def _into(out: Tensor, d: Tensor) -> None:
-    """``B'`` along the first axis."""
-    torch.add(d[4], d[2], alpha=-5, out=out[0]).add_(d[0], alpha=4)
-    even, odd = torch.add(d[4], d[2], alpha=-4), torch.add(d[3], d[1], alpha=-4)
-    torch.add(even, odd, out=out[1]), torch.sub(even, odd, out=out[2])
-    torch.sub(d[4], d[2], out=even), torch.sub(d[3], d[1], out=odd)
-    torch.add(even, odd, alpha=2, out=out[3]), torch.sub(even, odd, alpha=2, out=out[4])
-    torch.add(d[5], d[3], alpha=-5, out=out[5]).add_(d[1], alpha=4)
+def _both(matrix: Tensor, tiles: Tensor) -> Tensor:
+    """``M t M'`` of tiles (s·s, T, C) with a matrix (r,s): (r·r, T, C)."""
+    rows, side = matrix.shape
+    once = matrix @ tiles.reshape(side, -1)
+    return torch.matmul(matrix, once.view(rows, side, -1)).view(rows * rows, *tiles.shape[1:])
 
 
-def _products(tiles: Tensor, weights: Tensor) -> Sequence[Tensor]:
-    """(36,T,C) times (36,C,K), as 36 tensors (T,K)."""
+def _products(tiles: Tensor, weights: Tensor) -> Tensor:
+    """(36,T,C) times (36,C,K), (36,T,K)."""
     if ONEDNN:
-        return [product(tile, weight) for tile, weight in zip(tiles, weights, strict=True)]
-    return torch.bmm(tiles, weights).unbind()
+        return torch.stack([product(tile, weight) for tile, weight in zip(tiles, weights, strict=True)])
+    return torch.bmm(tiles, weights)
 
 
 def product(one: Tensor, other: Tensor) -> Tensor:
@@ -183,48 +209,64 @@ def product(one: Tensor, other: Tensor) -> Tensor:
     return one @ other
 
 
-def _tiles_out(products: Sequence[Tensor], bias: Tensor, out: Tensor) -> None:
-    """``A' m A`` of 36 products (B·h·w, K) into the maps ``out``, (B,4h,4w,K), plus the bias (K,)."""
-    count, high, wide, outputs = out.shape
-    tiles = [product.view(count, high // TILE, wide // TILE, outputs) for product in products]
-    places = out.view(count, high // TILE, TILE, wide // TILE, TILE, outputs)
-    halves = [_from(tiles[start : start + 6]) for start in range(0, PLACES, 6)]
-    for column in range(TILE):
-        for row, whole in enumerate(_from([half[column] for half in halves])):
-            torch.add(whole, bias, out=places[:, :, row, :, column])
+def _largest_of_four(pixels: Tensor) -> Tensor:
+    """The maxima of the 2x2 squares of tiles' pixels (4,4,…): (2,2,…)."""
+    rows = torch.maximum(pixels[0::2], pixels[1::2])
+    return torch.maximum(rows[:, 0::2], rows[:, 1::2])
 
 
-def _from(m: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``A'`` of six."""
-    one, two = m[1] + m[2], m[3] + m[4]
-    odd, twice = m[1] - m[2], m[3] - m[4]
-    return (
-        (m[0] + one).add_(two),
-        torch.add(odd, twice, alpha=2),
-        one.add_(two, alpha=4),
-        torch.add(odd, twice, alpha=8).add_(m[5]),
+def _write(pixels: Tensor, out: Tensor, piece: _Piece, relu: bool) -> None:
+    """Writes tiles' pixels (s,s,B,l,c,K) into a piece of maps (B,H,W,K), without those beyond the maps' borders."""
+    side = len(pixels)
+    for row in range(side):
+        for column in range(side):
+            places = out[piece.images, piece.first * side + row : piece.last * side : side, column::side]
+            values = pixels[row, column, :, : places.shape[1], : places.shape[2]]
+            if relu:
+                torch.clamp(values, min=0, out=places)
+            else:
+                places.copy_(values)
+
+
+def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient (K,C,3,3) of a convolution's weights, from its maps (B,C,H,W) and its output's gradient (B,K,H,W).
+
+    The output is linear in the transformed weights, so this transposes each step of `convolve`. Threads share the
+    channels, so that each sum is added up by one thread, in the same order.
+    """
+    maps, gradients = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    channels, threads = maps.shape[3], torch.get_num_threads()
+    sums = x.new_zeros(PLACES, channels, gradients.shape[3])
+    pieces = _pieces(maps, gradients.shape[3], threads=1)
+
+    def add_up(share: slice) -> None:
+        for piece in pieces:
+            inputs = _tiles_in(maps[..., share], piece)
+            sums[:, share].baddbmm_(inputs.transpose(1, 2), _tiles_back(gradients, piece))
+
+    for_each(add_up, _shares(channels, threads))
+    nine = torch.kron(_G, _G).float().T @ sums.view(PLACES, -1)
+    return nine.view(3, 3, channels, gradients.shape[3]).permute(3, 2, 0, 1)
+
+
+def _shares(channels: int, parts: int) -> list[slice]:
+    """Channels in at most so many slices of nearly equal size."""
+    size = -(-channels // parts)
+    return [slice(first, first + size) for first in range(0, channels, size)]
+
+
+def _tiles_back(gradients: Tensor, piece: _Piece) -> Tensor:
+    """``A y A'`` of a piece's 4x4 tiles of gradients (B,H,W,K), zero beyond the borders: (36, T, K)."""
+    batch = gradients[piece.images, piece.first * TILE : piece.last * TILE]
+    (count, height, width, outputs), lines, columns = (
+        batch.shape,
+        piece.last - piece.first,
+        -(-gradients.shape[2] // TILE),
     )
-
-
-def _tiles_back(gradient: Tensor) -> Tensor:
-    """``A y A'`` of the 4x4 tiles of gradients (B,4h,4w,K): (36, B·h·w, K)."""
-    count, high, wide, outputs = gradient.shape
-    lines, columns = high // TILE, wide // TILE
-    tiles = gradient.view(count, lines, TILE, columns, TILE, outputs).permute(2, 4, 0, 1, 3, 5)
-    half = gradient.new_empty(6, TILE, count, lines, columns, outputs)
-    found = gradient.new_empty(6, 6, count, lines, columns, outputs)
-    _back(half, tiles)
-    _back(found.transpose(0, 1), half.transpose(0, 1))
-    return found.view(PLACES, -1, outputs)
-
-
-def _back(out: Tensor, d: Tensor) -> None:
-    """``A`` along the first axis."""
-    out[0], out[5] = d[0], d[3]
-    even, odd = d[0] + d[2], d[1] + d[3]
-    torch.add(even, odd, out=out[1]), torch.sub(even, odd, out=out[2])
-    torch.add(d[0], d[2], alpha=4, out=even), torch.add(d[1], d[3], alpha=4, out=odd)
-    torch.add(even, odd, alpha=2, out=out[3]), torch.sub(even, odd, alpha=2, out=out[4])
+    if (height, width) != (lines * TILE, columns * TILE):
+        batch = F.pad(batch, (0, 0, 0, columns * TILE - width, 0, lines * TILE - height))
+    tiles = batch.reshape(count, lines, TILE, columns, TILE, outputs).permute(2, 4, 0, 1, 3, 5)
+    return _both(_A.T, tiles.reshape(TILE * TILE, -1, outputs))
 
 
 class _Learning(torch.autograd.Function):
