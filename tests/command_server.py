@@ -21,6 +21,7 @@ def serve() -> dict[str, Any] | None:
     """Forks for each line; returns in a fork what it is asked, and None after an empty one or the last."""
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    importlib.import_module("verydeep.cli.parser").build_parser()
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     while (line := requests.readline()).strip():
         process = os.fork()
