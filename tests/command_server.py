@@ -1,12 +1,16 @@
 """The real command without the seconds in which Python imports PyTorch: one process has, and forks for each command.
 
-A fork starts as `python -m verydeep` does, with its own words, folder, environment and output, and ends as that does.
+A fork starts as `python -m verydeep` does, with its own words, folder, environment and output, and ends as that does,
+but does not free what it shares with the server: that would copy hundreds of megabytes to the fork, for a second.
 It is told what to import, reads a JSON object a line from stdin, and answers with the fork's process id, then with its
 exit status.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
 import importlib
 import io
 import json
@@ -14,7 +18,8 @@ import os
 import resource
 import runpy
 import sys
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
 
 def serve() -> dict[str, Any] | None:
@@ -22,6 +27,7 @@ def serve() -> dict[str, Any] | None:
     for name in sys.argv[1:]:
         importlib.import_module(name)
     importlib.import_module("verydeep.cli.parser").build_parser()
+    gc.freeze()  # a collection in a fork would copy all of these objects
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     while (line := requests.readline()).strip():
         process = os.fork()
@@ -55,8 +61,30 @@ def become(asked: dict[str, Any]) -> None:
     sys.argv = ["verydeep", *asked["words"]]
 
 
+def run() -> int:
+    """Runs the command as `python -m verydeep` does; returns its exit status."""
+    try:
+        runpy.run_module("verydeep", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        return 1
+    return 0
+
+
+def end(status: int) -> NoReturn:
+    """Ends the process as Python does: waits for threads, calls exit functions, flushes; but frees nothing."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     mine = serve()
     if mine is not None:
         become(mine)
-        runpy.run_module("verydeep", run_name="__main__", alter_sys=True)
+        end(run())

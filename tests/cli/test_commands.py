@@ -23,6 +23,7 @@ from process_watch import watched
 
 from conftest import COLOURS, Command, make_photos, paint, save_sealed
 from verydeep.checkpoints.checkpoint import METADATA_KEY, read_safetensors
+from verydeep.cli.main import main
 from verydeep.core.files import only_one
 
 SIZE = ["--crop", 32, "--width", 0.03125, "--S", 36, "--batch", 8, "--workers", 0, "--threads", 1]
@@ -40,6 +41,16 @@ def test_nets(command: Command) -> None:
     assert all(name in table for name in found)
     assert "133,638,952" in table
     assert "conv3_3" in command("nets", "C", "--crop", "64", "--classes", "7").stdout
+
+
+@pytest.mark.parametrize("chosen", [None, "active"])
+def test_waiting_threads_sleep_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch, chosen: str | None) -> None:
+    """OpenMP reads the variable when PyTorch is imported, after the command line has begun."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["nets", "--quiet"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == (chosen or "passive")
 
 
 def test_the_main_job(command: Command, photos: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         _names_as_utf8()
     output.escape_what_cannot_be_encoded()
+    # OpenMP's threads sleep where they wait for each other; if they spin, another busy process slows them several times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when PyTorch is imported, which a command does later
     try:
         with InterruptHandler():
             status = _status(arguments)
@@ -40,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     if processes() > 1:  # a thread of PyTorch's may outlive Python's end, and then aborts it (NOTES.md)
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
+    if arguments is None:
+        gc.freeze()  # Python's end would search all of PyTorch's objects for garbage, for a fifth of a second
     return status
 
 
