@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         _names_as_utf8()
     output.escape_what_cannot_be_encoded()
-    # OpenMP's threads sleep where they wait for each other; if they spin, another busy process slows them several times.
+    # OpenMP's threads sleep while they wait for each other: spinning, they are several times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when PyTorch is imported, which a command does later
     try:
         with InterruptHandler():
