@@ -54,7 +54,8 @@ readme: $(VENV)/dev
 
 # Speed beside peers, growth, costs, into docs/scale.md and docs/serving.md: an hour of a machine that does nothing else.
 bench: $(VENV)/dev
-	for page in exported scale growth serving; do \
+	$(PIP) --editable '.[rivals]'
+	for page in cpu_speed exported scale growth serving; do \
 		$(BIN)/python benchmarks/$$page.py run && $(BIN)/python benchmarks/$$page.py write || exit 1; done
 
 # These pages as a site, in docs/build; a warning is an error.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,10 +20,14 @@ import torch
 from conftest import Command
 from verydeep.core.device import resolve_device
 from verydeep.core.errors import VerydeepError
-from verydeep.core.progress import Silent
+from verydeep.core.progress import Collected, Silent
 from verydeep.core.settings import MachineSettings
-from verydeep.deploy.benchmark.peer_process import Order, at_work, normalised, plain_net
+from verydeep.deploy.benchmark.benchmark import benchmark
+from verydeep.deploy.benchmark.busy import busy
+from verydeep.deploy.benchmark.order import RUNTIMES, Order
+from verydeep.deploy.benchmark.peer_process import at_work
 from verydeep.deploy.benchmark.runner import Contender, compare, measured_peak
+from verydeep.deploy.benchmark.torch_peer import normalised, plain_net
 from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import create_net
 
@@ -70,6 +79,7 @@ def test_rows_are_of_each_contender_in_turn() -> None:
         ("{run} --batch 2", ["run"]),
         ("train A A-LRN --batch 2 --size 32", ["A", "A-LRN"]),
         ("dense {run} --size 48", ["dense@48"]),
+        ("{run} --batch 1 --load 1 --against torchvision", ["vgg11", "run"]),
         ("svm --photos 40 --size 64 --against scikit-learn", ["LinearSVC", "verydeep"]),
         ("data {photos} --photos 4", ["Pillow", "files", "coarsely", "raw pack"]),
     ],
@@ -103,6 +113,14 @@ MISTAKES = [
     ("infer {run} --repeats 0", "repeats must be 1 or more"),
     ("infer {run} --against timm", "there is no peer 'timm' to compare with: use torchvision"),
     ("train C --size 32 --batch 1 --against torchvision", "torchvision has no net C"),
+    ("infer {run} --against torchvision,timm", "there is no peer 'timm' to compare with: use torchvision, onnxruntime"),
+    ("infer {run} --load -1", "load must be 0 or more, not -1"),
+    ("infer {run} --plot rates.svg", "--plot writes a PNG file: rates.svg must end in .png"),
+    ("train A --processes 1,2 --plot rates.png", "--plot draws one measurement: leave out --processes"),
+    (
+        "train A --size 32 --against torchvision,mnn",
+        "training is compared with torchvision alone, not 'torchvision,mnn'",
+    ),
     ("svm --against torchvision", "SVMs have no peer 'torchvision': use scikit-learn"),
     ("svm --size -3", "size must be 1 or more, not -3"),
     ("svm --photos 2", "svm needs 40 photos or more, two for each class, not 2"),
@@ -136,11 +154,150 @@ def test_the_script_for_a_gpu_can_be_tried_on_a_cpu(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == sum(len(told["rows"]) for told in found.values())
 
 
+ORDER = Order("torchvision", "A", 3, 1, 32, trains=True, device="cpu", threads=1)
+
+
 def test_a_peer_whose_process_ends_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    order = Order("torchvision", "A", 3, 1, 32, trains=False)
-    with (
-        pytest.raises(VerydeepError, match="torchvision's process ended"),
-        at_work(order, HERE),
-    ):
+    with pytest.raises(VerydeepError, match="torchvision's process ended"), at_work(ORDER):
         pass
+
+
+def test_a_peer_that_dies_between_two_turns_is_a_sentence() -> None:
+    with at_work(ORDER) as (name, once):
+        assert "vgg11" in name
+        once()
+        (process,) = children_of(os.getpid(), "peer_process")
+        os.kill(process, signal.SIGKILL)
+        with pytest.raises(VerydeepError, match="torchvision's process ended; it may need more memory"):
+            once()
+    assert children_of(os.getpid(), "peer_process") == []
+
+
+INSTALLED = [name for name, modules in RUNTIMES.items() if all(find_spec(module) for module in modules)]
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_runtime_predicts_what_ours_does(command: Command, trained: Path, name: str, size: int) -> None:
+    if name not in INSTALLED:
+        pytest.skip(f"{name} is not installed")
+    words = ["benchmark", "infer", trained, "--batch", 2, "--size", size, "--repeats", 1, "--threads", 1]
+    done = command(*words, "--against", name, "--json")
+    assert done.status == 0, done.stderr
+    result = json.loads(done.stdout)
+    theirs, ours = result["rows"]
+    assert result["not_compared"] == []
+    assert theirs["name"].startswith(f"{name} ")
+    assert theirs["largest_difference"] < 1e-5
+    assert (theirs["ratio_to_best_rival"], ours["largest_difference"]) == (1.0, None)
+
+
+def test_a_runtime_that_is_missing_is_named(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES, "mnn", ("no_such_module",))
+    told = Collected()
+    measure = partial(benchmark, "infer", [str(trained)], 1, repeats=1, machine=MachineSettings(threads=1))
+    result = measure(against="torchvision,mnn", reporter=told)
+    assert told.warnings == ["mnn is not compared: Python module no_such_module is not installed."]
+    assert result["not_compared"] == ["mnn"]
+    assert len(result["rows"]) == 2
+    with pytest.raises(VerydeepError, match=r"none to compare with is installed \(mnn\): pip install"):
+        measure(against=["mnn"])
+
+
+@pytest.mark.skipif("mnn" in INSTALLED, reason="MNN is installed")
+def test_a_runtime_that_does_not_start_is_a_sentence(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES, "mnn", ("json",))
+    with pytest.raises(VerydeepError, match="mnn failed: ModuleNotFoundError: No module named 'MNN'"):
+        benchmark("infer", [str(trained)], 1, against="mnn")
+
+
+def test_a_rival_that_predicts_something_else_is_reported(command: Command, trained: Path, tmp_path: Path) -> None:
+    """On a larger image torchvision averages the map before fc6, and not the score map."""
+    words = ["benchmark", trained, "--batch", 2, "--size", 64, "--repeats", 1, "--against", "torchvision"]
+    done = command(*words, "--plot", tmp_path / "rates.png")
+    assert done.status == 0, done.stderr
+    assert "torchvision's layers is not equal: its posteriors differ from ours by up to 0." in done.stderr
+    assert "to best rival" not in done.stdout
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_rival_is_the_fastest_that_is_equal() -> None:
+    def once(numbers: int) -> int:
+        return sum(range(numbers))
+
+    contenders = [
+        Contender("slow", partial(once, 400_000), 1, is_rival=True, difference=1e-6),
+        Contender("wrong", partial(once, 1), 1, is_rival=True, difference=0.01),
+        Contender("fast", partial(once, 40_000), 1, is_rival=True, difference=1e-6),
+        Contender("ours", partial(once, 4_000), 1),
+    ]
+    slow, wrong, fast, ours = (row.ratio_to_best_rival for row in compare(contenders, 3, HERE, Silent()).rows)
+    assert slow is not None
+    assert wrong is not None
+    assert ours is not None
+    assert fast == 1.0
+    assert slow < 1 < ours < wrong
+
+
+def test_busy_processes_end_with_the_measurement() -> None:
+    def fail() -> None:
+        until(lambda: len(children_of(os.getpid(), "busy")) == 2)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), busy(2):
+        fail()
+    assert children_of(os.getpid(), "busy") == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_busy_processes_and_peers(trained: Path, number: signal.Signals, status: int) -> None:
+    """Ctrl-C too, and where the command itself cannot end them."""
+    words = [
+        "benchmark",
+        str(trained),
+        "--batch",
+        "1",
+        "--repeats",
+        "100000",
+        "--load",
+        "2",
+        "--against",
+        "torchvision",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "verydeep", *words, "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as command:
+        until(lambda: len(children_of(command.pid, "busy")) == 2)
+        children = children_of(command.pid, "")
+        assert len(children) == 3
+        command.send_signal(number)
+        printed, _ = command.communicate(timeout=60)
+    assert (command.returncode, b"Traceback" in printed) == (status, False)
+    until(lambda: not any(words_of(child) for child in children))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition, a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def words_of(process: int) -> bytes:
+    """The command line of a process; nothing of one that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
+
+
+def children_of(parent: int, module: str) -> list[int]:
+    """The children of a process that run a module of the benchmark."""
+    with contextlib.suppress(OSError):
+        children = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+        return [child for child in children if f"verydeep.deploy.benchmark.{module}".encode() in words_of(child)]
+    return []

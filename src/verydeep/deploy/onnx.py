@@ -61,8 +61,27 @@ def build(net: Net, metadata: Metadata, takes: str) -> Any:
     else:
         end = _scores(graph, net, PIXELS)
         source = helper.make_tensor_value_info(PIXELS, types.FLOAT, ["batch", 3, "height", "width"])
-    result = helper.make_tensor_value_info(end, types.FLOAT, ["batch", net.classes])
-    layers = helper.make_graph(graph.nodes, f"net {metadata.net}", [source], [result], graph.weights)
+    return _model(graph, net, source, helper.make_tensor_value_info(end, types.FLOAT, ["batch", net.classes]))
+
+
+def build_static(net: Net, batch: int, side: int) -> Any:
+    """The graph for one batch size and image size, which runtimes optimise best: float (B,3,side,side) minus the mean
+    to posteriors (B,K).
+
+    At the net's crop the FC layers are matrix products, as in VGG nets of other frameworks.
+    """
+    graph = Graph()
+    helper, types = graph.onnx.helper, graph.onnx.TensorProto
+    scores = _crop_scores(graph, net, PIXELS) if side == net.crop else _scores(graph, net, PIXELS)
+    end = graph.add("Softmax", [scores], POSTERIOR, axis=1)
+    source = helper.make_tensor_value_info(PIXELS, types.FLOAT, [batch, 3, side, side])
+    return _model(graph, net, source, helper.make_tensor_value_info(end, types.FLOAT, [batch, net.classes]))
+
+
+def _model(graph: Graph, net: Net, source: Any, result: Any) -> Any:
+    """The complete graph as a model, with its input and output."""
+    helper = graph.onnx.helper
+    layers = helper.make_graph(graph.nodes, f"net {net.name}", [source], [result], graph.weights)
     model = helper.make_model(layers, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="verydeep")
     model.ir_version = IR
     return model
@@ -79,18 +98,39 @@ def _centred(graph: Graph, metadata: Metadata) -> str:
 
 def _scores(graph: Graph, net: Net, x: str) -> str:
     """Mean scores (B,K) of float pixels."""
-    for number, spec in enumerate(net.specs[:-1]):
+    x = _stages(graph, net, x, int(net.pooling == "up"))
+    for name in ("fc6", "fc7"):
+        x = _convolution(graph, net, name, x)
+    x = graph.add("GlobalAveragePool", [x], "fc7_mean")
+    return _product(graph, net, "fc8", graph.add("Flatten", [x], "fc7_row"), SCORES)
+
+
+def _crop_scores(graph: Graph, net: Net, x: str) -> str:
+    """Scores (B,K) of float pixels of the crop's size, where pooling rounds nothing."""
+    x = graph.add("Flatten", [_stages(graph, net, x, 0)], "pool5_row")
+    for name in ("fc6", "fc7"):
+        x = graph.add("Relu", [_product(graph, net, name, x, name)], f"{name}_relu")
+    return _product(graph, net, "fc8", x, SCORES)
+
+
+def _stages(graph: Graph, net: Net, x: str, ceil_mode: int) -> str:
+    """The map (B,D,h,w) after the last pooling."""
+    convolutions = [spec for spec in net.specs if spec.stage <= 5]
+    for number, spec in enumerate(convolutions):
         x = _convolution(graph, net, spec.name, x)
         if has_lrn(net.name) and number == 0:
             x = graph.add("LRN", [x], "lrn", size=5, alpha=5e-4, beta=0.75, bias=2.0)
-        if spec.stage <= 5 and net.specs[number + 1].stage != spec.stage:
-            up = int(net.pooling == "up")
-            x = graph.add("MaxPool", [x], f"pool{spec.stage}", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=up)
-    x = graph.add("GlobalAveragePool", [x], "fc7_mean")
-    x = graph.add("Flatten", [x], "fc7_row")
-    fc8 = net.layer("fc8")
-    names = [graph.store("fc8.weight", fc8.weight.flatten(1)), graph.store("fc8.bias", fc8.bias)]
-    return graph.add("Gemm", [x, *names], SCORES, transB=1)
+        if [after.stage for after in convolutions[number + 1 :][:1]] != [spec.stage]:
+            name, sides = f"pool{spec.stage}", [2, 2]
+            x = graph.add("MaxPool", [x], name, kernel_shape=sides, strides=sides, ceil_mode=ceil_mode)
+    return x
+
+
+def _product(graph: Graph, net: Net, layer: str, rows: str, name: str) -> str:
+    """An FC layer on rows (B,D)."""
+    fc = net.layer(layer)
+    names = [graph.store(f"{layer}.weight", fc.weight.flatten(1)), graph.store(f"{layer}.bias", fc.bias)]
+    return graph.add("Gemm", [rows, *names], name, transB=1)
 
 
 def _convolution(graph: Graph, net: Net, name: str, x: str) -> str:

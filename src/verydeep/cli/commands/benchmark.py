@@ -6,9 +6,11 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, get_args
 
 from ...core.errors import VerydeepError
+from ...core.files import check_place
 from ...core.settings import MachineSettings
 from ..execution import OK, reporter_of, team_of
 from ..output import show, show_json, show_table
@@ -25,7 +27,10 @@ def add_arguments(parser: CommandParser) -> None:
     group.add_argument("--batch", type=int, default=8, metavar="N", help="batch size (8)")
     group.add_argument("--size", type=int, metavar="N", help="side of the images in pixels (the crop)")
     group.add_argument("--repeats", type=int, default=7, metavar="N", help="repetitions (7)")
-    group.add_argument("--against", metavar="PEER", help="also torchvision or, for svm, scikit-learn, in the same run")
+    peers = "infer: also torchvision, onnxruntime, openvino, mnn, ncnn; train: torchvision; svm: scikit-learn"
+    group.add_argument("--against", metavar="PEER,…", help=peers)
+    group.add_argument("--load", type=int, default=0, metavar="N", help="other busy processes beside all (0)")
+    parser.group("Output").add_argument("--plot", metavar="FILE.png", help="also draw a bar chart")
     group.add_argument("--photos", type=int, metavar="N", help="number of images for data (64) and svm (1000)")
     group.add_argument("--processes", metavar="N,…", help="for train: numbers of processes, one after another")
     used = ("device", "precision", "layout", "threads", "compile", "recompute", "bf16_gradients", "peer_timeout")
@@ -40,10 +45,15 @@ def run(options: argparse.Namespace) -> int:
     what, sources = (options.what, options.sources) if named else ("infer", [options.what, *options.sources])
     if options.processes and what != "train":
         raise VerydeepError("only `benchmark train` takes --processes.")
+    plot = None if options.plot is None else _plot_path(options.plot, options.processes)
     if options.processes:
         result: dict[str, Any] | None = _scaling(_counts(options.processes), options.typed)
     else:
         result = _measure(what, sources, options)
+    if result is not None and plot is not None:
+        from ...deploy.benchmark.plot import draw_rates
+
+        draw_rates([(_title(result, part), part["rows"]) for part in result.get("sets", [result])], plot)
     if result is not None and options.json:
         show_json(result)
     elif result is not None:
@@ -67,8 +77,20 @@ def _measure(what: Any, sources: list[str], options: argparse.Namespace) -> dict
             settings_from(options, MachineSettings),
             reporter_of(team, options.quiet),
             team,
+            options.load,
         )
         return result if team.is_main else None
+
+
+def _plot_path(name: str, processes: str | None) -> Path:
+    """Where a chart is written; raises VerydeepError, before anything is measured, where none can be."""
+    if processes:
+        raise VerydeepError("--plot draws one measurement: leave out --processes.")
+    path = Path(name)
+    if path.suffix.lower() != ".png":
+        raise VerydeepError(f"--plot writes a PNG file: {path} must end in .png.")
+    check_place(path.parent, "--plot")
+    return path
 
 
 def _counts(text: str) -> list[int]:
@@ -116,23 +138,34 @@ def _show(result: dict[str, Any]) -> None:
         _show_rows(result, part)
 
 
+def _title(result: dict[str, Any], part: dict[str, Any]) -> str:
+    """What was measured."""
+    names = ("batch", "size", "processes", "load")
+    values = {**result, **part}
+    words = [result["what"], *(f"{name} {values[name]}" for name in names if values.get(name))]
+    return ", ".join(words + ([str(part["photos"])] if "sets" in result else []))
+
+
 def _show_rows(result: dict[str, Any], part: dict[str, Any]) -> None:
     rows = [
         (
             *(row["name"], f"{row['images_per_second']:.2f}", f"{row['least']:.2f} to {row['most']:.2f}"),
-            *(f"{row['ratio_to_first']:.2f}", "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.2f}"),
+            *(_cell(row[name], ".2f") for name in ("ratio_to_first", "ratio_to_best_rival", "share_of_peak")),
+            _cell(row["largest_difference"], ".0e"),
         )
         for row in part["rows"]
     ]
     machine = part["machine"]
-    words = [result["what"], *(f"{name} {result[name]}" for name in ("batch", "size", "processes") if result.get(name))]
-    words += [str(part["photos"])] if "sets" in result else []
-    where = f"{machine['device']}, {machine['threads']} threads, {machine['precision']}, {machine['layout']}"
-    columns = ["", "images/s", "min to max", "ratio", "of the peak"]
-    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1  # without an empty column
-    title = f"{', '.join(words)}; median of {part['repeats']}; {where}"
-    show_table(title, columns[:shown], [row[:shown] for row in rows])
+    where = f"{machine['device']}, {machine['threads']} threads each, {machine['precision']}, {machine['layout']}"
+    columns = ["", "images/s", "min to max", "ratio", "to best rival", "of the peak", "posteriors differ by"]
+    shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]  # no empty column
+    title = f"{_title(result, part)}; median of {part['repeats']}; {where}"
+    show_table(title, [columns[number] for number in shown], [[row[number] for number in shown] for row in rows])
     show(
         f"measured peak: {part['peak_multiply_adds_per_second'] / 1e9:.1f} G multiply-adds/s; "
         f"peak memory: {part['peak_memory_bytes'] / 2**30:.1f} GiB"
     )
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -50,7 +50,7 @@ def load_images(data: str | None, count: int, options: Options) -> dict[str, Any
             pack_sets(replace(opened, sets={"train": subset}), DataSettings(source), pack, Packing(SCALE))
             packed = open_data(DataSettings(str(pack)), least_classes=1).sets["train"]
             contenders = _contenders(subset, packed)
-            measured = compare(contenders, options.repeats, machine, options.reporter)
+            measured = compare(contenders, options.repeats, machine, options.reporter, options.load)
             sets.append(measured.to_json(photos=name, count=len(subset)))
     return {"what": "data", "S": SCALE, "crop": CROP, "repeats": options.repeats, "sets": sets}
 

@@ -2,7 +2,8 @@
 
 Each runs twice a turn, of which the first is not timed: it finds the caches and the threads of the one before. A peer
 runs in a process of its own (`verydeep.deploy.benchmark.peer_process`). Medians are reported. The machine's own peak
-is measured in the same run, by a large product of matrices.
+is measured in the same run, by a large product of matrices. Processes that keep the machine busy, where there are any,
+run all the time.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from ...core.progress import Reporter
 from ...core.settings import MachineSettings
 from ...core.team import Team
 from ...models.winograd import product
+from .busy import busy
 
 WARM_UP = 1  # turns
 PRODUCT, GPU_PRODUCT = 2048, 8192  # side of the matrices
 PRODUCT_REPEATS = 5
+TOLERANCE = 1e-3  # of a posterior: a rival that differs by more computes something else
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Options:
     batch: int
     size: int | None
     repeats: int
-    against: str | None
+    against: tuple[str, ...]
+    load: int
     machine: MachineSettings
     reporter: Reporter
     team: Team
@@ -44,24 +48,35 @@ class Options:
 
 @dataclass(frozen=True)
 class Contender:
-    """Its name, a function that runs it once, the number of images of that, and the multiply-adds of an image."""
+    """Its name, a function that runs it once, the number of images of that, and the multiply-adds of an image.
+
+    ``difference`` is the largest one of a rival's posteriors from ours, where they are comparable.
+    """
 
     name: str
     once: Callable[[], object]
     images: int
     multiply_adds: float = 0.0
+    is_rival: bool = False
+    difference: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """Images a second of a contender: median, least, most, ratio to the first, and share of the machine's peak."""
+    """Images a second of a contender: median, least, most, ratio to the first, to the best rival, share of the peak.
+
+    ``largest_difference`` is that of a rival's posteriors from ours.
+    """
 
     name: str
     images_per_second: float
     least: float
     most: float
     ratio_to_first: float
+    ratio_to_best_rival: float | None
     share_of_peak: float | None
+    is_rival: bool
+    largest_difference: float | None
 
 
 @dataclass(frozen=True)
@@ -73,22 +88,37 @@ class Comparison:
     peak_multiply_adds_per_second: int
     peak_memory_bytes: int
     machine: dict[str, Any]
+    load: int
 
     def to_json(self, **facts: Any) -> dict[str, Any]:
         """The result as JSON, after facts of the benchmark."""
         return {**facts, **asdict(self)}
 
 
-def compare(contenders: list[Contender], repeats: int, machine: Machine, reporter: Reporter) -> Comparison:
-    """Measures the contenders in turns.
+def compare(
+    contenders: list[Contender], repeats: int, machine: Machine, reporter: Reporter, load: int = 0
+) -> Comparison:
+    """Measures the contenders in turns, beside ``load`` busy processes.
 
     Raises:
         VerydeepError: fewer repeats than one.
     """
     if repeats < 1:
         raise VerydeepError(f"repeats must be 1 or more, not {repeats}.")
+    with busy(load):
+        peak = measured_peak(machine)
+        seconds = _seconds(contenders, repeats, machine, reporter)
+        peak = max(peak, measured_peak(machine))  # other load on the machine affects this as well
+    pairs = zip(contenders, seconds, strict=True)
+    rates = [sorted(contender.images / spent for spent in measured) for contender, measured in pairs]
+    first, best = statistics.median(rates[0]), _best_rival(contenders, rates)
+    rows = [_row(one, measured, first, best, peak) for one, measured in zip(contenders, rates, strict=True)]
+    return Comparison(repeats, rows, round(peak), _memory(machine), machine.describe(), load)
+
+
+def _seconds(contenders: list[Contender], repeats: int, machine: Machine, reporter: Reporter) -> list[list[float]]:
+    """Of each contender the seconds of each turn."""
     seconds: list[list[float]] = [[] for _ in contenders]
-    peak = measured_peak(machine)
     with reporter.track("measuring in turns", (WARM_UP + repeats) * len(contenders)) as advance:
         for turn in range(WARM_UP + repeats):
             for contender, measured in zip(contenders, seconds, strict=True):
@@ -98,18 +128,21 @@ def compare(contenders: list[Contender], repeats: int, machine: Machine, reporte
                 if turn >= WARM_UP:
                     measured.append(spent)
                 advance(1, "")
-    peak = max(peak, measured_peak(machine))  # other load on the machine affects this as well
-    first = contenders[0].images / statistics.median(seconds[0])
-    rows = [_row(one, measured, first, peak) for one, measured in zip(contenders, seconds, strict=True)]
-    return Comparison(repeats, rows, round(peak), _memory(machine), machine.describe())
+    return seconds
 
 
-def _row(contender: Contender, seconds: list[float], first: float, peak: float) -> Row:
-    rates = sorted(contender.images / spent for spent in seconds)
+def _best_rival(contenders: list[Contender], rates: list[list[float]]) -> float | None:
+    """The rate of the fastest rival that predicts what ours does."""
+    equal = [one.is_rival and (one.difference is None or one.difference <= TOLERANCE) for one in contenders]
+    return max((statistics.median(each) for each, counts in zip(rates, equal, strict=True) if counts), default=None)
+
+
+def _row(contender: Contender, rates: list[float], first: float, best: float | None, peak: float) -> Row:
     median = statistics.median(rates)
     share = round(median * contender.multiply_adds / peak, 3) if contender.multiply_adds else None
     rate, least, most, ratio = (round(value, 3) for value in (median, rates[0], rates[-1], median / first))
-    return Row(contender.name, rate, least, most, ratio, share)
+    to_best = None if best is None else round(median / best, 3)
+    return Row(contender.name, rate, least, most, ratio, to_best, share, contender.is_rival, contender.difference)
 
 
 def random_images(count: int, height: int, width: int) -> Tensor:

@@ -47,13 +47,13 @@ def train_svms(photos: int, dimensions: int, options: Options) -> dict[str, Any]
 
         share = round(photos * min(PEER_CLASSES, classes) / classes)
         contenders.insert(0, Contender("scikit-learn's LinearSVC", theirs, share))
-    measured = compare(contenders, options.repeats, machine, options.reporter)
+    measured = compare(contenders, options.repeats, machine, options.reporter, options.load)
     return measured.to_json(what="svm", photos=photos, dimensions=dimensions, classes=classes, C=list(VALUES))
 
 
-def _linear_svc(against: str) -> Any:
-    if against != "scikit-learn":
-        raise VerydeepError(f"SVMs have no peer {against!r}: use scikit-learn.")
+def _linear_svc(against: tuple[str, ...]) -> Any:
+    if against != ("scikit-learn",):
+        raise VerydeepError(f"SVMs have no peer {','.join(against)!r}: use scikit-learn.")
     try:
         return importlib.import_module("sklearn.svm").LinearSVC
     except ImportError:

@@ -13,13 +13,15 @@ from torch.nn import functional as F
 from ...checkpoints.preprocessing import MEAN_RGB
 from ...core.config import Scale
 from ...core.device import Machine, resolve_device
+from ...core.errors import VerydeepError
 from ...core.settings import TrainSettings
 from ...core.team import Team
 from ...models.architectures import net_facts
 from ...models.vgg import create_net
 from ...training.optim import optimiser
 from .inference import CLASSES, CROP
-from .peer_process import Order, at_work
+from .order import Order
+from .peer_process import at_work
 from .runner import Contender, Options, compare, random_images
 
 STEP = 3  # the work of a training step, in forward passes
@@ -39,18 +41,17 @@ def train_steps(nets: list[str], options: Options) -> dict[str, Any]:
     facts = [net_facts(net, CLASSES, crop) for net in nets]
     machine = resolve_device(replace(options.machine, workers=0), STEP * facts[0].multiply_adds)
     share = len(team.shard(batch))
+    if options.against not in ((), ("torchvision",)):
+        raise VerydeepError(f"training is compared with torchvision alone, not {','.join(options.against)!r}.")
     contenders = []
     for net, known in zip(nets, facts, strict=True):
         once = _our_step(net, crop, share, machine, team)
         contenders.append(Contender(net, once, batch, STEP * known.multiply_adds / team.size))
-    with (
-        nullcontext()
-        if options.against is None
-        else at_work(Order(options.against, nets[0], CLASSES, share, crop, trains=True), machine) as peer
-    ):
+    order = Order("torchvision", nets[0], CLASSES, share, crop, True, str(machine.device), machine.threads)
+    with at_work(order) if options.against else nullcontext() as peer:
         if peer:
-            contenders.insert(0, Contender(*peer, batch))
-        measured = compare(contenders, options.repeats, machine, options.reporter)
+            contenders.insert(0, Contender(*peer, batch, is_rival=True))
+        measured = compare(contenders, options.repeats, machine, options.reporter, options.load)
     return measured.to_json(what="train", batch=batch, size=crop, processes=team.size)
 
 

@@ -1,0 +1,91 @@
+"""Speed of net D on this CPU beside other runtimes, quiet and busy, and of training beside torchvision.
+
+    python benchmarks/cpu_speed.py run      # about an hour; interrupted, it goes on with the next measurement
+    python benchmarks/cpu_speed.py write    # into docs/scale.md
+
+`pip install 'verydeep[rivals]'` installs the runtimes. Each measurement is one `verydeep benchmark`: all contenders in
+turns, batches of 8 and of 1, alone and beside four other busy processes. Measurements of another processor or commit
+are made anew. The machine should do nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from verydeep.checkpoints.run_dir import environment
+from verydeep.cli.output import Terminal
+from verydeep.core.files import read_json, write_json
+from verydeep.deploy.benchmark.benchmark import What, benchmark
+from verydeep.deploy.benchmark.plot import draw_rates
+from verydeep.paper.tables import markdown_table, write_block
+
+TOP = Path(__file__).resolve().parents[1]
+RESULTS = TOP / "docs" / "results" / "cpu_speed.json"
+PICTURE = TOP / "docs" / "pictures" / "cpu_speed.png"
+RIVALS, REPEATS, BUSY = "torchvision,onnxruntime,openvino,mnn,ncnn", 7, 4
+MEASUREMENTS: dict[str, tuple[What, int, int]] = {
+    "inference, batch 8, quiet": ("infer", 8, 0),
+    "inference, batch 1, quiet": ("infer", 1, 0),
+    "training, batch 8, quiet": ("train", 8, 0),
+    f"inference, batch 8, beside {BUSY} busy processes": ("infer", 8, BUSY),
+    f"inference, batch 1, beside {BUSY} busy processes": ("infer", 1, BUSY),
+    f"training, batch 8, beside {BUSY} busy processes": ("train", 8, BUSY),
+}
+
+
+def run() -> None:
+    """Makes each measurement that is not stored, and stores it."""
+    reporter, stored = Terminal(), read_json(RESULTS) if RESULTS.exists() else {}
+    for name, (what, batch, load) in MEASUREMENTS.items():
+        reporter.say(name)
+        if name in stored and _same(stored[name]["environment"], environment({})):
+            continue
+        against = RIVALS if what == "infer" else "torchvision"
+        measured = benchmark(what, ["D"], batch, repeats=REPEATS, against=against, reporter=reporter, load=load)
+        stored[name] = {**measured, "environment": environment(measured["machine"])}
+        write_json(RESULTS, stored)
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one[key] == other[key] for key in ("processor", "commit"))
+
+
+def write() -> None:
+    """Writes the picture and the table of what is stored."""
+    page = TOP / "docs" / "scale.md"
+    stored = read_json(RESULTS) if RESULTS.exists() else {}
+    if not stored:
+        write_block(page, "cpu_speed", "Not measured yet.")
+        return
+    for measured in stored.values():
+        measured["rows"][-1]["name"] = "verydeep"
+    draw_rates([(name, measured["rows"]) for name, measured in stored.items()], PICTURE)
+    heads = ["", "images/s", "min–max", "ratio to the first", "to the best rival", "posteriors differ by"]
+    tables = [
+        f"**{name[:1].upper()}{name[1:]}**\n\n{markdown_table(heads, [_cells(row) for row in measured['rows']])}"
+        for name, measured in stored.items()
+    ]
+    last = list(stored.values())[-1]
+    where = last["environment"]
+    note = (
+        f"Net D, 1000 classes, {last['size']}x{last['size']} pixels; median of {last['repeats']} turns. "
+        f"{where['processor']}, {where['threads']} threads for each; torch {where['versions']['torch']}, "
+        f"{where['time'][:10]}, commit {where['commit']}."
+    )
+    picture = "![Images/s of each runtime, quiet and busy](pictures/cpu_speed.png)"
+    write_block(page, "cpu_speed", "\n\n".join([*tables, note, picture]))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    to_best, differs = row["ratio_to_best_rival"], row["largest_difference"]
+    return [
+        *(row["name"], f"{row['images_per_second']:.2f}", f"{row['least']:.2f}–{row['most']:.2f}"),
+        *(f"{row['ratio_to_first']:.2f}", "" if to_best is None else f"{to_best:.2f}"),
+        "" if differs is None else f"{differs:.0e}",
+    ]
+
+
+if __name__ == "__main__":
+    {"run": run, "write": write}[sys.argv[1]]()
