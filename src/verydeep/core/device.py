@@ -48,9 +48,13 @@ class Machine:
         return replace(self.loaders, count=max(count, cores()) if count else 0)
 
     def place_model(self, net: nn.Module) -> Callable[..., Any]:
-        """Moves the net to the device and layout, in place; returns what to call, compiled if wished."""
+        """Moves the net to the device and layout, in place; returns what to call, compiled if wished.
+
+        On a CPU the weights keep their layout: convolutions order them as they need, and a copy would take seconds.
+        """
         placed: Any = net.to(device=self.device, dtype=self.dtype)
-        placed = placed.to(memory_format=self.layout)
+        if self.device.type != "cpu":
+            placed = placed.to(memory_format=self.layout)
         compiled: Callable[..., Any] = torch.compile(placed) if self.compile else placed
         return compiled
 

@@ -24,6 +24,7 @@ from .winograd import Convolution
 Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
 Pooling = Literal["up", "down"]
 BEFORE_RELU = "-before-relu"  # suffix of the name of a map before ReLU
+WINDOWS = 256  # of fc6 in one matmul: 100 kB each
 GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1}  # Sect. 3.1: "10^-2 variance" and how all code read it
 
 
@@ -221,13 +222,17 @@ def _convolution(spec: Layer) -> nn.Conv2d:
 
 
 def _connected(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """An FC layer on a map (B,D,h,w); a map of the kernel's size as a matmul, whose backward pass moves less memory."""
-    if tuple(x.shape[2:]) != layer.kernel_size:
-        scores: Tensor = layer(x)
-        return scores
-    order = (0, 2, 3, 1) if layer.weight.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
-    rows = F.linear(x.permute(order).flatten(1), layer.weight.permute(order).flatten(1), layer.bias)
-    return rows[:, :, None, None]
+    """An FC layer on a map (B,D,h,w), as matmuls over its windows of the kernel's size; the weights are not copied."""
+    side = layer.kernel_size[0]
+    whole = tuple(x.shape[2:]) == layer.kernel_size
+    windows = x[:, :, None, None] if whole else x.unfold(2, side, 1).unfold(3, side, 1)  # (B,D,h,w,k,k)
+    if layer.weight.is_contiguous(memory_format=torch.channels_last):
+        windows, weight = windows.permute(0, 2, 3, 4, 5, 1), layer.weight.permute(0, 2, 3, 1).flatten(1)
+    else:
+        windows, weight = windows.permute(0, 2, 3, 1, 4, 5), layer.weight.flatten(1)
+    lines = max(1, WINDOWS // (windows.shape[0] * windows.shape[2]))
+    maps = [F.linear(part.flatten(3), weight, layer.bias) for part in torch.split(windows, lines, dim=1)]
+    return torch.cat(maps, dim=1).permute(0, 3, 1, 2)
 
 
 def _dropout(x: Tensor, keep: Tensor | None, training: bool) -> Tensor:
