@@ -1,8 +1,8 @@
 """Export to ONNX, int8 ONNX and safetensors.
 
-Every file contains the net's metadata. A float file is compared with the net it was made from, at the crop and at a
-larger, non-square size, before it gets its name; int8 is compared on real images that calibration never saw, and the
-difference is reported.
+Every file contains the net's metadata. A float file is compared with its net, at the crop and at a larger, non-square
+size, before it gets its name; int8 is compared on real images that were not used for calibration, and the difference is
+reported.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CALIBRATION, COMPARISON = 64, 200  # images
 
 @dataclass(frozen=True)
 class Order:
-    """What is exported, in which format, and where to."""
+    """An export: the checkpoint, format, input and output file."""
 
     loaded: Checkpoint
     form: str
@@ -71,8 +71,8 @@ def export(
         run: a run directory, a checkpoint, released weights or a weight file with all its layers.
         form: ``onnx``, ``onnx-int8`` or ``safetensors``.
         out: the file; by default beside the run's checkpoint, or in the current directory.
-        takes: ``uint8``, images (B,H,W,3) to posteriors (B,K); or ``float``, pixels (B,3,H,W) minus the mean to
-            scores (B,K) before softmax.
+        takes: ``uint8``: images (B,H,W,3) to posteriors (B,K); ``float``: pixels (B,3,H,W) minus the mean to scores
+            (B,K) before softmax.
         photos: for int8, data to calibrate with and to compare on; by default the run's own.
         last: the last checkpoint instead of the best.
 
@@ -86,7 +86,7 @@ def export(
     _check_form(form, takes)
     loaded = load_model(run, last)
     if not isinstance(loaded, Checkpoint):
-        raise VerydeepError(f"{run} is an exported file already: export the run it was made from.")
+        raise VerydeepError(f"{run} is already an exported file: export the run it was made from.")
     path = Path(out) if out else _default_path(loaded, run, form)
     _check_free(path, form)
     order = Order(loaded, form, takes, path, reporter or Silent())
@@ -101,10 +101,10 @@ def _check_form(form: str, takes: str) -> None:
         raise VerydeepError(f"cannot export to .pt2: {NO_PT2}")
     if form not in ENDING or takes not in (UINT8, FLOAT):
         raise VerydeepError(
-            f"nets are exported to {', '.join(ENDING)}, taking uint8 or float; not {form!r}, {takes!r}."
+            f"nets are exported to {', '.join(ENDING)} with uint8 or float input, not to {form!r} with {takes!r}."
         )
     if form == "onnx-int8" and takes != UINT8:
-        raise VerydeepError("int8 takes uint8 images: leave out --takes float.")
+        raise VerydeepError("int8 models take uint8 images: leave out --takes float.")
 
 
 def _check_free(path: Path, form: str) -> None:
@@ -116,7 +116,7 @@ def _check_free(path: Path, form: str) -> None:
 
 
 def _default_path(loaded: Checkpoint, run: str | Path, form: str) -> Path:
-    """In the run directory; for released weights, which are in a cache, in the current directory."""
+    """A file in the run directory; for released weights, which are in a cache, in the current directory."""
     if Path(run).is_dir():
         return Path(run) / f"net{ENDING[form]}"
     name = Path(str(run)).name.removesuffix(".safetensors")
@@ -168,6 +168,8 @@ def _largest_difference(net: Net, mean: Triple, out: Path) -> float:
 
 def _export_int8(order: Order, photos: str | None, wanted: MachineSettings) -> dict[str, Any]:
     """Calibrated on images of the dev part, compared on the reported part."""
+    import onnx
+
     metadata, net = order.loaded.metadata, order.loaded.net()
     machine = resolve_device(replace(wanted, compile=False), metadata.multiply_adds)
     calibration, comparison = _two_sets(metadata, photos)
@@ -178,7 +180,7 @@ def _export_int8(order: Order, photos: str | None, wanted: MachineSettings) -> d
         with machine.running():
             images = _rescaled_images(calibration, metadata, machine)
             quantise(float_file, int8_file, images, len(calibration), order.reporter)
-        _add_metadata(int8_file, metadata)
+        int8_file.write_bytes(_with_metadata(onnx.load(int8_file), metadata, UINT8))  # which ONNX Runtime drops
         int8_file.replace(order.out)
     finally:
         for path in (float_file, int8_file):
@@ -188,17 +190,10 @@ def _export_int8(order: Order, photos: str | None, wanted: MachineSettings) -> d
     return {"takes": UINT8, "calibration_photos": len(calibration), **agreement}
 
 
-def _add_metadata(path: Path, metadata: Metadata) -> None:
-    """Adds our metadata to a file that ONNX Runtime wrote, which drops it."""
-    import onnx
-
-    path.write_bytes(_with_metadata(onnx.load(path), metadata, UINT8))
-
-
 def _two_sets(metadata: Metadata, photos: str | None) -> tuple[Dataset, Dataset]:
     """Images for calibration and for comparison, spread evenly over their sets; none is in both."""
     if photos is None and not metadata.data:
-        raise VerydeepError("int8 needs images for calibration, and this net names no dataset: give --photos.")
+        raise VerydeepError("int8 needs images for calibration, and this net records no dataset: give --photos.")
     settings = metadata.data_settings if photos is None else DataSettings(data=photos)
     opened = open_data(settings)
     calibration = opened.sets.get("dev") or opened.sets.get("train") or opened.set(opened.reported)
@@ -210,7 +205,7 @@ def _two_sets(metadata: Metadata, photos: str | None) -> tuple[Dataset, Dataset]
 
 
 def _spread(dataset: Dataset, most: int) -> Dataset:
-    """At most so many images, evenly over a set."""
+    """At most ``most`` images, evenly spread over a set."""
     return dataset.take(np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(np.int64)))
 
 
@@ -224,7 +219,7 @@ def _rescaled_images(dataset: Dataset, metadata: Metadata, machine: Machine) -> 
 
 
 def _compare_int8(net: Net, order: Order, dataset: Dataset, machine: Machine) -> dict[str, Any]:
-    """int8 beside float on real images, by dense evaluation at one scale."""
+    """Compares int8 with float on real images, by dense evaluation at one scale."""
     metadata = order.loaded.metadata
     protocol = parse_protocol(f"dense@{metadata.test_scale}")
     nets: dict[str, InferenceModel] = {"float": net, "8 bits": open_exported(order.out).net()}

@@ -1,7 +1,7 @@
 """int8: static quantisation by ONNX Runtime, with activation ranges calibrated on real images.
 
-Weights have a scale for each output channel, activations one for each tensor, from the smallest and largest value on
-the calibration images. fc8 and what follows it stay float, as all of it is cheap.
+Weights have a scale per output channel, activations one per tensor, from the smallest and largest value on the
+calibration images. fc8 and the softmax stay float, as they are cheap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUANTISED = ["Conv", "Relu", "MaxPool"]  # a ReLU then becomes the lower end of 
 
 
 def quantise(source: Path, out: Path, images: Iterator[Pixels], total: int, reporter: Reporter) -> None:
-    """Writes the int8 form of an ONNX file that takes uint8 images.
+    """Writes an int8 version of an ONNX file that takes uint8 images.
 
     Args:
         images: uint8 (H,W,3), rescaled to Q; of any sizes.
@@ -54,7 +54,7 @@ def quantise(source: Path, out: Path, images: Iterator[Pixels], total: int, repo
 
 
 def _reader(base: Any, images: Iterator[Pixels], on_read: Callable[[], None]) -> Any:
-    """Gives ONNX Runtime one image at a time."""
+    """A reader that passes ONNX Runtime one image at a time."""
 
     class Reader(base):  # type: ignore[misc]
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:

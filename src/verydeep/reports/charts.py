@@ -1,4 +1,4 @@
-"""Curves as SVG inside a page, in its colours, with a legend and a text alternative."""
+"""Line charts as inline SVG, in the page's colours, with a legend and a text alternative."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from markupsafe import Markup
 from .html import render
 from .run_reader import EpochRecord
 
-WIDTH, HEIGHT = 420, 250  # of the drawing; on a narrow screen its text keeps a size that can be read
+WIDTH, HEIGHT = 420, 250  # small enough that text stays readable on a narrow screen
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 40  # margins
-LETTER = 7  # the width of one, at most
-MOST_STEPS = 5  # of an axis
-STYLES = 8  # of lines, in report.css; further lines repeat them
-MOST_DOTS = 30  # points of a line that are drawn as dots too
+LETTER = 7  # maximum width of a letter
+MOST_STEPS = 5  # between ticks of an axis
+STYLES = 8  # line styles in report.css; further lines repeat them
+MOST_DOTS = 30  # lines of more points are drawn without dots
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Plane:
-    """The ranges of both axes, and the way from values to positions on the drawing."""
+    """The ranges of both axes, and the map from values to positions in the drawing."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -49,13 +49,13 @@ def line_chart(
     x_ticks: Sequence[tuple[float, str]] | None = None,
     from_zero: bool = True,
 ) -> Markup:
-    """A chart of lines with finite points, as part of a page; empty without any.
+    """A chart of lines with finite points, as HTML; empty without points.
 
     Args:
         title: what the y axis shows, with its unit.
-        marks: values of x with a word each, drawn as dotted vertical lines.
+        marks: values of x with labels, drawn as dotted vertical lines.
         x_ticks: values of x and their labels; round numbers by default.
-        from_zero: whether the y axis begins at 0.
+        from_zero: whether the y axis starts at 0.
     """
     points = [point for line in lines for point in line.points]
     if not points:
@@ -86,20 +86,20 @@ def line_chart(
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
-    """Least and most, apart."""
+    """Minimum and maximum, moved apart where they are equal."""
     least, most = min(values), max(values)
     return (least, most) if most > least else (least - 0.5, most + 0.5)
 
 
 def _y_range(values: Sequence[float], from_zero: bool) -> tuple[float, float]:
-    """Where the y axis begins and ends: at round values."""
+    """The limits of the y axis, at round values."""
     least, most = _spread([*values, 0.0] if from_zero else values)
     step = _step(most - least)
     return math.floor(least / step) * step, math.ceil(most / step) * step
 
 
 def _step(reach: float) -> float:
-    """A round distance of which a reach holds at most `MOST_STEPS` and one."""
+    """A round distance between ticks that divides a range into about `MOST_STEPS`."""
     size = 10.0 ** math.floor(math.log10(reach / MOST_STEPS))
     return next(size * factor for factor in (1, 2, 5, 10, 20) if size * factor >= reach / MOST_STEPS)
 
@@ -112,12 +112,12 @@ def _round_ticks(least: float, most: float, whole: bool = False) -> list[tuple[f
 
 
 def _inside(x: float, text: str) -> float:
-    """The middle of a label, so far from the drawing's right edge that none of it is cut."""
+    """The centre of a label, moved left where it would be cut off at the right edge."""
     return min(x, WIDTH - LETTER * len(text) / 2)
 
 
 def _placed_marks(plane: _Plane, marks: Sequence[tuple[float, str]]) -> list[tuple[float, str, float, str]]:
-    """Of each mark its x, its word, where that is anchored and by which end; words that would overlap are left out."""
+    """Of each mark x, label, the label's anchor and its end; labels that would overlap are left out."""
     placed, free = [], -math.inf
     for value, text in marks:
         x, _ = plane.at(value, plane.y[0])
@@ -131,7 +131,7 @@ def _placed_marks(plane: _Plane, marks: Sequence[tuple[float, str]]) -> list[tup
 
 
 def drops(log: Sequence[EpochRecord]) -> list[tuple[float, str]]:
-    """Where the learning rate of a log was lowered, between two epochs, and to what."""
+    """Learning-rate drops of a log: positions between two epochs, labelled with the new rate."""
     return [
         (before.epoch + 0.5, f"lr {epoch.lr:.3g}") for before, epoch in itertools.pairwise(log) if epoch.lr < before.lr
     ]

@@ -1,4 +1,4 @@
-"""Sect. 4 and App. B: runs, or SVMs, on the same data side by side on one page: numbers, curves, and what differs.
+"""Sect. 4 and App. B: runs, or SVMs, on the same data side by side on one page: numbers, curves and settings.
 
 The first run is the reference. Where both runs were evaluated on the same images and the predictions are stored, the
 difference of their errors has a paired interval and McNemar's test, as the parts of an ensemble have.
@@ -26,12 +26,12 @@ from .run_reader import EvalRecord, RunRecord, short_name
 from .run_report import ERROR_NAMES
 from .svm_report import FIGURE_NAMES, SvmRecord, ticks_of_c
 
-Outcome = tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]  # of N images: ids, which are wrong, subjects
+Outcome = tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]  # of N images: ids, whether wrong, subjects
 SVM_KEYS = ("layer", "pool", "mirror", "width", "crop", "scales")  # of each net in the JSON row of SVMs
 
 
 def labels_of(folders: Sequence[Path]) -> list[str]:
-    """Names of directories side by side: their paths below the one that they have in common."""
+    """Short names of directories: their paths relative to their common parent."""
     places = [os.path.abspath(folder) for folder in folders]
     above = os.path.commonpath([os.path.dirname(place) for place in places])
     return [os.path.relpath(place, above) for place in places]
@@ -64,7 +64,7 @@ def _evaluation_row(evaluation: EvalRecord, current: bool) -> dict[str, Any]:
 
 
 def why_not_comparable(first: RunRecord | SvmRecord, other: RunRecord | SvmRecord) -> str | None:
-    """The message for directories of different kinds, tasks, protocols or data; None for others."""
+    """Why two directories cannot be compared: other kinds, tasks, protocols or data; None where they can."""
     if isinstance(first, SvmRecord) and isinstance(other, SvmRecord):
         return _svms_differ(first, other)
     if isinstance(first, RunRecord) and isinstance(other, RunRecord):
@@ -102,8 +102,8 @@ def pairs(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """
     rows = []
     for other in runs[1:]:
-        for one, another in _alike(runs[0], other):
-            first, second = _outcome(one), _outcome(another)
+        for evaluation, others in _matching(runs[0], other):
+            first, second = _outcome(evaluation), _outcome(others)
             if first is None or second is None or first[0] != second[0]:
                 continue
             (_, wrong, subjects), (_, others_wrong, _) = first, second
@@ -111,7 +111,7 @@ def pairs(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     **{"first": str(runs[0].folder), "second": str(other.folder)},
-                    **{"first_test": one.name, "second_test": another.name, "photos": one.photos},
+                    **{"first_test": evaluation.name, "second_test": others.name, "photos": evaluation.photos},
                     "images": len(wrong),
                     "difference": round(100 * float(others_wrong.mean() - wrong.mean()), 4),
                     "interval": ends,
@@ -121,22 +121,22 @@ def pairs(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return rows
 
 
-def _alike(first: RunRecord, other: RunRecord) -> list[tuple[EvalRecord, EvalRecord]]:
+def _matching(first: RunRecord, other: RunRecord) -> list[tuple[EvalRecord, EvalRecord]]:
     """Evaluations of the same images by the same protocol; without any, those in the headlines, each at its own Q."""
     of_first, of_other = (
         {(evaluation.photos, evaluation.name, evaluation.error_name): evaluation for evaluation in run.current}
         for run in (first, other)
     )
-    alike = [(of_first[key], of_other[key]) for key in of_first if key in of_other]
-    usual = first.evaluation, other.evaluation
-    if alike or usual[0] is None or usual[1] is None:
-        return alike
-    same = (usual[0].photos, usual[0].error_name) == (usual[1].photos, usual[1].error_name)
-    return [(usual[0], usual[1])] if same else []
+    matching = [(of_first[key], of_other[key]) for key in of_first if key in of_other]
+    headlines = first.evaluation, other.evaluation
+    if matching or headlines[0] is None or headlines[1] is None:
+        return matching
+    same = (headlines[0].photos, headlines[0].error_name) == (headlines[1].photos, headlines[1].error_name)
+    return [(headlines[0], headlines[1])] if same else []
 
 
 def _outcome(evaluation: EvalRecord) -> Outcome | None:
-    """Which images an evaluation got wrong; None where that is not stored, or not known."""
+    """Which images an evaluation got wrong; None where that is not stored, or there are no labels."""
     if evaluation.of_boxes:
         try:
             with np.load(evaluation.folder / GUESSES, allow_pickle=False) as stored:
@@ -203,7 +203,7 @@ def _evaluations_table(runs: Sequence[RunRecord], names: list[str]) -> Table:
     return Table("By data and protocol", ["run", "protocol", "data", "images", "error", "95 % interval"], rows)
 
 
-def _differences_table(found: list[dict[str, Any]], names: dict[str, str]) -> Table:
+def _differences_table(differences: list[dict[str, Any]], names: dict[str, str]) -> Table:
     """The paired differences of `pairs`; ``names`` are of directories, the reference first."""
     reference = next(iter(names.values()))
     rows = [
@@ -212,18 +212,10 @@ def _differences_table(found: list[dict[str, Any]], names: dict[str, str]) -> Ta
             f"{_signed(pair['interval'][0])} to {_signed(pair['interval'][1])}",
             *(pair["only_second_wrong"], pair["only_first_wrong"], f"{pair['p']:.2g}"),
         )
-        for pair in found
+        for pair in differences
     ]
-    heads = [
-        "run",
-        "evaluation",
-        "images",
-        "points",
-        "95 % interval",
-        "only this run wrong",
-        f"only {reference} wrong",
-        "p",
-    ]
+    heads = ["run", "evaluation", "images", "points", "95 % interval"]
+    heads += ["only this run wrong", f"only {reference} wrong", "p"]
     return Table(f"Difference of the error to {reference}, on the same images", heads, rows)
 
 
@@ -255,8 +247,8 @@ def differing(runs: Sequence[RunRecord], names: list[str]) -> list[dict[str, Any
     ]
 
 
-def _settings_table(found: list[dict[str, Any]], names: list[str]) -> Table:
-    rows = [(row["setting"].replace("_", "-"), *(_shown(row["values"][name]) for name in names)) for row in found]
+def _settings_table(settings: list[dict[str, Any]], names: list[str]) -> Table:
+    rows = [(row["setting"].replace("_", "-"), *(_shown(row["values"][name]) for name in names)) for row in settings]
     return Table("By run", ["setting", *names], rows)
 
 
@@ -272,7 +264,7 @@ def write_svm_comparison(svms: Sequence[SvmRecord], path: Path) -> dict[str, Any
     Raises:
         VerydeepError: the page cannot be written.
     """
-    names, first = labels_of([one.folder for one in svms]), svms[0]
+    names, first = labels_of([record.folder for record in svms]), svms[0]
     context = {
         "title": f"{counted(len(svms), 'linear SVM')} on {short_name(first.data)}",
         "summary": f"{first.protocol}, {first.classes} classes.",
@@ -280,12 +272,12 @@ def write_svm_comparison(svms: Sequence[SvmRecord], path: Path) -> dict[str, Any
         "chart": _svms_chart(svms, names),
     }
     write_page(path, "svm_comparison.html", context)
-    return {"svms": [_svms_row(one) for one in svms]}
+    return {"svms": list(map(_svms_row, svms))}
 
 
 def _svms_row(svms: SvmRecord) -> dict[str, Any]:
     result, name = svms.result, svms.figure
-    nets = [{"net": one["net"], **{key: one.get(key) for key in SVM_KEYS}} for one in result["features"]]
+    nets = [{"net": net["net"], **{key: net.get(key) for key in SVM_KEYS}} for net in result["features"]]
     return {
         **{"folder": str(svms.folder), "features": nets, "aggregate": svms.aggregate, "loss": svms.loss},
         **{"dimensions": svms.dimensions, "C": [split.C for split in svms.splits]},
@@ -296,11 +288,11 @@ def _svms_row(svms: SvmRecord) -> dict[str, Any]:
 def _svms_table(svms: Sequence[SvmRecord], names: list[str]) -> Table:
     rows = [
         (
-            *(name, "; ".join(f"{net.net} {net.layer}, Q = {net.scales}" for net in one.descriptors)),
-            *(one.aggregate, one.loss, f"{one.dimensions:,}", one.chosen),
-            *("" if spread is None else str(spread) for spread in (one.value, one.top1_error)),
+            *(name, "; ".join(f"{net.net} {net.layer}, Q = {net.scales}" for net in record.descriptors)),
+            *(record.aggregate, record.loss, f"{record.dimensions:,}", record.chosen),
+            *("" if spread is None else str(spread) for spread in (record.value, record.top1_error)),
         )
-        for one, name in zip(svms, names, strict=True)
+        for record, name in zip(svms, names, strict=True)
     ]
     heads = ["SVMs", "descriptors", "scales", "loss", "dimensions", "C", FIGURE_NAMES[svms[0].figure], "top-1 error"]
     return Table("Mean over splits, with the standard deviation", heads, rows)
@@ -308,11 +300,11 @@ def _svms_table(svms: Sequence[SvmRecord], names: list[str]) -> Table:
 
 def _svms_chart(svms: Sequence[SvmRecord], names: list[str]) -> str:
     """The dev part's figure by C on the first split of each."""
-    tried = [one.splits[0].dev for one in svms]
+    tried = [record.splits[0].dev for record in svms]
     values = sorted({value for dev in tried for value in dev}, key=float)
-    place = {value: float(number) for number, value in enumerate(values)}
+    position = {value: float(number) for number, value in enumerate(values)}
     lines = [
-        Line(name, tuple((place[value], dev[value]) for value in sorted(dev, key=float)))
+        Line(name, tuple((position[value], dev[value]) for value in sorted(dev, key=float)))
         for name, dev in zip(names, tried, strict=True)
         if dev
     ]

@@ -1,4 +1,4 @@
-"""Pictures of data, training, mistakes and boxes as files or pixels."""
+"""Figures of data, training, mistakes and boxes, as files or pixels."""
 
 from __future__ import annotations
 
@@ -33,16 +33,10 @@ if TYPE_CHECKING:
 
 Read = Callable[[str], Pixels]  # an image by its id; raises ImageError
 MOST_NAMED_CLASSES = 30  # more tick labels than that cannot be read
+MOST_SHOWN, COLUMNS = 18, 6  # images of a grid, and in a row of it
 GONE: Pixels = np.full((64, 64, 3), 127, dtype=np.uint8)  # in place of an image that no longer exists
 CELL_WIDTH, CELL_HEIGHT = 2.0, 2.3  # inches of a grid's image and its text
 FILTER_SIDE, FILTERS_A_ROW, FILTER_GAP, FILTER_ZOOM = 3, 16, 1, 9
-
-
-def figure_of(width: float, height: float) -> Figure:
-    """An empty figure, its size in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -62,16 +56,16 @@ def png_of_figure(figure: Figure) -> bytes:
 
 
 def plain(text: str) -> str:
-    """A name that matplotlib shows literally: no formulas, no control characters, at most 40 letters."""
+    """Text that matplotlib shows literally: no formulas, no control characters, at most 40 characters."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text)
     return shown.replace("$", r"\$")[:40]
 
 
-def photo_grid(photos: list[tuple[Pixels, str]], columns: int = 6) -> Figure:
-    """Images, each under one or two lines of text."""
+def photo_grid(photos: Sequence[tuple[Pixels | None, str]]) -> Figure:
+    """Images, each under one or two lines of text; a grey square for one that no longer exists."""
     from matplotlib.figure import Figure
 
-    columns = max(1, min(columns, len(photos)))
+    columns = max(1, min(COLUMNS, len(photos)))
     rows = max(1, math.ceil(len(photos) / columns))
     wide, high = 1 / columns, 1 / rows
     figure = Figure(figsize=(CELL_WIDTH * columns, CELL_HEIGHT * rows))  # laid out by hand: a layout draws all twice
@@ -79,7 +73,7 @@ def photo_grid(photos: list[tuple[Pixels, str]], columns: int = 6) -> Figure:
         row, column = divmod(number, columns)
         place = ((column + 0.03) * wide, 1 - (row + 0.98) * high, 0.94 * wide, 0.80 * high)
         axes = figure.add_axes(place, xticks=[], yticks=[], frame_on=False)
-        axes.imshow(pixels)
+        axes.imshow(GONE if pixels is None else pixels)
         axes.set_title("\n".join(plain(line) for line in text.splitlines()), fontsize=8)
     return figure
 
@@ -88,11 +82,10 @@ def mistakes(scores: Scores, read: Read, most: int) -> list[tuple[Pixels | None,
     """The misclassified images whose class has the lowest posterior, with both classes; None for one that is gone."""
     photos: list[tuple[Pixels | None, str]] = []
     for index in worst_mistakes(scores, most):
-        taken = int(scores.posteriors[index].argmax())
-        label = int(scores.labels[index])
+        predicted, label = int(scores.posteriors[index].argmax()), int(scores.labels[index])
         text = (
             f"{scores.classes[label]} {scores.posteriors[index, label]:.2f}\n"
-            f"predicted {scores.classes[taken]} {scores.posteriors[index, taken]:.2f}"
+            f"predicted {scores.classes[predicted]} {scores.posteriors[index, predicted]:.2f}"
         )
         photos.append((photo_or_none(read, scores.ids[index]), text))
     return photos
@@ -106,19 +99,15 @@ def photo_or_none(read: Read, photo_id: str) -> Pixels | None:
         return None
 
 
-def mistakes_figure(evaluation: Evaluation, most: int = 18) -> Figure | None:
-    """`mistakes` as a picture; None without any."""
-    found = mistakes(evaluation.scores, evaluation.dataset.source.read, most)
-    return photo_grid([(GONE if pixels is None else pixels, text) for pixels, text in found]) if found else None
-
-
 def confusion_figure(evaluation: Evaluation) -> Figure:
     """The confusion matrix: rows are classes, columns predictions, shares of a row from white to dark."""
+    from matplotlib.figure import Figure
+
     scores = evaluation.scores
     counts = confusion(scores.posteriors, scores.labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 4 + 0.16 * min(len(scores.classes), MOST_NAMED_CLASSES)
-    figure = figure_of(side, side)
+    figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted class", ylabel="class", title=f"{scores.protocol} on {len(scores.ids)} images")
@@ -156,62 +145,66 @@ def _latin(text: str) -> str:
     return "".join(letter if letter.isprintable() and ord(letter) < 256 else "?" for letter in text)[:60]
 
 
-def boxes_figure(found: Predictions, missed: bool, most: int = 18) -> Figure | None:
-    """Images whose box of the true class is right, or ``missed``, from the largest overlap to the least; or None.
+def _boxes_shown(predictions: Predictions, missed: bool) -> list[tuple[Pixels, str]]:
+    """Images whose box of the true class is right, or ``missed``, from the largest overlap to the least.
 
     The true boxes are green, the predicted one is red.
     """
-    dataset = found.dataset
+    dataset = predictions.dataset
     assert dataset.boxes is not None
-    overlaps = best_overlap(found.true_boxes, dataset.boxes)
+    overlaps = best_overlap(predictions.true_boxes, dataset.boxes)
     chosen = [int(index) for index in np.argsort(-overlaps) if (overlaps[index] < BOX_IOU) == missed]
-    spread = np.unique(np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(int))
+    spread = np.unique(np.linspace(0, len(chosen) - 1, min(MOST_SHOWN, len(chosen))).astype(int))
     photos = []
     for index in (chosen[place] for place in spread if chosen):
         drawn: list[Drawn] = [(box, "", TRUTH_COLOUR) for box in dataset.boxes[index]]
-        drawn.append((found.true_boxes[index], "", GUESS_COLOUR))
+        drawn.append((predictions.true_boxes[index], "", GUESS_COLOUR))
         text = f"{dataset.classes[dataset.labels[index]]}\noverlap {overlaps[index]:.2f}"
         photos.append((draw_boxes(dataset.pixels(index), drawn), text))
-    return photo_grid(photos) if photos else None
+    return photos
 
 
-def write_box_pictures(found: Predictions, folder: Path) -> list[Path]:
+def write_box_pictures(predictions: Predictions, folder: Path) -> None:
     """Writes ``right.png`` and ``wrong.png``, where there are such boxes."""
-    made = []
     for name, missed in (("right.png", False), ("wrong.png", True)):
-        figure = boxes_figure(found, missed)
-        if figure is not None:
-            made.append(save_figure(figure, folder / name))
-    return made
+        if photos := _boxes_shown(predictions, missed):
+            save_figure(photo_grid(photos), folder / name)
 
 
-def write_boxed_photos(found: Sequence[Boxes], folder: Path, faults: list[str]) -> list[Path | None]:
-    """Each image with its boxes, class and score drawn on it, as JPEG; pictures of one name are numbered.
-
-    A picture never overwrites an input image.
+def write_pictures(
+    images: Sequence[str], names: FreeNames, ending: str, write: Callable[[int, Path], object], faults: list[str]
+) -> list[Path | None]:
+    """Writes a picture for each image, named after it; None, and a message in ``faults``, where that fails.
 
     Args:
-        faults: takes the messages of pictures that cannot be made; their place holds None.
+        write: takes an image's number and the file to write.
     """
-    made: list[Path | None] = []
-    names = FreeNames(folder, [Path(boxes.image) for boxes in found])
-    for boxes in found:
+    paths: list[Path | None] = []
+    for number, image in enumerate(images):
         try:
-            (path,) = names.after(boxes.image, ".jpg")
-            _save_photo(_boxed(boxes), path)
-            made.append(path)
+            (path,) = names.after(image, ending)
+            write(number, path)
+            paths.append(path)
         except VerydeepError as fault:
-            faults.append(f"{boxes.image} has no picture: {fault}")
-            made.append(None)
-    return made
+            faults.append(f"{image} has no picture: {fault}")
+            paths.append(None)
+    return paths
 
 
-def _boxed(boxes: Boxes) -> Image.Image:
+def write_boxed_photos(predictions: Sequence[Boxes], folder: Path, faults: list[str]) -> list[Path | None]:
+    """Writes each image with its boxes, class and score as JPEG, as `write_pictures`; never over an input image."""
+    images = [boxes.image for boxes in predictions]
+    names = FreeNames(folder, list(map(Path, images)))
+    return write_pictures(images, names, ".jpg", lambda number, path: _save_boxed(predictions[number], path), faults)
+
+
+def _save_boxed(boxes: Boxes, path: Path) -> None:
     drawn: list[Drawn] = [
         (np.array(box.xyxy), f"{box.name} {box.score:.2f}", BOX_COLOURS[number % len(BOX_COLOURS)])
         for number, box in enumerate(boxes.boxes)
     ]
-    return Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
+    picture = Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
+    write_atomically(path, lambda file: picture.save(file, "JPEG", quality=92))
 
 
 def training_crops(train: Dataset, metadata: Metadata) -> list[tuple[Pixels, str]]:
@@ -239,21 +232,16 @@ def filters_picture(weights: NDArray[np.float32]) -> Pixels:
     columns = min(FILTERS_A_ROW, count)
     cell = FILTER_SIDE + FILTER_GAP
     grid = np.full((math.ceil(count / columns) * cell + FILTER_GAP, columns * cell + FILTER_GAP, 3), 127.0)
-    for number, one in enumerate(weights):
+    for number, kernel in enumerate(weights):
         top, left = (FILTER_GAP + place * cell for place in divmod(number, columns))
-        tile = one.transpose(1, 2, 0) / max(float(np.abs(one).max()), 1e-12)
+        tile = kernel.transpose(1, 2, 0) / max(float(np.abs(kernel).max()), 1e-12)
         grid[top : top + FILTER_SIDE, left : left + FILTER_SIDE] = 127.5 * (1 + tile)
     return grid.round().astype(np.uint8).repeat(FILTER_ZOOM, axis=0).repeat(FILTER_ZOOM, axis=1)
 
 
-def _save_photo(picture: Image.Image, path: Path) -> None:
-    write_atomically(path, lambda file: picture.save(file, "JPEG", quality=92))
-
-
 def write_evaluation_pictures(evaluation: Evaluation) -> list[Path]:
     """Writes ``confusion.png`` and, where there are mistakes, ``mistakes.png`` beside an evaluation's files."""
-    made = [save_figure(confusion_figure(evaluation), evaluation.folder / "confusion.png")]
-    mistakes = mistakes_figure(evaluation)
-    if mistakes is not None:
-        made.append(save_figure(mistakes, evaluation.folder / "mistakes.png"))
-    return made
+    paths = [save_figure(confusion_figure(evaluation), evaluation.folder / "confusion.png")]
+    if photos := mistakes(evaluation.scores, evaluation.dataset.source.read, MOST_SHOWN):
+        paths.append(save_figure(photo_grid(photos), evaluation.folder / "mistakes.png"))
+    return paths

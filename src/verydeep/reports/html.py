@@ -1,7 +1,7 @@
-"""HTML pages: jinja2 templates rendered to one self-contained file each.
+"""HTML pages: jinja2 templates, each rendered to one self-contained file.
 
-A page holds all it shows: no script, no address outside; images are embedded as ``data:`` URLs. Every expression of a
-template is escaped, in attributes too, so that names of classes and images can contain anything.
+A page has no scripts and no external resources; images are embedded as ``data:`` URLs. Every expression of a template
+is escaped, in attributes too, so that names of classes and images can contain anything.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,6 +22,7 @@ from PIL import Image
 
 from ..core.errors import VerydeepError
 from ..core.files import write_atomically
+from ..core.progress import duration
 from ..data.image_io import Pixels
 
 MARK = '<meta name="generator" content="verydeep">'  # as in templates/page.html
@@ -75,19 +76,19 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"counted": counted, "command_lines": command_lines}
+    templates.filters |= {"counted": counted, "command_lines": command_lines, "duration": duration, "percent": percent}
     return templates
 
 
 def printable(value: object) -> object:
-    """A value as text in which what cannot be printed, or turns the line around, is a question mark."""
+    """A value as text, with question marks for control characters and those that change the writing direction."""
     if isinstance(value, Markup):
         return value
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(value))
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things: ``1 epoch``, ``24 epochs``."""
+    """A number and a noun: ``1 epoch``, ``24 epochs``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -97,7 +98,7 @@ def percent(value: float | None) -> str:
 
 
 def command_lines(parts: Sequence[str]) -> str:
-    """A command line to copy, broken between its parts as shells understand it."""
+    """A command line to copy, with shell line continuations between its parts."""
     lines = [parts[0]]
     for part in parts[1:]:
         if len(lines[-1]) + len(part) < COMMAND_WIDTH:
@@ -108,15 +109,13 @@ def command_lines(parts: Sequence[str]) -> str:
 
 
 def tiles(images: Iterable[tuple[Pixels | None, str]]) -> list[Tile]:
-    """Images with their lines of text, no larger than a page needs them."""
+    """Images with their lines of text, scaled down for a page."""
     return [Tile(None if pixels is None else _jpeg_url(pixels), text) for pixels, text in images]
 
 
 def _jpeg_url(pixels: Pixels) -> str:
-    image, file = Image.fromarray(np.ascontiguousarray(pixels)), BytesIO()
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    image.save(file, "JPEG", quality=88, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    jpeg = encoded(pixels, "JPEG", LONGEST_SIDE, quality=88, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def png_url(png: bytes) -> str:
@@ -124,10 +123,12 @@ def png_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def png_of(pixels: Pixels) -> bytes:
-    """Pixels as a PNG file."""
-    file = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+def encoded(pixels: Pixels, form: Literal["PNG", "JPEG"], longest_side: int | None = None, **options: int) -> bytes:
+    """The bytes of an image file, made smaller where a side is longer; ``options`` are Pillow's for the format."""
+    image, file = Image.fromarray(np.ascontiguousarray(pixels)), BytesIO()
+    if longest_side is not None:
+        image.thumbnail((longest_side, longest_side))
+    image.save(file, form, **options)
     return file.getvalue()
 
 
@@ -137,10 +138,10 @@ def write_page(path: Path, template: str, context: dict[str, Any], refresh: int 
     Args:
         template: one that extends page.html.
         context: its variables, with the page's ``title``.
-        refresh: seconds after which a browser reloads the file; None for a page that is finished.
+        refresh: seconds after which a browser reloads the file; None: never.
 
     Raises:
-        VerydeepError: it cannot be written, or the file in its place is not a page of ours.
+        VerydeepError: it cannot be written, or would overwrite a file that is not a report.
     """
     check_page_place(path)
     page = render(template, {**context, "refresh": refresh, "written": time.strftime("%Y-%m-%d at %H:%M:%S")})
@@ -149,7 +150,7 @@ def write_page(path: Path, template: str, context: dict[str, Any], refresh: int 
 
 
 def check_page_place(path: Path) -> None:
-    """Raises VerydeepError where a file that is not a page of ours would be lost."""
+    """Raises VerydeepError where a file that is not a report would be overwritten."""
     if not path.exists():
         return
     try:

@@ -20,7 +20,7 @@ RESULT = "result.json"
 
 
 def short_name(data: str) -> str:
-    """The name of data in a title: a path by its last part, without settings after a colon."""
+    """The name of data in a title: the last part of a path, without settings after a colon."""
     name = data.partition(":")[0]
     return Path(name).name or data
 
@@ -43,7 +43,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """An error in percent and its 95 % interval, which a baseline has none of."""
+    """An error in percent and its 95 % interval; a baseline has none."""
 
     value: float
     ends: tuple[float, float] | None
@@ -53,7 +53,7 @@ class ErrorRate:
 
     @property
     def interval(self) -> str:
-        """Both ends as text."""
+        """The interval as text."""
         return "" if self.ends is None else f"{self.ends[0]:.2f} to {self.ends[1]:.2f} %"
 
 
@@ -77,9 +77,9 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class EvalRecord:
-    """An evaluation of a run's net: the folder of its files, and what its ``result.json`` says.
+    """An evaluation of a run's net: the folder of its files, and the content of its ``result.json``.
 
-    ``errors`` holds what is known, by its name there; ``checkpoint`` is the SHA-256 of the file evaluated.
+    ``errors`` are by their names there; ``checkpoint`` is the SHA-256 of the evaluated file.
     """
 
     folder: Path
@@ -108,7 +108,7 @@ class EvalRecord:
 
     @property
     def error_and_interval(self) -> tuple[str, str]:
-        """Both as text, empty where the images have no labels."""
+        """Error and interval as text, empty where the images have no labels."""
         return ("", "") if self.error is None else (str(self.error), self.error.interval)
 
     @property
@@ -138,7 +138,7 @@ class RunEnvironment:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its directory describes it; ``result`` holds result.json, and is empty until training ends."""
+    """A run as its directory describes it; ``result`` is the content of result.json, empty until training ends."""
 
     folder: Path
     run: str
@@ -176,32 +176,32 @@ class RunRecord:
 
     @property
     def best(self) -> tuple[float, int] | None:
-        """The dev error of the best epoch and its number: of equal errors that of the least loss; None before one ends.
+        """Dev error and number of the best epoch, of equal errors that of the lowest loss; None before the first ends.
 
-        Epoch 0 is what training started from, where that was evaluated; it has no row in the log.
+        Epoch 0 is the initial weights, where they were evaluated; it has no row in the log.
         """
         boxes = self.metadata.is_localiser
-        found = [
+        epochs = [
             (row.dev_error, (row.dev_missed_overlap if boxes else row.dev_loss) or 0.0, row.epoch) for row in self.log
         ]
         if self.metadata.state.get("best_epoch") == 0 and self.metadata.state.get("best"):
-            found.append((*self.metadata.state["best"], 0))
-        return (min(found)[0], min(found)[2]) if found else None
+            epochs.append((*self.metadata.state["best"], 0))
+        return (min(epochs)[0], min(epochs)[2]) if epochs else None
 
     @property
     def images_per_second(self) -> float | None:
-        """In training: the median of the epochs."""
+        """Training throughput: the median of the epochs."""
         rates = sorted(row.images_per_second for row in self.log)
         return rates[len(rates) // 2] if rates else None
 
     @property
     def seconds(self) -> float:
-        """Spent on the epochs' steps, without their evaluation."""
+        """Duration of all training steps, without evaluation."""
         return float(sum(row.seconds for row in self.log))
 
     @cached_property
     def current(self) -> tuple[EvalRecord, ...]:
-        """The evaluations of checkpoints that are in the directory now."""
+        """Evaluations of checkpoints that are still in the directory."""
         there = [self.folder / name for name in (BEST, LAST)] if self.evaluations else []
         hashes = {file_sha256(path) for path in there if path.is_file()}
         return tuple(evaluation for evaluation in self.evaluations if evaluation.checkpoint in hashes)
@@ -218,10 +218,10 @@ def read_run(folder: Path, running: bool | None = None) -> RunRecord:
     """Reads a run directory.
 
     Args:
-        running: whether it is being trained; None looks whether a process holds its lock.
+        running: whether it is being trained; None: whether a process holds its lock.
 
     Raises:
-        VerydeepError: there is no such directory, or it is not of a run, and what it lacks.
+        VerydeepError: there is no such directory, or it is not a run directory.
     """
     metadata = _metadata(folder)
     log = [_epoch(row, metadata.error) for row in read_log(folder)]
@@ -240,7 +240,7 @@ def read_run(folder: Path, running: bool | None = None) -> RunRecord:
 
 
 def _metadata(folder: Path) -> Metadata:
-    """That of the last checkpoint, which has the latest settings; else of the best or the one before."""
+    """Metadata of the last checkpoint, which has the latest settings; else of the best or the previous one."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise VerydeepError(f"{folder} {what}: give the directory of a run, a probe or SVMs (runs/…).")
@@ -260,7 +260,7 @@ def _state(folder: Path, metadata: Metadata, result: dict[str, Any], running: bo
     if not (folder / LOG).is_file():  # converted, or copied from where it was trained
         return "a net"
     if not result or result.get("steps") != metadata.state.get("step", result.get("steps")):
-        return "stopped"  # the result is of before it was resumed
+        return "stopped"  # the result was written before training was resumed
     ended = result.get("ended")
     return "interrupted" if ended == "interrupted" else "diverged" if ended == "diverged" else "finished"
 
@@ -276,7 +276,7 @@ def _epoch(row: dict[str, Any], error: str) -> EpochRecord | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none that can be read."""
+    """A JSON object; empty where it is missing or broken."""
     with contextlib.suppress(VerydeepError):
         return read_json(path)
     return {}
@@ -292,20 +292,20 @@ def _environment(values: dict[str, Any]) -> RunEnvironment | None:
 
 
 def _evaluations(folder: Path) -> tuple[EvalRecord, ...]:
-    """The evaluations in a directory, by set and protocol; files that are not ours are left out.
+    """The evaluations in a directory, by set and protocol; other files are left out.
 
     A checkpoint that is both the best and the last counts once.
     """
-    found: dict[tuple[str, str, str], EvalRecord] = {}
+    evaluations: dict[tuple[str, str, str], EvalRecord] = {}
     for path in sorted(folder.glob(f"{EVALUATIONS}*/**/{RESULT}")):
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
             evaluation = _evaluation(path.parent, _json(path))
-            found.setdefault((evaluation.name, evaluation.photos, evaluation.checkpoint), evaluation)
-    return tuple(found.values())
+            evaluations.setdefault((evaluation.name, evaluation.photos, evaluation.checkpoint), evaluation)
+    return tuple(evaluations.values())
 
 
 def _evaluation(folder: Path, values: dict[str, Any]) -> EvalRecord:
-    """An evaluation's ``result.json``; raises what a value of another kind does."""
+    """An evaluation from its ``result.json``; raises a built-in error for values of other types."""
     of_boxes = "checkpoints" in values
     rate = values.get("images_per_second")
     classes = [] if of_boxes else values.get("classes") or []

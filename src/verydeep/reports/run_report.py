@@ -25,8 +25,8 @@ from ..evaluation.scores import FILE_NAME, load_scores
 from ..training.rerun import after_divergence, command_of
 from .charts import Line, drops, line_chart
 from .figures import Read, filters_picture, mistakes, training_crops
-from .html import Table, Tile, counted, percent, png_of, png_url, tiles, write_page
-from .run_reader import EvalRecord, RunEnvironment, RunRecord, read_run, short_name
+from .html import Table, Tile, encoded, percent, png_url, tiles, write_page
+from .run_reader import EvalRecord, RunRecord, read_run, short_name
 
 REFRESH_SECONDS = 30
 FIRST_LAYER = "conv1_1.weight"
@@ -50,7 +50,7 @@ BOX_ERRORS = {
 class LiveReport:
     """The report of a run during training, rewritten after each epoch.
 
-    It never ends a training: why it cannot be written is reported once.
+    A report that cannot be written does not stop training; the reason is reported once.
     """
 
     def __init__(self, folder: Path, train: Dataset, reporter: Reporter) -> None:
@@ -64,7 +64,7 @@ class LiveReport:
             run = read_run(self._folder, running)
             self._images = self._images or _RunImages(self._folder, run.metadata, self._train)
             _write(run, self._images, self._folder / REPORT)
-        except Exception as fault:  # whatever is wrong with a page, training continues
+        except Exception as fault:  # training continues, whatever is wrong with the page
             if not self._warned:
                 self._reporter.warn(f"cannot write the run's report; training continues: {fault}")
             self._warned = True
@@ -81,9 +81,9 @@ def write_run_report(folder: Path, out: Path | None = None) -> tuple[RunRecord, 
 
 
 def refresh_report(evaluation: Path, reporter: Reporter) -> None:
-    """Rewrites the report of the run in whose directory an evaluation's files are; one elsewhere has none.
+    """Rewrites the report of the run whose directory contains an evaluation's files; elsewhere there is none.
 
-    A report that cannot be written is a warning, and the evaluation stays.
+    A report that cannot be written is a warning; the evaluation is kept.
     """
     above = [place for place in evaluation.absolute().parents if place.name.startswith(EVALUATIONS)]
     if not above:
@@ -114,7 +114,7 @@ class _RunImages:
         return tiles(crops), f"Random crops of {settings.crop} pixels at S = {settings.S}, as the net sees them.{boxes}"
 
     def reader(self, evaluation: EvalRecord) -> Read | None:
-        """What reads the images of an evaluation of the run's own data; None of other data or where they are gone."""
+        """Reads images of an evaluation on the run's own data; None for other data, or where the images are gone."""
         if not self._metadata.data or evaluation.folder.parent.parent.name.startswith("of-"):
             return None
         with contextlib.suppress(VerydeepError):
@@ -137,56 +137,19 @@ class _RunImages:
 def _write(run: RunRecord, images: _RunImages, path: Path) -> Path:
     net = f"et {run.metadata.net} at S = {run.scale}"
     crops, crops_note = images.crops
+    repeatable = bool(run.metadata.settings) and run.state != "a net"  # which has lost the name it was trained by
     context = {
-        **headline_context(run, f"N{net}" if run.run == run.metadata.net else f"{run.run}: n{net}"),
+        "title": f"N{net}" if run.run == run.metadata.net else f"{run.run}: n{net}",
+        **{"run": run, "state": run.status, "data": short_name(run.data)},
+        "time_left": _time_left(run) if run.state == "training" else None,
         "divergence": after_divergence(run.run, run.metadata, run.result) if run.state == "diverged" else None,
         "training": training_context(run),
         "evaluations": _evaluations_table(run) if run.evaluations else None,
-        "evaluation": _evaluation_context(run.evaluation or run.evaluations[0], images) if run.evaluations else None,
-        **{"crops": crops, "crops_note": crops_note, "filters": _filters(run.folder)},
-        **_recipe_context(run),
+        **(_evaluation_context(run.evaluation or run.evaluations[0], images) if run.evaluations else {}),
+        **{"crops": crops, "crops_note": crops_note, "filters": _filters(run.folder), "named_classes": NAMED_CLASSES},
+        "command": command_of(run.run, run.metadata, str(run.folder)) if repeatable else None,
     }
     return write_page(path, "run.html", context, REFRESH_SECONDS if run.state == "training" else None)
-
-
-def headline_context(run: RunRecord, title: str) -> dict[str, Any]:
-    """What the head of a run's page needs."""
-    figures = []
-    if run.evaluation is not None:
-        error, interval = run.evaluation.error_and_interval
-        figures.append(("test error", error, f"{interval}, {run.evaluation.name}"))
-    if run.best is not None:
-        best, epoch = run.best
-        figures.append(("best dev error", percent(best), f"epoch {epoch}" if epoch else "before training"))
-    probe = run.result.get("probe_dev_top1_error")
-    if isinstance(probe, float):
-        figures.append(("dev error of a probe", percent(probe), "linear SVMs on the start's descriptors"))
-    if run.images_per_second is not None:
-        figures.append(("throughput", f"{run.images_per_second:,.1f}", "training images/s"))
-        figures.append(("time", duration(run.seconds), counted(len(run.log), "epoch")))
-    figures.append(("parameters", f"{run.facts.parameters / 1e6:.2f} M", f"{run.facts.weight_layers} weight layers"))
-    return {"title": title, "state": run.status, "summary": _summary(run), "figures": figures}
-
-
-def _summary(run: RunRecord) -> str:
-    """What was trained on what, and how far it is or how it ended."""
-    classes = f"{len(run.metadata.classes)} classes"
-    if run.state == "a net":
-        name = run.metadata.origin.get("name") or run.metadata.origin.get("file")
-        data = f"trained on {short_name(run.data)}" if run.metadata.data else "training data unknown"
-        return f"{classes}; imported weights{f' ({name})' if name else ''}, {data}."
-    kind = "Localisation of " if run.metadata.is_localiser else ""
-    of, epochs = f"{kind}{classes}, trained on {short_name(run.data)}.", counted(len(run.log), "epoch")
-    steps = counted(run.result.get("steps", 0), "step")
-    if run.state == "training":
-        return f"{of} {_time_left(run)} This page is rewritten after each epoch and reloads itself."
-    if run.state == "finished":
-        end = "the plateau" if run.result.get("ended") == "plateau" else run.result.get("ended")
-        return f"{of} {epochs}, {steps}: stopped at {end}."
-    if run.state == "diverged":
-        return f"{of} Training diverged after {epochs}, {steps}."
-    how = "Interrupted" if run.state == "interrupted" else "Stopped early"
-    return f"{of} {how} after {epochs}; resume with the same command and --resume."
 
 
 def _time_left(run: RunRecord) -> str:
@@ -252,30 +215,25 @@ def _evaluations_table(run: RunRecord) -> Table:
 
 
 def _evaluation_context(evaluation: EvalRecord, images: _RunImages) -> dict[str, Any]:
-    """One evaluation in detail."""
-    return _box_details(evaluation) if evaluation.of_boxes else _class_details(evaluation, images)
+    """One evaluation in detail: errors of boxes, or by class with confused pairs and mistakes.
 
-
-def _class_details(evaluation: EvalRecord, images: _RunImages) -> dict[str, Any]:
-    """Errors by class, confused pairs, and mistakes: on images where they can be read, else a stored picture."""
+    Mistakes are shown on images where they can be read, else as the picture that the evaluation stored.
+    """
+    errors = [(text, evaluation.errors[name]) for name, text in BOX_ERRORS.items() if name in evaluation.errors]
+    box_rows = [(text, str(error), error.interval) for text, error in errors]
     worst = sorted(evaluation.classes, key=lambda row: (-row.top1_error, row.name))
     rows = [(row.name, f"{row.images:,}", row.top1_error) for row in worst]
-    heads = ["class", "images", "top-1 error"]
+    heads, name = ["class", "images", "top-1 error"], evaluation.name
     pairs = [(pair.name, pair.predicted, f"{pair.images:,}") for pair in evaluation.confused]
-    wrong = evaluation.error is not None and evaluation.error.value > 0
-    found = _mistakes(evaluation, images.reader(evaluation)) if wrong else []
+    wrong = not evaluation.of_boxes and evaluation.error is not None and evaluation.error.value > 0
     return {
-        "of_boxes": False,
-        "labelled": bool(rows),
-        "first_classes": Table(f"Classes by error, worst first ({evaluation.name})", heads, rows[:FIRST_CLASSES], 2),
+        **{"evaluation": evaluation, "labelled": bool(box_rows if evaluation.of_boxes else rows), "wrong": wrong},
+        "box_errors": Table(f"Errors ({name})", ["error", "value", "95 % interval"], box_rows),
+        "first_classes": Table(f"Classes by error, worst first ({name})", heads, rows[:FIRST_CLASSES], 2),
         "other_classes": Table("Other classes", heads, rows[FIRST_CLASSES:], 2),
-        "confused": Table(
-            f"Most frequent mistakes ({evaluation.name})", ["class", "misclassified as", "images"], pairs
-        ),
-        "wrong": wrong,
-        "mistakes": found,
-        "stored": _stored(evaluation, "mistakes.png") if wrong and not found else None,
-        "name": evaluation.name,
+        "confused": Table(f"Most frequent mistakes ({name})", ["class", "misclassified as", "images"], pairs),
+        "mistakes": _mistakes(evaluation, images.reader(evaluation)) if wrong else [],
+        "stored": {picture: _stored(evaluation, picture) for picture in ("right", "wrong", "mistakes")},
     }
 
 
@@ -292,27 +250,9 @@ def _mistakes(evaluation: EvalRecord, read: Read | None) -> list[Tile]:
 def _stored(evaluation: EvalRecord, name: str) -> str | None:
     """The URL of a picture that the evaluation left in its folder; None without it."""
     try:
-        return png_url((evaluation.folder / name).read_bytes())
+        return png_url((evaluation.folder / f"{name}.png").read_bytes())
     except OSError:
         return None
-
-
-def _box_details(evaluation: EvalRecord) -> dict[str, Any]:
-    """Errors of boxes, and pictures of right and wrong ones, each None where there are no such boxes."""
-    errors = {text: evaluation.errors[name] for name, text in BOX_ERRORS.items() if name in evaluation.errors}
-    rows = [(text, str(error), error.interval) for text, error in errors.items()]
-    gt_class = evaluation.errors.get("gt_class_error")
-    without = {
-        "right": gt_class is not None and gt_class.value == 100,
-        "wrong": gt_class is not None and gt_class.value == 0,
-    }
-    return {
-        "of_boxes": True,
-        "labelled": bool(rows),
-        "errors": Table(f"Errors ({evaluation.name})", ["error", "value", "95 % interval"], rows),
-        "boxes": [(kind, none, _stored(evaluation, f"{kind}.png")) for kind, none in without.items()],
-        "name": evaluation.name,
-    }
 
 
 def _filters(folder: Path) -> dict[str, Any] | None:
@@ -321,67 +261,5 @@ def _filters(folder: Path) -> dict[str, Any] | None:
         with contextlib.suppress(SafetensorError, OSError):
             with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
                 weights = np.asarray(file.get_tensor(FIRST_LAYER), dtype=np.float32)
-            return {"url": png_url(png_of(filters_picture(weights))), "count": len(weights), "file": path.name}
+            return {"url": png_url(encoded(filters_picture(weights), "PNG")), "count": len(weights), "file": path.name}
     return None
-
-
-def _recipe_context(run: RunRecord) -> dict[str, Any]:
-    """Data and settings in words, and the command that repeats the run where its name is known."""
-    metadata, known = run.metadata, run.facts
-    width = "" if metadata.width == 1 else f", {metadata.width:g} of its width"
-    classes, more = metadata.classes[:NAMED_CLASSES], len(metadata.classes) > NAMED_CLASSES
-    rows = [
-        (
-            "net",
-            f"{metadata.net} of Table 1{width}: {known.weight_layers} weight layers, {known.parameters:,} parameters, "
-            f"{known.multiply_adds / 1e9:.3g} G multiply-adds per crop of {metadata.crop} pixels",
-        ),
-        ("classes", f"{len(metadata.classes)}: {', '.join(classes)}{', …' if more else ''}"),
-    ]
-    command = None
-    if metadata.settings:
-        rows += [("data", run.data), ("directory", str(run.folder)), *_settings_facts(metadata)]
-        rows += _machine_facts(run.environment)
-        if run.state != "a net":  # an imported one has lost the name it was trained by
-            command = command_of(run.run, metadata, str(run.folder))
-    return {"recipe": rows, "command": command}
-
-
-def _settings_facts(metadata: Metadata) -> list[tuple[str, str]]:
-    """The settings that matter, in words."""
-    settings = metadata.train_settings
-    start = f"random weights ({settings.initialise})" if settings.start == "none" else settings.start
-    mirror = "half of them mirrored" if settings.mirror else "none mirrored"
-    rule = f"after {settings.patience} epochs in which the dev error does not improve by {settings.improvement:g}"
-    if settings.drop_at:
-        rule = f"after epochs {', '.join(map(str, settings.drop_at))}"
-    times = "" if settings.drop_at else f"at most {counted(settings.drops, 'time')}, "
-    shift = "none" if settings.colour_shift == "off" else f"by PCA ({settings.colour_shift})"
-    rows = [
-        ("start", start),
-        ("trained layers", {"all": "all", "fc": "the FC layers", "last": "the last layer"}[settings.learn]),
-        ("crops", f"{settings.crop} pixels at S = {settings.S}, {mirror}; colour shift {shift}"),
-        (
-            "optimiser",
-            f"SGD: batches of {settings.batch}, momentum {settings.momentum:g}, L2 {settings.weight_decay:g}",
-        ),
-        ("learning rate", f"{settings.lr:g}, divided by 10 {times}{rule}"),
-        ("end", f"after {settings.max_epochs} epochs or {settings.max_steps:,} steps at the latest"),
-        ("seed", str(settings.seed)),
-    ]
-    if metadata.is_localiser:
-        boxes = metadata.localiser_settings
-        what = "a box per class (PCR)" if boxes.regression == "PCR" else "one box for all classes (SCR)"
-        rows.insert(0, ("predicts", f"{what}, {'with' if boxes.dropout else 'without'} dropout"))
-    return rows
-
-
-def _machine_facts(environment: RunEnvironment | None) -> list[tuple[str, str]]:
-    if environment is None:
-        return []
-    machine = (environment.processor, environment.device, environment.precision, f"threads: {environment.threads}")
-    return [
-        ("machine", ", ".join(machine)),
-        ("software", f"Python {environment.python}, {environment.versions}"),
-        ("started", f"{environment.time}, commit {environment.commit}"),
-    ]

@@ -10,12 +10,12 @@ from typing import Any
 from ..checkpoints.run_dir import REPORT
 from ..core.errors import VerydeepError
 from ..core.files import read_json
-from ..data.image_io import read_image
+from ..data.image_io import Pixels, read_image
 from ..data.open import Dataset
 from ..transfer.retrieval import Similar, photos_of
 from .charts import Line, line_chart
-from .figures import GONE, photo_grid, photo_or_none, save_figure
-from .html import Table, Tile, counted, tiles, write_page
+from .figures import photo_grid, photo_or_none, save_figure
+from .html import Table, Tile, tiles, write_page
 from .run_reader import short_name
 
 FIRST_CLASSES, MOST_CURVES, MOST_TICKS = 20, 8, 7
@@ -36,7 +36,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class SvmSplit:
-    """A split: the C chosen on its dev part, and the figure there by C, as text, in percent."""
+    """A split: the C chosen on its dev part, and the figure there in percent by C, as text."""
 
     name: str
     C: float
@@ -45,7 +45,7 @@ class SvmSplit:
 
 @dataclass(frozen=True)
 class DescriptorRecord:
-    """The descriptors of one net: which layer at which scales, and the file of the net."""
+    """The descriptors of one net: layer, scales, and the file of the net."""
 
     net: str
     layer: str
@@ -68,8 +68,8 @@ class SvmMistake:
 class SvmRecord:
     """SVMs by a protocol as their directory describes them.
 
-    ``figure`` names the protocol's figure; it and ``top1_error`` are None where the images have no labels or, of the
-    error, several. ``result`` is all that ``result.json`` holds.
+    ``figure`` names the protocol's figure. ``value`` and ``top1_error`` are None where the images have no labels;
+    ``top1_error`` also where they have several. ``result`` is the content of ``result.json``.
     """
 
     folder: Path
@@ -104,16 +104,14 @@ def write_svm_report(folder: Path, out: Path | None = None) -> tuple[SvmRecord, 
         Its record, and the page's path.
 
     Raises:
-        VerydeepError: the directory holds no such classifier and figures, or the page cannot be written.
+        VerydeepError: the directory has no such classifier and figures, or the page cannot be written.
     """
     svms = read_svms(folder)
-    nets = dict.fromkeys(f"{one.net} {one.layer}" for one in svms.descriptors)
+    nets = dict.fromkeys(f"{net.net} {net.layer}" for net in svms.descriptors)
     context = {
         "title": f"Linear SVMs on {' and '.join(nets)}, {short_name(svms.data)}",
-        **_headline_context(svms),
-        **{"chart": _chart(svms), **_class_tables(svms)},
-        **{"mistakes": _mistakes(svms), "labelled": svms.top1_error is not None},
-        "recipe": _recipe(svms),
+        **{"svms": svms, "figure_name": FIGURE_NAMES[svms.figure]},
+        **{"chart": _chart(svms), **_class_tables(svms), "mistakes": _mistakes(svms)},
     }
     return svms, write_page(out or folder / REPORT, "svm.html", context)
 
@@ -148,12 +146,12 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
         train_images=int(images["fit"]) + int(images["dev"]),
         test_images=int(images["test"]),
         descriptors=tuple(
-            DescriptorRecord(str(one["net"]), str(one["layer"]), ", ".join(map(str, one["scales"])), str(one["file"]))
-            for one in result["features"]
+            DescriptorRecord(str(net["net"]), str(net["layer"]), ", ".join(map(str, net["scales"])), str(net["file"]))
+            for net in result["features"]
         ),
         splits=tuple(
-            SvmSplit(str(one["split"]), float(one["C"]), {C: float(value) for C, value in one["dev"].items()})
-            for one in result["splits"]
+            SvmSplit(str(split["split"]), float(split["C"]), {C: float(value) for C, value in split["dev"].items()})
+            for split in result["splits"]
         ),
         figure=figure,
         value=_spread(result, figure),
@@ -174,22 +172,8 @@ def _spread(result: dict[str, Any], name: str) -> Spread | None:
     return None if mean is None else Spread(float(mean), None if std is None else float(std))
 
 
-def _headline_context(svms: SvmRecord) -> dict[str, Any]:
-    figures = []
-    if svms.value is not None:
-        splits = f"{svms.protocol}, {counted(len(svms.splits), 'split')}"
-        figures.append((FIGURE_NAMES[svms.figure], str(svms.value), splits))
-    if svms.top1_error is not None:
-        figures.append(("top-1 error", str(svms.top1_error), f"{svms.test_images:,} images"))
-    figures.append(("C", svms.chosen, f"{svms.dimensions:,} dimensions"))
-    test = "The test images have no labels."
-    if svms.value is not None:
-        test = f"Results are on {svms.test_images:,} test images, used neither for training nor for the choice of C."
-    return {"summary": f"{svms.train_images:,} training images, {svms.classes} classes. {test}", "figures": figures}
-
-
 def ticks_of_c(values: list[str]) -> list[tuple[float, str]]:
-    """Values of C along a chart, one step apart: as many as can be read."""
+    """Values of C at equal distances on a chart, as many as have room."""
     every = -(-len(values) // MOST_TICKS)
     return [(float(place), value) for place, value in enumerate(values) if place % every == 0]
 
@@ -229,20 +213,10 @@ def _mistakes(svms: SvmRecord) -> list[Tile]:
     )
 
 
-def _recipe(svms: SvmRecord) -> list[tuple[str, str]]:
-    descriptors = [
-        (f"descriptor {number}", f"{one.layer} of net {one.net} at Q = {one.scales}; {one.file}")
-        for number, one in enumerate(svms.descriptors, start=1)
-    ]
-    rows = [("scales", svms.aggregate), ("dimensions", f"{svms.dimensions:,}"), ("loss", svms.loss)]
-    return [*descriptors, *rows, ("data", str(svms.photos["data"])), ("protocol", svms.protocol)]
-
-
-def write_similar_picture(found: Similar, photos: Dataset, path: Path) -> Path:
+def write_similar_picture(result: Similar, photos: Dataset, path: Path) -> Path:
     """The query image and its nearest neighbours with their class and cosine similarity."""
-    shown = [(read_image(found.image), "query")]
-    for neighbour in found.neighbours:
-        pixels = photo_or_none(photos.source.read, neighbour.id)
+    shown: list[tuple[Pixels | None, str]] = [(read_image(result.image), "query")]
+    for neighbour in result.neighbours:
         text = f"{neighbour.name or neighbour.id}\ncosine {neighbour.cosine:.3f}"
-        shown.append((GONE if pixels is None else pixels, text))
+        shown.append((photo_or_none(photos.source.read, neighbour.id), text))
     return save_figure(photo_grid(shown), path)

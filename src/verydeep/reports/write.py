@@ -1,4 +1,4 @@
-"""Reports from what directories hold: of one run or of SVMs, or several side by side."""
+"""Reports of directories: of one run or SVMs, or of several side by side."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def write_report(folders: str | Path | Sequence[str | Path], out: str | Path | N
         out: the page; by default ``report.html`` in the directory, and of several ``comparison.html`` here.
 
     Returns:
-        ``page``, and of a run its row, of SVMs what ``result.json`` holds; of several ``runs``, ``pairs`` and
+        ``page``, with the row of a run, or the ``result.json`` of SVMs; for several directories ``runs``, ``pairs`` and
         ``differing``, or ``svms``; and ``faults``, why directories are left out of a comparison.
 
     Raises:
-        VerydeepError: the directory, or every one of several, is none of these; without those that are left out there
-            is nothing to compare; the page cannot be written, or another file is in its place.
+        VerydeepError: the directory, or every one of several, is none of these; nothing is left to compare; the page
+            cannot be written, or would overwrite another file.
     """
     places = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     if not places:
@@ -53,7 +53,7 @@ def _one(folder: Path, page: Path | None) -> dict[str, Any]:
 
 
 def _several(folders: list[Path], page: Path) -> dict[str, Any]:
-    """Compares the directories with the first that can be read; ``faults`` are the messages of those left out."""
+    """Compares directories with the first that can be read; ``faults`` are the messages of those left out."""
     records: list[RunRecord | SvmRecord] = []
     unread: list[str] = []
     differ: list[str] = []

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from ...core.errors import ImageError, VerydeepError
+from ...core.memory import retain_freed_memory
 from ...core.nearest import nearest
 from ...core.progress import Reporter
 from ...core.settings import ServeSettings
@@ -67,7 +68,7 @@ class Site:
         """Starts the threads that decode and the one that runs the models."""
         self._served, self._settings, self._metrics = served, settings, metrics
         self.uploads = Uploads(settings)
-        self.batcher = Batcher(served.run, settings.batch, settings.queue, metrics.batch, served.keep_memory)
+        self.batcher = Batcher(served.run, settings.batch, settings.queue, metrics.batch, retain_freed_memory)
 
     async def predict(self, request: Request, query: Annotated[TopParameters, fastapi.Query()]) -> Any:
         """The most likely classes, the most likely first."""
@@ -90,7 +91,7 @@ class Site:
         return await self._run(request, Query("similar"), query.top or 10)
 
     async def _run(self, request: Request, query: Query, top: int = 1) -> Any:
-        """Reads an image, waits for its turn, and returns what the models give."""
+        """Reads an image, queues it, and returns the result of the models."""
         with await self.uploads.read(request) as body, self.batcher.place(), await self.uploads.decode(body) as image:
             height, width = image.value.shape[:2]
             future = self.batcher.submit(query, QueryImage(image.value, top))
@@ -189,7 +190,7 @@ class Site:
 
 
 def build(served: ServedModels, settings: ServeSettings, metrics: Metrics, reporter: Reporter) -> tuple[Guard, Site]:
-    """The application, and what has to be closed after it."""
+    """The application, and the site to close after it."""
     site = Site(served, settings, metrics)
     kinds = (Refused, Full, Stopped, RequestValidationError, HTTPException, VerydeepError, Exception)
     app = FastAPI(
@@ -227,7 +228,7 @@ def _documented(handler: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _parameter_sentence(request: Request, error: dict[str, Any]) -> str:
-    """Says what is wrong with a query parameter."""
+    """The error message for an invalid query parameter."""
     name, path, value = str(error["loc"][-1])[:60], request.url.path, str(error["input"])[:60]
     if error["type"] == "extra_forbidden":
         known = [parameter["name"] for parameter in _parameters(request, path)]

@@ -1,7 +1,7 @@
-"""Dynamic batching: a bounded queue before one thread, which alone runs the models.
+"""Dynamic batching: a bounded queue and one thread that runs the models.
 
-While a batch runs, other requests wait; the next batch is the longest-waiting query with those equal to it. So batching
-adds no delay: a lone request runs at once, and the more requests there are, the larger the batches.
+While a batch runs, other requests wait; the next batch is the longest-waiting request and those with an equal query. So
+batching adds no delay: a single request runs at once, and more requests make larger batches.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     def take(self, units: int, patience: float | None = 0.0) -> None:
-        """Takes units, at most as many as there are in all; waits ``patience`` seconds, None without end.
+        """Takes units, at most ``total``; waits for ``patience`` seconds, None: without limit.
 
         Raises:
-            Full: they are not free by then.
+            Full: they are not free in time.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._free >= units, patience):
@@ -61,8 +61,8 @@ class MemoryBudget:
 class Batcher:
     """Runs items in batches, on a thread of its own, in the order in which they came.
 
-    An item whose future is cancelled before its turn costs nothing. Where a batch fails, its items are run one by one,
-    so that each has its own result or its own exception.
+    An item whose future is cancelled before its turn is skipped. If a batch fails, its items are run one by one, so
+    that each has its own result or exception.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Batcher:
 
     @property
     def stopped(self) -> bool:
-        """Whether it refuses new items."""
+        """Whether new items are refused."""
         return self._stopped
 
     @property
     def wait(self) -> float:
-        """Seconds until all that wait now are done, by the recent batches."""
+        """Expected seconds until all waiting items are done, from recent batches."""
         recent = list(self._recent)
         return self._taken * sum(recent) / len(recent) if recent else 0.0
 
@@ -131,7 +131,7 @@ class Batcher:
         return job.future
 
     def refuse(self) -> None:
-        """Refuses new items; those that hold a place are still run."""
+        """Refuses new items; those with a place are still run."""
         with self._changed:
             self._stopped = True
 
@@ -154,7 +154,7 @@ class Batcher:
                 running = self._work()
 
     def _work(self) -> bool:
-        """Runs what waits; False at the end."""
+        """Runs all waiting items; False at the end."""
         while batch := self._next():
             if batch == [_END]:
                 return False
@@ -172,7 +172,7 @@ class Batcher:
         return True
 
     def _next(self) -> list[_Job]:
-        """Takes the job that waits longest, with those of the same query, out of the queue; empty where none waits."""
+        """Removes the longest-waiting job and those of the same query from the queue; empty where none waits."""
         with self._changed:
             if not self._jobs:
                 return []

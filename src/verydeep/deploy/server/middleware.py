@@ -1,8 +1,8 @@
 """ASGI middleware before all routes: host check, security headers, request counts, and unexpected exceptions.
 
-A page of another site in a browser can send requests to this machine's own addresses. So a server that listens there
-responds only to a name of this machine (DNS rebinding gets nothing), and accepts no image from another site's page.
-Starlette's TrustedHostMiddleware knows no addresses such as 127.0.0.0/8 and refuses in plain text, so it is not used.
+In a browser a page of another site can send requests to this machine's own addresses. So a server that listens there
+responds only to names of this machine (against DNS rebinding), and refuses images from pages of other sites.
+Starlette's TrustedHostMiddleware has no address ranges such as 127.0.0.0/8 and responds in plain text.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 PHOTOS = "/photos/"
-CLIENT_LEFT = 499  # as many servers count it; it is never sent
+CLIENT_LEFT = 499  # counted, as by nginx, and never sent
 
 
 def refusal(status: int, sentence: str, wait: float | None = None) -> Response:
@@ -43,7 +43,7 @@ def refusal(status: int, sentence: str, wait: float | None = None) -> Response:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own, which no other machine reaches."""
+    """Whether a host name or address is a loopback one, which no other machine reaches."""
     name = host.strip("[]").lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -1,15 +1,13 @@
-"""What a server runs: a net or SVMs, a localisation model, a features file with its net."""
+"""The models of a server: a net or SVMs, a localisation model, a features file with its net."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ...api import load
-from ...core import memory
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...core.settings import MachineSettings
@@ -19,16 +17,17 @@ from ...evaluation.predict import Classifier, Prediction
 from ...evaluation.protocols import check_protocol, parse_protocol
 from ...evaluation.saliency import check_explainable, grad_cam, overlay, score_map
 from ...localisation.predict import Localiser, load_localiser
+from ...reports.html import encoded
 from ...transfer.predict import SvmClassifier
-from ...transfer.retrieval import NearestNeighbours, photos_of
-from .thumbnails import Thumbnails, encoded
+from ...transfer.retrieval import NearestNeighbours, Neighbour, photos_of
+from .thumbnails import Thumbnails
 
 RouteName = Literal["predict", "localise", "describe", "similar", "explain"]
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is computed of an image; images of equal queries are batched.
+    """What to compute for an image; images with equal queries are batched.
 
     ``name`` is a class's. ``kind`` is for `explain`: ``map`` or ``gradcam``, as numbers or as a ``picture``.
     """
@@ -42,7 +41,7 @@ class Query:
 
 @dataclass(frozen=True)
 class QueryImage:
-    """An image, uint8 (H,W,3), and how many results it wants, which may differ within a batch."""
+    """An image, uint8 (H,W,3), and its number of results, which may differ within a batch."""
 
     pixels: Pixels
     top: int = 5
@@ -50,7 +49,7 @@ class QueryImage:
 
 @dataclass(frozen=True)
 class ServedModels:
-    """The loaded models; what is None is not served."""
+    """The loaded models; None for those not served."""
 
     name: str
     classifier: Classifier | SvmClassifier
@@ -71,7 +70,7 @@ class ServedModels:
 
     @property
     def explains(self) -> bool:
-        """Whether there are score maps."""
+        """Whether score maps can be computed."""
         try:
             check_explainable(self.classifier)
         except VerydeepError:
@@ -80,7 +79,7 @@ class ServedModels:
 
     @property
     def kind(self) -> str:
-        """What a class is given: a probability, or an SVM's score."""
+        """The kind of a class's value: a probability, or an SVM's score."""
         return "probability" if isinstance(self.classifier, Classifier) else "score"
 
     def run(self, query: Query, items: Sequence[QueryImage]) -> list[Any]:
@@ -94,11 +93,11 @@ class ServedModels:
         if query.route == "predict":
             top = max(item.top for item in items)
             predictions = self.classifier.predict(images, top, self.protocol)
-            return [_first_classes(one, item.top) for one, item in zip(predictions, items, strict=True)]
+            return [_first_classes(made, item.top) for made, item in zip(predictions, items, strict=True)]
         if query.route == "localise":
             assert self.localiser is not None
-            boxes = self.localiser.predict(images, query.top, query.name)
-            return [{"boxes": one.to_json()["boxes"]} for one in boxes]
+            predicted = self.localiser.predict(images, query.top, query.name)
+            return [{"boxes": boxes.to_json()["boxes"]} for boxes in predicted]
         if query.route == "explain":
             return [self._explain(query, pixels) for pixels in images]
         assert self.neighbours is not None
@@ -107,8 +106,7 @@ class ServedModels:
             return [{"descriptor": [round(float(value), 7) for value in row]} for row in rows]
         near = self.neighbours.nearest(rows, max(item.top for item in items))
         return [
-            {"neighbours": [self._neighbour(one) for one in row[: item.top]]}
-            for row, item in zip(near, items, strict=True)
+            {"neighbours": list(map(self._neighbour, row[: item.top]))} for row, item in zip(near, items, strict=True)
         ]
 
     def _explain(self, query: Query, pixels: Pixels) -> Any:
@@ -120,20 +118,14 @@ class ServedModels:
         scale = max(parse_protocol(self.protocol).scales) if self.protocol else None
         computed = (score_map if query.kind == "map" else grad_cam)(net, pixels, label, scale)
         if query.picture:
-            return encoded(overlay(pixels, computed), "PNG")
+            return encoded(overlay(pixels, computed), "PNG", compress_level=1)
         return {"class": name, "kind": query.kind, **computed.to_json()}
 
-    def _neighbour(self, one: Any) -> dict[str, Any]:
+    def _neighbour(self, near: Neighbour) -> dict[str, Any]:
         """A neighbour with the number of its thumbnail, None where the images are gone."""
         assert self.neighbours is not None
-        place = None if self.thumbnails is None else self.neighbours.place(one.id)
-        return {"image": one.id, "class": one.name, "cosine": round(one.cosine, 6), "photo": place}
-
-    @contextmanager
-    def keep_memory(self) -> Any:
-        """A context for as long as there is work: freed memory stays for the next batch."""
-        with memory.retain_freed_memory():
-            yield
+        place = None if self.thumbnails is None else self.neighbours.place(near.id)
+        return {"image": near.id, "class": near.name, "cosine": round(near.cosine, 6), "photo": place}
 
 
 def _first_classes(prediction: Prediction, top: int) -> dict[str, Any]:

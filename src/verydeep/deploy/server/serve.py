@@ -8,28 +8,21 @@ connections.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...core.settings import PIXEL_LIMIT, MachineSettings, ServeSettings
 from ...data.image_formats import reads_heic
 
-
-@dataclass(frozen=True)
-class Sources:
-    """Which models are served; as for `verydeep.deploy.server.models.open_served`."""
-
-    run: str
-    boxes: str | None = None
-    features: str | None = None
-    protocol: str | None = None
-    last: bool = False
+if TYPE_CHECKING:
+    from .models import ServedModels
 
 
 def serve(
-    sources: Sources,
+    open_models: Callable[[MachineSettings], ServedModels],
     settings: ServeSettings,
     machine: MachineSettings,
     reporter: Reporter,
@@ -38,6 +31,7 @@ def serve(
     """Serves until SIGTERM or Ctrl-C, and then completes pending requests.
 
     Args:
+        open_models: loads the models, once the port is known to be free.
         ready: called with the address once the server listens.
 
     Returns:
@@ -53,13 +47,13 @@ def serve(
 
     with open_socket(settings.host, settings.port) as at:  # a taken port is reported before torch is loaded
         from .app import build
-        from .models import open_served
 
         machine = replace(machine, max_pixels=max(PIXEL_LIMIT, settings.max_pixels))
-        models = sources.run, sources.boxes, sources.features, sources.protocol, sources.last
-        served = open_served(*models, machine, reporter)
+        served = open_models(machine)
         if not is_loopback(settings.host):
-            reporter.warn(f"everyone who reaches {settings.host} can use it: there is no password (docs/serving.md)")
+            reporter.warn(
+                f"everyone who reaches {settings.host} can use the server: it has no password (docs/serving.md)"
+            )
         app, site = build(served, settings, Metrics(), reporter)
         forced = 1
         try:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from io import BytesIO
-from typing import Literal
 
-import numpy as np
-from PIL import Image
-
-from ...data.image_io import Pixels
 from ...data.open import Dataset
+from ...reports.html import encoded
 
 SIDE, CACHED = 160, 512  # pixels of the longer side; thumbnails
 
@@ -33,13 +28,4 @@ class Thumbnails:
         return self._cached(place) if 0 <= place < len(self._ids) else None
 
     def _make(self, place: int) -> bytes:
-        picture = Image.fromarray(self._dataset.source.read(self._ids[place]))
-        picture.thumbnail((SIDE, SIDE))
-        return encoded(np.asarray(picture), "JPEG")
-
-
-def encoded(pixels: Pixels, form: Literal["PNG", "JPEG"]) -> bytes:
-    """The bytes of an image file."""
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, form, compress_level=1)
-    return file.getvalue()
+        return encoded(self._dataset.source.read(self._ids[place]), "JPEG", SIDE)

@@ -1,6 +1,6 @@
-"""Request bodies: read up to a limit, then decoded, within bounds on memory and time.
+"""Request bodies: read up to a limit, then decoded, within limits on memory and time.
 
-Everything that a client can do wrong ends in `Refused`: an HTTP status and one sentence.
+Every client error raises `Refused`: an HTTP status and one sentence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMS = ("multipart/form-data", "application/json")
 
 
 class Refused(Exception):
-    """A refused request: the status, and a sentence that says why and what to do.
+    """A refused request: the status, and a sentence with the reason and what to do.
 
     ``wait`` is the seconds after which the client may try again.
     """

@@ -1,7 +1,7 @@
 """Connections: where the server listens, the limits on slow clients, and the shutdown.
 
-uvicorn reads HTTP but has no limits for three clients that are closed here: one that never completes its request's
-head, one that goes on sending after the response, and one that does not read its response.
+uvicorn handles HTTP but has no time limits for clients that never complete the request's head, go on sending after the
+response, or do not read the response; these are closed here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import h11
@@ -128,12 +129,12 @@ class Connection(H11Protocol):
             self._abort_later()
 
     def _abort_later(self) -> None:
-        """A closed connection still waits for its client to read the response; this ends the wait."""
+        """Aborts a closed connection whose client does not read the response in time."""
         self.loop.call_later(READ_SECONDS, self.transport.abort)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which the first SIGTERM or Ctrl-C shuts down in order, and the second at once."""
+    """uvicorn's server; the first SIGTERM or Ctrl-C completes pending requests, the second stops at once."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
         """``ready`` is called once it listens, ``stopping`` when the shutdown begins."""
@@ -165,7 +166,7 @@ class Server(uvicorn.Server):
 
 
 def most_connections() -> int:
-    """The connections that this process may have, after raising its limit of open files as far as allowed."""
+    """The maximum number of connections, after raising the limit of open files as far as allowed."""
     try:
         import resource
     except ImportError:  # Windows has none, and no such limit
@@ -180,7 +181,7 @@ def most_connections() -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """A context without the logs of libraries, which report every odd client; the middleware logs our own failures."""
+    """A context without the logs of libraries, which report every misbehaving client; the middleware logs failures."""
     loggers = [logging.getLogger(name) for name in ("uvicorn.error", "uvicorn.access", "asyncio")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -194,15 +195,9 @@ def _quiet() -> Iterator[None]:
 
 def listen(app: Any, at: socket.socket, ready: Callable[[], None], stopping: Callable[[], None]) -> int:
     """Serves until a signal; returns 0, or the number of a second signal that stopped it at once."""
-    most = most_connections()
-
-    class Bounded(Connection):
-        def __init__(self, *words: Any, **named: Any) -> None:
-            super().__init__(*words, most=most, **named)
-
     config = uvicorn.Config(
         app,
-        http=Bounded,
+        http=partial(Connection, most=most_connections()),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
