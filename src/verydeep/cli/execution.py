@@ -1,4 +1,4 @@
-"""What commands share when they run: exit statuses, the processes of a job, interruption, faults of some inputs."""
+"""Shared by the commands: exit statuses, processes of a torchrun job, interruption, errors of some inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTHING_SAVED = "interrupted before the first step: nothing was saved; run the c
 def run_training(
     options: argparse.Namespace, train: Callable[[Reporter, InterruptHandler, Team], dict[str, Any]]
 ) -> tuple[int, dict[str, Any] | None]:
-    """Trains in one process or several; returns the exit status, and the result where it is still to be printed."""
+    """Trains in one process or several; returns the exit status, and the result if it is still to be printed."""
     with team_of(options) as team, InterruptHandler(reporter := reporter_of(team, options.quiet)) as stop:
         try:
             result = train(reporter, stop, team)
@@ -43,7 +43,7 @@ def run_training(
 
 
 def run_extraction(options: argparse.Namespace, extract: Callable[[Reporter], int], team: Team | None = None) -> int:
-    """Runs work that keeps the descriptors it has computed when a signal stops it; returns the exit status."""
+    """Runs an extraction, which keeps its descriptors when a signal stops it; returns the exit status."""
     reporter = reporter_of(team or SingleProcess(), options.quiet)
     with InterruptHandler(reporter) as stop:
         try:
@@ -54,17 +54,23 @@ def run_extraction(options: argparse.Namespace, extract: Callable[[Reporter], in
 
 
 def team_of(options: argparse.Namespace) -> AbstractContextManager[Team]:
-    """The processes of this job, with the timeout for unresponsive ones that the options give."""
+    """The processes of this job, with the command line's timeout for unresponsive ones."""
     from ..core.distributed import joined, speaks
 
     given = {name: text for name, text in given_settings(options).items() if name == "peer_timeout"}
     try:
         machine = MachineSettings(**typed(MachineSettings, given))
-    except VerydeepError as mistake:  # which all processes find before they have met
+    except VerydeepError as mistake:  # of all processes, before they are connected
         if speaks():
             raise
         raise ToldElsewhere(str(mistake)) from None
     return joined(machine.peer_timeout, output.fail)
+
+
+def show_result(options: argparse.Namespace, result: Any, show_text: Callable[[Any], object]) -> int:
+    """Prints a result, as JSON where the command line asks for that; returns the exit status of success."""
+    (output.show_json if options.json else show_text)(result)
+    return OK
 
 
 def reporter_of(team: Team, quiet: bool) -> Reporter:
@@ -73,10 +79,10 @@ def reporter_of(team: Team, quiet: bool) -> Reporter:
 
 
 def status_of(faults: Sequence[str], some_done: bool) -> int:
-    """The exit status of a command over many inputs, after its results; prints the faults to stderr, a sentence each.
+    """The exit status of a command over many inputs; prints the errors of inputs to stderr, a sentence each.
 
     Returns:
-        0 without faults; 1 where other inputs succeeded (``some_done``); 2 where none did.
+        0 without errors; 1 if other inputs succeeded (``some_done``); 2 if none did.
     """
     for sentence in faults:
         output.fail(sentence)
@@ -85,7 +91,7 @@ def status_of(faults: Sequence[str], some_done: bool) -> int:
 
 @contextmanager
 def collected(faults: list[str]) -> Iterator[None]:
-    """A context for what comes beside a result, such as its pictures: a fault there does not lose the result."""
+    """A context for side outputs, such as pictures: an error there is collected, and the result is kept."""
     try:
         yield
     except VerydeepError as fault:

@@ -1,9 +1,9 @@
 """The command line: results go to stdout (with ``--json`` one JSON document and nothing else), messages to stderr.
 
-A user's mistake is one sentence on stderr and status 2. A command over many images or folders prints the results of
-those that succeed, then the faults of the others on stderr, a sentence each, with status 1 (2 where none succeeds). A
-command that a signal ends has status 128 plus the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1,
-which schedulers can send a training some time before its end.
+A user error is one sentence on stderr and status 2. A command over many images or folders prints the results of those
+that succeed, then the errors of the others on stderr, a sentence each, with status 1 (2 if none succeeds). A command
+that a signal stops has status 128 plus the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1, which
+schedulers can send some time before a job's end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .execution import MISTAKE, OK
 from .parser import commands, given_settings, parse
 from .signals import InterruptHandler
 
-SECONDS_TO_REPORT = 60.0  # in which another process of a job prints the error of all
+SECONDS_TO_REPORT = 60.0  # for the process of a job that prints the error of all
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _names_as_utf8() -> None:
-    """Starts this process again in Python's UTF-8 mode where file names would be read as ASCII.
+    """Restarts this process in Python's UTF-8 mode where file names would be read as ASCII.
 
-    In the C locale that mode is Python's own choice, which PYTHONUTF8=0 undoes. Without it a name from the command line
-    and the same name from a list or a checkpoint, which are UTF-8 always, are two names. What is printed stays ASCII.
+    Python chooses that mode itself in the C locale, unless PYTHONUTF8=0. Without it a name from the command line would
+    differ from the same name in a list or a checkpoint, which are always UTF-8. Output stays ASCII.
     """
     if sys.getfilesystemencoding() != "ascii" or os.environ.get("PYTHONUTF8") == "1":
         return
@@ -61,7 +61,7 @@ def _names_as_utf8() -> None:
 
 
 def _status(arguments: list[str] | None) -> int:
-    """Runs one command; errors become sentences on stderr."""
+    """Runs one command; prints errors to stderr as sentences."""
     if sys.stdout is None:  # closed by the parent process
         sys.stdout = open(os.devnull, "w", encoding="utf8")  # noqa: SIM115
     try:
@@ -81,11 +81,11 @@ def _status(arguments: list[str] | None) -> int:
             raise
         output.fail("another process of this job has ended, so this one stops.")
         return MISTAKE
-    except BrokenPipeError:  # the reader of our stdout left, as `| head` does
+    except BrokenPipeError:  # the reader of stdout has ended, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except OSError as fault:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unwritten has no place to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for output that is not yet flushed
         output.fail(f"the operating system refused: {fault.strerror or fault} ({fault.filename or 'output'}).")
         return MISTAKE
     except KeyboardInterrupt as interrupt:
@@ -93,20 +93,20 @@ def _status(arguments: list[str] | None) -> int:
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
-    """The exit status of a command that a signal has ended."""
+    """The exit status of a command that a signal stopped."""
     if processes() == 1:  # torchrun ends the others of a job by signals, and says why
         output.fail("interrupted.")
     return 128 + getattr(interrupt, "number", signal.SIGINT)
 
 
 def _wait_for_report() -> None:
-    """torchrun ends all processes of a job once one has ended: the others wait for the one that prints the error."""
+    """Waits for the process that prints the error, as torchrun ends all processes of a job once one has ended."""
     with contextlib.suppress(KeyboardInterrupt):
         time.sleep(SECONDS_TO_REPORT)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    """The options of a command line; of several processes of a job the first reports a mistake in them."""
+    """The options of a command line; of several processes of a job only the first reports an error in them."""
     try:
         options = parse(arguments)
         if processes() > 1 and not getattr(commands()[options.command], "DISTRIBUTED", False):
@@ -119,7 +119,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _allow_pixels(options: argparse.Namespace) -> None:
-    """Sets the limit on images' pixels for all that this command reads; a server's is for what clients send."""
+    """Sets the limit on pixels of images that this command reads; a server's is for images from clients."""
     given = given_settings(options)
     if "max_pixels" in given and options.command != "serve":
         machine = MachineSettings(**typed(MachineSettings, {"max_pixels": given["max_pixels"]}))

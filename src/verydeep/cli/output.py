@@ -1,4 +1,4 @@
-"""What people read: tables to stdout, news and bars to stderr; plain lines where that is no terminal."""
+"""Terminal output: results to stdout, messages and progress bars to stderr; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ PIPE_WIDTH, WIDEST_FIGURE, BAR_WIDTH = 200, 24, 20
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """From here on stdout and stderr take any text: what their encoding lacks is written as a backslash escape."""
+    """Makes stdout and stderr accept any text: what their encoding lacks is written as a backslash escape."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def clean(text: str) -> str:
-    """Text from outside without control characters that could move or colour a terminal."""
+    """Text with control characters escaped, which could move or colour a terminal."""
     shown = text.encode("utf8", "backslashreplace").decode("utf8")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
 
 
 class Terminal:
-    """The reporter of the command line; ``quiet`` leaves out all but warnings."""
+    """The reporter of the command line; with ``quiet`` only warnings are printed."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """A line to stderr."""
+        """Prints a line to stderr."""
         if not self._quiet:
             self._console.print(Text(clean(text)))
 
     def warn(self, text: str) -> None:
-        """A line to stderr that begins with its kind."""
+        """Prints a warning to stderr."""
         self._console.print(Text(f"warning: {clean(text)}", style="yellow"))
 
     @contextmanager
     def track(self, label: str, total: int) -> Iterator[Advance]:
-        """A bar with time left on a terminal; elsewhere a line now and then."""
+        """A progress bar on a terminal; elsewhere a line now and then."""
         if self._quiet:
             yield lambda count, note: None
         elif self._console.is_terminal:
@@ -71,16 +71,16 @@ class _PlainLines:
 
     def __init__(self, terminal: Terminal, label: str, total: int) -> None:
         self._terminal, self._label, self._total = terminal, label, total
-        self._begun = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._done = 0
 
     def advance(self, count: int, note: str) -> None:
         self._done += count
         now = time.monotonic()
-        if now - self._told >= PLAIN_EVERY_SECONDS and self._done:
-            left = (now - self._begun) / self._done * (self._total - self._done)
+        if now - self._printed >= PLAIN_EVERY_SECONDS and self._done:
+            left = (now - self._started) / self._done * (self._total - self._done)
             self._terminal.say(f"{self._label}: {self._done}/{self._total}  {note}  {duration(left)} left")
-            self._told = now
+            self._printed = now
 
 
 def _bar(console: Console) -> Progress:
@@ -89,18 +89,18 @@ def _bar(console: Console) -> Progress:
 
 
 def show(text: str) -> None:
-    """A line of the answer, to stdout."""
+    """Prints a line of the result to stdout."""
     print(clean(text))
 
 
 def show_raw(text: str) -> None:
-    """A whole document (JSON, CSV) to stdout, as it is and at once."""
+    """Writes a whole document (JSON, CSV) to stdout, unchanged and at once."""
     sys.stdout.write(text.encode("utf8", "backslashreplace").decode("utf8"))
     sys.stdout.flush()
 
 
 def show_json(value: Any) -> None:
-    """One JSON document to stdout, in ASCII and without control characters."""
+    """Prints one JSON document to stdout, in ASCII and without control characters."""
     text = json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f")  # which JSON lets pass
     show_raw(text + "\n")
 
@@ -114,12 +114,12 @@ def error_cells(row: dict[str, Any], name: str) -> tuple[str, str]:
 
 
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
-    """A line of title and a table to stdout; the first column is left-aligned, the others right-aligned."""
+    """Prints a title and a table to stdout; the first column is left-aligned, the others right-aligned."""
     show_note(title)
     table = Table(box=None, pad_edge=False)
     cells = [[clean(str(cell)) for cell in row] for row in rows]
     for number, column in enumerate(columns):
-        # The first column and the heads may take several lines, figures may not.
+        # Only the first column and the heads may be wrapped.
         widest = max((len(row[number]) for row in cells), default=0) if number else 0
         word = max(map(len, column.split()), default=0)
         side: Literal["left", "right"] = "right" if number else "left"
@@ -127,12 +127,12 @@ def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]])
         table.add_column(column, justify=side, overflow="fold", min_width=min(widest, WIDEST_FIGURE), max_width=most)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    # In a file or a pipe lines may be long; folded cells would be worse.
+    # In a file or a pipe long lines are better than wrapped cells.
     _Plain(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def show_shares(rows: Iterable[tuple[str, float]]) -> None:
-    """Names with a share of 1 each, a line each, to stdout; with a bar on a terminal that has its signs."""
+    """Prints names with their shares of 1, one per line, to stdout; with bars on a UTF-8 terminal."""
     if not sys.stdout.isatty() or not sys.stdout.encoding.lower().startswith("utf"):
         for name, share in rows:
             show(f"  {100 * share:5.1f} %  {name}")
@@ -144,7 +144,7 @@ def show_shares(rows: Iterable[tuple[str, float]]) -> None:
 
 
 class _Plain(Console):
-    """A console that leaves a broken pipe to the command line."""
+    """A console that raises BrokenPipeError, for `cli.main` to handle."""
 
     def on_broken_pipe(self) -> None:
         """Raises it again."""
@@ -152,11 +152,11 @@ class _Plain(Console):
 
 
 def show_note(text: str) -> None:
-    """A paragraph of the answer, its lines broken between words on a terminal."""
+    """Prints a paragraph to stdout, wrapped between words on a terminal."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**6
     show_raw("\n".join(textwrap.wrap(clean(text), width)) + "\n")
 
 
 def fail(sentence: str) -> None:
-    """The one sentence of a user's mistake, to stderr."""
+    """Prints an error, one sentence, to stderr."""
     sys.stderr.write(f"verydeep: {clean(sentence)}\n")

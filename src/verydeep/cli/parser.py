@@ -1,11 +1,11 @@
 """The parser of the command line, made from the modules of the commands, and the arguments that they share.
 
 A command is a module of `verydeep.cli.commands`, such as ``data_check`` for ``verydeep data check``. Its docstring is
-its help; ``add_arguments(parser)`` adds its arguments; ``run(options)`` runs it and returns the exit status. Where
-torchrun may start it in several processes it has ``DISTRIBUTED = True``. Where help should show the settings that a
-command line would use, ``used_settings(options)`` returns them. Imports that load torch stand inside ``run``.
+its help; ``add_arguments(parser)`` adds its arguments; ``run(options)`` runs it and returns the exit status. A module
+with ``DISTRIBUTED = True`` can be started by torchrun in several processes. ``used_settings(options)``, where there is
+one, returns the settings that a command line would use, for help to show. Imports that load torch are inside ``run``.
 
-argparse and no library for it: its errors can be made one sentence, and it starts at once.
+argparse is used directly, as its errors can be made one sentence, and it starts fast.
 """
 
 from __future__ import annotations
@@ -32,18 +32,36 @@ GROUPS = (
 )
 FAMILIES = {"data": "datasets", "localise": "localisation models", "weights": "public weight files"}
 READING = ("workers", "read_timeout", "read_retries", "max_pixels")  # machine settings of commands that read images
-# Machine settings that only training reads.
+# Machine settings of training only.
 OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
 ALONE = (*OF_TRAINING, "peer_timeout")  # not read by commands that run in one process
 RECIPES = (
     "Defaults in brackets are those of `{0} {1}`, the recipe for your own images, and those of the paper's {2} where "
     "they differ. `{0} RUN --help` shows the defaults of a run, given the other flags on the line."
 )
+# Arguments of several commands: the title of their group, and what argparse takes.
+SHARED: dict[str, tuple[str, dict[str, Any]]] = {
+    "data": ("Data", {"metavar": "DATA", "help": "what train takes as --data"}),
+    "images": ("Data", {"metavar": "IMAGE", "nargs": "+", "help": "images, folders of images, globs"}),
+    "--bad-images": (
+        "Data",
+        {"choices": ["stop", "skip"], "default": "stop", "help": "if images are unreadable (stop)"},
+    ),
+    "--strict": ("Data", {"action": "store_true", "help": "refuse faulty boxes, in place of repairing them"}),
+    "--last": ("Net and weights", {"action": "store_true", "help": "the last checkpoint, not the best"}),
+    "--resume": ("Output", {"action": "store_true", "help": "resume from the folder's last checkpoint"}),
+    "--server-file": ("Output", {"metavar": "FILE", "help": "also write a submission for ILSVRC's server"}),
+    "--devkit": ("Output", {"metavar": "DIR", "help": "ILSVRC's devkit, for --server-file"}),
+    "--protocol": (
+        "Evaluation",
+        {"metavar": "PROTOCOL", "help": "dense@Q,…, centre@Q, … (dense at the training scale)"},
+    ),
+}
 _Settings = TypeVar("_Settings")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse with one sentence for an error, and arguments grouped by purpose."""
+    """An argparse parser with one-sentence errors and arguments grouped by purpose."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
@@ -55,7 +73,7 @@ class CommandParser(argparse.ArgumentParser):
 
     @cached_property
     def formats(self) -> argparse._MutuallyExclusiveGroup:
-        """The flags for other formats of the result, of which one can be given."""
+        """Mutually exclusive flags for the format of the result."""
         return self.group("Output").add_mutually_exclusive_group()
 
     def error(self, message: str) -> NoReturn:
@@ -76,7 +94,7 @@ class CommandParser(argparse.ArgumentParser):
 
 @cache
 def commands() -> dict[str, ModuleType]:
-    """The module of each command, by what is typed."""
+    """The module of each command, by the words of the command line."""
     modules = pkgutil.iter_modules(_package.__path__)
     return {module.name.replace("_", " "): import_module(f"{_package.__name__}.{module.name}") for module in modules}
 
@@ -111,9 +129,9 @@ def build_parser() -> tuple[CommandParser, dict[str, CommandParser]]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options of one command line, and all words as ``typed``; raises VerydeepError for a mistake in it.
+    """The options of a command line, with all its words as ``typed``; raises VerydeepError for an error in it.
 
-    Nothing, or the name of a group of commands alone, prints help to stdout with status 0, as pip does.
+    Without words, or with the name of a group of commands alone, prints help to stdout with status 0, as pip does.
     """
     parser, parsers = build_parser()
     words = list(arguments)
@@ -140,14 +158,14 @@ def _show_used_settings(parser: CommandParser, parsers: dict[str, CommandParser]
         if not hasattr(module, "used_settings"):
             return
         used = module.used_settings(options)
-    except VerydeepError:  # a mistake elsewhere on the line, which may be why help is wanted
+    except VerydeepError:  # an error on the line may be the reason to ask for help
         return
     show_defaults(parsers[options.command], (options.run, used))
     parsers[options.command].epilog = f"Defaults in brackets are those of this run of {options.run}."
 
 
 def _unknown(word: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """The sentence for a word that the command does not take."""
+    """The error message for a word that the command does not take."""
     known = [name.removeprefix("--") for action in parser._actions for name in action.option_strings]
     listed = f"see `{parser.prog} --help`."
     if word.startswith("-"):
@@ -159,10 +177,17 @@ def _unknown(word: str, options: argparse.Namespace, parser: argparse.ArgumentPa
     return f"unknown argument {word!r}" + (f": did you mean --data {word}?" if data else f"; {listed}")
 
 
+def add_shared(parser: CommandParser, *names: str) -> None:
+    """Adds arguments that several commands have, by their names in `SHARED`."""
+    for name in names:
+        title, options = SHARED[name]
+        (parser.group(title) if name.startswith("-") else parser).add_argument(name, **options)
+
+
 def add_settings(
     parser: CommandParser, kind: type, only: tuple[str, ...] = (), leave_out: tuple[str, ...] = ()
 ) -> None:
-    """Adds a flag for each field of a settings dataclass; values stay text, which `config.typed` reads."""
+    """Adds a flag for each field of a settings dataclass; values stay text, which `config.typed` converts."""
     for row in field_help(kind):
         if (not only or row.name in only) and row.name not in leave_out:
             default = "" if row.name == "data" else _as_typed(row.default)  # --data must be given
@@ -180,7 +205,7 @@ def show_defaults(parser: CommandParser, *ways: tuple[str, tuple[Any, ...]]) -> 
     """Makes `--help` show the values that a command uses, in place of the dataclasses' own defaults.
 
     Args:
-        ways: the name of each way to use the command, and its settings; of all but the first, values that differ.
+        ways: a name and settings for each way to use the command; after the first, only different values are shown.
     """
     flags = {action.dest: action for action in parser._actions}
     (_, usual), *others = ways
@@ -199,7 +224,7 @@ def _with_default(text: str, default: str) -> str:
 
 
 def _as_typed(value: Any) -> str:
-    """A value as it would be typed; empty where there is nothing to show, or its meaning is in the text."""
+    """A value as text on the command line; empty where it is None or explained in the help text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
@@ -208,7 +233,7 @@ def _as_typed(value: Any) -> str:
 
 
 def given_settings(options: argparse.Namespace, *kinds: type) -> dict[str, Any]:
-    """The settings on the command line, as text, by field name: all, or those that dataclasses ``kinds`` have."""
+    """The settings on the command line, as text, by field name: all, or only those of the dataclasses ``kinds``."""
     given = {key[4:]: value for key, value in vars(options).items() if key.startswith("set_") and value is not None}
     if isinstance(given.get("boxes"), list):  # of several flags
         given["boxes"] = boxes_of(given["boxes"])
@@ -216,10 +241,10 @@ def given_settings(options: argparse.Namespace, *kinds: type) -> dict[str, Any]:
 
 
 def settings_from(options: argparse.Namespace, kind: type[_Settings], **defaults: Any) -> _Settings:
-    """The settings of one dataclass: what the command line gives, else ``defaults``, else those of the dataclass."""
+    """The settings of one dataclass, from the command line, else ``defaults``, else those of the dataclass."""
     return kind(**{**defaults, **typed(kind, given_settings(options, kind))})
 
 
 def boxes_of(texts: list[str]) -> list[str] | str:
-    """The box files that several flags list; where there are none, the first text, for `config.typed` to refuse."""
+    """The box files listed by several flags; without any, the first text, for `config.typed` to refuse."""
     return [path for text in texts for path in listed_paths(text)] or texts[0]

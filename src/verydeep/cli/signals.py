@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: they end a command at once, or training after the current step."""
+"""Ctrl-C, SIGTERM and SIGUSR1: they stop a command at once, or training after the current step."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Signalled(KeyboardInterrupt):
 
 
 class InterruptHandler:
-    """A context in which signals end a command in order: cleanly, and with their exit status.
+    """A context in which signals stop a command cleanly, with their exit status.
 
-    Without a reporter a signal raises `Signalled` at once. With one the first signal is only noted: the object, called
-    as the ``stop`` of long work, then returns True, so that the work ends after its current step. The next one raises.
+    Without a reporter a signal raises `Signalled` at once. With one the first signal is only recorded: the handler,
+    called as the ``stop`` of long work, then returns True, and the work stops after its current step. The next raises.
 
-    Python loses an error that is raised in a destructor, and code that catches every error passes over it. So a signal
-    that has raised is sent again until the command leaves.
+    An exception raised in a destructor, or in code that catches all exceptions, is lost. So a signal that has raised is
+    sent again until the command stops.
     """
 
     def __init__(self, reporter: Reporter | None = None) -> None:
@@ -39,7 +39,7 @@ class InterruptHandler:
         self._repeated = False
 
     def __enter__(self) -> InterruptHandler:
-        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+        if threading.current_thread() is threading.main_thread():  # only this thread can set handlers
             for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
                 number = getattr(signal, name, None)  # Windows has no SIGUSR1
                 # A job in the background starts with SIGINT ignored, which only work that saves its state changes.
@@ -80,7 +80,7 @@ class InterruptHandler:
             raise Signalled(number)
 
     def _repeat(self, number: int) -> None:
-        """Sends the signal again to the main thread, also where that waits."""
+        """Sends the signal again to the main thread, even while that waits."""
         self._repeated = True
         main = threading.main_thread().ident
         if hasattr(signal, "pthread_kill") and main is not None:  # Windows has none
@@ -94,7 +94,7 @@ class InterruptHandler:
 
 
 def _is_leaving(fault: BaseException | None) -> bool:
-    """Whether a command is on its way out: its cleaning up must not be cut short."""
+    """Whether a command is stopping, so that its cleanup must not be interrupted."""
     while fault is not None:
         if isinstance(fault, KeyboardInterrupt):
             return True

@@ -12,14 +12,15 @@ from typing import Any, get_args
 from ...core.errors import VerydeepError
 from ...core.files import check_place
 from ...core.settings import MachineSettings
-from ..execution import OK, reporter_of, team_of
-from ..output import show, show_json, show_table
+from ..execution import OK, reporter_of, show_result, team_of
+from ..output import show, show_table
 from ..parser import CommandParser, add_settings, settings_from
 
 DISTRIBUTED = True
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("what", metavar="WHAT", help="infer, train, dense, data or svm; a net alone means infer")
     sources = "infer: nets, runs, exported files; train: nets; dense: a net; data: a dataset (D; synthetic JPEGs)"
     parser.add_argument("sources", metavar="SOURCE", nargs="*", help=sources)
@@ -54,11 +55,7 @@ def run(options: argparse.Namespace) -> int:
         from ...deploy.benchmark.plot import draw_rates
 
         draw_rates([(_title(result, part), part["rows"]) for part in result.get("sets", [result])], plot)
-    if result is not None and options.json:
-        show_json(result)
-    elif result is not None:
-        _show(result)
-    return OK
+    return OK if result is None else show_result(options, result, _show)
 
 
 def _measure(what: Any, sources: list[str], options: argparse.Namespace) -> dict[str, Any] | None:
@@ -123,15 +120,9 @@ def _scaling(counts: list[int], words: list[str]) -> dict[str, Any]:
 def _show(result: dict[str, Any]) -> None:
     if result["what"] == "processes":
         columns = ["processes", "images/s", "speed-up", "efficiency"]
-        cells = [
-            (
-                row["processes"],
-                f"{row['rows'][0]['images_per_second']:.2f}",
-                f"{row['speed_up']:.2f}",
-                f"{row['efficiency']:.2f}",
-            )
-            for row in result["runs"]
-        ]
+        numbers = [(row["rows"][0]["images_per_second"], row["speed_up"], row["efficiency"]) for row in result["runs"]]
+        rows = zip(result["runs"], numbers, strict=True)
+        cells = [(row["processes"], *(f"{number:.2f}" for number in of_row)) for row, of_row in rows]
         show_table("training steps at the same global batch size", columns, cells)
         return
     for part in result.get("sets", [result]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..execution import OK
-from ..output import show_json, show_raw
+from ..execution import show_result
+from ..output import show_raw
 from ..parser import CommandParser, build_parser
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -13,17 +13,14 @@ NO_FILE = ("N", "X", "S", "NAME", "N,…", "NET")  # placeholders of values that
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("shell", choices=SHELLS, help="the shell")
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints the script for a shell."""
-    script = completion_script(options.shell)
-    if options.json:
-        show_json({"shell": options.shell, "script": script})
-    else:
-        show_raw(script)
-    return OK
+    result = {"shell": options.shell, "script": completion_script(options.shell)}
+    return show_result(options, result, lambda result: show_raw(result["script"]))
 
 
 def completion_script(shell: str) -> str:

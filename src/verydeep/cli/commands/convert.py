@@ -7,12 +7,13 @@ import shlex
 from typing import Any
 
 from ...core.settings import TrainSettings
-from ..execution import OK
-from ..output import show, show_json
+from ..execution import show_result
+from ..output import show
 from ..parser import CommandParser, add_settings, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("source", metavar="SRC", help="a run, a checkpoint, public weights or a weight file")
     parser.add_argument("out", metavar="DST", help="a run's folder, or .safetensors, .pth, .h5, .caffemodel")
     parser.group("Net and weights").add_argument(
@@ -30,27 +31,18 @@ def run(options: argparse.Namespace) -> int:
 
     preprocessing = settings_from(options, TrainSettings).preprocessing
     result = convert(options.source, options.out, options.to, preprocessing, options.class_names)
-    if options.json:
-        show_json(result)
-        return OK
+    return show_result(options, result, lambda result: _show(result, shlex.quote(options.out)))
+
+
+def _show(result: dict[str, Any], place: str) -> None:
     classes = f", {result['classes']} classes" if result["classes"] else ", convolutions only"
     name = result["origin"].get("name")
     show(f"{result['file']}: net {result['net']}, {result['layers']} layers{classes}{f', from {name}' if name else ''}")
     if result["card"]:
         show(f"model card: {result['card']}")
-    for line in _next(result, shlex.quote(options.out)):
-        show(line)
-    return OK
-
-
-def _next(result: dict[str, Any], place: str) -> list[str]:
-    """What the converted weights can be used for: convolutions alone cannot classify."""
-    if result["boxes"]:
-        return [f"try it: verydeep localise predict {place} PHOTO"]
-    if result["classes"]:
-        return [f"try it: verydeep predict {place} PHOTO"]
-    width = "" if result["width"] == 1 else f" --width {result['width']:g}"
-    return [
-        f"classify your images with its descriptors: verydeep probe --data DATA --weights {place}",
-        f"fine-tune it: verydeep train {result['net']} --data DATA --start {place}{width}",
-    ]
+    if result["boxes"] or result["classes"]:
+        show(f"try it: verydeep {'localise predict' if result['boxes'] else 'predict'} {place} PHOTO")
+    else:  # convolutions alone cannot classify
+        width = "" if result["width"] == 1 else f" --width {result['width']:g}"
+        show(f"classify your images with its descriptors: verydeep probe --data DATA --weights {place}")
+        show(f"fine-tune it: verydeep train {result['net']} --data DATA --start {place}{width}")

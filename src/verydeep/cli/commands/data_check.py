@@ -7,15 +7,16 @@ from typing import Any
 
 from ...core.config import typed
 from ...core.settings import DataSettings, MachineSettings
-from ..execution import MISTAKE, OK
-from ..output import Terminal, show, show_json, show_note, show_table
-from ..parser import CommandParser, add_settings, given_settings
+from ..execution import MISTAKE, OK, show_result
+from ..output import Terminal, show, show_note, show_table
+from ..parser import CommandParser, add_settings, add_shared, given_settings
 
 MOST_KINDS = 8  # of skipped files, named on the screen
 
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="what train takes as --data")
+    """Adds the arguments of the command."""
+    add_shared(parser, "data")
     add_settings(parser, DataSettings, only=("classes", "boxes", "folders"))
     add_settings(parser, MachineSettings, only=("max_pixels",))
 
@@ -28,10 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     settings = typed(DataSettings, given_settings(options, DataSettings))
     result = check_data(options.data, readers=LoaderSettings(cores()), reporter=Terminal(options.quiet), **settings)
-    if options.json:
-        show_json(result)
-    else:
-        _show(result)
+    show_result(options, result, _show)
     return MISTAKE if any(result[key] for key in ("faults", "box_faults", "unread")) else OK
 
 

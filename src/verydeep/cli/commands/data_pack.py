@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from typing import Any
 
 from ...core.config import STRIDE, typed
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
-from ..execution import OK
-from ..output import Terminal, show, show_json
-from ..parser import READING, CommandParser, add_settings, given_settings, settings_from
+from ..execution import show_result
+from ..output import Terminal, show
+from ..parser import READING, CommandParser, add_settings, add_shared, given_settings, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="what train takes as --data")
+    """Adds the arguments of the command."""
+    add_shared(parser, "data", "--bad-images")
     parser.add_argument("out", metavar="DIR", help="a new folder, or that of an interrupted packing, which is resumed")
-    data, output = parser.group("Data"), parser.group("Output")
-    data.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="if images are unreadable (stop)")
+    output = parser.group("Output")
     output.add_argument("--size", type=int, default=256, metavar="N", help="smallest side of packed images (256)")
     output.add_argument("--form", choices=["raw", "jpeg"], default="raw", help="pixels, or JPEG at a tenth of the size")
     output.add_argument("--quality", type=int, default=95, metavar="N", help="JPEG quality, 90 to 100 (95)")
@@ -35,12 +36,12 @@ def run(options: argparse.Namespace) -> int:
     packing = Packing(options.size, options.form, options.quality, **rescaling)
     settings = settings_from(options, DataSettings, data=options.data)
     result = pack_data(settings, options.out, packing, loading, options.bad_images, reporter=Terminal(options.quiet))
-    if options.json:
-        show_json(result)
-        return OK
+    return show_result(options, result, _show)
+
+
+def _show(result: dict[str, Any]) -> None:
     images = sum(part["photos"] for part in result["sets"].values())
     size = sum(shard["bytes"] for part in result["sets"].values() for shard in part["shards"])
     show(f"{result['folder']}: {images} images, smallest side {result['size']}, {result['form']}, {size / 1e6:.1f} MB")
     crop = "" if result["size"] >= TrainSettings.crop else f" --crop {result['size'] // STRIDE * STRIDE}"
     show(f"train on it: verydeep train D --data {shlex.quote(str(result['folder']))} --S {result['size']}{crop}")
-    return OK

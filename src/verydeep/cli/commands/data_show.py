@@ -7,15 +7,16 @@ from pathlib import Path
 
 from ...core.errors import VerydeepError
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
-from ..execution import OK
-from ..output import show, show_json
-from ..parser import CommandParser, add_settings, given_settings
+from ..execution import show_result
+from ..output import show
+from ..parser import CommandParser, add_settings, add_shared, given_settings
 
 SHOWN = ("S", "crop", "mirror", "colour_shift", "seed")
 
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="what train takes as --data")
+    """Adds the arguments of the command."""
+    add_shared(parser, "data")
     output = parser.group("Output")
     output.add_argument("--out", default="crops.png", metavar="FILE", help="the picture (crops.png)")
     output.add_argument("--photos", type=int, default=24, metavar="N", help="number of crops (24)")
@@ -35,8 +36,6 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of_run("D", {**given_settings(options, TrainSettings), "batch": options.photos})
     crops = sample_crops(options.data, settings, options.photos, **given_settings(options, DataSettings))
     path = save_figure(photo_grid(crops), Path(options.out))
-    if options.json:
-        show_json({"picture": str(path), "photos": len(crops), "S": str(settings.S), "crop": settings.crop})
-    else:
-        show(f"{path}: {len(crops)} training crops of {settings.crop} pixels at S = {settings.S}")
-    return OK
+    result = {"picture": str(path), "photos": len(crops), "S": str(settings.S), "crop": settings.crop}
+    text = f"{path}: {len(crops)} training crops of {settings.crop} pixels at S = {settings.S}"
+    return show_result(options, result, lambda _: show(text))

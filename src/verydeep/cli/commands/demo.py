@@ -14,6 +14,7 @@ from ..signals import InterruptHandler
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     learning = parser.group("Learning")
     learning.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (0)")
     learning.add_argument("--epochs", type=int, metavar="N", help="fewer epochs, for a trial")

@@ -6,14 +6,15 @@ import argparse
 from typing import Any
 
 from ...core.settings import MachineSettings
-from ..execution import OK, reporter_of, status_of, team_of
-from ..output import error_cells, show, show_json, show_table
-from ..parser import OF_TRAINING, CommandParser, add_settings, settings_from
+from ..execution import OK, reporter_of, show_result, status_of, team_of
+from ..output import error_cells, show, show_table
+from ..parser import OF_TRAINING, CommandParser, add_settings, add_shared, settings_from
 
 DISTRIBUTED = True
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("run", metavar="DIR", help="a run's folder or a checkpoint")
     parser.add_argument(
         "protocol", metavar="PROTOCOL", nargs="?", help="dense@256,384,512, crops@…, … (that of predict)"
@@ -21,10 +22,7 @@ def add_arguments(parser: CommandParser) -> None:
     data, output = parser.group("Data"), parser.group("Output")
     data.add_argument("--data", metavar="DATA", help="another dataset than the run's own")
     data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one training never used)")
-    data.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="if images are unreadable (stop)")
-    parser.group("Net and weights").add_argument(
-        "--last", action="store_true", help="the last checkpoint, not the best"
-    )
+    add_shared(parser, "--bad-images", "--last")
     output.add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
     add_settings(parser, MachineSettings, leave_out=OF_TRAINING)
 
@@ -48,10 +46,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if not team.is_main:
         return OK
-    if options.json:
-        show_json(evaluation.summary)
-    else:
-        _show(evaluation.summary)
+    show_result(options, evaluation.summary, _show)
     return status_of(evaluation.problems, some_done=True)
 
 

@@ -7,12 +7,13 @@ import shlex
 from typing import Any
 
 from ...core.settings import MachineSettings
-from ..execution import OK
-from ..output import Terminal, show, show_json
-from ..parser import READING, CommandParser, add_settings, settings_from
+from ..execution import show_result
+from ..output import Terminal, show
+from ..parser import READING, CommandParser, add_settings, add_shared, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, a checkpoint, public weights or a weight file")
     output = parser.group("Output")
     output.add_argument("--to", choices=["onnx", "onnx-int8", "pt2", "safetensors"], default="onnx", help="(onnx)")
@@ -23,9 +24,7 @@ def add_arguments(parser: CommandParser) -> None:
         default="uint8",
         help="uint8: images to posteriors; float: normalised pixels to logits (uint8)",
     )
-    parser.group("Net and weights").add_argument(
-        "--last", action="store_true", help="the last checkpoint, not the best"
-    )
+    add_shared(parser, "--last")
     parser.group("Data").add_argument("--photos", metavar="DATA", help="images to calibrate and compare int8 on")
     add_settings(parser, MachineSettings, only=("threads", *READING))
 
@@ -44,27 +43,18 @@ def run(options: argparse.Namespace) -> int:
         settings_from(options, MachineSettings),
         Terminal(options.quiet),
     )
-    if options.json:
-        show_json(result)
-        return OK
+    return show_result(options, result, _show)
+
+
+def _show(result: dict[str, Any]) -> None:
     show(f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, model card {result['card']}")
-    for line in _checks(result):
-        show(line)
-    show(f"try it: verydeep predict {shlex.quote(result['file'])} PHOTO")
-    return OK
-
-
-def _checks(result: dict[str, Any]) -> list[str]:
-    lines = []
     if "largest_difference" in result:
-        lines.append(
-            f"largest difference of posteriors from the net's, at two sizes: {result['largest_difference']:.1e}"
-        )
+        show(f"largest difference of posteriors from the net's, at two sizes: {result['largest_difference']:.1e}")
     if "top1_agreement" in result:
-        lines.append(
+        show(
             f"int8/float top-1 agreement: {result['top1_agreement']:.1f} % ({result['compared_photos']} images); "
             f"mean difference of posteriors: {result['mean_posterior_difference']:.1e}"
         )
     for name, error in result.get("top1_error", {}).items():
-        lines.append(f"top-1 error of {name}: {error:.2f} %")
-    return lines
+        show(f"top-1 error of {name}: {error:.2f} %")
+    show(f"try it: verydeep predict {shlex.quote(result['file'])} PHOTO")

@@ -8,20 +8,21 @@ from ...core.config import typed
 from ...core.progress import Reporter
 from ...core.settings import DataSettings, FeatureSettings, MachineSettings, TrainSettings
 from ...core.team import Team
-from ..execution import OK, run_extraction, team_of
-from ..output import show, show_json
-from ..parser import ALONE, CommandParser, add_settings, given_settings, settings_from
+from ..execution import OK, run_extraction, show_result, team_of
+from ..output import show
+from ..parser import ALONE, CommandParser, add_settings, add_shared, given_settings, settings_from
 
 DISTRIBUTED = True
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, a checkpoint or a weight file")
     data, output = parser.group("Data"), parser.group("Output")
     data.add_argument("--data", metavar="DATA", required=True, help="folder, list file, caltech101:DIR, voc2007:DIR, …")
     data.add_argument("--set", metavar="NAME", help="only one set of the data")
     data.add_argument("--splits", type=int, metavar="N", help="only the images of Caltech's first N splits")
-    data.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="if images are unreadable (stop)")
+    add_shared(parser, "--bad-images")
     output.add_argument("--out", metavar="FILE", required=True, help="features file; scales it lacks are added to it")
     add_settings(parser, FeatureSettings)
     add_net_settings(parser)
@@ -58,12 +59,9 @@ def _extract(options: argparse.Namespace, reporter: Reporter, team: Team) -> int
         reporter=reporter,
         team=team,
     ).to_json()
-    if team.is_main and options.json:
-        show_json(result)
-    elif team.is_main:
-        show(
-            f"{result['file']}: {result['layer']} of {result['images']} images, {result['dimensions']} dimensions, "
-            f"Q = {', '.join(map(str, result['scales']))}; "
-            f"{result['computed']} descriptors computed in {result['seconds']:.0f} s"
-        )
-    return OK
+    text = (
+        f"{result['file']}: {result['layer']} of {result['images']} images, {result['dimensions']} dimensions, "
+        f"Q = {', '.join(map(str, result['scales']))}; "
+        f"{result['computed']} descriptors computed in {result['seconds']:.0f} s"
+    )
+    return show_result(options, result, lambda _: show(text)) if team.is_main else OK

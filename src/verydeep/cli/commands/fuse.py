@@ -6,20 +6,19 @@ import argparse
 from typing import Any
 
 from ...core.errors import VerydeepError
-from ..execution import OK
-from ..output import error_cells, show, show_json, show_table
-from ..parser import CommandParser
+from ..execution import OK, show_result
+from ..output import error_cells, show, show_table
+from ..parser import CommandParser, add_shared
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("files", metavar="FILE", nargs="+", help="scores files, or the folders that evaluate wrote")
-    output = parser.group("Output")
     parser.group("Evaluation").add_argument(
         "--weights", metavar="LIST", help="a weight per file, such as 1,2,1 (equal)"
     )
-    output.add_argument("--out", metavar="DIR", help="folder of the fused scores (not written)")
-    output.add_argument("--server-file", metavar="FILE", help="also write a submission for ILSVRC's server")
-    output.add_argument("--devkit", metavar="DIR", help="ILSVRC's devkit, for --server-file")
+    parser.group("Output").add_argument("--out", metavar="DIR", help="folder of the fused scores (not written)")
+    add_shared(parser, "--server-file", "--devkit")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,12 +26,9 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.ensemble import fuse
 
     result = fuse(options.files, _weights(options.weights), options.out, options.server_file, options.devkit)
-    if options.json:
-        show_json(result)
-    else:
-        _show(result)
-        if options.server_file:
-            show(f"submission: {options.server_file}")
+    show_result(options, result, _show)
+    if options.server_file and not options.json:
+        show(f"submission: {options.server_file}")
     return OK
 
 
@@ -59,9 +55,7 @@ def _show(result: dict[str, Any]) -> None:
     tests = [
         (
             f"{names[pair['first']]} and {names[pair['second']]}, {pair['error'].replace('_', ' ')}",
-            pair["only_first_wrong"],
-            pair["only_second_wrong"],
-            f"{pair['p']:.2g}",
+            *(pair["only_first_wrong"], pair["only_second_wrong"], f"{pair['p']:.2g}"),
         )
         for pair in result["pairs"]
     ]

@@ -8,9 +8,9 @@ from typing import Any
 from ...core.config import typed
 from ...core.errors import VerydeepError
 from ...core.settings import DataSettings, MachineSettings, MergeSettings
-from ..execution import status_of
-from ..output import Terminal, error_cells, show, show_json, show_table
-from ..parser import ALONE, CommandParser, add_settings, boxes_of, settings_from
+from ..execution import show_result, status_of
+from ..output import Terminal, error_cells, show, show_table
+from ..parser import ALONE, CommandParser, add_settings, add_shared, boxes_of, settings_from
 
 ERRORS = {
     "gt_class_error": "box of the true class",
@@ -23,28 +23,25 @@ ERRORS = {
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument(
         "tests",
         metavar="DIR PROTOCOL",
         nargs="+",
         help="a localisation model and centre@Q or dense@Q,… (that of localise predict); several are combined",
     )
-    data, output, net = parser.group("Data"), parser.group("Output"), parser.group("Net and weights")
+    data, net = parser.group("Data"), parser.group("Net and weights")
     data.add_argument("--data", metavar="DATA", help="another dataset than the run's own")
     data.add_argument("--boxes", metavar="LIST", action="append", help="other box files than the run's own")
     data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one training never used)")
-    data.add_argument("--strict", action="store_true", help="refuse faulty boxes, in place of repairing them")
     net.add_argument(
         "--classifier", metavar="DIR", help="the run that scores boxes (the one that training started from)"
     )
     net.add_argument(
         "--scores", metavar="FILE", help="scores of the images by `evaluate`, which give the labels to locate"
     )
-    output.add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
-    output.add_argument(
-        "--server-file", metavar="FILE", help="also write a submission for ILSVRC's localisation server"
-    )
-    output.add_argument("--devkit", metavar="DIR", help="ILSVRC's devkit, for --server-file")
+    parser.group("Output").add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
+    add_shared(parser, "--strict", "--server-file", "--devkit")
     add_settings(parser, MergeSettings)
     add_settings(parser, MachineSettings, leave_out=ALONE)
 
@@ -71,10 +68,7 @@ def run(options: argparse.Namespace) -> int:
         machine=settings_from(options, MachineSettings),
         reporter=Terminal(options.quiet),
     )
-    if options.json:
-        show_json(evaluation.summary)
-    else:
-        _show(evaluation.summary)
+    show_result(options, evaluation.summary, _show)
     return status_of(evaluation.problems, some_done=True)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from ...core.settings import MachineSettings, MergeSettings
 from ..execution import collected, status_of
 from ..output import Terminal, show, show_json
-from ..parser import ALONE, CommandParser, add_settings, settings_from
+from ..parser import ALONE, CommandParser, add_settings, add_shared, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("run", metavar="DIR", help="a localisation model: a run's folder or a checkpoint")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="images, folders of images, globs")
+    add_shared(parser, "images")
     net, output = parser.group("Net and weights"), parser.group("Output")
     net.add_argument(
         "--classifier", metavar="DIR", help="the run that predicts and scores classes (that training started from)"

@@ -9,17 +9,16 @@ from ...core.settings import BoxSettings, DataSettings, MachineSettings, TrainSe
 from ...training.recipes import settings_of_box_run
 from ..execution import run_training
 from ..output import show
-from ..parser import RECIPES, CommandParser, add_settings, given_settings, show_defaults
+from ..parser import RECIPES, CommandParser, add_settings, add_shared, given_settings, show_defaults
 
 DISTRIBUTED = True
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="a net (D) or a run of the paper (D/384-PCR, D/384-SCR-fc)")
-    data, output = parser.group("Data"), parser.group("Output")
-    data.add_argument("--strict", action="store_true", help="refuse faulty boxes, in place of repairing them")
-    output.add_argument("--out", metavar="DIR", help="the run's folder (runs/RUN)")
-    output.add_argument("--resume", action="store_true", help="resume from the folder's last checkpoint")
+    parser.group("Output").add_argument("--out", metavar="DIR", help="the run's folder (runs/RUN)")
+    add_shared(parser, "--strict", "--resume")
     add_settings(parser, BoxSettings)
     add_settings(parser, DataSettings)
     add_settings(parser, TrainSettings, leave_out=("net", "validate"))

@@ -10,19 +10,14 @@ from ...core.settings import MachineSettings
 from .. import output
 from ..execution import status_of
 from ..output import Terminal, show, show_json, show_shares
-from ..parser import ALONE, CommandParser, add_settings, settings_from
+from ..parser import ALONE, CommandParser, add_settings, add_shared, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("run", metavar="DIR", help="a run's folder, a checkpoint, or released weights such as oxford-D")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="images, folders of images, globs")
-    parser.group("Net and weights").add_argument(
-        "--last", action="store_true", help="the last checkpoint, not the best"
-    )
-    evaluation, shown = parser.group("Evaluation"), parser.group("Output")
-    evaluation.add_argument(
-        "--protocol", metavar="PROTOCOL", help="dense@Q,…, centre@Q, … (dense at the training scale)"
-    )
+    add_shared(parser, "images", "--last", "--protocol")
+    shown = parser.group("Output")
     shown.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (5)")
     shown.add_argument("--explain", metavar="DIR", help="also write score maps and Grad-CAM of each image's top class")
     parser.formats.add_argument("--csv", action="store_true", help="print rows of image,rank,class,probability")
@@ -32,19 +27,27 @@ def add_arguments(parser: CommandParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Predicts; status 1 where images could not be read or explained, 2 where none could be read."""
     from ...api import load
+    from ...core.files import check_place
     from ...evaluation.predict import find_all
+    from ...evaluation.saliency import check_explainable, write_explanations
 
     reporter = Terminal(options.quiet)
     images, problems = find_all(options.images, reporter)
     classifier = load(options.run, options.last, settings_from(options, MachineSettings))
+    explained = None
     if options.explain:
-        _check_explain(classifier, Path(options.explain))
+        explained = check_explainable(classifier)
+        check_place(Path(options.explain), "--explain")
     faults: dict[int, str] = {}
     predictions = classifier.predict(images, options.top, options.protocol, faults, reporter) if images else []
     unexplained: dict[int, str] = {}
-    explanations = _explain(classifier, predictions, options, reporter, unexplained)
+    explanations: list[dict[str, Any]] = [{} for _ in predictions]
+    if explained is not None:
+        folder = Path(options.explain)
+        made = write_explanations(explained, predictions, folder, options.protocol, reporter, unexplained)
+        explanations = [{} if explanation is None else {"explained": explanation.to_json()} for explanation in made]
     if options.json:
-        show_json([{**made.to_json(), **more} for made, more in zip(predictions, explanations, strict=True)])
+        show_json([{**shown.to_json(), **more} for shown, more in zip(predictions, explanations, strict=True)])
     elif options.csv:
         _show_csv(predictions)
     else:
@@ -62,28 +65,6 @@ def _show(predictions: list[Any], explanations: list[dict[str, Any]]) -> None:
                 show(f"  {value:7.3f}  {name}")
         for pictures in more.values():
             show(f"  {pictures['class']}: score map {pictures['map']}, Grad-CAM {pictures['gradcam']}")
-
-
-def _check_explain(classifier: Any, folder: Path) -> None:
-    """Raises VerydeepError before any prediction where explanations cannot be made."""
-    from ...core.files import check_place
-    from ...evaluation.saliency import check_explainable
-
-    check_explainable(classifier)
-    check_place(folder, "--explain")
-
-
-def _explain(
-    classifier: Any, predictions: list[Any], options: argparse.Namespace, reporter: Terminal, faults: dict[int, str]
-) -> list[dict[str, Any]]:
-    """What --explain adds to each prediction: ``explained`` and its pictures; ``faults`` takes those that failed."""
-    from ...evaluation.saliency import write_explanations
-
-    if not options.explain:
-        return [{} for _ in predictions]
-    folder = Path(options.explain)
-    made = write_explanations(classifier, predictions, folder, options.protocol, reporter, faults)
-    return [{} if explanation is None else {"explained": explanation.to_json()} for explanation in made]
 
 
 def _show_csv(predictions: list[Any]) -> None:

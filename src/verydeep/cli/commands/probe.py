@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
+from typing import Any
 
 from ...core.config import typed
 from ...core.progress import Reporter
@@ -16,17 +17,17 @@ from ...core.settings import (
     SvmSettings,
     TrainSettings,
 )
-from ..execution import OK, run_extraction
-from ..output import show, show_json
-from ..parser import CommandParser, add_settings, given_settings, settings_from
+from ..execution import run_extraction, show_result
+from ..output import show
+from ..parser import CommandParser, add_settings, add_shared, given_settings, settings_from
 from .features import add_net_settings
-from .svm import show_result
+from .svm import show_svms
 
 
 def add_arguments(parser: CommandParser) -> None:
-    data = parser.group("Data")
-    data.add_argument("--data", metavar="DATA", required=True, help="a folder with a folder per class")
-    data.add_argument("--bad-images", choices=["stop", "skip"], default="stop", help="if images are unreadable (stop)")
+    """Adds the arguments of the command."""
+    parser.group("Data").add_argument("--data", metavar="DATA", required=True, help="a folder with a folder per class")
+    add_shared(parser, "--bad-images")
     parser.group("Net and weights").add_argument(
         "--weights", metavar="RUN", required=True, help="a run's folder, a checkpoint or a weight file"
     )
@@ -66,10 +67,10 @@ def _probe(options: argparse.Namespace, reporter: Reporter) -> int:
         machine=settings_from(options, MachineSettings),
         reporter=reporter,
     )
-    if options.json:
-        show_json(result)
-    else:
-        show_result(result)
-        show(f"report, with the worst mistakes: {result['page']}")
-        show(f"try it: verydeep predict {shlex.quote(str(result['folder']))} PHOTO")
-    return OK
+    return show_result(options, result, _show)
+
+
+def _show(result: dict[str, Any]) -> None:
+    show_svms(result)
+    show(f"report, with the worst mistakes: {result['page']}")
+    show(f"try it: verydeep predict {shlex.quote(str(result['folder']))} PHOTO")

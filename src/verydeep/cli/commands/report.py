@@ -6,12 +6,13 @@ import argparse
 from typing import Any
 
 from ...core.settings import MachineSettings
-from ..execution import status_of
-from ..output import show, show_json, show_table
+from ..execution import show_result, status_of
+from ..output import show, show_table
 from ..parser import CommandParser, add_settings
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("folders", metavar="DIR", nargs="+", help="runs, probes or SVMs; several are compared")
     parser.group("Output").add_argument(
         "--out", metavar="FILE", help="the page (report.html in DIR; of several, comparison.html here)"
@@ -24,13 +25,14 @@ def run(options: argparse.Namespace) -> int:
     from ...reports.write import write_report
 
     result = write_report(options.folders, options.out)
-    if options.json:
-        show_json(result)
-    else:
-        if "runs" in result:
-            _show_runs(result)
-        show(f"report: {result['page']}")
+    show_result(options, result, _show)
     return status_of(result.get("faults", ()), some_done=True)
+
+
+def _show(result: dict[str, Any]) -> None:
+    if "runs" in result:
+        _show_runs(result)
+    show(f"report: {result['page']}")
 
 
 def _show_runs(result: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from .table import show_paper_table
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("name", metavar="NAME", help="table3/D/256, table3, classification, released, transfer")
     parser.group("Data").add_argument("--data", metavar="DATA", help="imagenet:DIR, or with --doll digits")
     parser.group("Net and weights").add_argument(
@@ -90,7 +91,7 @@ def _show_plan(result: dict[str, Any]) -> None:
         net = run_name.partition("/")[0]
         fetch = f"`verydeep weights fetch oxford-{net}` downloads it, then --weights {net}=oxford-{net}"
         show(f"{run_name} lacks its weight file: add --weights {net}=FILE ({fetch})")
-    show(f"in all about {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk space")
+    show(f"in total about {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk space")
 
 
 def _show_rows(name: str, result: dict[str, Any]) -> None:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ...core.config import typed
 from ...core.settings import MachineSettings, ServeSettings
 from .. import output
 from ..execution import OK
 from ..output import Terminal
-from ..parser import CommandParser, add_settings, given_settings, settings_from
+from ..parser import CommandParser, add_settings, add_shared, given_settings, settings_from
+
+if TYPE_CHECKING:
+    from ...deploy.server.models import ServedModels
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("run", metavar="DIR", help="what predict takes: a run, a checkpoint, an exported file, SVMs")
     net = parser.group("Net and weights")
     net.add_argument("--boxes", metavar="DIR", help="also predict boxes, with this localisation model")
     net.add_argument("--features", metavar="FILE", help="also compute descriptors, and search this features file")
-    net.add_argument("--last", action="store_true", help="the last checkpoint, not the best")
-    parser.group("Evaluation").add_argument(
-        "--protocol", metavar="PROTOCOL", help="dense@Q,…, centre@Q, … (dense at the training scale)"
-    )
+    add_shared(parser, "--last", "--protocol")
     add_settings(parser, ServeSettings)
     add_settings(parser, MachineSettings, only=("device", "precision", "layout", "threads"))
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs a server until a signal stops it; 0 then, as that is how it ends."""
-    from ...deploy.server.serve import Sources, serve
+    from ...deploy.server.serve import serve
 
     given = given_settings(options, MachineSettings)
     own = {name: text for name, text in given.items() if not hasattr(ServeSettings, name)}
@@ -39,8 +41,13 @@ def run(options: argparse.Namespace) -> int:
             output.show_json({"address": address})
         reporter.say(f"{options.run} is served at {address} (Ctrl-C stops it)")
 
-    sources = Sources(options.run, options.boxes, options.features, options.protocol, options.last)
-    forced = serve(sources, settings_from(options, ServeSettings), machine, reporter, ready)
+    def open_models(machine: MachineSettings) -> ServedModels:
+        from ...deploy.server.models import open_served
+
+        models = (options.run, options.boxes, options.features, options.protocol, options.last)
+        return open_served(*models, machine, reporter)
+
+    forced = serve(open_models, settings_from(options, ServeSettings), machine, reporter, ready)
     if forced:
         output.fail("stopped at once; pending requests were dropped.")
         return 128 + forced

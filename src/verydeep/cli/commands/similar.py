@@ -10,13 +10,14 @@ from ...core.errors import VerydeepError
 from ...core.settings import DescriptorSettings, MachineSettings
 from ..execution import collected, status_of
 from ..output import Terminal, show, show_json
-from ..parser import ALONE, CommandParser, add_settings, settings_from
+from ..parser import ALONE, CommandParser, add_settings, add_shared, settings_from
 
 LIST = "similar.json"
 
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="images, folders of images, globs")
+    """Adds the arguments of the command."""
+    add_shared(parser, "images")
     parser.group("Data").add_argument(
         "--features", metavar="FILE", required=True, help="features file of the images to search"
     )
@@ -69,28 +70,25 @@ def _write_pictures(
     ``faults`` takes the sentences of pictures that cannot be made.
     """
     from ...core.files import FreeNames
+    from ...reports.figures import write_pictures
     from ...reports.svm_report import write_similar_picture
     from ...transfer.features_file import load_features
     from ...transfer.retrieval import photos_of
 
-    paths: list[Path | None] = [None] * len(results)
     if not results:
-        return paths
+        return []
     try:
         searched = photos_of(load_features(features).recipe)
     except VerydeepError as fault:
         reporter.warn(f"no pictures, as the images of the features file are gone: {fault}")
-        return paths
+        return [None] * len(results)
     earlier = _earlier(folder)
     inside = folder.iterdir() if folder.is_dir() else ()
     names = FreeNames(folder, [path for path in inside if path.name not in earlier])
-    for number, result in enumerate(results):
-        try:
-            (path,) = names.after(result.image, ".png")
-            paths[number] = write_similar_picture(result, searched, path)
-        except VerydeepError as fault:
-            faults.append(f"{result.image} has no picture: {fault}")
-    return paths
+    images = [result.image for result in results]
+    return write_pictures(
+        images, names, ".png", lambda number, path: write_similar_picture(results[number], searched, path), faults
+    )
 
 
 def _earlier(folder: Path) -> set[str]:

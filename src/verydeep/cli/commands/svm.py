@@ -15,6 +15,7 @@ from ..parser import CommandParser, add_settings, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("protocol", metavar="PROTOCOL", help="caltech101, caltech256, voc2007, voc2012, …-action, own")
     descriptors = parser.group("Descriptors")
     descriptors.add_argument(
@@ -48,12 +49,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json(result)
     else:
-        show_result(result)
+        show_svms(result)
         show(f"results, splits, predictions and classifier: {folder}; report: {page.name}")
     return OK
 
 
-def show_result(result: dict[str, Any]) -> None:
+def show_svms(result: dict[str, Any]) -> None:
     """Prints the errors of SVMs, split by split."""
     name = result["figure"]
     nets = " and ".join(

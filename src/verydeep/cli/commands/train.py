@@ -9,16 +9,16 @@ from ...core.settings import DataSettings, MachineSettings, TrainSettings
 from ...training.recipes import settings_of_run
 from ..execution import run_training
 from ..output import show
-from ..parser import RECIPES, CommandParser, add_settings, given_settings, show_defaults
+from ..parser import RECIPES, CommandParser, add_settings, add_shared, given_settings, show_defaults
 
 DISTRIBUTED = True
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="a net (D) or a run of the paper (D/256, D/256-512)")
-    output = parser.group("Output")
-    output.add_argument("--out", metavar="DIR", help="the run's folder (runs/RUN)")
-    output.add_argument("--resume", action="store_true", help="resume from the folder's last checkpoint")
+    parser.group("Output").add_argument("--out", metavar="DIR", help="the run's folder (runs/RUN)")
+    add_shared(parser, "--resume")
     add_settings(parser, DataSettings)
     add_settings(parser, TrainSettings, leave_out=("net",))
     add_settings(parser, MachineSettings)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from ..execution import OK
-from ..output import Terminal, show, show_json
+from ..execution import show_result
+from ..output import Terminal, show
 from ..parser import CommandParser
 
 
 def add_arguments(parser: CommandParser) -> None:
+    """Adds the arguments of the command."""
     parser.add_argument("name", metavar="NAME", help="a name that `weights list` shows, such as oxford-D")
     parser.group("Data").add_argument(
         "--from", dest="source", metavar="FILE", help="a local copy, or another URL of it"
@@ -23,8 +24,5 @@ def run(options: argparse.Namespace) -> int:
 
     released = released_named(options.name)
     path = fetch(options.name, options.source, Terminal(options.quiet))
-    if options.json:
-        show_json({"name": released.name, "file": str(path), "licence": released.licence})
-    else:
-        show(f"{path} ({released.licence})")
-    return OK
+    result = {"name": released.name, "file": str(path), "licence": released.licence}
+    return show_result(options, result, lambda _: show(f"{path} ({released.licence})"))
