@@ -322,9 +322,9 @@ MISTAKES = [
     ("export {home}/run --to tflite", r"--to cannot be 'tflite'; use onnx"),
     ("export {home}/run --out x.txt", r"x\.txt must end in \.onnx"),
     ("export {home}/run --out {home}/names.txt", r"names\.txt already exists: remove it, or give another --out"),
-    ("export {home}/run --to onnx-int8 --takes float --out x.onnx", r"int8 takes uint8 images"),
+    ("export {home}/run --to onnx-int8 --takes float --out x.onnx", r"int8 models take uint8 images"),
     ("export {home}/run --to onnx-int8 --photos nowhere --out x.onnx", r"nowhere does not exist"),
-    ("export {torn} --out x.onnx", r"is an exported file already|broken"),
+    ("export {torn} --out x.onnx", r"is already an exported file|broken"),
     ("export {home}/run --to pt2", r"cannot export to \.pt2: version 0\.2\.0 dropped \.pt2 files; .* to ONNX instead"),
     ("predict {torn} {home}/photos", r"torn\.onnx is broken or truncated: not a complete ONNX file|it has no metadata"),
     (

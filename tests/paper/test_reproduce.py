@@ -174,7 +174,7 @@ def test_a_changed_start_is_refused(command: Command, doll: tuple[Path, dict[str
     mine = copied(doll, tmp_path)
     shutil.copy(mine / "C" / "256" / "last.safetensors", mine / "C" / "256" / "best.safetensors")
     sentence = command("reproduce", "table3/C/384", *FEW, cwd=tmp_path).mistake()
-    assert re.search(r"C/384 holds a run that did not begin from the C/256 there is now: give another", sentence)
+    assert re.search(r"C/384 holds a run that was not started from the current C/256: give another", sentence)
 
 
 def test_a_run_of_fewer_epochs_resumes_and_one_of_fewer_steps_is_refused(
@@ -201,7 +201,7 @@ def test_a_run_that_others_started_from_is_not_trained_further(command: Command,
     words = ["reproduce", "table3/B/256", *FEW[:3], "--workers", 0, "--threads", 1]
     assert command(*words, "--max-epochs", 1, cwd=tmp_path).status == 0
     sentence = command(*words, "--max-epochs", 2, "--plan", cwd=tmp_path).mistake()
-    assert re.search(r"A/256 would be trained on, and .*B/256 was started from it as it is", sentence)
+    assert re.search(r"A/256 would be trained further, but .*B/256 was started from its present weights", sentence)
 
 
 def test_a_finished_run_needs_its_best_net_only(
@@ -212,7 +212,7 @@ def test_a_finished_run_needs_its_best_net_only(
     assert reproduced(tmp_path, "table3/A")["plan"]["train"] == []
     (mine / "A" / "256" / "last.safetensors").write_bytes((mine / "A" / "256" / "best.safetensors").read_bytes())
     (mine / "A" / "256" / "best.safetensors").unlink()
-    assert "has lost its best.safetensors" in command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
+    assert "lacks best.safetensors" in command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
 
 
 def test_scores_of_another_test_in_a_parts_folder_are_refused(
@@ -221,7 +221,7 @@ def test_scores_of_another_test_in_a_parts_folder_are_refused(
     mine = copied(doll, tmp_path) / "B" / "256" / "evaluations" / "val"
     shutil.copy(mine / "centre@73" / "scores.npz", mine / "dense@73" / "scores.npz")
     sentence = command("reproduce", "table3/B/256", *FEW, cwd=tmp_path).mistake()
-    assert re.search(r"dense@73 holds scores of another test: remove it, and the same command tests again", sentence)
+    assert re.search(r"dense@73 holds other scores: remove it, then repeat the command", sentence)
     (mine / "dense@73" / "result.json").write_text("[")
     assert len(reproduced(tmp_path, "table3/B/256")["plan"]["test"]) == 1  # torn: tested again
 
@@ -259,7 +259,7 @@ def test_strange_results_are_refused_before_the_work(command: Command, tmp_path:
     (tmp_path / "runs" / "doll").mkdir(parents=True)
     (tmp_path / "runs" / "doll" / "results.json").write_text(json.dumps(stored))
     sentence = command("reproduce", "table3/A/256", *FEW, cwd=tmp_path).mistake()
-    assert "results.json is not what `verydeep reproduce` writes: remove it" in sentence
+    assert "results.json was not written by `verydeep reproduce`: remove it" in sentence
     assert not (tmp_path / "runs" / "doll" / "A").exists()
 
 
@@ -274,7 +274,7 @@ def test_a_changed_row_is_refused(
     found["rows"]["table3/A/256"][name] = value
     (tmp_path / "r.json").write_text(json.dumps(found))
     assert (
-        "r.json is not what `verydeep reproduce` writes"
+        "r.json was not written by `verydeep reproduce`"
         in command("table", "3", "--from", tmp_path / "r.json").mistake()
     )
 
@@ -365,7 +365,7 @@ def test_a_plan_lists_the_work_and_does_nothing(command: Command, tmp_path: Path
     assert plan["disk_bytes"] > 0
     assert not list(tmp_path.iterdir())
     table = command("reproduce", "table3/D", "--doll", "--plan", cwd=tmp_path).stdout
-    assert re.search(r"in all about \S+ \w+ and 0\.\d+ GiB of disk", table)
+    assert re.search(r"in total about \S+ \w+ and 0\.\d+ GiB of disk", table)
 
 
 def test_a_plan_can_be_made_before_the_photos_are_there(command: Command, tmp_path: Path) -> None:
@@ -457,7 +457,7 @@ MISTAKES = [
         "reproduce table3/A/256 --doll --out {doll} --data digits:60 --seed 3",
         r"started with seed 0, not 3: give another",
     ),
-    ("reproduce table3/A/256 --doll --out {doll} --max-steps 2", r"on other photos than these .* data digits:60\)"),
+    ("reproduce table3/A/256 --doll --out {doll} --max-steps 2", r"on other images .* --data digits:60\)"),
     (
         "table 19",
         r"there is no table '19' here: the tables are 1, 2, 3, 4, 5, 6, 7, text, 8, 9, 10, localisation-text, ",
@@ -467,7 +467,7 @@ MISTAKES = [
     ("reproduce table3/A/256 --doll --out {page}", r"page\.md is not a folder: nothing can be stored in .*page\.md"),
     ("reproduce released --data {imagenet} --weights D={D} --weights D={D}", r"NET=FILE, once per net"),
     ("table 3 --from {broken}", r"is broken: it does not hold a JSON object"),
-    ("table 3 --from {strange}", r"is not what `verydeep reproduce` writes"),
+    ("table 3 --from {strange}", r"was not written by `verydeep reproduce`"),
     ("table 3 --write nowhere.md", r"cannot read nowhere\.md to write a table into it"),
     ("table 3 --write {page}", r"page\.md needs the lines <!-- table-3 --> and <!-- /table-3 --> once each"),
 ]
@@ -649,7 +649,7 @@ def test_a_localisation_run_of_another_start_is_refused(boxed: tuple[Path, dict[
     config = tmp_path / "runs" / "D" / "384-PCR" / "config.json"
     config.write_text(config.read_text().replace('"start_sha256": "', '"start_sha256": "0'))
     answer = run_command("reproduce", "table8/PCR", *FEW, "--out", "runs", cwd=tmp_path)
-    assert "did not begin from the D/384 there is now" in answer.mistake()
+    assert "was not started from the current D/384" in answer.mistake()
 
 
 def test_a_plan_of_the_localisation_experiment_needs_no_data(command: Command, tmp_path: Path) -> None:

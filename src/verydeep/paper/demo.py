@@ -53,10 +53,8 @@ def demo(
     reporter = reporter or Silent()
     began = time.monotonic()
     folder = Path(out) if out else _new_folder()
-    settings, data = (
-        {**SETTINGS, "max_epochs": epochs, "seed": seed},
-        "digits" if scenes is None else f"digits:{scenes}",
-    )
+    settings = {**SETTINGS, "max_epochs": epochs, "seed": seed}
+    data = "digits" if scenes is None else f"digits:{scenes}"
     result = train("A", out=folder, data=data, reporter=reporter, stop=stop, **settings)
     if result["ended"] == "interrupted":
         return {"folder": str(folder), "page": None, "training": result, "evaluations": [], "predictions": []}
@@ -103,8 +101,8 @@ def _context(
     """What the page shows, for reports/templates/demo.html."""
     first, run = evaluations[0], read_run(folder)
     texts = [
-        "\n".join([f"shows {name}", *(f"{guess}: {probability:.2f}" for guess, probability in found.classes)])
-        for _, name, found in predictions
+        "\n".join([f"shows {name}", *(f"{guess}: {probability:.2f}" for guess, probability in prediction.classes)])
+        for _, name, prediction in predictions
     ]
     return {
         "title": "verydeep demo",

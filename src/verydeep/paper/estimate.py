@@ -1,4 +1,4 @@
-"""How long a plan takes on this machine and how much disk it needs: a short measurement, and arithmetic."""
+"""How long a plan takes on this machine, from a short measurement, and how much disk space it needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READ_SECONDS = 4e-3  # per ILSVRC image, where none can be timed
 TRIAL_WORK = {"cpu": 5e10, "cuda": 2e13, "mps": 1e12}  # multiply-adds of a trial: about a second
 TRIALS = 2
 IMAGES_READ = 8
-USUAL_IMAGE = (375, 500)  # height and width in pixels, where there are no data
+USUAL_IMAGE = (375, 500)  # typical height and width in pixels, without data
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ ILSVRC = Counts(1_281_167 - 10_000, 10_000, 50_000, 1000)  # 10 training images 
 
 
 def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings, reporter: Reporter) -> Plan:
-    """The plan with seconds and bytes for what is not done; each net with work left is measured once.
+    """The plan with seconds and bytes of what is not done; each net with work left is measured once.
 
     Args:
-        opened: None stands for ILSVRC-2012, with images of a usual size.
+        opened: None stands for ILSVRC-2012, with images of a typical size.
     """
     counts, images = ILSVRC, ImageSample(READ_SECONDS, (USUAL_IMAGE,))
     settings = {work.run: work.settings for work in plan.runs}
@@ -61,13 +61,13 @@ def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings
         counts = Counts(train, dev, len(tested), len(opened.classes))
         images = sample_images(tested, next(iter(settings.values())).S.smallest) if busy else images
     if busy and (load := load_per_core()) > 1:
-        reporter.warn(f"this machine is busy (load {load:.1f} per core): times are rough, and for an idle machine")
+        reporter.warn(f"this machine is busy (load {load:.1f} per core): a rough estimate, for an idle machine")
     costs = {}
     for net, setting in busy.items():
         reporter.say(f"measuring net {net} for the estimate")
         facts = net_facts(net, counts.classes, setting.crop, setting.width)
         machine = resolve_device(machine_settings, 3 * facts.multiply_adds)
-        costs[net] = _Cost(facts, net_speed(setting, counts.classes, machine), images, machine, counts)
+        costs[net] = _Cost(facts, *net_seconds(setting, counts.classes, machine), images, machine, counts)
     return Plan(
         tuple(work if work.state == DONE else costs[work.settings.net].of_run(work) for work in plan.runs),
         tuple(work if work.done else costs[settings[work.run].net].of_test(work) for work in plan.tests),
@@ -79,40 +79,32 @@ class _Cost:
     """Times and sizes of one net's work on this machine."""
 
     facts: NetFacts
-    speed: NetSpeed
+    train: float  # seconds per image of a training step, with its share of the update
+    forward: float  # seconds per crop of a forward pass
     images: ImageSample
     machine: Machine
     counts: Counts
 
     def of_run(self, work: RunStatus) -> RunStatus:
-        """All epochs that the run may have, each with validation, after one scan of the images."""
+        """A run of as many epochs as allowed, each with validation, after one scan of the images."""
         counts, settings = self.counts, work.settings
         shown = min(settings.max_epochs * counts.train, settings.max_steps * settings.batch)
         reading = self.images.read / max(1, self.machine.loaders.count)
         # With worker processes, reading runs in parallel to the steps.
-        step = max(self.speed.train, reading) if self.machine.loaders.count else self.speed.train + reading
-        dev = self.speed.forward + self.images.read / max(1, self.machine.readers.count)
+        step = max(self.train, reading) if self.machine.loaders.count else self.train + reading
+        dev = self.forward + self.images.read / max(1, self.machine.readers.count)
         seconds = step * shown + dev * counts.dev * shown / max(1, counts.train) + reading * (counts.train + counts.dev)
         return replace(work, seconds=seconds, disk=COPIES_KEPT * BYTES * self.facts.parameters)
 
     def of_test(self, work: EvalStatus) -> EvalStatus:
-        """An image's multiply-adds at the speed of crops, and reading it."""
+        """An evaluation: an image's multiply-adds at the speed measured on crops, and reading it."""
         layers, crop = self.facts.layers, self.facts.crop
         (scale,) = work.protocol.scales
         sizes = [rescaled_size(height, width, scale) for height, width in self.images.sizes]
         adds = sum(work.protocol.multiply_adds(layers, crop, *size, "up") for size in sizes) / len(sizes)
-        net_seconds = self.speed.forward * adds / self.facts.multiply_adds
-        seconds = net_seconds + self.images.read / max(1, self.machine.readers.count)
+        seconds = self.forward * adds / self.facts.multiply_adds + self.images.read / max(1, self.machine.readers.count)
         disk = BYTES * self.counts.tested * self.counts.classes
         return replace(work, seconds=seconds * self.counts.tested, disk=disk)
-
-
-@dataclass(frozen=True)
-class NetSpeed:
-    """Seconds per image of a training step (with its share of the update), and per crop of a forward pass."""
-
-    train: float
-    forward: float
 
 
 @dataclass(frozen=True)
@@ -123,8 +115,8 @@ class ImageSample:
     sizes: tuple[tuple[int, int], ...]
 
 
-def net_speed(settings: TrainSettings, classes: int, machine: Machine) -> NetSpeed:
-    """Times a part of a training step and of a forward pass, on noise."""
+def net_seconds(settings: TrainSettings, classes: int, machine: Machine) -> tuple[float, float]:
+    """Seconds per image of a training step, and per crop of a forward pass, measured on noise."""
     facts = net_facts(settings.net, classes, settings.crop, settings.width)
     room = max(1, int(TRIAL_WORK[machine.device.type] / (3 * facts.multiply_adds)))
     count = min(settings.batch, room, largest_micro_batch(facts, settings.batch, machine))
@@ -149,18 +141,18 @@ def net_speed(settings: TrainSettings, classes: int, machine: Machine) -> NetSpe
         update_seconds = _seconds(sgd.step, machine)
         net.eval()
         forward_seconds = _seconds(forward, machine)
-    return NetSpeed(backward_seconds / count + update_seconds / settings.batch, forward_seconds / count)
+    return backward_seconds / count + update_seconds / settings.batch, forward_seconds / count
 
 
 def load_per_core() -> float:
-    """Running processes and threads per core of this machine, over a minute; 0 where it is not known."""
+    """Running processes and threads per core of this machine, over a minute; 0 where unknown."""
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def _seconds(work: Callable[[], object], machine: Machine) -> float:
-    """The shortest of a few runs, after a warm-up.
+    """Seconds of the fastest of a few runs, after a warm-up; on a busy CPU the processor time of this process.
 
-    On a busy CPU, waiting does not count: it is the processor time of this process.
+    So waiting for other processes does not count.
     """
     on_cpu = machine.device.type == "cpu"
     waits = on_cpu and load_per_core() > 1
@@ -188,5 +180,5 @@ def sample_images(dataset: Dataset, scale: int) -> ImageSample:
         rescale(pixels, scale)
         taken.append(time.monotonic() - began)
         sizes.append((pixels.shape[0], pixels.shape[1]))
-    # The median, as the first image waits for its disk, and any for other work.
+    # The median, as the first image waits for the disk, and any may wait for other processes.
     return ImageSample(float(np.median(taken)) if taken else 0.0, tuple(sizes) or (USUAL_IMAGE,))

@@ -1,12 +1,13 @@
-"""What is missing of an experiment: trainings, and tests by their parts.
+"""What is missing of an experiment: trainings, and evaluations by their parts.
 
-A run is done when its training has ended as it would end now; a part of a test when its scores are of the run's
-checkpoint and of the set's images. Parts are of one method at one scale each, so that none is computed for two rows.
+A run is done when its training has ended as it would end now; a part of an evaluation when its scores are of the run's
+checkpoint and the set's images. A part is one method at one scale, so that none is computed for two rows.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST
 from ..core.config import flag, to_json
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json
-from ..core.settings import TrainSettings
+from ..core.progress import Reporter
+from ..core.settings import MachineSettings, TrainSettings
 from ..data.open import Data
 from ..evaluation.protocols import Protocol, parse_protocol
 from ..evaluation.scores import FILE_NAME
 from ..training.recipes import papers_start, settings_of_box_run, settings_of_run
 from .rows.released import is_released
-from .rows.row import Row, Test, runs_of
+from .rows.row import Experiment, Row, Test, runs_of
 from .scale import Size
 
 # Settings that may differ between a run and the same run started now.
@@ -35,7 +37,7 @@ NO_FILE = "no file"  # of a released model: it needs its weight file
 
 @dataclass(frozen=True)
 class ExperimentDir:
-    """Where an experiment's runs and scores are, at which size, and of which images."""
+    """The folder of an experiment's runs and scores, with their size and images."""
 
     root: Path
     size: Size
@@ -48,10 +50,10 @@ class ExperimentDir:
     def of(
         root: Path, size: Size, opened: Data | None, skip_bad_images: bool = False, trained: bool = True
     ) -> ExperimentDir:
-        """The folder for some data; None stands for missing data, with which nothing is done yet.
+        """The folder for some data; None where the data are missing, so that nothing is done yet.
 
         Args:
-            trained: False where no net is trained on the data, and unsplit ones are tested whole.
+            trained: False where no net is trained on the data; unsplit data are then evaluated whole.
         """
         if opened is None:
             return ExperimentDir(root, size, "val", "", "", skip_bad_images)
@@ -60,7 +62,7 @@ class ExperimentDir:
         return ExperimentDir(root, size, set_name, of_set, opened.fingerprint(), skip_bad_images)
 
     def part_folder(self, run: str, part: Protocol) -> Path:
-        """Where a part's scores are: in the run's folder, as `evaluate` puts them."""
+        """The folder of a part's scores, where `evaluate` writes them."""
         return self.root / run / EVALUATIONS / self.set_name / str(part)
 
     def run_hash(self, run: str) -> str | None:
@@ -71,17 +73,37 @@ class ExperimentDir:
         return file_sha256(best)
 
     def part_result(self, run: str, part: Protocol, run_hash: str | None) -> dict[str, Any] | None:
-        """The result of `evaluate` for a part, where it is of the run's checkpoint and of all these images."""
+        """The result of `evaluate` for a part, if it is of the run's checkpoint and of all these images."""
         folder = self.part_folder(run, part)
         if run_hash is None or not (folder / FILE_NAME).exists() or not (folder / "result.json").exists():
             return None
         try:
             result = read_json(folder / "result.json")
-        except VerydeepError:  # broken: tested again
+        except VerydeepError:  # broken: evaluated again
             return None
         complete = result.get("skipped") == 0 or self.skip_bad_images
         same = (result.get("checkpoint_sha256"), result.get("set_fingerprint")) == (run_hash, self.set_fingerprint)
         return result if complete and same and result.keys() >= PART_KEYS else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows of one experiment to reproduce, and with what.
+
+    ``data`` is as on the command line; ``opened`` is None where a plan is made without data, and where the rows name
+    their data sets themselves. ``weights`` are files of released models by net.
+    """
+
+    experiment: Experiment
+    rows: tuple[Row, ...]
+    place: ExperimentDir
+    data: str | None
+    opened: Data | None
+    weights: dict[str, str]
+    settings: dict[str, Any]
+    machine: MachineSettings
+    reporter: Reporter
+    stop: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -98,7 +120,7 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class EvalStatus:
-    """A part of a test: a run tested by one method at one scale, in this size's pixels."""
+    """A part of an evaluation: a run evaluated by one method at one scale, in this size's pixels."""
 
     run: str
     protocol: Protocol
@@ -112,7 +134,7 @@ class EvalStatus:
 class Plan:
     """All work for some rows, in order, with estimates for what is not done.
 
-    ``rows`` are names of rows that are tested whole, without stored parts.
+    ``rows`` are names of rows that are evaluated whole, without stored parts.
     """
 
     runs: tuple[RunStatus, ...]
@@ -126,7 +148,7 @@ class Plan:
 
     @property
     def to_test(self) -> list[EvalStatus]:
-        """Parts of tests without current scores."""
+        """Parts of evaluations without current scores."""
         return [test for test in self.tests if not test.done]
 
     @property
@@ -173,13 +195,13 @@ class Plan:
 
 
 def real_parts(tests: tuple[Test, ...], size: Size) -> list[tuple[str, Protocol]]:
-    """Run and one-scale protocol, in the size's pixels, of each part of some tests, each once."""
+    """The run and one-scale protocol, in the size's pixels, of each part of some tests, without repetition."""
     parts = [(test.run, part) for test in tests for part in parse_protocol(size.protocol(test.protocol)).parts()]
     return list(dict.fromkeys(parts))
 
 
 def is_box_run(run: str) -> bool:
-    """Whether a run of the paper trains a localisation model, as its name says."""
+    """Whether a run of the paper, by its name, trains a localisation model."""
     return re.search(r"-(SCR|PCR)(-fc)?$", run) is not None
 
 
@@ -189,8 +211,8 @@ def make_plan(
     """What is missing of some rows.
 
     Args:
-        given: settings that every run gets on top of its own.
-        trained: more rows, whose runs are planned and whose tests are not.
+        given: settings of every run, besides those of its name.
+        trained: more rows, of which only the runs are planned.
 
     Raises:
         VerydeepError: a run's folder holds a run of other settings, images or starting weights.
@@ -223,13 +245,13 @@ def _run_status(run: str, place: ExperimentDir, given: dict[str, Any]) -> RunSta
 
 
 def _check_starts(runs: tuple[RunStatus, ...]) -> None:
-    """Raises VerydeepError where a run has to be trained further although another has started from it."""
+    """Raises VerydeepError where a run would be trained further although another was started from it."""
     by_name = {run.run: run for run in runs}
     for run in runs:
         start = by_name.get(papers_start(run.run) or "")
         if start is not None and start.state != DONE and run.state != MISSING:
             raise VerydeepError(
-                f"{start.folder} would be trained on, and {run.folder} was started from it as it is: "
+                f"{start.folder} would be trained further, but {run.folder} was started from its present weights: "
                 "lower --max-epochs, or give another --out."
             )
 
@@ -241,12 +263,12 @@ def _ended(folder: Path) -> dict[str, Any] | None:
     if result.get("ended") in (None, "interrupted", "diverged"):
         return None
     if not all(isinstance(result.get(name), int) for name in ("steps", "epochs")):
-        raise VerydeepError(f"{path} is not what training writes: remove the run's folder, and it is trained again.")
+        raise VerydeepError(f"{path} was not written by training: remove the run's folder to train it again.")
     return result
 
 
 def _state(folder: Path, settings: TrainSettings, step: int) -> str:
-    """How far a run is; one that ended after fewer epochs than it may now have is begun.
+    """The state of a run; one that ended after fewer epochs than are now allowed is `BEGUN`.
 
     Raises:
         VerydeepError: it ended after fewer steps, in the middle of an epoch; or it has not ended and has more
@@ -264,12 +286,12 @@ def _state(folder: Path, settings: TrainSettings, step: int) -> str:
             raise VerydeepError(f"{folder} has {step} steps already, more than --max-steps: give another --out.")
         return BEGUN
     if not (folder / BEST).exists():
-        raise VerydeepError(f"{folder} has lost its {BEST}: remove the folder, and the run is trained again.")
+        raise VerydeepError(f"{folder} lacks {BEST}: remove the folder to train the run again.")
     return DONE
 
 
 def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None:
-    """Raises VerydeepError where a folder's run is not what would be started there now."""
+    """Raises VerydeepError where a folder holds a run of another name, start, data or settings."""
     folder = place.root / run
     config = read_json(folder / "config.json")
     metadata = read_metadata(folder / (BEST if (folder / BEST).exists() else LAST))
@@ -282,8 +304,8 @@ def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None
         difference = f"that was started with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
     # The fingerprint of a localisation model is that of the images whose boxes are usable.
     elif metadata.data_fingerprint != place.data_fingerprint and not is_box_run(run):
-        difference = f"on other photos than these (it was started with data {metadata.data.get('data')})"
+        difference = f"on other images (it was started with --data {metadata.data.get('data')})"
     elif start is not None and config.get("start_sha256") != place.run_hash(start):
-        difference = f"that did not begin from the {start} there is now"
+        difference = f"that was not started from the current {start}"
     if difference:
         raise VerydeepError(f"{folder} holds a run {difference}: give another --out, or remove it.")

@@ -1,7 +1,7 @@
-"""Sect. 4: reproduces any row of the paper's tables by its name: trains and tests what is missing, then fuses.
+"""Sect. 4: reproduces any row of the paper's tables by name: trains and evaluates what is missing, then fuses.
 
-Finished work is not repeated, so an interrupted reproduction resumes with the same command. Before it starts, it
-prints what it will train and test, how long that takes on this machine, and how much disk it needs.
+Finished work is not repeated, so an interrupted reproduction resumes with the same command. It first prints what will
+be trained and evaluated, how long that takes on this machine, and how much disk space it needs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from ..evaluation.evaluate import evaluate
 from ..training.recipes import OF_ALL_RUNS, papers_start
 from ..training.run import route
 from .estimate import estimated
-from .job import Job, Task
-from .plan import BEGUN, EvalStatus, ExperimentDir, Plan, RunStatus, is_box_run
+from .plan import BEGUN, EvalStatus, ExperimentDir, Job, Plan, RunStatus, is_box_run
 from .released_runs import check_files, released_data, take_released
 from .reproduce_classification import classification_plan, classification_results
 from .reproduce_localisation import localisation_plan, localisation_results
@@ -34,10 +33,11 @@ from .results import RESULTS, read_results
 from .rows.row import Experiment, Row, find_rows
 from .scale import DOLL, PAPER, Size
 
+# How rows of each task are planned, and computed and stored once all runs and tests are done.
 TASKS = {
-    "classification": Task(classification_plan, classification_results),
-    "localisation": Task(localisation_plan, localisation_results),
-    "transfer": Task(transfer_plan, transfer_results),
+    "classification": (classification_plan, classification_results),
+    "localisation": (localisation_plan, localisation_results),
+    "transfer": (transfer_plan, transfer_results),
 }
 
 
@@ -52,21 +52,22 @@ def reproduce(
     stop: Callable[[], bool] = lambda: False,
     **given: Any,
 ) -> dict[str, Any]:
-    """Reproduces rows of the paper's tables; trains and tests what is missing.
+    """Reproduces rows of the paper's tables; trains and evaluates what is missing.
 
     Args:
         name: a row (``table3/D/256``), a table, ``classification``, ``localisation``, ``released`` or ``transfer``.
         data, out: ``imagenet:DIR`` and ``runs`` by default, for the doll ``digits`` and ``runs/doll``.
-        doll, plan_only: small nets on small crops, in minutes; only return the plan.
+        doll: small nets on small crops, in minutes.
+        plan_only: only return the plan.
         weights: for ``released`` and ``transfer``, a weight file by net: ``{"D": …, "E": …}``.
         stop: called after each step; returns whether to save and leave.
-        given: what the paper leaves open (`verydeep.training.recipes.OF_ALL_RUNS`), for every run, and MachineSettings.
+        given: settings that the paper leaves open (`verydeep.training.recipes.OF_ALL_RUNS`), and MachineSettings.
 
     Returns:
         ``plan``, ``ended`` (``planned``, ``interrupted``, ``done``), ``rows`` and ``claims`` as in results.json.
 
     Raises:
-        VerydeepError: no such row, no such data, a run's folder of other settings.
+        VerydeepError: no such row or data, a run's folder with other settings.
     """
     experiment, rows = _rows(name, doll, bool(weights))
     (machine, settings), size = _routed(given), DOLL if doll else PAPER
@@ -83,11 +84,11 @@ def reproduce(
         skip = settings.get("bad_images") == "skip"
         place = ExperimentDir.of(root, size, opened, skip, trained=not experiment.released)
     job = Job(experiment, rows, place, data, opened, files, settings, machine, news, stop)
-    return {"name": name, "folder": str(root), "size": size.name, **_run(job, TASKS[experiment.task], plan_only)}
+    return {"name": name, "folder": str(root), "size": size.name, **_run(job, plan_only)}
 
 
 def _rows(name: str, doll: bool, with_weights: bool) -> tuple[Experiment, tuple[Row, ...]]:
-    """The rows of a name; raises VerydeepError where the other arguments do not go with them."""
+    """The rows of a name; raises VerydeepError where the other arguments do not apply to them."""
     experiment, rows = find_rows(name)
     if doll and experiment.released:
         raise VerydeepError("the released models have the paper's size: there is no --doll of them.")
@@ -101,15 +102,15 @@ def _routed(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any]]:
     machine, data, training = route(given)
     fixed = [name for name in (*data, *training) if name not in OF_ALL_RUNS]
     if fixed:
-        raise VerydeepError(f"{flag(fixed[0])} is part of the experiment: it cannot be chosen here.")
+        raise VerydeepError(f"--{flag(fixed[0])} is part of the experiment and cannot be changed.")
     return MachineSettings(**typed(MachineSettings, machine)), typed(TrainSettings, training)
 
 
 def _check_untrained(name: str, plan_only: bool, settings: dict[str, Any]) -> None:
-    """Raises VerydeepError for options that only trainings have."""
+    """Raises VerydeepError for options of training."""
     if plan_only or settings:
         wrong = "--plan" if plan_only else f"--{flag(next(iter(settings)))}"
-        raise VerydeepError(f"{wrong} is for trainings, and nothing of {name} is trained but SVMs.")
+        raise VerydeepError(f"{wrong} is for training, and {name} trains only SVMs.")
 
 
 def _data(released: bool, data: str | None, size: Size, plan_only: bool) -> tuple[str, Data | None]:
@@ -121,24 +122,24 @@ def _data(released: bool, data: str | None, size: Size, plan_only: bool) -> tupl
     return settings.data, open_data(settings, least_classes=1 if released else 2)
 
 
-def _run(job: Job, task: Task, plan_only: bool) -> dict[str, Any]:
+def _run(job: Job, plan_only: bool) -> dict[str, Any]:
     """Does what is missing of a job, or only plans it: ``plan``, ``ended``, ``rows``, ``claims``."""
-    root = job.place.root
+    root, (plan_of, results_of) = job.place.root, TASKS[job.experiment.task]
     check_place(root)
     read_results(root / RESULTS)  # before the work, not after it
-    plan = estimated(task.plan(job), job.opened, job.machine, job.reporter)
-    answer: dict[str, Any] = {"plan": plan.to_json(tuple(job.weights)), "ended": "planned", "rows": {}, "claims": {}}
+    plan = estimated(plan_of(job), job.opened, job.machine, job.reporter)
+    outcome: dict[str, Any] = {"plan": plan.to_json(tuple(job.weights)), "ended": "planned", "rows": {}, "claims": {}}
     if plan_only:
-        return answer
+        return outcome
     _log(plan, job.reporter)
     with only_one(root):
         try:
             _train_missing(job, plan)
             # Scores of a run that was trained further are no longer current.
-            _test_missing(job, (task.plan(job) if plan.to_train else plan).to_test)
-            return {**answer, "ended": "done", **task.results(job)}
+            _test_missing(job, (plan_of(job) if plan.to_train else plan).to_test)
+            return {**outcome, "ended": "done", **results_of(job)}
         except Interrupted:
-            return {**answer, "ended": "interrupted"}
+            return {**outcome, "ended": "interrupted"}
 
 
 def _log(plan: Plan, reporter: Reporter) -> None:
@@ -152,17 +153,17 @@ def _log(plan: Plan, reporter: Reporter) -> None:
         )
     if plan.to_test:
         seconds = sum(test.seconds for test in plan.to_test)
-        reporter.say(f"to test: {len(plan.to_test)} parts of protocols, about {duration(seconds)}")
+        reporter.say(f"to evaluate: {len(plan.to_test)} protocols at one scale each, about {duration(seconds)}")
     if plan.missing:
-        reporter.say(f"in all about {duration(plan.seconds)} and {plan.disk / 2**30:.2f} GiB of disk")
+        reporter.say(f"in total about {duration(plan.seconds)} and {plan.disk / 2**30:.2f} GiB of disk space")
 
 
 def _train_missing(job: Job, plan: Plan) -> None:
-    """Trains all runs that have not ended, each after the run it starts from; raises `Interrupted`."""
+    """Trains all unfinished runs, each after the run it starts from; raises `Interrupted`."""
     left = plan.seconds
     for number, run in enumerate(plan.to_train, start=1):
         _check_stop(job)
-        job.reporter.say(f"run {number} of {len(plan.to_train)}: {run.run}; about {duration(left)} left in all")
+        job.reporter.say(f"run {number} of {len(plan.to_train)}: {run.run}; about {duration(left)} left in total")
         _train(job, run)
         left -= run.seconds
 
@@ -187,10 +188,10 @@ def _train(job: Job, run: RunStatus) -> None:
 
 
 def _test_missing(job: Job, missing: list[EvalStatus]) -> None:
-    """Tests by all parts of protocols that have no current scores; raises `Interrupted`."""
+    """Evaluates all parts of protocols that have no current scores; raises `Interrupted`."""
     for number, test in enumerate(missing, start=1):
         _check_stop(job)
-        job.reporter.say(f"test {number} of {len(missing)}: {test.run} by {test.protocol}")
+        job.reporter.say(f"evaluation {number} of {len(missing)}: {test.run} by {test.protocol}")
         evaluate(
             job.place.root / test.run,
             str(test.protocol),

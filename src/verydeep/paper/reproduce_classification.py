@@ -1,11 +1,12 @@
 """Sect. 4: rows of classification and of the released models, from stored scores; no net is loaded.
 
-A row is the mean over its tests of the mean over each test's parts. Rows whose scores are no longer of the runs in
-the folder leave results.json.
+A row's posteriors are the mean over its tests of the mean over each test's parts. Rows whose scores are not of the
+runs in the folder are removed from results.json.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from ..core.progress import Reporter
 from ..evaluation.metrics import error_with_interval, wrong_at
 from ..evaluation.protocols import Protocol
 from ..evaluation.scores import Scores, load_scores, mean_scores
-from .job import Job
-from .plan import ExperimentDir, Plan, make_plan, real_parts
+from .plan import ExperimentDir, Job, Plan, make_plan, real_parts
 from .results import RESULTS, WrongImages, read_results, trainings, write_results
 from .rows.row import Experiment, Row
 
@@ -31,7 +31,7 @@ def classification_plan(job: Job) -> Plan:
 
 
 def classification_results(job: Job) -> dict[str, Any]:
-    """Computes a job's rows, and every claim that they and earlier scores decide; returns results.json.
+    """Computes a job's rows, and every claim that they and earlier scores can decide; returns results.json.
 
     Raises:
         VerydeepError: a row's scores are missing or broken, or cannot be fused.
@@ -62,31 +62,21 @@ class _Rows:
 
     def __init__(self, place: ExperimentDir) -> None:
         self._place = place
-        self._hashes: dict[str, str | None] = {}
-        self._computed: dict[str, tuple[dict[str, Any], WrongImages]] = {}
+        self._hash = cache(place.run_hash)
+        self.result = cache(self._compute)
 
     def checkpoints(self, row: Row) -> dict[str, str] | None:
-        """The hash of each run's checkpoint, where all of the row's scores are of these; else None."""
+        """The hash of each run's checkpoint; None unless all of the row's scores are of these."""
         tested = [(run, self._hash(run), part) for run, part in real_parts(row.tests, self._place.size)]
         if not tested or any(self._place.part_result(run, part, digest) is None for run, digest, part in tested):
             return None
         return {run: digest for run, digest, _ in tested if digest is not None}
 
-    def result(self, row: Row) -> tuple[dict[str, Any], WrongImages]:
-        """A row's result, and which images it classifies wrongly."""
-        if row.name not in self._computed:
-            self._computed[row.name] = self._compute(row)
-        return self._computed[row.name]
-
-    def _hash(self, run: str) -> str | None:
-        if run not in self._hashes:
-            self._hashes[run] = self._place.run_hash(run)
-        return self._hashes[run]
-
     def _compute(self, row: Row) -> tuple[dict[str, Any], WrongImages]:
+        """A row's result, and which images it classifies wrongly."""
         checkpoints = self.checkpoints(row)
         if checkpoints is None:
-            raise VerydeepError(f"the scores of {row.name} are not all there: reproduce it again.")
+            raise VerydeepError(f"scores of {row.name} are missing: repeat the command.")
         place, tests, parts = self._place, [], []
         for test in row.tests:
             named = real_parts((test,), place.size)
@@ -117,21 +107,21 @@ class _Rows:
         return result, _wrong(fused, result["seed"])
 
     def _size(self, run: str) -> dict[str, Any]:
-        """What two nets of the same name may differ in: crop and width."""
+        """Crop and width, in which two nets of the same name can differ."""
         metadata = read_metadata(self._place.root / run / BEST)
         return {"crop": metadata.crop, "width": metadata.width}
 
 
 def _load(folder: Path, part: Protocol, checkpoint: str) -> Scores:
-    """A part's scores, which must be those of the result.json beside them."""
+    """A part's scores; raises VerydeepError where they are not those of the result.json beside them."""
     scores = load_scores(folder)
     if (scores.checkpoint, scores.protocol) != (checkpoint, str(part)):
-        raise VerydeepError(f"{folder} holds scores of another test: remove it, and the same command tests again.")
+        raise VerydeepError(f"{folder} holds other scores: remove it, then repeat the command.")
     return scores
 
 
 def _cost(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all parts together: forward multiply-adds per image, and images per second as they were tested."""
+    """Of all parts together: forward multiply-adds per image, and images per second as measured."""
     return {
         "multiply_adds_per_image": sum(part["multiply_adds_per_image"] for part in parts),
         "images_per_second": round(1 / sum(1 / max(part["images_per_second"], 1e-9) for part in parts), 4),

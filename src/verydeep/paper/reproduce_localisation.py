@@ -17,8 +17,7 @@ from ..core.files import file_sha256, read_json
 from ..core.interrupt import Stopping
 from ..evaluation.ensemble import fuse
 from ..localisation.evaluate import GUESSES, evaluate_boxes
-from .job import Job
-from .plan import ExperimentDir, Plan, make_plan, real_parts
+from .plan import ExperimentDir, Job, Plan, make_plan, real_parts
 from .reproduce_classification import rows_from_scores
 from .results import RESULTS, WrongImages, read_results, trainings, write_results
 from .rows.localisation import LABELS_ROW, RATING_RUN

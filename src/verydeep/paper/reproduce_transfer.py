@@ -20,8 +20,7 @@ from ..transfer.backbone import open_feature_net
 from ..transfer.evaluate import learn_svms
 from ..transfer.extract import extract_features
 from ..transfer.svm_file import write_transfer
-from .job import Job
-from .plan import Plan
+from .plan import Job, Plan
 from .results import RESULTS, read_results
 from .rows.row import Row, Test
 from .rows.transfer import BOX, IMAGE, LAYER, RECIPES, data_of

@@ -1,7 +1,7 @@
-"""``results.json``: the stored results of an experiment's rows and claims; its shape is checked at each reading.
+"""``results.json``: the stored results of an experiment's rows and claims, checked whenever it is read.
 
-The file lies in the folder of the runs. By row it holds errors in percent with 95 % intervals, what they are of, and
-when and at which commit its tests were made; by claim the paired differences that decide it.
+The file is in the folder of the runs. For each row it has errors in percent with 95 % intervals, their data, date and
+commit; for each claim the paired differences that decide it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FIGURE = "figure"  # in rows of App. B only: a mean average precision or class r
 
 @dataclass(frozen=True)
 class WrongImages:
-    """Which of a row's N images are wrong, with their subjects, and the seed of its runs."""
+    """Which of a row's N images are misclassified, with their subjects, and the seed of its runs."""
 
     ids: tuple[str, ...]
     subjects: NDArray[np.int64]
@@ -45,14 +45,14 @@ def write_results(
     decidable: tuple[Collection[str], Callable[[str], WrongImages]],
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Stores an experiment's rows and every claim that they decide; those of other experiments stay.
+    """Stores an experiment's rows and every claim that they decide; those of other experiments are kept.
 
     Args:
         rows: all results of the experiment that are current, by name.
         decidable: names of rows whose wrong images are known, and a function that returns them.
 
     Returns:
-        What ``results.json`` now holds: ``rows`` by name, ``claims`` by name.
+        The new content of ``results.json``: ``rows`` by name, ``claims`` by name.
     """
     stored = read_results(root / RESULTS)
     names = {row.name for row in experiment.rows}, {claim.name for claim in experiment.claims}
@@ -79,7 +79,7 @@ def _decide(claim: Claim, wrong_images: Callable[[str], WrongImages]) -> dict[st
     for names in claim.pairs:
         first, second = (wrong_images(name) for name in names)
         if first.ids != second.ids:
-            raise VerydeepError(f"{names[0]} and {names[1]} were tested on different images.")
+            raise VerydeepError(f"{names[0]} and {names[1]} were evaluated on different images.")
         low, high = difference_interval(first.wrong, second.wrong, first.subjects)
         errors = [100 * float(row.wrong.mean()) for row in (first, second)]
         pairs.append(
@@ -128,7 +128,7 @@ def read_results(path: Path) -> dict[str, Any]:
             _check_claim(claim)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise VerydeepError(
-            f"{path} is not what `verydeep reproduce` writes: remove it, and the same command writes a new one."
+            f"{path} was not written by `verydeep reproduce`: remove it, then repeat the command."
         ) from None
     return {"rows": found["rows"], "claims": found["claims"]}
 

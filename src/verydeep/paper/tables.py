@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,7 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
 
 
 def _paper(paper: Paper) -> dict[str, Any]:
-    values = {name: getattr(paper, name) for name in (*ERRORS, *BOX_ERRORS, FIGURE, f"{FIGURE}_std")}
-    values = {name: value for name, value in values.items() if name in ERRORS or value is not None}
-    return {**values, **({"note": paper.note} if paper.note else {})}
+    return {name: value for name, value in asdict(paper).items() if name in ERRORS or value not in (None, "")}
 
 
 def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
