@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from verydeep.evaluation.metrics import class_errors, confused_pairs, worst_mist
 from verydeep.evaluation.scores import Scores, load_scores, save_scores
 from verydeep.paper.tables import markdown_table, write_block
 from verydeep.reports.figures import photo_grid, save_figure, write_evaluation_pictures
-from verydeep.reports.html import Table, Tile, render, write_page
+from verydeep.reports.html import Tile, render, write_page
 
 
 def scores() -> Scores:
@@ -111,13 +113,30 @@ HOSTILE = "<script>\"'&\x1b\u202e"
 
 
 def test_a_page_escapes_hostile_text_in_elements_and_attributes(tmp_path: Path) -> None:
-    table = Table(HOSTILE, [HOSTILE, HOSTILE], [(HOSTILE, HOSTILE)])
-    write_page(
-        tmp_path / "p.html", "svm_comparison.html", {"title": HOSTILE, "summary": HOSTILE, "svms": table, "chart": ""}
+    pair: dict[str, Any] = {
+        "second": "b",
+        "first_test": HOSTILE,
+        "second_test": HOSTILE,
+        "photos": HOSTILE,
+        "images": 1,
+        "p": 1,
+    }
+    pair |= {"difference": 1, "interval": [0, 2], "only_second_wrong": HOSTILE, "only_first_wrong": HOSTILE}
+    context: dict[str, object] = {"title": HOSTILE, "summary": HOSTILE, "error_name": HOSTILE, "other_splits": False}
+    evaluation = SimpleNamespace(name=HOSTILE, photos=HOSTILE, images=1, error_and_interval=("", ""))
+    run = SimpleNamespace(
+        **{"status": HOSTILE, "metadata": SimpleNamespace(net=HOSTILE), "scale": HOSTILE, "log": [], "seconds": 0},
+        **{"facts": SimpleNamespace(parameters=1), "best": None, "evaluation": None, "images_per_second": None},
     )
+    context |= {"runs": [(HOSTILE, run)], "evaluations": [(HOSTILE, evaluation)], "pairs": [pair]}
+    context |= {"labels": {"b": HOSTILE}, "charts": [], "settings": [(HOSTILE, HOSTILE)]}
+    write_page(tmp_path / "p.html", "comparison.html", context)
     page = read_page(tmp_path / "p.html")
-    assert page.source.count("&lt;script&gt;&#34;&#39;&amp;??") == 9
-    assert [attributes["aria-label"] for attributes in page.all("div")] == ["<script>\"'&??"]
+    hidden = "<script>\"'&??"
+    assert page.source.count("&lt;script&gt;&#34;&#39;&amp;??") == 26
+    assert f"Difference of the error to {hidden}, on the same images" in [
+        div.get("aria-label") for div in page.all("div")
+    ]
     assert not re.search("<script|\x1b|\u202e", page.source)
     demo: dict[str, object] = dict.fromkeys(("title", "state", "summary", "crop", "evaluations"), HOSTILE)
     tiles = [Tile("data:image/png;base64,", f"{HOSTILE}\n{HOSTILE}"), Tile(None, HOSTILE)]
@@ -128,7 +147,7 @@ def test_a_page_escapes_hostile_text_in_elements_and_attributes(tmp_path: Path) 
 
 def test_a_template_with_a_missing_variable_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="'svms' is undefined"):
-        render("svm_comparison.html", {"title": "", "summary": "", "chart": "", "refresh": None, "written": ""})
+        render("svm_comparison.html", dict.fromkeys(("title", "summary", "figure_name", "refresh", "written"), ""))
 
 
 def test_tables_are_written_between_markers_only(tmp_path: Path) -> None:

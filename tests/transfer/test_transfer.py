@@ -388,7 +388,7 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
     assert sorted(json.loads(both.stdout)["rows"]) == sorted(f"table11/{net}/voc2007" for net in ("D", "E", "D+E"))
     faults = {
         ("reproduce", "table11/D"): "these rows need the weights of net D: add --weights D=FILE",
-        ("reproduce", "table11/D/voc2012", *words[2:6]): "none of these rows is of voc2007:voc: their data are voc2012",
+        ("reproduce", "table11/D/voc2012", *words[2:6]): "no row uses voc2007:voc: their datasets are voc2012",
         ("reproduce", "table11", "--doll", *words[2:6]): "there is no --doll of them",
         ("reproduce", "table11", "--plan", *words[2:6]): "--plan is for training, and table11 trains only SVMs",
         ("reproduce", "table11", "--pooling", "down"): "--pooling is for training",

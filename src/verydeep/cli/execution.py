@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
-from ..core.config import typed
 from ..core.errors import ToldElsewhere, VerydeepError
+from ..core.files import write_json
 from ..core.interrupt import Interrupted, Stopping
 from ..core.progress import Reporter, Silent
 from ..core.settings import MachineSettings
 from ..core.team import SingleProcess, Team
 from . import output
 from .output import Terminal
-from .parser import given_settings
+from .parser import settings_from
 from .signals import InterruptHandler
 
 OK, SOME_FAILED, MISTAKE = 0, 1, 2
@@ -57,9 +58,8 @@ def team_of(options: argparse.Namespace) -> AbstractContextManager[Team]:
     """The processes of this job, with the command line's timeout for unresponsive ones."""
     from ..core.distributed import joined, speaks
 
-    given = {name: text for name, text in given_settings(options).items() if name == "peer_timeout"}
     try:
-        machine = MachineSettings(**typed(MachineSettings, given))
+        machine = settings_from(options, MachineSettings)
     except VerydeepError as mistake:  # of all processes, before they are connected
         if speaks():
             raise
@@ -89,10 +89,10 @@ def status_of(faults: Sequence[str], some_done: bool) -> int:
     return (SOME_FAILED if some_done else MISTAKE) if faults else OK
 
 
-@contextmanager
-def collected(faults: list[str]) -> Iterator[None]:
-    """A context for side outputs, such as pictures: an error there is collected, and the result is kept."""
+def write_rows(path: Path, rows: list[dict[str, Any]], faults: list[str]) -> None:
+    """Writes rows, if any, beside the pictures of a command; adds an error to ``faults``, so that they are printed."""
     try:
-        yield
+        if rows:
+            write_json(path, {"photos": rows})
     except VerydeepError as fault:
         faults.append(str(fault))

@@ -16,13 +16,12 @@ import signal
 import sys
 import time
 
-from ..core.config import typed
 from ..core.distributed import peer_is_gone, processes, speaks
 from ..core.errors import ToldElsewhere, VerydeepError
 from ..core.settings import PIXEL_LIMIT, MachineSettings
 from . import output
 from .execution import MISTAKE, OK
-from .parser import commands, given_settings, parse
+from .parser import commands, given_settings, parse, settings_from
 from .signals import InterruptHandler
 
 SECONDS_TO_REPORT = 60.0  # for the process of a job that prints the error of all
@@ -120,12 +119,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _allow_pixels(options: argparse.Namespace) -> None:
     """Sets the limit on pixels of images that this command reads; a server's is for images from clients."""
-    given = given_settings(options)
-    if "max_pixels" in given and options.command != "serve":
-        machine = MachineSettings(**typed(MachineSettings, {"max_pixels": given["max_pixels"]}))
+    if "max_pixels" in given_settings(options) and options.command != "serve":
         from ..core.pixel_limit import allow_pixels
 
-        allow_pixels(machine.max_pixels or PIXEL_LIMIT)
+        allow_pixels(settings_from(options, MachineSettings).max_pixels or PIXEL_LIMIT)
 
 
 if __name__ == "__main__":

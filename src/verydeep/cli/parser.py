@@ -18,7 +18,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
-from ..core.config import field_help, flag, lists_names, typed
+from ..core.config import as_typed, field_help, flag, lists_names, typed
 from ..core.errors import VerydeepError
 from ..core.nearest import nearest, nearest_command, nearest_setting
 from ..core.paths import listed_paths, typed_path
@@ -30,7 +30,7 @@ GROUPS = (
     *("Evaluation during training", "Evaluation", "Boxes", "Merging of boxes", "Descriptors", "SVM", "Server"),
     *("Output", "Data loading", "Machine"),
 )
-FAMILIES = {"data": "datasets", "localise": "localisation models", "weights": "public weight files"}
+FAMILIES = {"data": "Datasets", "localise": "Localisation models", "weights": "Public weight files"}
 READING = ("workers", "read_timeout", "read_retries", "max_pixels")  # machine settings of commands that read images
 # Machine settings of training only.
 OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
@@ -39,13 +39,13 @@ RECIPES = (
     "Defaults in brackets are those of `{0} {1}`, the recipe for your own images, and those of the paper's {2} where "
     "they differ. `{0} RUN --help` shows the defaults of a run, given the other flags on the line."
 )
-# Arguments of several commands: the title of their group, and what argparse takes.
+# Arguments of several commands: the title of their group, and the options of argparse.
 SHARED: dict[str, tuple[str, dict[str, Any]]] = {
-    "data": ("Data", {"metavar": "DATA", "help": "what train takes as --data"}),
+    "data": ("Data", {"metavar": "DATA", "help": "folder, list file or dataset, as `train --data`"}),
     "images": ("Data", {"metavar": "IMAGE", "nargs": "+", "help": "images, folders of images, globs"}),
     "--bad-images": (
         "Data",
-        {"choices": ["stop", "skip"], "default": "stop", "help": "if images are unreadable (stop)"},
+        {"choices": ["stop", "skip"], "default": "stop", "help": "stop at or skip unreadable images (stop)"},
     ),
     "--strict": ("Data", {"action": "store_true", "help": "refuse faulty boxes, in place of repairing them"}),
     "--last": ("Net and weights", {"action": "store_true", "help": "the last checkpoint, not the best"}),
@@ -190,7 +190,7 @@ def add_settings(
     """Adds a flag for each field of a settings dataclass; values stay text, which `config.typed` converts."""
     for row in field_help(kind):
         if (not only or row.name in only) and row.name not in leave_out:
-            default = "" if row.name == "data" else _as_typed(row.default)  # --data must be given
+            default = "" if row.name == "data" else _shown(row.default)  # --data must be given
             repeatable = row.name == "boxes" or row.name in lists_names(kind)
             parser.group(row.group).add_argument(
                 f"--{flag(row.name)}",
@@ -213,8 +213,8 @@ def show_defaults(parser: CommandParser, *ways: tuple[str, tuple[Any, ...]]) -> 
         for row in field_help(type(settings)):
             if f"set_{row.name}" not in flags:
                 continue
-            value = _as_typed(getattr(settings, row.name))
-            more = [(way, _as_typed(getattr(used[number], row.name))) for way, used in others]
+            value = _shown(getattr(settings, row.name))
+            more = [(way, _shown(getattr(used[number], row.name))) for way, used in others]
             parts = [value or "none", *(f"{way}: {other or 'none'}" for way, other in more if other != value)]
             flags[f"set_{row.name}"].help = _with_default(row.text, "; ".join(parts) if len(parts) > 1 else value)
 
@@ -223,13 +223,9 @@ def _with_default(text: str, default: str) -> str:
     return (f"{text} ({default})" if default else text).replace("%", "%%")
 
 
-def _as_typed(value: Any) -> str:
-    """A value as text on the command line; empty where it is None or explained in the help text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return "" if value in (None, -1) else f"{value:g}" if isinstance(value, float) else str(value)
+def _shown(value: Any) -> str:
+    """A default value as text; empty where it is None or explained in the help text."""
+    return "" if value in (None, -1) else f"{value:g}" if isinstance(value, float) else as_typed(value)
 
 
 def given_settings(options: argparse.Namespace, *kinds: type) -> dict[str, Any]:

@@ -176,6 +176,13 @@ def from_json(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
     return kind(**typed(kind, values))
 
 
+def as_typed(value: Any) -> str:
+    """A setting's value as text on the command line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def field_help(kind: type) -> list[SettingHelp]:
     """Help of each setting of a dataclass, for the command line."""
     rows = []

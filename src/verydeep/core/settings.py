@@ -111,7 +111,7 @@ class TrainSettings:
     decoding: Literal["whole", "reduced"] = setting(
         "whole", "reduced: decode large training JPEGs coarsely and rescale only the crop, faster", IMAGES
     )
-    bad_images: Literal["stop", "skip"] = setting("stop", "if images are unreadable", DATA)
+    bad_images: Literal["stop", "skip"] = setting("stop", "stop at or skip unreadable images", DATA)
     seed: int = setting(0, "random seed of weights, order, crops and dropout", LEARNING)
 
     def __post_init__(self) -> None:

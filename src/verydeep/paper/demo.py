@@ -110,7 +110,7 @@ def _context(
         "summary": f"Net A at an eighth of its width, {run.log[-1].step} steps, {seconds:.0f} s for all of this page.",
         "crop": DOLL.crop,
         "crops": tiles(crops),
-        "training": training_context(run),
+        **{"run": run, "training": training_context(run)},
         "evaluations": [headline(evaluation.summary) for evaluation in evaluations],
         "confusion": png_url(png_of_figure(confusion_figure(first))),
         "mistakes": tiles(mistakes(first.scores, first.dataset.source.read, MISTAKES_SHOWN)),

@@ -206,18 +206,18 @@ def is_box_run(run: str) -> bool:
 
 
 def make_plan(
-    rows: tuple[Row, ...], place: ExperimentDir, given: dict[str, Any], trained: tuple[Row, ...] = ()
+    rows: tuple[Row, ...], place: ExperimentDir, settings: dict[str, Any], trained: tuple[Row, ...] = ()
 ) -> Plan:
     """What is missing of some rows.
 
     Args:
-        given: settings of every run, besides those of its name.
+        settings: of every run, besides those of its name.
         trained: more rows, of which only the runs are planned.
 
     Raises:
         VerydeepError: a run's folder holds a run of other settings, images or starting weights.
     """
-    runs = tuple(_run_status(run, place, given) for run in runs_of((*rows, *trained)))
+    runs = tuple(_run_status(run, place, settings) for run in runs_of((*rows, *trained)))
     _check_starts(runs)
     hashes = {run.run: place.run_hash(run.run) if run.state == DONE else None for run in runs}
     tests = []
@@ -227,15 +227,15 @@ def make_plan(
     return Plan(runs, tuple(tests))
 
 
-def _run_status(run: str, place: ExperimentDir, given: dict[str, Any]) -> RunStatus:
+def _run_status(run: str, place: ExperimentDir, overrides: dict[str, Any]) -> RunStatus:
     folder = place.root / run
     if is_released(run):
         if not (folder / BEST).exists():  # a plan is made without the weight file
             return RunStatus(run, folder, NO_FILE, TrainSettings(net=run.partition("/")[0]))
         metadata = read_metadata(folder / BEST)
         return RunStatus(run, folder, DONE, TrainSettings(net=metadata.net, crop=metadata.crop, width=metadata.width))
-    given = {**place.size.settings(run), **given}
-    settings = settings_of_box_run(run, given)[0] if is_box_run(run) else settings_of_run(run, given)
+    overrides = {**place.size.settings(run), **overrides}
+    settings = settings_of_box_run(run, overrides)[0] if is_box_run(run) else settings_of_run(run, overrides)
     # A run that has ended does not need its last checkpoint any more.
     checkpoint = next((folder / name for name in (LAST, BEST) if (folder / name).exists()), None)
     if checkpoint is None:

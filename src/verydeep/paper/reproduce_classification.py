@@ -53,8 +53,9 @@ def rows_from_scores(
             results[row.name] = table.result(row)[0]
         elif before is not None and "nets" in before and before["checkpoints"] == hashes[row.name]:
             results[row.name] = before
-    there = {row.name: row for row in experiment.rows if hashes[row.name]}
-    return write_results(place.root, experiment, results, (there, lambda name: table.result(there[name])[1]), reporter)
+    scored = {row.name: row for row in experiment.rows if hashes[row.name]}
+    decidable = scored, lambda name: table.result(scored[name])[1]
+    return write_results(place.root, experiment, results, decidable, reporter)
 
 
 class _Rows:

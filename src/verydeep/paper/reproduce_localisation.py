@@ -1,8 +1,8 @@
-"""App. A: rows of Tables 8 to 10: localisation models tested on top of classification runs.
+"""App. A: rows of Tables 8 to 10: localisation models, which start from classification runs.
 
 The first procedure needs the classification run that a localisation model starts from; the second also the posteriors
-of the best classification system (Table 6's last row), whose five best classes are the labels. Each row names the row
-of the classification experiment that has to be there first (`Row.needs`).
+of the best classification system (Table 6's last row), whose five best classes are the labels. `Row.needs` names the
+row of the classification experiment that is required first.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LABELS = "localisation-labels"  # folder, beside the runs, of the fused posterio
 
 
 def localisation_plan(job: Job) -> Plan:
-    """The runs of a job's rows, and runs and tests of the classification rows they need."""
+    """The runs of a job's rows, with the runs and evaluations of the classification rows they need."""
     return make_plan(_needed(job), job.place, job.settings, trained=job.rows)
 
 
 def localisation_results(job: Job) -> dict[str, Any]:
-    """Tests a job's rows and stores them; earlier rows of the same checkpoints stay. Returns results.json."""
+    """Evaluates and stores a job's rows; keeps earlier rows of the same checkpoints. Returns results.json."""
     root = job.place.root
     rows_from_scores(job.place, experiment("classification"), _needed(job), job.reporter)
     tested = {row.name: _result(job, row) for row in job.rows}
@@ -44,19 +44,19 @@ def localisation_results(job: Job) -> dict[str, Any]:
         if name in names and all(checkpoints.get(run, digest) == digest for run, digest in row["checkpoints"].items())
     }
     rows = {**kept, **tested}
-    there = [name for name in rows if (root / "localisation" / name / GUESSES).exists()]
-    decidable = there, lambda name: _wrong(root / "localisation" / name, rows[name]["seed"])
+    evaluated = [name for name in rows if (root / "localisation" / name / GUESSES).exists()]
+    decidable = evaluated, lambda name: _wrong(root / "localisation" / name, rows[name]["seed"])
     return write_results(root, job.experiment, rows, decidable, job.reporter)
 
 
 def _needed(job: Job) -> tuple[Row, ...]:
-    """Rows of the classification experiment that have to be there first."""
+    """Rows of the classification experiment that are required first."""
     names = dict.fromkeys(name for row in job.rows for name in row.needs)
     return tuple(row for name in names for row in find_rows(name)[1])
 
 
 def _result(job: Job, row: Row) -> dict[str, Any]:
-    """Tests a row; returns its result as in results.json."""
+    """Evaluates a row; returns its result as in results.json."""
     place, root = job.place, job.place.root
     labelled = LABELS_ROW in row.needs
     evaluation = evaluate_boxes(
@@ -100,6 +100,6 @@ def _labels(place: ExperimentDir) -> Path:
 
 
 def _wrong(folder: Path, seed: int | None) -> WrongImages:
-    """Which images a row gets wrong, from the files of its test."""
+    """Which images a row gets wrong, from the files of its evaluation."""
     with np.load(folder / GUESSES, allow_pickle=False) as stored:
         return WrongImages(tuple(map(str, stored["ids"])), stored["subjects"], stored["wrong"], seed)

@@ -1,7 +1,7 @@
-"""App. B: rows of Tables 11 and 12: descriptors by the released nets, SVMs trained and tested.
+"""App. B: rows of Tables 11 and 12: linear SVMs on descriptors of the released nets.
 
-Rows share descriptors, which are stored in one file per net and data set, so an interrupted reproduction resumes with
-the same command.
+Rows share descriptors, stored in one file per net and dataset, so an interrupted reproduction resumes with the same
+command.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ SPLITS = 3
 
 
 def transfer_plan(job: Job) -> Plan:
-    """The rows whose data are at hand; nothing is trained.
+    """The rows of the given data; no net is trained.
 
     Raises:
-        VerydeepError: weight files or data that are not given or missing.
+        VerydeepError: weight files or data are missing.
     """
     rows = _rows(job)
     _check_files(job, rows)
@@ -42,7 +42,7 @@ def transfer_plan(job: Job) -> Plan:
 
 
 def transfer_results(job: Job) -> dict[str, Any]:
-    """Extracts descriptors, trains and tests SVMs, and stores each row at once; returns these rows."""
+    """Extracts descriptors, trains and evaluates SVMs, and stores each row at once; returns these rows."""
     stored, rows = read_results(job.place.root / RESULTS), _rows(job)
     for number, row in enumerate(rows, start=1):
         job.reporter.say(f"row {number} of {len(rows)}: {row.name}")
@@ -52,14 +52,14 @@ def transfer_results(job: Job) -> dict[str, Any]:
 
 
 def _rows(job: Job) -> list[Row]:
-    """The rows of the data set that is given; all rows where none is."""
+    """The rows of the given dataset; all rows without one."""
     if job.data is None:
         return list(job.rows)
     name = job.data.partition(":")[0]
     rows = [row for row in job.rows if data_of(row) == name]
     if not rows:
         known = ", ".join(dict.fromkeys(data_of(row) for row in job.rows))
-        raise VerydeepError(f"none of these rows is of {job.data}: their data are {known}.")
+        raise VerydeepError(f"no row uses {job.data}: their datasets are {known}.")
     return rows
 
 
@@ -85,7 +85,7 @@ def _check_data(job: Job, rows: list[Row]) -> None:
 
 
 def _located(job: Job, name: str) -> str:
-    """A data set with its folder; people's boxes are in the same folder as the whole images."""
+    """A dataset with its folder; boxes of people are in the same folder as whole images."""
     if job.data is None:
         return name
     return name + job.data.removeprefix(IMAGE if name == BOX else name)
@@ -123,7 +123,7 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
 
 
 def _descriptors(job: Job, test: Test) -> Path:
-    """The features file of a net and a data set; extracted where it is missing."""
+    """The features file of a net and a dataset, extracted where it is missing."""
     path = job.place.root / "transfer" / f"{test.protocol}-{_net(test)}.safetensors"
     settings = FeatureSettings(layer=LAYER, scales=RECIPES[test.protocol].scales)
     splits = SPLITS if test.protocol.startswith("caltech") else None

@@ -120,31 +120,28 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {"rows": {}, "claims": {}}
-    found = read_json(path)
+    stored = read_json(path)
     try:
-        for row in found["rows"].values():
+        for row in stored["rows"].values():
             _check_row(row)
-        for claim in found["claims"].values():
+        for claim in stored["claims"].values():
             _check_claim(claim)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise VerydeepError(
             f"{path} was not written by `verydeep reproduce`: remove it, then repeat the command."
         ) from None
-    return {"rows": found["rows"], "claims": found["claims"]}
+    return {"rows": stored["rows"], "claims": stored["claims"]}
 
 
 def _check_row(row: dict[str, Any]) -> None:
     """Raises a built-in error where a row is not as `verydeep reproduce` writes it."""
     for name in (*ERRORS, *(name for name in BOX_ERRORS if name in row)):
         if row[name] is not None:
-            _require(_percent(row[name]))
             low, high = row[f"{name}_interval"]
-            _require(_percent(low) and _percent(high) and low <= row[name] <= high)
+            _require(all(map(_percent, (low, row[name], high))) and low <= row[name] <= high)
     if FIGURE in row:
-        _require(row[FIGURE] is None or _percent(row[FIGURE]))
-        _require(row[f"{FIGURE}_std"] is None or _percent(row[f"{FIGURE}_std"]))
-    for name in ("images", "subjects"):
-        _require(_whole(row[name]) and row[name] > 0)
+        _require(all(row[name] is None or _percent(row[name]) for name in (FIGURE, f"{FIGURE}_std")))
+    _require(all(_whole(row[name]) and row[name] > 0 for name in ("images", "subjects")))
     _require(all(isinstance(row[name], str) for name in ("size", "data", "set", "date", "commit")))
     _require(row["seed"] is None or _whole(row["seed"]))
     _require(isinstance(row["steps"], list) and all(map(_whole, row["steps"])))

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import VerydeepError
-from ..core.progress import duration
 from ..data.class_names import same_classes
 from ..evaluation.metrics import difference_interval, mcnemar, wrong_at
 from ..evaluation.scores import FILE_NAME, load_scores
 from ..localisation.evaluate import GUESSES
 from .charts import Line, line_chart
-from .html import Table, counted, percent, write_page
+from .html import counted, write_page
 from .run_reader import EvalRecord, RunRecord, short_name
 from .run_report import ERROR_NAMES
 from .svm_report import FIGURE_NAMES, SvmRecord, ticks_of_c
@@ -158,81 +157,34 @@ def write_comparison(runs: Sequence[RunRecord], path: Path) -> dict[str, Any]:
         VerydeepError: the page cannot be written.
     """
     names = labels_of([run.folder for run in runs])
+    named = list(zip(names, runs, strict=True))
     result = {"runs": [run_row(run) for run in runs], "pairs": pairs(runs), "differing": differing(runs, names)}
     fingerprints = {run.metadata.data_fingerprint for run in runs if run.metadata.data_fingerprint}
     context = {
         "title": f"{counted(len(runs), 'run')} on {short_name(runs[0].data)}",
         "summary": f"{len(runs[0].metadata.classes)} classes; {names[0]} is the reference.",
-        "runs": _runs_table(runs, names),
-        "other_splits": len(fingerprints) > 1,
-        "evaluations": _evaluations_table(runs, names),
-        "differences": _differences_table(
-            result["pairs"], dict(zip([str(run.folder) for run in runs], names, strict=True))
+        **{"runs": named, "error_name": ERROR_NAMES[runs[0].error_name], "other_splits": len(fingerprints) > 1},
+        # Those of current checkpoints, by data and protocol.
+        "evaluations": sorted(
+            ((name, evaluation) for name, run in named for evaluation in run.current),
+            key=lambda row: (row[1].photos, row[1].name),
         ),
-        "charts": _charts(runs, names),
-        "settings": _settings_table(result["differing"], names),
+        **{"pairs": result["pairs"], "labels": {str(run.folder): name for name, run in named}},
+        "charts": _charts(named),
+        "settings": [
+            [row["setting"].replace("_", "-"), *(_shown(row["values"][name]) for name in names)]
+            for row in result["differing"]
+        ],
     }
     write_page(path, "comparison.html", context)
     return result
 
 
-def _runs_table(runs: Sequence[RunRecord], names: list[str]) -> Table:
-    rows = []
-    for run, name in zip(runs, names, strict=True):
-        error = ("", "") if run.evaluation is None else run.evaluation.error_and_interval
-        rate = "" if run.images_per_second is None else f"{run.images_per_second:,.1f}"
-        rows.append(
-            (
-                *(name, run.status, run.metadata.net, run.scale, f"{run.facts.parameters / 1e6:.2f} M"),
-                *(percent(run.best[0] if run.best else None), *error, rate, duration(run.seconds), len(run.log)),
-            )
-        )
-    error_name = ERROR_NAMES[runs[0].error_name]
-    heads = ["run", "status", "net", "S", "parameters", f"best dev {error_name}", f"test {error_name}", "95 % interval"]
-    return Table("Runs", [*heads, "images/s", "time", "epochs"], rows)
-
-
-def _evaluations_table(runs: Sequence[RunRecord], names: list[str]) -> Table:
-    """All evaluations of current checkpoints, by data and protocol."""
-    rows = [
-        (name, evaluation.name, evaluation.photos, f"{evaluation.images:,}", *evaluation.error_and_interval)
-        for run, name in zip(runs, names, strict=True)
-        for evaluation in run.current
-    ]
-    rows.sort(key=lambda row: (row[2], row[1]))
-    return Table("By data and protocol", ["run", "protocol", "data", "images", "error", "95 % interval"], rows)
-
-
-def _differences_table(differences: list[dict[str, Any]], names: dict[str, str]) -> Table:
-    """The paired differences of `pairs`; ``names`` are of directories, the reference first."""
-    reference = next(iter(names.values()))
-    rows = [
-        (
-            *(names[pair["second"]], _protocols(pair), f"{pair['images']:,}", _signed(pair["difference"])),
-            f"{_signed(pair['interval'][0])} to {_signed(pair['interval'][1])}",
-            *(pair["only_second_wrong"], pair["only_first_wrong"], f"{pair['p']:.2g}"),
-        )
-        for pair in differences
-    ]
-    heads = ["run", "evaluation", "images", "points", "95 % interval"]
-    heads += ["only this run wrong", f"only {reference} wrong", "p"]
-    return Table(f"Difference of the error to {reference}, on the same images", heads, rows)
-
-
-def _protocols(pair: dict[str, Any]) -> str:
-    tests = pair["first_test"], pair["second_test"]
-    return f"{tests[0]}, {pair['photos']}" if tests[0] == tests[1] else f"{tests[1]} against {tests[0]}"
-
-
-def _signed(value: float) -> str:
-    return f"{'−' if value < 0 else '+'}{abs(value):.2f}"
-
-
-def _charts(runs: Sequence[RunRecord], names: list[str]) -> list[str]:
-    logs = [(name, run.log) for run, name in zip(runs, names, strict=True) if run.log]
+def _charts(named: Sequence[tuple[str, RunRecord]]) -> list[str]:
+    logs = [(name, run.log) for name, run in named if run.log]
     losses = [Line(name, tuple((row.epoch, row.loss) for row in log)) for name, log in logs]
     errors = [Line(name, tuple((row.epoch, row.dev_error) for row in log)) for name, log in logs]
-    title = f"dev {ERROR_NAMES[runs[0].error_name]} (%)"
+    title = f"dev {ERROR_NAMES[named[0][1].error_name]} (%)"
     return [line_chart("training loss", losses, "epoch"), line_chart(title, errors, "epoch")] if logs else []
 
 
@@ -245,11 +197,6 @@ def differing(runs: Sequence[RunRecord], names: list[str]) -> list[dict[str, Any
         {"setting": key, "values": {name: values.get(key) for name, values in zip(names, settings, strict=True)}}
         for key in apart
     ]
-
-
-def _settings_table(settings: list[dict[str, Any]], names: list[str]) -> Table:
-    rows = [(row["setting"].replace("_", "-"), *(_shown(row["values"][name]) for name in names)) for row in settings]
-    return Table("By run", ["setting", *names], rows)
 
 
 def _shown(value: Any) -> str:
@@ -268,7 +215,7 @@ def write_svm_comparison(svms: Sequence[SvmRecord], path: Path) -> dict[str, Any
     context = {
         "title": f"{counted(len(svms), 'linear SVM')} on {short_name(first.data)}",
         "summary": f"{first.protocol}, {first.classes} classes.",
-        "svms": _svms_table(svms, names),
+        **{"svms": list(zip(names, svms, strict=True)), "figure_name": FIGURE_NAMES[first.figure]},
         "chart": _svms_chart(svms, names),
     }
     write_page(path, "svm_comparison.html", context)
@@ -283,19 +230,6 @@ def _svms_row(svms: SvmRecord) -> dict[str, Any]:
         **{"dimensions": svms.dimensions, "C": [split.C for split in svms.splits]},
         **{key: result[key] for key in (name, f"{name}_std", "top1_error", "top1_error_std")},
     }
-
-
-def _svms_table(svms: Sequence[SvmRecord], names: list[str]) -> Table:
-    rows = [
-        (
-            *(name, "; ".join(f"{net.net} {net.layer}, Q = {net.scales}" for net in record.descriptors)),
-            *(record.aggregate, record.loss, f"{record.dimensions:,}", record.chosen),
-            *("" if spread is None else str(spread) for spread in (record.value, record.top1_error)),
-        )
-        for record, name in zip(svms, names, strict=True)
-    ]
-    heads = ["SVMs", "descriptors", "scales", "loss", "dimensions", "C", FIGURE_NAMES[svms[0].figure], "top-1 error"]
-    return Table("Mean over splits, with the standard deviation", heads, rows)
 
 
 def _svms_chart(svms: Sequence[SvmRecord], names: list[str]) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -37,30 +36,6 @@ class Tile(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table whose first column names its rows.
-
-    Args:
-        share: a column of percentages, as numbers, that get a bar of that length.
-    """
-
-    caption: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    share: int | None = None
-
-    @cached_property
-    def numeric(self) -> list[bool]:
-        """Which columns hold numbers, and are aligned right: no cell of them begins with a letter."""
-        columns = [[str(row[number]) for row in self.rows] for number in range(len(self.heads))]
-        return [number not in (0, self.share) and _numeric(column) for number, column in enumerate(columns)]
-
-
-def _numeric(column: list[str]) -> bool:
-    return any(column) and all(cell[:1] in "+−-<" or cell[:1].isdigit() for cell in column)
-
-
 def render(template: str, context: dict[str, Any]) -> Markup:
     """A template of this package with its variables filled in; one that is missing raises `jinja2.UndefinedError`."""
     return Markup(_templates().get_template(template).render(context))
@@ -76,7 +51,8 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"counted": counted, "command_lines": command_lines, "duration": duration, "percent": percent}
+    templates.filters |= {"counted": counted, "percent": percent, "signed": signed}
+    templates.filters |= {"duration": duration, "command_lines": command_lines}
     return templates
 
 
@@ -95,6 +71,11 @@ def counted(number: int, what: str) -> str:
 def percent(value: float | None) -> str:
     """``12.50 %``; empty without a value."""
     return "" if value is None else f"{value:.2f} %"
+
+
+def signed(value: float) -> str:
+    """``+1.50`` or ``−1.50``."""
+    return f"{'−' if value < 0 else '+'}{abs(value):.2f}"
 
 
 def command_lines(parts: Sequence[str]) -> str:

@@ -202,8 +202,8 @@ class RunRecord:
     @cached_property
     def current(self) -> tuple[EvalRecord, ...]:
         """Evaluations of checkpoints that are still in the directory."""
-        there = [self.folder / name for name in (BEST, LAST)] if self.evaluations else []
-        hashes = {file_sha256(path) for path in there if path.is_file()}
+        checkpoints = [self.folder / name for name in (BEST, LAST)] if self.evaluations else []
+        hashes = {file_sha256(path) for path in checkpoints if path.is_file()}
         return tuple(evaluation for evaluation in self.evaluations if evaluation.checkpoint in hashes)
 
     @property
@@ -244,14 +244,14 @@ def _metadata(folder: Path) -> Metadata:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise VerydeepError(f"{folder} {what}: give the directory of a run, a probe or SVMs (runs/…).")
-    there = [folder / name for name in (LAST, BEST, PREVIOUS) if (folder / name).is_file()]
-    if not there:
+    checkpoints = [folder / name for name in (LAST, BEST, PREVIOUS) if (folder / name).is_file()]
+    if not checkpoints:
         lacks = f"no checkpoint ({BEST}, {LAST}) and no {CLASSIFIER}"
         raise VerydeepError(f"{folder} is not a run directory: it has {lacks}; give one that `verydeep train` wrote.")
-    for path in there[:-1]:
+    for path in checkpoints[:-1]:
         with contextlib.suppress(VerydeepError):
             return read_metadata(path)
-    return read_metadata(there[-1])
+    return read_metadata(checkpoints[-1])
 
 
 def _state(folder: Path, metadata: Metadata, result: dict[str, Any], running: bool) -> State:

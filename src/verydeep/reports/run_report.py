@@ -25,7 +25,7 @@ from ..evaluation.scores import FILE_NAME, load_scores
 from ..training.rerun import after_divergence, command_of
 from .charts import Line, drops, line_chart
 from .figures import Read, filters_picture, mistakes, training_crops
-from .html import Table, Tile, encoded, percent, png_url, tiles, write_page
+from .html import Tile, encoded, png_url, tiles, write_page
 from .run_reader import EvalRecord, RunRecord, read_run, short_name
 
 REFRESH_SECONDS = 30
@@ -165,7 +165,7 @@ def _time_left(run: RunRecord) -> str:
 
 
 def training_context(run: RunRecord) -> dict[str, Any] | None:
-    """Charts and numbers of the epochs; None of weights that were imported."""
+    """Charts of the epochs; None for imported weights."""
     if not run.log:
         return None if run.state == "a net" else {"charts": []}
     losses = [Line("training crops", tuple((row.epoch, row.loss) for row in run.log))]
@@ -177,25 +177,11 @@ def training_context(run: RunRecord) -> dict[str, Any] | None:
         Line("dev part", tuple((row.epoch, row.dev_error) for row in run.log)),
     ]
     marks = drops(run.log)
-    rows = [
-        (
-            *(row.epoch, f"{row.loss:.3f}", percent(row.train_error), percent(row.dev_error)),
-            *(f"{row.lr:.3g}", f"{row.images_per_second:,.1f}", f"{row.seconds:.1f}"),
-        )
-        for row in run.log
-    ]
-    heads = ["epoch", "loss", "training error", "dev error", "learning rate", "images/s", "seconds"]
-    return {
-        "charts": [
-            line_chart("loss", losses, "epoch", marks),
-            line_chart(f"{ERROR_NAMES[run.error_name]} (%)", errors, "epoch", marks),
-        ],
-        "drops": marks,
-        "numbers": Table("By epoch", heads, rows),
-    }
+    error_chart = line_chart(f"{ERROR_NAMES[run.error_name]} (%)", errors, "epoch", marks)
+    return {"charts": [line_chart("loss", losses, "epoch", marks), error_chart], "drops": marks}
 
 
-def _evaluations_table(run: RunRecord) -> Table:
+def _evaluations_table(run: RunRecord) -> dict[str, list[Any]]:
     """All evaluations of a run, without columns that none of them fills."""
     rows = []
     for evaluation in run.evaluations:
@@ -211,7 +197,7 @@ def _evaluations_table(run: RunRecord) -> Table:
     heads += ["images/s", "checkpoint"]
     filled = [number for number in range(len(heads)) if number < 4 or any(row[number] for row in rows)]
     shown = [[row[number] for number in filled] for row in rows]
-    return Table("Evaluations of this run", [heads[number] for number in filled], shown)
+    return {"heads": [heads[number] for number in filled], "rows": shown}
 
 
 def _evaluation_context(evaluation: EvalRecord, images: _RunImages) -> dict[str, Any]:
@@ -220,18 +206,12 @@ def _evaluation_context(evaluation: EvalRecord, images: _RunImages) -> dict[str,
     Mistakes are shown on images where they can be read, else as the picture that the evaluation stored.
     """
     errors = [(text, evaluation.errors[name]) for name, text in BOX_ERRORS.items() if name in evaluation.errors]
-    box_rows = [(text, str(error), error.interval) for text, error in errors]
     worst = sorted(evaluation.classes, key=lambda row: (-row.top1_error, row.name))
     rows = [(row.name, f"{row.images:,}", row.top1_error) for row in worst]
-    heads, name = ["class", "images", "top-1 error"], evaluation.name
-    pairs = [(pair.name, pair.predicted, f"{pair.images:,}") for pair in evaluation.confused]
     wrong = not evaluation.of_boxes and evaluation.error is not None and evaluation.error.value > 0
     return {
-        **{"evaluation": evaluation, "labelled": bool(box_rows if evaluation.of_boxes else rows), "wrong": wrong},
-        "box_errors": Table(f"Errors ({name})", ["error", "value", "95 % interval"], box_rows),
-        "first_classes": Table(f"Classes by error, worst first ({name})", heads, rows[:FIRST_CLASSES], 2),
-        "other_classes": Table("Other classes", heads, rows[FIRST_CLASSES:], 2),
-        "confused": Table(f"Most frequent mistakes ({name})", ["class", "misclassified as", "images"], pairs),
+        **{"evaluation": evaluation, "labelled": bool(errors if evaluation.of_boxes else rows), "wrong": wrong},
+        **{"box_errors": errors, "by_class": rows, "first_classes": FIRST_CLASSES},
         "mistakes": _mistakes(evaluation, images.reader(evaluation)) if wrong else [],
         "stored": {picture: _stored(evaluation, picture) for picture in ("right", "wrong", "mistakes")},
     }
@@ -241,9 +221,9 @@ def _mistakes(evaluation: EvalRecord, read: Read | None) -> list[Tile]:
     """Misclassified images; none where no image can be read."""
     if read is not None:
         with contextlib.suppress(VerydeepError):
-            found = mistakes(load_scores(evaluation.folder / FILE_NAME), read, MISTAKES)
-            if any(pixels is not None for pixels, _ in found):
-                return tiles(found)
+            images = mistakes(load_scores(evaluation.folder / FILE_NAME), read, MISTAKES)
+            if any(pixels is not None for pixels, _ in images):
+                return tiles(images)
     return []
 
 

@@ -15,7 +15,7 @@ from ..data.open import Dataset
 from ..transfer.retrieval import Similar, photos_of
 from .charts import Line, line_chart
 from .figures import photo_grid, photo_or_none, save_figure
-from .html import Table, Tile, tiles, write_page
+from .html import Tile, tiles, write_page
 from .run_reader import short_name
 
 FIRST_CLASSES, MOST_CURVES, MOST_TICKS = 20, 8, 7
@@ -110,8 +110,9 @@ def write_svm_report(folder: Path, out: Path | None = None) -> tuple[SvmRecord, 
     nets = dict.fromkeys(f"{net.net} {net.layer}" for net in svms.descriptors)
     context = {
         "title": f"Linear SVMs on {' and '.join(nets)}, {short_name(svms.data)}",
-        **{"svms": svms, "figure_name": FIGURE_NAMES[svms.figure]},
-        **{"chart": _chart(svms), **_class_tables(svms), "mistakes": _mistakes(svms)},
+        **{"svms": svms, "figure_name": FIGURE_NAMES[svms.figure], "chart": _chart(svms), "mistakes": _mistakes(svms)},
+        **{"by_class": sorted(svms.by_class, key=lambda row: (row[1], row[0])), "first_classes": FIRST_CLASSES},
+        "by_class_name": BY_CLASS[svms.figure].replace("_", " "),
     }
     return svms, write_page(out or folder / REPORT, "svm.html", context)
 
@@ -190,13 +191,6 @@ def _chart(svms: SvmRecord) -> str:
     marks = [(float(values.index(chosen)), f"C = {chosen}")] if chosen in values else []
     title = f"{FIGURE_NAMES[svms.figure]} (%)"
     return line_chart(title, lines, "C", marks, ticks_of_c(values), from_zero=False) if values else ""
-
-
-def _class_tables(svms: SvmRecord) -> dict[str, Table]:
-    rows = sorted(svms.by_class, key=lambda row: (row[1], row[0]))
-    heads = ["class", BY_CLASS[svms.figure].replace("_", " ")]
-    first = Table("Mean over splits, worst first", heads, rows[:FIRST_CLASSES], 1)
-    return {"first_classes": first, "other_classes": Table("Other classes", heads, rows[FIRST_CLASSES:], 1)}
 
 
 def _mistakes(svms: SvmRecord) -> list[Tile]:

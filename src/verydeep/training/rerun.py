@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..checkpoints.checkpoint import Metadata
-from ..core.config import flag
+from ..core.config import as_typed, flag
 from ..core.settings import DataSettings
 from .recipes import minimal_overrides, settings_of_box_run, settings_of_run
 
@@ -32,7 +32,7 @@ def command_of(run: str, metadata: Metadata, out: str = "") -> list[str]:
         given |= minimal_overrides(lambda other: settings_of_run(run, other), settings)
     given = {"data": data.data, **given, **({"out": out} if out else {})}
     flags = [(name, part) for name, value in given.items() for part in (value if name == "classes" else (value,))]
-    return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(_typed(value))}" for name, value in flags)]
+    return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(as_typed(value))}" for name, value in flags)]
 
 
 def after_divergence(run: str, metadata: Metadata, result: dict[str, Any]) -> tuple[str, list[str]]:
@@ -59,12 +59,3 @@ def probe_command(metadata: Metadata, folder: str) -> str:
     if data.classes:
         words += ["--classes", ",".join(data.classes)]
     return " ".join([words[0], *map(shlex.quote, words[1:])])
-
-
-def _typed(value: Any) -> str:
-    """A setting's value as text on the command line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value)

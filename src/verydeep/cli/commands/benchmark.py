@@ -22,7 +22,7 @@ DISTRIBUTED = True
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("what", metavar="WHAT", help="infer, train, dense, data or svm; a net alone means infer")
-    sources = "infer: nets, runs, exported files; train: nets; dense: a net; data: a dataset (D; synthetic JPEGs)"
+    sources = "infer: nets, runs, exported files; train: nets; dense: a net; data: a dataset (D or synthetic JPEGs)"
     parser.add_argument("sources", metavar="SOURCE", nargs="*", help=sources)
     group = parser.group("Evaluation")
     group.add_argument("--batch", type=int, default=8, metavar="N", help="batch size (8)")

@@ -1,4 +1,4 @@
-"""Read every image of a dataset once: faults, class balance, sizes, duplicates."""
+"""Check every image of a dataset: unreadable files, class balance, sizes, duplicates."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     learning = parser.group("Learning")
     learning.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (0)")
-    learning.add_argument("--epochs", type=int, metavar="N", help="fewer epochs, for a trial")
-    parser.group("Data").add_argument("--scenes", type=int, metavar="N", help="fewer training images than 6000")
+    learning.add_argument("--epochs", type=int, metavar="N", help="fewer epochs, for a quick trial")
+    parser.group("Data").add_argument("--scenes", type=int, metavar="N", help="number of training images (6000)")
     parser.group("Output").add_argument("--out", metavar="DIR", help="a new folder (runs/demo)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the whole of training and evaluation at a small scale."""
+    """Runs training, evaluation and prediction at doll size."""
     from ...evaluation.metrics import headline
     from ...paper.demo import demo
 

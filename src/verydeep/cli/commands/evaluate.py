@@ -16,12 +16,10 @@ DISTRIBUTED = True
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("run", metavar="DIR", help="a run's folder or a checkpoint")
-    parser.add_argument(
-        "protocol", metavar="PROTOCOL", nargs="?", help="dense@256,384,512, crops@…, … (that of predict)"
-    )
+    parser.add_argument("protocol", metavar="PROTOCOL", nargs="?", help="dense@256,384,512, crops@…, … (as `predict`)")
     data, output = parser.group("Data"), parser.group("Output")
     data.add_argument("--data", metavar="DATA", help="another dataset than the run's own")
-    data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one training never used)")
+    data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one not used in training)")
     add_shared(parser, "--bad-images", "--last")
     output.add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
     add_settings(parser, MachineSettings, leave_out=OF_TRAINING)

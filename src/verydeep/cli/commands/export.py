@@ -16,7 +16,9 @@ def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, a checkpoint, public weights or a weight file")
     output = parser.group("Output")
-    output.add_argument("--to", choices=["onnx", "onnx-int8", "pt2", "safetensors"], default="onnx", help="(onnx)")
+    output.add_argument(
+        "--to", choices=["onnx", "onnx-int8", "pt2", "safetensors"], default="onnx", help="format (onnx)"
+    )
     output.add_argument("--out", metavar="FILE", help="the file (in the run's folder)")
     output.add_argument(
         "--takes",

@@ -13,7 +13,7 @@ from ..parser import CommandParser, add_shared
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("files", metavar="FILE", nargs="+", help="scores files, or the folders that evaluate wrote")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="scores files, or folders written by `evaluate`")
     parser.group("Evaluation").add_argument(
         "--weights", metavar="LIST", help="a weight per file, such as 1,2,1 (equal)"
     )

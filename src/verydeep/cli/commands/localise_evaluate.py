@@ -28,18 +28,16 @@ def add_arguments(parser: CommandParser) -> None:
         "tests",
         metavar="DIR PROTOCOL",
         nargs="+",
-        help="a localisation model and centre@Q or dense@Q,… (that of localise predict); several are combined",
+        help="a localisation model and centre@Q or dense@Q,… (as `localise predict`); several are combined",
     )
     data, net = parser.group("Data"), parser.group("Net and weights")
     data.add_argument("--data", metavar="DATA", help="another dataset than the run's own")
     data.add_argument("--boxes", metavar="LIST", action="append", help="other box files than the run's own")
-    data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one training never used)")
+    data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one not used in training)")
     net.add_argument(
         "--classifier", metavar="DIR", help="the run that scores boxes (the one that training started from)"
     )
-    net.add_argument(
-        "--scores", metavar="FILE", help="scores of the images by `evaluate`, which give the labels to locate"
-    )
+    net.add_argument("--scores", metavar="FILE", help="scores file of `evaluate`, whose best classes are located")
     parser.group("Output").add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
     add_shared(parser, "--strict", "--server-file", "--devkit")
     add_settings(parser, MergeSettings)

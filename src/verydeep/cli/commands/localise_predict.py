@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ...core.settings import MachineSettings, MergeSettings
-from ..execution import collected, status_of
+from ..execution import status_of, write_rows
 from ..output import Terminal, show, show_json
 from ..parser import ALONE, CommandParser, add_settings, add_shared, settings_from
 
@@ -20,10 +20,10 @@ def add_arguments(parser: CommandParser) -> None:
         "--classifier", metavar="DIR", help="the run that predicts and scores classes (that training started from)"
     )
     parser.group("Evaluation").add_argument(
-        "--protocol", metavar="PROTOCOL", help="dense@Q,… or centre@Q (dense@Q; centre@Q of nets with crops below 224)"
+        "--protocol", metavar="PROTOCOL", help="dense@Q,… or centre@Q (dense@Q; centre@Q for crops below 224)"
     )
     output.add_argument("--out", default="boxes", metavar="DIR", help="folder for pictures and boxes.json (boxes)")
-    output.add_argument("--top", type=int, metavar="N", help="number of classes per image (5; 1 of fewer than 10)")
+    output.add_argument("--top", type=int, metavar="N", help="classes per image (5; 1 for fewer than 10 classes)")
     output.add_argument("--class", dest="name", metavar="NAME", help="locate this class")
     add_settings(parser, MergeSettings)
     add_settings(parser, MachineSettings, leave_out=ALONE)
@@ -31,7 +31,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predicts boxes; status 1 where images could not be read or drawn, 2 where none could be read."""
-    from ...core.files import check_place, write_json
+    from ...core.files import check_place
     from ...evaluation.predict import find_all
     from ...localisation.predict import load_localiser
     from ...reports.figures import write_boxed_photos
@@ -47,9 +47,7 @@ def run(options: argparse.Namespace) -> int:
     rows = [prediction.to_json() for prediction in predictions]
     unwritten: list[str] = []
     pictures = write_boxed_photos(predictions, folder, unwritten)
-    if rows:
-        with collected(unwritten):
-            write_json(folder / "boxes.json", {"photos": rows})
+    write_rows(folder / "boxes.json", rows, unwritten)
     if options.json:
         show_json(rows)
     else:

@@ -1,4 +1,4 @@
-"""Fit a linear SVM on a net's descriptors of your own images: its error and worst mistakes, in minutes."""
+"""Train a linear SVM on a net's descriptors of your own images, in minutes: its error and worst mistakes."""
 
 from __future__ import annotations
 

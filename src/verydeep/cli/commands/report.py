@@ -1,4 +1,4 @@
-"""Write an HTML report of a run, a probe or SVMs; of several, one that compares them."""
+"""Write an HTML report of a run, a probe or SVMs, or one that compares several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("folders", metavar="DIR", nargs="+", help="runs, probes or SVMs; several are compared")
     parser.group("Output").add_argument(
-        "--out", metavar="FILE", help="the page (report.html in DIR; of several, comparison.html here)"
+        "--out", metavar="FILE", help="the page (report.html in DIR; for several, comparison.html here)"
     )
     add_settings(parser, MachineSettings, only=("max_pixels",))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("run", metavar="DIR", help="what predict takes: a run, a checkpoint, an exported file, SVMs")
+    parser.add_argument("run", metavar="DIR", help="a run, a checkpoint, an exported file or SVMs, as for `predict`")
     net = parser.group("Net and weights")
     net.add_argument("--boxes", metavar="DIR", help="also predict boxes, with this localisation model")
     net.add_argument("--features", metavar="FILE", help="also compute descriptors, and search this features file")

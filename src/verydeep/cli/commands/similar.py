@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.errors import VerydeepError
 from ...core.settings import DescriptorSettings, MachineSettings
-from ..execution import collected, status_of
+from ..execution import status_of, write_rows
 from ..output import Terminal, show, show_json
 from ..parser import ALONE, CommandParser, add_settings, add_shared, settings_from
 
@@ -30,7 +30,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Finds similar images, a picture each; status 1 where images could not be read, 2 where none could."""
-    from ...core.files import check_place, write_json
+    from ...core.files import check_place
     from ...evaluation.predict import find_all
     from ...transfer.retrieval import find_similar
 
@@ -46,12 +46,9 @@ def run(options: argparse.Namespace) -> int:
     )
     unwritten: list[str] = []
     pictures = _write_pictures(results, options.features, folder, reporter, unwritten)
-    if results:
-        rows = [
-            {**result.to_json(), "picture": path and path.name} for result, path in zip(results, pictures, strict=True)
-        ]
-        with collected(unwritten):
-            write_json(folder / LIST, {"photos": rows})
+    with_pictures = zip(results, pictures, strict=True)
+    rows = [{**result.to_json(), "picture": path and path.name} for result, path in with_pictures]
+    write_rows(folder / LIST, rows, unwritten)
     if options.json:
         show_json([result.to_json() for result in results])
     else:

@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_from(options, SvmSettings)
     reporter = Terminal(options.quiet)
     scales = typed(FeatureSettings, {"scales": options.scales or ()})["scales"]
-    found = learn_svms(options.protocol, options.features, descriptor, settings, scales, machine, reporter)
-    result = write_transfer(found, folder)
+    transfer = learn_svms(options.protocol, options.features, descriptor, settings, scales, machine, reporter)
+    result = write_transfer(transfer, folder)
     _, page = write_svm_report(folder)
     if options.json:
         show_json(result)

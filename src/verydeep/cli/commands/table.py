@@ -14,9 +14,9 @@ from ..parser import CommandParser
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("table", metavar="N", help="1 to 12, text, released, or claims")
-    folders = "folders that reproduce wrote (runs); of several, the mean over seeds"
+    folders = "folders written by `reproduce` (runs); of several, the mean over seeds"
     parser.group("Data").add_argument("--from", dest="results", metavar="DIR", nargs="+", action="extend", help=folders)
-    markers = "write it into a Markdown page, between <!-- table-N --> and <!-- /table-N -->"
+    markers = "write the table into a Markdown page, between <!-- table-N --> and <!-- /table-N -->"
     parser.group("Output").add_argument("--write", metavar="PAGE", help=markers)
 
 

@@ -11,7 +11,7 @@ from ..parser import CommandParser
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("name", metavar="NAME", help="a name that `weights list` shows, such as oxford-D")
+    parser.add_argument("name", metavar="NAME", help="a name from `weights list`, such as oxford-D")
     parser.group("Data").add_argument(
         "--from", dest="source", metavar="FILE", help="a local copy, or another URL of it"
     )

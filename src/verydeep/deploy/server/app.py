@@ -242,8 +242,8 @@ def _parameter_sentence(request: Request, error: dict[str, Any]) -> str:
 
 def _parameters(request: Request, path: str) -> list[dict[str, Any]]:
     """The parameters of a route, from the OpenAPI document."""
-    found: list[dict[str, Any]] = request.app.openapi()["paths"][path]["post"].get("parameters", [])
-    return found
+    parameters: list[dict[str, Any]] = request.app.openapi()["paths"][path]["post"].get("parameters", [])
+    return parameters
 
 
 async def _unless_gone(request: Request, future: Future[Any]) -> Any:

@@ -23,7 +23,7 @@ DECODERS = 2
 UPLOADS, DECODED = 10, 2  # images of the largest allowed size that memory is reserved for: encoded, decoded
 LEAST_UPLOADS, LEAST_DECODED = 250_000_000, 100_000_000  # bytes, pixels
 Value = TypeVar("Value")
-Given = TypeVar("Given")
+Argument = TypeVar("Argument")
 FORMS = ("multipart/form-data", "application/json")
 
 
@@ -122,9 +122,9 @@ class Uploads:
         """
         return await self.in_thread(self._decode, body)
 
-    async def in_thread(self, work: Callable[[Given], Value], given: Given) -> Value:
+    async def in_thread(self, work: Callable[[Argument], Value], argument: Argument) -> Value:
         """A function's result, computed on a decoding thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, given)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, argument)
 
     def _decode(self, body: Reserved[bytes]) -> Reserved[Pixels]:
         most = self._settings.max_pixels
