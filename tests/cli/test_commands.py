@@ -53,7 +53,7 @@ def test_waiting_threads_sleep_unless_the_user_chose(monkeypatch: pytest.MonkeyP
     assert os.environ["OMP_WAIT_POLICY"] == (chosen or "passive")
 
 
-def test_the_main_job(command: Command, photos: Path) -> None:
+def test_train_evaluate_predict(command: Command, photos: Path) -> None:
     """Check, show, train, evaluate and predict, each with and without --json, from another folder."""
     place = photos.parent
     checked = command("data", "check", photos, "--json")
@@ -113,7 +113,7 @@ def test_the_main_job(command: Command, photos: Path) -> None:
     )
 
 
-def test_the_demos_path(command: Command, tmp_path: Path) -> None:
+def test_demo(command: Command, tmp_path: Path) -> None:
     """One epoch only: whether it learns is measured by `make demo`."""
     answer = command("demo", "--epochs", 1, "--scenes", 600, "--out", "d", "--json", cwd=tmp_path)
     assert answer.status == 0, answer.stderr
@@ -129,7 +129,7 @@ def test_the_demos_path(command: Command, tmp_path: Path) -> None:
     assert few == "digits:59 asks for no number of training scenes: give 60 to 6000."
 
 
-def test_other_data_are_tested_by_class_name(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_other_data_are_evaluated_by_class_name(command: Command, trained: Path, tmp_path: Path) -> None:
     for number, name in enumerate(("red", "blue")):
         for photo in range(4):
             paint(tmp_path / "new" / name / f"{photo}.jpg", number * 10 + photo, COLOURS[name])
@@ -143,7 +143,7 @@ def test_other_data_are_tested_by_class_name(command: Command, trained: Path, tm
     assert "class 'mauve', which the net does not know: its 3 classes are blue, green, red" in sentence
 
 
-def test_moved_photos_are_still_known_as_the_runs_own(command: Command, photos: Path) -> None:
+def test_moved_images_are_recognised_as_the_runs_own(command: Command, photos: Path) -> None:
     place = photos.parent
     command("train", "A", "--data", photos, "--out", "run", "--max-epochs", 1, *SIZE, cwd=place)
     photos.rename(place / "moved")
@@ -152,7 +152,7 @@ def test_moved_photos_are_still_known_as_the_runs_own(command: Command, photos: 
     assert (summary["images"], summary["set"]) == (6, "test")
 
 
-def test_photos_added_after_training_do_not_bring_trained_ones_into_the_test(command: Command, photos: Path) -> None:
+def test_images_added_after_training_do_not_move_trained_ones_into_the_test_set(command: Command, photos: Path) -> None:
     place = photos.parent
     command("train", "A", "--data", photos, "--out", "run", "--max-epochs", 1, *SIZE, cwd=place)
     for number in range(5):
@@ -176,7 +176,7 @@ def test_evaluations_do_not_overwrite_each_other(command: Command, trained: Path
     assert len(set(folders)) == 3
 
 
-def test_other_photos_of_the_same_names_do_not_overwrite_the_runs_own(
+def test_other_images_of_the_same_names_do_not_overwrite_the_runs_own(
     command: Command, trained: Path, tmp_path: Path
 ) -> None:
     other = make_photos(tmp_path / "photos")
@@ -188,7 +188,7 @@ def test_other_photos_of_the_same_names_do_not_overwrite_the_runs_own(
     assert "of-photos" in found[1]
 
 
-def test_a_test_is_not_begun_where_it_cannot_be_stored(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_evaluation_does_not_start_where_it_cannot_be_stored(command: Command, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "file is not a folder" in command("evaluate", trained, "dense@36", "--out", tmp_path / "file").mistake()
     assert "is a run's folder: give another" in command("evaluate", trained, "dense@36", "--out", trained).mistake()
@@ -211,7 +211,7 @@ def test_names_that_are_not_utf8_are_kept(command: Command, tmp_path: Path) -> N
     assert r"caf\udce9" in answer.stdout
 
 
-def test_a_log_that_cannot_be_written_is_a_sentence(command: Command, photos: Path) -> None:
+def test_an_unwritable_log_is_one_sentence(command: Command, photos: Path) -> None:
     place = photos.parent
     base = ["train", "A", "--out", "run", "--workers", 0, "--threads", 1]
     command(*base, "--data", "photos", "--max-epochs", 1, *SIZE[:8], cwd=place)
@@ -242,10 +242,10 @@ def test_a_stopped_training_is_saved_and_resumes_to_the_same_end(
             break
         time.sleep(0.01)
     os.killpg(going.pid, number)
-    _, told = going.communicate(timeout=60)
-    assert going.returncode == status, told
-    assert re.search(r"verydeep: interrupted at step \d+, saved", told)
-    assert "Traceback" not in told
+    _, result = going.communicate(timeout=60)
+    assert going.returncode == status, result
+    assert re.search(r"verydeep: interrupted at step \d+, saved", result)
+    assert "Traceback" not in result
     resumed = command("train", "A", "--out", "parts", "--resume", "--workers", 0, "--threads", 1, cwd=place)
     assert resumed.status == 0, resumed.stderr
     whole, parts = ((place / name / "last.safetensors").read_bytes() for name in ("whole", "parts"))
@@ -253,7 +253,9 @@ def test_a_stopped_training_is_saved_and_resumes_to_the_same_end(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_test_that_a_signal_ends_has_its_status(trained: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_an_evaluation_stopped_by_a_signal_has_its_status(
+    trained: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     typed = ["evaluate", trained, "dense@36", "--data", "digits:6000", "--out", "tested", "--workers", 0]
     going = watched(typed, tmp_path, "tested")
     going.until(going.listens)
@@ -277,7 +279,7 @@ sys.exit(cli.main(["nets"]))
 """
 
 
-def test_a_signal_before_the_command_begins_has_its_status() -> None:
+def test_a_signal_before_the_command_starts_has_its_status() -> None:
     ended = subprocess.run([sys.executable, "-c", SIGNALLED_AT_ONCE], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGUSR1, "verydeep: interrupted.\n")
 
@@ -305,7 +307,7 @@ LOST = {"destructor": "Told()", "swallowed": "\n    try: Told().__del__()\n    e
     ("name", "lost", "status"),
     [("SIGINT", "swallowed", 130), ("SIGTERM", "destructor", 143), ("SIGUSR1", "swallowed", 138)],
 )
-def test_a_signal_whose_error_is_lost_is_heard_too(name: str, lost: str, status: int) -> None:
+def test_a_signal_whose_exception_is_lost_is_repeated(name: str, lost: str, status: int) -> None:
     """Python lets no error out of a destructor, and code that catches every error passes over it."""
     typed = [sys.executable, "-c", UNHEARD.format(name=name, lost=LOST[lost])]
     done = subprocess.run(typed, capture_output=True, text=True, timeout=50, check=False)
@@ -442,7 +444,7 @@ def test_data_check_lists_every_fault(command: Command, places: dict[str, Path])
     assert "15 unreadable images" in answer.stdout
 
 
-def test_bad_photos_can_be_skipped_and_are_logged(command: Command, places: dict[str, Path], tmp_path: Path) -> None:
+def test_bad_images_can_be_skipped_and_are_logged(command: Command, places: dict[str, Path], tmp_path: Path) -> None:
     words = ["train", "A", "--data", places["broken"], "--out", tmp_path / "r", "--max-epochs", 1, *SIZE]
     answer = command(*words, "--bad-images", "skip")
     assert answer.status == 0, answer.stderr
@@ -455,9 +457,7 @@ def test_bad_photos_can_be_skipped_and_are_logged(command: Command, places: dict
     assert (summary["images"], summary["skipped"]) == (30, 1)
 
 
-def test_a_broken_photo_among_good_ones_is_named_and_the_others_answered(
-    command: Command, places: dict[str, Path]
-) -> None:
+def test_a_broken_image_is_named_and_the_others_are_predicted(command: Command, places: dict[str, Path]) -> None:
     answer = command("predict", places["run"], places["broken"] / "red", "--json")
     assert answer.status == 1
     assert len(json.loads(answer.stdout)) == 10
@@ -479,7 +479,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(command: Command, photos: Path) -
     assert command(*base, "--resume", "--max-epochs", 2, cwd=place).status == 0
 
 
-def test_a_photo_that_breaks_during_training_is_named(command: Command, photos: Path) -> None:
+def test_an_image_that_breaks_during_training_is_named(command: Command, photos: Path) -> None:
     """Resuming does not read every photo again, so an epoch meets the broken one."""
     place = photos.parent
     command("train", "A", "--data", "photos", "--out", "run", "--max-epochs", 1, *SIZE, cwd=place)
@@ -489,7 +489,7 @@ def test_a_photo_that_breaks_during_training_is_named(command: Command, photos: 
     assert re.search(r"photos/.*\.png is not a photo", sentence)
 
 
-def test_an_answer_that_cannot_be_written_is_a_sentence() -> None:
+def test_output_that_cannot_be_written_is_one_sentence() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no device here that is always full")
     with open("/dev/full", "w") as full:
@@ -501,7 +501,7 @@ def test_an_answer_that_cannot_be_written_is_a_sentence() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_names_cannot_move_the_terminal(command: Command, tmp_path: Path) -> None:
+def test_names_cannot_control_the_terminal(command: Command, tmp_path: Path) -> None:
     """An escape code in a file's name is shown, not obeyed."""
     photos = make_photos(tmp_path / "photos")
     os.rename(photos / "red", photos / "re\x1b[31md")
@@ -516,7 +516,7 @@ def test_names_cannot_move_the_terminal(command: Command, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(shutil.which("pgrep") is None, reason="finding the reading process needs pgrep")
-def test_the_reader_of_our_output_may_leave() -> None:
+def test_the_reader_of_stdout_may_end() -> None:
     pipe = f"{sys.executable} -m verydeep nets | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", pipe], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr

@@ -85,7 +85,7 @@ def typed(line: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("line", "named"), COMMANDS, ids=[row[0] for row in COMMANDS])
-def test_every_command_answers_in_ascii(command: Command, place: Path, line: str, named: bool) -> None:
+def test_every_command_prints_ascii(command: Command, place: Path, line: str, named: bool) -> None:
     answer = command(*typed(line), cwd=place, PYTHONIOENCODING="ascii")
     assert answer.status == 0, answer.stderr
     assert (answer.stdout + answer.stderr).isascii()
@@ -101,7 +101,7 @@ def test_every_mistake_is_a_sentence_in_ascii(command: Command, place: Path, lin
 
 
 @pytest.mark.parametrize("line", ["predict run photos", "predict run photos --csv"])
-def test_what_the_encoding_has_is_written_as_it_is(command: Command, place: Path, line: str) -> None:
+def test_characters_of_the_encoding_are_printed_unchanged(command: Command, place: Path, line: str) -> None:
     assert LATIN_CLASS in command(*typed(line), cwd=place, PYTHONIOENCODING="latin-1").stdout
 
 
@@ -130,7 +130,7 @@ def test_a_process_that_is_utf8_already_is_not_started_again(command: Command, p
     assert os.fsencode(ODD).endswith(b"\xff")
 
 
-def test_tensorboard_says_which_folders_it_takes(command: Command, place: Path) -> None:
+def test_tensorboard_needs_names_in_utf8(command: Command, place: Path) -> None:
     sentence = command(
         *typed(f"train A --data photos --out {{odd}}-board {SMALL} --tensorboard yes"), cwd=place
     ).mistake()

@@ -64,12 +64,12 @@ HINTS = [
 
 
 @pytest.mark.parametrize(("typed", "says"), HINTS, ids=[row[0] for row in HINTS])
-def test_the_name_that_was_meant_is_told(command: Command, tmp_path: Path, typed: str, says: str) -> None:
+def test_the_nearest_name_is_suggested(command: Command, tmp_path: Path, typed: str, says: str) -> None:
     assert says in command(*typed.split(), cwd=tmp_path).mistake()
     assert not list(tmp_path.iterdir())
 
 
-def test_what_other_programs_say_leads_to_what_there_is() -> None:
+def test_flags_of_other_programs_lead_to_ours() -> None:
     _, verbs = build_parser()
     flags = {
         name.removeprefix("--") for verb in verbs.values() for action in verb._actions for name in action.option_strings
@@ -81,14 +81,14 @@ def test_what_other_programs_say_leads_to_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("data",), ("localise",), ("weights",)])
-def test_no_command_is_a_wish_for_help(command: Command, words: tuple[str, ...]) -> None:
+def test_no_command_prints_help(command: Command, words: tuple[str, ...]) -> None:
     answer = command(*words)
     assert (answer.status, answer.stderr) == (0, "")
     assert answer.stdout.startswith(" ".join(["usage: verydeep", *words]))
     assert answer.stdout == command(*words, "--help").stdout
 
 
-def test_evaluate_takes_the_usual_protocol_and_says_so(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_evaluate_has_a_default_protocol(command: Command, trained: Path, tmp_path: Path) -> None:
     answer = command("evaluate", trained, "--out", tmp_path / "found", "--workers", 0, "--json")
     assert answer.status == 0, answer.stderr
     assert "evaluating with dense@36, as predict does" in answer.stderr
@@ -104,7 +104,7 @@ def test_data_are_opened_by_path_or_settings(photos: Path) -> None:
             verydeep.open_data(nothing)  # type: ignore[arg-type]
 
 
-def test_waiting_for_other_work_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_other_processes_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sleeping stands for a process that others keep from the processor."""
     machine = resolve_device(MachineSettings(device="cpu"), 1.0)
     for load, waited in ((0.0, True), (1e4, False)):

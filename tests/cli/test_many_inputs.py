@@ -83,7 +83,7 @@ def test_names_are_cut_between_letters_and_only_where_they_are_too_long() -> Non
 @pytest.mark.parametrize(
     ("verb", "place"), [("predict", 0), ("predict", 1), ("predict", 2), ("localise", 1), ("similar", 0)]
 )
-def test_a_bad_photo_anywhere_leaves_the_others_answers(served: Path, tmp_path: Path, verb: str, place: int) -> None:
+def test_a_bad_image_leaves_the_results_of_the_others(served: Path, tmp_path: Path, verb: str, place: int) -> None:
     good = [tmp_path / "good1.png", tmp_path / "good2.png"]
     for number, path in enumerate(good):
         paint(path, number, (90, 120, 200))
@@ -96,10 +96,10 @@ def test_a_bad_photo_anywhere_leaves_the_others_answers(served: Path, tmp_path: 
     answer = run_command(*asked(verb, served, tmp_path / "out"), "--json", *typed, cwd=tmp_path)
     assert answer.status == 1, answer.stderr
     assert [row["image"] for row in json.loads(answer.stdout)] == list(map(str, good))
-    told = [line for line in answer.stderr.splitlines() if line.startswith("verydeep: ")]
-    assert len(told) == len(bad), answer.stderr
+    result = [line for line in answer.stderr.splitlines() if line.startswith("verydeep: ")]
+    assert len(result) == len(bad), answer.stderr
     for words in ("torn.png", "nowhere.png", "strip.png", "nnnn.png", "*.nothing", "dir has no images"):
-        assert any(words in line for line in told), words
+        assert any(words in line for line in result), words
     none = run_command(*asked(verb, served, tmp_path / "out"), *bad, cwd=tmp_path)
     assert none.status == 2
     assert "Traceback" not in none.stderr
@@ -109,9 +109,7 @@ def test_a_bad_photo_anywhere_leaves_the_others_answers(served: Path, tmp_path: 
     ("verb", "taken"),
     [("predict", "b-map.png"), ("predict", "b-gradcam.png"), ("localise", "b.jpg"), ("localise", "boxes.json")],
 )
-def test_a_picture_that_cannot_be_written_is_told_at_the_end(
-    served: Path, tmp_path: Path, verb: str, taken: str
-) -> None:
+def test_an_unwritable_picture_is_reported_at_the_end(served: Path, tmp_path: Path, verb: str, taken: str) -> None:
     """A folder with something in it is in the file's place, which no user's rights would change."""
     photos = [tmp_path / f"{name}.png" for name in "abc"]
     for number, path in enumerate(photos):
@@ -121,13 +119,13 @@ def test_a_picture_that_cannot_be_written_is_told_at_the_end(
     answer = run_command(*asked(verb, served, out), "--json", *photos)
     assert answer.status == 1, answer.stderr
     assert [row["image"] for row in json.loads(answer.stdout)] == list(map(str, photos))
-    (told,) = [line for line in answer.stderr.splitlines() if line.startswith("verydeep: ")]
-    assert taken in told
+    (result,) = [line for line in answer.stderr.splitlines() if line.startswith("verydeep: ")]
+    assert taken in result
     others = [path.name for path in out.iterdir() if path.name.startswith(("a", "c"))]
     assert len(others) == (4 if verb == "predict" else 2)
 
 
-def test_pictures_of_a_test_that_cannot_be_written_leave_its_numbers(served: Path, tmp_path: Path) -> None:
+def test_unwritable_pictures_leave_an_evaluations_numbers(served: Path, tmp_path: Path) -> None:
     for verb, run, picture in (((), "run", "confusion.png"), (("localise",), "net", "wrong.png")):
         out = tmp_path / run
         for name in (picture, "right.png"):
@@ -140,7 +138,7 @@ def test_pictures_of_a_test_that_cannot_be_written_leave_its_numbers(served: Pat
         assert (out / "result.json").is_file()
 
 
-def test_data_of_a_long_name_are_tested(served: Path, tmp_path: Path) -> None:
+def test_data_with_a_long_name_are_evaluated(served: Path, tmp_path: Path) -> None:
     """The test's folder is called after the data, with three letters before."""
     data = tmp_path / ("d" * 254)
     shutil.copytree(served / "photos", data)
@@ -164,9 +162,9 @@ def test_runs_that_cannot_be_read_are_left_out_of_a_comparison(served: Path, tmp
     for typed in ([*bad[:3], *good, bad[3]], [good[0], *bad, good[1]], [*good, *bad]):
         answer = run_command("report", *typed, "--out", tmp_path / "page.html", "--json")
         assert answer.status == 1, answer.stderr
-        told = json.loads(answer.stdout)
-        assert [row["folder"] for row in told["runs"]] == list(map(str, good))
-        assert len(told["faults"]) == 4
+        result = json.loads(answer.stdout)
+        assert [row["folder"] for row in result["runs"]] == list(map(str, good))
+        assert len(result["faults"]) == 4
         assert answer.stderr.count("verydeep: ") == 4
         assert (tmp_path / "page.html").is_file()
     alone = run_command("report", good[0], tmp_path / "nowhere", "--out", tmp_path / "one.html")

@@ -72,8 +72,8 @@ def suggestions() -> dict[str, str]:
     found = {}
     for path in sorted(TOP.rglob("*.py")):
         for text in texts(ast.parse(path.read_text())):
-            for quoted, told in re.findall(r"`verydeep ([^`]*)`?|(?:^|: )verydeep (.*)$", text):
-                found[quoted or told] = path.name
+            for quoted, result in re.findall(r"`verydeep ([^`]*)`?|(?:^|: )verydeep (.*)$", text):
+                found[quoted or result] = path.name
     return found
 
 
@@ -200,8 +200,8 @@ def without_card(source: Path, place: Path) -> None:
     """Our own layers with their pixels and no classes."""
     from safetensors.torch import load_file, save_file
 
-    told = {"net": "D", "channel_order": "RGB", "mean_rgb": ",".join(map(str, made.MEAN)), "input_range": "0-255"}
-    save_file(load_file(source), place, metadata=told)
+    result = {"net": "D", "channel_order": "RGB", "mean_rgb": ",".join(map(str, made.MEAN)), "input_range": "0-255"}
+    save_file(load_file(source), place, metadata=result)
 
 
 def suggested(answer: Answer, template: str) -> list[str]:
@@ -220,8 +220,8 @@ def test_what_is_suggested_can_be_typed(place: Path, command: Command, scenario:
     assert first.status in (0, 2), first.stderr
     given = dict(scenario.given)
     words = [given.get(word, word) for word in suggested(first, scenario.template)]
-    told = command(*words, *shlex.split(scenario.more), cwd=place)
-    assert told.status == 0, (words, told.stderr)
+    result = command(*words, *shlex.split(scenario.more), cwd=place)
+    assert result.status == 0, (words, result.stderr)
 
 
 def test_commands_put_together_from_a_runs_records_can_be_typed(place: Path, command: Command) -> None:
@@ -231,8 +231,8 @@ def test_commands_put_together_from_a_runs_records_can_be_typed(place: Path, com
     metadata = read_metadata(place / "second" / BEST)
     again = [*command_of("A", metadata, "again"), "--workers 0 --threads 1"]
     for text in (" ".join(again), f"{probe_command(metadata, 'second')} --scales 36 --splits 1 --workers 0"):
-        told = command(*shlex.split(text)[1:], cwd=place)
-        assert told.status == 0, (text, told.stderr)
+        result = command(*shlex.split(text)[1:], cwd=place)
+        assert result.status == 0, (text, result.stderr)
 
 
 def test_the_python_of_a_card_can_be_typed(place: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

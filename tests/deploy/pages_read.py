@@ -24,20 +24,20 @@ class Page(HTMLParser):
             self.faults.append(f"never closed: {self._open}")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = {name: value or "" for name, value in attrs}
-        self.elements.append((tag, told))
+        result = {name: value or "" for name, value in attrs}
+        self.elements.append((tag, result))
         if tag not in VOID:
             self._open.append(tag)
-        if tag in ("script", "iframe", "object", "link", "form") or any(name.startswith("on") for name in told):
-            self.faults.append(f"{tag} {told}")
+        if tag in ("script", "iframe", "object", "link", "form") or any(name.startswith("on") for name in result):
+            self.faults.append(f"{tag} {result}")
         for name in ("src", "href", "action", "srcset"):
-            if name in told and not told[name].startswith("data:image/"):
-                self.faults.append(f"{tag} {name}={told[name]}")
-        if tag == "img" and not told.get("alt"):
+            if name in result and not result[name].startswith("data:image/"):
+                self.faults.append(f"{tag} {name}={result[name]}")
+        if tag == "img" and not result.get("alt"):
             self.faults.append("a picture without an alternative text")
-        if tag == "svg" and not (told.get("aria-label") or told.get("aria-hidden")):
+        if tag == "svg" and not (result.get("aria-label") or result.get("aria-hidden")):
             self.faults.append("a drawing without a label")
-        if tag == "th" and told.get("scope") not in ("row", "col"):
+        if tag == "th" and result.get("scope") not in ("row", "col"):
             self.faults.append("a table's head without a scope")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -55,12 +55,12 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str]]:
         """The attributes of each element of a kind."""
-        return [told for name, told in self.elements if name == tag]
+        return [result for name, result in self.elements if name == tag]
 
     @property
     def refreshed(self) -> bool:
         """Whether a browser reads it again by itself."""
-        return any(told.get("http-equiv") == "refresh" for told in self.all("meta"))
+        return any(result.get("http-equiv") == "refresh" for result in self.all("meta"))
 
 
 def read_page(path: Path) -> Page:

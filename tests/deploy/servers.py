@@ -38,9 +38,9 @@ class Reply:
     def mistake(self) -> str:
         """The sentence of an error, which is JSON and repeats its status."""
         assert self.headers["content-type"] == "application/json"
-        told = self.json["error"]
-        assert told["status"] == self.status
-        return str(told["message"])
+        result = self.json["error"]
+        assert result["status"] == self.status
+        return str(result["message"])
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def running(run: Path, words: Path, *more: object, setting: str = "") -> Iterato
     """`verydeep serve` on a free port; ``setting`` is Python that is run before it."""
     code = f"import sys\n{setting}\nfrom verydeep.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "serve", run, "--port", 0, "--threads", 1, "--json", *more]
-    with words.open("w") as told:
+    with words.open("w") as result:
         process = subprocess.Popen(
             list(map(str, command)),
             stdout=subprocess.PIPE,
-            stderr=told,
+            stderr=result,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )

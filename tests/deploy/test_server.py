@@ -54,11 +54,11 @@ def asked(served: Path) -> Classifier:
 
 def test_predictions_are_those_of_predict(server: Running, served: Path) -> None:
     body = photo(3)
-    told = server.post("/predict?top=4", body).json
+    result = server.post("/predict?top=4", body).json
     (expected,) = asked(served).predict([body], 4)
-    assert (told["width"], told["height"]) == (64, 48)
-    assert [row["class"] for row in told["predictions"]] == [name for name, _ in expected.classes]
-    values = [row["probability"] for row in told["predictions"]]
+    assert (result["width"], result["height"]) == (64, 48)
+    assert [row["class"] for row in result["predictions"]] == [name for name, _ in expected.classes]
+    values = [row["probability"] for row in result["predictions"]]
     assert values == pytest.approx([value for _, value in expected.classes], abs=2e-6)
     assert len(server.post("/predict", body).json["predictions"]) == 5
     assert len(server.post("/predict?top=1000", body).json["predictions"]) == 6
@@ -69,10 +69,10 @@ def test_maps_are_those_of_explain(server: Running, served: Path) -> None:
     pixels = np.array(Image.open(io.BytesIO(body)))
     for kind, way in (("map", score_map), ("gradcam", grad_cam)):
         expected = way(net, pixels, CLASSES.index("dog"))
-        told = server.post(f"/explain?class=dog&kind={kind}", body).json
-        assert (told["class"], told["kind"]) == ("dog", kind)
-        np.testing.assert_allclose(told["values"], expected.values, atol=2e-5)
-        assert told["rows"] == pytest.approx(expected.rows, abs=0.01)
+        result = server.post(f"/explain?class=dog&kind={kind}", body).json
+        assert (result["class"], result["kind"]) == ("dog", kind)
+        np.testing.assert_allclose(result["values"], expected.values, atol=2e-5)
+        assert result["rows"] == pytest.approx(expected.rows, abs=0.01)
         picture = server.post(f"/explain?class=dog&kind={kind}&form=png", body)
         assert picture.headers["content-type"] == "image/png"
         shown = np.array(Image.open(io.BytesIO(picture.body))).astype(int)
@@ -84,9 +84,9 @@ def test_maps_are_those_of_explain(server: Running, served: Path) -> None:
 def test_boxes_are_those_of_localise_predict(server: Running, served: Path) -> None:
     body = photo(5)
     (expected,) = verydeep.load_localiser(served / "net", machine=HERE).predict([body], 2)
-    told = server.post("/localise?top=2", body).json["boxes"]
-    assert [row["class"] for row in told] == [box.name for box in expected.boxes]
-    for row, box in zip(told, expected.boxes, strict=True):
+    result = server.post("/localise?top=2", body).json["boxes"]
+    assert [row["class"] for row in result] == [box.name for box in expected.boxes]
+    for row, box in zip(result, expected.boxes, strict=True):
         assert row["box"] == pytest.approx(box.xyxy, abs=0.02)
     (one,) = server.post("/localise?class=bee", body).json["boxes"]
     assert one["class"] == "bee"
@@ -94,9 +94,9 @@ def test_boxes_are_those_of_localise_predict(server: Running, served: Path) -> N
 
 def test_descriptors_and_neighbours_are_those_of_the_features_file(server: Running, served: Path) -> None:
     body = (served / "photos" / "cat" / "cat3.png").read_bytes()
-    told = server.post("/describe", body).json["descriptor"]
+    result = server.post("/describe", body).json["descriptor"]
     finder = NearestNeighbours(served / "f.safetensors", machine=HERE)
-    np.testing.assert_allclose(told, finder.descriptors([body], ["it"])[0], atol=1e-5)
+    np.testing.assert_allclose(result, finder.descriptors([body], ["it"])[0], atol=1e-5)
     first, *others = server.post("/similar?top=3", body).json["neighbours"]
     assert (first["image"], first["class"]) == ("cat/cat3.png", "cat")
     assert first["cosine"] == pytest.approx(1, abs=1e-4)
@@ -110,14 +110,14 @@ def test_descriptors_and_neighbours_are_those_of_the_features_file(server: Runni
 def test_photos_of_many_kinds(server: Running) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"):
-        told = server.post("/predict", encoded(pixels, form))
-        assert told.status == 200, (form, told.body)
+        result = server.post("/predict", encoded(pixels, form))
+        assert result.status == 200, (form, result.body)
     turned = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(turned, "JPEG", exif=exif)
-    told = server.post("/predict", turned.getvalue()).json
-    assert (told["width"], told["height"]) == (40, 50)
+    result = server.post("/predict", turned.getvalue()).json
+    assert (result["width"], result["height"]) == (40, 50)
 
 
 # The document, the page, the metrics.
@@ -337,13 +337,13 @@ def test_bodies_of_unknown_or_wrong_length(server: Running) -> None:
     assert raw(server, b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 4")
 
 
-def test_clients_that_disconnect_cost_nothing(server: Running) -> None:
+def test_requests_of_disconnected_clients_are_skipped(server: Running) -> None:
     before = server.figures()
     body = photo(9, (300, 200))
-    told = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+    result = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
     for _ in range(20):
-        raw(server, told, body[:100], end=False)  # in the midst of the photo
-        raw(server, told, body, end=False)  # before the answer
+        raw(server, result, body[:100], end=False)  # in the midst of the photo
+        raw(server, result, body, end=False)  # before the answer
         raw(server, b"POST /pre", end=False)
     server.becomes_idle()
     after = server.figures()
@@ -394,8 +394,8 @@ def test_each_client_gets_the_response_for_its_own_image(server: Running, served
     expected = asked(served).predict(bodies, 1)
     with ThreadPoolExecutor(12) as threads:
         found = list(threads.map(lambda body: server.post("/predict?top=1", body).json, bodies))
-    for one, told in zip(expected, found, strict=True):
-        (row,) = told["predictions"]
+    for one, result in zip(expected, found, strict=True):
+        (row,) = result["predictions"]
         assert (row["class"], row["probability"]) == (one.classes[0][0], pytest.approx(one.classes[0][1], abs=1e-5))
 
 
@@ -493,9 +493,9 @@ def test_unexpected_exceptions_and_too_many_connections(served: Path, tmp_path: 
             answers = list(threads.map(lambda top: server.post(f"/predict?top={top}", photo()), tops))
         assert [answer.status for answer in answers] == [500 if top == 13 else 200 for top in tops]
         assert answers[1].mistake() == "the server failed; its log has the reason."
-        told = server.words.read_text()
-        assert told.count("warning: a request to /predict failed: AssertionError: a secret of ours") == 2
-        assert "Traceback" not in told
+        result = server.words.read_text()
+        assert result.count("warning: a request to /predict failed: AssertionError: a secret of ours") == 2
+        assert "Traceback" not in result
         crowd = [socket.create_connection(server.place, timeout=20) for _ in range(12)]
         refused = b"".join(client.recv(4096) for client in crowd[8:])
         assert refused.count(b"HTTP/1.1 503 ") == 4
@@ -540,7 +540,7 @@ def test_mistakes(server: Running, served: Path, tmp_path: Path, command: Comman
     assert "there is no features file" in mistake(run, "--port", 0, "--features", tmp_path / "f.safetensors")
 
 
-def test_without_the_extra_it_says_how_to_get_it(served: Path) -> None:
+def test_a_missing_extra_is_named(served: Path) -> None:
     code = "import sys; sys.modules['fastapi'] = None; from verydeep.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "serve", str(served / "run")]
     found = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)

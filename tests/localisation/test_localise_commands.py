@@ -96,7 +96,7 @@ def test_the_full_procedure_with_merging_and_fusion(begun: Path, command: Comman
     assert {
         path: path.stat().st_mtime_ns for path in begun.rglob("dense@*/windows.npz")
     } == stored  # no net is applied twice
-    assert "localisation with one guess" in again.stdout
+    assert "localisation error with one guess" in again.stdout
     assert "the best constant box" in again.stdout
     # By the scores the classification net left, and rated by the image's posterior: another way, the same photos.
     scores = next((begun / "pcr" / "labels").rglob("val/*/scores.npz"))

@@ -242,7 +242,7 @@ def test_released_models_stand_beside_the_published_figures() -> None:
         assert found[f"released/D+E/{name}"] == (errors["top1"], errors["top5"])
 
 
-def test_every_claim_is_of_rows_there_are() -> None:
+def test_every_claim_names_existing_rows() -> None:
     found = experiment("classification")
     names = {row.name for row in found.rows}
     assert all(name in names for claim in found.claims for pair in claim.pairs for name in pair)
@@ -314,7 +314,7 @@ def test_the_rows_of_appendix_a_are_of_the_papers_nets() -> None:
     ]
 
 
-def test_every_claim_of_appendix_a_is_of_rows_there_are() -> None:
+def test_every_claim_of_appendix_a_names_existing_rows() -> None:
     found = experiment("localisation")
     names = {row.name for row in found.rows}
     assert all(name in names for claim in found.claims for pair in claim.pairs for name in pair)

@@ -42,7 +42,7 @@ def moved(layers: made.Layers, order: list[int]) -> made.Layers:
 
 def plain(path: Path, layers: made.Layers) -> None:
     """safetensors with the pixels recorded, and no classes."""
-    told = {"net": "D", "channel_order": "RGB", "mean_rgb": ",".join(map(str, made.MEAN)), "input_range": "0-255"}
+    result = {"net": "D", "channel_order": "RGB", "mean_rgb": ",".join(map(str, made.MEAN)), "input_range": "0-255"}
     save_file(
         {
             f"{name}.{part}": torch.tensor(value)
@@ -50,7 +50,7 @@ def plain(path: Path, layers: made.Layers) -> None:
             for part, value in zip(("weight", "bias"), pair, strict=True)
         },
         path,
-        metadata=told,
+        metadata=result,
     )
 
 
@@ -76,14 +76,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reproduced(command: Command, home: Path, out: Path, file: object, *more: object) -> tuple[dict[str, Any], str]:
     """The row of one centre crop, and stderr."""
     words = ["reproduce", "released/D/centre", "--data", home / "part", "--weights", f"D={file}", "--out", out]
-    told = command(*words, *TESTED, "--json", *more)
-    assert told.status == 0, told.stderr
-    found = json.loads(told.stdout)["rows"]["released/D/centre"]
+    result = command(*words, *TESTED, "--json", *more)
+    assert result.status == 0, result.stderr
+    found = json.loads(result.stdout)["rows"]["released/D/centre"]
     assert isinstance(found, dict)
-    return found, told.stderr
+    return found, result.stderr
 
 
-def test_the_recorded_class_list_decides_which_output_is_which(home: Path, tmp_path: Path, command: Command) -> None:
+def test_outputs_are_assigned_by_the_recorded_class_list(home: Path, tmp_path: Path, command: Command) -> None:
     """A permuted file with its classes, and a run with them in its metadata, are the net of sorted WNIDs."""
     first, said = reproduced(command, home, tmp_path / "sorted", home / "sorted.safetensors")
     assert "are in the order of sorted WNIDs, as it records no classes" in said
@@ -107,15 +107,17 @@ def test_the_recorded_class_list_decides_which_output_is_which(home: Path, tmp_p
 
 def test_every_table_notes_a_net_of_another_size(home: Path, tmp_path: Path, command: Command) -> None:
     words = ["reproduce", "released/D/centre", "--data", home / "part", "--weights", f"D={home / 'sorted.safetensors'}"]
-    told = command(*words, *TESTED, cwd=tmp_path)
-    assert told.status == 0, told.stderr
+    document = command(*words, *TESTED, cwd=tmp_path)
+    assert document.status == 0, document.stderr
     label = "D of width 0.0625, crop 64"
-    assert "show it again: verydeep table released --from runs\n" in told.stdout
-    assert command("table", "released", "--from", "runs", cwd=tmp_path).stdout == told.stdout.rpartition("show it")[0]
+    assert "show it again: verydeep table released --from runs\n" in document.stdout
+    assert (
+        command("table", "released", "--from", "runs", cwd=tmp_path).stdout == document.stdout.rpartition("show it")[0]
+    )
     page = tmp_path / "page.md"
     page.write_text("<!-- table-released -->\n<!-- /table-released -->\n")
     assert command("table", "released", "--write", page, cwd=tmp_path).status == 0
-    for text in (told.stdout, command("table", "released", cwd=tmp_path).stdout, page.read_text()):
+    for text in (document.stdout, command("table", "released", cwd=tmp_path).stdout, page.read_text()):
         assert re.search(rf"D, centre@256.*28\.5.*\d\), {label}", text)
         assert f"Not of the paper's size, and no result of its nets: {label}." in text
         assert "9 photos of imagenet (val), which show 3 of the nets' 1000 classes" in text
@@ -129,10 +131,10 @@ def test_every_table_notes_a_net_of_another_size(home: Path, tmp_path: Path, com
 
 def test_a_plan_names_the_weight_files_that_are_missing(home: Path, tmp_path: Path, command: Command) -> None:
     words = ["reproduce", "released/D/centre", "--plan", "--data", home / "part"]
-    told = command(*words, cwd=tmp_path)
-    assert told.status == 0, told.stderr
-    assert "D/released lacks its weight file: add --weights D=FILE (`verydeep weights fetch oxford-D`" in told.stdout
-    assert "already done" not in told.stdout
+    result = command(*words, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    assert "D/released lacks its weight file: add --weights D=FILE (`verydeep weights fetch oxford-D`" in result.stdout
+    assert "already done" not in result.stdout
     assert "there is no run or weight file nowhere" in command(*words, "--weights", "D=nowhere", cwd=tmp_path).mistake()
     assert not (tmp_path / "runs").exists()
     both = make_plan(find_rows("released/D+E/dense")[1], ExperimentDir(tmp_path, PAPER, "val", "", ""), {})
@@ -141,7 +143,7 @@ def test_a_plan_names_the_weight_files_that_are_missing(home: Path, tmp_path: Pa
     assert (given["without_file"], given["done"], given["train"], len(given["test"])) == (["E/released"], [], [], 6)
 
 
-def test_a_converted_net_is_tested_on_a_part_of_ilsvrc(home: Path, tmp_path: Path, command: Command) -> None:
+def test_a_converted_net_is_evaluated_on_a_part_of_ilsvrc(home: Path, tmp_path: Path, command: Command) -> None:
     """A folder of some WNIDs, down to a photo a class and to one class, by `evaluate` as by `reproduce released`."""
     words = ["--class-names", home / "names.txt"]
     assert command("convert", home / "moved.safetensors", tmp_path / "run", *words).status == 0
@@ -150,9 +152,9 @@ def test_a_converted_net_is_tested_on_a_part_of_ilsvrc(home: Path, tmp_path: Pat
     paint(tmp_path / "one" / SHOWN[1] / "0.png", 3, (9, 99, 199))
     for folder, images in ((home / "part", 9), (tmp_path / "few", 3), (tmp_path / "one", 1)):
         data = f"imagenet:{folder}" if folder.name == "part" else folder
-        told = command("evaluate", tmp_path / "run", "centre@64", "--data", data, *TESTED, "--json")
-        assert told.status == 0, told.stderr
-        assert json.loads(told.stdout)["images"] == images
+        result = command("evaluate", tmp_path / "run", "centre@64", "--data", data, *TESTED, "--json")
+        assert result.status == 0, result.stderr
+        assert json.loads(result.stdout)["images"] == images
 
 
 @pytest.mark.parametrize(

@@ -132,14 +132,14 @@ def reproduced(place: Path, name: str, *more: object) -> dict[str, Any]:
     return found
 
 
-def test_what_is_done_is_not_done_again(doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_finished_work_is_not_repeated(doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """Nothing lost: nothing done, and the same results. A test lost: it alone is run."""
-    mine = copied(doll, tmp_path)
+    ours = copied(doll, tmp_path)
     again = reproduced(tmp_path, "table3")
     assert (again["plan"]["train"], again["plan"]["test"]) == ([], [])
     assert again["rows"] == doll[1]["rows"]
     assert again["claims"] == doll[1]["claims"]
-    shutil.rmtree(mine / "C" / "256" / "evaluations" / "val" / "dense@73")
+    shutil.rmtree(ours / "C" / "256" / "evaluations" / "val" / "dense@73")
     answer = reproduced(tmp_path, "table3/C/256")
     assert [(row["run"], row["protocol"]) for row in answer["plan"]["test"]] == [("C/256", "dense@73")]
     assert answer["rows"]["table3/C/256"]["top1_val"] == doll[1]["rows"]["table3/C/256"]["top1_val"]
@@ -148,9 +148,9 @@ def test_what_is_done_is_not_done_again(doll: tuple[Path, dict[str, Any]], tmp_p
 def test_a_changed_checkpoint_voids_its_scores_rows_and_claims(
     doll: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    mine = copied(doll, tmp_path)
+    ours = copied(doll, tmp_path)
     for name in ("B", "shallow-B"):
-        shutil.copy(mine / name / "256" / "last.safetensors", mine / name / "256" / "best.safetensors")
+        shutil.copy(ours / name / "256" / "last.safetensors", ours / name / "256" / "best.safetensors")
     answer = reproduced(tmp_path, "table3/B")
     assert [(row["run"], row["protocol"]) for row in answer["plan"]["test"]] == [("B/256", "dense@73")]
     left = {row.name for row in OWN if not {"B/256", "shallow-B/256"} & {test.run for test in row.tests}}
@@ -160,8 +160,8 @@ def test_a_changed_checkpoint_voids_its_scores_rows_and_claims(
 
 
 def test_a_missing_scores_file_voids_one_claim_and_no_row(doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    mine = copied(doll, tmp_path)
-    (mine / "A-LRN" / "256" / "evaluations" / "val" / "dense@73" / "scores.npz").write_bytes(b"broken")
+    ours = copied(doll, tmp_path)
+    (ours / "A-LRN" / "256" / "evaluations" / "val" / "dense@73" / "scores.npz").write_bytes(b"broken")
     found = run_command("reproduce", "table3/A/256", *FEW, "--json", cwd=tmp_path)
     assert found.status == 0
     assert "warning: the claim LRN is left out: " in found.stderr
@@ -171,8 +171,8 @@ def test_a_missing_scores_file_voids_one_claim_and_no_row(doll: tuple[Path, dict
 
 
 def test_a_changed_start_is_refused(command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    mine = copied(doll, tmp_path)
-    shutil.copy(mine / "C" / "256" / "last.safetensors", mine / "C" / "256" / "best.safetensors")
+    ours = copied(doll, tmp_path)
+    shutil.copy(ours / "C" / "256" / "last.safetensors", ours / "C" / "256" / "best.safetensors")
     sentence = command("reproduce", "table3/C/384", *FEW, cwd=tmp_path).mistake()
     assert re.search(r"C/384 holds a run that was not started from the current C/256: give another", sentence)
 
@@ -207,26 +207,26 @@ def test_a_run_that_others_started_from_is_not_trained_further(command: Command,
 def test_a_finished_run_needs_its_best_net_only(
     command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    mine = copied(doll, tmp_path)
-    (mine / "A" / "256" / "last.safetensors").unlink()
+    ours = copied(doll, tmp_path)
+    (ours / "A" / "256" / "last.safetensors").unlink()
     assert reproduced(tmp_path, "table3/A")["plan"]["train"] == []
-    (mine / "A" / "256" / "last.safetensors").write_bytes((mine / "A" / "256" / "best.safetensors").read_bytes())
-    (mine / "A" / "256" / "best.safetensors").unlink()
+    (ours / "A" / "256" / "last.safetensors").write_bytes((ours / "A" / "256" / "best.safetensors").read_bytes())
+    (ours / "A" / "256" / "best.safetensors").unlink()
     assert "lacks best.safetensors" in command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
 
 
-def test_scores_of_another_test_in_a_parts_folder_are_refused(
+def test_scores_of_another_evaluation_are_refused(
     command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    mine = copied(doll, tmp_path) / "B" / "256" / "evaluations" / "val"
-    shutil.copy(mine / "centre@73" / "scores.npz", mine / "dense@73" / "scores.npz")
+    ours = copied(doll, tmp_path) / "B" / "256" / "evaluations" / "val"
+    shutil.copy(ours / "centre@73" / "scores.npz", ours / "dense@73" / "scores.npz")
     sentence = command("reproduce", "table3/B/256", *FEW, cwd=tmp_path).mistake()
     assert re.search(r"dense@73 holds other scores: remove it, then repeat the command", sentence)
-    (mine / "dense@73" / "result.json").write_text("[")
+    (ours / "dense@73" / "result.json").write_text("[")
     assert len(reproduced(tmp_path, "table3/B/256")["plan"]["test"]) == 1  # torn: tested again
 
 
-def test_photos_replaced_since_a_test_are_tested_again(photos: Path, tmp_path: Path) -> None:
+def test_replaced_images_are_evaluated_again(photos: Path, tmp_path: Path) -> None:
     words = ["--doll", "--data", photos, "--max-steps", 1, "--workers", 0, "--threads", 1, "--json"]
     first = run_command("reproduce", "table3/A/256", *words, cwd=tmp_path)
     assert first.status == 0, first.stderr
@@ -239,8 +239,8 @@ def test_photos_replaced_since_a_test_are_tested_again(photos: Path, tmp_path: P
 
 
 def test_one_reproduction_at_a_time(command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    mine = copied(doll, tmp_path)
-    with only_one(mine):
+    ours = copied(doll, tmp_path)
+    with only_one(ours):
         sentence = command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
     assert "another process is at work in runs/doll: wait for it, or give another --out" in sentence
     assert command("reproduce", "table3/A", *FEW, cwd=tmp_path).status == 0
@@ -255,7 +255,7 @@ STRANGE: list[Any] = [
 
 
 @pytest.mark.parametrize("stored", STRANGE, ids=str)
-def test_strange_results_are_refused_before_the_work(command: Command, tmp_path: Path, stored: Any) -> None:
+def test_invalid_results_are_refused_before_the_work(command: Command, tmp_path: Path, stored: Any) -> None:
     (tmp_path / "runs" / "doll").mkdir(parents=True)
     (tmp_path / "runs" / "doll" / "results.json").write_text(json.dumps(stored))
     sentence = command("reproduce", "table3/A/256", *FEW, cwd=tmp_path).mistake()
@@ -343,10 +343,10 @@ def test_an_interrupted_reproduction_resumes_with_the_same_command(
         time.sleep(0.005)
     assert going.poll() is None, "it ended before it could be interrupted"
     os.killpg(going.pid, signal.SIGINT)
-    _, told = going.communicate(timeout=60)
-    assert going.returncode == 130, told
-    assert "verydeep: interrupted; finished parts are kept: resume with the same command." in told
-    assert "Traceback" not in told
+    _, result = going.communicate(timeout=60)
+    assert going.returncode == 130, result
+    assert "verydeep: interrupted; finished parts are kept: resume with the same command." in result
+    assert "Traceback" not in result
     answer = command(*words, "--json", cwd=tmp_path)
     assert answer.status == 0, answer.stderr
     rows = json.loads(answer.stdout)["rows"]
@@ -368,7 +368,7 @@ def test_a_plan_lists_the_work_and_does_nothing(command: Command, tmp_path: Path
     assert re.search(r"in total about \S+ \w+ and 0\.\d+ GiB of disk", table)
 
 
-def test_a_plan_can_be_made_before_the_photos_are_there(command: Command, tmp_path: Path) -> None:
+def test_a_plan_needs_no_images(command: Command, tmp_path: Path) -> None:
     answer = command("reproduce", "table3/A/256", "--plan", "--json", cwd=tmp_path, IMAGENET="")
     assert answer.status == 0, answer.stderr
     plan = json.loads(answer.stdout)["plan"]
@@ -401,7 +401,7 @@ def released_files(folder: Path) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-def test_released_models_are_tested_and_not_trained(command: Command, tmp_path: Path) -> None:
+def test_released_models_are_evaluated_and_not_trained(command: Command, tmp_path: Path) -> None:
     make_imagenet(tmp_path / "imagenet")
     files = released_files(tmp_path)
     weights = [word for net, file in files.items() for word in ("--weights", f"{net}={file}")]
@@ -505,9 +505,9 @@ def test_an_error_is_one_sentence(
 def test_table_3_prints_ours_beside_the_papers(command: Command, doll: tuple[Path, dict[str, Any]]) -> None:
     folder, found = doll
     text = command("table", "3", "--from", folder).stdout
-    mine = found["rows"]["table3/D/256-512"]
-    low, high = mine["top1_val_interval"]
-    assert re.search(rf"D +\[256;512\] +384 +25\.6 +{mine['top1_val']:.1f} \({low:.1f}–{high:.1f}\) +8\.1 ", text)
+    ours = found["rows"]["table3/D/256-512"]
+    low, high = ours["top1_val_interval"]
+    assert re.search(rf"D +\[256;512\] +384 +25\.6 +{ours['top1_val']:.1f} \({low:.1f}–{high:.1f}\) +8\.1 ", text)
     assert "20 photos of digits:60 (val)" in text
     assert "nets of 2 steps, cut short by --max-steps: no result" in text
     assert "256 is 73, 384 is 110, 512 is 146" in text
@@ -518,7 +518,7 @@ def test_table_3_prints_ours_beside_the_papers(command: Command, doll: tuple[Pat
 
 
 @pytest.mark.slow
-def test_every_table_is_there_before_anything_is_run(command: Command, tmp_path: Path) -> None:
+def test_every_table_can_be_printed_before_any_run(command: Command, tmp_path: Path) -> None:
     for name in ("1", "2", "3", "4", "5", "6", "7", "text", "released"):
         rows = json.loads(command("table", name, "--json", cwd=tmp_path).stdout)
         assert all({"row", "paper", "measured"} <= set(row) for row in rows)

@@ -30,7 +30,7 @@ def scores() -> Scores:
     return Scores(ids, labels, groups, ("a", "b", "c"), posteriors, "test", "d", "A", "dense@36", "0" * 64)
 
 
-def test_scores_come_back_and_are_plain_arrays(tmp_path: Path) -> None:
+def test_scores_round_trip_as_plain_arrays(tmp_path: Path) -> None:
     save_scores(tmp_path / "s.npz", scores())
     found = load_scores(tmp_path / "s.npz")
     assert found.ids == scores().ids
@@ -44,7 +44,7 @@ def test_scores_come_back_and_are_plain_arrays(tmp_path: Path) -> None:
         }
 
 
-def test_what_is_no_scores_file(tmp_path: Path) -> None:
+def test_other_files_are_not_scores_files(tmp_path: Path) -> None:
     for data in (b"", b"PK\x03\x04 nonsense", b"text"):
         (tmp_path / "s.npz").write_bytes(data)
         with pytest.raises(VerydeepError, match="is not a scores file"):
@@ -64,7 +64,7 @@ def test_summaries_by_hand() -> None:
     assert worst_mistakes(scores(), 5) == [1, 2]  # .3 for the right class, then .4
 
 
-def test_python_verbs_on_files_and_memory(trained: Path) -> None:
+def test_python_functions_on_files_and_arrays(trained: Path) -> None:
     photo = sorted((trained.parent / "photos" / "red").iterdir())[0]
     net = verydeep.load(trained)
     pixels = verydeep.read_image(photo)

@@ -72,14 +72,14 @@ def test_a_report_describes_a_run(place: Path) -> None:
     for words in ("0.01, divided by 10 after epochs 1", "lr 0.001", "dense@36,44", "95 % interval", "images/s"):
         assert words in page.text, words
     assert "Errors by class" in page.text
-    told = json.loads((place / "one" / "evaluations" / "test" / "dense@36" / "result.json").read_text())
-    low, high = told["top1_error_interval"]
-    assert f"{told['top1_error']:.2f} %" in page.text
+    document = json.loads((place / "one" / "evaluations" / "test" / "dense@36" / "result.json").read_text())
+    low, high = document["top1_error_interval"]
+    assert f"{document['top1_error']:.2f} %" in page.text
     assert f"{low:.2f} to {high:.2f} %" in page.text
-    if told["top1_error"]:
+    if document["top1_error"]:
         assert "Most confident mistakes" in page.text
         assert any(alt["alt"].startswith("misclassified image: ") for alt in page.all("img"))
-    crops = [told["alt"] for told in page.all("img") if told["alt"].startswith("training crop: ")]
+    crops = [document["alt"] for document in page.all("img") if document["alt"].startswith("training crop: ")]
     assert len(crops) == 16
     assert '<script>alert("x")<&?' in page.text  # its name, to the letter, but for what turns the line around
     assert "<script" not in page.source
@@ -113,7 +113,7 @@ def test_the_printed_command_makes_the_same_run(place: Path, tmp_path: Path) -> 
         },
     ),
 )
-def test_a_recipe_and_what_is_given_make_the_settings_again(run: str, chosen: dict[str, Any]) -> None:
+def test_a_run_name_and_its_overrides_give_the_settings(run: str, chosen: dict[str, Any]) -> None:
     asked = settings_of_run(run, chosen)
     metadata = card_with(asked)
     options = parse(shlex.split(" ".join(command_of(run, metadata)))[1:])
@@ -124,8 +124,8 @@ def test_a_recipe_and_what_is_given_make_the_settings_again(run: str, chosen: di
 
 def card_with(settings: TrainSettings) -> Metadata:
     """A card with these settings."""
-    told: dict[str, Any] = {"data": {"data": "digits"}, "settings": to_json(settings)}
-    return Metadata(settings.net, settings.crop, settings.width, ("a", "b"), (1.0, 2.0, 3.0), 256, **told)
+    result: dict[str, Any] = {"data": {"data": "digits"}, "settings": to_json(settings)}
+    return Metadata(settings.net, settings.crop, settings.width, ("a", "b"), (1.0, 2.0, 3.0), 256, **result)
 
 
 def test_a_report_is_written_each_epoch_and_a_killed_training_resumes(tmp_path: Path) -> None:
@@ -193,8 +193,10 @@ def test_missing_images_and_pictures_are_replaced_by_a_sentence(place: Path, tmp
         for path in (run / "evaluations").glob("**/*.png"):
             path.unlink()
         write_report(run)
-        told = json.loads((run / "evaluations" / "test" / "dense@36" / "result.json").read_text())
-        sentence = "No picture: the images no longer exist" if told["top1_error"] else "None: every image is classified"
+        document = json.loads((run / "evaluations" / "test" / "dense@36" / "result.json").read_text())
+        sentence = (
+            "No picture: the images no longer exist" if document["top1_error"] else "None: every image is classified"
+        )
         assert sentence in read_page(run / "report.html").text
     finally:
         place.joinpath("hidden").rename(place / "photos")
@@ -241,7 +243,7 @@ def test_runs_side_by_side(place: Path, tmp_path: Path) -> None:
         "Settings that differ",
     ):
         assert words in page.text, words
-    curves = [told["class"] for told in page.all("polyline")]
+    curves = [result["class"] for result in page.all("polyline")]
     assert curves == ["line s0", "line s1"] * 2
     shown = done("report one two", place).stdout
     assert "against one, on the same images" in shown
@@ -309,12 +311,12 @@ def test_localisation_has_a_report(kinds: Path) -> None:
     for words in ("GT-class error", "wrong box of the true class", "a box per class (PCR)", "The target box is green"):
         assert words in page.text, words
     assert "baseline: the best constant box" in page.text
-    named = {told["alt"] for told in page.all("img")}
+    named = {result["alt"] for result in page.all("img")}
     assert any(alt.startswith(("Right boxes", "Wrong boxes")) for alt in named)
     assert "verydeep localise train A --data" in page.text.replace(" \\\n  ", " ")  # folded after long paths
-    told = json.loads(done("report boxes --json", kinds).stdout)
-    assert {test["test"] for test in told["tests"]} == {"centre@36", "dense@36"}
-    assert told["best_dev_error"] is not None
+    result = json.loads(done("report boxes --json", kinds).stdout)
+    assert {test["test"] for test in result["tests"]} == {"centre@36", "dense@36"}
+    assert result["best_dev_error"] is not None
 
 
 def test_svms_have_a_report(kinds: Path) -> None:
@@ -322,12 +324,12 @@ def test_svms_have_a_report(kinds: Path) -> None:
     for words in ("Choice of C", "mean class recall", "Results by class", "2 splits", "Worst mistakes"):
         assert words in page.text, words
     assert len(page.all("polyline")) == 2
-    told = json.loads((kinds / "svms" / "result.json").read_text())
-    assert f"C = {told['splits'][0]['C']:g}" in page.text
+    document = json.loads((kinds / "svms" / "result.json").read_text())
+    assert f"C = {document['splits'][0]['C']:g}" in page.text
     again = done("report svms --json", kinds)
-    assert json.loads(again.stdout)["splits"] == told["splits"]
-    if told["mistakes"]:
-        assert f"predicted {told['mistakes'][0]['taken_for']}"[:12] in page.text
+    assert json.loads(again.stdout)["splits"] == document["splits"]
+    if document["mistakes"]:
+        assert f"predicted {document['mistakes'][0]['taken_for']}"[:12] in page.text
 
 
 def test_svms_side_by_side(kinds: Path, tmp_path: Path) -> None:
@@ -385,7 +387,7 @@ def contrast(first: str, second: str) -> float:
     return lights[1] / lights[0]
 
 
-def test_text_and_lines_stand_out_in_light_and_dark() -> None:
+def test_contrast_in_light_and_dark_mode() -> None:
     css = render("report.css", {})
     themes = [
         dict(re.findall(r"--(\w+): (#\w+)", theme)) for theme in re.findall(r":root \{([^}]*--paper[^}]*)\}", css)
@@ -399,7 +401,7 @@ def test_text_and_lines_stand_out_in_light_and_dark() -> None:
             assert contrast(theme[f"s{number}"], theme["paper"]) >= 3, number
 
 
-def test_whether_somebody_is_at_work_in_a_folder(tmp_path: Path) -> None:
+def test_whether_a_process_holds_a_folder(tmp_path: Path) -> None:
     assert not taken(tmp_path / "nowhere")
     assert not taken(tmp_path)
     with only_one(tmp_path):
@@ -453,7 +455,7 @@ SHOWN = (
 
 
 @pytest.mark.parametrize("words", SHOWN)
-def test_answers_can_be_read_in_80_columns_and_without_colour(kinds: Path, words: str) -> None:
+def test_output_fits_80_columns_without_colour(kinds: Path, words: str) -> None:
     plain = on_a_terminal(*words.split(), cwd=kinds, TERM="dumb")
     assert "\x1b" not in plain
     assert max(map(len, plain.splitlines())) <= 80

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..core.settings import MachineSettings
 from ..core.team import SingleProcess, Team
 from . import output
 from .output import Terminal
-from .parser import settings_from
+from .parser import Options, settings_from
 from .signals import InterruptHandler
 
 OK, SOME_FAILED, MISTAKE = 0, 1, 2
@@ -24,7 +23,7 @@ NOTHING_SAVED = "interrupted before the first step: nothing was saved; run the c
 
 
 def run_training(
-    options: argparse.Namespace, train: Callable[[Reporter, InterruptHandler, Team], dict[str, Any]]
+    options: Options, train: Callable[[Reporter, InterruptHandler, Team], dict[str, Any]]
 ) -> tuple[int, dict[str, Any] | None]:
     """Trains in one process or several; returns the exit status, and the result if it is still to be printed."""
     with team_of(options) as team, InterruptHandler(reporter := reporter_of(team, options.quiet)) as stop:
@@ -43,7 +42,7 @@ def run_training(
     return OK, result if team.is_main and not options.json else None
 
 
-def run_extraction(options: argparse.Namespace, extract: Callable[[Reporter], int], team: Team | None = None) -> int:
+def run_extraction(options: Options, extract: Callable[[Reporter], int], team: Team | None = None) -> int:
     """Runs an extraction, which keeps its descriptors when a signal stops it; returns the exit status."""
     reporter = reporter_of(team or SingleProcess(), options.quiet)
     with InterruptHandler(reporter) as stop:
@@ -54,7 +53,7 @@ def run_extraction(options: argparse.Namespace, extract: Callable[[Reporter], in
             return stop.status
 
 
-def team_of(options: argparse.Namespace) -> AbstractContextManager[Team]:
+def team_of(options: Options) -> AbstractContextManager[Team]:
     """The processes of this job, with the command line's timeout for unresponsive ones."""
     from ..core.distributed import joined, speaks
 
@@ -67,7 +66,7 @@ def team_of(options: argparse.Namespace) -> AbstractContextManager[Team]:
     return joined(machine.peer_timeout, output.fail)
 
 
-def show_result(options: argparse.Namespace, result: Any, show_text: Callable[[Any], object]) -> int:
+def show_result(options: Options, result: Any, show_text: Callable[[Any], object]) -> int:
     """Prints a result, as JSON where the command line asks for that; returns the exit status of success."""
     (output.show_json if options.json else show_text)(result)
     return OK

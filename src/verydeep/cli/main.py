@@ -8,7 +8,6 @@ schedulers can send some time before a job's end.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import os
@@ -21,7 +20,7 @@ from ..core.errors import ToldElsewhere, VerydeepError
 from ..core.settings import PIXEL_LIMIT, MachineSettings
 from . import output
 from .execution import MISTAKE, OK
-from .parser import commands, given_settings, parse, settings_from
+from .parser import Options, commands, given_settings, parse, settings_from
 from .signals import InterruptHandler
 
 SECONDS_TO_REPORT = 60.0  # for the process of a job that prints the error of all
@@ -104,7 +103,7 @@ def _wait_for_report() -> None:
         time.sleep(SECONDS_TO_REPORT)
 
 
-def _options(arguments: list[str]) -> argparse.Namespace:
+def _options(arguments: list[str]) -> Options:
     """The options of a command line; of several processes of a job only the first reports an error in them."""
     try:
         options = parse(arguments)
@@ -117,7 +116,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         raise ToldElsewhere(str(mistake)) from None
 
 
-def _allow_pixels(options: argparse.Namespace) -> None:
+def _allow_pixels(options: Options) -> None:
     """Sets the limit on pixels of images that this command reads; a server's is for images from clients."""
     if "max_pixels" in given_settings(options) and options.command != "serve":
         from ..core.pixel_limit import allow_pixels

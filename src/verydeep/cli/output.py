@@ -109,8 +109,8 @@ def error_cells(row: dict[str, Any], name: str) -> tuple[str, str]:
     """An error and its interval as table cells, empty where there is none."""
     if row[name] is None:
         return "", ""
-    low, high = row[f"{name}_interval"]
-    return f"{row[name]:.2f} %", f"{low:.2f} to {high:.2f} %"
+    interval = row.get(f"{name}_interval")  # a baseline has none
+    return f"{row[name]:.2f} %", "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f} %"
 
 
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:

@@ -57,6 +57,7 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
         {"metavar": "PROTOCOL", "help": "dense@Q,…, centre@Q, … (dense at the training scale)"},
     ),
 }
+Options = argparse.Namespace  # of a parsed command line
 _Settings = TypeVar("_Settings")
 
 
@@ -128,7 +129,7 @@ def build_parser() -> tuple[CommandParser, dict[str, CommandParser]]:
     return parser, parsers
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+def parse(arguments: list[str]) -> Options:
     """The options of a command line, with all its words as ``typed``; raises VerydeepError for an error in it.
 
     Without words, or with the name of a group of commands alone, prints help to stdout with status 0, as pip does.
@@ -164,7 +165,7 @@ def _show_used_settings(parser: CommandParser, parsers: dict[str, CommandParser]
     parsers[options.command].epilog = f"Defaults in brackets are those of this run of {options.run}."
 
 
-def _unknown(word: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+def _unknown(word: str, options: Options, parser: argparse.ArgumentParser) -> str:
     """The error message for a word that the command does not take."""
     known = [name.removeprefix("--") for action in parser._actions for name in action.option_strings]
     listed = f"see `{parser.prog} --help`."
@@ -228,7 +229,7 @@ def _shown(value: Any) -> str:
     return "" if value in (None, -1) else f"{value:g}" if isinstance(value, float) else as_typed(value)
 
 
-def given_settings(options: argparse.Namespace, *kinds: type) -> dict[str, Any]:
+def given_settings(options: Options, *kinds: type) -> dict[str, Any]:
     """The settings on the command line, as text, by field name: all, or only those of the dataclasses ``kinds``."""
     given = {key[4:]: value for key, value in vars(options).items() if key.startswith("set_") and value is not None}
     if isinstance(given.get("boxes"), list):  # of several flags
@@ -236,7 +237,7 @@ def given_settings(options: argparse.Namespace, *kinds: type) -> dict[str, Any]:
     return {name: value for name, value in given.items() if not kinds or any(hasattr(kind, name) for kind in kinds)}
 
 
-def settings_from(options: argparse.Namespace, kind: type[_Settings], **defaults: Any) -> _Settings:
+def settings_from(options: Options, kind: type[_Settings], **defaults: Any) -> _Settings:
     """The settings of one dataclass, from the command line, else ``defaults``, else those of the dataclass."""
     return kind(**{**defaults, **typed(kind, given_settings(options, kind))})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,6 @@ from .quantise import quantise
 ENDING = {"onnx": ".onnx", "onnx-int8": ".int8.onnx", "safetensors": ".safetensors"}
 TOLERANCE = 1e-4  # of a posterior
 CALIBRATION, COMPARISON = 64, 200  # images
-
-
-@dataclass(frozen=True)
-class Order:
-    """An export: the checkpoint, format, input and output file."""
-
-    loaded: Checkpoint
-    form: str
-    takes: str
-    out: Path
-    reporter: Reporter
 
 
 def export(
@@ -89,8 +78,11 @@ def export(
         raise VerydeepError(f"{run} is already an exported file: export the run it was made from.")
     path = Path(out) if out else _default_path(loaded, run, form)
     _check_free(path, form)
-    order = Order(loaded, form, takes, path, reporter or Silent())
-    facts = _export_int8(order, photos, machine or MachineSettings()) if form == "onnx-int8" else _export_float(order)
+    machine, reporter = machine or MachineSettings(), reporter or Silent()
+    if form == "onnx-int8":
+        facts = _export_int8(loaded, path, photos, machine, reporter)
+    else:
+        facts = _export_float(loaded, path, form, takes, reporter)
     use = None if form == "safetensors" else export_usage(loaded.metadata, facts["takes"])
     card_path = write_model_card(path, loaded.metadata, facts, use)
     return {"file": str(path), "form": form, **facts, "bytes": path.stat().st_size, "card": str(card_path)}
@@ -123,22 +115,22 @@ def _default_path(loaded: Checkpoint, run: str | Path, form: str) -> Path:
     return (loaded.path.parent if Path(run).exists() else Path()) / f"{name}{ENDING[form]}"
 
 
-def _export_float(order: Order) -> dict[str, Any]:
-    net, metadata = order.loaded.net(), order.loaded.metadata
-    if order.form == "safetensors":
-        save_checkpoint(order.out, net, replace(metadata, state={}))
+def _export_float(loaded: Checkpoint, out: Path, form: str, takes: str, reporter: Reporter) -> dict[str, Any]:
+    net, metadata = loaded.net(), loaded.metadata
+    if form == "safetensors":
+        save_checkpoint(out, net, replace(metadata, state={}))
         return {"takes": "float"}
-    order.reporter.say(f"writing {order.out}")
-    unverified = order.out.with_name(f".unverified.{order.out.name}")
+    reporter.say(f"writing {out}")
+    unverified = out.with_name(f".unverified.{out.name}")
     try:
-        write_atomically(unverified, lambda file: file.write(_onnx_bytes(net, metadata, order.takes)))
+        write_atomically(unverified, lambda file: file.write(_onnx_bytes(net, metadata, takes)))
         difference = _largest_difference(net, metadata.mean, unverified)
         if not difference <= TOLERANCE:
             raise VerydeepError(f"the exported file's posteriors differ from the net's by {difference:.1e}: removed.")
-        unverified.replace(order.out)
+        unverified.replace(out)
     finally:
         unverified.unlink(missing_ok=True)
-    return {"takes": order.takes, "largest_difference": difference}
+    return {"takes": takes, "largest_difference": difference}
 
 
 def _onnx_bytes(net: Net, metadata: Metadata, takes: str) -> bytes:
@@ -166,27 +158,29 @@ def _largest_difference(net: Net, mean: Triple, out: Path) -> float:
     return largest
 
 
-def _export_int8(order: Order, photos: str | None, wanted: MachineSettings) -> dict[str, Any]:
+def _export_int8(
+    loaded: Checkpoint, out: Path, photos: str | None, wanted: MachineSettings, reporter: Reporter
+) -> dict[str, Any]:
     """Calibrated on images of the dev part, compared on the reported part."""
     import onnx
 
-    metadata, net = order.loaded.metadata, order.loaded.net()
+    metadata, net = loaded.metadata, loaded.net()
     machine = resolve_device(replace(wanted, compile=False), metadata.multiply_adds)
     calibration, comparison = _two_sets(metadata, photos)
-    float_file = order.out.with_name(f".{order.out.name}.float.tmp")
-    int8_file = order.out.with_name(f".{order.out.name}.tmp")
+    float_file, int8_file = (out.with_name(f".{out.name}{end}") for end in (".float.tmp", ".tmp"))
     try:
         write_atomically(float_file, lambda file: file.write(_onnx_bytes(net, metadata, UINT8)))
         with machine.running():
             images = _rescaled_images(calibration, metadata, machine)
-            quantise(float_file, int8_file, images, len(calibration), order.reporter)
+            quantise(float_file, int8_file, images, len(calibration), reporter)
         int8_file.write_bytes(_with_metadata(onnx.load(int8_file), metadata, UINT8))  # which ONNX Runtime drops
-        int8_file.replace(order.out)
+        int8_file.replace(out)
     finally:
         for path in (float_file, int8_file):
             path.unlink(missing_ok=True)
     machine.place_model(net)
-    agreement = _compare_int8(net, order, comparison, machine)
+    float_model = Classifier(net, metadata, machine)
+    agreement = _compare_int8(float_model, open_exported(out).net(), comparison, reporter)
     return {"takes": UINT8, "calibration_photos": len(calibration), **agreement}
 
 
@@ -218,16 +212,14 @@ def _rescaled_images(dataset: Dataset, metadata: Metadata, machine: Machine) -> 
         yield views_of_one[0]
 
 
-def _compare_int8(net: Net, order: Order, dataset: Dataset, machine: Machine) -> dict[str, Any]:
+def _compare_int8(classifier: Classifier, int8: InferenceModel, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
     """Compares int8 with float on real images, by dense evaluation at one scale."""
-    metadata = order.loaded.metadata
+    metadata, machine = classifier.metadata, classifier.machine
     protocol = parse_protocol(f"dense@{metadata.test_scale}")
-    nets: dict[str, InferenceModel] = {"float": net, "8 bits": open_exported(order.out).net()}
+    nets = {"float": classifier, "8 bits": Classifier(int8, metadata, machine)}
     with machine.running():
         posteriors = [
-            dataset_posteriors(
-                Classifier(model, metadata, machine), dataset, protocol, order.reporter, f"comparing, {name}"
-            ).posteriors
+            dataset_posteriors(model, dataset, protocol, reporter, f"comparing, {name}").posteriors
             for name, model in nets.items()
         ]
     best = [rows.argmax(1) for rows in posteriors]

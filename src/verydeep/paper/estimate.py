@@ -16,6 +16,7 @@ from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError
 from ..core.progress import Reporter
 from ..core.settings import MachineSettings, TrainSettings
+from ..data.check import some_of
 from ..data.open import Data, Dataset
 from ..data.transforms import rescale, rescaled_size
 from ..models.architectures import NetFacts, net_facts
@@ -169,12 +170,12 @@ def _seconds(work: Callable[[], object], machine: Machine) -> float:
 
 def sample_images(dataset: Dataset, scale: int) -> ImageSample:
     """Reads and rescales a few images, evenly spread; skips those that cannot be read."""
-    chosen = np.linspace(0, len(dataset) - 1, min(IMAGES_READ, len(dataset))).astype(int)
+    few = some_of(dataset, IMAGES_READ)
     taken, sizes = [], []
-    for index in chosen:
+    for index in range(len(few)):
         began = time.monotonic()
         try:
-            pixels = dataset.pixels(int(index))
+            pixels = few.pixels(index)
         except ImageError:
             continue
         rescale(pixels, scale)

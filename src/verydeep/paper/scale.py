@@ -37,7 +37,13 @@ class Size:
 
     def settings(self, run: str) -> dict[str, Any]:
         """Settings of a run of the paper besides those of its name; none at the paper's size."""
-        return _doll_settings(self, run) if self.doll else {}
+        if not self.doll:
+            return {}
+        boxes = re.fullmatch(r".+/(.+?)-(?:SCR|PCR)(?:-fc)?", run)
+        scale = Scale.parse(boxes[1] if boxes else run.partition("/")[2].removesuffix("-fc"))
+        stages = {None: DOLL_FROM_RANDOM, "A/256": DOLL_FROM_A}
+        stage = DOLL_BOXES if boxes else stages.get(papers_start(run), DOLL_FINE_TUNE)
+        return {**DOLL_NET, **stage, "S": Scale(self.pixels(scale.smallest), self.pixels(scale.largest))}
 
 
 PAPER = Size("paper", PAPER_CROP, "imagenet", "runs")
@@ -49,19 +55,3 @@ DOLL_FROM_A: dict[str, Any] = {"lr": 5e-3, "drop_at": (12,), "max_epochs": 16}
 # Sect. 3.1: from a net trained at another S, a tenth of the rate.
 DOLL_FINE_TUNE: dict[str, Any] = {"lr": 5e-4, "drop_at": (9,), "max_epochs": 11}
 DOLL_BOXES: dict[str, Any] = {"lr": 5e-3, "drop_at": (6,), "max_epochs": 8}
-
-
-def _doll_settings(size: Size, run: str) -> dict[str, Any]:
-    boxes = re.fullmatch(r".+/(.+?)-(?:SCR|PCR)(?:-fc)?", run)
-    scale = Scale.parse(boxes[1] if boxes else run.partition("/")[2].removesuffix("-fc"))
-    start = papers_start(run)
-    stage = (
-        DOLL_BOXES
-        if boxes
-        else DOLL_FROM_RANDOM
-        if start is None
-        else DOLL_FROM_A
-        if start == "A/256"
-        else DOLL_FINE_TUNE
-    )
-    return {**DOLL_NET, **stage, "S": Scale(size.pixels(scale.smallest), size.pixels(scale.largest))}

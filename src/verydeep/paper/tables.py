@@ -104,13 +104,14 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 def _layers_row(net: str) -> dict[str, Any]:
     columns = {line.split("|")[0].strip(): line.split("|")[1:] for line in TABLE_1.strip().splitlines()}
     stages = [" ".join(f"conv{cell}" if cell != "LRN" else cell for cell in stage.split()) for stage in columns[net]]
-    built = [f"conv{spec.kernel}-{spec.outputs}" for spec in net_facts(net).layers if spec.stage <= 5]
     facts = net_facts(net)
     return {
-        "row": f"table1/{net}",
-        "cells": {"net": net},
+        **{"row": f"table1/{net}", "cells": {"net": net}},
         "paper": {"weight_layers": PRINTED[net][0], "stages": stages},
-        "measured": {"weight_layers": facts.weight_layers, "layers": built},
+        "measured": {
+            "weight_layers": facts.weight_layers,
+            "layers": [f"conv{spec.kernel}-{spec.outputs}" for spec in facts.layers if spec.stage <= 5],
+        },
     }
 
 

@@ -65,14 +65,7 @@ def line_chart(
     ticks = _round_ticks(*plane.x, whole=True) if x_ticks is None else x_ticks
     ranges = "; ".join(f"{line.name} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines)
     context = {
-        **{
-            "width": WIDTH,
-            "height": HEIGHT,
-            "left": LEFT,
-            "right": WIDTH - RIGHT,
-            "top": TOP,
-            "bottom": HEIGHT - BOTTOM,
-        },
+        "frame": (WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM),
         **{"title": title, "label": f"{title} by {x_label}: {ranges}", "x_label": x_label, "most_dots": MOST_DOTS},
         "y_ticks": [(plane.at(plane.x[0], value)[1], text) for value, text in _round_ticks(*plane.y)],
         "x_ticks": [(_inside(plane.at(value, plane.y[0])[0], text), text) for value, text in ticks],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from ...core.files import check_place
 from ...core.settings import MachineSettings
 from ..execution import OK, reporter_of, show_result, team_of
 from ..output import show, show_table
-from ..parser import CommandParser, add_settings, settings_from
+from ..parser import CommandParser, Options, add_settings, settings_from
 
 DISTRIBUTED = True
 
@@ -38,7 +37,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, only=used)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Measures speed; prints a table."""
     from ...deploy.benchmark.benchmark import What
 
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     return OK if result is None else show_result(options, result, _show)
 
 
-def _measure(what: Any, sources: list[str], options: argparse.Namespace) -> dict[str, Any] | None:
+def _measure(what: Any, sources: list[str], options: Options) -> dict[str, Any] | None:
     """The result; None in all processes of a job but the main one."""
     from ...deploy.benchmark.benchmark import benchmark
 

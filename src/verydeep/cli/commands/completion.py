@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ..execution import show_result
 from ..output import show_raw
-from ..parser import CommandParser, build_parser
+from ..parser import CommandParser, Options, build_parser
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 NO_FILE = ("N", "X", "S", "NAME", "N,…", "NET")  # placeholders of values that are no files
@@ -17,7 +15,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="the shell")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Prints the script for a shell."""
     result = {"shell": options.shell, "script": completion_script(options.shell)}
     return show_result(options, result, lambda result: show_raw(result["script"]))

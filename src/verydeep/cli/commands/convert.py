@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from typing import Any
 
 from ...core.settings import TrainSettings
 from ..execution import show_result
 from ..output import show
-from ..parser import CommandParser, add_settings, settings_from
+from ..parser import CommandParser, Options, add_settings, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -25,7 +24,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, TrainSettings, only=("preprocessing",))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Converts weights."""
     from ...checkpoints.convert import convert
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from ...core.config import typed
 from ...core.settings import DataSettings, MachineSettings
 from ..execution import MISTAKE, OK, show_result
 from ..output import Terminal, show, show_note, show_table
-from ..parser import CommandParser, add_settings, add_shared, given_settings
+from ..parser import CommandParser, Options, add_settings, add_shared, given_settings
 
 MOST_KINDS = 8  # of skipped files, named on the screen
 
@@ -21,7 +20,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, only=("max_pixels",))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Checks a dataset; status 2 where an image, a box or a format cannot be read."""
     from ...core.device import LoaderSettings
     from ...core.processors import cores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from typing import Any
 
@@ -10,7 +9,7 @@ from ...core.config import STRIDE, typed
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
 from ..execution import show_result
 from ..output import Terminal, show
-from ..parser import READING, CommandParser, add_settings, add_shared, given_settings, settings_from
+from ..parser import READING, CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -26,7 +25,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, only=READING)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Packs a dataset."""
     from ...core.device import resolve_device
     from ...data.pack_writer import Packing, pack_data

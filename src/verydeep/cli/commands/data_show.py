@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from ...core.errors import VerydeepError
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
 from ..execution import show_result
 from ..output import show
-from ..parser import CommandParser, add_settings, add_shared, given_settings
+from ..parser import CommandParser, Options, add_settings, add_shared, given_settings
 
 SHOWN = ("S", "crop", "mirror", "colour_shift", "seed")
 
@@ -25,7 +24,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, only=("max_pixels",))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Draws training crops."""
     from ...data.check import sample_crops
     from ...reports.figures import photo_grid, save_figure

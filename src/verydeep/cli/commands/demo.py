@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 
 from ...core.interrupt import Interrupted
 from .. import output
 from ..execution import NOTHING_SAVED, OK
 from ..output import Terminal, show, show_json
-from ..parser import CommandParser
+from ..parser import CommandParser, Options
 from ..signals import InterruptHandler
 
 
@@ -22,7 +21,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.group("Output").add_argument("--out", metavar="DIR", help="a new folder (runs/demo)")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Runs training, evaluation and prediction at doll size."""
     from ...evaluation.metrics import headline
     from ...paper.demo import demo

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from ...core.settings import MachineSettings
 from ..execution import OK, reporter_of, show_result, status_of, team_of
 from ..output import error_cells, show, show_table
-from ..parser import OF_TRAINING, CommandParser, add_settings, add_shared, settings_from
+from ..parser import OF_TRAINING, CommandParser, Options, add_settings, add_shared, settings_from
 
 DISTRIBUTED = True
 
@@ -25,7 +24,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, leave_out=OF_TRAINING)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Evaluates a net on a set."""
     from ...api import evaluate
 

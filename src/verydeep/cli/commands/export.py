@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from typing import Any
 
 from ...core.settings import MachineSettings
 from ..execution import show_result
 from ..output import Terminal, show
-from ..parser import READING, CommandParser, add_settings, add_shared, settings_from
+from ..parser import READING, CommandParser, Options, add_settings, add_shared, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -31,7 +30,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, only=("threads", *READING))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exports a net for other runtimes."""
     from ...deploy.export import export
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ...core.config import typed
 from ...core.progress import Reporter
 from ...core.settings import DataSettings, FeatureSettings, MachineSettings, TrainSettings
 from ...core.team import Team
 from ..execution import OK, run_extraction, show_result, team_of
 from ..output import show
-from ..parser import ALONE, CommandParser, add_settings, add_shared, given_settings, settings_from
+from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 
 DISTRIBUTED = True
 
@@ -36,13 +34,13 @@ def add_net_settings(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, leave_out=ALONE)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Extracts descriptors."""
     with team_of(options) as team:
         return run_extraction(options, lambda reporter: _extract(options, reporter, team), team)
 
 
-def _extract(options: argparse.Namespace, reporter: Reporter, team: Team) -> int:
+def _extract(options: Options, reporter: Reporter, team: Team) -> int:
     from ...transfer.extract import extract_features
 
     result = extract_features(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from ...core.errors import VerydeepError
 from ..execution import OK, show_result
 from ..output import error_cells, show, show_table
-from ..parser import CommandParser, add_shared
+from ..parser import CommandParser, Options, add_shared
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -21,7 +20,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_shared(parser, "--server-file", "--devkit")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Fuses stored posteriors; prints errors, intervals and paired tests."""
     from ...evaluation.ensemble import fuse
 

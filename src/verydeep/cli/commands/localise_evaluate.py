@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from ...core.config import typed
@@ -10,16 +9,7 @@ from ...core.errors import VerydeepError
 from ...core.settings import DataSettings, MachineSettings, MergeSettings
 from ..execution import show_result, status_of
 from ..output import Terminal, error_cells, show, show_table
-from ..parser import ALONE, CommandParser, add_settings, add_shared, boxes_of, settings_from
-
-ERRORS = {
-    "gt_class_error": "box of the true class",
-    "localisation_error": "localisation",
-    "classification_error": "of it, no guess of the right class",
-    "box_only_error": "of it, the right class and a wrong box",
-    "one_guess_error": "localisation with one guess",
-    "localisation_error_without_blacklisted": "localisation, by the devkit's rules",
-}
+from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, boxes_of, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -44,7 +34,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, leave_out=ALONE)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Evaluates one model or several combined."""
     from ...api import evaluate_boxes
 
@@ -71,15 +61,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(summary: dict[str, Any]) -> None:
+    from ...reports.run_report import BOX_ERRORS
+
     tests = " and ".join(f"{test['folder']} {test['protocol']}" for test in summary["tests"])
     title = f"{tests} on {summary['images']} images of {summary['data']} ({summary['set']})"
-    rows = [(text, *error_cells(summary, name)) for name, text in ERRORS.items() if summary.get(name) is not None]
+    errors = {name: text for name, text in BOX_ERRORS.items() if summary.get(name) is not None}
+    rows = [(text, *error_cells(summary, name)) for name, text in errors.items()]
     if rows:
         show_table(title, ["error", "", "95 % interval"], rows)
     else:
         show(f"{title}: without labels, so no errors")
-    if summary.get("constant_box_error") is not None:
-        show(f"the best constant box: {summary['constant_box_error']:.2f} %")
     if summary["localisation_error"] is not None:
         t = "" if summary["t"] is None else f"; t = {summary['t']:g}, tuned on {summary['tuned_on'] or 'nothing'}"
         show(f"{summary['guesses']} guesses per image{t}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from ...core.settings import MachineSettings, MergeSettings
 from ..execution import status_of, write_rows
 from ..output import Terminal, show, show_json
-from ..parser import ALONE, CommandParser, add_settings, add_shared, settings_from
+from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -29,7 +28,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, leave_out=ALONE)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Predicts boxes; status 1 where images could not be read or drawn, 2 where none could be read."""
     from ...core.files import check_place
     from ...evaluation.predict import find_all

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 
 from ...core.settings import BoxSettings, DataSettings, MachineSettings, TrainSettings
 from ...training.recipes import settings_of_box_run
 from ..execution import run_training
 from ..output import show
-from ..parser import RECIPES, CommandParser, add_settings, add_shared, given_settings, show_defaults
+from ..parser import RECIPES, CommandParser, Options, add_settings, add_shared, given_settings, show_defaults
 
 DISTRIBUTED = True
 
@@ -29,12 +28,12 @@ def add_arguments(parser: CommandParser) -> None:
     parser.epilog = RECIPES.format("localise train", *ways)
 
 
-def used_settings(options: argparse.Namespace) -> tuple[TrainSettings, BoxSettings]:
+def used_settings(options: Options) -> tuple[TrainSettings, BoxSettings]:
     """The settings that this command line would train with."""
     return settings_of_box_run(options.run, given_settings(options, TrainSettings, BoxSettings))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Trains, from the start or resumed; status 130 or 143 where it was interrupted."""
     from ...api import train_boxes
     from ...checkpoints.run_dir import REPORT

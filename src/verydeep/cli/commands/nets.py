@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 
 from ...core.config import typed
@@ -10,7 +9,7 @@ from ...core.settings import TrainSettings
 from ...models.architectures import NET_NAMES, NetFacts, net_facts
 from ..execution import show_result
 from ..output import show_table
-from ..parser import CommandParser, add_settings, given_settings
+from ..parser import CommandParser, Options, add_settings, given_settings
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -21,7 +20,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, TrainSettings, only=("crop", "width"))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Prints what is known of the nets without building one."""
     given = typed(TrainSettings, given_settings(options))
     size = {"classes": options.classes, "crop": given.get("crop", 224), "width": given.get("width", 1.0)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from ...core.settings import MachineSettings
 from .. import output
 from ..execution import status_of
 from ..output import Terminal, show, show_json, show_shares
-from ..parser import ALONE, CommandParser, add_settings, add_shared, settings_from
+from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -24,7 +23,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, leave_out=ALONE)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Predicts; status 1 where images could not be read or explained, 2 where none could be read."""
     from ...api import load
     from ...core.files import check_place

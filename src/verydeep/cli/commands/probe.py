@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ...core.settings import (
 )
 from ..execution import run_extraction, show_result
 from ..output import show
-from ..parser import CommandParser, add_settings, add_shared, given_settings, settings_from
+from ..parser import CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 from .features import add_net_settings
 from .svm import show_svms
 
@@ -40,12 +39,12 @@ def add_arguments(parser: CommandParser) -> None:
     add_net_settings(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Extracts descriptors, then trains and evaluates an SVM on them."""
     return run_extraction(options, lambda reporter: _probe(options, reporter))
 
 
-def _probe(options: argparse.Namespace, reporter: Reporter) -> int:
+def _probe(options: Options, reporter: Reporter) -> int:
     from ...api import probe
     from ...transfer.backbone import usual_layer
     from ...transfer.svm_file import check_svm_place

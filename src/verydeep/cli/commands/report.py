@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from ...core.settings import MachineSettings
 from ..execution import show_result, status_of
 from ..output import show, show_table
-from ..parser import CommandParser, add_settings
+from ..parser import CommandParser, Options, add_settings
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -20,7 +19,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, only=("max_pixels",))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Writes a report; status 1 where some of several folders are left out."""
     from ...reports.write import write_report
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from typing import Any
 
@@ -14,7 +13,7 @@ from ...training.recipes import OF_ALL_RUNS, settings_of_run
 from .. import output
 from ..execution import OK
 from ..output import Terminal, show, show_json, show_table
-from ..parser import CommandParser, add_settings, given_settings, show_defaults
+from ..parser import CommandParser, Options, add_settings, given_settings, show_defaults
 from ..signals import InterruptHandler
 from .table import show_paper_table
 
@@ -36,7 +35,7 @@ def add_arguments(parser: CommandParser) -> None:
     show_defaults(parser, ("", (settings_of_run("D/256", {}),)), ("--doll", (doll,)))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Trains and evaluates what is missing for some rows; status 130 or 143 where it was interrupted."""
     from ...paper.reproduce import reproduce
 

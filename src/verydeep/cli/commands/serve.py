@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from ...core.config import typed
@@ -10,7 +9,7 @@ from ...core.settings import MachineSettings, ServeSettings
 from .. import output
 from ..execution import OK
 from ..output import Terminal
-from ..parser import CommandParser, add_settings, add_shared, given_settings, settings_from
+from ..parser import CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 
 if TYPE_CHECKING:
     from ...deploy.server.models import ServedModels
@@ -27,7 +26,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, only=("device", "precision", "layout", "threads"))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Runs a server until a signal stops it; 0 then, as that is how it ends."""
     from ...deploy.server.serve import serve
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from ...core.errors import VerydeepError
 from ...core.settings import DescriptorSettings, MachineSettings
 from ..execution import status_of, write_rows
 from ..output import Terminal, show, show_json
-from ..parser import ALONE, CommandParser, add_settings, add_shared, settings_from
+from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from
 
 LIST = "similar.json"
 
@@ -28,7 +27,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, leave_out=ALONE)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Finds similar images, a picture each; status 1 where images could not be read, 2 where none could."""
     from ...core.files import check_place
     from ...evaluation.predict import find_all

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from ...core.config import typed
 from ...core.settings import DescriptorSettings, FeatureSettings, MachineSettings, SvmSettings
 from ..execution import OK
 from ..output import Terminal, show, show_json, show_table
-from ..parser import CommandParser, add_settings, settings_from
+from ..parser import CommandParser, Options, add_settings, settings_from
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -30,7 +29,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, MachineSettings, only=("device", "threads", "max_pixels"))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Trains and evaluates SVMs."""
     from ...reports.svm_report import write_svm_report
     from ...transfer.evaluate import learn_svms, usual_aggregate

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from ..execution import OK
 from ..output import Terminal, show, show_json, show_note, show_table
-from ..parser import CommandParser
+from ..parser import CommandParser, Options
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -20,7 +19,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.group("Output").add_argument("--write", metavar="PAGE", help=markers)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Shows a table or the claims, or writes them into a page."""
     from ...paper.results import RESULTS
     from ...paper.tables import claims, read_places, table_rows, write_block

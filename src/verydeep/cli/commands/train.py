@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
 from ...training.recipes import settings_of_run
 from ..execution import run_training
 from ..output import show
-from ..parser import RECIPES, CommandParser, add_settings, add_shared, given_settings, show_defaults
+from ..parser import RECIPES, CommandParser, Options, add_settings, add_shared, given_settings, show_defaults
 
 DISTRIBUTED = True
 
@@ -27,12 +26,12 @@ def add_arguments(parser: CommandParser) -> None:
     parser.epilog = RECIPES.format("train", *ways)
 
 
-def used_settings(options: argparse.Namespace) -> tuple[TrainSettings]:
+def used_settings(options: Options) -> tuple[TrainSettings]:
     """The settings that this command line would train with."""
     return (settings_of_run(options.run, given_settings(options, TrainSettings)),)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Trains, from the start or resumed; status 130 or 143 where it was interrupted."""
     from ...api import train
     from ...checkpoints.run_dir import REPORT

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ..execution import show_result
 from ..output import Terminal, show
-from ..parser import CommandParser
+from ..parser import CommandParser, Options
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -17,7 +15,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Downloads a weight file into the cache."""
     from ...checkpoints.download import fetch
     from ...checkpoints.registry import released_named

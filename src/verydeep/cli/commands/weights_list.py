@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ..execution import OK
 from ..output import show_json, show_note, show_table
-from ..parser import CommandParser
+from ..parser import CommandParser, Options
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Adds none."""
+    """Adds no arguments."""
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Lists the public weight files."""
     from ...checkpoints.download import cached
     from ...checkpoints.registry import all_released

@@ -185,20 +185,17 @@ TEXT = Table(
     ),
     ("top1_val", "top5_val", "top5_test"),
 )
+
+
+def _at_256(*pairs: str) -> tuple[tuple[str, str], ...]:
+    """Rows of Table 3 at S = 256 for pairs of nets, such as ``AB``."""
+    return tuple((f"table3/{first}/256", f"table3/{second}/256") for first, second in pairs)
+
+
 CLAIMS = (
-    Claim(
-        "depth",
-        "the error decreases with depth",
-        "4.1",
-        tuple((f"table3/{one}/256", f"table3/{two}/256") for one, two in ("AB", "BD", "AD", "AE")),
-    ),
+    Claim("depth", "the error decreases with depth", "4.1", _at_256("AB", "BD", "AD", "AE")),
     Claim("LRN", "local response normalisation does not help", "4.1", (("table3/A/256", "table3/A-LRN/256"),), True),
-    Claim(
-        "C",
-        "C is better than B and worse than D",
-        "4.1",
-        (("table3/B/256", "table3/C/256"), ("table3/C/256", "table3/D/256")),
-    ),
+    Claim("C", "C is better than B and worse than D", "4.1", _at_256("BC", "CD")),
     Claim(
         "shallow",
         "a deep net with small filters beats a shallow one with larger filters",

@@ -19,28 +19,11 @@ def is_released(run: str) -> bool:
     return run.endswith("/released")
 
 
-def _rows(net: str, run: str, centre: float, errors: dict[str, tuple[float, float]]) -> tuple[Row, ...]:
-    """A net's rows from its top-1 error on a centre crop and both errors by protocol."""
-    published = {"centre@256": (centre, 9.9), **errors}
-    return tuple(
-        Row(
-            f"released/{net}/{protocol.partition('@')[0]}",
-            (f"{net}, {protocol}",),
-            Paper(*figures),
-            (Test(run, protocol),),
-        )
-        for protocol, figures in published.items()
-    )
-
-
-def _fused(method: str, top1: float, top5: float) -> Row:
-    protocol = f"{method}@{SCALES}"
-    tests = (Test(D, protocol), Test(E, protocol))
-    return Row(f"released/D+E/{method}", (f"D and E, {protocol}",), Paper(top1, top5), tests)
-
-
-def _dense_384(net: str, run: str, top1: float, top5: float) -> Row:
-    return Row(f"released/{net}/single-scale", (f"{net}, dense@384",), Paper(top1, top5), (Test(run, "dense@384"),))
+def _row(nets: str, protocol: str, top1: float, top5: float, name: str = "") -> Row:
+    """A row of a net, or of nets with ``+`` between; its name ends with the method where none is given."""
+    row_name = f"released/{nets}/{name or protocol.partition('@')[0]}"
+    tests = tuple(Test(f"{net}/released", protocol) for net in nets.split("+"))
+    return Row(row_name, (f"{nets.replace('+', ' and ')}, {protocol}",), Paper(top1, top5), tests)
 
 
 TABLE = Table(
@@ -48,23 +31,19 @@ TABLE = Table(
     "The released models on ILSVRC-2012's validation set",
     ("net and test",),
     (
-        _dense_384("D", D, 25.6, 8.1),
-        *_rows(
-            "D",
-            D,
-            28.5,
-            {f"dense@{SCALES}": (24.8, 7.5), f"crops@{SCALES}": (24.6, 7.5), f"both@{SCALES}": (24.4, 7.2)},
-        ),
-        _dense_384("E", E, 25.5, 8.0),
-        *_rows(
-            "E",
-            E,
-            28.7,
-            {f"dense@{SCALES}": (24.8, 7.5), f"crops@{SCALES}": (24.6, 7.4), f"both@{SCALES}": (24.4, 7.1)},
-        ),
-        _fused("dense", 24.0, 7.1),
-        _fused("crops", 23.9, 7.2),
-        _fused("both", 23.7, 6.8),
+        _row("D", "dense@384", 25.6, 8.1, "single-scale"),
+        _row("D", "centre@256", 28.5, 9.9),
+        _row("D", f"dense@{SCALES}", 24.8, 7.5),
+        _row("D", f"crops@{SCALES}", 24.6, 7.5),
+        _row("D", f"both@{SCALES}", 24.4, 7.2),
+        _row("E", "dense@384", 25.5, 8.0, "single-scale"),
+        _row("E", "centre@256", 28.7, 9.9),
+        _row("E", f"dense@{SCALES}", 24.8, 7.5),
+        _row("E", f"crops@{SCALES}", 24.6, 7.4),
+        _row("E", f"both@{SCALES}", 24.4, 7.1),
+        _row("D+E", f"dense@{SCALES}", 24.0, 7.1),
+        _row("D+E", f"crops@{SCALES}", 23.9, 7.2),
+        _row("D+E", f"both@{SCALES}", 23.7, 6.8),
     ),
 )
 EXPERIMENT = Experiment("released", (TABLE,), released=True)
