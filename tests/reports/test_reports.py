@@ -133,7 +133,7 @@ def test_a_page_escapes_hostile_text_in_elements_and_attributes(tmp_path: Path) 
     write_page(tmp_path / "p.html", "comparison.html", context)
     page = read_page(tmp_path / "p.html")
     hidden = "<script>\"'&??"
-    assert page.source.count("&lt;script&gt;&#34;&#39;&amp;??") == 26
+    assert page.source.count("&lt;script&gt;&#34;&#39;&amp;??") == 23
     assert f"Difference of the error to {hidden}, on the same images" in [
         div.get("aria-label") for div in page.all("div")
     ]

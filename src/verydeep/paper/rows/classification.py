@@ -189,7 +189,7 @@ TEXT = Table(
 
 def _at_256(*pairs: str) -> tuple[tuple[str, str], ...]:
     """Rows of Table 3 at S = 256 for pairs of nets, such as ``AB``."""
-    return tuple((f"table3/{first}/256", f"table3/{second}/256") for first, second in pairs)
+    return tuple((f"table3/{pair[0]}/256", f"table3/{pair[1]}/256") for pair in pairs)
 
 
 CLAIMS = (
