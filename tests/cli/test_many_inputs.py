@@ -1,4 +1,4 @@
-"""Commands over many inputs: a bad one is listed at the end with status 1, and never loses the others' answers."""
+"""Commands over many inputs: a bad one is reported at the end with status 1, and the results of the others are kept."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_explanations_in_python_raise_without_a_place_for_faults(served: Path, t
     (tmp_path / "out" / "a-map.png" / "mine").mkdir(parents=True)
     with pytest.raises(verydeep.VerydeepError, match="cannot write"):
         write_explanations(net, found, tmp_path / "out")
-    (tmp_path / "a.png").unlink()  # gone since it was asked about
+    (tmp_path / "a.png").unlink()  # gone since it was listed
     faults: dict[int, str] = {}
     assert write_explanations(net, found, tmp_path / "new", faults=faults) == [None]
     assert "is not explained: cannot read" in faults[0]

@@ -138,7 +138,7 @@ def encoded(pixels: Any, form: str = "PNG") -> bytes:
 
 
 def make_served(place: Path) -> Path:
-    """``run``, a net of six classes; ``net``, a box net that began as it; ``f.safetensors``, their photos described."""
+    """``run``, a net of six classes; ``net``, a localisation model started from it; ``f.safetensors``, descriptors of their images."""
     import verydeep
     from verydeep.core.settings import FeatureSettings
 

@@ -343,7 +343,7 @@ def test_requests_of_disconnected_clients_are_skipped(server: Running) -> None:
     result = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
     for _ in range(20):
         raw(server, result, body[:100], end=False)  # in the midst of the photo
-        raw(server, result, body, end=False)  # before the answer
+        raw(server, result, body, end=False)  # before the response
         raw(server, b"POST /pre", end=False)
     server.becomes_idle()
     after = server.figures()
@@ -382,9 +382,9 @@ def test_a_thousand_requests_at_once(server: Running) -> None:
     after = server.figures()
     asked = after["verydeep_batch_photos_sum"] - figures["verydeep_batch_photos_sum"]
     batches = after["verydeep_batch_photos_count"] - figures["verydeep_batch_photos_count"]
-    # A batch of clients that left in the test before may be told only now.
+    # A batch of clients that left in the previous test may be counted only now.
     assert statuses[200] <= asked <= statuses[200] + 8
-    assert asked / batches > 2  # they were asked together
+    assert asked / batches > 2  # they were batched
     assert server.resident() - before < 100e6
     assert server.post("/predict", bodies[0]).status == 200
 
@@ -419,7 +419,7 @@ def test_slow_clients_are_disconnected_and_hold_no_place(served: Path, tmp_path:
         assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
         assert b"the request's head did not arrive within 0.5 seconds" in answers[0]
         assert b"the photo did not arrive within 1 seconds" in answers[1]
-        assert b"the request's head did not arrive" in answers[2]  # silent from the start
+        assert b"the request's head did not arrive" in answers[2]  # it sends nothing
         # One that goes on sending after it was refused is dropped too.
         with socket.create_connection(server.place, timeout=20) as flood:
             flood.sendall(HEAD.replace(b"Connection: close\r\n", b"") + b"Content-Length: 900000000\r\n\r\n")

@@ -41,7 +41,7 @@ NASTY = '<script>alert("x")<&\u202e'  # what a folder of photos may be called
 
 
 def done(words: str | list[object], cwd: Path) -> Answer:
-    """What a command answers that has to end well."""
+    """The result of a command that has to succeed."""
     answer = run_command(*(words.split() if isinstance(words, str) else words), cwd=cwd)
     assert answer.status == 0, answer.stderr
     return answer
@@ -280,7 +280,7 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def kinds(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same place with a run on other photos, SVMs, and a box net that was tested."""
+    """The same place with a run on other images, SVMs, and an evaluated localisation model."""
     kinds = tmp_path_factory.mktemp("kinds")
     shutil.copytree(place, kinds, dirs_exist_ok=True)
     own_photos(kinds / "boxed")
@@ -437,7 +437,7 @@ def on_a_terminal(*words: object, cwd: Path, **env: str) -> str:
         while True:
             try:
                 shown += os.read(ours, 65536)
-            except OSError:  # how Linux tells that the other side is closed
+            except OSError:  # on Linux: the other side is closed
                 break
         os.close(ours)
     assert run.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from ...core.progress import Reporter
 from ...core.settings import MachineSettings
 from ...data.class_names import place_of_class
 from ...data.image_io import Pixels
+from ...data.open import Dataset
 from ...evaluation.predict import Classifier, Prediction
 from ...evaluation.protocols import check_protocol, parse_protocol
 from ...evaluation.saliency import check_explainable, grad_cam, overlay, score_map
@@ -20,8 +22,8 @@ from ...localisation.predict import Localiser, load_localiser
 from ...reports.html import encoded
 from ...transfer.predict import SvmClassifier
 from ...transfer.retrieval import NearestNeighbours, Neighbour, photos_of
-from .thumbnails import Thumbnails
 
+SIDE, CACHED = 160, 512  # pixels of a thumbnail's longer side; thumbnails
 RouteName = Literal["predict", "localise", "describe", "similar", "explain"]
 
 
@@ -45,6 +47,26 @@ class QueryImage:
 
     pixels: Pixels
     top: int = 5
+
+
+class Thumbnails:
+    """Thumbnails by an image's place in the file, so that no name in a request can reach another file."""
+
+    def __init__(self, dataset: Dataset, ids: Sequence[str]) -> None:
+        """``ids`` are those of the images in the order of the file."""
+        self._dataset, self._ids = dataset, ids
+        self._cached = lru_cache(CACHED)(self._make)
+
+    def picture(self, place: int) -> bytes | None:
+        """A small JPEG; None where the file has no image at this place.
+
+        Raises:
+            ImageError: the image is gone, or broken by now.
+        """
+        return self._cached(place) if 0 <= place < len(self._ids) else None
+
+    def _make(self, place: int) -> bytes:
+        return encoded(self._dataset.source.read(self._ids[place]), "JPEG", SIDE)
 
 
 @dataclass(frozen=True)
