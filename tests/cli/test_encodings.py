@@ -23,7 +23,7 @@ SMALL = f"--crop 32 --width 0.03125 --S 36 --batch 8 --max-epochs 1 {ON_CPU}"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, a net, a localisation model and a features file, all below a folder of such a name and with such a class."""
+    """Images, a net, a localisation model and a features file, in a folder of such a name and with such a class."""
     place = tmp_path_factory.mktemp("encodings") / ODD
     photos = make_photos(place / "photos")
     (photos / "red").rename(photos / CLASS)

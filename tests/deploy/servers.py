@@ -138,7 +138,7 @@ def encoded(pixels: Any, form: str = "PNG") -> bytes:
 
 
 def make_served(place: Path) -> Path:
-    """``run``, a net of six classes; ``net``, a localisation model started from it; ``f.safetensors``, descriptors of their images."""
+    """``run``, a net of six classes; ``net``, a localiser started from it; ``f.safetensors``, their descriptors."""
     import verydeep
     from verydeep.core.settings import FeatureSettings
 

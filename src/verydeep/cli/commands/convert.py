@@ -39,8 +39,10 @@ def _show(result: dict[str, Any], place: str) -> None:
     show(f"{result['file']}: net {result['net']}, {result['layers']} layers{classes}{f', from {name}' if name else ''}")
     if result["card"]:
         show(f"model card: {result['card']}")
-    if result["boxes"] or result["classes"]:
-        show(f"try it: verydeep {'localise predict' if result['boxes'] else 'predict'} {place} PHOTO")
+    if result["boxes"]:
+        show(f"try it: verydeep localise predict {place} PHOTO")
+    elif result["classes"]:
+        show(f"try it: verydeep predict {place} PHOTO")
     else:  # convolutions alone cannot classify
         width = "" if result["width"] == 1 else f" --width {result['width']:g}"
         show(f"classify your images with its descriptors: verydeep probe --data DATA --weights {place}")
