@@ -8,7 +8,6 @@ the soft-max.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -83,7 +82,14 @@ class Net(nn.Module):
         """
         if layer.startswith("fc"):
             self._check_size(x)
-        return next(found for name, found in self._maps(x) if name == layer)
+        names = self.map_names()
+        names = names[: names.index(layer) + 1]
+        passed = [stage for stage in range(1, 6) if f"pool{stage}" in names]
+        for stage in passed:
+            x = self._pooled_stage(stage, x)
+        for name in names[names.index(f"pool{passed[-1]}") + 1 :] if passed else names:
+            x = self._next_map(name, x)
+        return x
 
     def map_names(self) -> tuple[str, ...]:
         """The names of all maps, from the input to the output."""
@@ -105,19 +111,13 @@ class Net(nn.Module):
             delattr(self, spec.name)
         self.specs = self.specs[: last + 1]
 
-    def _maps(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yields each map (B,D,h,w) with its name; later maps may overwrite it in place."""
-        names = iter(self.map_names())
-        for name in names:
-            if name.startswith("pool"):
-                x = self._pool(x)
-            elif name.endswith(BEFORE_RELU) or name == "fc8":
-                x = self.layer(name.removesuffix(BEFORE_RELU))(x)
-            else:
-                x = F.relu(x, inplace=True)
-                if self.lrn is not None and name == "conv1_1":
-                    x = self.lrn(x)
-            yield name, x
+    def _next_map(self, name: str, x: Tensor) -> Tensor:
+        """A map (B,D,h,w) from the one before it in `map_names`, which ReLU overwrites."""
+        if name.endswith(BEFORE_RELU) or name == "fc8":
+            layer = self.layer(name.removesuffix(BEFORE_RELU))
+            return _connected(layer, x) if name.startswith("fc") else torch.as_tensor(layer(x))
+        x = F.relu(x, inplace=True)
+        return self.lrn(x) if self.lrn is not None and name == "conv1_1" else x
 
     def _pooled_stage(self, stage: int, x: Tensor) -> Tensor:
         even = x.shape[2] % 2 == x.shape[3] % 2 == 0  # then sizes rounded up and down are equal
