@@ -26,7 +26,7 @@ from .core.settings import (
     TrainSettings,
     named_data,
 )
-from .core.team import SingleProcess, Team
+from .core.team import Team
 from .data.open import Dataset, open_data
 from .evaluation import evaluate as evaluation
 from .evaluation.evaluate import Evaluation
@@ -84,7 +84,7 @@ def train(
     machine = MachineSettings(**typed(MachineSettings, machine_given))
     fit = fit_start if "/" not in run else None  # a run of the paper starts as the paper says
     training = TrainingRun(
-        *(ClassificationTask(), run, folder, machine, reporter or Silent(), team or SingleProcess()),
+        *(ClassificationTask(), run, folder, machine, reporter or Silent(), team or Team()),
         *(stop, _live_report, fit),
     )
     if resume or training.restarted:
@@ -125,9 +125,7 @@ def train_boxes(
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
     machine = MachineSettings(**typed(MachineSettings, machine_given))
     task = LocalisationTask(boxes, strict)
-    training = TrainingRun(
-        *(task, run, folder, machine, reporter or Silent(), team or SingleProcess(), stop, _live_report)
-    )
+    training = TrainingRun(*(task, run, folder, machine, reporter or Silent(), team or Team(), stop, _live_report))
     if resume or training.restarted:
         metadata = None if box_given else metadata_of_run(folder)
         if metadata is not None and metadata.is_localiser:  # with the settings of its start
@@ -170,7 +168,7 @@ def evaluate(
     Raises:
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable image.
     """
-    reporter, team = reporter or Silent(), team or SingleProcess()
+    reporter, team = reporter or Silent(), team or Team()
     found = evaluation.evaluate(run, protocol, data, set_name, last, out, bad_images, machine, reporter, team)
     if not team.is_main:
         return found

@@ -75,7 +75,7 @@ def test_flags_of_other_programs_lead_to_ours() -> None:
         name.removeprefix("--") for verb in verbs.values() for action in verb._actions for name in action.option_strings
     }
     assert {ours for several in SETTINGS.values() for ours in several} <= flags
-    assert set(COMMANDS.values()) <= {name.partition(" ")[0] for name in verbs}
+    assert {ours for (ours,) in COMMANDS.values()} <= {name.partition(" ")[0] for name in verbs}
     with pytest.raises(verydeep.VerydeepError, match="did you mean 'max-epochs'"):
         verydeep.train("D", data="x", epochs=3)
 
@@ -100,7 +100,9 @@ def test_data_are_opened_by_path_or_settings(photos: Path) -> None:
         assert len(verydeep.open_data(data).sets["train"]) == 21
     assert len(verydeep.open_data("digits:60").sets["train"]) == 60
     for nothing in (None, 5, {"data": "x"}, b"x"):
-        with pytest.raises(TypeError, match=f"data are a path, a name or DataSettings, not {type(nothing).__name__}"):
+        with pytest.raises(
+            TypeError, match=f"data must be a path, a name or DataSettings, not {type(nothing).__name__}"
+        ):
             verydeep.open_data(nothing)  # type: ignore[arg-type]
 
 

@@ -31,7 +31,7 @@ def test_a_cpu_computes_in_float32_unless_told(monkeypatch: pytest.MonkeyPatch) 
     assert resolve_device(MachineSettings(device="cpu", precision="bf16"), 1).autocast_dtype is torch.bfloat16
     with pytest.raises(VerydeepError, match="device cuda is not available"):
         resolve_device(MachineSettings(device="cuda"), 1)
-    with pytest.raises(VerydeepError, match="workers is -1 to 512"):
+    with pytest.raises(VerydeepError, match="workers must be -1 to 512"):
         MachineSettings(workers=-2)
 
 

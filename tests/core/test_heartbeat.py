@@ -1,4 +1,4 @@
-"""Processes of a job that hang are found by the others; those that are done, or stopped with them, are not."""
+"""Processes of a job that hang time out; those that have finished, or were suspended together, do not."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from verydeep.core.heartbeat import LEFT, Pulse
+from verydeep.core.heartbeat import LEFT, Heartbeat
 
 LIMIT = 0.5
 
 
 class Store:
-    """What processes of a job share, in one process; it can be out of reach."""
+    """The store that processes of a job share, in one process; it can be unreachable."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
@@ -36,16 +36,16 @@ class Store:
         return self.values[key]
 
 
-class Told:
-    """The sentences of a silence, as they come."""
+class Messages:
+    """Collects the messages of timeouts."""
 
     def __init__(self) -> None:
-        self.sentences: list[str] = []
-        self.one = threading.Event()
+        self.received: list[str] = []
+        self.first = threading.Event()
 
-    def __call__(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-        self.one.set()
+    def __call__(self, message: str) -> None:
+        self.received.append(message)
+        self.first.set()
 
 
 @pytest.fixture
@@ -53,55 +53,55 @@ def store() -> Store:
     return Store()
 
 
-def begun(store: Store, rank: int, size: int, told: Told) -> Pulse:
-    pulse = Pulse(store, rank, size, LIMIT, told)
-    pulse.start()
-    return pulse
+def started(store: Store, rank: int, size: int, messages: Messages) -> Heartbeat:
+    heartbeat = Heartbeat(store, rank, size, LIMIT, messages)
+    heartbeat.start()
+    return heartbeat
 
 
-def test_those_who_live_and_those_who_are_done_are_never_silent(store: Store) -> None:
-    told = Told()
-    pulses = [begun(store, rank, 3, told) for rank in range(3)]
+def test_running_and_finished_processes_never_time_out(store: Store) -> None:
+    messages = Messages()
+    heartbeats = [started(store, rank, 3, messages) for rank in range(3)]
     time.sleep(2 * LIMIT)
-    pulses[0].leave()
+    heartbeats[0].leave()
     time.sleep(2 * LIMIT)
     assert store.values["pulse/0"].decode() == LEFT
-    for pulse in pulses[1:]:
-        assert pulse.is_alive()
-        pulse.leave()
-    assert told.sentences == []
+    for heartbeat in heartbeats[1:]:
+        assert heartbeat.is_alive()
+        heartbeat.leave()
+    assert messages.received == []
 
 
-def test_a_silent_process_is_named_with_its_machine(store: Store) -> None:
-    told = Told()
+def test_an_unresponsive_process_is_named_with_its_machine(store: Store) -> None:
+    messages = Messages()
     store.set("pulse/1", "17 process 4711 on node-b")
-    began = time.monotonic()
-    pulse = begun(store, 0, 2, told)
-    assert told.one.wait(10 * LIMIT)
-    assert time.monotonic() - began > LIMIT
-    pulse.leave()
-    assert told.sentences[0].startswith("rank 1 of 2 (process 4711 on node-b) has been unresponsive for 0.5 s")
-    assert "--peer-timeout" in told.sentences[0]
+    start = time.monotonic()
+    heartbeat = started(store, 0, 2, messages)
+    assert messages.first.wait(10 * LIMIT)
+    assert time.monotonic() - start > LIMIT
+    heartbeat.leave()
+    assert messages.received[0].startswith("rank 1 of 2 (process 4711 on node-b) has been unresponsive for 0.5 s")
+    assert "--peer-timeout" in messages.received[0]
 
 
-def test_one_that_was_never_heard_of_is_silent_too(store: Store) -> None:
-    told = Told()
-    pulse = begun(store, 0, 2, told)
-    assert told.one.wait(10 * LIMIT)
-    pulse.leave()
-    assert "(never connected)" in told.sentences[0]
+def test_a_process_that_never_connected_times_out(store: Store) -> None:
+    messages = Messages()
+    heartbeat = started(store, 0, 2, messages)
+    assert messages.first.wait(10 * LIMIT)
+    heartbeat.leave()
+    assert "(never connected)" in messages.received[0]
 
 
-def test_a_store_out_of_reach_is_told_as_that_and_a_short_absence_is_not(store: Store) -> None:
-    told = Told()
+def test_an_unreachable_store_times_out_and_a_short_interruption_does_not(store: Store) -> None:
+    messages = Messages()
     store.set("pulse/1", LEFT)
-    pulse = begun(store, 0, 2, told)
+    heartbeat = started(store, 0, 2, messages)
     store.away = True
     time.sleep(LIMIT / 2)
     store.away = False
     time.sleep(LIMIT)
-    assert told.sentences == []
+    assert messages.received == []
     store.away = True
-    assert told.one.wait(10 * LIMIT)
-    pulse.leave()
-    assert told.sentences[0] == "torchrun on the first machine has not responded for 0.5 s, and so this process ends."
+    assert messages.first.wait(10 * LIMIT)
+    heartbeat.leave()
+    assert messages.received[0] == "torchrun on the first machine has not responded for 0.5 s; this process exits."

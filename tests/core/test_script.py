@@ -51,5 +51,5 @@ def test_a_script_that_is_imported_again_is_told_what_to_write(tmp_path: Path, n
     assert "mine.py" in done.stderr.splitlines()[-1]
     assert done.stderr.count("verydeep.core.errors.VerydeepError") == 1
     assert "killed" not in done.stderr
-    assert "another process is at work" not in done.stderr
+    assert "another process is using" not in done.stderr
     assert not (tmp_path / "run").exists()

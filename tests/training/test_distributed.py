@@ -25,7 +25,7 @@ from verydeep.checkpoints.checkpoint import read_safetensors
 from verydeep.core.config import Scale
 from verydeep.core.device import ONE_BY_ONE
 from verydeep.core.settings import DataSettings, TrainSettings
-from verydeep.core.team import SingleProcess, share_of
+from verydeep.core.team import Team, share_of
 from verydeep.data.dataloader import Batch, TrainingLoader
 from verydeep.data.datasets.digits import open_named
 from verydeep.evaluation.scores import load_scores
@@ -75,15 +75,12 @@ def test_shards_partition_the_data(count: int, size: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-class Member(SingleProcess):
+class Member(Team):
     """One of several processes, as far as shares go."""
 
     def __init__(self, rank: int, size: int) -> None:
         super().__init__()
         self.rank, self.size = rank, size
-
-    def shard(self, count: int) -> range:
-        return share_of(count, self.rank, self.size)
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
@@ -301,12 +298,12 @@ def test_errors_are_reported_once(tmp_path: Path) -> None:
     every = told(run_job(2, "train", "A", *TINY, "--data", tmp_path / "nowhere"))
     assert len(every) == 1
     assert "nowhere" in every[0]
-    assert told(run_job(2, "train", "A", "--peer-timeout", 0)) == ["peer-timeout is 1 or more seconds, not 0."]
+    assert told(run_job(2, "train", "A", "--peer-timeout", 0)) == ["peer-timeout must be 1 or more, not 0."]
     alone = told(run_job(2, "predict", "runs/D", "photo.jpg"))
     assert alone == ["`verydeep predict` runs in one process: start it without torchrun."]
     (photos / "red" / "009.png").write_bytes(b"no photo")  # in the last share
     (one,) = told(run_job(2, "train", "A", *TINY, "--data", photos, "--out", tmp_path / "run"))
-    assert "009.png is not a photo" in one
+    assert "009.png is not an image" in one
     assert not (tmp_path / "run").exists()
 
 
@@ -316,7 +313,7 @@ def test_an_unreadable_image_in_one_process(trained: Path, tmp_path: Path) -> No
     (photos / "red" / "009.png").write_bytes(b"no photo")
     asked = ["evaluate", trained, "centre@36", "--data", photos, "--set", "all", "--workers", 0, "--quiet"]
     lines = told(run_job(2, *asked, "--out", tmp_path / "found"))
-    assert sum("009.png is not a photo" in line for line in lines) == 1
+    assert sum("009.png is not an image" in line for line in lines) == 1
     assert all("009.png" in line or "another process" in line for line in lines)
     skipped = run_job(2, *asked, "--bad-images", "skip", "--json", "--out", tmp_path / "found")
     assert skipped.status == 0

@@ -18,8 +18,7 @@ from conftest import TINY
 from verydeep import VerydeepError
 from verydeep.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from verydeep.core.device import ONE_BY_ONE
-from verydeep.core.interrupt import Interrupted
-from verydeep.core.progress import Advance, Silent
+from verydeep.core.progress import Advance, Interrupted, Silent
 from verydeep.core.settings import DataSettings
 from verydeep.data.dataloader import Batch, TrainingLoader
 from verydeep.data.open import open_data

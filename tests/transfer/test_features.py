@@ -18,8 +18,7 @@ from torch.nn import functional as F
 import verydeep
 from conftest import make_photos, save_sealed
 from verydeep.core.errors import VerydeepError
-from verydeep.core.interrupt import Interrupted, Stopping
-from verydeep.core.progress import Silent
+from verydeep.core.progress import Interrupted, Silent, Stopping
 from verydeep.core.settings import DescriptorSettings, FeatureSettings, MachineSettings
 from verydeep.models.vgg import create_net
 from verydeep.transfer import features_file

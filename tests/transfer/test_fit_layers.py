@@ -20,7 +20,7 @@ from verydeep.core.config import to_json
 from verydeep.core.device import resolve_device
 from verydeep.core.progress import Silent
 from verydeep.core.settings import DataSettings, MachineSettings
-from verydeep.core.team import SingleProcess
+from verydeep.core.team import Team
 from verydeep.data.open import open_data
 from verydeep.training.recipes import settings_of_run
 from verydeep.transfer.fit_layers import Fitted, fit_start
@@ -80,7 +80,7 @@ def fitted(run: Path, photos: Path, random: tuple[str, ...], **changes: Any) -> 
     metadata = replace(checkpoint.metadata, settings=to_json(settings))
     machine = resolve_device(MachineSettings(workers=0, threads=1), 0)
     two = (sets["train"], sets["dev"])
-    return net, fit_start(net, metadata, random, two, machine, Silent(), SingleProcess())
+    return net, fit_start(net, metadata, random, two, machine, Silent(), Team())
 
 
 @pytest.mark.parametrize("random", [("fc8",), ("fc6", "fc7", "fc8"), ("fc6", "fc8"), ("fc7", "fc8")])
@@ -112,5 +112,5 @@ def test_svms_need_photos_of_every_class(trained: Path, photos: Path) -> None:
     settings = settings_of_run("A", {"start": "x", "crop": 32, "S": "36"})
     machine = resolve_device(MachineSettings(workers=0, threads=1), 0)
     metadata = replace(checkpoint.metadata, settings=to_json(settings))
-    found = fit_start(checkpoint.net(), metadata, ("fc8",), (few, sets["dev"]), machine, Silent(), SingleProcess())
+    found = fit_start(checkpoint.net(), metadata, ("fc8",), (few, sets["dev"]), machine, Silent(), Team())
     assert found == Fitted((), None)

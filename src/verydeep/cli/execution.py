@@ -9,10 +9,9 @@ from typing import Any
 
 from ..core.errors import ToldElsewhere, VerydeepError
 from ..core.files import write_json
-from ..core.interrupt import Interrupted, Stopping
-from ..core.progress import Reporter, Silent
+from ..core.progress import Interrupted, Reporter, Silent, Stopping
 from ..core.settings import MachineSettings
-from ..core.team import SingleProcess, Team
+from ..core.team import Team
 from . import output
 from .output import Terminal
 from .parser import Options, settings_from
@@ -44,7 +43,7 @@ def run_training(
 
 def run_extraction(options: Options, extract: Callable[[Reporter], int], team: Team | None = None) -> int:
     """Runs an extraction, which keeps its descriptors when a signal stops it; returns the exit status."""
-    reporter = reporter_of(team or SingleProcess(), options.quiet)
+    reporter = reporter_of(team or Team(), options.quiet)
     with InterruptHandler(reporter) as stop:
         try:
             return extract(Stopping(reporter, stop))

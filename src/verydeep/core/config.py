@@ -23,7 +23,7 @@ _Settings = TypeVar("_Settings")
 
 @dataclass(frozen=True)
 class Scale:
-    """The training scale S: the smallest side in pixels, fixed or drawn from [smallest, largest]."""
+    """The training scale S: the smallest image side in pixels, fixed or drawn from [smallest, largest]."""
 
     smallest: int
     largest: int
@@ -35,7 +35,7 @@ class Scale:
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise VerydeepError(f"S {text[:60]!r} is not a scale: give one (256) or a range (256-512), in pixels.")
         if int(match[2] or match[1]) > LARGEST_SIDE:
-            raise VerydeepError(f"S {text[:60]} is above {LARGEST_SIDE} pixels, more than any photo needs.")
+            raise VerydeepError(f"S {text[:60]} is above the maximum of {LARGEST_SIDE} pixels.")
         return Scale(int(match[1]), int(match[2] or match[1]))
 
     @property
@@ -53,16 +53,16 @@ class Scale:
 
 
 def setting(default: Any, text: str, group: str, names: bool = False) -> Any:
-    """A field of a settings dataclass: its default, its help text, and the group of arguments in which help shows it.
+    """A field of a settings dataclass: its default, its help text, and its group of arguments in `--help`.
 
     Args:
-        names: a tuple of lists of names, each as typed: only code that knows the names can tell which commas part two.
+        names: whether it is a tuple of comma-separated lists of names, not split here, as names may contain commas.
     """
     return field(default=default, metadata={"help": text, "group": group, "names": names})
 
 
 class SettingHelp(NamedTuple):
-    """What `--help` shows of a setting."""
+    """A setting as `--help` shows it."""
 
     name: str
     placeholder: str
@@ -72,17 +72,17 @@ class SettingHelp(NamedTuple):
 
 
 def lists_names(kind: type) -> set[str]:
-    """The fields that hold lists of names, whose flags can be repeated."""
+    """The fields that are lists of names, whose flags can be repeated."""
     return {item.name for item in dataclasses.fields(typing.cast(Any, kind)) if item.metadata.get("names")}
 
 
 def comma_parts(lists: tuple[str, ...]) -> tuple[str, ...]:
-    """What stands between the commas of several lists."""
+    """The items of several comma-separated lists."""
     return tuple(part.strip() for text in lists for part in text.split(","))
 
 
 def flag(name: str) -> str:
-    """How a setting is written on the command line, without the dashes."""
+    """The name of a setting's flag, without the dashes in front."""
     return name.replace("_", "-")
 
 
@@ -93,26 +93,26 @@ def type_hints(kind: type) -> dict[str, Any]:
 
 
 def typed(kind: type, given: dict[str, Any]) -> dict[str, Any]:
-    """Given settings, as text or values, with the types of the dataclass's fields.
+    """Settings, given as text or values, converted to the types of the dataclass's fields.
 
     Raises:
-        VerydeepError: an unknown setting (the nearest is suggested) or a value that does not fit.
+        VerydeepError: an unknown setting (the nearest is suggested) or an invalid value.
     """
     hints = type_hints(kind)
     for name in given:
         if name not in hints:
             raise VerydeepError(unknown_setting(flag(name), [flag(known) for known in hints]))
-    whole = lists_names(kind)
-    given = {
-        name: [value] if name in whole and isinstance(value, str) and value else value for name, value in given.items()
+    lists = lists_names(kind)
+    return {
+        name: _parse(hints[name], [value] if name in lists and isinstance(value, str) and value else value, flag(name))
+        for name, value in given.items()
     }
-    return {name: _parse(hints[name], value, flag(name)) for name, value in given.items()}
 
 
 def unknown_setting(name: str, known: list[str]) -> str:
-    """The sentence for a setting that does not exist."""
+    """The message for a setting that does not exist."""
     near = nearest_setting(name, known)
-    return f"there is no setting {name!r}" + (f": did you mean {near!r}?" if near else "; --help lists them.")
+    return f"unknown setting {name!r}" + (f": did you mean {near!r}?" if near else "; --help lists the settings.")
 
 
 def _parse(hint: Any, value: Any, name: str) -> Any:
@@ -122,8 +122,8 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         if value in choices:
             return value
         near = nearest(str(value), choices)
-        hint_text = f"did you mean {near!r}? " if near else ""
-        raise VerydeepError(f"{name} is one of {', '.join(choices)}, not {value!r}. {hint_text}".strip())
+        suggestion = f"; did you mean {near!r}?" if near else "."
+        raise VerydeepError(f"{name} must be one of {', '.join(choices)}, not {value!r}{suggestion}")
     if get_origin(hint) is types.UnionType:
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         return None if value in (None, "", "none") else _parse(kinds[0], value, name)
@@ -133,7 +133,7 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         else:
             parts = list(value) if isinstance(value, list | tuple) else [value]
         if value and not any(str(part).strip(" ,") for part in parts):
-            raise VerydeepError(f"{name} lists nothing: give values with commas between, or leave it out.")
+            raise VerydeepError(f"{name} is an empty list: give values separated by commas, or leave it out.")
         return tuple(_parse(get_args(hint)[0], str(part).strip(), name) for part in parts if str(part).strip())
     if hint is Scale:
         return value if isinstance(value, Scale) else Scale.parse(str(value))
@@ -142,28 +142,27 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
     try:
         number = hint(value)
         if hint is str:
-            number.encode("utf8", "surrogateescape")  # JSON can tell half of a surrogate pair
+            number.encode("utf8", "surrogateescape")  # JSON can contain half of a surrogate pair
+        inexact = hint is int and not isinstance(value, str) and number != value
+        if inexact or (hint is float and not math.isfinite(number)):
+            raise ValueError
     except (ValueError, TypeError, OverflowError):
-        raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.") from None
-    if (hint is int and not isinstance(value, str) and number != value) or (
-        hint is float and not math.isfinite(number)
-    ):
-        raise VerydeepError(f"{name} takes {_KIND[hint]}, not {value!r}.")
+        raise VerydeepError(f"{name} must be {_KIND[hint]}, not {value!r}.") from None
     return number
 
 
-_KIND = {int: "a whole number", float: "a number", str: "text"}
+_KIND = {int: "an integer", float: "a number", str: "text"}
 
 
 def _parse_bool(value: Any, name: str) -> bool:
     words = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
     if str(value).lower() not in words:
-        raise VerydeepError(f"{name} is yes or no, not {value!r}.")
+        raise VerydeepError(f"{name} must be yes or no, not {value!r}.")
     return words[str(value).lower()]
 
 
 def to_json(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON values; `from_json` is the way back."""
+    """A settings dataclass as JSON values; `from_json` reads them."""
     values = {item.name: getattr(settings, item.name) for item in dataclasses.fields(settings)}
     return {
         name: str(value) if isinstance(value, Scale) else list(value) if isinstance(value, tuple) else value
@@ -172,7 +171,7 @@ def to_json(settings: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
-    """The dataclass `to_json` wrote; raises VerydeepError for unknown or mistyped settings."""
+    """Settings from the values of `to_json`; raises VerydeepError for unknown settings or invalid values."""
     return kind(**typed(kind, values))
 
 
@@ -184,12 +183,12 @@ def as_typed(value: Any) -> str:
 
 
 def field_help(kind: type) -> list[SettingHelp]:
-    """Help of each setting of a dataclass, for the command line."""
+    """The settings of a dataclass as `--help` shows them."""
     rows = []
     hints = type_hints(kind)
     for item in dataclasses.fields(typing.cast(Any, kind)):
         hint = hints[item.name]
-        if get_origin(hint) is types.UnionType:  # of a kind and None
+        if get_origin(hint) is types.UnionType:  # of a type and None
             hint = get_args(hint)[0]
         if get_origin(hint) is Literal:
             placeholder = "|".join(get_args(hint))
@@ -202,14 +201,8 @@ def field_help(kind: type) -> list[SettingHelp]:
 
 
 def check_crop(crop: int) -> int:
-    """The crop itself, if the five poolings divide it.
-
-    Raises:
-        VerydeepError: not a multiple of 32, or below 32.
-    """
+    """Returns the crop; raises VerydeepError unless it is a positive multiple of 32."""
     if crop < STRIDE or crop % STRIDE:
         near = max(STRIDE, round(crop / STRIDE) * STRIDE)
-        raise VerydeepError(
-            f"crop {crop} is not a multiple of {STRIDE} from {STRIDE} up (five poolings halve it): use {near}."
-        )
+        raise VerydeepError(f"crop {crop} must be a multiple of {STRIDE}, as five poolings halve it: use {near}.")
     return crop

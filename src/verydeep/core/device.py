@@ -1,7 +1,7 @@
-"""Facts of this machine: device, precision, memory layout, compilation, workers, threads, memory.
+"""The machine that work runs on: device, precision, memory layout, compilation, workers, threads, memory.
 
-They never change what is computed beyond rounding, and they are no part of a run's name. What is
-slower here is never chosen silently: an explicit wish that the device lacks is an error.
+These settings change results by rounding at most, so they are not part of a run's name. There is no silent fallback: a
+device or precision that was requested and is not available raises an error.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from .pixel_limit import allow_pixels
 from .processors import cores, openmp_threads, processes_here
 from .settings import MachineSettings
 
-READ_SECONDS, CORE_SPEED, READING_SHARE = 3e-3, 2e10, 0.1  # of a photo; multiply-adds a second; of the work
+READ_SECONDS = 3e-3  # to load an image
+CORE_SPEED = 2e10  # multiply-adds per second of a CPU core
+LOADING_SHARE = 0.1  # of the work on an image, above which workers get cores of their own
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The choices made for this machine."""
+    """The settings that hold on this machine."""
 
     device: torch.device
     autocast_dtype: torch.dtype | None
@@ -43,12 +45,12 @@ class Machine:
 
     @property
     def readers(self) -> LoaderSettings:
-        """Processes that read photos where nothing else keeps a core busy for long: one a core."""
+        """Settings for loading that is not overlapped with other work: one worker per core."""
         count = self.loaders.count
         return replace(self.loaders, count=max(count, cores()) if count else 0)
 
     def place_model(self, net: nn.Module) -> Callable[..., Any]:
-        """Moves the net to the device and layout, in place; returns what to call, compiled if wished.
+        """Moves the net to the device and memory layout, in place; returns the callable, compiled if requested.
 
         On a CPU the weights keep their layout: convolutions order them as they need, and a copy would take seconds.
         """
@@ -59,35 +61,35 @@ class Machine:
         return compiled
 
     def to_input(self, batch: Tensor, shift: Tensor) -> Tensor:
-        """uint8 (B,3,H,W) to float on the device, plus ``shift``, float (B,3) or (1,3): minus the mean, say."""
+        """Converts uint8 (B,3,H,W) to float on the device and adds ``shift``, float (B,3) or (1,3)."""
         moved = batch.to(self.device, non_blocking=True).to(memory_format=self.layout, dtype=self.dtype)
         return moved.add_(shift.to(self.device, self.dtype)[:, :, None, None])
 
     @contextmanager
     def running(self, static_shapes: bool = False) -> Iterator[None]:
-        """A context in which PyTorch uses the chosen number of threads, and freed memory stays for the next step.
+        """A context in which PyTorch uses the chosen number of threads and the allocator keeps freed memory.
 
         Args:
-            static_shapes: batches are all of one shape, for which cuDNN may try which of its ways is the fastest.
+            static_shapes: whether all batches have one shape, for which cuDNN may benchmark its algorithms.
         """
-        before, tried = torch.get_num_threads(), torch.backends.cudnn.benchmark
+        threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = static_shapes
         try:
             with memory.retain_freed_memory():
                 yield
         finally:
-            torch.set_num_threads(before)
-            torch.backends.cudnn.benchmark = tried
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = benchmark
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """A context in which products run in the chosen precision."""
+        """A context in which matmuls and convolutions run in the chosen precision."""
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             yield
 
     def describe(self) -> dict[str, Any]:
-        """For a run's environment.json."""
+        """The entries of a run's ``environment.json``."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return {
             "device": name,
@@ -100,88 +102,93 @@ class Machine:
         }
 
 
-def resolve_device(wish: MachineSettings, multiply_adds: float) -> Machine:
-    """The choices for this machine and work of so many multiply-adds a photo.
+def resolve_device(settings: MachineSettings, multiply_adds: float) -> Machine:
+    """Resolves ``auto`` and 0 in machine settings.
 
-    On a CPU products stay float32: bf16 there is slow where the CPU lacks it, and not bit-stable across
-    kinds of CPU; on CUDA they are bf16 where the GPU has it and fp16 with loss scaling where not.
+    By default CPUs compute in float32: bf16 is slow without hardware support, and differs in bits between CPU models.
+    CUDA devices use bf16 if they support it, else fp16 with loss scaling.
+
+    Args:
+        multiply_adds: of an image, which decide how many threads the net gets.
 
     Raises:
-        VerydeepError: the wished device or precision is not there.
+        VerydeepError: the requested device or precision is not available.
     """
-    if wish.max_pixels:
-        allow_pixels(wish.max_pixels)
-    device = _device(wish.device)
-    precision = _precision(device, wish.precision)
-    # channels_last was the faster layout on the CPU measured (NOTES.md); on MPS it is untried, so it is not chosen.
-    last = wish.layout == "channels_last" or (wish.layout == "auto" and device.type != "mps")
-    workers = wish.workers if wish.workers >= 0 else max(1, min(16, cores() - 1))
+    if settings.max_pixels:
+        allow_pixels(settings.max_pixels)
+    device = _device(settings.device)
+    precision = _precision(device, settings.precision)
+    # channels_last was faster on the CPU measured (NOTES.md); on MPS it was not measured.
+    last = settings.layout == "channels_last" or (settings.layout == "auto" and device.type != "mps")
+    workers = settings.workers if settings.workers >= 0 else max(1, min(16, cores() - 1))
     return Machine(
         device=device,
         autocast_dtype=precision if precision in (torch.bfloat16, torch.float16) else None,
         dtype=torch.float64 if precision == torch.float64 else torch.float32,
         layout=torch.channels_last if last else torch.contiguous_format,
-        compile=wish.compile,
-        loaders=LoaderSettings(workers, wish.read_timeout, wish.read_retries),
-        threads=wish.threads or _threads(workers, multiply_adds),
-        device_batch=wish.device_batch,
-        recompute=wish.recompute,
-        bf16_gradients=wish.bf16_gradients,
+        compile=settings.compile,
+        loaders=LoaderSettings(workers, settings.read_timeout, settings.read_retries),
+        threads=settings.threads or _threads(workers, multiply_adds),
+        device_batch=settings.device_batch,
+        recompute=settings.recompute,
+        bf16_gradients=settings.bf16_gradients,
     )
 
 
 def _threads(workers: int, multiply_adds: float) -> int:
-    """All cores, but where reading a photo is a fair part of its work, the readers keep theirs.
+    """All cores, without those of the workers if loading an image is a considerable part of its work.
 
-    ``OMP_NUM_THREADS`` bounds them, as it does all that is built on OpenMP; processes that read photos have one each.
-    More busy threads than cores make small products several times slower (NOTES.md). The choice is by
-    arithmetic and not by trial, so that it is the same in every run: thread counts change rounding.
+    ``OMP_NUM_THREADS`` limits them, as in any OpenMP program; workers use one thread each. More busy threads than cores
+    make small matmuls several times slower (NOTES.md). The number is estimated and not measured, so that it is the same
+    in every run: thread counts change rounding.
     """
-    reading = READ_SECONDS / (READ_SECONDS + multiply_adds / CORE_SPEED)
-    usual = max(1, cores() - workers) if reading > READING_SHARE else cores()
-    return int(min(usual, openmp_threads()))
+    loading = READ_SECONDS / (READ_SECONDS + multiply_adds / CORE_SPEED)
+    free = max(1, cores() - workers) if loading > LOADING_SHARE else cores()
+    return int(min(free, openmp_threads()))
 
 
-def _device(wish: str) -> torch.device:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wish == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
-    if not there[wish]:
-        have = ", ".join(name for name, found in there.items() if found)
-        raise VerydeepError(f"device {wish} is not available to PyTorch on this machine: use --device {have}.")
-    return torch.device(wish)
+def _device(name: str) -> torch.device:
+    devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [device for device, is_available in devices.items() if is_available]
+    if name == "auto":
+        return torch.device(available[0])
+    if name not in available:
+        raise VerydeepError(
+            f"device {name} is not available to PyTorch on this machine: use --device {', '.join(available)}."
+        )
+    return torch.device(name)
 
 
-def _precision(device: torch.device, wish: str) -> torch.dtype:
-    if wish == "auto":
+def _precision(device: torch.device, name: str) -> torch.dtype:
+    if name == "auto":
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if wish == "fp16" and device.type != "cuda":
+    if name == "fp16" and device.type != "cuda":
         raise VerydeepError(f"precision fp16 needs a CUDA device, not {device.type}: use float32 or bf16.")
-    if wish == "float64" and device.type == "mps":
-        raise VerydeepError("precision float64 is not there on mps: use --device cpu.")
-    return next(dtype for dtype, name in PRECISIONS.items() if name == wish)
+    if name == "float64" and device.type == "mps":
+        raise VerydeepError("precision float64 is not supported on mps: use --device cpu.")
+    return next(dtype for dtype, known in PRECISIONS.items() if known == name)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on the device; for a CPU, what the machine and its control group can give."""
+    """Free memory of the device; for a CPU that of the machine, limited by its cgroup."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     info, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if not info.is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     rows = dict(line.split(":", 1) for line in info.read_text(encoding="utf8").splitlines())
-    free = 1024 * int(rows["MemAvailable"].split()[0])  # with what the file cache can give back
-    bound = limit.read_text(encoding="utf8").strip() if limit.is_file() else "max"
-    return (min(free, int(bound)) if bound.isdigit() else free) // processes_here()
+    free = 1024 * int(rows["MemAvailable"].split()[0])  # includes file caches
+    most = limit.read_text(encoding="utf8").strip() if limit.is_file() else "max"
+    return (min(free, int(most)) if most.isdigit() else free) // processes_here()
 
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How photos are read: by ``count`` processes, or in this one where it is 0.
+    """How images are loaded: by ``count`` worker processes, or in the main process if it is 0.
 
-    ``timeout``: seconds a process may take for a batch or a photo; ``retries``: of a photo that the disk does not give.
+    ``timeout``: seconds that a worker may take for a batch or an image; ``retries``: further attempts after I/O errors.
     """
 
     count: int = 0

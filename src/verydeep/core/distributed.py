@@ -1,16 +1,16 @@
 """Sect. 3.3: synchronous data parallelism, by processes that `torchrun` starts, on one machine or several.
 
-Each process computes the gradient of its share of a batch; the shares' gradients are summed while the backward pass
-still runs, so that every process takes the step that one process would take on the whole batch. This is the only room
-that knows `torch.distributed`.
+Each process computes the gradient of its share of a batch; gradients are all-reduced during the backward pass, so that
+every process takes the step that one process would take on the whole batch. Only this module uses `torch.distributed`.
 
-torchrun starts this program several times and tells each in its environment who it is; where it does not, there is
-one process, and none of this is imported.
+torchrun starts the program several times and passes rank and size in environment variables; without it there is one
+process, and PyTorch is not imported here.
 """
 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import time
 import uuid
@@ -20,103 +20,98 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from .errors import ToldElsewhere, VerydeepError
-from .heartbeat import Pulse, ends, to_the_log
-from .team import SingleProcess, Team, share_of
+from .heartbeat import Heartbeat
+from .team import Team
 
 T = TypeVar("T")
-TIMEOUT = timedelta(days=2)  # shares of a test may take hours more than others; the pulse tells who hangs
+TIMEOUT = timedelta(days=2)  # one share of an evaluation may take hours longer; heartbeats detect hangs
 PEER_TIMEOUT = 300.0
-PATIENCE = 600.0  # seconds for all processes of a job to arrive
+CONNECT_TIMEOUT = 600.0  # seconds for all processes of a job to connect
+_log = logging.getLogger(__name__).critical
 
 
 def processes() -> int:
-    """How many processes torchrun started for this job; 1 without it."""
+    """The number of processes that torchrun started for this job; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def speaks() -> bool:
-    """Whether this process is the one to tell what all of a job would: the first, or the only one."""
+    """Whether this process prints the messages of the whole job: it is the first, or the only one."""
     return processes() == 1 or os.environ.get("RANK") == "0"
 
 
 @contextmanager
-def joined(peer_timeout: float = PEER_TIMEOUT, tell: Callable[[str], object] = to_the_log) -> Iterator[Team]:
-    """The team of this process: with the others that torchrun started, or alone.
+def joined(peer_timeout: float = PEER_TIMEOUT, tell: Callable[[str], object] = _log) -> Iterator[Team]:
+    """Connects to the other processes that torchrun started, if any.
 
-    A mistake that several processes find is told by the first of them; the others raise `ToldElsewhere`.
+    An error that several processes meet is raised as it is by the first of them; the others raise `ToldElsewhere`.
 
     Args:
-        peer_timeout: seconds that another process may be silent: hanging, stopped, or on a machine that is gone. This
-            one then ends with status 2, as it would wait for the other without end.
-        tell: is told the sentence of that, by the first process that finds it.
+        peer_timeout: seconds that another process may be unresponsive: it hangs, is stopped, or its machine is gone.
+            This process then exits with status 2, as it would wait for the other forever.
+        tell: is passed the message of that, by the first process that notices it.
     """
     if processes() == 1:
-        yield SingleProcess(_restarted())
+        yield Team(_restarted())
         return
     team = DistributedTeam(peer_timeout, tell)
     try:
         yield team
-    except VerydeepError as mistake:
-        if not team.first_to_tell(str(mistake)):
-            raise ToldElsewhere(str(mistake)) from None
+    except VerydeepError as error:
+        if not team.is_first(str(error)):
+            raise ToldElsewhere(str(error)) from None
         raise
     finally:
         team.leave()
 
 
 def _restarted() -> bool:
-    """Whether torchrun began this job again."""
+    """Whether torchrun has restarted this job."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def peer_is_gone(fault: BaseException) -> bool:
-    """Whether an error came of another process's end."""
+    """Whether an error was caused by another process that ended."""
     from torch.distributed import DistError
 
     words = ("closed by peer", "reset by peer", "Broken pipe", "Socket Timeout", "Timed out", "Connection refused")
     return isinstance(fault, DistError) or any(word in str(fault) for word in words)
 
 
-class DistributedTeam:
-    """This process among those that torchrun started; see `verydeep.core.team.Team`."""
+class DistributedTeam(Team):
+    """This process among those that torchrun started."""
 
     def __init__(self, peer_timeout: float, tell: Callable[[str], object]) -> None:
         import torch
         from torch import distributed
         from torch.distributed.rendezvous import rendezvous
 
+        super().__init__(_restarted())
         self._torch, self._distributed = torch, distributed
-        self.restarted = _restarted()
         if torch.cuda.is_available():
             torch.cuda.set_device(min(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count() - 1))
         self._agents, self.rank, self.size = next(rendezvous("env://"))
-        store, self._attempt = _meet(self._agents, self.rank)
+        store, self._attempt = _connect(self._agents, self.rank)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
-        self._pulse = self._pulse_of(peer_timeout, tell)
-        self._pulse.start()
-        self.restarted = self.all_reduce(float(self.restarted))[0] > 0  # each machine counts its own
+        self._heartbeat = self._create_heartbeat(peer_timeout, tell)
+        self._heartbeat.start()
+        self.restarted = self.all_reduce(float(self.restarted))[0] > 0  # each machine counts its own restarts
 
-    def _pulse_of(self, limit: float, tell: Callable[[str], object]) -> Pulse:
-        """torchrun keeps the store of its agents while any process of ours hangs."""
+    def _create_heartbeat(self, limit: float, tell: Callable[[str], object]) -> Heartbeat:
+        """Heartbeats use the store of torchrun's agents, which outlives any process of the job that hangs."""
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-        mine, telling = PrefixStore(self._attempt, self._agents.clone()), self._agents.clone()
-        for store in (mine, telling):
+        beats, messages = PrefixStore(self._attempt, self._agents.clone()), self._agents.clone()
+        for store in (beats, messages):
             store.set_timeout(timedelta(seconds=limit))
 
-        def tell_first(sentence: str) -> None:
-            if telling.add(f"{self._attempt}/silence", 1) == 1:
-                tell(sentence)
+        def exit_process(message: str) -> None:
+            if messages.add(f"{self._attempt}/silence", 1) == 1:
+                tell(message)
+            os._exit(2)  # nothing else ends a process inside an all-reduce
 
-        return Pulse(mine, self.rank, self.size, limit, ends(tell_first))
-
-    @property
-    def is_main(self) -> bool:
-        return bool(self.rank == 0)
-
-    def shard(self, count: int) -> range:
-        return share_of(count, self.rank, self.size)
+        return Heartbeat(beats, self.rank, self.size, limit, exit_process)
 
     def mark(self, name: str) -> None:
         self._agents.set(f"verydeep/marked/{name}", "yes")
@@ -127,24 +122,23 @@ class DistributedTeam:
     def all_reduce(self, *values: float) -> list[float]:
         sums = self._torch.tensor(values, dtype=self._torch.float64)
         self._distributed.all_reduce(sums)
-        found: list[float] = sums.tolist()
-        return found
+        return [float(value) for value in sums]
 
-    def all_gather(self, mine: T) -> list[T]:
-        found: list[Any] = [None] * self.size
-        self._distributed.all_gather_object(found, mine)
-        return found
+    def all_gather(self, value: T) -> list[T]:
+        values: list[Any] = [None] * self.size
+        self._distributed.all_gather_object(values, value)
+        return values
 
     def wrap_ddp(self, net: Callable[..., Any], bf16: bool) -> Callable[..., Any]:
         from torch.nn.parallel import DistributedDataParallel
 
         assert isinstance(net, self._torch.nn.Module)
         device = next(net.parameters()).device
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
-        if device.type == "cuda" and here > self._torch.cuda.device_count():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        if device.type == "cuda" and local > self._torch.cuda.device_count():
             raise VerydeepError(
-                f"{here} processes on a machine of {self._torch.cuda.device_count()} GPUs: start one a GPU "
-                "(--nproc-per-node), or say --device cpu."
+                f"{local} processes on a machine with {self._torch.cuda.device_count()} GPUs: start one per GPU "
+                "(--nproc-per-node), or use --device cpu."
             )
         wrapped = DistributedDataParallel(net, gradient_as_bucket_view=True)
         if bf16:
@@ -154,22 +148,22 @@ class DistributedTeam:
     def no_sync(self, net: Callable[..., Any], last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else net.no_sync()  # type: ignore[attr-defined]
 
-    def first_to_tell(self, sentence: str) -> bool:
-        """Whether no process of this team has told it yet."""
-        return bool(self._agents.add(f"{self._attempt}/{sentence}", 1) == 1)
+    def is_first(self, message: str) -> bool:
+        """Whether no other process of this team has called this with the same message."""
+        return bool(self._agents.add(f"{self._attempt}/{message}", 1) == 1)
 
     def leave(self) -> None:
-        """Nothing is sent after this."""
-        self._pulse.leave()
-        gc.collect()  # what still holds the group would keep its threads alive, into Python's own end
+        """Disconnects from the other processes."""
+        self._heartbeat.leave()
+        gc.collect()  # remaining references to the group would keep its threads alive until Python exits
         self._distributed.destroy_process_group()
 
 
-def _meet(agents: Any, rank: int) -> tuple[Any, str]:
-    """A store of this attempt's own, which the first process keeps, and a name for the attempt.
+def _connect(agents: Any, rank: int) -> tuple[Any, str]:
+    """A store of this attempt, which the first process serves, and a name for the attempt.
 
-    torchrun's store outlives a job that it begins again, with the addresses of the dead in it, so it serves only to
-    tell where the first process is: who reads what a dead one told finds nobody there, and asks again.
+    torchrun's store outlives a restart and then still holds addresses of dead processes. So it is only used to find the
+    first process: a process that reads an outdated address cannot connect, and reads again.
     """
     from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
@@ -180,13 +174,13 @@ def _meet(agents: Any, rank: int) -> tuple[Any, str]:
         store.set("name", name)
         agents.set("verydeep/first", f"{store.port} {name}")
         return store, name
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + CONNECT_TIMEOUT
     while True:
         port, name = agents.get("verydeep/first").decode().split()
         try:
             store = TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=2))
             if store.get("name").decode() == name:
-                store.set_timeout(timedelta(seconds=PATIENCE))
+                store.set_timeout(timedelta(seconds=CONNECT_TIMEOUT))
                 return store, name
         except DistError:
             if time.monotonic() > until:
@@ -195,15 +189,15 @@ def _meet(agents: Any, rank: int) -> tuple[Any, str]:
 
 
 def _averaged_in_bf16() -> Callable[[int, Any], Any]:
-    """DDP's hook that averages a bucket of gradients as bf16; PyTorch's own asks for NCCL."""
+    """A DDP hook that averages a bucket of gradients as bf16; PyTorch's own needs NCCL."""
     import torch
     from torch import distributed
 
-    # DDP reads annotations, and refuses those that are text, as all here are.
+    # DDP reads annotations and refuses postponed ones, which are strings.
     def hook(size, bucket):  # type: ignore[no-untyped-def]
-        mine = bucket.buffer()
-        sent = mine.to(torch.bfloat16).div_(size)
-        done = distributed.all_reduce(sent, async_op=True).get_future()
-        return done.then(lambda future: mine.copy_(future.value()[0]))
+        gradients = bucket.buffer()
+        halves = gradients.to(torch.bfloat16).div_(size)
+        done = distributed.all_reduce(halves, async_op=True).get_future()
+        return done.then(lambda future: gradients.copy_(future.value()[0]))
 
     return hook

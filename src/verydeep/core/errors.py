@@ -1,41 +1,45 @@
-"""The one exception that a user's mistake raises, in every room of the house."""
+"""`VerydeepError`, raised for every mistake that a user can cause, and its subclasses."""
+
+
+def first_line(error: BaseException, most: int = 120) -> str:
+    """The beginning of an error's message, for a part of a sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:most]
 
 
 class VerydeepError(Exception):
-    """A mistake the user can mend: one clear sentence saying what, where and what to do.
+    """A mistake that the user can fix: one clear sentence saying what, where and what to do.
 
-    The command line prints the sentence to stderr and exits with status 2; from Python it is
-    raised as it is.
+    The command line prints the sentence to stderr and exits with status 2.
     """
 
 
 class ToldElsewhere(VerydeepError):
-    """A mistake that another process of the same job tells, so that it is told once."""
+    """An error that another process of the same job prints, so that it is printed once."""
 
 
 class Diverged(VerydeepError):
-    """A training whose loss, gradient or dev posteriors are not finite, or whose dev loss rose to that of guessing."""
+    """A training whose loss, gradient or dev posteriors are not finite, or whose dev loss rose to chance."""
 
 
 class ImageError(VerydeepError):
-    """A photo that cannot be read; the sentence names the file and the fault."""
+    """An image that cannot be read; the message names the file and the fault."""
 
     def named(self, name: str) -> "ImageError":
-        """The same fault with the photo's name before it, where it does not name it yet."""
+        """The same error with the image's name in front, unless the message contains it."""
         return self if name in str(self) else type(self)(f"{name}: {self}")
 
 
 class ReadError(ImageError):
-    """A photo whose bytes the operating system could not give, which may pass: disks on a network do that."""
+    """An image that the operating system could not read, which may be temporary, as on network disks."""
 
 
 class FormatError(ImageError):
-    """A photo in no format that is read, or no photo at all."""
+    """A file in an unsupported image format, or no image at all."""
 
 
 class SizeError(ImageError):
-    """A photo of more pixels than are read."""
+    """An image with more pixels than allowed."""
 
 
 class NotAnImageError(ImageError, TypeError):
-    """Something handed over in Python that is no image, or one whose values have no agreed meaning."""
+    """An object passed in Python that is not an image, or an array whose range of values is unknown."""

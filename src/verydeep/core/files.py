@@ -1,7 +1,8 @@
-"""Files that are whole or not there: atomic writes, JSON documents, hashes."""
+"""Files: atomic writes, folder locks, names of new files, JSON documents, text of any encoding, hashes."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import hashlib
@@ -16,12 +17,21 @@ from typing import Any
 
 from .errors import VerydeepError
 
-LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files that are being written
+LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of unfinished files
 MOST_NAME_BYTES = 255  # of a file's name, in most file systems
 DIGEST_LETTERS = 8
-LEAVING = 2.0  # seconds in which what a killed process had begun ends too
-_locking: Any = None  # locks of a folder itself: filelock needs a file in it, which then stays there
-with contextlib.suppress(ImportError):  # Windows has none
+LEAVING = 2.0  # seconds after which the children of a killed process have ended too
+BYTE_ORDER_MARKS = {  # those of UTF-32 first, as UTF-32LE's begins with UTF-16LE's
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
+NO_LETTERS = ("Cc", "Cn", "Co", "Cs")  # categories: control, unassigned, private use, surrogate
+SINGLE_BYTE = ("latin1", "CP1252")  # CP1252 has letters where Latin-1 has control characters
+_locking: Any = None  # locks the folder itself: filelock would leave a file in it
+with contextlib.suppress(ImportError):  # not on Windows
     import fcntl as _locking
 
 
@@ -31,107 +41,100 @@ def write_atomically(
     check: Callable[[Path], object] | None = None,
     previous: Path | None = None,
 ) -> None:
-    """Writes a file beside its place, flushes it to disk and renames it there.
+    """Writes a temporary file in the same folder, flushes it to disk and renames it.
 
     Args:
-        path: its folder is made where it is missing.
-        write: told the open binary file.
-        check: told the written file, raises VerydeepError where it is not as it should be.
-        previous: a place in the same folder where what was at ``path`` is kept.
+        path: its folder is created if it does not exist.
+        write: is passed the open binary file.
+        check: is passed the path of the written file; raises VerydeepError if the file is wrong.
+        previous: another name in the same folder, which a replaced file gets.
 
     Raises:
-        VerydeepError: it could not be written; what was at ``path`` is intact, nothing half-written is left.
+        VerydeepError: it could not be written; the old file is intact, and no temporary file is left.
     """
-    beside = _beside(path)
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            if path.exists():  # before there is anything in it to read
-                beside.chmod(path.stat().st_mode & 0o7777)
+        with temporary.open("wb") as file:
+            if path.exists():  # while the new file is still empty
+                temporary.chmod(path.stat().st_mode & 0o7777)
             write(file)
             file.flush()
             os.fsync(file.fileno())
         if check is not None:
-            check(beside)
+            check(temporary)
         if previous is not None and path.exists():
             keep_as(path, previous)
-        os.replace(beside, path)
+        os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as fault:
-        _remove(beside)
+        _remove(temporary)
         raise VerydeepError(cannot_write(path, fault)) from None
     except BaseException:  # Ctrl-C too
-        _remove(beside)
+        _remove(temporary)
         raise
 
 
 def keep_as(path: Path, place: Path) -> None:
-    """Gives a file a second name, in place of what had that name; where links are not to be had, it is moved.
+    """Links a file to a second name, replacing what had that name; moves it if links are not supported.
 
     Raises:
-        OSError: neither can be done.
+        OSError: neither is possible.
     """
-    beside = _beside(place)
+    temporary = _temporary(place)
     try:
-        os.link(path, beside)
+        os.link(path, temporary)
     except OSError:
         os.replace(path, place)
         return
-    os.replace(beside, place)
-    _remove(beside)  # it stays where both are names of the same file, which POSIX asks of a rename
+    os.replace(temporary, place)
+    _remove(temporary)  # POSIX: renaming does nothing if both are links to one file
 
 
-def _beside(path: Path) -> Path:
-    """Where a file is written before it is whole."""
+def _temporary(path: Path) -> Path:
+    """The name of a file while it is written."""
     return path.with_name(short_name(f".{path.name}", f".{os.getpid()}.tmp"))
 
 
 def short_name(stem: str, ending: str = "") -> str:
-    """A file's name that is not too long: of a long stem its beginning and a digest of all of it, then the ending."""
-    whole, most = os.fsencode(stem), MOST_NAME_BYTES - len(os.fsencode(ending))
-    if len(whole) <= most:
+    """A file name of allowed length: a long stem is shortened to its beginning and a digest of all of it."""
+    encoded, most = os.fsencode(stem), MOST_NAME_BYTES - len(os.fsencode(ending))
+    if len(encoded) <= most:
         return stem + ending
-    digest = hashlib.sha256(whole).hexdigest()[:DIGEST_LETTERS]
-    return f"{whole[: most - DIGEST_LETTERS - 1].decode('utf8', 'ignore')}-{digest}{ending}"
+    digest = hashlib.sha256(encoded).hexdigest()[:DIGEST_LETTERS]
+    return f"{encoded[: most - DIGEST_LETTERS - 1].decode('utf8', 'ignore')}-{digest}{ending}"
 
 
 class FreeNames:
-    """Names for new files in a folder after the photos they show: each short enough, and none given twice.
+    """Names for new files in a folder after the images that they show, each short enough and unique.
 
-    Names that differ only in case or in Unicode form are one name, as some file systems (macOS, Windows) take them.
+    Names that differ only in case or Unicode form count as equal, as in some file systems (macOS, Windows).
     """
 
     def __init__(self, folder: Path, kept: Iterable[Path]) -> None:
-        """``kept``: files that no new one may replace, wherever they are."""
+        """``kept``: files, in any folder, that must not be replaced."""
         self._folder = folder
-        self._taken = {_place(place) for path in kept for place in (path, path.resolve())}
+        self._taken = {_normalised(place) for path in kept for place in (path, path.resolve())}
 
     def after(self, photo: str, *endings: str) -> list[Path]:
-        """A new file for each ending, such as ``-map.png``, called after the photo; numbered where that is taken."""
+        """A new file for each ending, such as ``-map.png``, named after the image and numbered if that is taken."""
         number = 1
         while True:
             ends = [f"{'' if number == 1 else f'-{number}'}{ending}" for ending in endings]
             longest = max(ends, key=len)
             stem = short_name(Path(photo).stem, longest).removesuffix(longest)
             paths = [self._folder / f"{stem}{end}" for end in ends]
-            places = {_place(path) for path in paths}
+            places = {_normalised(path) for path in paths}
             if not places & self._taken:
                 self._taken |= places
                 return paths
             number += 1
 
 
-def _place(path: Path) -> tuple[Path, str]:
-    """What a file system that ignores case and Unicode form knows a file by."""
+def _normalised(path: Path) -> tuple[Path, str]:
+    """The folder, and the name without case and Unicode form."""
     name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.name).casefold())
     return path.parent.resolve(), name
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what processes left that were killed while they wrote a file."""
-    for name in os.listdir(folder):
-        if LEFT_OVER.fullmatch(name):
-            _remove(folder / name)
 
 
 def _remove(path: Path) -> None:
@@ -140,7 +143,7 @@ def _remove(path: Path) -> None:
 
 
 def cannot_write(path: Path, fault: OSError) -> str:
-    """The sentence for a file that could not be written."""
+    """The message for a file that could not be written."""
     kept = "; the one saved before is intact" if path.is_file() else ""
     full = fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free disk space, then resume with the same command" if full else "use another folder, or fix this one"
@@ -148,28 +151,28 @@ def cannot_write(path: Path, fault: OSError) -> str:
 
 
 def check_place(folder: Path, asked: str = "--out") -> None:
-    """Raises VerydeepError where a folder is not there and cannot be made, or cannot be written to.
+    """Raises VerydeepError unless a folder is writable, or can be created.
 
     Args:
         asked: the flag that named it.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        what = "is not a folder" if not there.is_dir() else "cannot be written to"
-        raise VerydeepError(f"{there} {what}: nothing can be stored in {folder}; give another {asked}.")
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        what = "is not a folder" if not existing.is_dir() else "is not writable"
+        raise VerydeepError(f"cannot write to {folder}: {existing} {what}; give another {asked}.")
 
 
 @contextlib.contextmanager
 def only_one(folder: Path, patience: float = LEAVING) -> Iterator[None]:
-    """Keeps other processes that ask for the same out of a folder, which is made where it is missing.
+    """A context in which a folder is locked for this process; it is created if it does not exist.
 
-    What killed processes left of files they wrote there is removed, and so is a folder made here that stays empty.
+    Temporary files of killed processes are removed from it. A folder that was created here and stays empty is removed.
 
     Args:
-        patience: seconds to wait for another process to leave; what a killed one had begun takes a moment to end.
+        patience: seconds to wait for another process; those that a killed one started take a moment to end.
 
     Raises:
-        VerydeepError: another process is at work there.
+        VerydeepError: another process uses the folder.
     """
     check_place(folder)
     new = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -177,14 +180,15 @@ def only_one(folder: Path, patience: float = LEAVING) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY) if _locking is not None else None
     except OSError as fault:
-        raise VerydeepError(f"cannot make the folder {folder}: {fault.strerror}; give another --out.") from None
+        raise VerydeepError(f"cannot create the folder {folder}: {fault.strerror}; give another --out.") from None
     try:
         if handle is not None and not _locked(handle, patience):
-            raise VerydeepError(f"another process is at work in {folder}: wait for it, or give another --out.")
-        _sweep(folder)
+            raise VerydeepError(f"another process is using {folder}: wait for it, or give another --out.")
+        for name in filter(LEFT_OVER.fullmatch, os.listdir(folder)):
+            _remove(folder / name)
         yield
     finally:
-        with contextlib.suppress(OSError):  # what holds something stays
+        with contextlib.suppress(OSError):  # folders that are not empty stay
             for place in new:
                 place.rmdir()
         if handle is not None:
@@ -192,12 +196,12 @@ def only_one(folder: Path, patience: float = LEAVING) -> Iterator[None]:
 
 
 def taken(folder: Path) -> bool:
-    """Whether a process is at work in a folder, as `only_one` keeps it; never where the system has no such locks."""
+    """Whether a process has locked a folder with `only_one`; always False on Windows."""
     if _locking is None or not folder.is_dir():
         return False
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _locking.flock(handle, _locking.LOCK_SH | _locking.LOCK_NB)  # shared: two that look are not in each other's way
+        _locking.flock(handle, _locking.LOCK_SH | _locking.LOCK_NB)  # shared: two that check do not block each other
     except OSError:
         return True
     finally:
@@ -206,7 +210,7 @@ def taken(folder: Path) -> bool:
 
 
 def _locked(handle: int, patience: float) -> bool:
-    """Whether the lock is ours, within ``patience`` seconds."""
+    """Locks an open folder; False if another process holds the lock for ``patience`` seconds."""
     until = time.monotonic() + patience
     while True:
         try:
@@ -219,7 +223,7 @@ def _locked(handle: int, patience: float) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems cannot, and then the rename is all there is
+    with contextlib.suppress(OSError):  # some file systems do not support it
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -228,33 +232,71 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A JSON document, indented, for people and programs; names that are not UTF-8 keep their bytes.
-
-    Raises:
-        VerydeepError: it cannot be written.
-    """
+    """Writes indented JSON, in which names that are not UTF-8 keep their bytes; raises VerydeepError if that fails."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode("utf8", "surrogateescape")))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises VerydeepError where it is missing or broken."""
+    """Reads a JSON object; raises VerydeepError if it is missing or broken."""
     try:
         value = json.loads(path.read_bytes().decode("utf8", "surrogateescape"))
     except OSError as fault:
-        raise VerydeepError(f"cannot read {path}: {fault.strerror or fault}; the run's folder is not whole.") from None
+        raise VerydeepError(f"cannot read {path}: {fault.strerror or fault}; the folder is incomplete.") from None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise VerydeepError(f"{path} is broken: it does not hold a JSON object.")
+        raise VerydeepError(f"{path} is broken: it does not contain a JSON object.")
     return value
+
+
+def read_text(path: Path) -> str:
+    """Reads a user's text file: UTF-8, with or without a byte order mark.
+
+    Raises:
+        VerydeepError: it cannot be read, or has another encoding; the message names it and the way to convert it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise VerydeepError(f"cannot read {path}: {fault.strerror or fault}.") from None
+    try:
+        text = data.decode("utf8").lstrip("\ufeff")
+        place = data.find(b"\0")
+    except UnicodeDecodeError as fault:
+        text, place = "", fault.start
+    if place < 0:
+        return text
+    line = data.count(b"\n", 0, place) + 1
+    # A file with valid UTF-8 beyond ASCII is damaged, and not in another encoding.
+    encoding = _likely_encoding(data) if data[:place].isascii() else ""
+    if not encoding:
+        raise VerydeepError(f"{path}, line {line}: byte {data[place]:#04x} is not UTF-8 text; is the file damaged?")
+    convert = f"iconv -f {encoding} -t UTF-8 {path.name} > {path.stem}-utf8{path.suffix}"
+    raise VerydeepError(f"{path} is not UTF-8 but looks like {encoding} (line {line}): convert it with `{convert}`.")
+
+
+def _likely_encoding(data: bytes) -> str:
+    """The encoding, by iconv's name, of bytes that are not UTF-8; empty if they are not text in any."""
+    for mark, name in BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            return name
+    for name in WIDE if b"\0" in data else SINGLE_BYTE:
+        with contextlib.suppress(UnicodeDecodeError):
+            letters = set(data.decode(name)) - set("\r\n\t")
+            # Bytes in the wrong order are letters too, but hardly any of them ASCII.
+            if min(letters, default="") < "\x7f" and not any(
+                unicodedata.category(letter) in NO_LETTERS for letter in letters
+            ):
+                return name
+    return ""
 
 
 @contextlib.contextmanager
 def utf8_path(path: Path) -> Iterator[Path]:
-    """A path of an existing file that libraries not written in Python take, which want names in UTF-8.
+    """The path of an existing file, for libraries that only take UTF-8.
 
-    A name of other bytes is replaced by that of an open descriptor. Raises OSError where there is no such file.
+    Another name is replaced by that of an open file descriptor. Raises OSError if there is no such file.
     """
     try:
         str(path).encode("utf8")
@@ -269,14 +311,14 @@ def utf8_path(path: Path) -> Iterator[Path]:
 
 
 def check_text(*texts: str) -> None:
-    """Raises ValueError for half of a surrogate pair, which JSON can tell and no file's name or text can hold.
+    """Raises ValueError for half of a surrogate pair, which JSON can contain and files cannot.
 
-    Names that are not UTF-8 are well, as Python gives them.
+    Python's form of names that are not UTF-8 is allowed.
     """
     "".join(texts).encode("utf8", "surrogateescape")
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
+    """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""MATLAB files, read by scipy in a process of its own: ``python -m verydeep.core.matlab FILE``.
+"""MATLAB files, read by scipy in a separate process: ``python -m verydeep.core.matlab FILE``.
 
-A few changed bytes can make scipy allocate terabytes, crash or hang (NOTES.md), so that process has bounded memory and
-time. A process pool would start by importing the user's script, which then needs a main guard; this one does not.
+A few changed bytes can make scipy allocate terabytes, crash or hang (NOTES.md), so the memory and time of that process
+are limited. A process pool would import the user's script, which then would need a main guard.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 
 from .errors import VerydeepError
 
-MOST_BYTES = 3 * 2**30  # that a file may unpack to: net E has .6 GB
+MOST_BYTES = 3 * 2**30  # of an unpacked file: net E has .6 GB
 MOST_SECONDS = 600
-COMPRESSED = 15  # an element's type, by MATLAB's description of its format
+COMPRESSED = 15  # the type of an element (miCOMPRESSED)
 HEADER = 128
-BROKEN = 2  # exit status where scipy raised an error, whose text is on stdout
+BROKEN = 2  # exit status for an error of scipy, whose text is on stdout
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """Variables by name: structs as dicts, arrays of structs as lists, without dimensions of 1.
+    """Variables by name: structs as dicts, arrays of structs as lists, dimensions of 1 removed.
 
     Raises:
-        VerydeepError: scipy is missing, or the file is broken or unpacks to too much.
+        VerydeepError: scipy is missing; the file is broken or unpacks to too many bytes.
     """
     if importlib.util.find_spec("scipy") is None:
         raise VerydeepError(f"reading {path} needs scipy: pip install 'verydeep[mat]'.")
@@ -42,7 +42,7 @@ def read_mat(path: Path) -> dict[str, Any]:
         raise VerydeepError(f"{path} is broken: reading it as a MATLAB file took over {MOST_SECONDS} s.") from None
     if child.returncode == BROKEN:
         reason = child.stdout.decode("utf8", "replace")
-        raise VerydeepError(f"{path} is broken or truncated: no whole MATLAB file ({reason}).")
+        raise VerydeepError(f"{path} is broken or truncated: not a complete MATLAB file ({reason}).")
     if child.returncode:
         raise VerydeepError(f"{path} is broken: reading it as a MATLAB file crashed, or took too much memory.")
     content: dict[str, Any] = pickle.loads(child.stdout)
@@ -50,7 +50,7 @@ def read_mat(path: Path) -> dict[str, Any]:
 
 
 def _check_size(path: Path) -> None:
-    """Unpacks a file's compressed elements, a piece at a time, until they are too many bytes."""
+    """Unpacks a file's compressed elements piece by piece; raises VerydeepError for too many bytes."""
     total = 0
     with path.open("rb") as file:
         file.seek(HEADER)
@@ -63,7 +63,7 @@ def _check_size(path: Path) -> None:
                     while not unpack.eof and (piece := unpack.unconsumed_tail or file.read(min(2**16, size))):
                         total += len(unpack.decompress(piece, 2**22))
                         if total > MOST_BYTES:
-                            raise VerydeepError(f"{path} unpacks to more than {MOST_BYTES:,} bytes, which is refused.")
+                            raise VerydeepError(f"{path} unpacks to more than {MOST_BYTES:,} bytes: it is refused.")
                 except zlib.error:
                     return  # scipy reports it
             file.seek(end)
@@ -73,14 +73,14 @@ def main() -> int:
     """Reads the file named on the command line and writes its content, pickled, to stdout."""
     from scipy.io import loadmat
 
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has none
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (2 * MOST_BYTES, resource.RLIM_INFINITY))
     try:
-        # By the class that MATLAB gave them: it stores whole doubles, such as biases of 0, in fewer bytes.
+        # With `mat_dtype`, as MATLAB stores doubles of integer value, such as biases of 0, in a smaller type.
         content = pickle.dumps(loadmat(sys.argv[1], simplify_cells=True, mat_dtype=True))
-    except Exception as error:  # whatever scipy raises for a broken file
+    except Exception as error:  # scipy raises many types for broken files
         sys.stdout.buffer.write(" ".join(str(error)[:80].split()).encode("utf8", "replace"))
         return BROKEN
     sys.stdout.buffer.write(content)

@@ -1,4 +1,4 @@
-"""Modules at the places where the documentation of version 0.1 showed them, until version 0.3."""
+"""Modules under the names that the documentation of version 0.1 showed, until version 0.3."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _MovedModules(MetaPathFinder, Loader):
         return import_module(new)
 
     def exec_module(self, module: ModuleType) -> None:
-        """The module was executed under its own name."""
+        """Does nothing: the module was executed under its new name."""
 
 
 def install() -> None:

@@ -1,11 +1,11 @@
-"""Which of some names was meant: misspelt, in other letters, or as other programs call it."""
+"""Suggestions for unknown names: misspelt, in another case, or as other programs call them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-# What other trainers call a setting, and what it is called here: the first of these that a command has.
+# A setting's name in other programs, and its names here, of which the first that a command has is suggested.
 SETTINGS = {
     **dict.fromkeys(("amp", "fp16", "half", "mixed-precision", "autocast", "bf16", "dtype"), ("precision",)),
     **dict.fromkeys(("epochs", "num-epochs", "n-epochs"), ("max-epochs",)),
@@ -37,48 +37,51 @@ SETTINGS = {
     **dict.fromkeys(("format", "f"), ("to", "json")),
     **dict.fromkeys(("gradcam", "cam", "heatmap"), ("explain",)),
 }
-COMMANDS = {
-    **dict.fromkeys(("eval", "test", "val", "validate", "score"), "evaluate"),
-    **dict.fromkeys(("infer", "inference", "classify", "run", "ask"), "predict"),
-    **dict.fromkeys(("finetune", "fine-tune", "fit", "learn"), "train"),
-    **dict.fromkeys(("detect", "detection", "boxes", "localization", "localisation"), "localise"),
-    **dict.fromkeys(("embed", "embeddings", "extract", "describe"), "features"),
-    **dict.fromkeys(("search", "retrieve", "nearest"), "similar"),
-    **dict.fromkeys(("ensemble", "average"), "fuse"),
-    **dict.fromkeys(("models", "summary", "net", "info"), "nets"),
-    **dict.fromkeys(("server", "api", "web"), "serve"),
-    **dict.fromkeys(("download", "fetch"), "weights"),
-    **dict.fromkeys(("bench", "speed"), "benchmark"),
-    **dict.fromkeys(("check", "pack", "show"), "data"),
+COMMANDS: dict[str, tuple[str, ...]] = {  # the same of commands
+    **dict.fromkeys(("eval", "test", "val", "validate", "score"), ("evaluate",)),
+    **dict.fromkeys(("infer", "inference", "classify", "run", "ask"), ("predict",)),
+    **dict.fromkeys(("finetune", "fine-tune", "fit", "learn"), ("train",)),
+    **dict.fromkeys(("detect", "detection", "boxes", "localization", "localisation"), ("localise",)),
+    **dict.fromkeys(("embed", "embeddings", "extract", "describe"), ("features",)),
+    **dict.fromkeys(("search", "retrieve", "nearest"), ("similar",)),
+    **dict.fromkeys(("ensemble", "average"), ("fuse",)),
+    **dict.fromkeys(("models", "summary", "net", "info"), ("nets",)),
+    **dict.fromkeys(("server", "api", "web"), ("serve",)),
+    **dict.fromkeys(("download", "fetch"), ("weights",)),
+    **dict.fromkeys(("bench", "speed"), ("benchmark",)),
+    **dict.fromkeys(("check", "pack", "show"), ("data",)),
 }
 
 
 def nearest(name: str, known: Iterable[str], least: float = 0.65) -> str | None:
-    """The known name that is nearest to one that is none of them: the same in other letters, or spelt alike.
+    """The known name that is most similar to an unknown one, ignoring case; None if none is similar enough.
 
     Args:
-        least: how alike, 0 to 1, as `difflib.get_close_matches` counts it.
+        least: the smallest similarity, 0 to 1, as `difflib.get_close_matches` measures it.
     """
-    plain: dict[str, str] = {}
-    for one in known:
-        plain.setdefault(one.casefold(), one)
-    alike = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=least)
-    return plain[alike[0]] if alike else None
+    by_folded: dict[str, str] = {}
+    for candidate in known:
+        by_folded.setdefault(candidate.casefold(), candidate)
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=least)
+    return by_folded[matches[0]] if matches else None
 
 
 def nearest_setting(name: str, known: Iterable[str]) -> str | None:
-    """The setting that was meant, as it is written on the command line, without dashes before it."""
-    there = {one: one for one in known}
-    others = {other: next((one for one in ours if one in there), None) for other, ours in SETTINGS.items()}
-    meant = {**{other: ours for other, ours in others.items() if ours is not None}, **there}
-    wanted = name.strip("-").replace("_", "-")
-    alike = wanted if wanted in meant else nearest(wanted, meant)
-    return meant[alike] if alike else None
+    """The setting that was probably meant, as on the command line but without dashes in front."""
+    return _nearest_or_synonym(name.strip("-").replace("_", "-"), known, SETTINGS)
 
 
 def nearest_command(name: str, known: Iterable[str]) -> str | None:
-    """The command that was meant."""
-    there = {one: one for one in known}
-    meant = {**{other: ours for other, ours in COMMANDS.items() if ours in there}, **there}
-    alike = nearest(name, meant)
-    return meant[alike] if alike else None
+    """The command that was probably meant."""
+    return _nearest_or_synonym(name, known, COMMANDS)
+
+
+def _nearest_or_synonym(name: str, known: Iterable[str], synonyms: dict[str, tuple[str, ...]]) -> str | None:
+    """The known name most similar to a name, or that a synonym most similar to it stands for."""
+    known = list(known)
+    meanings = {
+        synonym: [candidate for candidate in names if candidate in known] for synonym, names in synonyms.items()
+    }
+    meaning = {synonym: names[0] for synonym, names in meanings.items() if names} | {name: name for name in known}
+    match = name if name in meaning else nearest(name, meaning)
+    return meaning[match] if match else None

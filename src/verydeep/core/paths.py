@@ -1,4 +1,4 @@
-"""Paths as people write them: what is there as it is written wins over any other reading of its signs."""
+"""Paths as users write them: a path that exists exactly as written is never read as a pattern or a list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 
 def typed_path(word: str) -> str:
-    """A word of a command line with ``~`` as a shell reads it, also after ``--flag=`` or ``NAME:``; without file://."""
+    """An argument with ``~`` expanded, also after ``--flag=`` or ``NAME:``, and without ``file://``."""
     flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     if value.startswith("file://"):
         return f"{flag}{equals}{unquote(urlsplit(value).path)}"
@@ -21,34 +21,34 @@ def typed_path(word: str) -> str:
 
 
 def listed_paths(text: str) -> list[str]:
-    """Paths with commas between, each perhaps after ``FOLDER=``; one that is there may have commas in its name."""
-    parts, found = text.split(","), []
+    """Comma-separated paths, each optionally after ``FOLDER=``; an existing path may contain commas."""
+    parts, paths = text.split(","), []
     while parts:
-        whole = (count for count in range(len(parts), 1, -1) if _is_there(",".join(parts[:count])))
-        count = next(whole, 1)
-        found.append(",".join(parts[:count]).strip())
+        counts = (count for count in range(len(parts), 1, -1) if _exists(",".join(parts[:count])))
+        count = next(counts, 1)
+        paths.append(",".join(parts[:count]).strip())
         parts = parts[count:]
-    return [path for path in found if path]
+    return [path for path in paths if path]
 
 
-def _is_there(place: str) -> bool:
+def _exists(place: str) -> bool:
     return any(os.path.exists(path.strip()) for path in (place, place.partition("=")[2]))
 
 
 def files_matching(pattern: str) -> list[str]:
-    """The files of a glob, sorted; folders before its first sign that are there as written are taken so.
+    """The files that match a glob pattern, sorted; leading folders that exist as written are taken literally.
 
-    Then ``photos [2024]/*.jpg`` are the JPEGs of a folder of that name. Where there are none, all signs count.
+    So ``photos [2024]/*.jpg`` matches the JPEGs of a folder of that name. If it matches none, the whole is a pattern.
     """
     path = Path(pattern)
-    there = next(folder for folder in (*path.parents, Path()) if folder.is_dir())
-    below = glob.glob(str(path.relative_to(there)), root_dir=there, recursive=True)
-    found = [str(there / name) for name in below] or glob.glob(pattern, recursive=True)
-    return sorted(item for item in found if os.path.isfile(item))
+    folder = next(parent for parent in (*path.parents, Path()) if parent.is_dir())
+    below = glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True)
+    matches = [str(folder / name) for name in below] or glob.glob(pattern, recursive=True)
+    return sorted(match for match in matches if os.path.isfile(match))
 
 
 def names_a_folder(path: str | Path) -> bool:
-    """Whether a new path is a folder's: it has no ending, or a version's (``net-v1.0``), or a slash at its end."""
+    """Whether a new path names a folder: it has no extension, or a version's (``net-v1.0``), or a trailing slash."""
     written = str(path)
     return (
         written.endswith(("/", os.sep)) or Path(path).is_dir() or re.fullmatch(r"|\.\d+", Path(path).suffix) is not None

@@ -1,4 +1,4 @@
-"""How many pixels an image may have, in the whole process; loader processes are handed the same limit."""
+"""The maximum number of pixels of an image, for the whole process; worker processes are passed the same limit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _limit = PIXEL_LIMIT
 
 
 def most_pixels() -> int:
-    """How many pixels a photo may have in this process."""
+    """The maximum number of pixels of an image in this process."""
     return _limit
 
 
 def allow_pixels(most: int) -> None:
-    """Sets `most_pixels`; Pillow's own limit is raised with it, and never lowered."""
-    global _limit  # noqa: PLW0603 - Pillow has one in a process as well
+    """Sets `most_pixels`; Pillow's own limit is raised with it, but never lowered."""
+    global _limit  # noqa: PLW0603 - Pillow's limit is global as well
     _limit = most
     if Image.MAX_IMAGE_PIXELS is not None and most > PIXEL_LIMIT:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most)

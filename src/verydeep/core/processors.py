@@ -1,4 +1,4 @@
-"""How many processor cores this process may keep busy: its affinity, its control groups' quota, OpenMP's variable."""
+"""The number of CPU cores that this process may use: its affinity, cgroup quotas, OMP_NUM_THREADS."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ OPENMP = "OMP_NUM_THREADS"
 
 
 def cores() -> int:
-    """Processor cores this process may use: its share, where torchrun started several on this machine.
+    """CPU cores that this process may use: its share, if torchrun started several on this machine.
 
-    Of a quota of 2.5 cores it is 2: a third busy thread would be stopped half of the time.
+    A quota of 2.5 cores gives 2: a third busy thread would be throttled half of the time.
     """
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(there, quota())) // processes_here())
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(available, quota())) // processes_here())
 
 
 def processes_here() -> int:
@@ -27,26 +27,26 @@ def processes_here() -> int:
 
 
 def quota(root: Path = GROUPS, own: Path = OWN_GROUPS) -> float:
-    """Cores' worth of time that control groups (cgroups) leave this process, infinite where none bounds it.
+    """The cgroup quota of this process in cores, infinite without one.
 
-    A group's parents bound it too. Version 2 keeps quota and period in ``cpu.max``, version 1 in a file each.
+    The quotas of parent groups apply too. Version 2 keeps quota and period in ``cpu.max``, version 1 in a file each.
 
     Args:
-        root: where control groups are mounted.
+        root: where cgroups are mounted.
         own: lists the groups of this process, as ``/proc/self/cgroup`` does.
     """
-    least = math.inf
+    smallest = math.inf
     for folder in _groups(root, own):
-        least = min(least, _share(_words(folder / "cpu.max")))
-        if of_version_1 := _words(folder / "cpu.cfs_quota_us"):
-            least = min(least, _share([*of_version_1, *_words(folder / "cpu.cfs_period_us")]))
-    return least
+        smallest = min(smallest, _in_cores(_words(folder / "cpu.max")))
+        if version_1 := _words(folder / "cpu.cfs_quota_us"):
+            smallest = min(smallest, _in_cores([*version_1, *_words(folder / "cpu.cfs_period_us")]))
+    return smallest
 
 
 def openmp_threads() -> float:
-    """The threads that ``OMP_NUM_THREADS`` allows, infinite where it says nothing.
+    """The number of threads that ``OMP_NUM_THREADS`` allows, infinite if it is not set.
 
-    Of a list (``4,2``, for nested loops) the first counts. The 1 that torchrun sets of its own accord does not.
+    Of a list (``4,2``, for nested loops) the first number counts. The 1 that torchrun sets by default is ignored.
     """
     first = os.environ.get(OPENMP, "").partition(",")[0].strip()
     if not (first.isascii() and first.isdecimal() and int(first[:9])) or _set_by_torchrun(first):
@@ -55,10 +55,10 @@ def openmp_threads() -> float:
 
 
 def _set_by_torchrun(value: str) -> bool:
-    """Whether torchrun has set the variable: it gives each of several processes 1 where it was given nothing."""
+    """Whether torchrun set the variable: it sets 1 for several processes, unless the user had set it."""
     if value != "1" or processes_here() < 2 or "TORCHELASTIC_RUN_ID" not in os.environ:
         return False
-    try:  # what it was begun with; that of another user's process cannot be read
+    try:  # torchrun's own environment; another user's process is not readable
         variables = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
     except OSError:
         return True
@@ -66,9 +66,9 @@ def _set_by_torchrun(value: str) -> bool:
 
 
 def _groups(root: Path, own: Path) -> Iterator[Path]:
-    """The folders of this process's groups and their parents, some of which may not be there.
+    """The folders of this process's groups and their parents, which may not exist.
 
-    In a container the paths may be those outside of it, and then its own group is the mount's top.
+    In a container the listed paths may be those outside of it; its own group is then the top of the mount.
     """
     yield from (root, root / "cpu")
     try:
@@ -91,10 +91,10 @@ def _words(path: Path) -> list[str]:
         return []
 
 
-def _share(words: list[str]) -> float:
-    """Quota and period as cores; infinite for ``max``, -1, and what is no such pair."""
+def _in_cores(words: list[str]) -> float:
+    """Quota and period as a number of cores; infinite for ``max``, -1 and invalid words."""
     try:
-        bound, period = int(words[0]), int(words[1]) if len(words) > 1 else USUAL_PERIOD
+        limit, period = int(words[0]), int(words[1]) if len(words) > 1 else USUAL_PERIOD
     except (IndexError, ValueError):
         return math.inf
-    return bound / period if bound > 0 and period > 0 else math.inf
+    return limit / period if limit > 0 and period > 0 else math.inf

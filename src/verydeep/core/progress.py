@@ -1,4 +1,4 @@
-"""How long work tells what it does: a reporter is passed in, and the library itself never prints."""
+"""Progress of long work: a reporter is passed in, as the library itself never prints, and may stop the work."""
 
 from __future__ import annotations
 
@@ -10,46 +10,70 @@ Advance = Callable[[int, str], None]
 
 
 class Reporter(Protocol):
-    """Where news of long work goes; the command line's writes to stderr."""
+    """Receives the progress of long work; the command line's prints to stderr."""
 
     def say(self, text: str) -> None:
         """A line of information."""
 
     def warn(self, text: str) -> None:
-        """A line the user should not miss."""
+        """A warning."""
 
     def track(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """A bar over ``total`` items; what it yields is told how many more are done, and a note."""
+        """A progress bar over ``total`` items; yields a function of the number of new items and a note."""
 
 
 class Silent:
-    """A reporter that says nothing."""
+    """A reporter that prints nothing."""
 
     def say(self, text: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def warn(self, text: str) -> None:
-        """Warns of nothing."""
+        """Does nothing."""
 
     @contextmanager
     def track(self, label: str, total: int) -> Iterator[Advance]:
-        """Tracks nothing."""
+        """Does nothing."""
         yield lambda count, note: None
 
 
 class Collected(Silent):
-    """A reporter that says nothing and keeps its warnings."""
+    """A reporter that prints nothing and collects the warnings."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:
-        """Kept."""
+        """Appends to ``warnings``."""
         self.warnings.append(text)
 
 
+class Interrupted(Exception):
+    """The work was stopped by a signal; the files on disk are complete."""
+
+
+class Stopping:
+    """A reporter that stops long work between two of its steps, once ``stop`` returns True."""
+
+    def __init__(self, reporter: Reporter, stop: Callable[[], bool]) -> None:
+        self._reporter, self._stop = reporter, stop
+        self.say, self.warn = reporter.say, reporter.warn
+
+    @contextmanager
+    def track(self, label: str, total: int) -> Iterator[Advance]:
+        """The reporter's progress bar; its advance raises `Interrupted`."""
+        with self._reporter.track(label, total) as advance:
+
+            def advance_or_stop(count: int, note: str) -> None:
+                advance(count, note)
+                if self._stop():
+                    raise Interrupted
+
+            yield advance_or_stop
+
+
 def duration(seconds: float) -> str:
-    """A time people say: ``45 s``, ``12 min``, ``3.5 h``, ``4.2 days``, ``250 days``, ``3.1 years``."""
+    """A readable time: ``45 s``, ``12 min``, ``3.5 h``, ``4.2 days``, ``250 days``, ``3.1 years``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

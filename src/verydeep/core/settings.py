@@ -1,6 +1,6 @@
-"""Settings of training, data, machine, boxes, descriptors, SVMs and the server: what users choose, one dataclass each.
+"""Settings of training, data, machine, boxes, descriptors, SVMs and the server, one dataclass each.
 
-Those of the machine are kept apart: they never change what is computed beyond rounding, and are not part of a run.
+Those of the machine change results by rounding at most, and are not part of a run.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ FEWEST_SPLITS, MOST_SPLITS = 1, 100
 DEV_FRACTION = 0.1
 MOST_SEED = 2**48
 MOST_RETRIES = 10
-MOST_PROCESSES = 512  # a typing mistake should not fork without end
-PIXEL_LIMIT = 89_478_485  # a quarter of a gigabyte as RGB: few photos have more, and a bomb does
+MOST_PROCESSES = 512  # larger numbers are typing mistakes
+PIXEL_LIMIT = 89_478_485  # a quarter of a gigabyte as RGB: few photos have more, and decompression bombs do
 MOST_PIXELS = 2**31 - 1
 PAPER_SCALE = Scale(256, 256)
 
@@ -33,7 +33,7 @@ OUTPUT, LOADING, MACHINE = "Output", "Data loading", "Machine"
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which photos, which classes of them, and how they are split where they did not come split."""
+    """The images, their classes, and the split of data that have none of their own."""
 
     data: str = setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR", DATA)
     boxes: tuple[str, ...] = setting(
@@ -53,19 +53,19 @@ class DataSettings:
         dev = dev_share(self, DEV_FRACTION)
         if not (0 < dev < 1 and 0 < self.test_fraction < 1 and dev + self.test_fraction < 1):
             raise VerydeepError(
-                f"dev-fraction {dev} and test-fraction {self.test_fraction} must be above 0 and "
-                "leave photos to learn from: together below 1."
+                f"dev-fraction {dev} and test-fraction {self.test_fraction} must be above 0, and together below 1, to "
+                "leave images for training."
             )
 
 
 def dev_share(settings: DataSettings, usual: float) -> float:
-    """The fraction in the settings, or the dataset's usual one."""
+    """The dev fraction of the settings, or the dataset's default."""
     return usual if settings.dev_fraction is None else settings.dev_fraction
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Sect. 3.1's recipe; the defaults are the paper's, and `verydeep.training.recipes` adapts them to a run."""
+    """The recipe of Sect. 3.1; the defaults are the paper's, and `verydeep.training.recipes` adapts them to a run."""
 
     net: str = setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B", NET)
     S: Scale = setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512", IMAGES)
@@ -118,27 +118,31 @@ class TrainSettings:
         check_crop(self.crop)
         if self.S.smallest < self.crop:
             raise VerydeepError(f"S {self.S} is below the crop of {self.crop}: raise S or lower --crop.")
-        low = {"width": 0.0, "lr": 0.0}
-        floor = {"batch": 0, "head_epochs": 0, "momentum": 0, "weight_decay": 0, "drops": 0, "seed": 0, "bias_lr": 0}
-        floor |= {"patience": 1, "max_epochs": 1, "max_steps": 1, "bias_weight_decay": 0, "improvement": 0}
-        floor |= {"divergence_retries": 0}
-        for name, bound in low.items():
-            if not getattr(self, name) > bound:
-                raise VerydeepError(f"{name} must be above {bound:g}, not {getattr(self, name)}.")
-        for name, least in floor.items():
-            if not getattr(self, name) >= least:
-                raise VerydeepError(f"{flag(name)} must be {least} or more, not {getattr(self, name)}.")
+        for name in ("width", "lr"):
+            if not getattr(self, name) > 0:
+                raise VerydeepError(f"{name} must be above 0, not {getattr(self, name)}.")
+        _check_least(
+            self, 0, "batch head_epochs momentum weight_decay bias_weight_decay bias_lr drops improvement seed"
+        )
+        _check_least(self, 0, "divergence_retries")
+        _check_least(self, 1, "patience max_epochs max_steps")
         if list(self.drop_at) != sorted({epoch for epoch in self.drop_at if epoch > 0}):
-            raise VerydeepError(f"drop-at lists epochs from 1 up, each once and in order, not {self.drop_at}.")
+            raise VerydeepError(f"drop-at must list epochs from 1 up, each once and in order, not {self.drop_at}.")
         if self.seed > MOST_SEED:
             raise VerydeepError(f"seed must be at most {MOST_SEED}, not {self.seed}.")
         if self.momentum >= 1:
             raise VerydeepError(f"momentum must be below 1, not {self.momentum}.")
 
 
+def _check_least(settings: Any, least: int, names: str) -> None:
+    for name in names.split():
+        if not getattr(settings, name) >= least:
+            raise VerydeepError(f"{flag(name)} must be {least} or more, not {getattr(settings, name)}.")
+
+
 @dataclass(frozen=True)
 class MachineSettings:
-    """Device, precision, processes and limits; ``auto`` and 0 choose."""
+    """Device, precision, processes and limits; ``auto``, and mostly 0, mean an automatic choice."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "device of the net", MACHINE)
     precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = setting(
@@ -159,21 +163,19 @@ class MachineSettings:
 
     def __post_init__(self) -> None:
         if not -1 <= self.workers <= MOST_PROCESSES or not 0 <= self.threads <= MOST_PROCESSES:
-            raise VerydeepError(f"workers is -1 to {MOST_PROCESSES} and threads 0 to {MOST_PROCESSES}.")
-        if self.read_timeout < 1 or not 0 <= self.read_retries <= MOST_RETRIES:
-            raise VerydeepError(f"read-timeout is 1 or more seconds, and read-retries 0 to {MOST_RETRIES}.")
+            raise VerydeepError(f"workers must be -1 to {MOST_PROCESSES} and threads 0 to {MOST_PROCESSES}.")
+        if not 0 <= self.read_retries <= MOST_RETRIES:
+            raise VerydeepError(f"read-retries must be 0 to {MOST_RETRIES}, not {self.read_retries}.")
         if not 0 <= self.max_pixels <= MOST_PIXELS:
             raise VerydeepError(
-                f"max-pixels is 1 to {MOST_PIXELS:,}, or 0 for {PIXEL_LIMIT:,}, not {self.max_pixels:,}."
+                f"max-pixels must be 1 to {MOST_PIXELS:,}, or 0 for {PIXEL_LIMIT:,}, not {self.max_pixels:,}."
             )
-        if self.peer_timeout < 1:
-            raise VerydeepError(f"peer-timeout is 1 or more seconds, not {self.peer_timeout}.")
-        if self.device_batch < 0:
-            raise VerydeepError(f"device-batch must be 0 or more, not {self.device_batch}.")
+        _check_least(self, 1, "read_timeout peer_timeout")
+        _check_least(self, 0, "device_batch")
 
 
 def named_data(given: dict[str, Any]) -> DataSettings:
-    """The data to train on; raises VerydeepError where none are given."""
+    """The data to train on; raises VerydeepError if there are none."""
     if "data" not in given:
         raise VerydeepError(
             "no data: give --data a folder with a folder per class, a list file, or the name of a dataset, such as "
@@ -184,7 +186,7 @@ def named_data(given: dict[str, Any]) -> DataSettings:
 
 @dataclass(frozen=True)
 class BoxSettings:
-    """What a box net is: one box for all classes, or one for each; Sect. A.1."""
+    """A localisation model and its training (Sect. A.1): one box for all classes, or one for each."""
 
     regression: Literal["PCR", "SCR"] = setting("PCR", "a box per class (PCR), or one for all classes (SCR)", BOXES)
     dropout: bool = setting(True, "dropout in training; with few images it makes predicted boxes too small", BOXES)
@@ -192,13 +194,13 @@ class BoxSettings:
     half_of_box: bool = setting(False, "OverFeat's rule: training crops that show at least half of the box", BOXES)
 
     def outputs(self, classes: int) -> int:
-        """Outputs of the last layer: 4 of a box, for each class under PCR."""
+        """The number of outputs of the last layer: 4 per box."""
         return 4 * classes if self.regression == "PCR" else 4
 
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """How many boxes become one a label, where the paper leaves it open; `verydeep.data.boxes` says what each means."""
+    """How boxes are merged to one per label, where the paper leaves it open; see `verydeep.data.boxes`."""
 
     t: float | None = setting(None, "merge boxes while the best match is at most t; none: tuned on dev images", MERGING)
     match: Literal["relative", "literal"] = setting(
@@ -214,12 +216,12 @@ class MergeSettings:
 
     def __post_init__(self) -> None:
         if self.t is not None and not self.t >= 0:
-            raise VerydeepError(f"t is how far apart boxes may be that merge: 0 or more, not {self.t}.")
+            raise VerydeepError(f"t, the largest distance of boxes that merge, must be 0 or more, not {self.t}.")
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What is computed of each photo at each scale; the spatial mean is averaged with the mirror image's."""
+    """The descriptor of an image at each scale; the spatial mean is averaged with the mirror image's."""
 
     layer: str = setting("fc7", "fc7, fc6, pool5, conv4_3, … (after ReLU), or fc7-before-relu, …", DESCRIPTORS)
     scales: tuple[int, ...] = setting(
@@ -230,19 +232,18 @@ class FeatureSettings:
 
     def __post_init__(self) -> None:
         if len(set(self.scales)) < len(self.scales):
-            raise VerydeepError(f"scales names one twice: {','.join(map(str, self.scales))}.")
+            raise VerydeepError(f"scales lists a value twice: {','.join(map(str, self.scales))}.")
         for scale in self.scales:
             if not STRIDE <= scale <= LARGEST_SIDE:
-                raise VerydeepError(f"a scale is {STRIDE} to {LARGEST_SIDE} pixels, not {scale}.")
+                raise VerydeepError(f"scales must be {STRIDE} to {LARGEST_SIDE} pixels, not {scale}.")
 
 
 @dataclass(frozen=True)
 class DescriptorSettings:
-    """How a photo's descriptors at several scales, and of several nets, become one vector.
+    """How an image's descriptors of several scales and nets are combined into one vector.
 
-    Scales are averaged, stacked or their maximum taken; nets are stacked. With ``normalise`` each net's descriptor
-    at each scale is brought to length 1 first (``scale``), the final vector is (``end``), or both, so that no scale
-    outweighs another.
+    Scales are stacked, averaged, or their maximum is taken; nets are stacked. ``normalise`` scales each net's
+    descriptor at each scale to norm 1 (``scale``), the final vector (``end``), or both.
     """
 
     aggregate: Literal["stack", "average", "max"] = setting("stack", "combination of scales", DESCRIPTORS)
@@ -253,7 +254,7 @@ class DescriptorSettings:
 
 @dataclass(frozen=True)
 class SvmSettings:
-    """The linear SVM: its loss, the values of C that are tried, and the random splits of Caltech and own photos."""
+    """The linear SVM: its loss, the values of C that are tried, and the random splits of Caltech and own images."""
 
     loss: Literal["squared-hinge", "hinge"] = setting("squared-hinge", "loss of the SVM", SVM)
     C: tuple[float, ...] = setting((0.01, 0.1, 1.0, 10.0, 100.0), "values to choose from; a single one is used", SVM)
@@ -262,18 +263,18 @@ class SvmSettings:
 
     def __post_init__(self) -> None:
         if not self.C or not all(value > 0 for value in self.C):
-            raise VerydeepError(f"C lists values above 0, not {','.join(f'{value:g}' for value in self.C) or 'none'}.")
+            values = ",".join(f"{value:g}" for value in self.C) or "none"
+            raise VerydeepError(f"C must list values above 0, not {values}.")
         if len(set(self.C)) < len(self.C):
-            raise VerydeepError(f"C names a value twice: {','.join(f'{value:g}' for value in self.C)}.")
+            raise VerydeepError(f"C lists a value twice: {','.join(f'{value:g}' for value in self.C)}.")
         if not FEWEST_SPLITS <= self.splits <= MOST_SPLITS:
-            raise VerydeepError(f"splits is {FEWEST_SPLITS} to {MOST_SPLITS}, not {self.splits}.")
-        if self.seed < 0:
-            raise VerydeepError(f"seed must be 0 or more, not {self.seed}.")
+            raise VerydeepError(f"splits must be {FEWEST_SPLITS} to {MOST_SPLITS}, not {self.splits}.")
+        _check_least(self, 0, "seed")
 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """Where a server listens, how it batches, and its limits."""
+    """The server: its address, batching and limits."""
 
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 admits other machines, without password", SERVER)
     port: int = setting(8000, "port; 0: a free one", SERVER)
@@ -295,5 +296,5 @@ class ServeSettings:
         }
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
-                shown = name.replace("_", "-")
-                raise VerydeepError(f"{shown} is {least:,} to {most:,}, not {getattr(self, name):,}.")
+                shown = flag(name)
+                raise VerydeepError(f"{shown} must be {least:,} to {most:,}, not {getattr(self, name):,}.")

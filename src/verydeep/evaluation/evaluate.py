@@ -28,7 +28,7 @@ from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, short_name, write_json
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, MachineSettings
-from ..core.team import SingleProcess, Team
+from ..core.team import Team
 from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
@@ -69,7 +69,7 @@ def dataset_posteriors(
     Raises:
         ImageError: an image cannot be read, and ``faults`` is None.
     """
-    team = team or SingleProcess()
+    team = team or Team()
     shard = team.shard(len(dataset))
     unreadable: dict[int, str] = {}
     resize = ResizeToScales.for_net(classifier.metadata, protocol)
@@ -127,7 +127,7 @@ def evaluate(
     if any((folder / name).exists() for name in (LAST, BEST)):
         raise VerydeepError(f"{folder} is a run's folder: give another --out for the evaluation.")
     classifier = place_classifier(checkpoint, machine or MachineSettings())
-    measured = _measure(classifier, dataset, tested, bad_images == "skip", reporter, team or SingleProcess())
+    measured = _measure(classifier, dataset, tested, bad_images == "skip", reporter, team or Team())
     evaluation = _summarised(checkpoint, dataset, tested, measured, folder)
     if team is None or team.is_main:
         _write(evaluation, classifier.machine)

@@ -16,8 +16,7 @@ from ..api import train, train_boxes
 from ..core.config import flag, typed
 from ..core.errors import VerydeepError
 from ..core.files import check_place, only_one
-from ..core.interrupt import Interrupted, Stopping
-from ..core.progress import Reporter, Silent, duration
+from ..core.progress import Interrupted, Reporter, Silent, Stopping, duration
 from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..data.open import Data, open_data
 from ..evaluation.evaluate import evaluate

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checkpoints.run_dir import BEST
 from ..core.files import file_sha256, read_json
-from ..core.interrupt import Stopping
+from ..core.progress import Stopping
 from ..evaluation.ensemble import fuse
 from ..localisation.evaluate import GUESSES, evaluate_boxes
 from .plan import ExperimentDir, Job, Plan, make_plan, real_parts

@@ -13,7 +13,7 @@ from typing import Any
 from ..checkpoints.pretrained import PixelsUnknown
 from ..core.errors import VerydeepError
 from ..core.files import write_json
-from ..core.interrupt import Stopping
+from ..core.progress import Stopping
 from ..core.settings import DataSettings, DescriptorSettings, FeatureSettings
 from ..data.open import open_data
 from ..transfer.backbone import open_feature_net

@@ -22,8 +22,7 @@ from ..core.config import flag, to_json, typed, unknown_setting
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import LEAVING, check_place, file_sha256, only_one, read_json, write_json
-from ..core.interrupt import Stopping
-from ..core.progress import Reporter
+from ..core.progress import Reporter, Stopping
 from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..core.team import Team
 from ..data.open import Data, Dataset, check_still_there, lasting_boxes, lasting_name, moved

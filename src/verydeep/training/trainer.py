@@ -28,8 +28,7 @@ from ..checkpoints.run_dir import BEST, LAST, PREVIOUS, RunLog
 from ..core.device import Machine
 from ..core.errors import Diverged, VerydeepError
 from ..core.files import write_json
-from ..core.interrupt import Interrupted, Stopping
-from ..core.progress import Reporter
+from ..core.progress import Interrupted, Reporter, Stopping
 from ..core.settings import TrainSettings
 from ..core.team import Team
 from ..data.dataloader import Batch, TrainingLoader

@@ -20,7 +20,7 @@ from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, only_one, short_name
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, FeatureSettings, MachineSettings
-from ..core.team import SingleProcess, Team
+from ..core.team import Team
 from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
 from ..data.open import Dataset, lasting_name, open_data
@@ -101,7 +101,7 @@ class Extractor:
         team: Team | None = None,
     ) -> None:
         self.net, self.settings, self.machine, self.reporter = net, settings, machine, reporter
-        self.team = team or SingleProcess()
+        self.team = team or Team()
         self.recipe = {
             "net": net.source,
             "layer": net.layer,

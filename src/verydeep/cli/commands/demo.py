@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from ...core.interrupt import Interrupted
+from ...core.progress import Interrupted
 from .. import output
 from ..execution import NOTHING_SAVED, OK
 from ..output import Terminal, show, show_json

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter, Silent
 from ...core.settings import MachineSettings
-from ...core.team import SingleProcess, Team
+from ...core.team import Team
 from ...models.architectures import check_net_name
 from .runner import Options
 
@@ -53,7 +53,7 @@ def benchmark(
         VerydeepError: no such net or data, a size below a net's crop, a peer that is missing or fails.
     """
     _check(what, batch, size, photos, load)
-    machine, reporter, team = machine or MachineSettings(), reporter or Silent(), team or SingleProcess()
+    machine, reporter, team = machine or MachineSettings(), reporter or Silent(), team or Team()
     options = Options(batch, size, repeats, _peers(against), load if team.is_main else 0, machine, reporter, team)
     if what == "svm":
         from .svm import train_svms
