@@ -172,9 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if METADATA_KEY not in header:
         raise VerydeepError(f"{path} has weights but no verydeep metadata: train from it (`verydeep train … --start`).")
     check_weights(path, tensors)
-    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
+    check_finite(path, tensors)
     try:
         metadata = metadata_of(json.loads(header[METADATA_KEY]))
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError, OverflowError):
@@ -258,6 +256,13 @@ def check_weights(path: Path, tensors: dict[str, Tensor]) -> None:
             )
         if value.dtype not in FLOATS:
             raise unsupported_dtype(path, name, str(value.dtype).removeprefix("torch."))
+
+
+def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raises VerydeepError for tensors with NaN or infinite values."""
+    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
 
 
 def unsupported_dtype(path: Path, name: str, dtype: str) -> VerydeepError:

@@ -8,7 +8,7 @@ prototxt say how the file is used.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,13 +132,8 @@ def _write_foreign(file: Path, form: str, weights: Weights, metadata: Metadata |
         raise VerydeepError(
             f"{weights.source} {what}, which {form} files cannot represent: convert it to .safetensors."
         )
-    writers: dict[str, Callable[[Tensors, Metadata], Iterable[Any]]] = {
-        "torchvision": _torchvision,
-        "keras": _keras,
-        "caffe": _caffe,
-    }
     pixels = _pixels_of(form, metadata)
-    content = writers[form](weights.tensors, metadata)
+    content = _content(form, metadata.net, weights.tensors)
     write_atomically(
         file, lambda opened: opened.writelines(content), lambda written: _check_same(written, file, pixels, weights)
     )
@@ -166,24 +161,20 @@ def _check_same(written: Path, file: Path, pixels: Preprocessing, weights: Weigh
         raise VerydeepError(f"{file} does not give the weights of {weights.source} when read back: it was removed.")
 
 
-def _bgr(tensors: Tensors) -> Tensors:
-    return {**tensors, "conv1_1.weight": tensors["conv1_1.weight"].flip(1)}
+def _content(form: str, net: str, tensors: Tensors) -> Iterable[Any]:
+    """The bytes of a file, in pieces."""
+    if form == "torchvision":
+        return [_torchvision_bytes(net, tensors)]
+    bgr = {**tensors, "conv1_1.weight": tensors["conv1_1.weight"].flip(1)}
+    return [keras_bytes(net, bgr)] if form == "keras" else caffe_bytes(net, bgr)
 
 
-def _torchvision(tensors: Tensors, metadata: Metadata) -> Iterable[Any]:
-    found = {}
-    for ours, theirs in TORCHVISION.names(metadata.net).items():
+def _torchvision_bytes(net: str, tensors: Tensors) -> Any:
+    state = {}
+    for ours, theirs in TORCHVISION.names(net).items():
         weight = tensors[f"{ours}.weight"]
-        found[f"{theirs}.weight"] = weight.flatten(1) if ours.startswith("fc") else weight
-        found[f"{theirs}.bias"] = tensors[f"{ours}.bias"]
+        state[f"{theirs}.weight"] = weight.flatten(1) if ours.startswith("fc") else weight
+        state[f"{theirs}.bias"] = tensors[f"{ours}.bias"]
     content = io.BytesIO()
-    torch.save({name: value.contiguous() for name, value in found.items()}, content)
-    return [content.getbuffer()]
-
-
-def _keras(tensors: Tensors, metadata: Metadata) -> Iterable[Any]:
-    return [keras_bytes(metadata.net, _bgr(tensors))]
-
-
-def _caffe(tensors: Tensors, metadata: Metadata) -> Iterable[Any]:
-    return caffe_bytes(metadata.net, _bgr(tensors))
+    torch.save({name: value.contiguous() for name, value in state.items()}, content)
+    return content.getbuffer()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import VerydeepError
+from ..core.errors import VerydeepError, first_line
 from .run_dir import BEST, checkpoint_of
 
 PREFIX = "hub:"
@@ -35,5 +35,4 @@ def download_shared(name: str) -> Path:
     except VerydeepError:
         raise
     except Exception as fault:  # the hub raises many types
-        reason = (str(fault).splitlines() or ["no reason given"])[0][:120]
-        raise VerydeepError(f"cannot load {name} from the hub ({reason}).") from None
+        raise VerydeepError(f"cannot load {name} from the hub ({first_line(fault)}).") from None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.config import STRIDE
 from ..core.errors import VerydeepError
-from .checkpoint import METADATA_KEY, Metadata, load_checkpoint, read_header, read_safetensors
+from .checkpoint import METADATA_KEY, Metadata, check_finite, load_checkpoint, read_header, read_safetensors
 from .download import cached
 from .formats.caffe import looks_like_caffe, read_caffe
 from .formats.keras import INSIDE, read_keras
@@ -154,7 +154,7 @@ def read_weights(source: str, preprocessing: str = "recorded") -> Weights:
         outputs = found.tensors["fc8.weight"].shape[0] if "fc8.weight" in found.tensors else 0
         raise PixelsUnknown(path, outputs, classes is not None)
     found = _without_missing(found, pixels)
-    _check_finite(path, found.tensors)
+    check_finite(path, found.tensors)
     first, mean = to_our_pixels(found.tensors["conv1_1.weight"], pixels)
     origin = {"file": path.name, "format": found.kind, "sha256": digests.of("sha256"), "pixels": pixels.to_json()}
     if known:
@@ -270,9 +270,3 @@ def _without_missing(found: Recognised, pixels: Preprocessing) -> Recognised:
         return found
     tensors = {name: value for name, value in found.tensors.items() if not name.startswith(FC)}
     return Recognised(found.net, found.kind, tensors)
-
-
-def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
-    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
