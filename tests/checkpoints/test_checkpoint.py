@@ -260,7 +260,7 @@ def test_a_locked_directory_is_cleaned_and_other_processes_are_refused(tmp_path:
     (tmp_path / ".mine.tmp").write_text("kept")
     with only_one(tmp_path):
         assert [entry.name for entry in tmp_path.iterdir()] == [".mine.tmp"]
-        with pytest.raises(VerydeepError, match="another process is at work"), only_one(tmp_path):
+        with pytest.raises(VerydeepError, match="another process is using"), only_one(tmp_path):
             pass
     with only_one(tmp_path / "new"):
         pass

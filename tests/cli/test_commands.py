@@ -126,7 +126,7 @@ def test_demo(command: Command, tmp_path: Path) -> None:
     assert "http://" not in page  # self-contained
     assert "https://" not in page
     few = command("demo", "--scenes", 59, "--out", "few", cwd=tmp_path).mistake()
-    assert few == "digits:59 asks for no number of training scenes: give 60 to 6000."
+    assert few == "digits:59: the number of training scenes must be 60 to 6000."
 
 
 def test_other_data_are_evaluated_by_class_name(command: Command, trained: Path, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_two_trainings_do_not_share_a_folder(command: Command, photos: Path) -> 
     place = photos.parent
     with only_one(place / "run"):
         words = ["train", "A", "--data", "photos", "--out", "run", "--max-epochs", 1, *SIZE]
-        assert "another process is at work in run" in command(*words, cwd=place).mistake()
+        assert "another process is using run" in command(*words, cwd=place).mistake()
 
 
 def test_names_that_are_not_utf8_are_kept(command: Command, tmp_path: Path) -> None:
@@ -318,16 +318,16 @@ def test_a_signal_whose_exception_is_lost_is_repeated(name: str, lost: str, stat
 MISTAKES = [
     ("train A --data nowhere", r"nowhere does not exist: give a folder with a folder per class"),
     ("train A --data {file}", r"is not a folder, \.csv, \.tsv or \.jsonl file"),
-    ("train A --data {empty_class}", r"class 'red' in .* has no photos: add some"),
+    ("train A --data {empty_class}", r"class 'red' in .* has no images: add some"),
     ("train A --data {one_class}", r"only one class \(red\)"),
-    ("train A --data {no_classes}", r"holds no class folders"),
-    ("train A --data {unreadable} --crop 32 --start none", r"none of the \d+ photos can be read"),
+    ("train A --data {no_classes}", r"has no class folders"),
+    ("train A --data {unreadable} --crop 32 --start none", r"none of the \d+ images can be read"),
     (
         "train A --data {broken} --crop 32 --start none",
         r"broken\.jpg is .*or train with --bad-images skip",
     ),
     ("train A --data {photos} --crop 64 --S 50", r"S 50 is below the crop of 64: raise S or lower --crop"),
-    ("train A --data {photos} --crop 100", r"crop 100 is not a multiple of 32 .*: use 96"),
+    ("train A --data {photos} --crop 100", r"crop 100 must be a multiple of 32, .*: use 96"),
     ("train A --data {photos} --leraning-rate 1", r"unknown setting '--leraning-rate'"),
     ("train A --data {photos} --momentun .9", r"unknown setting '--momentun': did you mean --momentum\?"),
     ("train A --data {photos} --lr fast", r"lr takes a number, not 'fast'"),
@@ -342,15 +342,15 @@ MISTAKES = [
     ("train A --out nowhere --resume", r"nowhere has no training to resume"),
     ("train A --data {photos} --device cuda", r"device cuda is not available"),
     ("train A --data {photos} --precision fp16 --device cpu", r"fp16 needs a CUDA device"),
-    ("train A --data imagenet", r"where is imagenet\? Say --data imagenet:DIR"),
+    ("train A --data imagenet", r"where is imagenet\? Use --data imagenet:DIR"),
     ("train", r"the following arguments are required: RUN"),
     ("train A --data {photos} --out=", r"out is empty"),
-    ("train A --data digits:x", r"digits:x asks for no number of training scenes: give 60 to 6000"),
-    ("train A --data {photos} --workers 1000000000000", r"workers is -1 to 512"),
+    ("train A --data digits:x", r"digits:x: the number of training scenes must be 60 to 6000"),
+    ("train A --data {photos} --workers 1000000000000", r"workers must be -1 to 512"),
     ("train A --data {photos} --threads 99999999999", r"threads 0 to 512"),
     ("train A --data {photos} --classes ,", r"classes lists nothing"),
     ("train A --data {photos} --start {nan}", r"NaN or infinite values in conv1_1\.weight"),
-    ("train A --out {torn_config} --resume", r"config\.json is broken: it does not hold a JSON object"),
+    ("train A --out {torn_config} --resume", r"config\.json is broken: it does not contain a JSON object"),
     ("train A --out {bad_momentum} --resume --max-epochs 3", r"lacks momentum buffers of its layers' shapes"),
     ("evaluate {run} dense@999999999", r"above 8192 pixels"),
     ("evaluate {nan} dense@36", r"NaN or infinite values in conv1_1\.weight"),
@@ -369,12 +369,12 @@ MISTAKES = [
     ("evaluate {truncated} dense@36", r"is broken or not a safetensors file"),
     ("evaluate {run} dense@36 --data {broken}", r"broken\.jpg is .*leave it out with --bad-images skip"),
     ("predict {run} nowhere.jpg", r"cannot read nowhere\.jpg: No such file or directory"),
-    ("predict {run} {file}", r"is not a photo in a known format"),
+    ("predict {run} {file}", r"is not an image in a known format"),
     ("predict {run} *.nothing", r"no file matches \*\.nothing"),
     ("predict {run} {photos} --top 0", r"top must be 1 or more"),
     ("predict {file} {photos}", r"is broken, or not of a supported format"),
     ("nets Z", r"there is no net 'Z'"),
-    ("nets --crop 31", r"crop 31 is not a multiple of 32"),
+    ("nets --crop 31", r"crop 31 must be a multiple of 32"),
     ("data check nowhere", r"does not exist"),
     ("data show {photos} --photos 0", r"photos must be 1 or more"),
     ("paint", r"there is no command 'paint'"),
@@ -486,7 +486,7 @@ def test_an_image_that_breaks_during_training_is_named(command: Command, photos:
     for path in (place / "photos").rglob("*.png"):
         path.write_bytes(b"gone bad")
     sentence = command("train", "A", "--out", "run", "--resume", "--max-epochs", 2, "--workers", 1, cwd=place).mistake()
-    assert re.search(r"photos/.*\.png is not a photo", sentence)
+    assert re.search(r"photos/.*\.png is not an image", sentence)
 
 
 def test_output_that_cannot_be_written_is_one_sentence() -> None:

@@ -91,7 +91,7 @@ def test_names_may_count_from_a_folder_or_be_bare_where_one_photo_has_them(tmp_p
     (tmp_path / "b.csv").write_text("".join(f"{number},1,1,20,20,dog\n" for number in range(6)))  # no extension
     found = opened(tmp_path / "photos", f"a={tmp_path / 'a.csv'}", f"b={tmp_path / 'b.csv'}")
     assert list(found.ids) == [f"{name}/{number}.png" for name in "ab" for number in range(6)]
-    with pytest.raises(VerydeepError, match=r"a.csv names 0.png, and 2 photos are called so \(a/0.png, b/0.png, …\)"):
+    with pytest.raises(VerydeepError, match=r"a.csv names 0.png, which 2 images are called \(a/0.png, b/0.png, …\)"):
         opened(tmp_path / "photos", tmp_path / "a.csv")
     (tmp_path / "c.csv").write_text("alone.png,1,1,20,20,bird\n" * 3)
     dataset = opened(tmp_path / "photos", tmp_path / "c.csv", f"a={tmp_path / 'a.csv'}")
@@ -174,9 +174,9 @@ def test_what_box_files_name_that_is_not_there_is_told(tmp_path: Path) -> None:
         file.write("a/77.png,1,1,9,9,cat\n")
     told = Collected()
     located(opened(tmp_path / "photos", table), False, told)
-    assert told.warnings == ["all: 1 times a box of a photo that is not there: left out; a/77.png"]
+    assert told.warnings == ["all: 1 times: box of an image that does not exist, left out; a/77.png"]
     (tmp_path / "other.csv").write_text("x/y.png,1,1,9,9,cat\n")
-    with pytest.raises(VerydeepError, match=r"name no photo below .* \(the first is x/y.png\)"):
+    with pytest.raises(VerydeepError, match=r"name no image below .* \(the first is x/y.png\)"):
         opened(tmp_path / "photos", tmp_path / "other.csv")
 
 
@@ -184,9 +184,9 @@ BROKEN = [
     ("boxes.csv", "a/0.png,1,2,3,cat\n", "line 1: give image,xmin,ymin,xmax,ymax,class"),
     ("boxes.csv", "a/0.png,1,2,3,x,cat\n", "line 1: give image"),
     ("boxes.csv", "image,xmin,ymin,xmax,ymax,class\na/0.png,1,2,nan,4,cat\n", "line 2: give image"),
-    ("boxes.csv", "", "holds no boxes"),
-    ("boxes.json", "[1, 2]", "is not COCO's JSON"),
-    ("boxes.json", '{"images": [], "annotations": [{"image_id": 3}]}', "is not COCO's JSON"),
+    ("boxes.csv", "", "contains no boxes"),
+    ("boxes.json", "[1, 2]", "is not COCO JSON"),
+    ("boxes.json", '{"images": [], "annotations": [{"image_id": 3}]}', "is not COCO JSON"),
     ("boxes.txt", "hello", "is neither a folder of XML files nor"),
     ("nothing.csv", None, "cannot read"),
     ("nothing", None, "does not exist"),
@@ -215,9 +215,9 @@ def test_box_files_that_are_none(name: str, text: str | None, sentence: str, tmp
 )
 def test_broken_xml_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(VerydeepError, match=r"a\.xml is no annotation in PASCAL VOC's XML, or broken"):
+    with pytest.raises(VerydeepError, match=r"a\.xml is not a PASCAL VOC XML annotation, or broken"):
         read_xml(tmp_path / "a.xml")
-    with pytest.raises(VerydeepError, match=r"of its 1 XML files none can be read, the first: .*a\.xml"):
+    with pytest.raises(VerydeepError, match=r"none of its 1 XML files can be read, the first is .*a\.xml"):
         read_boxes(tmp_path)
     xml(tmp_path / "b.xml", [("cat", 1, 1, 2, 2)])
     assert read_boxes(tmp_path)[1] == [str(tmp_path / "a.xml")]
@@ -270,7 +270,7 @@ def test_words_are_of_synsets_only(tmp_path: Path) -> None:
     paint(tmp_path / "photos" / "a" / "unnamed.png", 1, (1, 2, 3))
     told = Collected()
     located(opened(tmp_path / "photos", table), False, told)
-    assert told.warnings == ["all: 1 times a photo that no box file names: left out; a/unnamed.png"]
+    assert told.warnings == ["all: 1 times: image that is not in the box files, left out; a/unnamed.png"]
     with pytest.raises(VerydeepError, match=r"unnamed\.png; fix it"):
         located(opened(tmp_path / "photos", table), True, Silent())
 
@@ -343,7 +343,7 @@ def test_a_photos_size_is_that_of_its_upright_pixels(orientation: int, kind: str
     Image.new("RGB", (30, 20)).save(tmp_path / f"turned.{kind}", exif=exif)
     assert image_size(tmp_path / f"turned.{kind}") == read_image(tmp_path / f"turned.{kind}").shape[:2]
     (tmp_path / "no.jpg").write_text("no photo")
-    with pytest.raises(VerydeepError, match=r"no\.jpg cannot be read as a photo"):
+    with pytest.raises(VerydeepError, match=r"no\.jpg cannot be read as an image"):
         image_size(tmp_path / "no.jpg")
 
 

@@ -134,8 +134,8 @@ def test_right_answers_are_right_whatever_the_names(trained: Path, tmp_path: Pat
     assert scores.classes == ("crane (0)", "dog", "crane (2)")
     shared = photos_called(trained, tmp_path / "shared", ("crane", "dog", "x"))
     told = command("evaluate", crane, *words, "--data", shared).mistake()
-    assert "has photos of class 'crane'" in told
-    assert "write crane (0) or crane (2) for the one that is meant" in told
+    assert "has images of class 'crane'" in told
+    assert "use crane (0) or crane (2)" in told
 
 
 def test_a_class_is_found_in_either_form(trained: Path, tmp_path: Path, command: Command) -> None:

@@ -32,8 +32,8 @@ def changed(**more: Any) -> dict[str, Any]:
 
 # An annotation beside a good one, and the kind that it is counted as.
 BOXLESS = [
-    (changed(bbox=..., segmentation=POLYGON), "1 segmentation alone"),
-    (changed(bbox=[], segmentation=POLYGON), "1 segmentation alone"),
+    (changed(bbox=..., segmentation=POLYGON), "1 segmentation only"),
+    (changed(bbox=[], segmentation=POLYGON), "1 segmentation only"),
     (changed(bbox=None), "1 empty"),
     (changed(bbox=...), "1 empty"),
     (changed(bbox=..., segmentation=[]), "1 empty"),
@@ -49,9 +49,9 @@ def test_annotations_without_a_box_are_counted(tmp_path: Path, annotation: Any, 
     found, broken, skipped = read_boxes(path)
     assert {name: [box.xyxy for box in boxes] for name, boxes in found.items()} == {"a.png": [(1, 2, 11, 22)]}
     assert broken == []
-    assert skipped == [f"{path}: 1 without a box, left out ({kind}); the first is annotation 7"]
+    assert skipped == [f"{path}: annotations without a box are skipped: {kind}; the first is annotation 7"]
     coco(path, annotation, annotation)
-    with pytest.raises(VerydeepError, match=r"c\.json holds no boxes; .*2 without a box"):
+    with pytest.raises(VerydeepError, match=r"c\.json contains no boxes; .*without a box are skipped: 2"):
         read_boxes(path)
 
 
@@ -111,10 +111,10 @@ def test_another_fault_names_its_annotation(tmp_path: Path, annotation: Any, say
 def test_an_id_of_two_images_or_categories_is_refused(tmp_path: Path) -> None:
     """The last of them used to win, which gives boxes to a photo that they are not of."""
     path = coco(tmp_path / "c.json", BOX, images=[*IMAGES, {"id": 1, "file_name": "z.png"}])
-    with pytest.raises(VerydeepError, match=r"c\.json: id 1 is that of a\.png and of z\.png"):
+    with pytest.raises(VerydeepError, match=r"c\.json: a\.png and z\.png share the id 1"):
         read_boxes(path)
     coco(path, BOX, categories=[*CATEGORIES, {"id": "3", "name": "cow"}])
-    with pytest.raises(VerydeepError, match="id 3 is that of cat and of cow"):
+    with pytest.raises(VerydeepError, match="cat and cow share the id 3"):
         read_boxes(path)
 
 
@@ -136,9 +136,9 @@ def test_by_the_command(tmp_path: Path) -> None:
     assert answer.status == 2  # boxes of two photos are put right, and one photo has none
     assert sum(part["photos"] for part in told["sets"].values()) == 23
     assert told["boxes_skipped"] == [
-        "boxes.json: 2 without a box, left out (1 crowd, 1 segmentation alone); the first is annotation 10"
+        "boxes.json: annotations without a box are skipped: 1 crowd, 1 segmentation only; the first is annotation 10"
     ]
-    assert any("reaches outside the photo" in line for line in told["box_faults"])
+    assert any("extends beyond the image" in line for line in told["box_faults"])
     assert any("swapped corners" in line for line in told["box_faults"])
     assert any("23.png" in line for line in told["box_faults"])
     shown = run_command("data", "check", "photos", "--boxes", "boxes.json", cwd=place)

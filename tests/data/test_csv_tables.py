@@ -331,10 +331,10 @@ BOX_FAULTS = [
     ("image,xmin,ymin,xmax,ymax,class", ["{p},1,2,x,4,cat"], r"line 2: .* with the box in numbers, not 'x'"),
     ("image,xmin,ymin,xmax,ymax,class", ["{p},1,,9,9,cat"], r"line 2: .* with the box in numbers, not ''"),
     ("image,xmin,ymin,xmax,ymax,class", ['{p},1,2,"1,234",4,cat'], r"line 2: .* not '1,234'"),
-    ("image,xmin,ymin,xmax,ymax,class", ["{p},1,2,3,1e9,cat"], r"line 2: 1e\+09 is no coordinate of a photo"),
-    ("image,xmin,ymin,xmax,ymax,class", ["{p},.1,.2,.3,.4,cat", "{p},0,0,1,1,cat"], r"in shares of the photos' sides"),
-    ("ImageID,LabelName,XMin,XMax,YMin,YMax", ["{p},cat,0.1,0.9,0.1,0.8"], r"in shares of the photos' sides"),
-    ("", ["{p},11,6,30,25,cat"] * 3 + ["{p}," + SWAPPED + ",cat"], r"1 of 4 boxes have swapped corners, as if the col"),
+    ("image,xmin,ymin,xmax,ymax,class", ["{p},1,2,3,1e9,cat"], r"line 2: 1e\+09 is outside any image"),
+    ("image,xmin,ymin,xmax,ymax,class", ["{p},.1,.2,.3,.4,cat", "{p},0,0,1,1,cat"], r"has normalised boxes"),
+    ("ImageID,LabelName,XMin,XMax,YMin,YMax", ["{p},cat,0.1,0.9,0.1,0.8"], r"has normalised boxes"),
+    ("", ["{p},11,6,30,25,cat"] * 3 + ["{p}," + SWAPPED + ",cat"], r"1 of 4 boxes have swapped corners, so the col"),
     ("", ["{p},10,5,9,9,cat"], r"1 of 1 boxes have swapped corners"),
 ]
 
@@ -359,10 +359,10 @@ def test_one_swapped_box_in_five_is_put_right_and_counted(form: str, pictures: P
     (pictures / "boxes.csv").write_text("\n".join([f"image,{form},class", *lines[:5]]))
     found = command("data", "check", pictures, "--boxes", pictures / "boxes.csv")
     assert found.status == 2
-    assert re.search(r"^boxes: .*1 times a box with swapped corners: put right", found.stdout, re.MULTILINE)
+    assert re.search(r"^boxes: .*1 times: box with swapped corners, corrected", found.stdout, re.MULTILINE)
     assert "as read: a0.png, a, xmin 1" in found.stdout
     data = open_data(DataSettings(str(pictures), boxes=(str(pictures / "boxes.csv"),)))
-    with pytest.raises(VerydeepError, match=r"1 times a box with swapped corners: put right; .*a3\.png"):
+    with pytest.raises(VerydeepError, match=r"1 times: box with swapped corners, corrected; .*a3\.png"):
         located(data.set("all"), True, Silent())
 
 

@@ -165,7 +165,7 @@ def test_classes_too_small_for_a_dev_part_are_refused(photos: Path) -> None:
         for number in range(2):
             paint(photos / name / f"{number}.png", number, (9, 99, 199))
     assert len(opened(photos).sets["train"].classes) == 5
-    with pytest.raises(VerydeepError, match="too few photos for a dev part"):
+    with pytest.raises(VerydeepError, match="too few images for a dev set"):
         opened(photos, classes=("few*",))
 
 
@@ -283,7 +283,7 @@ def test_caltech_splits_as_the_paper(tmp_path: Path) -> None:
 
 def test_a_name_alone_asks_for_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("IMAGENET", raising=False)
-    with pytest.raises(VerydeepError, match=r"where is imagenet\? Say --data imagenet:DIR"):
+    with pytest.raises(VerydeepError, match=r"where is imagenet\? Use --data imagenet:DIR"):
         opened("imagenet")
     make_imagenet(tmp_path)
     monkeypatch.setenv("IMAGENET", str(tmp_path))

@@ -127,10 +127,10 @@ def jpeg() -> bytes:
     ("data", "says"),
     [
         (b"", "empty file"),
-        (b"not a photo at all", "not a photo in a known format"),
+        (b"not a photo at all", "not an image in a known format"),
         (jpeg()[:-200], "broken"),
         (encoded(Image.new("RGB", (9, 9)))[:40], "broken"),
-        (b"<svg></svg>", r"a format that is not read \(SVG\)"),
+        (b"<svg></svg>", r"an unsupported format \(SVG\)"),
     ],
 )
 def test_what_is_no_photo_is_named(data: bytes, says: str) -> None:

@@ -22,8 +22,7 @@ from verydeep.core.pixel_limit import allow_pixels, most_pixels
 from verydeep.core.settings import PIXEL_LIMIT
 from verydeep.data.dataloader import _Each
 from verydeep.data.dataset import Dataset, FolderSource
-from verydeep.data.image_files import without_large_texts
-from verydeep.data.image_io import declared_pixels, decode, image_size
+from verydeep.data.image_io import declared_pixels, decode, image_size, without_large_texts
 from verydeep.data.transforms import reduced
 from verydeep.data.workers import Fault, WatchedLoader
 
@@ -102,7 +101,7 @@ def test_only_large_texts_and_profiles_of_whole_pngs_are_left_out() -> None:
     large = chunk(b"zTXt", b"a\0\0" + packed(MEGABYTE + 1))
     assert without_large_texts(png(large, large)) == png()
     odd = png(chunk(b"zTXt", b"C\0\7abc"))  # of no known method: Pillow says so, as before
-    with pytest.raises(ImageError, match="not a photo"):
+    with pytest.raises(ImageError, match="not an image"):
         decode(odd)
     torn = png(chunk(b"tEXt", b"a\0" + b"b" * 99))
     torn = torn[: torn.index(b"b" * 99) + 9]

@@ -98,9 +98,9 @@ def test_sets_and_classes_by_their_folders(tmp_path: Path, folders: dict[str, An
         ({"train": TWO, "holdout": FEW}, "has train/ but no val/ or test/ beside it"),
         ({"val": TWO, "test": FEW}, "has val/, test/ but no train/ beside it"),
         ({**TWO, "Test": FEW}, "has Test/ but no train/ beside it"),  # the test photos would be a class
-        ({"train": TWO, "val": {**FEW, "bird": 2}}, "has photos of class 'bird'"),
+        ({"train": TWO, "val": {**FEW, "bird": 2}}, "has images of class 'bird'"),
         ({"train": {"cat": 9}, "val": {"cat": 3}}, r"only one class \(cat\)"),
-        ({"train": 10, "test": 10}, "train holds no class folders"),
+        ({"train": 10, "test": 10}, "train has no class folders"),
         ({"a_train": TWO, "a_test": FEW, "b_train": TWO, "b_test": FEW}, "several folders for training"),
     ],
 )
@@ -135,13 +135,13 @@ def test_a_class_called_train_is_said_and_training_prints_classes_and_split(comm
     small = ("--crop", 32, "--width", 0.03125, "--S", 36, "--workers", 0, "--start", "none", "--max-steps", 1)
     answer = command("train", "A", "--data", "photos", "--out", "run", *small, cwd=tmp_path)
     assert answer.status == 0, answer.stderr
-    assert "train/ is read as a class, as the folders beside (--folders splits" in answer.stderr
+    assert "train/ is read as a class, like the folders beside (--folders splits" in answer.stderr
     assert f"classes: {', '.join(names[:10])}, … (12 in all)" in answer.stderr
     assert "split: 10 % dev and 20 % test of each class, drawn by seed 0; test is reported" in answer.stderr
     told = command("data", "check", top, "--folders", "splits").mistake()
-    assert "holds no folders for training and for testing: call them train, val and test" in told
+    assert "has no folders for training and testing: name them train, val and test" in told
     named = command("data", "check", "digits", "--folders", "classes").mistake()
-    assert "--folders is of folders of photos" in named
+    assert "--folders applies to folders of images only" in named
 
 
 def test_a_forced_layout_is_kept_by_the_run(command: Command, tmp_path: Path) -> None:

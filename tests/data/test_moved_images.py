@@ -107,8 +107,8 @@ def test_photos_that_are_gone_are_told_with_the_way_to_name_them(command: Comman
     try:
         for words in (("evaluate", "run", "centre@36"), ("train", "A", "--out", "run", "--resume", "--max-epochs", 2)):
             sentence = command(*words, "--workers", 0, cwd=place).mistake()
-            assert sentence.startswith(f"{begun / 'photos'} does not exist any more, where the run's photos were")
-            assert "name their new place with --data" in sentence
+            assert sentence.startswith(f"{begun / 'photos'}, which held the run's data, does not exist any more")
+            assert "give its new place with --data" in sentence
         answer = command("evaluate", "run", "centre@36", "--data", "elsewhere", "--workers", 0, "--json", cwd=place)
         assert json.loads(answer.stdout)["set"] == "test"
         assert "is not as it was" not in answer.stderr

@@ -84,7 +84,7 @@ def test_an_interrupted_packing_goes_on(photos: Path, tmp_path: Path) -> None:
     good, stamps = last.read_bytes(), last.stat()
     last.write_bytes(bytes(len(good)))
     os.utime(last, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
-    with pytest.raises(ImageError, match="full shards are kept"):
+    with pytest.raises(ImageError, match="finished shards are kept"):
         pack_data(DataSettings(str(photos)), tmp_path / "pack", Packing(36), shard_bytes=20_000)
     assert not (tmp_path / "pack" / CARD).exists()
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "pack").glob("*.bin")}
@@ -136,7 +136,7 @@ def test_a_pack_that_was_changed_is_told(pack: Path) -> None:
     with pytest.raises(ImageError, match="not as it was packed"):
         dataset.pixels(0)
     shard.write_bytes(data[:-1])
-    with pytest.raises(VerydeepError, match=r"broken pack \(train-00000.bin is not as long as it was\)"):
+    with pytest.raises(VerydeepError, match=r"broken pack \(train-00000.bin has another size\)"):
         open_data(DataSettings(str(pack)))
 
 
@@ -160,13 +160,13 @@ def test_the_real_commands(photos: Path, tmp_path: Path, command: Command) -> No
 
 
 MISTAKES = [
-    ("data pack {photos} {tmp}/pack", r"pack is a pack already: give another folder"),
+    ("data pack {photos} {tmp}/pack", r"pack is a packed dataset already: give another folder"),
     ("data pack {tmp}/nowhere {tmp}/new", r"nowhere does not exist|nowhere"),
     ("data pack {photos} {tmp}/new --quality 50 --form jpeg", r"quality 90 to 100, not 36|not 256, jpeg, 50"),
-    ("data pack {photos} {tmp}/begun", r"holds the beginning of a pack of other photos or settings"),
+    ("data pack {photos} {tmp}/begun", r"contains an incomplete pack of other images or settings"),
     ("data pack {photos} {photos}/red/000.png", r"000.png"),
-    ("data check {tmp}/pack --boxes boxes.csv", r"is a pack, which keeps its boxes and its split"),
-    ("train A --data {tmp}/other-version", r"a pack of another version \(x\): pack the photos again"),
+    ("data check {tmp}/pack --boxes boxes.csv", r"is a packed dataset with boxes and a split of its own"),
+    ("train A --data {tmp}/other-version", r"a pack of another version \(x\): pack the images again"),
     ("train A --data {tmp}/torn", r"torn is a broken pack"),
 ]
 

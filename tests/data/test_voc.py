@@ -134,16 +134,16 @@ def test_actions_of_people_in_boxes(tmp_path: Path) -> None:
     assert whole.set("train").pixels(1).shape == (40, 48, 3)
     photo = np.asarray(Image.open(tmp_path / "JPEGImages" / "000001.jpg"))
     np.testing.assert_array_equal(boxes.set("train").pixels(1), photo[9:30, 4:25])  # pixels 5 to 25, 10 to 30
-    with pytest.raises(VerydeepError, match="has 2 objects and no number 3"):
+    with pytest.raises(VerydeepError, match="has 2 objects, but no number 3"):
         boxes.set("train").source.read("000001#3")
 
 
 BROKEN = {
     "Main/dog_train.txt": (
         "".join(f"{number:06d} 2\n" for number in range(1, 9)),
-        "ends a line in '2': it must be 1, -1 or 0",
+        "has a line that ends in '2': it must be 1, -1 or 0",
     ),
-    "Main/cat_train.txt": ("000001 1\n000009 1\n", "lists other photos than aeroplane_train.txt does"),
+    "Main/cat_train.txt": ("000001 1\n000009 1\n", "lists other images than aeroplane_train.txt"),
     "Main/sheep_val.txt": ("000001\n", "every line must have 2 words"),
     "Main/sofa_val.txt": ("", "is empty"),
     "Main/bus_train.txt": (None, "cannot read .*bus_train.txt: No such file"),
@@ -167,7 +167,7 @@ def test_a_folder_that_is_not_voc(tmp_path: Path) -> None:
 
 def test_nets_are_not_trained_on_several_classes_a_photo_but_the_photos_are_checked(tmp_path: Path) -> None:
     make_voc(tmp_path, "2007")
-    with pytest.raises(VerydeepError, match="has several classes a photo, and nets learn and tell one"):
+    with pytest.raises(VerydeepError, match="has several labels per image, which nets are not trained on"):
         open_any(DataSettings(data=f"voc2007:{tmp_path}"))
     found = check_data(f"voc2007:{tmp_path}")
     assert found["sets"]["train"]["balance"]["dog"] == 5  # of eight photos two show none, one a difficult one
@@ -179,7 +179,7 @@ def test_what_is_wrong_with_people_and_lists_is_told(tmp_path: Path) -> None:
     xml = tmp_path / "Annotations" / "000001.xml"
     xml.write_text(xml.read_text().replace("<xmin>5<", "<xmin>60<").replace("<xmax>25<", "<xmax>70<"))
     boxes = open_data(DataSettings(data=f"voc2012-action-box:{tmp_path}")).set("train")
-    with pytest.raises(ImageError, match="the box of 000001#2 shows nothing of its photo of 48x40 pixels"):
+    with pytest.raises(ImageError, match="the box of 000001#2 is outside its image of 48x40 pixels"):
         boxes.source.read("000001#2")
     folder = tmp_path / "ImageSets" / "Action"
     listed = (folder / "jumping_val.txt").read_text()
@@ -189,9 +189,9 @@ def test_what_is_wrong_with_people_and_lists_is_told(tmp_path: Path) -> None:
     main = tmp_path / "ImageSets" / "Main"
     for path in main.glob("*_val.txt"):
         path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(VerydeepError, match=r"aeroplane_val.txt lists a photo twice"):
+    with pytest.raises(VerydeepError, match=r"aeroplane_val.txt lists an image twice"):
         open_data(DataSettings(data=f"voc2012:{tmp_path}"))
     for path in main.glob("*_val.txt"):
         path.unlink()
-    with pytest.raises(VerydeepError, match=r"aeroplane_val.txt is missing: it lists which photos"):
+    with pytest.raises(VerydeepError, match=r"aeroplane_val.txt is missing: it lists which images"):
         open_data(DataSettings(data=f"voc2012:{tmp_path}"))

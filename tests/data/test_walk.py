@@ -55,7 +55,7 @@ def litter(photos: Path) -> dict[str, int]:
     paint(photos / "loose.png", 5, (9, 9, 9))
     return {
         **{"hidden": 4, "system": 10, "links to folders": 1, ".txt": 1, ".mov": 2, "no extension": 1},
-        "photos outside the class folders": 1,
+        "images outside the class folders": 1,
     }
 
 
@@ -70,7 +70,7 @@ def test_what_is_hidden_or_of_a_system_is_skipped_and_counted(command: Command, 
     assert sum(part["photos"] for part in found["sets"].values()) == 30
     shown = command("data", "check", photos).stdout
     assert "10 system (#recycle, …)" in shown
-    assert "1 photos outside the class folders (loose.png)" in shown
+    assert "1 images outside the class folders (loose.png)" in shown
     assert "2 .mov (red/IMG_1.MOV, …)" in shown
 
 
@@ -105,11 +105,13 @@ def test_formats_that_are_not_read_are_named_and_fail_the_check(command: Command
     assert {kind: told["count"] for kind, told in found["skipped"].items()} == counts
     assert len(found["unread"]) == len(counts)
     heic = next(sentence for sentence in found["unread"] if " HEIC " in sentence)
-    assert heic.startswith(f"3 HEIC images are not read (the first: {photos / 'red' / 'a.heic'}): install pillow-heif")
+    assert heic.startswith(
+        f"3 HEIC images are not supported (the first: {photos / 'red' / 'a.heic'}): install pillow-heif"
+    )
     assert sum(part["photos"] for part in found["sets"].values()) == 32
     assert [Path(fault["photo"]).name for fault in found["faults"]] == ["lie.jpg"]
-    assert "format that is not read (HEIC): install pillow-heif, or convert it" in found["faults"][0]["fault"]
-    assert "1 SVG image is not read (" in command("data", "check", photos).stdout
+    assert "unsupported format (HEIC): install pillow-heif, or convert it" in found["faults"][0]["fault"]
+    assert "1 SVG image is not supported (" in command("data", "check", photos).stdout
 
 
 def test_a_class_of_heic_alone_is_refused_with_the_reason(command: Command, photos: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_class_of_heic_alone_is_refused_with_the_reason(command: Command, phot
         put(photos / "iphone" / f"{number}.HEIC", HEIC)
     told = command("data", "check", photos).mistake()
     assert "class 'iphone' in" in told
-    assert "no photos that are read: 3 HEIC images are not read" in told
+    assert "no supported images: 3 HEIC images are not supported" in told
 
 
 def test_training_testing_packing_and_describing_warn_of_what_is_not_read(
@@ -136,7 +138,7 @@ def test_training_testing_packing_and_describing_warn_of_what_is_not_read(
     ):
         answer = command(*words, cwd=tmp_path)
         assert answer.status == 0, answer.stderr
-        assert "warning: 1 HEIC image is not read" in answer.stderr, words
+        assert "warning: 1 HEIC image is not supported" in answer.stderr, words
     checked = command("data", "check", tmp_path / "pack", "--json")
     assert json.loads(checked.stdout)["ignored"] == 21
     assert checked.status == 0
@@ -155,7 +157,7 @@ def test_predict_reads_a_folder_as_training_does(command: Command, trained: Path
     put(folder / "c.heic", HEIC)
     answer = command("predict", trained, "holiday", "--json", cwd=tmp_path)
     assert answer.status != 0
-    assert "1 HEIC image is not read (holiday/c.heic)" in answer.stderr
+    assert "1 HEIC image is not supported (holiday/c.heic)" in answer.stderr
     assert "holiday: skipped 2 hidden, 2 system, 1 links to folders" in answer.stderr
     assert len(json.loads(answer.stdout)) == 2
     inside = command("predict", trained, "holiday/@eaDir", "--json", cwd=tmp_path)  # what is named is read
@@ -355,7 +357,7 @@ def test_heic_is_read_where_pillow_heif_is_installed_and_never_served_unless_ask
     )
     assert tried.stdout.splitlines() == [
         "(40, 48, 3) 1920 0",
-        "the photo is of a format that is not read (HEIC): convert it to JPEG or PNG.",
+        "the photo is in an unsupported format (HEIC): convert it to JPEG or PNG.",
     ], tried.stderr
 
 

@@ -105,14 +105,14 @@ def test_a_tar_file_that_changes_while_it_is_read(tars: Path) -> None:
 
 
 FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
-    "no tar": ([], "holds no .tar files"),
-    "no photo": ([("a.tar", [("x.cls", b"1")])], "hold no photos"),
-    "class": ([("a.tar", [("x.png", b"1"), ("x.cls", b"red")])], "x.cls holds no class: a whole number from 0 up"),
-    "huge class": ([("a.tar", [("x.png", b"1"), ("x.cls", b"99999999")])], "x.cls holds no class"),
+    "no tar": ([], "has no .tar files"),
+    "no photo": ([("a.tar", [("x.cls", b"1")])], "contain no images"),
+    "class": ([("a.tar", [("x.png", b"1"), ("x.cls", b"red")])], "x.cls must contain a class, an integer from 0"),
+    "huge class": ([("a.tar", [("x.png", b"1"), ("x.cls", b"99999999")])], "x.cls must contain a class"),
     "half": ([("a.tar", [("x.png", b"1"), ("x.cls", b"1"), ("y.png", b"1")])], "y.png has no .cls file"),
-    "names": ([("a.tar", samples(0, 4)), ("classes.txt", [])], "names 0 classes, and the photos have 2"),
+    "names": ([("a.tar", samples(0, 4)), ("classes.txt", [])], "names 0 classes, but there are 2"),
     "twice": ([("a.tar", [("x.png", b"1"), ("x.jpg", b"1")])], "x.jpg and x.png are one sample: keep one"),
-    "torn": ([("torn.tar", [])], "is no whole tar file"),
+    "torn": ([("torn.tar", [])], "is a broken tar file"),
 }
 
 

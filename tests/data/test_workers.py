@@ -145,7 +145,7 @@ def test_what_is_no_regular_file_is_not_waited_for(command: Command, photos: Pat
     os.mkfifo(photos / "red" / "pipe.png")
     told = command("data", "check", photos)
     assert told.status == 2
-    assert "pipe.png: it is no regular file" in told.stdout
+    assert "pipe.png: not a regular file" in told.stdout
 
 
 class Flaky:
@@ -230,7 +230,10 @@ def test_a_training_that_is_stopped_while_photos_are_read_leaves_nothing(tmp_pat
 
 def test_settings_of_reading(command: Command, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 4)
-    for words, told in ((["--read-timeout", 0], "1 or more seconds"), (["--read-retries", 11], "read-retries 0 to 10")):
+    for words, told in (
+        (["--read-timeout", 0], "must be 1 or more"),
+        (["--read-retries", 11], "read-retries must be 0 to 10"),
+    ):
         assert told in command("train", "A", "--data", photos, *SIZE, *words, cwd=tmp_path).mistake()
 
 

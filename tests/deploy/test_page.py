@@ -125,7 +125,7 @@ def test_a_file_that_is_not_an_image_gets_an_error_and_others_their_predictions(
     page.get_by_label("Choose images").set_input_files([str(path) for path in sorted(tmp_path.iterdir())])
     page.get_by_text("2 images, 1 failed").wait_for(timeout=30_000)
     alert = page.get_by_role("article", name="notes.png").get_by_role("alert")
-    assert alert.inner_text().startswith("The photo is not a photo in a known format")
+    assert alert.inner_text().startswith("The photo is not an image in a known format")
     # A name is shown as it is, and is no part of the page.
     assert page.get_by_role("heading", name="<img src=x onerror=alert(1)>.png").count() == 1
     assert page.locator("img[src=x]").count() == 0

@@ -237,15 +237,15 @@ def jpeg() -> bytes:
 
 BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("POST", "/predict", b"", {}, 400, "the body is empty"),
-    ("POST", "/predict", b"hello", {}, 415, "not a photo in a known format"),
-    ("POST", "/predict", b"<svg xmlns='x'><script>alert(1)</script></svg>", {}, 415, "not read (SVG)"),
-    ("POST", "/predict", b"%PDF-1.7", {}, 415, "not a photo in a known format"),
+    ("POST", "/predict", b"hello", {}, 415, "not an image in a known format"),
+    ("POST", "/predict", b"<svg xmlns='x'><script>alert(1)</script></svg>", {}, 415, "unsupported format (SVG)"),
+    ("POST", "/predict", b"%PDF-1.7", {}, 415, "not an image in a known format"),
     ("POST", "/predict", jpeg()[:-900], {}, 400, "the photo is broken and cannot be decoded"),
     ("POST", "/explain", jpeg()[:300], {}, 400, "the photo is broken and cannot be decoded"),
     ("POST", "/localise", photo()[:8], {}, 415, "broken at its start"),
     ("POST", "/predict", bomb(), {}, 413, "declares more than 1,000,000 pixels"),
     ("POST", "/similar", encoded(np.zeros((1001, 1000, 3), np.uint8)), {}, 413, "more than 1,000,000 pixels"),
-    ("POST", "/predict", encoded(np.zeros((10, 1000, 3), np.uint8)), {}, 400, "50 times longer than wide"),
+    ("POST", "/predict", encoded(np.zeros((10, 1000, 3), np.uint8)), {}, 400, "aspect ratio above 50"),
     ("POST", "/predict", b"x" * 200_001, {}, 413, "the photo has more than 200,000 bytes"),
     ("POST", "/predict", photo(), {"Content-Type": "multipart/form-data; boundary=x"}, 415, "not a form"),
     ("POST", "/predict", photo(), {"Content-Encoding": "gzip"}, 415, "the body is compressed"),
@@ -533,7 +533,7 @@ def test_mistakes(server: Running, served: Path, tmp_path: Path, command: Comman
     assert "unknown host 'a..b': give an address of this machine" in mistake(run, "--host", "a..b")
     assert "port is 0 to 65,535, not 70,000" in mistake(run, "--port", 70_000)
     assert "batch is 1 to 64, not 0" in mistake(run, "--batch", 0)
-    assert "max-bytes takes a whole number" in mistake(run, "--max-bytes", "5MB")
+    assert "max-bytes must be an integer" in mistake(run, "--max-bytes", "5MB")
     assert "there is no" in mistake(tmp_path / "nothing", "--port", 0)
     assert "is below the net's crop of 32" in mistake(run, "--port", 0, "--protocol", "dense@20")
     assert "is a classifier, not a localisation model" in mistake(run, "--port", 0, "--boxes", run)

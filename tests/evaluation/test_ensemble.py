@@ -170,13 +170,13 @@ def test_a_fusion_overwrites_no_input_run_or_evaluation(command: Command, traine
 @pytest.mark.parametrize("text", ["n00000000 x y\n", "n00000001\n", "\udcff"])
 def test_a_broken_devkit_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "map_clsloc.txt").write_bytes(text.encode("utf8", "surrogateescape"))
-    says = r"map_clsloc\.txt(, line 1: byte 0xff is not UTF-8 text| is broken: each of its lines is a WNID)"
+    says = r"map_clsloc\.txt(, line 1: byte 0xff is not UTF-8 text| is broken: each line must be a WNID)"
     with pytest.raises(VerydeepError, match=says):
         write_classification(tmp_path / "s.txt", scores(1), tmp_path)
     (tmp_path / "map_clsloc.txt").unlink()
     crashes = (Path(__file__).parents[1] / "files" / "crash.mat").read_bytes()  # which ends scipy's process
     for content, told in (
-        (b"junk", "is broken or truncated: no whole MATLAB file"),
+        (b"junk", "is broken or truncated: not a complete MATLAB file"),
         (crashes, "is broken: reading it as a MATLAB"),
     ):
         (tmp_path / "meta.mat").write_bytes(content)

@@ -72,7 +72,7 @@ CASES = (
         ["fuse", "a.npz", "--out", "out"],
         says="a.npz is not a scores file",
     ),
-    Case(partial(made.pickled, name="x.png"), [*ASK, "x.png", *READ], says="x.png is not a photo"),
+    Case(partial(made.pickled, name="x.png"), [*ASK, "x.png", *READ], says="x.png is not an image"),
     Case(
         lambda folder: made.object_array(folder, "pack", "train.index.npy"),
         [*CHECK, "pack"],
@@ -139,7 +139,7 @@ CASES = (
     Case(
         partial(made.listed, rows=("../../../../../../../../etc/passwd,a",)),
         [*CHECK, "list.csv"],
-        says="etc/passwd is not a photo",
+        says="etc/passwd is not an image",
         sentence=False,
     ),
     Case(lambda folder: made.tar(folder, *NAMES), TARS, status=0),

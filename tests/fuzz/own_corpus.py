@@ -121,7 +121,7 @@ def settings() -> list[Files]:
 
 def run(folder: Path) -> list[Files]:
     """A run's folder."""
-    bad = json.dumps({"x.jpg": "x.jpg is not a photo."}).encode()
+    bad = json.dumps({"x.jpg": "x.jpg is not an image."}).encode()
     found = files_of(folder, ("config.json", "log.jsonl", "result.json"))
     found["last.safetensors"] = _unsealed(folder / "last.safetensors")
     return [found, {**found, "bad_images.json": bad}]

@@ -43,7 +43,7 @@ def test_text_that_no_file_can_hold_is_refused_where_json_tells_it(tmp_path: Pat
     coco = {"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 1, "name": "HALF"}]}
     told = json.dumps({**coco, "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]})
     (tmp_path / "x.json").write_text(told.replace("HALF", HALF))
-    with pytest.raises(VerydeepError, match="is not COCO's JSON"):
+    with pytest.raises(VerydeepError, match="is not COCO JSON"):
         read_boxes(tmp_path / "x.json")
     with pytest.raises(VerydeepError, match="start takes text, not"):
         from_json(TrainSettings, {"start": "\ud800"})
@@ -54,7 +54,7 @@ def test_lists_of_ilsvrc_that_are_no_lists(tmp_path: Path, command: Command) -> 
     (tmp_path / "val" / "v_1.jpg").touch()
     name = f"imagenet:{tmp_path}"
     truth, solution = (tmp_path / name for name in ("ILSVRC2012_validation_ground_truth.txt", "LOC_val_solution.csv"))
-    told = {truth: "each of its lines is an ILSVRC2012_ID", solution: "each line is a photo's name, a WNID and boxes"}
+    told = {truth: "each line must be an ILSVRC2012_ID", solution: "each line must be an image, a WNID and boxes"}
     for path, contents in ((truth, (b"nan", b"\xff")), (solution, (b"v_1\n", b"v_1,\n", b"\xff,1\n"))):
         for content in contents:
             path.write_bytes(content)
@@ -66,7 +66,7 @@ def test_lists_of_ilsvrc_that_are_no_lists(tmp_path: Path, command: Command) -> 
 def test_an_annotation_longer_than_any(tmp_path: Path) -> None:
     """Elements within elements without end, which took seconds to read and to forget."""
     (tmp_path / "x.xml").write_text("<a>" * 400_000)
-    with pytest.raises(VerydeepError, match=r"x\.xml is no annotation in PASCAL VOC's XML.*more than 1,048,576 bytes"):
+    with pytest.raises(VerydeepError, match=r"x\.xml is not a PASCAL VOC XML annotation.*more than 1,048,576 bytes"):
         read_xml(tmp_path / "x.xml")
 
 
@@ -81,16 +81,16 @@ def tar(path: Path, kind: bytes, size: bytes) -> None:
 @pytest.mark.parametrize(
     ("kind", "size", "told"),
     [
-        (b"L", b"\x80" + b"\0" * 6 + b"\x10" + b"\0" * 4, "a header has an absurd length"),  # a name of 64 GB
-        (b"x", b"\x80" + b"\0" * 6 + b"\x10" + b"\0" * 4, "a header has an absurd length"),
-        (tarfile.REGTYPE, b"\xff" * 10 + b"\0\0", "has a length below 0"),
+        (b"L", b"\x80" + b"\0" * 6 + b"\x10" + b"\0" * 4, "a header has an invalid length"),  # a name of 64 GB
+        (b"x", b"\x80" + b"\0" * 6 + b"\x10" + b"\0" * 4, "a header has an invalid length"),
+        (tarfile.REGTYPE, b"\xff" * 10 + b"\0\0", "has a negative length"),
     ],
 )
 def test_a_tar_file_with_a_length_that_none_has(
     tmp_path: Path, command: Command, kind: bytes, size: bytes, told: str
 ) -> None:
     tar(tmp_path / "x.tar", kind, size)
-    with pytest.raises(VerydeepError, match=rf"x\.tar is no whole tar file \(.*{told}"):
+    with pytest.raises(VerydeepError, match=rf"x\.tar is a broken tar file \(.*{told}"):
         open_data(DataSettings(f"webdataset:{tmp_path}"))
     if kind != b"L":
         assert told in command("data", "check", f"webdataset:{tmp_path}").mistake()
@@ -100,7 +100,7 @@ def test_a_pack_whose_index_leads_nowhere(tmp_path: Path, command: Command) -> N
     pack = tmp_path / "pack"
     pack_data(DataSettings(str(make_photos(tmp_path / "photos", 4))), pack, Packing(32))
     index = np.load(pack / "train.index.npy")
-    for column, value, told in (("shard", 7, "is in no file of it"), ("height", 5, "is not as it was packed")):
+    for column, value, told in (("shard", 7, "is in none of its files"), ("height", 5, "is corrupt")):
         changed = index.copy()
         changed[0][column] = value
         np.save(pack / "train.index.npy", changed)
@@ -110,7 +110,7 @@ def test_a_pack_whose_index_leads_nowhere(tmp_path: Path, command: Command) -> N
     changed = index.copy()
     changed[0]["label"] = 99
     np.save(pack / "train.index.npy", changed)
-    with pytest.raises(VerydeepError, match=r"is a broken pack \(train has a class or a form that is not there"):
+    with pytest.raises(VerydeepError, match=r"is a broken pack \(train has an unknown class or form"):
         open_data(DataSettings(str(pack)))
     header = (pack / "train.index.npy").read_bytes().replace(b"}", b"(", 1)
     (pack / "train.index.npy").write_bytes(header)

@@ -201,14 +201,14 @@ def test_faults_of_boxes_are_told_mended_and_refused_when_strict(command: Comman
     mended = command(*words, "--out", "mended", cwd=place)
     assert mended.status == 0, mended.stderr
     told = [line for line in mended.stderr.splitlines() if line.startswith("warning: ")]
-    assert any("a box of a photo that is not there: left out; nowhere.png" in line for line in told)
+    assert any("box of an image that does not exist, left out; nowhere.png" in line for line in told)
     strict = command(*words, "--strict", "--out", "strict", cwd=place)
     assert "fix it, or run without --strict" in strict.mistake()
     assert not (place / "strict").exists()
     checked = command("data", "check", "photos", "--boxes", "boxes.csv", cwd=place)
     assert checked.status == 2
     assert "boxes: " in checked.stdout
-    assert "a box with swapped corners: put right" in checked.stdout
+    assert "box with swapped corners, corrected" in checked.stdout
 
 
 def test_photos_of_classes_the_net_does_not_know(own: Path, command: Command, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_photos_of_classes_the_net_does_not_know(own: Path, command: Command, tm
     assert json.loads(found.stdout)["faults"] == {"class": 3}
     assert "left out 3 photos of classes that the model does not have (green)" in found.stderr
     strict = command(*words, "--set", "all", "--strict", cwd=own)
-    assert "photos of class 'green', which the net does not know" in strict.mistake()
+    assert "images of class 'green', which the net does not know" in strict.mistake()
 
 
 def test_scores_of_other_photos_or_classes_are_refused(own: Path, command: Command, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["predict", "classes", "photos/00.png"], "is a classifier, not a localisation model"),
     (["train", "A", "--data", "digits", "--regression", "XCR"], "regression is one of PCR, SCR"),
     (["train", "D/256", "--data", "digits"], "is not a localisation run"),
-    (["train", "A", "--data", "photos"], "holds no class folders"),
+    (["train", "A", "--data", "photos"], "has no class folders"),
     (["train", "A", "--data", "photos", "--boxes", "nothing.csv"], "nothing.csv: No such file"),
     (["train", "A", "--data", "photos", "--boxes", "boxes.csv", "--out", "net"], "already holds a run"),
 ]

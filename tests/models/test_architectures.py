@@ -48,7 +48,7 @@ def test_width_narrows_hidden_layers_only() -> None:
 
 @pytest.mark.parametrize("crop", [0, 16, 33, 100, 223])
 def test_crop_must_be_a_multiple_of_32(crop: int) -> None:
-    with pytest.raises(VerydeepError, match=r"not a multiple of 32.*use \d+"):
+    with pytest.raises(VerydeepError, match=r"must be a multiple of 32.*use \d+"):
         net_facts("A", crop=crop)
 
 

@@ -242,7 +242,7 @@ def test_one_reproduction_at_a_time(command: Command, doll: tuple[Path, dict[str
     ours = copied(doll, tmp_path)
     with only_one(ours):
         sentence = command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
-    assert "another process is at work in runs/doll: wait for it, or give another --out" in sentence
+    assert "another process is using runs/doll: wait for it, or give another --out" in sentence
     assert command("reproduce", "table3/A", *FEW, cwd=tmp_path).status == 0
 
 
@@ -438,9 +438,9 @@ MISTAKES = [
     ("reproduce table3/D/265 --doll", r"there is no row 'table3/D/265': did you mean table3/D/256\? Give class"),
     ("reproduce table19 --doll", r"there is no row 'table19'"),
     ("reproduce table7/MSRA-1-net --doll", r"is a result of other authors: there is nothing to reproduce"),
-    ("reproduce table3", r"where is imagenet\? Say --data imagenet:DIR"),
+    ("reproduce table3", r"where is imagenet\? Use --data imagenet:DIR"),
     ("reproduce table3 --doll --seed -1", r"seed must be 0 or more"),
-    ("reproduce table3 --doll --data digits:7", r"digits:7 asks for no number of training scenes: give 60 to 6000"),
+    ("reproduce table3 --doll --data digits:7", r"digits:7: the number of training scenes must be 60 to 6000"),
     ("reproduce table3 --doll --lr 1", r"unknown setting '--lr'"),
     ("reproduce table3 --doll --weights D=x", r"--weights is for released; the runs of table3 are trained"),
     ("reproduce released --doll", r"the released models have the paper's size: there is no --doll of them"),
@@ -464,9 +464,9 @@ MISTAKES = [
     ),
     ("table 3 --from nowhere", r"there is no nowhere: give the folder `verydeep reproduce` wrote to, or its results"),
     ("table 3 --from {imagenet_folder}", r"there is no .*results\.json: give the folder `verydeep reproduce` wrote to"),
-    ("reproduce table3/A/256 --doll --out {page}", r"page\.md is not a folder: nothing can be stored in .*page\.md"),
+    ("reproduce table3/A/256 --doll --out {page}", r"cannot write to .*page\.md: .*page\.md is not a folder"),
     ("reproduce released --data {imagenet} --weights D={D} --weights D={D}", r"NET=FILE, once per net"),
-    ("table 3 --from {broken}", r"is broken: it does not hold a JSON object"),
+    ("table 3 --from {broken}", r"is broken: it does not contain a JSON object"),
     ("table 3 --from {strange}", r"was not written by `verydeep reproduce`"),
     ("table 3 --write nowhere.md", r"cannot read nowhere\.md to write a table into it"),
     ("table 3 --write {page}", r"page\.md needs the lines <!-- table-3 --> and <!-- /table-3 --> once each"),

@@ -270,7 +270,7 @@ MISTAKES = {
     "report one --out photos": "photos is a directory: give --out a file, such as photos/comparison.html",
     "report one --out one/best.safetensors": "one/best.safetensors exists and is not a report",
     "report one two --out one/log.jsonl": "one/log.jsonl exists and is not a report",
-    "report one --out one/config.json/page.html": "is not a folder: nothing can be stored in",
+    "report one --out one/config.json/page.html": "is not a folder; give another --out",
     "report one other": "other has other data than one (",
     "report svms one": "svms contains SVMs and one a run: compare directories of one kind",
     "report one boxes": "boxes is a localisation run and one a classification run: compare runs of one kind",

@@ -138,7 +138,7 @@ def test_two_nets_are_stacked_and_a_scale_stacked_on_itself_tells_no_more(tmp_pa
 # What is wrong with the features, and the sentence.
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no labels": ({"labels": np.full(160, -1)}, "class 0/0000.jpg has no label"),
-    "too few for Caltech": ({}, "class 'class 0' of caltech101 has 20 photos; the split needs more than 30"),
+    "too few for Caltech": ({}, "class 'class 0' of caltech101 has 20 images; the split needs more than 30"),
     "one set": ({"sets": ("train",) * 160}, "draws its splits, and these features are of one set of the data"),
     "fewer splits": ({"recipe": {**made_up().recipe, "splits": 2}}, "of the photos of made up's splits 0 to 1 only"),
     "of several classes": (
@@ -178,8 +178,8 @@ def test_files_that_cannot_be_stacked(tmp_path: Path, file: Path) -> None:
 MISTAKES = {
     "svm nothing --features one.safetensors": "there is no protocol 'nothing': they are caltech101, caltech256",
     "svm own --features none.safetensors": "there is no features file none.safetensors: `verydeep features` writes",
-    "svm own --features one.safetensors --C 0": "C lists values above 0, not 0",
-    "svm own --features one.safetensors --C 1,1": "C names a value twice: 1,1",
+    "svm own --features one.safetensors --C 0": "C must list values above 0, not 0",
+    "svm own --features one.safetensors --C 1,1": "C lists a value twice: 1,1",
     "svm own --features one.safetensors --splits 0": "splits is 1 to 100, not 0",
     "svm own --features one.safetensors --seed -1": "seed must be 0 or more, not -1",
     "svm own --features one.safetensors --scales 384": "has no descriptors at Q = 384: its scales are 256",
@@ -190,8 +190,8 @@ MISTAKES = {
     "svm own": "the following arguments are required: --features",
     "features none --data photos --out f": "there is no run or weight file none",
     "features run --data photos --out f --layer fc9": "net A has no layer 'fc9': its layers are conv1_1, pool1",
-    "features run --data photos --out f --scales 20": "a scale is 32 to 8192 pixels, not 20",
-    "features run --data photos --out f --scales 40,40": "scales names one twice: 40,40",
+    "features run --data photos --out f --scales 20": "scales must be 32 to 8192 pixels, not 20",
+    "features run --data photos --out f --scales 40,40": "scales lists a value twice: 40,40",
     "features run --data photos --out . --layer pool5": ". is a folder: give a file that ends in .safetensors",
     "features run --data photos --out f --splits 2": "splits is a number of random splits of caltech101 or caltech256",
     "features run --data photos --out f --set west": "has no set 'west': its sets are train, dev, test, all",
@@ -206,8 +206,8 @@ MISTAKES = {
     "svm own --features part.safetensors": "lack the set val, and have train",
     "svm own --features lone.safetensors": "class 'class 0' of made up has no training photos",
     "features run --data bad --out f --bad-images skip": "none of the 2 photos of",
-    "probe --data one --weights run --out f": "too few photos for a dev part",
-    "train D --data voc2007:voc": "several classes a photo",
+    "probe --data one --weights run --out f": "too few images for a dev set",
+    "train D --data voc2007:voc": "several labels per image",
 }
 
 
@@ -405,7 +405,7 @@ def test_a_broken_annotation_is_reported_by_a_worker_too(trained: Path, tmp_path
     (tmp_path / "voc" / "Annotations" / "000003.xml").write_text("<annotation><object>")
     words = ("features", trained, "--data", "voc2012-action-box:voc", "--layer", "pool5", "--out", "f.safetensors")
     told = run_command(*words, "--workers", 1, cwd=tmp_path).mistake()
-    assert "000003.xml is no annotation in PASCAL VOC's XML" in told
+    assert "000003.xml is not a PASCAL VOC XML annotation" in told
     done = run_command(*words, "--workers", 1, "--bad-images", "skip", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["skipped"] == 2  # its two people
 

@@ -1,12 +1,12 @@
-"""App. A, data: a set's boxes as an annotation tells them, checked photo by photo, mended where that is safe.
+"""App. A, data: the annotated boxes of a set, checked image by image and corrected where that is safe.
 
-Only boxes of the photo's own class count. A file's name for a class may be the class's name, its WNID, or one of
-the words of its synset. Corners that are of another size of the same photo are rescaled to it.
+Only boxes of the image's own class are used. An annotation may name the class by its name, its WNID, or a word of its
+synset. Boxes annotated at another size of the same image are rescaled.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,86 +17,74 @@ from .boxes import clip
 from .class_names import WNID, class_key, nfc
 from .dataset import Dataset, NamedBox
 
-# What may be wrong, and what is done about it unless ``strict`` refuses it.
+# What may be wrong with a box or an image's boxes, and how it is corrected unless ``strict`` refuses it.
 FAULTS = {
-    "swapped": "a box with swapped corners: put right",
-    "outside": "a box that reaches outside the photo: cut at its edge",
-    "away": "a box that lies outside the photo: left out",
-    "empty": "a box without area: left out",
-    "shape": "a box of a photo of another shape: left out",
-    "broken": "an annotation that cannot be read: left out",
-    "none": "no box of its class: the photo is left out",
-    "unmatched": "a box of a photo that is not there: left out",
-    "without": "a photo that no box file names: left out",
+    "swapped": "box with swapped corners, corrected",
+    "outside": "box that extends beyond the image, clipped",
+    "away": "box outside the image, left out",
+    "empty": "box without area, left out",
+    "shape": "box annotated on an image of another shape, left out",
+    "broken": "annotation that cannot be read, left out",
+    "none": "image without a box of its class, left out",
+    "unmatched": "box of an image that does not exist, left out",
+    "without": "image that is not in the box files, left out",
 }
-NO_AREA = 1.0  # pixels: a side of no more is a slip of the mouse, or a row of a file whose corners are equal
-SLACK = 1.0  # pixels beyond an edge that files reach by counting from 0 or from 1
-SAME_SHAPE = 0.02  # relative difference of two ratios of sides that rounding explains
-
-
-@dataclass
-class _Faults:
-    """Photos by what is wrong with their boxes."""
-
-    found: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in FAULTS})
-
-    def lines(self) -> list[str]:
-        """A line for each kind of fault there is."""
-        return [
-            f"{len(photos)} times {FAULTS[name]}; {photos[0]}" + (f" and {len(photos) - 1} more" if photos[1:] else "")
-            for name, photos in self.found.items()
-            if photos
-        ]
+NO_AREA = 1.0  # pixels: the largest side of a box that counts as empty, such as a slip of the mouse
+SLACK = 1.0  # pixels that a box may extend beyond the image, from counting from 0 or from 1
+SAME_SHAPE = 0.02  # relative difference of aspect ratios that rounding explains
 
 
 @dataclass(frozen=True)
 class Located:
-    """A set whose photos all have boxes, and the photos with faults by their kind (see `FAULTS`)."""
+    """A set whose images all have boxes, and the images with faults by their kind (see `FAULTS`)."""
 
     dataset: Dataset
     faults: dict[str, list[str]]
 
 
 def located(dataset: Dataset, strict: bool, reporter: Reporter) -> Located:
-    """The photos of a set that have a box of their class, with these boxes.
+    """The images of a set that have a box of their class, with these boxes.
 
     Args:
-        strict: any fault is an error; else what is safe is mended, and all is counted and told.
+        strict: any fault is an error; else boxes are corrected or left out, and all faults are reported.
 
     Raises:
-        VerydeepError: the set has no boxes at all, or with ``strict`` a fault; the sentence names the first photo.
+        VerydeepError: the set has no boxes at all, or with ``strict`` a fault; the message names the first image.
     """
     if dataset.find_boxes is None:
         raise VerydeepError(f"{dataset.name} has no boxes: name their files with --boxes.")
-    faults, kept, boxes = _Faults(), [], []
-    if dataset.set_name != "dev":  # what is of no set is told once, with the others' training photos or when tested
+    faults: dict[str, list[str]] = {name: [] for name in FAULTS}
+    kept, boxes = [], []
+    if dataset.set_name != "dev":  # faults of files are reported once, with the training or test images
         for name in ("broken", "unmatched", "without"):
-            faults.found[name] += getattr(dataset.find_boxes, name, ())
-        for line in getattr(dataset.find_boxes, "skipped", ()):  # no fault: files of COCO's are so
+            faults[name] += getattr(dataset.find_boxes, name, ())
+        for line in getattr(dataset.find_boxes, "skipped", ()):  # not a fault: usual in COCO's files
             reporter.say(f"boxes: {line}")
-    with reporter.track(f"boxes of the {dataset.set_name} photos", len(dataset)) as advance:
+    with reporter.track(f"boxes of the {dataset.set_name} images", len(dataset)) as advance:
         for index in range(len(dataset)):
-            found = _boxes_of(dataset, index, faults.found)
+            image_boxes = _boxes_of(dataset, index, faults)
             advance(1, "")
-            if len(found):
+            if len(image_boxes):
                 kept.append(index)
-                boxes.append(found)
+                boxes.append(image_boxes)
             else:
-                faults.found["none"].append(dataset.where(index))
-    lines = faults.lines()
+                faults["none"].append(dataset.where(index))
+    faults = {name: images for name, images in faults.items() if images}
+    lines = [
+        f"{len(images)} times: {FAULTS[name]}; {images[0]}" + (f" and {len(images) - 1} more" if images[1:] else "")
+        for name, images in faults.items()
+    ]
     if strict and lines:
         raise VerydeepError(f"{dataset.name} ({dataset.set_name}): {lines[0]}; fix it, or run without --strict.")
     for line in lines:
         reporter.warn(f"{dataset.set_name}: {line}")
     if not kept:
-        raise VerydeepError(f"no {dataset.set_name} photo of {dataset.name} has a box of its class.")
-    chosen = dataset.take(np.array(kept, dtype=np.int64))
-    told = {name: photos for name, photos in faults.found.items() if photos}
-    return Located(replace(chosen, boxes=tuple(boxes)), told)
+        raise VerydeepError(f"no {dataset.set_name} image of {dataset.name} has a box of its class.")
+    return Located(replace(dataset.take(np.array(kept, dtype=np.int64)), boxes=tuple(boxes)), faults)
 
 
 def _boxes_of(dataset: Dataset, index: int, faults: dict[str, list[str]]) -> NDArray[np.float64]:
-    """The photo's boxes of its class, mended, (n,4)."""
+    """The image's boxes of its class, corrected, (n,4)."""
     assert dataset.find_boxes is not None
     where, title = dataset.where(index), dataset.classes[int(dataset.labels[index])]
     try:
@@ -106,24 +94,24 @@ def _boxes_of(dataset: Dataset, index: int, faults: dict[str, list[str]]) -> NDA
         return np.zeros((0, 4))
     try:
         size = dataset.size(index)
-    except ImageError:  # told, with all other photos that cannot be read, by who reads them
+    except ImageError:  # reported when the images are read
         size = None
-    mended = [box for box in (_mended(box, size, where, faults) for box in named) if box is not None]
-    return np.array(mended, dtype=np.float64).reshape(-1, 4)
+    boxes = [box for box in (_corrected(box, size, where, faults) for box in named) if box is not None]
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
 def _is_class(title: str, name: str) -> bool:
-    """Whether a box's name stands for the class: its name, its WNID, or a word of its synset."""
+    """Whether an annotation's name means the class: its name, its WNID, or a word of its synset."""
     if class_key(name) == class_key(title):
         return True
     wnid, _, words = nfc(title).partition(" ")
     return WNID.fullmatch(wnid) is not None and nfc(name).replace("_", " ") in words.split(", ")
 
 
-def _mended(
+def _corrected(
     box: NamedBox, size: tuple[int, int] | None, where: str, faults: dict[str, list[str]]
 ) -> NDArray[np.float64] | None:
-    """One box within its photo; None where nothing is left of it."""
+    """A box within its image; None if nothing is left of it."""
     x1, y1, x2, y2 = box.xyxy
     if box.swapped:
         faults["swapped"].append(where)

@@ -1,4 +1,4 @@
-"""A look at data before anything is trained on them: faults, balance, sizes, duplicates, samples."""
+"""Checks data before training: unreadable images, class balance, sizes, duplicates, samples."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FIRST_BOXES = 3
 
 @dataclass(frozen=True)
 class Imprint:
-    """A photo's height, width and a digest of its pixels."""
+    """An image's height, width and a digest of its pixels."""
 
     def __call__(self, pixels: Pixels) -> tuple[int, int, str]:
-        """Equal digests are equal pictures, however their files were written."""
+        """Images of equal pixels have equal digests, whatever their files are like."""
         check_ratio(pixels.shape)
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         return pixels.shape[0], pixels.shape[1], digest
@@ -49,17 +49,17 @@ def check_data(
     reporter: Reporter | None = None,
     folders: str = "auto",
 ) -> dict[str, Any]:
-    """Reads every photo of every set once and tells what is wrong, as JSON values.
+    """Reads every image of every set once and reports what is wrong, as JSON values.
 
-    Keys: ``data``, ``classes``; ``split``: where the sets come from, in words; ``notes``: how what could be read in two
-    ways was read; ``ignored``: how many files and folders were skipped, ``skipped``: by kind their
-    ``count`` and the ``first``; ``unread``: a sentence for each image format that is not read; ``sets``: photos, class
-    balance and smallest sides of each; ``faults``: photo and sentence; ``duplicates``: lists of ``set/photo`` showing
-    the same picture; ``box_faults``: lines of what is wrong with boxes; ``boxes``: the first three as read, in the
-    file's own pixels; ``boxes_skipped``: lines of annotations that have no box, which are no faults.
+    Keys: ``data``, ``classes``; ``split``: where the sets come from, as text; ``notes``: how ambiguous folders were
+    interpreted; ``ignored``: the number of skipped files and folders, ``skipped``: by kind their ``count`` and the
+    ``first``; ``unread``: a message for each image format that is not supported; ``sets``: number of images, class
+    balance and smallest sides of each; ``faults``: image and message; ``duplicates``: lists of ``set/photo`` of equal
+    pixels; ``box_faults``: messages on faulty boxes; ``boxes``: the first three as read, in the file's own pixels;
+    ``boxes_skipped``: messages on annotations without a box, which are not faults.
 
     Raises:
-        VerydeepError: the data cannot be opened at all.
+        VerydeepError: the data cannot be opened.
     """
     settings = from_json(DataSettings, {"data": data, "classes": classes, "boxes": boxes, "folders": folders})
     opened = open_data(settings, least_classes=1 if settings.boxes else 2, several=True)
@@ -80,8 +80,7 @@ def check_data(
         "unread": unread_sentences(opened.skipped),
         "sets": sets,
         "faults": faults,
-        "box_faults": [line for dataset in opened.sets.values() for line in _box_faults(dataset)],
-        **_boxes_as_read(next(iter(opened.sets.values()))),
+        **_check_boxes(list(opened.sets.values())),
         "duplicates": sorted(photos for photos in pictures.values() if len(photos) > 1),
     }
 
@@ -94,52 +93,52 @@ def _read_all(
     readers: LoaderSettings,
     reporter: Reporter,
 ) -> list[int]:
-    """The smallest side of each photo of a set; ``faults`` takes the unreadable ones, ``pictures`` who shows what."""
+    """The smallest side of each image; adds unreadable images to ``faults``, and each digest's to ``pictures``."""
     sides: list[int] = []
-    with reporter.track(f"reading the {name} photos", len(dataset)) as advance:
-        for index, found in each_photo(dataset, Imprint(), readers):
+    with reporter.track(f"reading the {name} images", len(dataset)) as advance:
+        for index, imprint in each_photo(dataset, Imprint(), readers):
             advance(1, "")
-            if isinstance(found, Fault):
-                faults.append({"set": name, "photo": dataset.where(index), "fault": found.message})
+            if isinstance(imprint, Fault):
+                faults.append({"set": name, "photo": dataset.where(index), "fault": imprint.message})
                 continue
-            sides.append(min(found[:2]))
-            pictures[found[2]].append(f"{name}: {dataset.where(index)}")
+            height, width, digest = imprint
+            sides.append(min(height, width))
+            pictures[digest].append(f"{name}: {dataset.where(index)}")
     return sides
 
 
-def _box_faults(dataset: Dataset) -> list[str]:
-    """Lines on the boxes of real photos; scenes have theirs right."""
-    if dataset.find_boxes is None or dataset.source.root is None:
-        return []
-    told = Collected()
-    try:
-        located(dataset, False, told)
-    except VerydeepError as fault:
-        return [*told.warnings, str(fault)]
-    return told.warnings
-
-
-def _boxes_as_read(dataset: Dataset) -> dict[str, Any]:
-    return {"boxes": _first_boxes(dataset), "boxes_skipped": list(getattr(dataset.find_boxes, "skipped", ()))}
+def _check_boxes(datasets: list[Dataset]) -> dict[str, Any]:
+    """The faults of all sets' boxes, and the first boxes; computed images have no faults."""
+    first, faults = datasets[0], list[str]()
+    for dataset in datasets:
+        if dataset.find_boxes is not None and dataset.source.root is not None:
+            reporter = Collected()
+            try:
+                located(dataset, False, reporter)
+                faults += reporter.warnings
+            except VerydeepError as fault:
+                faults += [*reporter.warnings, str(fault)]
+    skipped = list(getattr(first.find_boxes, "skipped", ()))
+    return {"box_faults": faults, "boxes": _first_boxes(first), "boxes_skipped": skipped}
 
 
 def _first_boxes(dataset: Dataset) -> list[dict[str, Any]]:
-    """The first three boxes of a file, or of the set's photos; none of scenes."""
+    """The first three boxes of a file, or of the set's images; none of computed images."""
     if dataset.find_boxes is None or dataset.source.root is None:
         return []
     rows: list[dict[str, Any]] = []
-    for photo in getattr(dataset.find_boxes, "by_photo", dataset.ids):
-        with contextlib.suppress(VerydeepError):  # it is listed with the faults
-            for box in dataset.find_boxes(photo):
+    for image_id in getattr(dataset.find_boxes, "by_photo", dataset.ids):
+        with contextlib.suppress(VerydeepError):  # it is among the faults
+            for box in dataset.find_boxes(image_id):
                 corners = zip(("xmin", "ymin", "xmax", "ymax"), box.written or box.xyxy, strict=True)
-                rows.append({"image": photo, "class": box.name, **dict(corners)})
+                rows.append({"image": image_id, "class": box.name, **dict(corners)})
         if len(rows) >= FIRST_BOXES:
             break
     return rows[:FIRST_BOXES]
 
 
 def _balance(opened: Data, name: str) -> dict[str, int]:
-    """Photos of each class; without classes that are known, of none."""
+    """The number of images of each class."""
     marks = opened.sets[name].marks
     if marks is not None:
         return dict(zip(opened.classes, (marks == 1).sum(axis=0).tolist(), strict=True))
@@ -148,39 +147,39 @@ def _balance(opened: Data, name: str) -> dict[str, int]:
 
 
 def _spread(values: list[int]) -> list[int] | None:
-    """Least, median and largest; None of nothing."""
+    """Minimum, median and maximum; None without values."""
     return [min(values), int(np.median(values)), max(values)] if values else None
 
 
 def sample_crops(data: str, settings: TrainSettings, photos: int, **given: Any) -> list[tuple[Pixels, str]]:
-    """What the net will see: random crops of training photos, with mirror and colour shift, and class names.
+    """Random crops of training images as the net sees them, mirrored and shifted in colour, with class names.
 
     ``given`` are other fields of DataSettings.
     """
-    few = some_of(open_data(from_json(DataSettings, {"data": data, **given})).set("train"), photos)
-    look = scan_images(few, settings.S.smallest, ONE_BY_ONE, Silent())
-    return [(pixels, name) for pixels, name, _ in crops_of(look.dataset, settings, look.colour_axes)]
+    dataset = some_of(open_data(from_json(DataSettings, {"data": data, **given})).set("train"), photos)
+    scan = scan_images(dataset, settings.S.smallest, ONE_BY_ONE, Silent())
+    return [(pixels, name) for pixels, name, _ in crops_of(scan.dataset, settings, scan.colour_axes)]
 
 
 def some_of(dataset: Dataset, photos: int) -> Dataset:
-    """At most so many photos of a set, evenly spread."""
+    """At most so many images of a set, evenly spread."""
     return dataset.take(np.linspace(0, len(dataset) - 1, min(photos, len(dataset))).astype(np.int64))
 
 
 def crops_of(
     dataset: Dataset, settings: TrainSettings, colour_axes: NDArray[np.float64], targets: BoxTargets | None = None
 ) -> list[tuple[Pixels, str, NDArray[np.float32]]]:
-    """A random crop of each photo as training shows it in its first epoch, its class, and its target.
+    """A random crop of each image as in the first epoch of training, its class, and its target.
 
-    The target is cxcywh (4,) in shares of the crop's side, or (0,) without ``targets``.
+    The target is cxcywh (4,) in fractions of the crop's side, or (0,) without ``targets``.
 
     Raises:
-        ImageError: a photo cannot be read.
+        ImageError: an image cannot be read.
     """
     loader = TrainingLoader(dataset, settings, colour_axes, 1, ONE_BY_ONE, targets)
-    found: list[tuple[Pixels, str, NDArray[np.float32]]] = []
+    crops: list[tuple[Pixels, str, NDArray[np.float32]]] = []
     for batch in loader.epoch(0):
-        seen = (batch.images.float() + batch.shift[:, :, None, None]).round().clamp(0, 255).byte()
+        pixels = (batch.images.float() + batch.shift[:, :, None, None]).round().clamp(0, 255).byte()
         names = [dataset.classes[label] for label in batch.labels.tolist()]
-        found.extend(zip(seen.permute(0, 2, 3, 1).numpy(), names, batch.boxes.numpy(), strict=True))
-    return found
+        crops.extend(zip(pixels.permute(0, 2, 3, 1).numpy(), names, batch.boxes.numpy(), strict=True))
+    return crops

@@ -1,8 +1,8 @@
-"""Names of classes: read, compared, numbered. A class is its place among a net's outputs; its name only finds it.
+"""Class names: reading, comparing, numbering.
 
-Names are compared in Unicode's form NFC, where a letter and its accent are the same however they were typed. Of
-ILSVRC's names the WNID alone counts, as their words are spelt in several ways or left out. Where two classes of a net
-share a name, as ILSVRC's cranes do, their places are part of their names: ``crane (134)``, counted from 0.
+Names are compared in Unicode's normal form NFC, which does not depend on how accents were typed. Of ILSVRC's names only
+the WNID counts, as their words are spelt in several ways or left out. If two classes of a net share a name, as ILSVRC's
+cranes do, the number of the output, from 0, is added: ``crane (134)``.
 """
 
 from __future__ import annotations
@@ -16,40 +16,36 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.text_files import read_text
+from ..core.files import read_text
 
 WNID = re.compile(r"n\d{8}\b")
 
 
 def nfc(name: str) -> str:
-    """A name with its letters and accents put together."""
+    """A name in Unicode's normal form NFC."""
     return unicodedata.normalize("NFC", name)
 
 
 def class_key(name: str) -> str:
-    """What a class is known by: two names with equal keys are names of one class."""
+    """The key that names of one class share."""
     wnid = WNID.match(name)
     return wnid[0] if wnid else nfc(name)
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """The names in a file of one a line, without blank lines at its end.
-
-    Raises:
-        VerydeepError: it cannot be read, or is not UTF-8.
-    """
+    """The lines of a file, without blank lines at its end; raises VerydeepError if it is unreadable or not UTF-8."""
     return names_in(read_text(path))
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    r"""The lines of a text, parted by ``\n`` or ``\r\n`` alone: names may have all other separators in them."""
+    r"""The lines of a text, split at ``\n`` or ``\r\n`` only: names may contain Unicode's other line separators."""
     text = text.replace("\r\n", "\n")
-    ending = "\n" if "\n" in text else "\r"  # of files of old Macs
+    ending = "\n" if "\n" in text else "\r"  # files from old Macs
     return tuple(line.strip(" \t\r") for line in text.rstrip(" \t\r\n").split(ending)) if text.strip() else ()
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:
-    """The names of a net's outputs, with their place behind those that several share."""
+    """Unique names of a net's outputs: the number of the output is added to repeated names."""
     names = tuple(names)
     counts = Counter(map(nfc, names))
     if max(counts.values(), default=1) == 1:
@@ -58,22 +54,22 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def one_spelling(names: Iterable[str]) -> dict[str, str]:
-    """What to call each name: as it is spelt, or in NFC where it is spelt in several forms."""
+    """One spelling for each name: its own, or NFC if it occurs in several normal forms."""
     names = dict.fromkeys(names)
     forms = Counter(map(nfc, names))
     return {name: nfc(name) if forms[nfc(name)] > 1 else name for name in names}
 
 
 def numbered(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The classes that N names stand for, sorted, and the number of each name's class, (N,)."""
-    called = one_spelling(names)
-    classes = tuple(sorted(set(called.values())))
+    """The distinct classes of N names, sorted, and the number of each name's class, (N,)."""
+    spelling = one_spelling(names)
+    classes = tuple(sorted(set(spelling.values())))
     place = {name: number for number, name in enumerate(classes)}
-    return classes, np.array([place[called[name]] for name in names], dtype=np.int64)
+    return classes, np.array([place[spelling[name]] for name in names], dtype=np.int64)
 
 
 def places_in(classes: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
-    """The place of each name among some classes; -1 where none, or more than one, is called so."""
+    """The index of each name's class; -1 if no class, or more than one, has the name."""
     if same_classes(names, classes):
         return np.arange(len(classes), dtype=np.int64)
     keys = list(map(class_key, classes))
@@ -83,12 +79,12 @@ def places_in(classes: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]
 
 
 def same_classes(names: Sequence[str] | None, others: Sequence[str] | None) -> bool:
-    """Whether two lists are of the same classes in the same order; None is not known."""
+    """Whether two lists name the same classes in the same order; False if either is None, unknown."""
     return names is not None and others is not None and list(map(class_key, names)) == list(map(class_key, others))
 
 
 def place_of_class(name: str, classes: Sequence[str]) -> int | None:
-    """A class's place by its name as it is, or else by its key; None where none, or more than one, is called so."""
+    """The index of a class by its exact name, or else by its key; None if no class, or more than one, has it."""
     if name in classes:
         return list(classes).index(name)
     place = int(places_in(classes, [name])[0]) if classes else -1

@@ -1,4 +1,4 @@
-"""Photos to the net, in worker processes; what a worker does depends on (seed, epoch, index) alone."""
+"""Loading images in worker processes; random crops depend on (seed, epoch, index) only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core.device import LoaderSettings
 from ..core.errors import ImageError, ReadError, VerydeepError
 from ..core.settings import TrainSettings
-from ..core.team import SingleProcess, Team
+from ..core.team import Team
 from .boxes import area, clip, xyxy_to_cxcywh
 from .dataset import Dataset
 from .image_io import Pixels
@@ -22,15 +22,15 @@ from .transforms import Rescaled, Whole, Window, colour_shift, draw_window, redu
 from .workers import Fault, WatchedLoader
 
 T = TypeVar("T")
-ORDER, PHOTO = 0, 1  # purposes of a draw: the first number of its key
-PIXEL = np.dtype("V3")  # three bytes at once: mirrored crops are copied pixel by pixel
+ORDER, PHOTO = 0, 1  # the first number of a random generator's key
+PIXEL = np.dtype("V3")  # copies mirrored crops by pixels of three bytes
 NO_BOX = np.zeros(0, dtype=np.float32)
-DRAWS = 10  # of a crop that is to show half of a box
+DRAWS = 10  # at most, of a crop that should show half of a box
 
 
 @dataclass(frozen=True)
 class _Each(Generic[T]):
-    """Every photo of a set once, with some work done on its pixels."""
+    """The result of a function for each image of a set."""
 
     dataset: Dataset
     work: Callable[[Pixels], T]
@@ -51,10 +51,10 @@ def _fault_of(fault: ImageError, dataset: Dataset, index: int) -> Fault:
 def each_photo(
     dataset: Dataset, work: Callable[[Pixels], T], readers: LoaderSettings
 ) -> Iterator[tuple[int, T | Fault]]:
-    """Runs ``work`` (which must pickle) on every photo of a set, once, in order.
+    """Calls ``work`` (which must pickle) on the pixels of every image of a set, in order.
 
     Yields:
-        The photo's index and the work's result, or a `Fault` where it could not be read.
+        The image's index and the result, or a `Fault` if it could not be read.
 
     Raises:
         VerydeepError: a worker was killed or timed out.
@@ -66,8 +66,8 @@ def each_photo(
 class Batch:
     """B training crops: images uint8 (B,3,crop,crop), labels int64 (B,).
 
-    ``shift`` is the colour shift, float (B,3); ``keep`` the units dropout keeps, bool (B,D); ``boxes`` what a
-    box net is to tell of each crop, float (B,4), or (B,0) where nothing is asked of boxes.
+    ``shift`` is the colour shift, float (B,3); ``keep`` the dropout mask, bool (B,D); ``boxes`` the target boxes of
+    localisation, float (B,4), or (B,0) for classification.
     """
 
     images: Tensor
@@ -77,7 +77,7 @@ class Batch:
     boxes: Tensor
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """The batch in parts of at most ``size`` photos; a batch of none is one part."""
+        """The batch in parts of at most ``size`` images; an empty batch is one part."""
         for start in range(0, max(1, len(self.labels)), size):
             yield Batch(*(column[start : start + size] for column in self._columns))
 
@@ -92,10 +92,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class BoxTargets:
-    """App. A: what a box net is to tell of a crop: centre and size of a box, in shares of the crop's side.
+    """App. A: the targets of localisation: centre and size of a box, in fractions of the crop's side.
 
-    Of several boxes one is drawn each time. ``half`` is OverFeat's rule: a crop that shows less than half of the
-    box is drawn again, up to `DRAWS` times, and then that which shows most is taken.
+    Of several boxes one is drawn at random. ``half`` is OverFeat's rule: a crop that shows less than half of the box is
+    drawn again, up to `DRAWS` times; then the one that shows most is used.
     """
 
     boxes: tuple[NDArray[np.float64], ...]
@@ -109,26 +109,26 @@ class BoxTargets:
         settings: TrainSettings,
         rng: np.random.Generator,
     ) -> tuple[Window, NDArray[np.float32]]:
-        """A crop's place, and its target, cxcywh (4,).
+        """A random crop, and its target, cxcywh (4,).
 
         Args:
-            photo: height and width of the photo, whose pixels the boxes are in.
-            rescaled: those of the rescaled photo that is cropped.
+            photo: height and width of the image, in whose pixels boxes are.
+            rescaled: those of the rescaled image that is cropped.
         """
-        mine = self.boxes[index]
+        boxes = self.boxes[index]
         scale = np.array([rescaled[1] / photo[1], rescaled[0] / photo[0]] * 2)
-        box = mine[int(rng.integers(len(mine)))] * scale
-        drawn = [draw_window(*rescaled, settings.crop, rng, settings.mirror)]
-        while self.half and _shown(box, drawn[-1], settings.crop) < 0.5 and len(drawn) < DRAWS:
-            drawn.append(draw_window(*rescaled, settings.crop, rng, settings.mirror))
-        window = max(drawn, key=lambda one: _shown(box, one, settings.crop))
+        box = boxes[int(rng.integers(len(boxes)))] * scale
+        windows = [draw_window(*rescaled, settings.crop, rng, settings.mirror)]
+        while self.half and _shown(box, windows[-1], settings.crop) < 0.5 and len(windows) < DRAWS:
+            windows.append(draw_window(*rescaled, settings.crop, rng, settings.mirror))
+        window = max(windows, key=lambda window: _shown(box, window, settings.crop))
         return window, box_in_window(box, window, settings.crop)
 
 
 def box_in_window(box: NDArray[np.float64], window: Window, crop: int) -> NDArray[np.float32]:
-    """A box, xyxy (4,) in pixels of the rescaled photo, as a crop sees it: cxcywh (4,) in shares of its side.
+    """A box, xyxy (4,) in pixels of the rescaled image, relative to a crop: cxcywh (4,) in fractions of its side.
 
-    What lies outside the crop is not cut off: its net has to guess it.
+    It is not clipped to the crop: the net has to predict the invisible part.
     """
     corner = np.array([window.left, window.top])
     cx, cy, w, h = xyxy_to_cxcywh((box - np.tile(corner, 2)) / crop).tolist()
@@ -136,14 +136,14 @@ def box_in_window(box: NDArray[np.float64], window: Window, crop: int) -> NDArra
 
 
 def _shown(box: NDArray[np.float64], window: Window, crop: int) -> float:
-    """How much of a box's area a crop shows, 0 to 1."""
+    """The fraction of a box's area that a crop shows."""
     inside = clip(box - np.array([window.left, window.top] * 2), crop, crop)
     return float(area(inside) / area(box))
 
 
 @dataclass(frozen=True)
 class _Crops:
-    """One random crop of a photo, for a key (epoch, index)."""
+    """A random crop of an image, for a key (epoch, index)."""
 
     dataset: Dataset
     settings: TrainSettings
@@ -157,43 +157,43 @@ class _Crops:
         rng = np.random.default_rng([PHOTO, settings.seed, epoch, index])
         scale = int(rng.integers(settings.S.smallest, settings.S.largest + 1))
         try:
-            photo = self._photo(index, scale)
+            image = self._rescaled(index, scale)
             if self.targets is None:
-                window, box = draw_window(*photo.size, settings.crop, rng, settings.mirror), NO_BOX
+                window, box = draw_window(*image.size, settings.crop, rng, settings.mirror), NO_BOX
             else:
-                window, box = self.targets.draw(index, photo.photo, photo.size, settings, rng)
-            crop = photo.cut(window, settings.crop)
+                window, box = self.targets.draw(index, image.photo, image.size, settings, rng)
+            crop = image.cut(window, settings.crop)
         except ImageError as fault:
             return _fault_of(fault, self.dataset, index)
         shift = colour_shift(self.colour_axes, settings.colour_shift, rng)
         keep = rng.random(self.dropout_units, dtype=np.float32) >= 0.5
         return crop, np.array(self.dataset.labels[index]), shift, keep, box
 
-    def _photo(self, index: int, scale: int) -> Rescaled:
-        """A photo at a scale S, to be cropped; raises ImageError."""
-        ways = self.settings.resampling, self.settings.other_side
+    def _rescaled(self, index: int, scale: int) -> Rescaled:
+        """An image at a scale S, to be cropped; raises ImageError."""
+        options = self.settings.resampling, self.settings.other_side
         if self.settings.decoding == "reduced":
             encoded = self.dataset.source.encoded(self.dataset.ids[index])
             if encoded is not None:
-                return reduced(encoded, self.dataset.where(index), scale, *ways)
-        return Whole(self.dataset.pixels(index), scale, *ways)
+                return reduced(encoded, self.dataset.where(index), scale, *options)
+        return Whole(self.dataset.pixels(index), scale, *options)
 
     def stack(self, items: list[tuple[NDArray[Any], ...] | Fault]) -> Batch | Fault:
-        """A batch of such crops, perhaps of none: a process's share of a small batch can be that."""
+        """A batch of crops; it may be empty, as a process's share of a small batch."""
         for item in items:
             if isinstance(item, Fault):
                 return item
         if not items:
-            return self._nothing()
+            return self._empty_batch()
         images, *columns = zip(*items, strict=True)
         crops = np.empty((len(items), self.settings.crop, self.settings.crop), dtype=PIXEL)
         for place, image in enumerate(images):
             crops[place] = image.view(PIXEL)[..., 0]
         pixels = torch.from_numpy(crops.view(np.uint8).reshape(*crops.shape, 3))
         others = [torch.from_numpy(np.stack(column)) for column in columns]
-        return Batch(pixels.permute(0, 3, 1, 2), *others)  # as channels last lie: no pixel moves
+        return Batch(pixels.permute(0, 3, 1, 2), *others)  # channels last, without copying
 
-    def _nothing(self) -> Batch:
+    def _empty_batch(self) -> Batch:
         crop = self.settings.crop
         return Batch(
             torch.zeros((0, 3, crop, crop), dtype=torch.uint8),
@@ -206,10 +206,7 @@ class _Crops:
 
 @dataclass
 class _Order:
-    """The batches of the coming epoch, as lists of keys; `epoch` and `skip` are set before each epoch.
-
-    Of each batch a process of a team gets its share.
-    """
+    """This process's share of the batches of an epoch, as lists of keys; ``epoch`` and ``skip`` are set before it."""
 
     photos: int
     batch: int
@@ -222,17 +219,17 @@ class _Order:
         order = np.random.default_rng([ORDER, self.seed, self.epoch]).permutation(self.photos)
         for start in range(self.skip * self.batch, self.photos, self.batch):
             keys = order[start : start + self.batch]
-            mine = self.team.shard(len(keys))
-            yield [(self.epoch, int(index)) for index in keys[slice(mine.start, mine.stop)]]
+            share = self.team.shard(len(keys))
+            yield [(self.epoch, int(index)) for index in keys[share.start : share.stop]]
 
     def __len__(self) -> int:
         return max(0, -(-self.photos // self.batch) - self.skip)
 
 
 class TrainingLoader:
-    """The training batches of any epoch, from any batch on; each photo once an epoch, the last batch smaller.
+    """The training batches of any epoch, each image once; the last batch may be smaller.
 
-    A process of a team reads its share of each batch.
+    A process of a team loads its share of each batch.
     """
 
     def __init__(
@@ -245,7 +242,7 @@ class TrainingLoader:
         targets: BoxTargets | None = None,
         team: Team | None = None,
     ) -> None:
-        self._order = _Order(len(dataset), settings.batch, settings.seed, team or SingleProcess())
+        self._order = _Order(len(dataset), settings.batch, settings.seed, team or Team())
         crops = _Crops(dataset, settings, colour_axes, dropout_units, targets)
         self._loader = WatchedLoader(
             *(crops, self._order, dataset.where, readers),
@@ -257,7 +254,7 @@ class TrainingLoader:
         """The batches of an epoch, without the first ``skip``.
 
         Raises:
-            ImageError: a photo could no longer be read.
+            ImageError: an image could no longer be read.
             VerydeepError: a worker was killed or timed out.
         """
         self._order.epoch, self._order.skip = epoch, skip

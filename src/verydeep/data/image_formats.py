@@ -1,8 +1,8 @@
-"""Image formats: those that are read, and those that are only recognised, so that a message can name them.
+"""Image formats: the supported ones, and others that are only recognised, so that messages can name them.
 
-Content decides the format of a file that is opened. Listing a folder goes by the file's extension, as opening every
-file would take too long; only files with the extension of a format that is not read are looked into, because many
-``.heic`` files are JPEGs. Most cameras' raw files are TIFF inside, so that their extension decides.
+The content of a file decides its format when it is opened. Folders are listed by file extension, as opening every file
+would take too long; only files with the extension of an unsupported format are opened, as many ``.heic`` files are
+JPEGs. Most camera raw files are TIFF inside, so their extension decides.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXTENSIONS = (
 )
 READ, HEIC = "read", "HEIC"
 HEIC_EXTENSIONS = (".heic", ".heif", ".hif", ".heics", ".heifs")
-HEAD = 512  # bytes that tell every format below
+HEAD = 512  # bytes that identify every format below
 
 UNREAD = {
     HEIC: " ".join(HEIC_EXTENSIONS),
@@ -49,7 +49,7 @@ UNREAD = {
     "PCX": ".pcx",
 }
 _BY_EXTENSION = {extension: name for name, extensions in UNREAD.items() for extension in extensions.split()}
-# What a file begins with; where it is not at the beginning, the offset is told.
+# The offset and bytes that identify a format.
 _READ_BY_CONTENT = ((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"), (8, b"WEBP"))
 _UNREAD_BY_CONTENT = (
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
@@ -81,23 +81,23 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 
 @cache
 def reads_heic() -> bool:
-    """Whether HEIC is read: the user has installed pillow-heif, and it can be loaded."""
+    """Whether HEIC is supported: pillow-heif is installed and can be loaded."""
     if find_spec("pillow_heif") is None:
         return False
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
-    except Exception:  # whatever a library of another machine or version trips over
+    except Exception:  # of a library for another machine or version
         return False
     return True
 
 
 def readable_formats(heic: bool = True) -> tuple[str, ...]:
-    """Pillow's names of the formats that are read; without ``heic`` also where pillow-heif is installed."""
+    """Pillow's names of the supported formats; HEIC only with ``heic`` and pillow-heif."""
     return (*FORMATS, "HEIF") if heic and reads_heic() else FORMATS
 
 
 def kind_by_name(path: str | Path) -> str | None:
-    """As `kind_of_file`, by the extension alone."""
+    """As `kind_of_file`, by the extension only."""
     extension = os.path.splitext(path)[1].lower()
     if extension in EXTENSIONS or (extension in HEIC_EXTENSIONS and reads_heic()):
         return READ
@@ -105,18 +105,18 @@ def kind_by_name(path: str | Path) -> str | None:
 
 
 def kind_of_file(path: str | Path) -> str | None:
-    """`READ` for a file that is read as a photo, a key of `UNREAD` for an image that is not read, None for all else."""
-    named = kind_by_name(path)
-    if named in (None, READ):
-        return named
+    """`READ` for a supported image, a key of `UNREAD` for an unsupported one, None for any other file."""
+    kind = kind_by_name(path)
+    if kind in (None, READ):
+        return kind
     head = _head(path)
     if any(head[offset:].startswith(magic) for offset, magic in _READ_BY_CONTENT):
         return READ
-    return format_by_content(head) or named
+    return format_by_content(head) or kind
 
 
 def format_by_content(head: bytes) -> str | None:
-    """The name, a key of `UNREAD`, of a format that is not read, by a file's first `HEAD` bytes; None of others."""
+    """The unsupported format, a key of `UNREAD`, of a file's first `HEAD` bytes; None for other files."""
     if head[4:8] == b"ftyp":
         brands = list(_brands(head))
         known = next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
@@ -127,16 +127,16 @@ def format_by_content(head: bytes) -> str | None:
 
 
 def advice(name: str, heic: bool = True) -> str:
-    """What to do about images of a format that is not read."""
+    """What to do about images in an unsupported format."""
     return f"{'install pillow-heif, or ' if name == HEIC and heic else ''}convert them to JPEG or PNG"
 
 
 def not_read(head: bytes, file: str, heic: bool = True) -> str:
-    """The sentence for a file that no decoder knows, by its first `HEAD` bytes."""
+    """The message for a file that no decoder recognises, by its first `HEAD` bytes."""
     name = format_by_content(head)
     if name is None or name in FORMATS or (name == HEIC and heic and reads_heic()):
-        return f"{file} is not a photo in a known format ({', '.join(FORMATS)}), or broken at its start."
-    return f"{file} is of a format that is not read ({name}): {advice(name, heic).replace('them', 'it')}."
+        return f"{file} is not an image in a known format ({', '.join(FORMATS)}), or broken at its start."
+    return f"{file} is in an unsupported format ({name}): {advice(name, heic).replace('them', 'it')}."
 
 
 def _brands(head: bytes) -> Iterator[bytes]:
@@ -146,7 +146,7 @@ def _brands(head: bytes) -> Iterator[bytes]:
 
 
 def _head(path: str | Path) -> bytes:
-    """A file's first bytes; none where it cannot be opened or is no regular file."""
+    """A file's first bytes; empty if it cannot be opened or is not a regular file."""
     try:
         if not os.path.isfile(path):
             return b""

@@ -1,31 +1,43 @@
 """Image files, bytes and arrays to pixels.
 
-Pixels are uint8 RGB arrays (H,W,3), 0-255. Decoding rules, the same in every verb: the content and
-not the file name decides the format; EXIF orientation is applied; the first frame of several is
-taken; transparency is laid over white; 16-bit grey is scaled to 8 bits; grey, palette and CMYK
-become RGB.
+Pixels are uint8 RGB arrays (H,W,3), 0-255. All commands decode alike: the content decides the format, not the file
+name; EXIF orientation is applied; of several frames the first is used; transparency is composited over white; 16-bit
+grey is scaled to 8 bits; grey, palette and CMYK are converted to RGB.
 """
 
 from __future__ import annotations
 
 import errno
+import io
+import math
 import os
 import stat
+import struct
 import warnings
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,  # noqa: F401 - registers its format, as TIFF's and WebP's do
+    Image,
+    ImageCms,
+    PngImagePlugin,
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
-from ..core.errors import FormatError, ImageError, NotAnImageError, ReadError, SizeError
+from ..core.errors import FormatError, ImageError, NotAnImageError, ReadError, SizeError, first_line
 from ..core.pixel_limit import most_pixels
-from .image_files import open_photo
-from .image_formats import HEAD, not_read
+from .image_formats import HEAD, not_read, readable_formats
 
 Pixels = NDArray[np.uint8]
 
+PNG = b"\x89PNG\r\n\x1a\n"
+PROFILE, TEXTS = b"iCCP", (b"tEXt", b"zTXt", b"iTXt")
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,17 +51,73 @@ TURNS = {
 SIDEWAYS = [turn for number, turn in TURNS.items() if number >= 5]
 
 
-def read_image(source: str | Path) -> Pixels:
-    """The photo in a file, uint8 RGB (H,W,3).
+def open_photo(source: bytes | IO[bytes], heic: bool = True) -> Image.Image:
+    """Opens an encoded image and reads its header; a PNG file is read completely.
+
+    Args:
+        heic: whether HEIC is allowed, if pillow-heif is installed.
 
     Raises:
-        ImageError: missing, of no format that is read, broken, or of more than `most_pixels` pixels.
+        Exception: decoders raise many types for untrusted bytes.
+    """
+    if not isinstance(source, bytes):
+        start = source.read(len(PNG))
+        source.seek(0)
+        if start != PNG:
+            return Image.open(source, formats=readable_formats(heic))
+        source = source.read()
+    return Image.open(io.BytesIO(without_large_texts(source)), formats=readable_formats(heic))
+
+
+def without_large_texts(data: bytes) -> bytes:
+    """Removes colour profiles and texts from a PNG for which Pillow would refuse it; other bytes are returned as is.
+
+    They do not change pixels. Removed are those that unpack to more than a megabyte, and texts beyond 64 MB in all.
+    """
+    if not data.startswith(PNG):
+        return data
+    kept, start, place = [], 0, len(PNG)
+    remaining: float = PngImagePlugin.MAX_TEXT_MEMORY
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if end > len(data):  # truncated, which Pillow reports
+            break
+        size = _unpacked_size(kind, data[place + 8 : end - 4]) if kind in (PROFILE, *TEXTS) else 0
+        if size > remaining:
+            kept.append(data[start:place])
+            start = end
+        elif kind in TEXTS:
+            remaining -= size
+        place = end
+    return b"".join([*kept, data[start:]])
+
+
+def _unpacked_size(kind: bytes, body: bytes) -> float:
+    """Bytes of a text or profile as Pillow stores it; infinite if it unpacks to more than Pillow allows."""
+    content = body.partition(b"\0")[2]
+    if kind == b"tEXt" or (kind == b"iTXt" and content[:1] != b"\1"):
+        return len(body)
+    packed = content[2:].split(b"\0", 2)[-1] if kind == b"iTXt" else content[1:]
+    unpacking = zlib.decompressobj()
+    try:
+        unpacked = unpacking.decompress(packed, PngImagePlugin.MAX_TEXT_CHUNK)
+    except zlib.error:  # Pillow reads it as empty
+        return 0
+    return math.inf if unpacking.unconsumed_tail else len(unpacked)
+
+
+def read_image(source: str | Path) -> Pixels:
+    """Reads an image file, uint8 RGB (H,W,3).
+
+    Raises:
+        ImageError: missing, of an unsupported format, broken, or of more than `most_pixels` pixels.
     """
     return decode(read_bytes(source), str(source))
 
 
 def read_bytes(source: str | Path) -> bytes:
-    """A photo's file as it is; raises ImageError where it cannot be read."""
+    """The bytes of an image file; raises ImageError if it cannot be read."""
     try:
         with open(source, "rb", opener=_open_file) as file:
             return file.read()
@@ -61,34 +129,34 @@ def read_bytes(source: str | Path) -> bytes:
 
 
 def _open_file(path: str, flags: int) -> int:
-    """Opens a file, and nothing that would wait for somebody to write into it."""
+    """Opens a regular file; opening a named pipe would block."""
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise FileNotFoundError(errno.ENOENT, "it is no regular file", path)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
     return handle
 
 
 def image_size(source: str | Path) -> tuple[int, int]:
-    """Height and width that `read_image` gives, from the file's header alone.
+    """Height and width of the pixels that `read_image` returns, from the file's header.
 
     Raises:
-        ImageError: missing, or of no known format.
+        ImageError: missing, or of an unknown format.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with open(source, "rb", opener=_open_file) as file, open_photo(file) as image:
-                # Of a TIFF Pillow tells the turned size already.
-                turned = None if image.format == "TIFF" else TURNS.get(orientation(image))
+                # Pillow gives the size of TIFF files after the rotation.
+                turn = None if image.format == "TIFF" else TURNS.get(orientation(image))
                 width, height = image.size
-        except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
-            raise ImageError(f"{source} cannot be read as a photo ({_first_line(fault)}).") from None
-    return (width, height) if turned in SIDEWAYS else (height, width)
+        except Exception as fault:  # decoders raise many types for untrusted bytes
+            raise ImageError(f"{source} cannot be read as an image ({first_line(fault)}).") from None
+    return (width, height) if turn in SIDEWAYS else (height, width)
 
 
 def declared_pixels(data: bytes, heic: bool = True) -> int:
-    """How many pixels encoded bytes declare to hold; 0 where they are no photo, which `decode` tells of."""
+    """The number of pixels that an encoded image declares; 0 for other bytes, which `decode` reports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -101,20 +169,20 @@ def declared_pixels(data: bytes, heic: bool = True) -> int:
 
 
 def decode(data: bytes, name: str = "image", most: int | None = None, heic: bool = True) -> Pixels:
-    """The photo in encoded bytes, uint8 RGB (H,W,3); ``name`` stands in the error's sentence.
+    """Decodes an image, uint8 RGB (H,W,3); ``name`` is for error messages.
 
     Args:
-        most: pixels it may have, at most `most_pixels`, which it is by default.
-        heic: whether HEIC may be read, where pillow-heif is installed.
+        most: the maximum number of pixels, by default `most_pixels`, and no larger.
+        heic: whether HEIC is allowed, if pillow-heif is installed.
 
     Raises:
-        ImageError: as `read_image`; in no known format it is a FormatError, of too many pixels a SizeError.
+        ImageError: as `read_image`; of an unknown format it is a FormatError, of too many pixels a SizeError.
     """
     if not data:
-        raise ImageError(f"{name} is an empty file, not a photo: remove or replace it.")
+        raise ImageError(f"{name} is an empty file, not an image: remove or replace it.")
     allowed = most_pixels() if most is None else most
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd but readable files; broken ones raise
+        warnings.simplefilter("ignore")  # about unusual but readable files; broken ones raise
         try:
             with open_photo(data, heic) as image:
                 width, height = image.size
@@ -124,41 +192,32 @@ def decode(data: bytes, name: str = "image", most: int | None = None, heic: bool
             pass
         except UnidentifiedImageError:
             raise FormatError(not_read(data[:HEAD], name, heic)) from None
-        except Exception as fault:  # whatever a decoder trips over in a stranger's bytes
-            raise ImageError(f"{name} is broken and cannot be decoded ({_first_line(fault)}).") from None
+        except Exception as fault:  # decoders raise many types for untrusted bytes
+            raise ImageError(f"{name} is broken and cannot be decoded ({first_line(fault)}).") from None
     raise SizeError(
         f"{name} declares more than {allowed:,} pixels, which is refused: make it smaller, or raise --max-pixels."
     )
 
 
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0][:120]
-
-
 def _to_rgb(image: Image.Image) -> Pixels:
     image.load()
-    upright = _upright(image)
+    turn = TURNS.get(orientation(image))
+    upright = image if turn is None else image.transpose(turn)
     if upright.mode.startswith("I"):
         return _grey16_to_rgb(upright)
     if upright.mode == "LAB":
         return np.asarray(_lab_to_srgb(upright), dtype=np.uint8)
     if upright.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
+        raise ValueError("the range of floating-point pixels is unknown")
     if upright.has_transparency_data:
-        seen = upright.convert("RGBA")
-        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
-        upright = Image.alpha_composite(white, seen)
+        rgba = upright.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        upright = Image.alpha_composite(white, rgba)
     return np.array(upright.convert("RGB"), dtype=np.uint8)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says."""
-    turned = TURNS.get(orientation(image))
-    return image if turned is None else image.transpose(turned)
-
-
 def orientation(image: Image.Image) -> int:
-    """The turn that EXIF asks for, 1 for none; EXIF that cannot be read says nothing."""
+    """The EXIF orientation, 1 if it is missing or unreadable."""
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:
@@ -167,14 +226,14 @@ def orientation(image: Image.Image) -> int:
 
 
 def _grey16_to_rgb(image: Image.Image) -> Pixels:
-    """16-bit grey to 8 bits by scale (65535 to 255), never by clipping."""
-    deep = np.asarray(image).astype(np.int64)
-    if deep.size and (deep.min() < 0 or deep.max() > 65535):
+    """Scales 16-bit grey to 8 bits (65535 to 255), without clipping."""
+    wide = np.asarray(image).astype(np.int64)
+    if wide.size and (wide.min() < 0 or wide.max() > 65535):
         raise ValueError("grey values outside 16 bits")
-    grey = ((deep * 255 + 32767) // 65535).astype(np.uint8)
-    clear = image.info.get("transparency")
-    if isinstance(clear, int):
-        grey[deep == clear] = 255
+    grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[wide == transparent] = 255
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
@@ -186,16 +245,16 @@ def _lab_to_srgb(image: Image.Image) -> Image.Image:
 
 
 def as_pixels(image: Any, name: str = "image") -> Pixels:
-    """Anything a caller may hold as one image, as uint8 RGB (H,W,3).
+    """Converts any kind of image to uint8 RGB (H,W,3).
 
     Args:
         image: a path, encoded bytes, a file opened as "rb", a PIL image, a uint8 array or tensor (H,W), (H,W,1),
             (H,W,3), (1,H,W) or (3,H,W).
-        name: stands in the error's sentence.
+        name: for error messages.
 
     Raises:
-        ImageError: not readable as a photo.
-        NotAnImageError: none of these, a TypeError too; arrays of other types, as their range is not known.
+        ImageError: it cannot be read as an image.
+        NotAnImageError: another type of object, or an array of another dtype, whose range is unknown.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(os.fspath(image))
@@ -207,12 +266,12 @@ def as_pixels(image: Any, name: str = "image") -> Pixels:
         try:
             return _to_rgb(image)
         except Exception as fault:
-            raise ImageError(f"{name} cannot be read as RGB ({_first_line(fault)}).") from None
+            raise ImageError(f"{name} cannot be converted to RGB ({first_line(fault)}).") from None
     return _array_to_rgb(image, name)
 
 
 def _content(file: Any, name: str) -> bytes:
-    """What is left to read of an open file."""
+    """The rest of an open file."""
     try:
         data = file.read()
     except UnicodeDecodeError:
@@ -227,15 +286,15 @@ def _content(file: Any, name: str) -> bytes:
 def _array_to_rgb(image: Any, name: str) -> Pixels:
     try:
         array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
-    except Exception:  # NumPy and other libraries each raise their own
+    except Exception:  # NumPy and other libraries raise many types
         array = np.array(None)
     if array.dtype.kind not in "biuf" or not array.ndim:
         raise NotAnImageError(
             f"{name} is a {type(image).__name__}: give a path, bytes, a file, a PIL image or uint8 values (H,W,3)."
         )
     if array.dtype != np.uint8:
-        span = f" from {float(array.min()):g} to {float(array.max()):g}" if array.size else ""
-        raise NotAnImageError(f"{name} is an array of {array.dtype}{span}: give uint8 values, 0-255.")
+        extent = f" from {float(array.min()):g} to {float(array.max()):g}" if array.size else ""
+        raise NotAnImageError(f"{name} is an array of {array.dtype}{extent}: give uint8 values, 0-255.")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):

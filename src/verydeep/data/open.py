@@ -1,22 +1,19 @@
-"""Sect. 4, data: sets of photos with a class each, by name or by path, split three ways.
+"""Sect. 4, data: opening datasets by name or path, as training, dev and test sets.
 
-Sets are called by what they are for:
-
-- ``train``: the weights learn from it, and mean and colour axes are computed on it;
+- ``train``: for training, and for the mean and the colour axes;
 - ``dev``: decides when the learning rate drops and which checkpoint is best;
-- ``val`` or ``test``: what is reported; nothing is ever chosen on it.
+- ``val`` or ``test``: reported; nothing is ever chosen on it.
 
-``--data`` takes a folder with a folder per class, the same under ``train/`` and ``val/`` (and ``test/``), a pack of
-`verydeep.data.pack_writer`, a list file (`verydeep.data.datasets.folder`), or a name: ``digits``, ``imagenet:DIR``,
+``--data`` is a folder with a folder per class, the same under ``train/`` and ``val/`` (and ``test/``), a packed dataset
+(`verydeep.data.pack_writer`), a list file (`verydeep.data.datasets.folder`), or a name: ``digits``, ``imagenet:DIR``,
 ``caltech101:DIR``, ``caltech256:DIR``, ``webdataset:DIR`` (tar files), ``voc2007:DIR``, ``voc2012:DIR``,
-``voc2012-action:DIR``, ``voc2012-action-box:DIR``; with ``boxes`` always a folder. A name alone looks for its folder
-in the environment variable of the same name in capitals, with ``_`` for ``-``. Every listing is sorted, and a split
-depends on (seed, photo) alone.
+``voc2012-action:DIR``, ``voc2012-action-box:DIR``; with ``boxes`` always a folder. For a name without DIR the folder is
+read from the environment variable of that name in upper case, with ``_`` for ``-``. Listings are sorted, and a split
+depends on (seed, image) only.
 """
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
 import os
@@ -27,10 +24,12 @@ from pkgutil import iter_modules
 from typing import Any
 
 from ..core.errors import VerydeepError
+from ..core.nearest import nearest
 from ..core.settings import DataSettings
 from . import datasets
 from .class_names import nfc
 from .dataset import Data, Dataset, first_names, relabel
+from .datasets.annotated_folder import parted
 from .datasets.packed import is_pack, open_pack
 from .walk import Skipped, list_folder
 
@@ -51,7 +50,7 @@ MODULES = {
     for found in iter_modules(datasets.__path__)
 }
 NAMES = {name: home for home, module in MODULES.items() for name in getattr(module, "NAMES", ())}
-PATHS, BOXED = "folder", "annotated_folder"  # the modules for what is a path and no name, without and with box files
+PATHS, BOXED = "folder", "annotated_folder"  # the modules that open paths, without and with box files
 
 
 def open_data(
@@ -61,27 +60,27 @@ def open_data(
     empty_sets: bool = False,
     absent_classes: bool = False,
 ) -> Data:
-    """All sets of some data.
+    """Opens all sets of a dataset.
 
     Args:
-        data: settings, or what ``--data`` takes: a folder, a list file, a name.
-        least_classes: a net that tells classes apart needs two.
-        several: whether photos may have several classes, as VOC's have; a net's may not.
-        empty_sets: whether too few photos for some set are enough, as where all photos are wanted together.
-        absent_classes: whether some of the listed classes may be missing, as where a net is tested on other data.
+        data: settings, or a folder, list file or name, as ``--data``.
+        least_classes: the minimum number of classes; classification needs two.
+        several: whether images may have several labels, as VOC's do; training of nets does not support that.
+        empty_sets: whether sets may be empty, because they are used together.
+        absent_classes: whether listed classes may be missing, as when a net is evaluated on other data.
 
     Raises:
-        VerydeepError: no such folder or name, an empty class, one class only, no photo at all.
+        VerydeepError: no such folder or name, an empty class, too few classes, no images.
         TypeError: neither settings nor a path.
     """
     settings = data_settings(data)
     name, _, path = settings.data.partition(":")
-    named = name in NAMES and not settings.boxes  # a folder of such a name is ./digits
+    named = name in NAMES and not settings.boxes  # a folder with the name of a dataset is written ./digits
     packed = not named and is_pack(Path(settings.data))
     home = NAMES[name] if named else BOXED if settings.boxes else PATHS
     module: Any = MODULES[home]
     if settings.folders != "auto" and (named or packed or settings.boxes or not Path(settings.data).is_dir()):
-        raise VerydeepError(f"--folders is of folders of photos, and {settings.data} is none: leave it out.")
+        raise VerydeepError(f"--folders applies to folders of images only, unlike {settings.data}: leave it out.")
     opened: Data
     if packed:
         opened = open_pack(Path(settings.data), settings)
@@ -93,23 +92,23 @@ def open_data(
         opened = module.open_path(Path(settings.data), settings)
     if not several and any(found.marks is not None for found in opened.sets.values()):
         raise VerydeepError(
-            f"{opened.name} has several classes a photo, and nets learn and tell one: describe its photos with "
-            "`verydeep features` and learn with `verydeep svm`."
+            f"{opened.name} has several labels per image, which nets are not trained on here: extract features with "
+            "`verydeep features`, and train SVMs with `verydeep svm`."
         )
     return _only_classes(opened, settings.classes, least_classes, empty_sets, absent_classes)
 
 
 def data_settings(data: DataSettings | str | Path) -> DataSettings:
-    """Settings, of a path or a name the usual ones; raises TypeError for anything else."""
+    """Settings of a path or name, by default the usual ones; raises TypeError for other types."""
     if isinstance(data, DataSettings):
         return replace(data, data=str(data.data))
     if isinstance(data, str | Path):
         return DataSettings(data=str(data))
-    raise TypeError(f"data are a path, a name or DataSettings, not {type(data).__name__}.")
+    raise TypeError(f"data must be a path, a name or DataSettings, not {type(data).__name__}.")
 
 
 def lasting_name(data: str | Path) -> str:
-    """The data's name with an absolute path, so that a checkpoint finds them from anywhere."""
+    """The data's name with an absolute path, for checkpoints."""
     data = str(data)
     name, colon, path = data.partition(":")
     if name in NAMES:
@@ -118,17 +117,13 @@ def lasting_name(data: str | Path) -> str:
 
 
 def lasting_boxes(places: tuple[str, ...]) -> tuple[str, ...]:
-    """Box files with absolute paths, for the same reason."""
-    from .datasets.annotated_folder import parted
-
-    found = [parted(place) for place in places]
-    return tuple(f"{folder}{'=' if folder else ''}{Path(file).absolute()}" for folder, file in found)
+    """Box files with absolute paths, for checkpoints."""
+    pairs = map(parted, places)
+    return tuple(f"{folder}{'=' if folder else ''}{Path(file).absolute()}" for folder, file in pairs)
 
 
 def moved(settings: DataSettings, data: str | Path) -> DataSettings:
-    """A run's data at another place: box files that lay among the photos, and are gone there, are moved with them."""
-    from .datasets.annotated_folder import parted
-
+    """A run's data at another place; box files that were below the old folder and are gone are expected there too."""
     new, boxes = lasting_name(data), []
     for folder, file in map(parted, settings.boxes):
         inside = Path(file).is_relative_to(settings.data) and not Path(file).exists()
@@ -138,13 +133,13 @@ def moved(settings: DataSettings, data: str | Path) -> DataSettings:
 
 
 def check_still_there(settings: DataSettings) -> None:
-    """Raises VerydeepError where a run's own data are gone; the sentence says how to name their new place."""
+    """Raises VerydeepError if a run's data no longer exist; the message says how to give their new place."""
     name, colon, path = settings.data.partition(":")
     place = settings.data if name not in NAMES else path if colon and name != "digits" else ""
     if place and not Path(place).exists():
         raise VerydeepError(
-            f"{place} does not exist any more, where the run's photos were: where they were moved, name their new "
-            "place with --data."
+            f"{place}, which held the run's data, does not exist any more: if it was moved, give its new place with "
+            "--data."
         )
 
 
@@ -152,49 +147,49 @@ def _root(name: str, path: str) -> Path | None:
     if name == "digits":
         return None
     variable = name.upper().replace("-", "_")
-    found = path or os.environ.get(variable, "")
-    if not found:
-        raise VerydeepError(f"where is {name}? Say --data {name}:DIR, or set the variable {variable} to its folder.")
-    if not Path(found).is_dir():
-        raise VerydeepError(f"{found}, given as the folder of {name}, is not a folder.")
-    list_folder(Path(found), Skipped())  # which tells one that cannot be read
-    return Path(found)
+    folder = path or os.environ.get(variable, "")
+    if not folder:
+        raise VerydeepError(f"where is {name}? Use --data {name}:DIR, or set the variable {variable} to its folder.")
+    if not Path(folder).is_dir():
+        raise VerydeepError(f"{folder}, given as the folder of {name}, is not a folder.")
+    list_folder(Path(folder), Skipped())  # raises if it cannot be read
+    return Path(folder)
 
 
 def _only_classes(data: Data, lists: tuple[str, ...], least: int, empty_sets: bool, absent: bool) -> Data:
-    """The classes that are listed, by name or shell pattern; all where there is no list."""
+    """The data of the listed classes, names or shell patterns; of all classes without lists."""
     sets, unsplit = data.sets, data.unsplit
     if lists:
         chosen = _listed(data, lists, absent)
-        sets = {key: relabel(found, chosen) for key, found in sets.items()}
+        sets = {key: relabel(dataset, chosen) for key, dataset in sets.items()}
         unsplit = None if unsplit is None else relabel(unsplit, chosen)
-    empty = [key for key, found in sets.items() if not len(found)]
+    empty = [key for key, dataset in sets.items() if not len(dataset)]
     if empty and not empty_sets:
-        raise VerydeepError(f"{data.name} has too few photos for a {empty[0]} part: give at least 3 photos a class.")
+        raise VerydeepError(f"{data.name} has too few images for a {empty[0]} set: give at least 3 images per class.")
     first = next(iter(sets.values()))
     if len(first.classes) < least:
         raise VerydeepError(
-            f"{data.name} has only one class ({', '.join(first.classes)}): a net needs at least two to tell apart; "
-            "give a folder that holds one folder per class."
+            f"{data.name} has only one class ({', '.join(first.classes)}), and classification needs at least two: give "
+            "a folder with a folder per class."
         )
     return replace(data, sets=sets, unsplit=unsplit)
 
 
 def _listed(data: Data, lists: tuple[str, ...], absent: bool) -> tuple[str, ...]:
-    """The classes that lists name, in the data's order.
+    """The classes that match lists of names and patterns, in the data's order.
 
     Raises:
-        VerydeepError: a name or pattern matches no class, and is not to be ``absent``; none matches any.
+        VerydeepError: a name or pattern matches no class, and ``absent`` ones are not allowed; no class matches.
     """
     known = {nfc(name.strip()): name for name in data.classes}
     chosen: set[str] = set()
     for listed in lists:
-        for wanted in _parts(nfc(listed), known):
-            found = [known[wanted]] if wanted in known else _matching(data, wanted)
-            found = found or _matching(data, listed)  # a pattern may have a comma itself
-            if not found and not absent:
+        for wanted in _split_names(nfc(listed), known):
+            matches = [known[wanted]] if wanted in known else _matching(data, wanted)
+            matches = matches or _matching(data, listed)  # a pattern may contain commas
+            if not matches and not absent:
                 raise VerydeepError(_no_class(data, wanted))
-            chosen.update(found)
+            chosen.update(matches)
     if not chosen:
         raise VerydeepError(_no_class(data, ", ".join(lists)))
     return tuple(name for name in data.classes if name in chosen)
@@ -204,8 +199,8 @@ def _matching(data: Data, pattern: str) -> list[str]:
     return [name for name in data.classes if fnmatch.fnmatchcase(nfc(name), nfc(pattern))]
 
 
-def _parts(listed: str, known: Container[str]) -> Iterator[str]:
-    """The names and patterns between commas; what is a class's name as it stands is never parted, the longest first."""
+def _split_names(listed: str, known: Container[str]) -> Iterator[str]:
+    """Comma-separated names and patterns; names of classes that contain commas are not split, the longest first."""
     parts = listed.split(",")
     while parts:
         joined = {end: ",".join(parts[:end]).strip() for end in range(len(parts), 0, -1)}
@@ -216,8 +211,7 @@ def _parts(listed: str, known: Container[str]) -> Iterator[str]:
 
 
 def _no_class(data: Data, wanted: str) -> str:
-    """The sentence for a name or pattern that matches nothing."""
-    folded = {name.casefold(): name for name in data.classes}
-    near = difflib.get_close_matches(wanted.casefold(), list(folded), n=1, cutoff=0.5)
-    hint = f"did you mean {folded[near[0]]!r}?" if near else f"its classes are {first_names(data.classes)}."
+    """The message for a name or pattern that matches no class."""
+    near = nearest(wanted, data.classes, 0.5)
+    hint = f"did you mean {near!r}?" if near else f"its classes are {first_names(data.classes)}."
     return f"no class of {data.name} matches {wanted!r}: {hint}"

@@ -1,9 +1,9 @@
-"""Sect. 3.1: `pack_data`: photos rescaled once, in a few large files that are read without opening or decoding any.
+"""Sect. 3.1: `pack_data`: images rescaled once and stored in a few large files, which are fast to read.
 
-A pack is a folder. ``SET-00000.bin`` … hold the pixels, or JPEGs, of photos one behind the other, in the set's order;
-``SET.index.npy`` tells where each is, its size, class, and checksum (CRC-32); ``SET.ids`` the ids, with zero bytes
-between; ``pack.json`` the rest, and it comes last: a folder without it is no pack yet, and packing goes on in it.
-Photos keep their ids and sets, so that a net trained from a pack knows the folder's photos again.
+A packed dataset is a folder. ``SET-00000.bin`` … contain the pixels, or JPEGs, of the images in the set's order;
+``SET.index.npy`` their places, sizes, labels and checksums (CRC-32); ``SET.ids`` their ids, separated by zero bytes;
+``pack.json`` the rest. It is written last: a folder without it is incomplete, and packing resumes there. Images keep
+their ids and sets, so that a net trained on a packed dataset recognises the original images.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ Form = Literal["raw", "jpeg"]
 
 @dataclass(frozen=True)
 class Packing:
-    """How photos are packed: their smallest side in pixels, raw or as JPEGs, and how they are rescaled."""
+    """How images are packed: their smallest side in pixels, raw or as JPEGs, and how they are rescaled."""
 
     size: int = 256
     form: Form = "raw"
     quality: int = 95
     resampling: Resampling = "bilinear"
     other_side: OtherSide = "round"
-    shard_bytes: int = field(default=SHARD_BYTES, repr=False)  # a file is closed once it holds so many
+    shard_bytes: int = field(default=SHARD_BYTES, repr=False)  # size at which a new file is started
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.form not in ("raw", "jpeg") or not LOWEST_QUALITY <= self.quality <= 100:
             raise VerydeepError(
-                f"a pack has photos of a size in pixels, as raw or jpeg of quality {LOWEST_QUALITY} to 100, "
+                f"size must be 1 or more pixels, form raw or jpeg, and quality {LOWEST_QUALITY} to 100, "
                 f"not {self.size}, {self.form}, {self.quality}."
             )
 
     def __call__(self, pixels: Pixels) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
-        """A photo as it is packed, its height and width there, and those it had."""
+        """The packed bytes of an image, its height and width after and before rescaling."""
         small = rescale(pixels, self.size, self.resampling, self.other_side)
         sizes = (small.shape[0], small.shape[1]), (pixels.shape[0], pixels.shape[1])
         if self.form == "raw":
@@ -77,18 +77,18 @@ def pack_data(
     shard_bytes: int = SHARD_BYTES,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Packs all sets of some data into a folder; where it was interrupted, the same call goes on.
+    """Packs all sets of a dataset into a folder; the same call resumes after an interruption.
 
     Args:
-        out: a new folder, or one that an interrupted packing of the same photos left.
-        bad_images: ``stop`` or ``skip`` photos that cannot be read.
-        shard_bytes: a file is closed once it holds so many.
+        out: a new folder, or that of an interrupted call for the same images.
+        bad_images: ``stop``, or ``skip`` images that cannot be read.
+        shard_bytes: the size at which a new file is started.
 
     Returns:
-        What ``pack.json`` tells: sets, photos, bytes, hashes of files, photos left out.
+        The content of ``pack.json``: sets, number of images, bytes, hashes of files, skipped images.
 
     Raises:
-        VerydeepError: no such data, an unreadable photo, a folder of something else, a full disk.
+        VerydeepError: no such data, an unreadable image, a folder with other content, a full disk.
     """
     opened = open_data(data, least_classes=1, several=True, empty_sets=True)
     for sentence in opened.warnings:
@@ -106,48 +106,39 @@ def pack_sets(
     bad_images: str = "stop",
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Packs sets that are opened, all of ``data`` or a part; else as `pack_data`."""
+    """Packs opened sets, all of ``data`` or a part; otherwise as `pack_data`."""
     reporter = reporter or Silent()
-    _check(folder, bad_images)
+    if bad_images not in ("stop", "skip"):
+        raise VerydeepError(f"bad_images must be stop or skip, not {bad_images!r}.")
+    check_place(folder)
+    if (folder / CARD).exists():
+        raise VerydeepError(f"{folder} is a packed dataset already: give another folder.")
     with only_one(folder):
         skip = bad_images == "skip"
-        packers = {name: _Packer(folder, name, found, packing, skip) for name, found in opened.sets.items()}
+        packers = {name: _Packer(folder, name, dataset, packing, skip) for name, dataset in opened.sets.items()}
         done = {name: packer.run(readers, reporter) for name, packer in packers.items()}
-        left_out = {photo: sentence for _, skipped in done.values() for photo, sentence in skipped.items()}
+        skipped = {image_id: message for _, images in done.values() for image_id, message in images.items()}
+        origin = {"data": lasting_name(data.data), "boxes": list(lasting_boxes(data.boxes))}
         metadata = {
             **{"format": FORMAT, "name": opened.name, "form": packing.form, "size": packing.size},
             **{"quality": packing.quality if packing.form == "jpeg" else None, "resampling": packing.resampling},
-            **{"other_side": packing.other_side, "of": _origin(data), "split_by_us": opened.split_by_us},
-            **{"classes": list(opened.classes), "sets": {name: found for name, (found, _) in done.items()}},
-            "skipped": left_out,
+            **{"other_side": packing.other_side, "of": {**origin, "classes": list(data.classes)}},
+            **{"split_by_us": opened.split_by_us, "classes": list(opened.classes)},
+            **{"sets": {name: entry for name, (entry, _) in done.items()}, "skipped": skipped},
         }
         write_json(folder / CARD, metadata)
-        for packer in packers.values():
-            packer.forget()
-    for sentence in left_out.values():
-        reporter.warn(f"skipped: {sentence}")
+        for path in folder.glob("*.part"):
+            path.unlink()
+    for message in skipped.values():
+        reporter.warn(f"skipped: {message}")
     return {**metadata, "folder": str(folder)}
-
-
-def _check(folder: Path, bad_images: str) -> None:
-    """Makes the folder; raises VerydeepError where nothing can be packed into it."""
-    if bad_images not in ("stop", "skip"):
-        raise VerydeepError(f"bad_images is stop or skip, not {bad_images!r}.")
-    check_place(folder)
-    if (folder / CARD).exists():
-        raise VerydeepError(f"{folder} is a pack already: give another folder.")
-
-
-def _origin(data: DataSettings) -> dict[str, Any]:
-    """What was packed."""
-    return {"data": lasting_name(data.data), "boxes": list(lasting_boxes(data.boxes)), "classes": list(data.classes)}
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What one shard holds: rows of the index, their photos' places in the set, and photos left out, by id.
+    """The contents of one shard: rows of the index, their images' places in the set, and skipped images by id.
 
-    ``end`` is the place of the first photo that is not in it, or in one before.
+    ``end`` is the place of the next image after this shard.
     """
 
     end: int
@@ -157,69 +148,64 @@ class _Part:
 
 
 class _Packer:
-    """One set on its way into shards."""
+    """Packs one set."""
 
     def __init__(self, folder: Path, name: str, dataset: Dataset, packing: Packing, skip: bool) -> None:
         self._folder, self._name, self._dataset, self._packing, self._skip = folder, name, dataset, packing, skip
-        shown = [dataset.fingerprint(sizes=True), dataset.stamps(), repr(packing), packing.shard_bytes]
-        self._key = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
+        contents = [dataset.fingerprint(sizes=True), dataset.stamps(), repr(packing), packing.shard_bytes]
+        self._key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
     def run(self, readers: LoaderSettings, reporter: Reporter) -> tuple[dict[str, Any], dict[str, str]]:
-        """Fills what shards are missing, writes the set's index; what the card tells of it, and photos left out."""
-        parts, photos = self._there(), len(self._dataset)
-        with reporter.track(f"packing the {self._name} photos", photos) as advance:
+        """Writes missing shards and the index; returns the set's entry of ``pack.json``, and skipped images."""
+        parts, count = self._finished(), len(self._dataset)
+        with reporter.track(f"packing the {self._name} images", count) as advance:
             first = parts[-1].end if parts else 0
             advance(first, "")
-            found = each_photo(self._dataset.take(np.arange(first, photos)), self._packing, readers)
-            numbered = ((first + place, told) for place, told in found)
-            while (parts[-1].end if parts else 0) < photos:
+            packed = each_photo(self._dataset.take(np.arange(first, count)), self._packing, readers)
+            numbered = ((first + place, item) for place, item in packed)
+            while (parts[-1].end if parts else 0) < count:
                 parts.append(self._shard(len(parts), numbered, advance))
-        skipped = {photo: sentence for part in parts for photo, sentence in part.skipped.items()}
-        self._index(parts)
-        shards = [self._path(number, "bin") for number in range(len(parts))]
-        told = [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in shards]
+        skipped = {image_id: message for part in parts for image_id, message in part.skipped.items()}
+        self._write_index(parts)
+        paths = [self._path(number, "bin") for number in range(len(parts))]
+        shards = [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths]
         kept = sum(len(part.places) for part in parts)
-        return {"photos": kept, "ignored": self._dataset.skipped.total, "shards": told}, skipped
-
-    def forget(self) -> None:
-        """Removes what only an interrupted packing needs."""
-        for path in self._folder.glob(f"{self._name}-*.part"):
-            path.unlink()
+        return {"photos": kept, "ignored": self._dataset.skipped.total, "shards": shards}, skipped
 
     def _path(self, number: int, ending: str) -> Path:
         return self._folder / f"{self._name}-{number:05d}.{ending}"
 
-    def _there(self) -> list[_Part]:
-        """The shards that an interrupted packing of the same photos finished."""
+    def _finished(self) -> list[_Part]:
+        """The shards that an interrupted call for the same images has written."""
         parts: list[_Part] = []
         while self._path(len(parts), "part").is_file():
-            told = read_json(self._path(len(parts), "part"))
-            if told.pop("key") != self._key:
+            content = read_json(self._path(len(parts), "part"))
+            if content.pop("key") != self._key:
                 raise VerydeepError(
-                    f"{self._folder} holds the beginning of a pack of other photos or settings: remove it, or give "
+                    f"{self._folder} contains an incomplete pack of other images or settings: remove it, or give "
                     "another folder."
                 )
-            parts.append(_Part(**told))
+            parts.append(_Part(**content))
         return parts
 
-    def _shard(self, number: int, photos: Iterator[tuple[int, Any]], advance: Advance) -> _Part:
-        """The next photos, until a shard is full or there are no more; remembered once it is on disk."""
+    def _shard(self, number: int, images: Iterator[tuple[int, Any]], advance: Advance) -> _Part:
+        """Writes the next images, until a shard is full or there are no more, and then a record of it."""
         part = _Part(0, [], [], {})
         end = 0
 
         def fill(file: Any) -> None:
             nonlocal end
             offset = 0
-            for place, found in photos:
+            for place, item in images:
                 end = place + 1
                 advance(1, "")
-                if isinstance(found, Fault):
-                    self._leave_out(place, found, part)
+                if isinstance(item, Fault):
+                    self._skip_image(place, item, part)
                     continue
-                data, (height, width), whole = found
+                data, (height, width), original_size = item
                 file.write(data)
                 part.places.append(place)
-                part.rows.append([number, offset, len(data), zlib.crc32(data), height, width, *whole])
+                part.rows.append([number, offset, len(data), zlib.crc32(data), height, width, *original_size])
                 offset += len(data)
                 if offset >= self._packing.shard_bytes:
                     return
@@ -229,15 +215,15 @@ class _Packer:
         write_json(self._path(number, "part"), {**asdict(part), "key": self._key})
         return part
 
-    def _leave_out(self, place: int, fault: Fault, part: _Part) -> None:
+    def _skip_image(self, place: int, fault: Fault, part: _Part) -> None:
         if not self._skip:
             raise ImageError(
-                f"{fault.message} Fix or remove it, or leave it out with --bad-images skip; full shards are kept."
+                f"{fault.message} Fix or remove it, or skip it with --bad-images skip; finished shards are kept."
             )
         part.skipped[self._dataset.ids[place]] = fault.message
 
-    def _index(self, parts: list[_Part]) -> None:
-        """The set's index, ids, and what else is told of its photos."""
+    def _write_index(self, parts: list[_Part]) -> None:
+        """Writes the set's index, ids, labels and boxes."""
         places = np.array([place for part in parts for place in part.places], dtype=np.int64)
         dataset = self._dataset.take(places)
         rows = [tuple(row) for part in parts for row in part.rows]
@@ -257,11 +243,11 @@ class _Packer:
 
 
 def _boxes(dataset: Dataset, index: NDArray[Any]) -> bytes:
-    """A line of JSON a photo: its boxes, with the size of the photo they are of."""
+    """One line of JSON per image: its boxes, with the size of the annotated image."""
     assert dataset.find_boxes is not None
     lines = []
-    for photo, row in zip(dataset.ids, index, strict=True):
+    for image_id, row in zip(dataset.ids, index, strict=True):
         size = (int(row["whole_height"]), int(row["whole_width"]))
-        found = [(box.name, box.xyxy, box.size or size) for box in dataset.find_boxes(photo)]
-        lines.append(json.dumps(found) + "\n")
+        boxes = [(box.name, box.xyxy, box.size or size) for box in dataset.find_boxes(image_id)]
+        lines.append(json.dumps(boxes) + "\n")
     return "".join(lines).encode()

@@ -1,7 +1,7 @@
-"""Sect. 3.1: one look at every training photo before epoch 1: can it be read, and what is its colour?
+"""Sect. 3.1: a scan of all training images before epoch 1: which are readable, and the statistics of their colours.
 
-The mean RGB value and the axes of the colour shift are those of the training photos' pixels, rescaled
-to the smallest training scale, each photo counting the same.
+The mean RGB value and the axes of the colour shift are those of the pixels of the training images, rescaled to the
+smallest training scale, with equal weight for each image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..core.device import LoaderSettings
 from ..core.errors import ImageError
 from ..core.progress import Reporter
-from ..core.team import SingleProcess, Team
+from ..core.team import Team
 from .dataloader import each_photo
 from .dataset import Dataset
 from .image_io import Pixels
@@ -24,7 +24,7 @@ from .workers import Fault
 
 @dataclass(frozen=True)
 class ColourSums:
-    """A photo's `pixel_sums` after rescaling to the smallest side."""
+    """An image's `pixel_sums` after rescaling to the smallest side."""
 
     smallest: int
 
@@ -35,7 +35,7 @@ class ColourSums:
 
 @dataclass(frozen=True)
 class ImageScan:
-    """A set after the look: only readable photos, and what was wrong with the others, by id."""
+    """A scanned set: only readable images, and the faults of the others, by id."""
 
     dataset: Dataset
     mean: NDArray[np.float64]
@@ -46,43 +46,39 @@ class ImageScan:
 def scan_images(
     dataset: Dataset, smallest: int, readers: LoaderSettings, reporter: Reporter, team: Team | None = None
 ) -> ImageScan:
-    """Reads every photo of a set once, each process of a team its share.
+    """Reads every image of a set once, each process of a team its share.
 
     Raises:
         ImageError: none can be read.
     """
-    team = team or SingleProcess()
-    mine = team.shard(len(dataset))
+    team = team or Team()
+    share = team.shard(len(dataset))
     sums = np.zeros(12)
     broken: dict[int, str] = {}
-    with reporter.track(f"reading the {dataset.set_name} photos", len(mine)) as advance:
-        for place, found in each_photo(dataset.take(np.array(mine, dtype=np.int64)), ColourSums(smallest), readers):
-            if isinstance(found, Fault):
-                broken[mine[place]] = found.message
+    with reporter.track(f"reading the {dataset.set_name} images", len(share)) as advance:
+        for place, item in each_photo(dataset.take(np.array(share, dtype=np.int64)), ColourSums(smallest), readers):
+            if isinstance(item, Fault):
+                broken[share[place]] = item.message
             else:
-                sums += found
+                sums += item
             advance(1, "")
     shares = team.all_gather((sums, broken))
-    sums = sum((theirs for theirs, _ in shares), np.zeros(12))
-    faults_at = {index: sentence for _, theirs in shares for index, sentence in theirs.items()}
-    readable = [index for index in range(len(dataset)) if index not in faults_at]
-    faults = {dataset.ids[index]: sentence for index, sentence in faults_at.items()}
+    sums = sum((part for part, _ in shares), np.zeros(12))
+    messages = {index: message for _, part in shares for index, message in part.items()}
+    readable = [index for index in range(len(dataset)) if index not in messages]
+    faults = {dataset.ids[index]: message for index, message in messages.items()}
     if not readable:
-        raise ImageError(f"none of the {len(dataset)} photos can be read; the first: {next(iter(faults.values()))}")
+        raise ImageError(f"none of the {len(dataset)} images can be read; the first: {next(iter(faults.values()))}")
     mean, axes = colour_statistics(sums / len(readable))
     kept = dataset if not faults else dataset.take(np.array(readable, dtype=np.int64))
     return ImageScan(kept, mean, axes, faults)
 
 
 def check_readable(faults: dict[str, str], skip: bool, reporter: Reporter) -> None:
-    """Refuses unreadable photos, or with ``skip`` warns of each.
-
-    Raises:
-        ImageError: there are some, and they are not to be skipped; the sentence names the first.
-    """
+    """Raises ImageError for the first unreadable image, or with ``skip`` warns about each."""
     if faults and not skip:
         first, *others = faults.values()
         more = f" {len(others)} more cannot be read either: `verydeep data check` lists them." if others else ""
         raise ImageError(f"{first}{more} Fix or remove them, or train with --bad-images skip.")
-    for sentence in faults.values():
-        reporter.warn(f"skipped: {sentence}")
+    for message in faults.values():
+        reporter.warn(f"skipped: {message}")

@@ -1,9 +1,9 @@
-"""Tables that people hand in: CSV, TSV and JSON lines of photos, their classes and boxes.
+"""Users' tables of images, classes and boxes: CSV, TSV and JSON lines.
 
-Columns are found by their names, in any order, whatever their capitals, blanks, ``_`` and ``-``; other columns are
-passed over. A CSV without a header has the columns that its reader states. Cells are separated by commas, tabs or
-semicolons, whichever fits the first row. Blank lines are passed over, and so is a line that begins with ``#``, unless
-it is a row as it stands. Errors name the file's line.
+Columns are recognised by name, in any order, ignoring case, blanks, ``_`` and ``-``; other columns are ignored. A CSV
+without a header has the columns that its reader defines. Cells are separated by commas, tabs or semicolons, whichever
+fits the first row. Blank lines are skipped, and so are lines that start with ``#``, unless they are valid rows. Error
+messages give the line.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -21,14 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import VerydeepError
-from ..core.files import check_text
-from ..core.text_files import read_text
+from ..core.files import check_text, read_text
 
-DELIMITERS = {".csv": ",\t;", ".tsv": "\t,;"}  # by a file's ending, the likeliest first
+DELIMITERS = {".csv": ",\t;", ".tsv": "\t,;"}  # by file extension, the likeliest first
 ENDINGS = (*DELIMITERS, ".jsonl")
 SHOWN = 4  # names of a column in a message
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
-# Usual names of columns without capitals and punctuation; those of the second list only where none of the first is.
+# Usual names of columns in lower case without punctuation; those of the second list count if none of the first occurs.
 Names = tuple[tuple[str, ...], tuple[str, ...]]
 IMAGE: Names = (
     (
@@ -45,11 +45,11 @@ CLASS: Names = (
 
 @dataclass(frozen=True)
 class Columns:
-    """What a table must have.
+    """The columns that a table must have.
 
-    ``names`` are those of each kind of cell, of which ``optional`` ones may be missing. ``forms`` are ways to write
-    several numbers that belong together, the preferred first: each with the lists of names it goes by. ``usual`` are
-    the columns of a table without a header, the first ``least`` of them needed; ``is_row`` knows such a row's cells.
+    ``names`` are the names of each kind of cell; ``optional`` kinds may be missing. ``forms`` are alternative groups of
+    number columns, the preferred first, each with its possible lists of names. ``usual`` are the columns of a table
+    without a header, of which the first ``least`` are required; ``is_row`` recognises the cells of such a row.
     """
 
     names: dict[str, Names]
@@ -60,23 +60,23 @@ class Columns:
     forms: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = ()
 
     def fits(self, cells: Sequence[str]) -> bool:
-        """Whether cells are a whole row of a table without a header."""
+        """Whether cells are a complete row of a table without a header."""
         return self.least <= len(cells) <= len(self.usual) and self.is_row(cells)
 
     def advice(self) -> str:
-        """What a row without a header has, for a message."""
+        """The columns of a table without a header, for messages."""
         rows = (self.usual[: self.least], self.usual)
         return " or ".join(dict.fromkeys(",".join(row) for row in rows))
 
     def accepted(self) -> str:
-        """The names that a header may have, for a message."""
+        """The names that a header may contain, for messages."""
         kinds = [" or ".join(names[0][:SHOWN]) for kind, names in self.names.items() if kind not in self.optional]
         forms = [" or ".join(",".join(names) for names in several[:SHOWN]) for _, several in self.forms]
         return "; ".join([*kinds, *forms])
 
 
 class Row(NamedTuple):
-    """A row of a table: its line; its cells by kind, the numbers of a form, the other cells by their column's name."""
+    """A row of a table: its line, its cells by kind, the numbers of a form, and other cells by column name."""
 
     line: int
     cells: dict[str, str]
@@ -92,8 +92,8 @@ def read_table(path: Path, columns: Columns) -> list[Row]:
     """The rows of a ``.csv``, ``.tsv`` or ``.jsonl`` file.
 
     Raises:
-        VerydeepError: it cannot be read or is not UTF-8; a column is missing or may be two; a row is longer than the
-            header, is no JSON object, or lacks a cell that is text or a number.
+        VerydeepError: unreadable or not UTF-8; a column is missing or ambiguous; a row is longer than the header, is
+            not a JSON object, or lacks a text or number.
     """
     text, delimiter = read_text(path), ""
     if path.suffix.lower() in DELIMITERS:
@@ -115,45 +115,42 @@ def read_table(path: Path, columns: Columns) -> list[Row]:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where in a row the cells of each kind are, those of a form, and the others."""
+    """The positions of the cells of each kind, of those of a form, and of the others."""
 
     kinds: dict[str, int]
     form: str
-    together: tuple[int, ...]
+    numbers: tuple[int, ...]
     others: tuple[int, ...]
 
 
 def _places(where: str, header: tuple[str, ...], columns: Columns) -> _Places:
-    """Raises VerydeepError where a column is missing, or two may be the same."""
+    """The positions of a header's columns; raises VerydeepError if one is missing or ambiguous."""
     keys = [_key(name) for name in header]
-    form, together = _form(where, header, keys, columns)
+    form, numbers = _form(where, header, keys, columns)
     kinds: dict[str, int] = {}
-    for strength, kind in ((strength, kind) for strength in (0, 1) for kind in columns.names):
-        hits = [
-            n
-            for n, key in enumerate(keys)
-            if key in columns.names[kind][strength] and n not in {*together, *kinds.values()}
-        ]
-        if hits and kind not in kinds:
-            _check(where, header, hits, 1, kind, columns)
-            kinds[kind] = hits[0]
+    for strength, kind in itertools.product((0, 1), columns.names):
+        names, used = columns.names[kind][strength], {*numbers, *kinds.values()}
+        matches = [place for place, key in enumerate(keys) if key in names and place not in used]
+        if matches and kind not in kinds:
+            _check_unique(where, header, matches, 1, kind, columns)
+            kinds[kind] = matches[0]
     missing = [kind for kind in columns.names if kind not in (*kinds, *columns.optional)]
-    missing += ["box"] if columns.forms and not together else []
+    missing += ["box"] if columns.forms and not numbers else []
     if missing:
         shown = ",".join(header)[:120]
         raise VerydeepError(f"{where}: no column of {shown!r} is the {missing[0]}; accepted are {columns.accepted()}.")
-    others = tuple(place for place in range(len(header)) if place not in {*kinds.values(), *together})
-    return _Places(kinds, form, together, others)
+    others = tuple(place for place in range(len(header)) if place not in {*kinds.values(), *numbers})
+    return _Places(kinds, form, numbers, others)
 
 
 def _form(where: str, header: tuple[str, ...], keys: list[str], columns: Columns) -> tuple[str, tuple[int, ...]]:
-    """The first form whose columns are all there, and where; raises VerydeepError where they are there twice."""
-    for form, several in columns.forms:
-        there = [names for names in several if set(names) <= set(keys)]
-        if there:
-            hits = [n for n, key in enumerate(keys) if any(key in names for names in there)]
-            _check(where, header, hits, len(there[0]), "box", columns)
-            return form, tuple(keys.index(name) for name in there[0])
+    """The first form of which all columns exist, and their positions; raises VerydeepError if they exist twice."""
+    for form, alternatives in columns.forms:
+        complete = [names for names in alternatives if set(names) <= set(keys)]
+        if complete:
+            matches = [place for place, key in enumerate(keys) if any(key in names for names in complete)]
+            _check_unique(where, header, matches, len(complete[0]), "box", columns)
+            return form, tuple(keys.index(name) for name in complete[0])
     return "", ()
 
 
@@ -161,9 +158,11 @@ def _key(name: str) -> str:
     return re.sub(r"[\W_]", "", unicodedata.normalize("NFC", name).casefold())
 
 
-def _check(where: str, header: tuple[str, ...], hits: list[int], most: int, kind: str, columns: Columns) -> None:
-    if len(hits) > most:
-        several = ", ".join(repr(header[place]) for place in hits)
+def _check_unique(
+    where: str, header: tuple[str, ...], matches: list[int], most: int, kind: str, columns: Columns
+) -> None:
+    if len(matches) > most:
+        several = ", ".join(repr(header[place]) for place in matches)
         raise VerydeepError(
             f"{where}: each of {several} may be the {kind}: keep one; accepted are {columns.accepted()}."
         )
@@ -172,15 +171,15 @@ def _check(where: str, header: tuple[str, ...], hits: list[int], most: int, kind
 def _row(
     line: int, header: tuple[str, ...], cells: Sequence[Any], places: _Places, delimiter: str, columns: Columns
 ) -> Row:
-    """Raises ValueError where a cell is none of its kind."""
-    kinds = {kind: _text(kind, cells[n], columns) for kind, n in places.kinds.items()}
-    numbers = tuple([_number(cells[n], delimiter, columns) for n in places.together])
-    others = {header[n]: str(cells[n]) for n in places.others}
+    """A row from its cells; raises ValueError if one is invalid."""
+    kinds = {kind: _text(kind, cells[place], columns) for kind, place in places.kinds.items()}
+    numbers = tuple([_number(cells[place], delimiter, columns) for place in places.numbers])
+    others = {header[place]: str(cells[place]) for place in places.others}
     return Row(line, kinds, places.form, numbers, others)
 
 
 def _text(kind: str, value: Any, columns: Columns) -> str:
-    """A cell as text; raises ValueError where it is none and needed: JSON has other values than names."""
+    """A cell as text; raises ValueError if it is empty and required, or another JSON value."""
     if isinstance(value, str) and value.isascii() and value.strip():
         return value
     if kind in columns.optional and (value is None or value == ""):
@@ -191,11 +190,11 @@ def _text(kind: str, value: Any, columns: Columns) -> str:
         check_text(str(value))
         if named or number:
             return str(value)
-    raise ValueError(f"the {kind} is {json.dumps(value, ensure_ascii=False)[:80]}: give a name or a whole number")
+    raise ValueError(f"the {kind} is {json.dumps(value, ensure_ascii=False)[:80]}: give a name or an integer")
 
 
 def _number(value: Any, delimiter: str, columns: Columns) -> float:
-    """A cell as a number; a comma is the decimal point, but not where it may part thousands."""
+    """A cell as a number; a comma is the decimal point, unless it may separate thousands."""
     text = str(value)
     if "," in text and (delimiter == ";" or not THOUSANDS.fullmatch(text)):
         text = text.replace(",", ".", 1)
@@ -212,11 +211,11 @@ def _csv_lines(path: Path, text: str, delimiter: str, columns: Columns) -> Itera
         if _is_comment(cells, columns) and (place or not _is_header(cells, columns)):
             continue
         if not columns.is_row(cells):
-            if _is_header(cells, columns):  # the first, or that of a table put behind another
+            if _is_header(cells, columns):  # the first, or that of another table appended to it
                 header = tuple(cells)
                 continue
             if not header and _may_be_header(cells, records[place + 1 : place + 2], columns):
-                _places(f"{path}, line {line}", tuple(cells), columns)  # which tells what it lacks
+                _places(f"{path}, line {line}", tuple(cells), columns)  # raises an error that says what is missing
         names = header or columns.usual
         if not header and not columns.least <= len(cells) <= len(names):
             raise VerydeepError(f"{path}, line {line}: give {columns.advice()}, not {','.join(cells)[:80]!r}.")
@@ -239,13 +238,13 @@ def _is_header(cells: Sequence[str], columns: Columns) -> bool:
 
 
 def _may_be_header(cells: Sequence[str], after: list[tuple[int, list[str]]], columns: Columns) -> bool:
-    """Whether a first row that is none names a known column, or stands before a row."""
+    """Whether an invalid first row contains the name of a column, or precedes a valid row."""
     known = {name for names in columns.names.values() for several in names for name in several}
     return not known.isdisjoint(map(_key, cells)) or any(columns.fits(row) for _, row in after)
 
 
 def _delimiter(path: Path, text: str, columns: Columns) -> str:
-    """What separates the cells: what makes of the first line a header or a whole row, else of several cells."""
+    """The delimiter with which the first line is a header or a complete row, or else has several cells."""
     usual = DELIMITERS[path.suffix.lower()]
     first: dict[str, list[str]] = {}
     for delimiter in usual:
@@ -259,7 +258,7 @@ def _delimiter(path: Path, text: str, columns: Columns) -> str:
 
 
 def _records(path: Path, text: str, delimiter: str, columns: Columns) -> Iterator[tuple[int, list[str]]]:
-    """The first line and the cells of each row that is not blank, without empty cells at its end."""
+    """The first line and the cells of each row that is not blank, without trailing empty cells."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
     try:
@@ -275,12 +274,13 @@ def _records(path: Path, text: str, delimiter: str, columns: Columns) -> Iterato
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Line]:
-    for line, told in enumerate(io.StringIO(text, newline=None), start=1):
-        if told.strip():
+    for line, written in enumerate(io.StringIO(text, newline=None), start=1):
+        if written.strip():
             try:
-                row = json.loads(told)
+                row = json.loads(written)
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                raise VerydeepError(f'{path}, line {line}: give {{"path": …, "label": …}}, not {told.strip()[:80]!r}.')
+                shown = written.strip()[:80]
+                raise VerydeepError(f'{path}, line {line}: give {{"path": …, "label": …}}, not {shown!r}.')
             yield line, tuple(row), tuple(row.values())

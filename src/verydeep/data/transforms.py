@@ -1,9 +1,8 @@
-"""Sect. 3.1: images to what a net sees: rescaled, cropped, mirrored, shifted in colour; random numbers are passed in.
+"""Sect. 3.1: transforms of images: rescaling, random crops, mirroring, colour shift; random generators are passed in.
 
-The other side of a rescaled image is rounded to the nearest pixel. Of an image at a training scale one crop is cut:
-``whole`` decodes and rescales all of the image, then cuts; ``reduced`` decodes a JPEG at a half, a quarter or an eighth
-of its size where that is still larger than what is needed, and rescales the crop alone: the same crop, but for
-rounding and for how the coarser decoding averages, in a fraction of the time where images are large.
+A training crop is cut from an image at a training scale. ``whole`` decodes and rescales the whole image, then crops;
+``reduced`` decodes a JPEG at a half, a quarter or an eighth of its size if that is still large enough, and rescales
+only the crop: the same crop up to rounding and the averaging of the coarser decoding, and much faster for large images.
 """
 
 from __future__ import annotations
@@ -18,22 +17,21 @@ from PIL import Image
 
 from ..core.errors import ImageError, VerydeepError
 from ..core.pixel_limit import most_pixels
-from .image_files import open_photo
-from .image_io import Pixels, decode, orientation
+from .image_io import Pixels, decode, open_photo, orientation
 
 ColourShift = Literal["sqrt", "eigenvalue", "off"]
 Resampling = Literal["bilinear", "bicubic"]
 OtherSide = Literal["round", "truncate"]
 Decoding = Literal["whole", "reduced"]
-MARGIN = 2  # a coarse decoding has so many times more pixels a side than what is asked for: NOTES.md
+MARGIN = 2  # factor by which the sides of a coarse decoding exceed the rescaled size at least (NOTES.md)
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LONGEST_RATIO = 50
 
 
 def rescaled_size(height: int, width: int, smallest: int, other_side: OtherSide = "round") -> tuple[int, int]:
-    """Height and width when the smallest side becomes ``smallest`` and the ratio stays (Sect. 3.1).
+    """Height and width after isotropic rescaling to a smallest side (Sect. 3.1).
 
-    The other side is rounded to the nearest pixel, or truncated as most ports do, but never below.
+    The other side is rounded to the nearest pixel, or truncated as in most ports, but is never below ``smallest``.
     """
     more = 0.5 if other_side == "round" else 0.0
     if height <= width:
@@ -42,20 +40,16 @@ def rescaled_size(height: int, width: int, smallest: int, other_side: OtherSide 
 
 
 def check_ratio(shape: tuple[int, ...]) -> None:
-    """Raises ImageError for a strip (H,W), which rescaling its smallest side would make larger than memory."""
+    """Raises ImageError for a narrow strip (H,W), which would not fit into memory after rescaling."""
     if max(shape[:2]) > LONGEST_RATIO * min(shape[:2]):
         size = f"{shape[1]}x{shape[0]}"
-        raise ImageError(f"a photo of {size} pixels is more than {LONGEST_RATIO} times longer than wide: crop it.")
+        raise ImageError(f"an image of {size} pixels has an aspect ratio above {LONGEST_RATIO}: crop it.")
 
 
 def rescale(
     pixels: Pixels, smallest: int, resampling: Resampling = "bilinear", other_side: OtherSide = "round"
 ) -> Pixels:
-    """Isotropic rescale to a smallest side of S or Q pixels, antialiased.
-
-    Raises:
-        ImageError: a strip, which would become larger than memory.
-    """
+    """Rescales isotropically to a smallest side of S or Q pixels, antialiased; raises ImageError as `check_ratio`."""
     check_ratio(pixels.shape)
     height, width = rescaled_size(pixels.shape[0], pixels.shape[1], smallest, other_side)
     if (height, width) == pixels.shape[:2]:
@@ -65,39 +59,35 @@ def rescale(
 
 
 def centre_crop(pixels: Pixels, crop: int) -> Pixels:
-    """The middle ``crop`` x ``crop`` pixels; the odd pixel is left over below and to the right."""
+    """The central ``crop`` x ``crop`` pixels; an odd pixel is left over below and to the right."""
     top, left = (pixels.shape[0] - crop) // 2, (pixels.shape[1] - crop) // 2
     return pixels[top : top + crop, left : left + crop]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Where a crop lies in a rescaled photo: its top and left pixel, and whether it is shown mirrored."""
+    """The place of a crop in a rescaled image: its top and left pixel, and whether it is mirrored."""
 
     top: int
     left: int
     mirrored: bool
 
     def cut(self, pixels: Pixels, crop: int) -> Pixels:
-        """The crop's pixels; a view, not a copy."""
+        """The pixels of the crop; a view, not a copy."""
         cropped = pixels[self.top : self.top + crop, self.left : self.left + crop]
         return cropped[:, ::-1] if self.mirrored else cropped
 
 
 def draw_window(height: int, width: int, crop: int, rng: np.random.Generator, mirror: bool = True) -> Window:
-    """A random crop's place in a photo of so many pixels, mirrored half of the time (Sect. 3.1).
-
-    Raises:
-        VerydeepError: the photo is smaller than the crop.
-    """
+    """Draws a random crop, mirrored half of the time (Sect. 3.1); raises VerydeepError if the image is smaller."""
     if min(height, width) < crop:
-        raise VerydeepError(f"a photo of {width}x{height} pixels is smaller than the crop of {crop}.")
+        raise VerydeepError(f"an image of {width}x{height} pixels is smaller than the crop of {crop}.")
     top, left = int(rng.integers(0, height - crop + 1)), int(rng.integers(0, width - crop + 1))
     return Window(top, left, mirror and bool(rng.random() < 0.5))
 
 
 class Rescaled(Protocol):
-    """A photo of ``photo`` pixels (H,W) at a scale where it has ``size`` pixels (H,W)."""
+    """An image of ``photo`` pixels (H,W) at a scale at which it has ``size`` pixels (H,W)."""
 
     photo: tuple[int, int]
     size: tuple[int, int]
@@ -107,7 +97,7 @@ class Rescaled(Protocol):
 
 
 class Whole:
-    """All of a photo, rescaled; raises ImageError for a strip."""
+    """A completely rescaled image; raises ImageError for a strip."""
 
     def __init__(self, pixels: Pixels, scale: int, resampling: Resampling, other_side: OtherSide) -> None:
         self._pixels = rescale(pixels, scale, resampling, other_side)
@@ -115,12 +105,12 @@ class Whole:
         self.size = (self._pixels.shape[0], self._pixels.shape[1])
 
     def cut(self, window: Window, crop: int) -> Pixels:
-        """A view of the crop's pixels."""
+        """The pixels of the crop; a view."""
         return window.cut(self._pixels, crop)
 
 
 class Reduced:
-    """An upright RGB or grey JPEG that is not decoded before it is known which crop is wanted."""
+    """An upright RGB or grey JPEG that is decoded when the crop is known."""
 
     def __init__(self, image: Image.Image, scale: int, resampling: Resampling, other_side: OtherSide) -> None:
         self._image, self._filter = image, FILTERS[resampling]
@@ -129,28 +119,23 @@ class Reduced:
         self.size = rescaled_size(*self.photo, scale, other_side)
 
     def cut(self, window: Window, crop: int) -> Pixels:
-        """The crop, rescaled from a decoding that is as coarse as its scale allows; raises ImageError."""
+        """The crop, rescaled from a decoding that is as coarse as possible; raises ImageError."""
         height, width = self.size
         try:
-            finer = (round(MARGIN * width), round(MARGIN * height))
-            drafted = self._image.draft(self._image.mode, finer)
-            # A coarse decoding has whole pixels, of which the last may reach beyond the photo's edge.
-            whole = self._image.size if drafted is None else drafted[1][2:]
-            across, down = whole[0] / width, whole[1] / height
+            drafted = self._image.draft(self._image.mode, (round(MARGIN * width), round(MARGIN * height)))
+            # The last pixels of a coarse decoding may extend beyond the image.
+            decoded = self._image.size if drafted is None else drafted[1][2:]
+            across, down = decoded[0] / width, decoded[1] / height
             box = (window.left * across, window.top * down, (window.left + crop) * across, (window.top + crop) * down)
-            found = self._image.resize((crop, crop), self._filter, box=box).convert("RGB")
+            rescaled = self._image.resize((crop, crop), self._filter, box=box).convert("RGB")
         except (OSError, ValueError, SyntaxError) as fault:
             raise ImageError(f"broken and cannot be decoded ({str(fault)[:120]}).") from None
-        pixels = np.asarray(found)
+        pixels = np.asarray(rescaled)
         return pixels[:, ::-1] if window.mirrored else pixels
 
 
 def reduced(data: bytes, name: str, scale: int, resampling: Resampling, other_side: OtherSide) -> Rescaled:
-    """A photo from its encoded bytes; what is no plain JPEG is decoded whole.
-
-    Raises:
-        ImageError: as `verydeep.data.image_io.decode`.
-    """
+    """An image from its encoded bytes, `Reduced` if it is a plain JPEG, else `Whole`; raises ImageError as `decode`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -159,42 +144,42 @@ def reduced(data: bytes, name: str, scale: int, resampling: Resampling, other_si
             if plain and image.width * image.height <= most_pixels():
                 return Reduced(image, scale, resampling, other_side)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            pass  # decoding it whole tells what is wrong
+            pass  # decoding the whole image raises an error that says what is wrong
     return Whole(decode(data, name), scale, resampling, other_side)
 
 
 def pixel_sums(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """One photo's mean colour and mean outer product of colours, (12,): what mean and PCA need."""
+    """The mean colour of an image and the mean outer product of its colours, (12,), from which PCA is computed."""
     flat = pixels.reshape(-1, 3).astype(np.float64)
     return np.concatenate([flat.mean(axis=0), (flat.T @ flat / len(flat)).ravel()])
 
 
 def colour_statistics(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean RGB (3,) and colour axes (3,3) of a training set, each photo counting the same.
+    """Mean RGB (3,) and colour axes (3,3) of a training set, with equal weight for each image.
 
     Args:
-        sums: the photos' `pixel_sums` averaged over the set, (12,).
+        sums: the images' `pixel_sums` averaged over the set, (12,).
 
     Returns:
-        The mean, and a matrix whose columns are eigenvectors of the colours' covariance scaled by the
-        square root of their eigenvalues, in grey levels, largest first.
+        The mean, and a matrix whose columns are the eigenvectors of the colours' covariance, scaled by the square roots
+        of their eigenvalues, in grey levels, largest first.
     """
     mean, second = sums[:3], sums[3:].reshape(3, 3)
     values, vectors = np.linalg.eigh(second - np.outer(mean, mean))
     order = np.argsort(values)[::-1]
     axes = vectors[:, order] * np.sqrt(np.maximum(values[order], 0))
-    signs = np.sign(axes[np.abs(axes).argmax(axis=0), range(3)])  # eigh leaves them free: fix them
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), range(3)])  # eigh does not define them
     return mean, axes * np.where(signs == 0, 1, signs)
 
 
 def colour_shift(
     axes: NDArray[np.float64], convention: ColourShift, rng: np.random.Generator, sigma: float = 0.1
 ) -> NDArray[np.float32]:
-    """One photo's RGB shift in grey levels, (3,): a draw alpha ~ N(0, sigma) for each colour axis.
+    """A random RGB shift in grey levels, (3,): alpha ~ N(0, sigma) is drawn for each colour axis.
 
-    ``sqrt`` moves along an axis by alpha times the square root of its eigenvalue (Krizhevsky's and
-    Oxford's code); ``eigenvalue`` by alpha times the eigenvalue of colours in [0, 1] (the text of
-    Krizhevsky et al. 2012), back in grey levels; ``off`` draws the same numbers and moves nothing.
+    ``sqrt`` shifts along an axis by alpha times the square root of its eigenvalue (Krizhevsky's and Oxford's code);
+    ``eigenvalue`` by alpha times the eigenvalue of colours in [0, 1] (the text of Krizhevsky et al. 2012), in grey
+    levels; ``off`` draws the same numbers and returns zeros.
     """
     alpha = rng.normal(0.0, sigma, 3)
     if convention == "sqrt":

@@ -1,8 +1,8 @@
-"""What lies in a folder, for every reader of photos and annotations.
+"""Listing folders of images and annotations.
 
-Hidden files and folders, and those that operating systems, NAS devices and notebooks leave behind, are skipped below
-the folder that is named, as is a link to a folder, which may lead in a circle. Whatever is skipped is counted by kind,
-images of formats that are not read among them. A folder that cannot be read is an error and never an empty one.
+Skipped are hidden files and folders, those that operating systems, NAS devices and notebooks create, and links to
+folders, which may form a circle. Skipped files are counted by kind, including images in unsupported formats. A folder
+that cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..core.errors import VerydeepError
 from .image_formats import READ, UNREAD, advice, kind_of_file
 
 HIDDEN, SYSTEM, LINKS = "hidden", "system", "links to folders"
-# In small letters. Hidden ones (.DS_Store, ._*, .git, .ipynb_checkpoints) need no name.
+# In lower case; without hidden ones (.DS_Store, ._*, .git, .ipynb_checkpoints).
 SYSTEM_NAMES = frozenset(
     {
         *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # NAS devices
@@ -29,9 +29,9 @@ SYSTEM_NAMES = frozenset(
 
 @dataclass
 class Skipped:
-    """What was skipped below a folder: by kind how many, and the first of them, a path below ``folder``.
+    """The files and folders skipped below a folder: by kind their number and the first, relative to ``folder``.
 
-    Kinds are `HIDDEN`, `SYSTEM`, `LINKS`, keys of `UNREAD`, extensions, and what callers add.
+    Kinds are `HIDDEN`, `SYSTEM`, `LINKS`, keys of `UNREAD`, extensions, and those that callers add.
     """
 
     folder: str = ""
@@ -40,16 +40,16 @@ class Skipped:
 
     @property
     def total(self) -> int:
-        """Of all kinds; a folder counts as one."""
+        """The number of all; a folder counts as one."""
         return sum(self.counts.values())
 
     @property
     def unread(self) -> dict[str, int]:
-        """Images of formats that are not read, by format."""
+        """The number of images in unsupported formats, by format."""
         return {kind: count for kind, count in self.counts.items() if kind in UNREAD}
 
     def note(self, kind: str, path: str | Path, count: int = 1) -> None:
-        """Counts more of a kind."""
+        """Adds to the count of a kind."""
         self.counts[kind] = self.counts.get(kind, 0) + count
         self.first.setdefault(kind, os.path.relpath(path, self.folder) if self.folder else str(path))
 
@@ -59,24 +59,23 @@ class Skipped:
         return {kind: {"count": self.counts[kind], "first": self.first[kind]} for kind in kinds}
 
     def add(self, other: Skipped) -> None:
-        """Counts what was skipped below the same folder."""
+        """Adds the counts of another."""
         for kind, count in other.counts.items():
-            self.note(kind, os.path.join(self.folder, other.first[kind]), count)
+            self.note(kind, os.path.join(other.folder, other.first[kind]), count)
 
 
 def joined(several: Iterable[Skipped]) -> Skipped:
-    """All that was skipped, each folder counted once; the first of a kind is told with its folder."""
-    whole = Skipped()
-    for skipped in {found.folder: found for found in several}.values():
-        for kind, count in skipped.counts.items():
-            whole.note(kind, os.path.join(skipped.folder, skipped.first[kind]), count)
-    return whole
+    """The sum of all, each folder counted once."""
+    total = Skipped()
+    for skipped in {part.folder: part for part in several}.values():
+        total.add(skipped)
+    return total
 
 
 def unread_sentences(skipped: Skipped) -> list[str]:
-    """A sentence for each image format that is not read: how many, the first of them, what to do."""
+    """A message for each unsupported image format: the number of images, the first, and what to do."""
     return [
-        f"{count} {kind} image{'s are' if count > 1 else ' is'} not read "
+        f"{count} {kind} image{'s are' if count > 1 else ' is'} not supported "
         f"({'the first: ' if count > 1 else ''}{os.path.join(skipped.folder, skipped.first[kind])}): {advice(kind)}."
         for kind, count in sorted(skipped.unread.items())
     ]
@@ -84,49 +83,41 @@ def unread_sentences(skipped: Skipped) -> list[str]:
 
 @dataclass(frozen=True)
 class Listing:
-    """One folder's entries by name, sorted, without what is skipped; files of every kind."""
+    """The entries of a folder by name, sorted, without skipped ones; files of every kind."""
 
     folders: list[str]
     files: list[str]
 
 
 def passed_over(name: str) -> str | None:
-    """Why an entry of this name is skipped, `HIDDEN` or `SYSTEM`; None where it is not."""
+    """Why a file or folder of this name is skipped, `HIDDEN` or `SYSTEM`; None if it is not."""
     return HIDDEN if name.startswith(".") else SYSTEM if name.lower() in SYSTEM_NAMES else None
 
 
 def is_system(path: str | Path, pattern: Path) -> bool:
-    """Whether a glob's match lies in what systems leave behind, and the pattern does not spell that."""
+    """Whether a match of a glob pattern is in a `SYSTEM` folder that the pattern does not name."""
     return any(passed_over(part) == SYSTEM and part not in pattern.parts for part in Path(path).parts)
 
 
 def list_folder(folder: Path, skipped: Skipped) -> Listing:
-    """The entries of one folder; links to folders are among the folders.
-
-    Raises:
-        VerydeepError: it cannot be read.
-    """
+    """The entries of a folder, links to folders included; raises VerydeepError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             kinds = sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError as fault:
         raise VerydeepError(_unreadable(folder, fault)) from None
-    found = Listing([], [])
+    listing = Listing([], [])
     for name, is_folder in kinds:
         reason = passed_over(name)
         if reason:
             skipped.note(reason, folder / name)
         else:
-            (found.folders if is_folder else found.files).append(name)
-    return found
+            (listing.folders if is_folder else listing.files).append(name)
+    return listing
 
 
 def photos_in(folder: Path, skipped: Skipped) -> list[Path]:
-    """The photos that lie in one folder and not deeper, sorted.
-
-    Raises:
-        VerydeepError: it cannot be read.
-    """
+    """The images directly in a folder, sorted; raises VerydeepError if it cannot be read."""
     photos = []
     for name in list_folder(folder, skipped).files:
         kind = kind_of_file(folder / name)
@@ -138,7 +129,7 @@ def photos_in(folder: Path, skipped: Skipped) -> list[Path]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; a link that leads nowhere or to itself is none."""
+    """Whether it is a folder or a link to one; a broken link or a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -151,37 +142,37 @@ def files_below(
     kind: Callable[[Path], str | None] = kind_of_file,
     problems: list[str] | None = None,
 ) -> list[Path]:
-    """The files to read below a folder, sorted; photos by default.
+    """The files below a folder, sorted; images by default.
 
     Args:
-        kind: `READ` for a file to read, another kind or None (then its extension) to count a file under.
-        problems: takes the sentences of folders that cannot be read, which are errors without it.
+        kind: returns `READ` for a file to list; another kind, or None for its extension, by which a file is counted.
+        problems: takes messages on folders that cannot be read; without it they are raised.
 
     Raises:
         VerydeepError: a folder cannot be read.
     """
     files: list[Path] = []
 
-    def refuse(fault: OSError) -> None:
-        sentence = _unreadable(Path(fault.filename), fault)
+    def on_error(fault: OSError) -> None:
+        message = _unreadable(Path(fault.filename), fault)
         if problems is None:
-            raise VerydeepError(sentence) from None
-        problems.append(sentence)
+            raise VerydeepError(message) from None
+        problems.append(message)
 
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        here = Path(place)
-        folders[:] = [name for name in sorted(folders) if not _skip_folder(here / name, skipped)]
+    for place, folders, names in os.walk(folder, onerror=on_error):
+        parent = Path(place)
+        folders[:] = [name for name in sorted(folders) if not _skip_folder(parent / name, skipped)]
         for name in sorted(names):
-            found = passed_over(name) or kind(here / name)
-            if found == READ:
-                files.append(here / name)
+            file_kind = passed_over(name) or kind(parent / name)
+            if file_kind == READ:
+                files.append(parent / name)
             else:
-                skipped.note(found or extension_of(name), here / name)
+                skipped.note(file_kind or extension_of(name), parent / name)
     return sorted(files)
 
 
 def of_extension(*extensions: str) -> Callable[[Path], str | None]:
-    """A kind for `files_below`: `READ` where a file has one of these extensions, in capitals or not."""
+    """A ``kind`` for `files_below`: files with one of these extensions, in any case."""
     return lambda path: READ if path.suffix.lower() in extensions else None
 
 
@@ -193,7 +184,7 @@ def _skip_folder(path: Path, skipped: Skipped) -> bool:
 
 
 def extension_of(name: str) -> str:
-    """The kind that other files are counted under: their extension in small letters."""
+    """The kind of other files: their extension in lower case."""
     return os.path.splitext(name)[1].lower() or "no extension"
 
 

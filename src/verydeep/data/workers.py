@@ -37,7 +37,7 @@ from ..core.errors import VerydeepError
 from ..core.pixel_limit import allow_pixels, most_pixels
 from ..core.script import check_main_guard
 
-NOTHING = -1  # in place of an image's index: a worker that waits
+NOTHING = -1  # in place of an image's index, while a worker waits
 PAUSE = 1.0  # seconds before an image is read again; twice as many each time
 PREFETCHED = 2  # keys that a worker has at once
 CHECKS = 10  # parts of the timeout; a job that is stopped as a whole (Ctrl-Z) loses one of them
@@ -51,14 +51,14 @@ SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")  # what multiprocessing ap
 
 @dataclass(frozen=True)
 class Fault:
-    """In place of an image that could not be read: why, and whether another try may help."""
+    """The result for an image that could not be read: a message, and whether retrying may help."""
 
     message: str
     may_pass: bool = False
 
 
 class Items(Protocol):
-    """What is read, by keys; must pickle."""
+    """Items by keys; must pickle."""
 
     def __getitem__(self, key: Any, /) -> Any:
         """An item, or a `Fault`."""
@@ -69,9 +69,9 @@ class WatchedLoader:
 
     Args:
         keys: one key an item; with ``stack`` a list of keys a batch.
-        where: what an image is called, by its index: its key, or the last part of it.
+        where: returns the name of an image, from its index: its key, or the last part of it.
         stack: makes a batch of a list of items.
-        batch_bytes: of what is read at once, which travels through shared memory.
+        batch_bytes: the size of a batch, which is sent through shared memory.
 
     Raises:
         VerydeepError: there is too little shared memory, or a script has no main guard.
@@ -184,7 +184,7 @@ class WatchedLoader:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads items, and notes the index of the image it is at in shared memory."""
+    """Reads items, and writes the index of the current image to shared memory."""
 
     items: Items
     where: Callable[[Any], str]
@@ -225,7 +225,7 @@ class _Worker:
     reader: _Reader
 
     def work(self) -> str:
-        """What it is at, in words."""
+        """What it is doing, in words."""
         index = self.reader.at.value
         return "waiting for work" if index == NOTHING else f"reading {self.reader.where(index)}"
 
@@ -238,7 +238,7 @@ class _Failure:
 
 
 def _serve(reader: _Reader, connection: Connection[Any, Any], pixels: int) -> None:
-    """A worker's work: an item for each key that it is sent, until the loader closes the connection."""
+    """The main loop of a worker: sends an item for each key, until the loader closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows, where signals cannot be blocked
     threading.Thread(target=_end_with_parent, daemon=True).start()
     allow_pixels(pixels)
@@ -253,7 +253,7 @@ def _serve(reader: _Reader, connection: Connection[Any, Any], pixels: int) -> No
 
 
 def _end_with_parent() -> None:
-    """Ends a worker with the process that it reads for, however that ends and whatever the worker waits for."""
+    """Ends a worker when its parent process has ended in any way."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
@@ -271,9 +271,9 @@ def _end(workers: list[_Worker]) -> None:
 
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """A context in which processes start that never receive the signals to stop.
+    """A context in which processes start that never receive signals to stop.
 
-    Ctrl-C and many schedulers signal all processes of a job; the main process stops its workers in order.
+    Ctrl-C and many schedulers signal all processes of a job; the main process ends its workers itself.
     """
     if sys.platform == "win32":
         yield
@@ -286,15 +286,15 @@ def _blocked_signals() -> Iterator[None]:
 
 
 def _shared_memory() -> float:
-    """Free bytes of what processes share; infinite where it is not bounded."""
+    """Free bytes of shared memory; infinite if it is unlimited."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else float("inf")
 
 
 def _create_socket_folder() -> None:
-    """Creates multiprocessing's folder of sockets, through which tensors are handed over, for the workers as well.
+    """Creates multiprocessing's folder of sockets, through which tensors are sent, also for the workers.
 
-    This process removes it at its end. TMPDIR, where schedulers set it to a path too long for a socket's, would keep a
-    worker from sending what it read. Later versions of Python see to that themselves.
+    This process removes it when it exits. With the usual folder a worker could not send tensors if TMPDIR, which
+    schedulers set, is too long for the path of a socket. Later versions of Python handle that themselves.
     """
     usual = tempfile.gettempdir()
     if sys.platform != "win32" and len(os.fsencode(usual)) + SOCKET_NAME > SOCKET_PATH:  # Windows has pipes

@@ -1,9 +1,9 @@
-"""`digits`, the embedded default: photo-like scenes with one real handwritten digit each.
+"""`digits`, the built-in dataset: synthetic scenes with one real handwritten digit each.
 
-The 1,797 handwritten digits (8x8, UCI "Optical Recognition of Handwritten Digits", CC BY 4.0, the
-copy scikit-learn ships) are parted once: the scenes of `train`, `dev` and `val` show different
-digits. A scene is a pure function of its set and number: a textured ground, and a digit of random
-scale, place, colour and shade. Its box, in pixels, is where the ink is.
+The 1,797 handwritten digits (8x8, UCI "Optical Recognition of Handwritten Digits", CC BY 4.0, the copy that
+scikit-learn ships) are split: the scenes of `train`, `dev` and `val` show different digits. A scene is a pure function
+of its set and number: a textured background, and a digit of random scale, place, colour and shade. Its box is the
+bounding box of the ink.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What is random in a scene but the digit's colour, which ``rng`` draws next."""
+    """The random numbers of a scene, except for the digit's colour, which ``rng`` draws next."""
 
     slopes: tuple[float, float]
-    waves: list[tuple[float, float, float, float]]  # turns, angle, phase, strength
+    waves: list[tuple[float, float, float, float]]  # periods, angle, phase, amplitude
     tint: NDArray[np.float32]
     base: NDArray[np.float32]
     grain: NDArray[np.float32]
@@ -53,65 +53,55 @@ class _Drawn:
 
     @property
     def box(self) -> Box:
-        """Where the ink is."""
-        seen = self.ink > 0.5
-        rows, columns = np.nonzero(seen.any(axis=1))[0], np.nonzero(seen.any(axis=0))[0]
+        """The bounding box of the ink."""
+        visible = self.ink > 0.5
+        rows, columns = np.nonzero(visible.any(axis=1))[0], np.nonzero(visible.any(axis=0))[0]
         low, high = (self.x + columns[0], self.y + rows[0]), (self.x + columns[-1] + 1, self.y + rows[-1] + 1)
         return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
 
 
 @dataclass(frozen=True)
 class SceneReader(ImageSource):
-    """Paints the scene of an id such as ``val/00012``."""
+    """Computes the scene of an id such as ``val/00012``."""
 
     def read(self, image_id: str) -> Pixels:
         """uint8 RGB (H,W,3)."""
-        return _painted(image_id).copy()
+        return _cached_scene(image_id).copy()
 
     def size(self, image_id: str) -> tuple[int, int]:
-        """Height and width, without painting."""
-        set_name, _, number = image_id.partition("/")
-        return _size(_draws(set_name, int(number)))
+        """Height and width, without computing the scene."""
+        set_name, number = _split_id(image_id)
+        return _size(_generator(set_name, number))
 
 
-@dataclass(frozen=True)
-class SceneBoxes:
-    """Tells where the digit of a scene is."""
-
-    def __call__(self, photo_id: str) -> list[NamedBox]:
-        """One box."""
-        set_name, _, number = photo_id.partition("/")
-        digit = digit_shown(set_name, int(number))
-        return [NamedBox(CLASSES[int(_digits()[1][digit])], _drawn(set_name, int(number)).box)]
+def _scene_boxes(image_id: str) -> list[NamedBox]:
+    """The box of a scene's digit."""
+    set_name, number = _split_id(image_id)
+    digit = digit_shown(set_name, number)
+    return [NamedBox(CLASSES[int(_digits()[1][digit])], _draw(set_name, number).box)]
 
 
 def open_named(name: str, _root: Path | None, _settings: DataSettings) -> Data:
-    """The three sets; they come split, so no fraction is read.
+    """The three sets, whose split is fixed.
 
-    ``digits:600`` has 600 training scenes and the others in proportion, to try something in seconds.
+    ``digits:600`` has 600 training scenes and the other sets in proportion, for quick experiments.
 
     Raises:
-        VerydeepError: not a number of scenes that there is.
+        VerydeepError: an invalid number of scenes.
     """
-    share = _share(name.partition(":")[2])
+    number = name.partition(":")[2] or str(SETS["train"])
+    if not number.isdecimal() or not LEAST <= int(number) <= SETS["train"]:
+        raise VerydeepError(f"{name}: the number of training scenes must be {LEAST} to {SETS['train']}.")
+    share = int(number) / SETS["train"]
     counts = {set_name: math.ceil(count * share) for set_name, count in SETS.items()}
     return Data(name, {set_name: _open_set(name, set_name, count) for set_name, count in counts.items()}, False)
-
-
-def _share(text: str) -> float:
-    """The part of the scenes that a number of training scenes asks for."""
-    if not text:
-        return 1.0
-    if not text.isdecimal() or not LEAST <= int(text) <= SETS["train"]:
-        raise VerydeepError(f"digits:{text} asks for no number of training scenes: give {LEAST} to {SETS['train']}.")
-    return int(text) / SETS["train"]
 
 
 def _open_set(name: str, set_name: str, count: int) -> Dataset:
     subjects = np.array([digit_shown(set_name, index) for index in range(count)], dtype=np.int64)
     labels = _digits()[1][subjects].astype(np.int64)
     ids = tuple(f"{set_name}/{index:05d}" for index in range(count))
-    return Dataset(name, set_name, CLASSES, ids, labels, SceneReader(), subjects=subjects, find_boxes=SceneBoxes())
+    return Dataset(name, set_name, CLASSES, ids, labels, SceneReader(), subjects=subjects, find_boxes=_scene_boxes)
 
 
 def digit_shown(set_name: str, index: int) -> int:
@@ -122,20 +112,24 @@ def digit_shown(set_name: str, index: int) -> int:
 
 def scene(set_name: str, index: int) -> tuple[Pixels, Box]:
     """A scene, uint8 (H,W,3), and its digit's box: xmin, ymin, xmax, ymax in continuous pixels."""
-    drawn = _drawn(set_name, index)
-    ground, ink = _ground(drawn), drawn.ink
-    patch = ground[drawn.y : drawn.y + len(ink), drawn.x : drawn.x + len(ink)]
+    drawn = _draw(set_name, index)
+    image, ink = _background(drawn), drawn.ink
+    patch = image[drawn.y : drawn.y + len(ink), drawn.x : drawn.x + len(ink)]
     colour = _ink_colour(drawn.rng, patch.mean(axis=(0, 1)))
     for channel in range(3):
         patch[:, :, channel] += ink * (colour[channel] - patch[:, :, channel])
-    return np.clip(ground, 0, 255).astype(np.uint8), drawn.box
+    return np.clip(image, 0, 255).astype(np.uint8), drawn.box
 
 
-@lru_cache(maxsize=SETS["train"])  # painting a scene takes longer than all that follows, every epoch
-def _painted(photo_id: str) -> Pixels:
-    """The scene of an id; whoever may write to it gets a copy."""
-    set_name, _, number = photo_id.partition("/")
-    return scene(set_name, int(number))[0]
+def _split_id(image_id: str) -> tuple[str, int]:
+    set_name, _, number = image_id.partition("/")
+    return set_name, int(number)
+
+
+@lru_cache(maxsize=SETS["train"])  # computing a scene takes longer than all other work on it in an epoch
+def _cached_scene(image_id: str) -> Pixels:
+    """The scene of an id, which must not be written to."""
+    return scene(*_split_id(image_id))[0]
 
 
 @cache
@@ -149,9 +143,9 @@ def _order() -> NDArray[np.int64]:
     return np.random.default_rng(_SHUFFLE).permutation(len(_digits()[1]))
 
 
-def _drawn(set_name: str, index: int) -> _Drawn:
-    """What is random in a scene, before anything is painted; all scenes hang on the order of the draws."""
-    rng = _draws(set_name, index)
+def _draw(set_name: str, index: int) -> _Drawn:
+    """Draws the random numbers of a scene, in an order that must stay as it is."""
+    rng = _generator(set_name, index)
     height, width = _size(rng)
     slopes = (rng.uniform(-25, 25), rng.uniform(-25, 25))
     waves = [(rng.uniform(1, 9), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi), rng.uniform(2, 9)) for _ in range(3)]
@@ -162,40 +156,40 @@ def _drawn(set_name: str, index: int) -> _Drawn:
     return _Drawn(slopes, waves, tint, base, grain, x, y, _ink(digit_shown(set_name, index), size), rng)
 
 
-def _draws(set_name: str, index: int) -> np.random.Generator:
+def _generator(set_name: str, index: int) -> np.random.Generator:
     return np.random.default_rng([_SHUFFLE, list(SETS).index(set_name), index])
 
 
 def _size(rng: np.random.Generator) -> tuple[int, int]:
-    """Height and width, the first of a scene's draws."""
+    """Height and width, the first random numbers of a scene."""
     width, height = SMALLEST_SIDE, int(rng.choice(SIDES))
     return (width, height) if rng.random() < 0.5 else (height, width)
 
 
-def _ground(drawn: _Drawn) -> NDArray[np.float32]:
-    """A base colour, a shading, three gratings and grain: float32 (height, width, 3)."""
+def _background(drawn: _Drawn) -> NDArray[np.float32]:
+    """A base colour, shading, three gratings and noise: float32 (height, width, 3)."""
     height, width = drawn.grain.shape
     down = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     across = np.linspace(0, 1, width, dtype=np.float32)[None, :]
     shade = drawn.slopes[0] * down + drawn.slopes[1] * across
-    for turns, angle, phase, strength in drawn.waves:
-        step = 2 * math.pi * turns
+    for periods, angle, phase, amplitude in drawn.waves:
+        step = 2 * math.pi * periods
         wave = (step * math.cos(angle)) * across + (step * math.sin(angle) * down + phase)
-        shade = shade + strength * np.sin(wave)
-    # Channel by channel: operations over a last axis of three take longer by far (NOTES.md).
+        shade = shade + amplitude * np.sin(wave)
+    # Channel by channel: operations over a last axis of three take much longer (NOTES.md).
     channels = [base + shade * tint + drawn.grain for base, tint in zip(drawn.base, drawn.tint, strict=True)]
     return np.stack(channels, axis=2)
 
 
 def _ink(digit: int, size: int) -> NDArray[np.float32]:
-    """How much of each pixel the pen covers, 0 to 1, (size, size)."""
+    """The share of each pixel that ink covers, 0 to 1, (size, size)."""
     pen = Image.fromarray(_digits()[0][digit] * np.uint8(15), mode="L")
     smooth = np.asarray(pen.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 240
     return np.clip(smooth * 1.6 - 0.3, 0, 1)
 
 
 def _ink_colour(rng: np.random.Generator, ground: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A colour at least 90 grey levels lighter or darker than the ground beneath."""
+    """A colour at least 90 grey levels lighter or darker than the background."""
     level = float(ground.mean())
     darker = rng.random() < level / 255
     gap = rng.uniform(90, 130)

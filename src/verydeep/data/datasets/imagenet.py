@@ -1,11 +1,10 @@
 """ILSVRC-2012 as downloaded: synset folders, the validation photos with their ground truth, names.
 
-Classes are in the order of sorted WNIDs, the order of all released weights; a class is called as in
-``synset_words.txt``, WNID first. The devkit's ILSVRC2012_ID is another order and is only read to
-translate the ground truth. Sets: ``train`` and ``dev`` (10 training photos a class unless a fraction
-is given), ``val``, which is reported, and ``test`` where its folder is there, whose classes only the
-server knows. Without the training photos there are no ``train`` and ``dev``, and testing works; photos in synset
-folders without a folder of their set around them are ``val``. A part of the photos, or of the classes, is enough.
+Classes are ordered by WNID, as in all released weights, and named as in ``synset_words.txt``, WNID first. The devkit's
+ILSVRC2012_ID is another order, only used to read the ground truth. Sets: ``train`` and ``dev`` (10 training images per
+class unless a fraction is given), ``val``, which is reported, and ``test`` if its folder exists, whose labels only the
+server has. Evaluation needs ``val`` only; synset folders that are not in a set's folder are ``val``. Subsets of the
+images or classes are possible.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ NAMES = ("imagenet",)
 TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
 VAL_FOLDERS = ("val", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")
 TEST_FOLDERS = ("test", "ILSVRC2012_img_test", "ILSVRC/Data/CLS-LOC/test", "Data/CLS-LOC/test")
-# The boxes' archives as they unpack, and the later layout of all of ILSVRC.
+# The archives of boxes as they unpack, and the later layout of ILSVRC.
 BOX_FOLDERS = {
     "train": (
         *("ILSVRC2012_bbox_train_v2", "bbox_train"),
@@ -48,14 +48,15 @@ _WNID = re.compile(r"n\d{8}")
 
 
 def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
-    """ILSVRC-2012 below a folder.
+    """ILSVRC-2012 in a folder.
 
     Raises:
-        VerydeepError: a folder or the ground truth is missing, or its length is not that of the photos.
+        VerydeepError: a folder or the ground truth is missing, or their lengths differ.
     """
     assert root is not None
     train = _train(root)
-    val_folder = root if train is None and _synsets(root) and not _has_val(root) else _find(root, VAL_FOLDERS)
+    is_val = train is None and _synsets(root) and not any((root / place).is_dir() for place in VAL_FOLDERS)
+    val_folder = root if is_val else _find(root, VAL_FOLDERS)
     if list_folder(val_folder, Skipped()).folders:
         val = _synset_folders(root) if val_folder == root else class_folders(root, val_folder)
         wnids = train.classes if train else val.classes
@@ -80,44 +81,39 @@ def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
 
 
 def _train(root: Path) -> Dataset | None:
-    """The training photos; None where there are none, which is enough to test."""
+    """The training images; None if there are none, which is enough for evaluation."""
     if not any((root / place).is_dir() for place in TRAIN_FOLDERS):
         return None
     folder = _find(root, TRAIN_FOLDERS)
-    found = class_folders(root, folder)
-    wrong = [name for name in found.classes if not _WNID.fullmatch(name)]
+    dataset = class_folders(root, folder)
+    wrong = [name for name in dataset.classes if not _WNID.fullmatch(name)]
     if wrong:
-        raise VerydeepError(f"{folder} holds {wrong[0]!r}: ILSVRC's class folders are WNIDs such as n01440764.")
-    return found
+        raise VerydeepError(f"{folder} has a folder {wrong[0]!r}: ILSVRC's are named by WNIDs such as n01440764.")
+    return dataset
 
 
 def holds_synsets(root: Path) -> bool:
-    """Whether a folder, or the folder of a set in it, has folders that are called by WNIDs."""
+    """Whether a folder, or the folder of a set in it, has folders that are named by WNIDs."""
     return any(_synsets(root / place) for place in (".", *TRAIN_FOLDERS, *VAL_FOLDERS))
 
 
 def _synsets(folder: Path) -> list[str]:
-    """The synset folders in a folder, sorted; none where it is no folder."""
+    """The synset folders in a folder, sorted; empty if it is not a folder."""
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in folder.iterdir() if _WNID.fullmatch(entry.name) and entry.is_dir())
 
 
 def _synset_folders(root: Path) -> Dataset:
-    """The photos of a folder's synset folders; what else is there, such as the devkit, is none of them."""
+    """The images of a folder's synset folders; other folders, such as the devkit, are ignored."""
     wnids = _synsets(root)
     skipped = Skipped(str(root))
-    found = [[str(photo.relative_to(root)) for photo in files_below(root / wnid, skipped)] for wnid in wnids]
-    empty = [wnid for wnid, photos in zip(wnids, found, strict=True) if not photos]
-    if empty:
-        raise VerydeepError(f"{root / empty[0]} has no photos: add some, or remove the folder.")
-    labels = np.repeat(np.arange(len(wnids), dtype=np.int64), [len(photos) for photos in found])
-    ids = tuple(photo for photos in found for photo in photos)
+    images = [[str(image.relative_to(root)) for image in files_below(root / wnid, skipped)] for wnid in wnids]
+    if not all(images):
+        raise VerydeepError(f"{root / wnids[images.index([])]} has no images: add some, or remove the folder.")
+    labels = np.repeat(np.arange(len(wnids), dtype=np.int64), [len(of_class) for of_class in images])
+    ids = tuple(image for of_class in images for image in of_class)
     return Dataset(str(root), "val", tuple(wnids), ids, labels, FolderSource(root), skipped)
-
-
-def _has_val(root: Path) -> bool:
-    return any((root / place).is_dir() for place in VAL_FOLDERS)
 
 
 def _find(root: Path, places: tuple[str, ...]) -> Path:
@@ -127,107 +123,104 @@ def _find(root: Path, places: tuple[str, ...]) -> Path:
     raise VerydeepError(f"{root} has none of the folders {', '.join(places)}: unpack ILSVRC-2012 there.")
 
 
-def _titled(root: Path, found: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
+def _titled(root: Path, dataset: Dataset, name: str, set_name: str, titles: tuple[str, ...]) -> Dataset:
     places = tuple(place for place in BOX_FOLDERS[set_name] if _has_boxes(root / place))
     boxes = XmlBoxes(root, places) if places else None
-    return Dataset(name, set_name, titles, found.ids, found.labels, found.source, found.skipped, find_boxes=boxes)
+    return replace(dataset, name=name, set_name=set_name, classes=titles, find_boxes=boxes)
 
 
 def _has_boxes(folder: Path) -> bool:
-    """Whether a folder, or the first of the folders in it, holds XML files."""
+    """Whether a folder, or the first folder in it, contains XML files."""
     if not folder.is_dir():
         return False
-    here = list_folder(folder, Skipped())
-    inside = list_folder(folder / here.folders[0], Skipped()).files if here.folders else []
-    return any(name.endswith(".xml") for name in (*here.files, *inside))
+    listing = list_folder(folder, Skipped())
+    inside = list_folder(folder / listing.folders[0], Skipped()).files if listing.folders else []
+    return any(name.endswith(".xml") for name in (*listing.files, *inside))
 
 
 def blacklisted(root: Path) -> frozenset[int] | None:
-    """Numbers, from 1 by file name, of validation photos that the devkit leaves out of the localisation error.
+    """The numbers, from 1 by file name, of validation images that do not count for the localisation error.
 
-    None where there is no such list. Raises VerydeepError where it is broken.
+    None without the devkit's list; raises VerydeepError if it is broken.
     """
-    listed = _first(root, BLACKLIST)
+    path = _first(root, BLACKLIST)
+    return frozenset(_integers(path, "the number of a validation image")) if path else None
+
+
+def _integers(path: Path, what: str) -> list[int]:
     try:
-        return frozenset(int(line) for line in listed.read_text(encoding="utf-8-sig").split()) if listed else None
-    except ValueError:
-        raise VerydeepError(f"{listed} is broken: each of its lines is the number of a validation photo.") from None
+        return [int(line) for line in path.read_text(encoding="utf-8-sig").split()]
+    except ValueError:  # includes those of decoding
+        raise VerydeepError(f"{path} is broken: each line must be {what}.") from None
 
 
 def _test_photos(root: Path, skipped: Skipped) -> list[Path]:
-    """The test photos, which lie in the first of their folders that has any, or in one folder inside it."""
-    for place in TEST_FOLDERS:
-        if not (root / place).is_dir():
-            continue
-        inside = [root / place / name for name in list_folder(root / place, Skipped()).folders]
-        found = photos_in(root / place, skipped) or sorted(
-            photo for folder in inside for photo in photos_in(folder, skipped)
-        )
-        if found:
-            return found
+    """The test images, in the first of their folders that has any, or in the folders inside it."""
+    for folder in (root / place for place in TEST_FOLDERS if (root / place).is_dir()):
+        inside = [folder / name for name in list_folder(folder, Skipped()).folders]
+        images = photos_in(folder, skipped) or sorted(image for place in inside for image in photos_in(place, skipped))
+        if images:
+            return images
     return []
 
 
 def _flat_val(root: Path, folder: Path, wnids: tuple[str, ...] | None) -> Dataset:
-    """The validation photos in one folder; their classes are those of the training photos, or of their own."""
+    """The validation images in one folder; their classes are those of the training images, or their own."""
     skipped = Skipped(str(folder))
-    photos = photos_in(folder, skipped)
-    truth = _ground_truth(root, photos)
+    images = photos_in(folder, skipped)
+    truth = _ground_truth(root, images)
     wnids = tuple(sorted(set(truth))) if wnids is None else wnids
     unknown = sorted(set(truth) - set(wnids))
     if unknown:
-        raise VerydeepError(f"the ground truth of {folder} names {unknown[0]}, which has no folder among the classes.")
+        raise VerydeepError(f"the ground truth of {folder} has {unknown[0]}, which has no folder among the classes.")
     place = {wnid: number for number, wnid in enumerate(wnids)}
     labels = np.array([place[wnid] for wnid in truth], dtype=np.int64)
-    ids = tuple(str(path.relative_to(root)) for path in photos)
+    ids = tuple(str(path.relative_to(root)) for path in images)
     return Dataset(str(root), "val", wnids, ids, labels, FolderSource(root), skipped)
 
 
-def _ground_truth(root: Path, photos: list[Path]) -> list[str]:
-    """The WNID of each validation photo, in the photos' order."""
+def _ground_truth(root: Path, images: list[Path]) -> list[str]:
+    """The WNID of each validation image."""
     solution = _first(root, "LOC_val_solution.csv")
     if solution:
         try:
             with solution.open(newline="", encoding="utf-8-sig") as file:
                 rows = {row[0]: row[1].split()[0] for row in csv.reader(file) if row[0] != "ImageId"}
         except (ValueError, IndexError, csv.Error):
-            raise VerydeepError(f"{solution} is broken: each line is a photo's name, a WNID and boxes.") from None
-        missing = [photo for photo in photos if photo.stem not in rows]
+            raise VerydeepError(f"{solution} is broken: each line must be an image, a WNID and boxes.") from None
+        missing = [image for image in images if image.stem not in rows]
         if missing:
             raise VerydeepError(f"{solution} has no line for {missing[0].name}.")
-        return [rows[photo.stem] for photo in photos]
-    listed = _first(root, "ILSVRC2012_validation_ground_truth.txt")
-    if not listed:
+        return [rows[image.stem] for image in images]
+    path = _first(root, "ILSVRC2012_validation_ground_truth.txt")
+    if not path:
         raise VerydeepError(
-            f"{root} has no ground truth for the validation photos: unpack the devkit there "
-            "(ILSVRC2012_validation_ground_truth.txt and meta.mat), or sort the photos into synset folders."
+            f"{root} has no ground truth for the validation images: unpack the devkit there "
+            "(ILSVRC2012_validation_ground_truth.txt and meta.mat), or sort the images into synset folders."
         )
-    try:
-        numbers = [int(line) for line in listed.read_text(encoding="utf-8-sig").split()]
-    except ValueError:  # of a decoder too
-        raise VerydeepError(f"{listed} is broken: each of its lines is an ILSVRC2012_ID.") from None
-    if len(numbers) != len(photos):
-        raise VerydeepError(f"{listed} has {len(numbers)} lines for {len(photos)} validation photos: one a photo.")
+    numbers = _integers(path, "an ILSVRC2012_ID")
+    if len(numbers) != len(images):
+        raise VerydeepError(f"{path} has {len(numbers)} lines, but there are {len(images)} validation images.")
     wnids = devkit_order(root)
-    outside = [number for number in numbers if number not in wnids]
-    if outside:
-        raise VerydeepError(f"{listed} has ILSVRC2012_ID {outside[0]}, which the devkit does not list.")
+    unknown = [number for number in numbers if number not in wnids]
+    if unknown:
+        raise VerydeepError(f"{path} has ILSVRC2012_ID {unknown[0]}, which the devkit does not list.")
     return [wnids[number] for number in numbers]
 
 
 def devkit_order(root: Path) -> dict[int, str]:
     """WNID by ILSVRC2012_ID, from the devkit's ``map_clsloc.txt`` or ``meta.mat``."""
-    text = _first(root, "map_clsloc.txt")
-    if text:
+    path = _first(root, "map_clsloc.txt")
+    if path:
         try:
-            return {int(number): wnid for wnid, number, *_ in (line.split() for line in read_names(text))}
+            return {int(number): wnid for wnid, number, *_ in (line.split() for line in read_names(path))}
         except ValueError:
-            raise VerydeepError(f"{text} is broken: each of its lines is a WNID, a number and words.") from None
+            raise VerydeepError(f"{path} is broken: each line must be a WNID, a number and words.") from None
     meta = _first(root, "meta.mat")
     if not meta:
         raise VerydeepError(
-            f"{root} has neither meta.mat nor map_clsloc.txt, which tell which class an ILSVRC2012_ID is: "
-            "unpack the devkit there."
+            f"{root} has neither meta.mat nor map_clsloc.txt, which define the classes of ILSVRC2012_IDs: unpack the "
+            "devkit there."
         )
     return {number: wnid for number, wnid, _ in _meta_rows(meta)}
 
@@ -235,11 +228,11 @@ def devkit_order(root: Path) -> dict[int, str]:
 def synset_words(root: Path) -> dict[str, str]:
     """The words of each WNID, from ``synset_words.txt``, ``LOC_synset_mapping.txt`` or the devkit's ``meta.mat``.
 
-    Names are not worth an error: without any of them, or without scipy to read the last, there are none.
+    They are optional: empty without these files, or without scipy to read the last.
     """
-    found = _first(root, "synset_words.txt") or _first(root, "LOC_synset_mapping.txt")
-    if found:
-        lines = (line.partition(" ") for line in read_names(found))
+    path = _first(root, "synset_words.txt") or _first(root, "LOC_synset_mapping.txt")
+    if path:
+        lines = (line.partition(" ") for line in read_names(path))
         return {wnid: words.strip() for wnid, _, words in lines}
     meta = _first(root, "meta.mat")
     with contextlib.suppress(VerydeepError):
@@ -254,7 +247,7 @@ def _meta_rows(meta: Path) -> list[tuple[int, str, str]]:
         rows = [synsets] if isinstance(synsets, dict) else synsets
         return [(int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])) for row in rows]
     except (KeyError, ValueError, TypeError, IndexError, OverflowError):
-        raise VerydeepError(f"{meta} is not the devkit's, or broken: unpack the devkit again.") from None
+        raise VerydeepError(f"{meta} is not from the devkit, or broken: unpack the devkit again.") from None
 
 
 def _first(root: Path, name: str) -> Path | None:

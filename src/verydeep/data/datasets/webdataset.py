@@ -1,10 +1,10 @@
-"""Sect. 4, data: tar files of photos, as WebDataset lays them out, for sets that no one unpacks.
+"""Sect. 4, data: tar files of images in the layout of WebDataset.
 
-A sample is the files of one name before its first dot: ``000123.jpg`` (or ``.jpeg``, ``.png``, ``.webp``) and, where
-its class is known, ``000123.cls``, a whole number. ``DIR/*.tar`` is one set, ``DIR/train/*.tar`` and ``DIR/val/*.tar``
-(or ``test``) are sets of their own; ``DIR/classes.txt`` may name the classes, one a line. Tar files are looked through
-once, for where each photo is; then photos are read in place. `evaluate` and `features` read them from the first to the
-last, and of several processes each its own stretch; training reads at random, which wants a disk and not a stream.
+A sample is the files that share a name up to the first dot: ``000123.jpg`` (or ``.jpeg``, ``.png``, ``.webp``) and, if
+its class is known, ``000123.cls``, an integer. ``DIR/*.tar`` is one set, ``DIR/train/*.tar`` and ``DIR/val/*.tar`` (or
+``test``) are separate sets; ``DIR/classes.txt`` may name the classes, one per line. Tar files are indexed once, then
+images are read in place. `evaluate` and `features` read them in order, each of several processes a part; training reads
+them in random order, for which they must be on a disk.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .folder import from_sets, split_whole
 NAMES = ("webdataset",)
 
 PHOTO_ENDINGS, CLASS_ENDING, NAMES_FILE = ("jpg", "jpeg", "png", "webp"), "cls", "classes.txt"
-NOBODY_TELLS, MOST_CLASSES, MOST_OPEN = "unknown", 1_000_000, 64
-LONGEST_HEADER = 2**20  # bytes: a name or what PAX tells of a file, both of which tarfile reads at once
+UNKNOWN, MOST_CLASSES, MOST_OPEN = "unknown", 1_000_000, 64
+LONGEST_HEADER = 2**20  # bytes of a name or PAX header, which tarfile reads at once
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a photo's bytes are: the tar file's number, offset and length."""
+    """The place of an image's bytes: the number of the tar file, offset and length."""
 
     shard: int
     offset: int
@@ -46,113 +46,108 @@ class Place:
 
 
 def open_named(name: str, root: Path | None, settings: DataSettings) -> Data:
-    """The sets below a folder.
+    """The sets in a folder.
 
     Raises:
-        VerydeepError: no tar file, a broken one, one without photos, a name twice, a class that is no number.
+        VerydeepError: no tar file, a broken one, one without images, a name twice, a class that is not an integer.
     """
     assert root is not None
-    given = named_sets(root, list_folder(root, Skipped()).folders)
-    if "train" in given and len(given) > 1:
-        found = {part: _samples(root / folder, root) for part, folder in given.items()}
-        count = max(int(labels.max(initial=-1)) + 1 for _, _, labels, _ in found.values())
-        classes = _classes(root, count)
-        sets = {
-            part: Dataset(name, part, classes, ids, labels, reader, skipped)
-            for part, (reader, ids, labels, skipped) in found.items()
-        }
-        return from_sets(name, sets, settings, {part: f"{folder}/" for part, folder in given.items()})
-    reader, ids, labels, skipped = _samples(root, root)
-    classes = _classes(root, int(labels.max()) + 1)
-    whole = Dataset(name, "all", classes, ids, labels, reader, skipped)
-    if whole.labelled:
-        return split_whole(whole, settings)
-    return Data(name, {"test": whole}, split_by_us=False)
+    folders = named_sets(root, list_folder(root, Skipped()).folders)
+    is_split = "train" in folders and len(folders) > 1
+    folders = folders if is_split else {"all": "."}
+    samples = {part: _samples(root / folder, root) for part, folder in folders.items()}
+    classes = _classes(root, max(int(labels.max(initial=-1)) + 1 for _, _, labels, _ in samples.values()))
+    sets = {
+        part: Dataset(name, part, classes, ids, labels, reader, skipped)
+        for part, (reader, ids, labels, skipped) in samples.items()
+    }
+    if is_split:
+        return from_sets(name, sets, settings, {part: f"{folder}/" for part, folder in folders.items()})
+    if sets["all"].labelled:
+        return split_whole(sets["all"], settings)
+    return Data(name, {"test": sets["all"]}, split_by_us=False)
 
 
 def _classes(root: Path, count: int) -> tuple[str, ...]:
-    """Names of the classes, or their numbers."""
+    """The names of the classes, or their numbers."""
     if not count:
-        return (NOBODY_TELLS,)
+        return (UNKNOWN,)
     path = root / NAMES_FILE
     if not path.is_file():
         return tuple(f"{number:0{len(str(count - 1))}d}" for number in range(count))
     names = read_names(path)
     if len(names) < count or not all(names):
-        raise VerydeepError(f"{path} names {len(names)} classes, and the photos have {count}: give each a line.")
+        raise VerydeepError(f"{path} names {len(names)} classes, but there are {count}: give one per line.")
     return distinct(names)
 
 
 def _samples(folder: Path, root: Path) -> tuple[TarReader, tuple[str, ...], Any, Skipped]:
-    """A set's photos in the order of the files, their classes, -1 where nobody tells, and what is not read."""
+    """A set's images in the order of the files, their labels, -1 if unknown, and the skipped files."""
     skipped = Skipped(str(folder))
     paths = [folder / name for name in list_folder(folder, skipped).files if name.endswith(".tar")]
     if not paths:
-        raise VerydeepError(f"{folder} holds no .tar files: give the folder that does, or that holds train/ and val/.")
+        raise VerydeepError(f"{folder} has no .tar files: give a folder that has some, or has train/ and val/.")
+    shards = tuple(str(path.relative_to(root)) for path in paths)
     places: dict[str, Place] = {}
     labels: list[int] = []
     for number, path in enumerate(paths):
-        shard = str(path.relative_to(root))
-        for key, place, label in _photos(path, number, skipped):
-            photo = f"{shard}/{key}"
-            places[photo] = place
+        for key, place, label in _images(path, number, skipped):
+            places[f"{shards[number]}/{key}"] = place
             labels.append(label)
     if not places:
-        raise VerydeepError(f"the tar files in {folder} hold no photos ({', '.join(PHOTO_ENDINGS)}).")
-    told = np.array(labels, dtype=np.int64)
-    if (told < 0).any() and (told >= 0).any():
-        photo = next(name for name, label in zip(places, labels, strict=True) if label < 0)
-        raise VerydeepError(f"{photo} has no .{CLASS_ENDING} file, and others have: add it, or take them all out.")
-    shards = tuple(str(path.relative_to(root)) for path in paths)
-    return TarReader(root, shards, places), tuple(places), told, skipped
+        raise VerydeepError(f"the tar files in {folder} contain no images ({', '.join(PHOTO_ENDINGS)}).")
+    if -1 in labels and max(labels) >= 0:
+        image = list(places)[labels.index(-1)]
+        raise VerydeepError(f"{image} has no .{CLASS_ENDING} file, but others have: add it, or remove all of them.")
+    return TarReader(root, shards, places), tuple(places), np.array(labels, dtype=np.int64), skipped
 
 
-def _photos(path: Path, number: int, skipped: Skipped) -> Iterator[tuple[str, Place, int]]:
-    """Photos of one tar file: name, place and class; other files are counted."""
-    photos: dict[str, tuple[str, Place]] = {}
+def _images(path: Path, number: int, skipped: Skipped) -> Iterator[tuple[str, Place, int]]:
+    """The images of a tar file: name, place and label; other files are counted."""
+    images: dict[str, tuple[str, Place]] = {}
     classes: dict[str, int] = {}
     try:
-        with _Sparing(path, "rb") as raw, tarfile.open(fileobj=raw, mode="r:") as file:
+        with _LimitedFile(path, "rb") as raw, tarfile.open(fileobj=raw, mode="r:") as file:
             for member in file:
                 folder, _, base = member.name.rpartition("/")
                 key, _, ending = base.partition(".")
                 key = f"{folder}/{key}"
-                if member.size < 0:  # tarfile would go back, and round again
-                    raise tarfile.ReadError(f"{member.name} has a length below 0")
+                if member.size < 0:  # tarfile would go back and loop forever
+                    raise tarfile.ReadError(f"{member.name} has a negative length")
                 reason = next(filter(None, map(passed_over, PurePosixPath(member.name).parts)), None)
                 if not member.isfile():
                     continue
                 if reason is None and ending.lower() in PHOTO_ENDINGS:
-                    if key in photos:
-                        raise VerydeepError(f"{path}: {member.name} and {photos[key][0]} are one sample: keep one.")
-                    photos[key] = (member.name.removeprefix("./"), Place(number, member.offset_data, member.size))
+                    if key in images:
+                        raise VerydeepError(f"{path}: {member.name} and {images[key][0]} are one sample: keep one.")
+                    images[key] = (member.name.removeprefix("./"), Place(number, member.offset_data, member.size))
                 elif ending == CLASS_ENDING:
-                    told = file.extractfile(member)
-                    text = b"" if told is None else told.read(64).strip()
+                    content = file.extractfile(member)
+                    text = b"" if content is None else content.read(64).strip()
                     if not text.isdigit() or int(text) > MOST_CLASSES:
-                        raise VerydeepError(f"{path}: {member.name} holds no class: a whole number from 0 up.")
+                        raise VerydeepError(f"{path}: {member.name} must contain a class, an integer from 0.")
                     classes[key] = int(text)
                 else:
                     kind = kind_by_name(base)
                     skipped.note(reason or (kind if kind in UNREAD else extension_of(base)), path / member.name)
     except (tarfile.TarError, OSError, EOFError) as fault:
-        raise VerydeepError(f"{path} is no whole tar file ({str(fault)[:120]}): create or download it again.") from None
-    for key, (name, place) in photos.items():
+        raise VerydeepError(f"{path} is a broken tar file ({str(fault)[:120]}): create or download it again.") from None
+    for key, (name, place) in images.items():
         yield name, place, classes.get(key, -1)
 
 
-class _Sparing(io.FileIO):
-    """A tar file that gives no more at once than an honest header asks for: tarfile believes any length."""
+class _LimitedFile(io.FileIO):
+    """A tar file that limits the length of headers: tarfile would read any length that a broken file declares."""
 
     def read(self, size: int | None = -1, /) -> Any:
-        """So many bytes; raises OSError for too many."""
+        """Reads bytes; raises OSError for too many."""
         if size is None or not 0 <= size <= LONGEST_HEADER:
-            raise OSError("a header has an absurd length")
+            raise OSError("a header has an invalid length")
         return super().read(size)
 
 
 class TarReader(ImageSource):
-    """Reads photos by their ids, ``SHARD.tar/NAME``, in place; tar files are opened once in each process."""
+    """Reads images by their ids, ``SHARD.tar/NAME``, in place; each process opens the tar files once."""
 
     def __init__(self, root: Path, shards: tuple[str, ...], places: dict[str, Place]) -> None:
         self._root, self._shards, self._places = root, shards, places
@@ -166,7 +161,7 @@ class TarReader(ImageSource):
         return decode(self.encoded(image_id), image_id)
 
     def encoded(self, image_id: str) -> bytes:
-        """The photo's bytes; raises ImageError where its tar file cannot be read, or has become shorter."""
+        """The image's bytes; raises ImageError if its tar file cannot be read or has become shorter."""
         place = self._places[image_id]
         try:
             data = os.pread(self._handle(place.shard), place.size, place.offset)
@@ -177,12 +172,12 @@ class TarReader(ImageSource):
         return data
 
     def files(self, image_id: str) -> list[Path]:
-        """The tar file that holds the photo."""
+        """The tar file that contains the image."""
         return [self._root / self._shards[self._places[image_id].shard]]
 
     @property
     def root(self) -> Path:
-        """The folder that tar files are named below."""
+        """The folder that ids are relative to."""
         return self._root
 
     def _handle(self, shard: int) -> int:
