@@ -25,7 +25,7 @@ from verydeep.core.config import to_json
 from verydeep.core.device import Machine, resolve_device
 from verydeep.core.files import read_json, write_json
 from verydeep.core.settings import BoxSettings, MachineSettings
-from verydeep.data.boxes import greedy_merge
+from verydeep.data.boxes import Merging
 from verydeep.evaluation.inference import ResizeToScales, posteriors
 from verydeep.evaluation.protocols import BoxProtocol, parse_protocol
 from verydeep.localisation.inference import BoxPredictor, BoxViews
@@ -54,7 +54,7 @@ def _merge(count: int, seed: int) -> float:
     rng = np.random.default_rng(seed)
     corner, size = rng.uniform(0, 400, (count, 2)), rng.uniform(40, 200, (count, 2))
     boxes, ratings = np.concatenate([corner, corner + size], axis=1), rng.random(count)
-    return _seconds(lambda: greedy_merge(boxes, ratings, T))
+    return _seconds(lambda: Merging(boxes, ratings).until(T))
 
 
 def _nets(machine: Machine) -> tuple[list[float], list[float]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from conftest import SHARED
 from verydeep.data.boxes import (
@@ -16,7 +17,6 @@ from verydeep.data.boxes import (
     area,
     clip,
     cxcywh_to_xyxy,
-    greedy_merge,
     inclusive_to_xyxy,
     iou,
     iou_inclusive,
@@ -26,6 +26,12 @@ from verydeep.data.boxes import (
 )
 
 Array = NDArray[np.float64]
+
+
+def greedy_merge(boxes: ArrayLike, ratings: ArrayLike, t: float, *options: Any, **named: Any) -> tuple[Array, ...]:
+    """The boxes that are left, their ratings, and how many each came from."""
+    merged = Merging(boxes, ratings, *options, **named).until(t)
+    return merged.boxes, merged.ratings, merged.windows
 
 
 @st.composite
@@ -155,7 +161,7 @@ def test_going_on_to_a_larger_t_is_merging_at_it(boxes: Array, match: str) -> No
     steps = Merging(boxes, ratings, match)  # type: ignore[arg-type]
     for t in (0.1, 0.5, 1.0, 3.0):
         steps.until(t)
-        boxes_at_once, ratings_at_once, windows = greedy_merge(boxes, ratings, t, match)  # type: ignore[arg-type]
+        boxes_at_once, ratings_at_once, windows = greedy_merge(boxes, ratings, t, match)
         assert np.array_equal(steps.boxes, boxes_at_once)
         assert np.array_equal(steps.ratings, ratings_at_once)
         assert steps.windows.sum() == windows.sum() == len(boxes)

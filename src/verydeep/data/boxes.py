@@ -196,19 +196,3 @@ def _matches(one: Array, other: Array, match: Match) -> Array:
     if match == "literal":
         return np.asarray(centres + common)
     return np.asarray(centres / (one[6] + other[6]) + (1 - common / (one[7] + other[7] - common)))
-
-
-def greedy_merge(
-    boxes: ArrayLike,
-    ratings: ArrayLike,
-    t: float,
-    match: Match = "relative",
-    coordinates: Coordinates = "windows",
-) -> tuple[Array, Array, Array]:
-    """Merges boxes (n,4) with ratings (n,…) while the closest pair's match is at most ``t``.
-
-    Returns:
-        Boxes (m,4), their summed ratings (m,…), and the number of windows that each came from (m,); see `Merging`.
-    """
-    merged = Merging(boxes, ratings, match, coordinates).until(t)
-    return merged.boxes, merged.ratings, merged.windows

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,11 @@ from .workers import Fault
 FIRST_BOXES = 3
 
 
-@dataclass(frozen=True)
-class Imprint:
+def _size_and_digest(pixels: Pixels) -> tuple[int, int, str]:
     """An image's height, width and a digest of its pixels."""
-
-    def __call__(self, pixels: Pixels) -> tuple[int, int, str]:
-        """Images of equal pixels have equal digests, whatever their files are like."""
-        check_ratio(pixels.shape)
-        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-        return pixels.shape[0], pixels.shape[1], digest
+    check_ratio(pixels.shape)
+    digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    return pixels.shape[0], pixels.shape[1], digest
 
 
 def check_data(
@@ -96,12 +91,12 @@ def _read_all(
     """The smallest side of each image; adds unreadable images to ``faults``, and each digest's to ``pictures``."""
     sides: list[int] = []
     with reporter.track(f"reading the {name} images", len(dataset)) as advance:
-        for index, imprint in each_photo(dataset, Imprint(), readers):
+        for index, item in each_photo(dataset, _size_and_digest, readers):
             advance(1, "")
-            if isinstance(imprint, Fault):
-                faults.append({"set": name, "photo": dataset.where(index), "fault": imprint.message})
+            if isinstance(item, Fault):
+                faults.append({"set": name, "photo": dataset.where(index), "fault": item.message})
                 continue
-            height, width, digest = imprint
+            height, width, digest = item
             sides.append(min(height, width))
             pictures[digest].append(f"{name}: {dataset.where(index)}")
     return sides

@@ -7,6 +7,7 @@ smallest training scale, with equal weight for each image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,9 @@ from .transforms import colour_statistics, pixel_sums, rescale
 from .workers import Fault
 
 
-@dataclass(frozen=True)
-class ColourSums:
-    """An image's `pixel_sums` after rescaling to the smallest side."""
-
-    smallest: int
-
-    def __call__(self, pixels: Pixels) -> NDArray[np.float64]:
-        """float64 (12,)."""
-        return pixel_sums(rescale(pixels, self.smallest))
+def _rescaled_sums(pixels: Pixels, smallest: int) -> NDArray[np.float64]:
+    """An image's `pixel_sums` (12,) after rescaling to the smallest side."""
+    return pixel_sums(rescale(pixels, smallest))
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,8 @@ def scan_images(
     sums = np.zeros(12)
     broken: dict[int, str] = {}
     with reporter.track(f"reading the {dataset.set_name} images", len(share)) as advance:
-        for place, item in each_photo(dataset.take(np.array(share, dtype=np.int64)), ColourSums(smallest), readers):
+        images, work = dataset.take(np.array(share, dtype=np.int64)), partial(_rescaled_sums, smallest=smallest)
+        for place, item in each_photo(images, work, readers):
             if isinstance(item, Fault):
                 broken[share[place]] = item.message
             else:
