@@ -113,7 +113,7 @@ def test_box_files_with_commas_and_several_flags(command: Command, tmp_path: Pat
         answer = command("data", "check", "photos", "--boxes", *flags, "--json", cwd=place)
         assert answer.status == 0, answer.stderr
         assert sum(found["photos"] for found in json.loads(answer.stdout)["sets"].values()) == 24
-    assert "lists nothing" in command("data", "check", "photos", "--boxes", ",", cwd=place).mistake()
+    assert "is an empty list" in command("data", "check", "photos", "--boxes", ",", cwd=place).mistake()
 
 
 def test_a_run_in_a_folder_with_a_version(command: Command, trained: Path, tmp_path: Path) -> None:

@@ -135,11 +135,11 @@ def test_a_list_may_name_the_sets(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "lists no photos"),
+        ("", "lists no images"),
         ("a.png\n", "line 1: give path,label"),
         ("a.png,x\nb.png,\n", "line 2: give path,label"),
-        ("a.png,x\na.png,y\n", "names a.png twice, as 'x' and as 'y'"),
-        ("a.png,x,train\n./a.png,x,val\n", "names a.png twice, as 'x in train' and as 'x in val'"),
+        ("a.png,x\na.png,y\n", "lists a.png twice, as 'x' and as 'y'"),
+        ("a.png,x,train\n./a.png,x,val\n", "lists a.png twice, as 'x in train' and as 'x in val'"),
         ("a.png,x,learn\nb.png,y,learn\n", "train, val or test"),
         ("a.png," + "x" * 200_000, "line 1: give path,label or path,label,set"),
     ],
@@ -260,7 +260,7 @@ def test_imagenet_names_come_from_the_devkit_where_there_is_no_other_list(tmp_pa
 def test_imagenet_ground_truth_must_fit_the_photos(tmp_path: Path) -> None:
     make_imagenet(tmp_path)
     (tmp_path / "val" / "ILSVRC2012_val_00000004.png").unlink()
-    with pytest.raises(VerydeepError, match="4 lines for 3 validation photos"):
+    with pytest.raises(VerydeepError, match="has 4 lines, but there are 3 validation images"):
         opened(f"imagenet:{tmp_path}")
     (tmp_path / "ILSVRC2012_devkit_t12" / "data" / "ILSVRC2012_validation_ground_truth.txt").unlink()
     with pytest.raises(VerydeepError, match="no ground truth"):
@@ -277,7 +277,7 @@ def test_caltech_splits_as_the_paper(tmp_path: Path) -> None:
     assert np.bincount(data.sets["test"].labels).tolist() == [1, 30, 50]
     other = opened(f"caltech101:{tmp_path}", split_seed=1)
     assert other.sets["test"].ids != data.sets["test"].ids
-    with pytest.raises(VerydeepError, match="class 'ant' of caltech256 has 31 photos"):
+    with pytest.raises(VerydeepError, match="class 'ant' of caltech256 has 31 images"):
         opened(f"caltech256:{tmp_path / '101_ObjectCategories'}")
 
 

@@ -184,7 +184,7 @@ def test_what_is_wrong_with_people_and_lists_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "ImageSets" / "Action"
     listed = (folder / "jumping_val.txt").read_text()
     (folder / "jumping_val.txt").write_text(listed.replace("000009 1", "000009 x"))
-    with pytest.raises(VerydeepError, match="names person 'x' of photo 000009: it must be a number"):
+    with pytest.raises(VerydeepError, match="lists person 'x' of image 000009: it must be a number"):
         open_data(DataSettings(data=f"voc2012-action:{tmp_path}"))
     main = tmp_path / "ImageSets" / "Main"
     for path in main.glob("*_val.txt"):

@@ -45,7 +45,7 @@ def test_text_that_no_file_can_hold_is_refused_where_json_tells_it(tmp_path: Pat
     (tmp_path / "x.json").write_text(told.replace("HALF", HALF))
     with pytest.raises(VerydeepError, match="is not COCO JSON"):
         read_boxes(tmp_path / "x.json")
-    with pytest.raises(VerydeepError, match="start takes text, not"):
+    with pytest.raises(VerydeepError, match="start must be text, not"):
         from_json(TrainSettings, {"start": "\ud800"})
 
 
@@ -106,7 +106,7 @@ def test_a_pack_whose_index_leads_nowhere(tmp_path: Path, command: Command) -> N
         np.save(pack / "train.index.npy", changed)
         shown = command("data", "check", pack)
         assert (shown.status, shown.stderr) == (2, "")
-        assert f"photo blue/002.png of the pack {pack} {told}" in shown.stdout
+        assert f"image blue/002.png of the pack {pack} {told}" in shown.stdout
     changed = index.copy()
     changed[0]["label"] = 99
     np.save(pack / "train.index.npy", changed)

@@ -252,7 +252,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["predict", "net", "photos/00.png", "--class", "green"], "unknown class 'green'"),
     (["predict", "net", "photos/00.png", "--top", "0"], "top must be 1 or more"),
     (["predict", "classes", "photos/00.png"], "is a classifier, not a localisation model"),
-    (["train", "A", "--data", "digits", "--regression", "XCR"], "regression is one of PCR, SCR"),
+    (["train", "A", "--data", "digits", "--regression", "XCR"], "regression must be one of PCR, SCR"),
     (["train", "D/256", "--data", "digits"], "is not a localisation run"),
     (["train", "A", "--data", "photos"], "has no class folders"),
     (["train", "A", "--data", "photos", "--boxes", "nothing.csv"], "nothing.csv: No such file"),

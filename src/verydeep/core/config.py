@@ -35,7 +35,7 @@ class Scale:
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise VerydeepError(f"S {text[:60]!r} is not a scale: give one (256) or a range (256-512), in pixels.")
         if int(match[2] or match[1]) > LARGEST_SIDE:
-            raise VerydeepError(f"S {text[:60]} is above the maximum of {LARGEST_SIDE} pixels.")
+            raise VerydeepError(f"S {text[:60]} is above {LARGEST_SIDE} pixels, the maximum.")
         return Scale(int(match[1]), int(match[2] or match[1]))
 
     @property

@@ -147,7 +147,7 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
     if set(sets) == {""}:
         return split_whole(sets[""], settings)
     if "train" not in sets or not set(sets) <= set(SETS) or len(sets) < 2:
-        raise VerydeepError(f"{path}: the sets of images must be train and val or test.")
+        raise VerydeepError(f"{path}: the set of each image must be train, val or test, and train must be among them.")
     return from_sets(str(path), sets, settings)
 
 
