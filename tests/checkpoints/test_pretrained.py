@@ -381,7 +381,7 @@ BAD: dict[str, tuple[Writer, str]] = {
     "another net": (
         *(lambda path, layers: torch.save({"layer1.0.conv1.weight": torch.ones(2)}, path), "has no layers of these"),
     ),
-    "hostile pickle": (hostile, "is refused: it asks for code to be run"),
+    "hostile pickle": (hostile, "is refused: it would run code"),
     "packed zip": (packed_zip, "unpacks to .* bytes, more than its own size"),
     "HDF5 bomb": (huge_hdf5, "unpacks /layers/conv2d/vars/0 to 28,991,029,248 bytes"),
     "MATLAB bomb": (huge_mat, "unpacks to more than 3,221,225,472 bytes"),

@@ -56,7 +56,7 @@ def test_a_nets_name_alone_is_the_recipe_for_own_photos() -> None:
         assert without.start == "none"
 
 
-def test_given_settings_stand_above_the_recipe_as_text_or_value() -> None:
+def test_given_settings_override_the_recipe_as_text_or_value() -> None:
     for given_lr, given_s in (("3e-4", "300-400"), (3e-4, Scale(300, 400))):
         found = settings_of_run("D/256", {"lr": given_lr, "S": given_s, "mirror": "no", "drop_at": "3,5"})
         assert (found.lr, found.S, found.mirror, found.drop_at) == (3e-4, Scale(300, 400), False, (3, 5))
@@ -89,18 +89,18 @@ def test_given_settings_stand_above_the_recipe_as_text_or_value() -> None:
         ({"S": 10**11}, "above 8192 pixels"),
     ],
 )
-def test_a_wrong_setting_is_one_sentence(given: dict[str, Any], says: str) -> None:
+def test_an_invalid_setting_has_a_message(given: dict[str, Any], says: str) -> None:
     with pytest.raises(VerydeepError, match=says):
         settings_of_run("D/256", given)
 
 
 @pytest.mark.parametrize("run", ["", "D/", "D/x", "D/256/3", "D/256-fc-fc", "F/256"])
-def test_what_is_no_run(run: str) -> None:
+def test_invalid_run_names(run: str) -> None:
     with pytest.raises(VerydeepError):
         settings_of_run(run, {})
 
 
-def test_fractions_must_leave_photos_to_learn_from() -> None:
+def test_fractions_must_leave_training_images() -> None:
     with pytest.raises(VerydeepError, match="together below 1"):
         DataSettings(dev_fraction=0.5, test_fraction=0.5)
 
@@ -115,11 +115,11 @@ def test_fractions_must_leave_photos_to_learn_from() -> None:
         drop_at=st.sets(st.integers(1, 90)).map(sorted).map(tuple),
     )
 )
-def test_json_and_back(settings: TrainSettings) -> None:
+def test_json_round_trip(settings: TrainSettings) -> None:
     assert from_json(TrainSettings, to_json(settings)) == settings
 
 
-def test_test_scale_is_the_papers_rule() -> None:
+def test_the_test_scale_follows_the_paper() -> None:
     assert Scale(384, 384).test_scale == 384
     assert Scale(256, 512).test_scale == 384
 
@@ -135,5 +135,5 @@ def test_test_scale_is_the_papers_rule() -> None:
         ("64", 64, (64, 73)),  # none below the crop
     ],
 )
-def test_several_test_scales_follow_the_papers_rules(scale: str, crop: int, scales: tuple[int, ...]) -> None:
+def test_several_test_scales_follow_the_paper(scale: str, crop: int, scales: tuple[int, ...]) -> None:
     assert Scale.parse(scale).test_scales(crop) == scales

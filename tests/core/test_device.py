@@ -12,7 +12,7 @@ from verydeep.models.vgg import Net
 from verydeep.training.memory import largest_micro_batch, training_bytes
 
 
-def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_nets_leave_cores_to_the_workers_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verydeep.core.device.cores", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     doll, full = net_facts("A", crop=64, width=1 / 8).multiply_adds, net_facts("D").multiply_adds
@@ -25,7 +25,7 @@ def test_small_nets_leave_cores_to_the_readers_and_large_ones_do_not(monkeypatch
     assert resolve_device(MachineSettings(device="cpu", threads=3), full).threads == 3
 
 
-def test_a_cpu_computes_in_float32_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_computes_in_float32_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert resolve_device(MachineSettings(device="cpu"), 1).autocast_dtype is None
     assert resolve_device(MachineSettings(device="cpu", precision="bf16"), 1).autocast_dtype is torch.bfloat16
@@ -35,7 +35,7 @@ def test_a_cpu_computes_in_float32_unless_told(monkeypatch: pytest.MonkeyPatch) 
         MachineSettings(workers=-2)
 
 
-def test_threads_are_given_back() -> None:
+def test_the_number_of_threads_is_restored() -> None:
     before = torch.get_num_threads()
     machine = resolve_device(MachineSettings(device="cpu", threads=before + 1), 1)
     with machine.running():
@@ -44,7 +44,7 @@ def test_threads_are_given_back() -> None:
     assert cores() >= 1
 
 
-def test_batches_are_parted_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batches_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = net_facts("D")
     machine = resolve_device(MachineSettings(device="cpu"), 1)
     monkeypatch.setattr("verydeep.training.memory.free_bytes", lambda device: training_bytes(facts, 70) / 0.8)
@@ -69,7 +69,7 @@ def saved_bytes(net: Net) -> int:
     return sum(size for pointer, size in saved.items() if pointer not in weights)
 
 
-def test_the_estimate_counts_what_the_backward_pass_keeps() -> None:
+def test_the_estimate_covers_what_autograd_saves() -> None:
     """Against the bytes autograd really saves, for a net of which nothing else is large."""
     kept = saved_bytes(create_net("D", classes=10, crop=96, width=1 / 4).train())
     facts = net_facts("D", classes=10, crop=96, width=1 / 4)
@@ -77,7 +77,7 @@ def test_the_estimate_counts_what_the_backward_pass_keeps() -> None:
     assert kept <= estimate <= 2 * kept
 
 
-def test_maps_that_are_recomputed_are_not_kept() -> None:
+def test_recomputed_maps_are_not_saved() -> None:
     """Between the forward and the backward pass only maps between stages are; the estimate has a stage more."""
     net = create_net("D", classes=10, crop=96, width=1 / 4).train()
     net.recompute = True

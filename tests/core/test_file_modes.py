@@ -50,7 +50,7 @@ def work(place: Path, photos: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, mask: int) -> None:
+def test_new_files_have_the_permissions_of_the_umask(tmp_path: Path, mask: int) -> None:
     """Files and folders alike; nothing is executable, and no temporary file is left."""
     photos = make_photos(tmp_path / "photos")
     with masked(mask):
@@ -63,13 +63,13 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, mask: int) -
         assert not path.name.endswith(".tmp")
 
 
-def test_the_command_writes_as_its_own_umask_says(trained: Path, tmp_path: Path) -> None:
+def test_the_command_follows_its_umask(trained: Path, tmp_path: Path) -> None:
     words = ["evaluate", str(trained), "centre@36", "--workers", "0", "--out", str(tmp_path / "found")]
     subprocess.run([sys.executable, "-m", "verydeep", *words], umask=0o027, capture_output=True, check=True)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "found").iterdir()} == {0o640}
 
 
-def test_a_file_that_is_replaced_keeps_its_rights(tmp_path: Path) -> None:
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
     """Of a run that goes on, of tests and features done again; the file before the last keeps what it had too."""
     photos = make_photos(tmp_path / "photos")
     run, features = tmp_path / "run", tmp_path / "x.safetensors"

@@ -40,7 +40,7 @@ print(json.dumps(told))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to keep")
-def test_blocks_are_used_again_while_kept_and_not_before_and_after() -> None:
+def test_freed_memory_is_reused_only_in_the_context() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=100, check=True)
     told = json.loads(done.stdout)
     assert max(told[name] for name in ("kept", "kept again")) < 100

@@ -27,7 +27,7 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("there", "text", "paths"), LISTS, ids=[row[1] for row in LISTS])
-def test_a_comma_may_be_of_a_name(
+def test_names_may_contain_commas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], text: str, paths: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -83,7 +83,7 @@ def test_folders_with_brackets_below_a_glob(
         ("net.0a", False),
     ],
 )
-def test_which_new_paths_are_folders(path: str, folder: bool) -> None:
+def test_new_paths_that_name_folders(path: str, folder: bool) -> None:
     assert names_a_folder(path) == folder
 
 
@@ -99,7 +99,7 @@ def test_which_new_paths_are_folders(path: str, folder: bool) -> None:
         ("new\nline", "new\nline"),
     ],
 )
-def test_words_that_a_shell_would_have_read(monkeypatch: pytest.MonkeyPatch, word: str, path: str) -> None:
+def test_tildes_and_file_urls_are_expanded(monkeypatch: pytest.MonkeyPatch, word: str, path: str) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert typed_path(word) == path
 
@@ -134,7 +134,7 @@ def test_a_run_in_a_folder_with_a_version(command: Command, trained: Path, tmp_p
     assert "does not name a layout" in command("convert", trained, "net.ckpt", cwd=place).mistake()
 
 
-def test_a_photo_with_a_dash(command: Command, trained: Path, photos: Path) -> None:
+def test_an_image_whose_name_starts_with_a_dash(command: Command, trained: Path, photos: Path) -> None:
     shutil.copy(photos / "red" / "000.png", photos / "-1.png")
     for words in (["./-1.png"], ["--", "-1.png"]):
         assert command("predict", trained, *words, cwd=photos).status == 0

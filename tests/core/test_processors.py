@@ -55,7 +55,7 @@ def test_a_quota_is_read_from_files(tmp_path: Path, name: str) -> None:
     assert quota(tmp_path / "top", tmp_path / "own") == expected
 
 
-def test_without_lists_of_groups_and_with_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_missing_or_unreadable_cgroup_files(tmp_path: Path) -> None:
     assert quota(tmp_path / "nowhere", tmp_path / "none") == math.inf
     (tmp_path / "cpu.max").write_bytes(b"\xff\xfe 100000")
     assert quota(tmp_path, tmp_path / "none") == math.inf
@@ -82,7 +82,7 @@ def test_cores(monkeypatch: pytest.MonkeyPatch, left: float, there: int, process
         *(("1.5", math.inf), (",2", math.inf), ("٣", math.inf), ("9" * 30, 999_999_999)),
     ],
 )
-def test_openmps_variable(monkeypatch: pytest.MonkeyPatch, value: str, expected: float) -> None:
+def test_omp_num_threads(monkeypatch: pytest.MonkeyPatch, value: str, expected: float) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert openmp_threads() == expected
 
@@ -109,13 +109,13 @@ ELASTIC = ["TORCHELASTIC_RUN_ID=x", "LOCAL_WORLD_SIZE=2"]
         ({}, ["OMP_NUM_THREADS=1"], "1"),
     ],
 )
-def test_the_one_that_torchrun_sets_does_not_count(before: dict[str, str], given: list[str], expected: str) -> None:
+def test_the_value_that_torchrun_sets_is_ignored(before: dict[str, str], given: list[str], expected: str) -> None:
     env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | before
     told = subprocess.run([sys.executable, "-c", OUTER, *given], env=env, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == expected
 
 
-def test_the_command_uses_as_many_threads_as_it_is_left(trained: Path, tmp_path: Path) -> None:
+def test_the_command_respects_omp_num_threads(trained: Path, tmp_path: Path) -> None:
     for value, flags, expected in (("1", (), 1), ("1,4", (), 1), ("1", ("--threads", 3), 3), ("x", (), cores())):
         words = ("evaluate", trained, "centre@36", "--out", tmp_path / "o", "--workers", 0, *flags)
         answer = run_command(*words, OMP_NUM_THREADS=value)

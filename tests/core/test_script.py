@@ -37,7 +37,7 @@ SCRIPTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_that_is_imported_again_is_told_what_to_write(tmp_path: Path, name: str) -> None:
+def test_a_script_without_a_main_guard_has_a_message(tmp_path: Path, name: str) -> None:
     text, says = SCRIPTS[name]
     script, photos = tmp_path / "mine.py", make_photos(tmp_path / "photos", 4)
     script.write_text(BEGIN + text, encoding="utf8")

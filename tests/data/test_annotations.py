@@ -84,7 +84,7 @@ def test_the_same_boxes_from_all_kinds_of_files(tmp_path: Path) -> None:
         assert names == ["cat"] * 6 + ["dog"] * 6
 
 
-def test_names_may_count_from_a_folder_or_be_bare_where_one_photo_has_them(tmp_path: Path) -> None:
+def test_names_may_be_relative_to_a_folder_or_unique_file_names(tmp_path: Path) -> None:
     photos_in(tmp_path / "photos")
     paint(tmp_path / "photos" / "c" / "alone.png", 99, (9, 9, 9))
     (tmp_path / "a.csv").write_text("".join(f"{number}.png,1,1,20,20,cat\n" for number in range(6)))
@@ -100,7 +100,7 @@ def test_names_may_count_from_a_folder_or_be_bare_where_one_photo_has_them(tmp_p
         opened(tmp_path / "photos", f"nowhere={tmp_path / 'a.csv'}")
 
 
-def test_a_photo_of_several_classes_is_of_that_with_most_area(tmp_path: Path) -> None:
+def test_an_image_has_the_class_with_most_box_area(tmp_path: Path) -> None:
     photos_in(tmp_path / "photos")
     table = rows(tmp_path, {})
     with table.open("a") as file:
@@ -127,7 +127,7 @@ FAULTY = [
 
 
 @pytest.mark.parametrize(("row", "fault", "left", "reason"), FAULTY)
-def test_faults_are_mended_where_that_is_safe_told_and_refused_when_strict(
+def test_faults_are_corrected_and_reported_or_refused_when_strict(
     row: str, fault: str | None, left: list[float] | None, reason: str, tmp_path: Path
 ) -> None:
     photos_in(tmp_path / "photos")
@@ -152,7 +152,7 @@ def test_faults_are_mended_where_that_is_safe_told_and_refused_when_strict(
         assert located(dataset, True, Silent()).faults == {}
 
 
-def test_boxes_of_another_size_of_the_photo_are_rescaled(tmp_path: Path) -> None:
+def test_boxes_annotated_at_another_size_are_rescaled(tmp_path: Path) -> None:
     """ILSVRC's coordinates are of the size its annotators saw."""
     photos_in(tmp_path / "photos")
     for name in "ab":
@@ -167,7 +167,7 @@ def test_boxes_of_another_size_of_the_photo_are_rescaled(tmp_path: Path) -> None
     assert "b/4.png" not in found.dataset.ids
 
 
-def test_what_box_files_name_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_images_of_box_files_are_reported(tmp_path: Path) -> None:
     photos_in(tmp_path / "photos")
     table = rows(tmp_path, {})
     with table.open("a") as file:
@@ -194,7 +194,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("name", "text", "sentence"), BROKEN)
-def test_box_files_that_are_none(name: str, text: str | None, sentence: str, tmp_path: Path) -> None:
+def test_invalid_box_files(name: str, text: str | None, sentence: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(VerydeepError, match=sentence):
@@ -275,7 +275,7 @@ def test_words_are_of_synsets_only(tmp_path: Path) -> None:
         located(opened(tmp_path / "photos", table), True, Silent())
 
 
-def test_a_box_outside_the_photo_has_no_say_in_its_class(tmp_path: Path) -> None:
+def test_a_box_outside_the_image_does_not_count_for_its_class(tmp_path: Path) -> None:
     photos_in(tmp_path / "photos")
     table = rows(tmp_path, {})
     table.write_text(table.read_text() + "a/0.png,500,500,900,900,dog\n")
@@ -295,7 +295,7 @@ def test_names_with_an_equals_sign_and_names_that_are_stems_of_others(tmp_path: 
         lasting_boxes(("a=",))
 
 
-def test_sizes_that_are_none_say_nothing(tmp_path: Path) -> None:
+def test_invalid_sizes_are_ignored(tmp_path: Path) -> None:
     told: dict[str, Any] = {
         "images": [{"id": 1, "file_name": "a.png", "height": 0, "width": 1e400}],
         "categories": [{"id": 1, "name": "c"}],
@@ -307,13 +307,13 @@ def test_sizes_that_are_none_say_nothing(tmp_path: Path) -> None:
     assert read_boxes(tmp_path / "x")[0]["p"][0].size is None
 
 
-def test_data_without_boxes_say_so(photos: Path) -> None:
+def test_data_without_boxes_are_refused(photos: Path) -> None:
     dataset = open_data(DataSettings(data=str(photos))).set("train")
     with pytest.raises(VerydeepError, match="has no boxes: name their files with --boxes"):
         located(dataset, False, Silent())
 
 
-def test_one_class_is_enough_where_only_boxes_are_asked_for(tmp_path: Path) -> None:
+def test_one_class_is_enough_for_boxes(tmp_path: Path) -> None:
     photos_in(tmp_path / "photos")
     (tmp_path / "a.csv").write_text("".join(f"a/{number}.png,1,1,20,20,cat\n" for number in range(6)))
     settings = DataSettings(data=str(tmp_path / "photos"), boxes=(str(tmp_path / "a.csv"),))
@@ -322,7 +322,7 @@ def test_one_class_is_enough_where_only_boxes_are_asked_for(tmp_path: Path) -> N
         open_data(settings)
 
 
-def test_the_boxes_of_digits_hold_their_ink() -> None:
+def test_the_boxes_of_digits_contain_the_ink() -> None:
     data = open_data(DataSettings(data="digits:60"))
     found = located(data.sets["val"], True, Silent()).dataset
     assert found.boxes is not None
@@ -337,7 +337,7 @@ def test_the_boxes_of_digits_hold_their_ink() -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
 @pytest.mark.parametrize("kind", ["jpg", "png", "tiff", "webp"])
-def test_a_photos_size_is_that_of_its_upright_pixels(orientation: int, kind: str, tmp_path: Path) -> None:
+def test_the_size_of_an_image_is_that_of_its_upright_pixels(orientation: int, kind: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (30, 20)).save(tmp_path / f"turned.{kind}", exif=exif)
@@ -357,7 +357,7 @@ def test_a_box_in_a_window_and_back() -> None:
     assert back == pytest.approx(box, abs=1e-5)
 
 
-def test_training_crops_show_what_their_targets_say(tmp_path: Path) -> None:
+def test_targets_match_training_crops(tmp_path: Path) -> None:
     """A white box on black: wherever the crop, the scale and the mirror, the target is where the white is."""
     for number in range(6):
         picture = np.zeros((60, 80, 3), dtype=np.uint8)
@@ -385,7 +385,7 @@ def test_training_crops_show_what_their_targets_say(tmp_path: Path) -> None:
     assert seen > 100
 
 
-def test_half_of_the_box_is_shown_where_it_can_be() -> None:
+def test_half_of_the_box_is_visible_if_possible() -> None:
     """Ten draws of a window in 65x65 places miss a small box now and then; one draw misses it mostly."""
     settings = TrainSettings(net="A", crop=32, S=Scale(96, 96))
     small = BoxTargets((np.array([[60.0, 30, 80, 50]]),), True)
@@ -401,13 +401,13 @@ def test_half_of_the_box_is_shown_where_it_can_be() -> None:
     assert shown["half"] > 2 * shown["free"]
 
 
-def test_of_several_boxes_one_is_drawn_each_visit() -> None:
+def test_one_of_several_boxes_is_drawn_each_epoch() -> None:
     settings = TrainSettings(net="A", crop=32, S=Scale(32, 32), mirror=False)
     targets = BoxTargets((np.array([[0.0, 0, 8, 8], [16, 16, 32, 32]]),), False)
     drawn = {float(targets.draw(0, (32, 32), (32, 32), settings, np.random.default_rng(n))[1][2]) for n in range(30)}
     assert drawn == {8 / 32, 16 / 32}
 
 
-def test_a_box_is_named_with_the_size_it_is_of(tmp_path: Path) -> None:
+def test_boxes_record_the_size_of_their_image(tmp_path: Path) -> None:
     xml(tmp_path / "p.xml", [("cat", 1, 1, 2, 2)], width=7, height=9)
     assert read_boxes(tmp_path)[:2] == ({"p": [NamedBox("cat", (0.0, 0.0, 2.0, 2.0), (9, 7))]}, [])

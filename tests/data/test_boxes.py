@@ -43,7 +43,7 @@ def box_lists(draw: st.DrawFn) -> Array:
 
 
 @given(box_lists())
-def test_formats_there_and_back(boxes: Array) -> None:
+def test_formats_round_trip(boxes: Array) -> None:
     assert np.array_equal(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes)
     assert np.array_equal(inclusive_to_xyxy(xyxy_to_inclusive(boxes)), boxes)
 
@@ -133,7 +133,7 @@ def reference(boxes: Array, ratings: Array, t: float, literal: bool, pair: bool)
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([0.0, 0.4, 0.9, 5.0]), st.booleans(), st.booleans())
-def test_merging_is_what_the_text_says(seed: int, count: int, t: float, literal: bool, pair: bool) -> None:
+def test_merging_equals_a_literal_implementation(seed: int, count: int, t: float, literal: bool, pair: bool) -> None:
     rng = np.random.default_rng(seed)
     corner, size = rng.uniform(0, 60, (count, 2)), rng.uniform(5, 40, (count, 2))
     boxes, ratings = np.concatenate([corner, corner + size], axis=1), rng.random(count)
@@ -156,7 +156,7 @@ def test_merging_does_not_depend_on_the_order_of_boxes(boxes: Array, random: obj
 
 @settings(max_examples=40, deadline=None)
 @given(box_lists(), st.sampled_from(["relative", "literal"]))
-def test_going_on_to_a_larger_t_is_merging_at_it(boxes: Array, match: str) -> None:
+def test_continuing_to_a_larger_t_equals_merging_at_it(boxes: Array, match: str) -> None:
     ratings = np.ones(len(boxes))
     steps = Merging(boxes, ratings, match)  # type: ignore[arg-type]
     for t in (0.1, 0.5, 1.0, 3.0):
@@ -240,7 +240,7 @@ def scattered(count: int) -> Array:
 
 
 @pytest.mark.parametrize("kind", ["scattered", "cut at the edges of a photo", "all alike"])
-def test_work_grows_with_the_square_of_the_boxes(kind: str) -> None:
+def test_merging_is_quadratic_in_the_number_of_boxes(kind: str) -> None:
     """Counted, not timed: four times as many boxes take about 16 times as many comparisons, and not 64."""
     found = []
     for count in (100, 400):

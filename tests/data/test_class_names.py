@@ -53,7 +53,7 @@ SHARED = [
 
 
 @pytest.mark.parametrize(("names", "called", "reason"), SHARED)
-def test_outputs_that_share_a_name_are_told_apart(names: tuple[str, ...], called: tuple[str, ...], reason: str) -> None:
+def test_repeated_names_of_outputs_become_unique(names: tuple[str, ...], called: tuple[str, ...], reason: str) -> None:
     assert distinct(names) == called, reason
     assert distinct(called) == called
     assert places_in(called, called).tolist() == list(range(len(called)))
@@ -79,7 +79,7 @@ def cafes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_one_class_for_all_ways_to_write_an_accent(cafes: Path, command: Command) -> None:
+def test_normal_forms_of_a_name_are_one_class(cafes: Path, command: Command) -> None:
     """In folders, in sets, in lists and in box files; a name in one form only stays as it is."""
     classes = [NFC, "dog", "the\u0301"]
     told = json.loads(command("data", "check", cafes / "photos", "--json").stdout)
@@ -123,7 +123,7 @@ def error(told: Any) -> tuple[int, float]:
     return found["images"], found["top1_error"]
 
 
-def test_right_answers_are_right_whatever_the_names(trained: Path, tmp_path: Path, command: Command) -> None:
+def test_repeated_class_names_do_not_change_accuracy(trained: Path, tmp_path: Path, command: Command) -> None:
     """Two outputs share a name: their places tell them apart, and a photo of either is nobody's to guess."""
     words = ["centre@36", "--set", "all", "--workers", 0, "--json"]
     expected = error(command("evaluate", trained, *words, "--data", trained.parent / "photos", "--out", tmp_path / "0"))
@@ -138,7 +138,7 @@ def test_right_answers_are_right_whatever_the_names(trained: Path, tmp_path: Pat
     assert "use crane (0) or crane (2)" in told
 
 
-def test_a_class_is_found_in_either_form(trained: Path, tmp_path: Path, command: Command) -> None:
+def test_a_class_is_found_in_either_normal_form(trained: Path, tmp_path: Path, command: Command) -> None:
     """A run keeps its spelling."""
     words = ["centre@36", "--set", "all", "--workers", 0, "--json"]
     expected = error(command("evaluate", trained, *words, "--data", trained.parent / "photos", "--out", tmp_path / "0"))

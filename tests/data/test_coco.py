@@ -71,7 +71,7 @@ READ = [
 
 
 @pytest.mark.parametrize(("annotation", "more"), READ)
-def test_what_is_clear_is_read(tmp_path: Path, annotation: Any, more: dict[str, Any]) -> None:
+def test_unusual_but_clear_annotations_are_read(tmp_path: Path, annotation: Any, more: dict[str, Any]) -> None:
     found, _, skipped = read_boxes(coco(tmp_path / "c.json", annotation, **more))
     assert [box.xyxy for box in found["a.png"]] == [(1, 2, 11, 22)]
     assert found["a.png"][0].name == "cat"
@@ -101,14 +101,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("annotation", "says"), REFUSED)
-def test_another_fault_names_its_annotation(tmp_path: Path, annotation: Any, says: str) -> None:
+def test_errors_name_the_annotation(tmp_path: Path, annotation: Any, says: str) -> None:
     images, categories = [*IMAGES, {"id": 6}], [*CATEGORIES, {"id": 6, "name": " "}]
     path = coco(tmp_path / "c.json", {**BOX, "id": 1}, annotation, images=images, categories=categories)
     with pytest.raises(VerydeepError, match=rf"c\.json, .*{says}"):
         read_boxes(path)
 
 
-def test_an_id_of_two_images_or_categories_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_id_is_refused(tmp_path: Path) -> None:
     """The last of them used to win, which gives boxes to a photo that they are not of."""
     path = coco(tmp_path / "c.json", BOX, images=[*IMAGES, {"id": 1, "file_name": "z.png"}])
     with pytest.raises(VerydeepError, match=r"c\.json: a\.png and z\.png share the id 1"):

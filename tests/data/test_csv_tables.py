@@ -90,7 +90,7 @@ def test_lists_are_read_by_the_names_of_their_columns(kind: str, text: str, reas
     assert {name: part["photos"] for name, part in told["sets"].items()} == {"train": 4, "dev": 2, "test": 2}, reason
 
 
-def test_a_photo_called_as_a_column_is_a_photo(tmp_path: Path) -> None:
+def test_an_image_named_like_a_column_is_an_image(tmp_path: Path) -> None:
     for number, name in enumerate(("image", "path", "#1.png", "label", "one.png", "two.png")):
         paint(tmp_path / "paint.png", number, (10, 90, 30 * number))
         (tmp_path / "paint.png").rename(tmp_path / name)
@@ -164,7 +164,7 @@ FAULTY = [
 
 
 @pytest.mark.parametrize(("name", "text", "says"), FAULTY)
-def test_lists_that_cannot_be_read_say_where_and_what_is_accepted(
+def test_errors_of_lists_give_the_line_and_the_accepted_names(
     name: str, text: str, says: str, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / name).write_text(text)
@@ -181,7 +181,7 @@ LINE_PARTS = "caf\u00e9\u2028\u0085\x0b\x0cx"  # separators that are not ends of
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_only_line_ends_part_lines(kind: str, pictures: Path) -> None:
+def test_only_line_ends_separate_lines(kind: str, pictures: Path) -> None:
     text = rows(
         "{0},{1}" if kind == "csv" else JSON, LINE_PARTS.replace("\x0b\x0c", "") if kind == "jsonl" else LINE_PARTS
     )
@@ -220,7 +220,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("data", "says"), DAMAGED)
-def test_a_damaged_file_is_of_no_other_encoding(
+def test_a_damaged_file_is_not_taken_for_another_encoding(
     data: bytes, says: str, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / "list.csv").write_bytes(data)
@@ -350,7 +350,7 @@ def test_boxes_that_may_be_something_else_are_refused(
 
 
 @pytest.mark.parametrize("form", ["xmin,ymin,xmax,ymax", "x,y,width,height"])
-def test_one_swapped_box_in_five_is_put_right_and_counted(form: str, pictures: Path, command: Command) -> None:
+def test_a_fifth_of_swapped_boxes_is_corrected_and_counted(form: str, pictures: Path, command: Command) -> None:
     """By their names the columns are known, so it is the box that is wrong."""
     good, bad = ("11,6,30,25", SWAPPED) if "xmax" in form else ("10,5,20,20", "30,25,-20,-20")
     lines = [
@@ -366,7 +366,7 @@ def test_one_swapped_box_in_five_is_put_right_and_counted(form: str, pictures: P
         located(data.set("all"), True, Silent())
 
 
-def test_the_real_command_says_so_and_leaves_nothing(pictures: Path, command: Command) -> None:
+def test_the_command_reports_it_and_leaves_no_files(pictures: Path, command: Command) -> None:
     (pictures / "list.csv").write_text("filename,label\n" + rows("{0},{1}"))
     told = command("data", "check", "list.csv", "--json", cwd=pictures)
     assert (told.status, json.loads(told.stdout)["classes"], json.loads(told.stdout)["boxes"]) == (

@@ -33,7 +33,7 @@ def flat(counts: list[int]) -> Dataset:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(0, 9))
-def test_a_split_has_every_photo_once_and_something_of_each_class_to_learn(counts: list[int], seed: int) -> None:
+def test_a_split_has_every_image_once_and_training_images_of_each_class(counts: list[int], seed: int) -> None:
     whole = flat(counts)
     parts = split(whole, {"dev": 0.1, "test": 0.2}, seed)
     everything = [photo for part in parts.values() for photo in part.ids]
@@ -160,7 +160,7 @@ def test_only_some_classes(photos: Path) -> None:
         opened(photos, classes=("red",))
 
 
-def test_classes_too_small_for_a_dev_part_are_refused(photos: Path) -> None:
+def test_classes_too_small_for_a_dev_set_are_refused(photos: Path) -> None:
     for name in ("few", "fewer"):
         for number in range(2):
             paint(photos / name / f"{number}.png", number, (9, 99, 199))
@@ -169,23 +169,21 @@ def test_classes_too_small_for_a_dev_part_are_refused(photos: Path) -> None:
         opened(photos, classes=("few*",))
 
 
-def test_train_without_val_is_not_taken_for_a_class(tmp_path: Path) -> None:
+def test_train_without_val_is_not_a_class(tmp_path: Path) -> None:
     make_photos(tmp_path / "train", 4)
     make_photos(tmp_path / "holdout", 4)
     with pytest.raises(VerydeepError, match="has train/ but no val/ or test/ beside it"):
         opened(tmp_path)
 
 
-def test_a_name_is_a_data_set_even_beside_a_folder_of_that_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_name_means_a_dataset_even_if_a_folder_has_that_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     make_photos(tmp_path / "digits", 4)
     monkeypatch.chdir(tmp_path)
     assert len(opened("digits").sets["train"].classes) == 10
     assert len(opened("./digits").sets["train"].classes) == 3
 
 
-def test_the_fingerprint_tells_other_photos_and_labels(photos: Path) -> None:
+def test_the_fingerprint_depends_on_images_and_labels(photos: Path) -> None:
     one = opened(photos).sets["train"]
     assert one.fingerprint() == opened(photos).sets["train"].fingerprint()
     assert one.fingerprint() != opened(photos, split_seed=1).sets["train"].fingerprint()
@@ -204,7 +202,7 @@ def test_imagenet_as_downloaded(tmp_path: Path, flat_val: bool) -> None:
     assert [val[f"ILSVRC2012_val_{photo:08d}.png"] for photo in range(1, 5)] == [0, 2, 1, 2]
 
 
-def test_imagenets_test_photos_have_no_class(tmp_path: Path) -> None:
+def test_imagenets_test_images_have_no_labels(tmp_path: Path) -> None:
     make_imagenet(tmp_path)
     for photo in (2, 1):
         paint(tmp_path / "test" / f"ILSVRC2012_test_{photo:08d}.png", photo, (4, 5, 6))
@@ -281,7 +279,7 @@ def test_caltech_splits_as_the_paper(tmp_path: Path) -> None:
         opened(f"caltech256:{tmp_path / '101_ObjectCategories'}")
 
 
-def test_a_name_alone_asks_for_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_name_without_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("IMAGENET", raising=False)
     with pytest.raises(VerydeepError, match=r"where is imagenet\? Use --data imagenet:DIR"):
         opened("imagenet")
@@ -309,7 +307,7 @@ def test_sets_of_digits_share_no_digit() -> None:
     assert {name: len(found) for name, found in shown.items()} == {n: end - first for n, (first, end) in PARTS.items()}
 
 
-def test_a_scene_is_a_function_of_its_number_and_its_box_holds_the_ink() -> None:
+def test_a_scene_is_a_function_of_its_number_and_its_box_contains_the_ink() -> None:
     for index in range(40):
         pixels, box = scene("val", index)
         again, _ = scene("val", index)

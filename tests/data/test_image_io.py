@@ -41,7 +41,7 @@ def ramp(height: int = 20, width: int = 30) -> np.ndarray[Any, np.dtype[np.uint8
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_formats_come_back_to_the_bit(kind: str) -> None:
+def test_lossless_formats_are_exact(kind: str) -> None:
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(ramp()), kind)), ramp())
 
 
@@ -70,14 +70,14 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(min_size=0, max_size=60), st.booleans())
-def test_broken_exif_spoils_no_photo(noise: bytes, orientation: bool) -> None:
+def test_broken_exif_is_ignored(noise: bytes, orientation: bool) -> None:
     """EXIF that cannot be read says nothing; the pixels are good."""
     header = b"Exif\0\0MM\0*\0\0\0\x08" + (b"\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" if orientation else b"")
     photo = encoded(Image.new("RGB", (6, 4), (10, 200, 30)), "JPEG", exif=header + noise)
     assert decode(photo).shape in ((4, 6, 3), (6, 4, 3))
 
 
-def test_transparency_is_laid_over_white() -> None:
+def test_transparency_is_composited_over_white() -> None:
     clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
     assert (decode(encoded(clear)) == 255).all()
@@ -107,7 +107,7 @@ def test_cmyk_and_grey_become_rgb() -> None:
     assert decode(encoded(Image.new("1", (3, 2), 1), "PNG")).shape == (2, 3, 3)
 
 
-def test_the_content_and_not_the_name_decides(tmp_path: Path) -> None:
+def test_the_content_decides_the_format(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded(Image.fromarray(ramp()), "PNG"))
     np.testing.assert_array_equal(read_image(path), ramp())
@@ -133,7 +133,7 @@ def jpeg() -> bytes:
         (b"<svg></svg>", r"an unsupported format \(SVG\)"),
     ],
 )
-def test_what_is_no_photo_is_named(data: bytes, says: str) -> None:
+def test_errors_name_the_file(data: bytes, says: str) -> None:
     with pytest.raises(ImageError, match=f"kitten.jpg.*{says}"):
         decode(data, "kitten.jpg")
 
@@ -174,7 +174,7 @@ def odd_images() -> list[tuple[str, str]]:
 
 
 @pytest.mark.skipif(not odd_images(), reason="the odd photos are not on this machine")
-def test_odd_and_broken_photos_nobody_here_made() -> None:
+def test_public_broken_images() -> None:
     folder = SHARED / "external" / "odd_images"
     assert len(odd_images()) == 30
     for name, action in odd_images():
@@ -353,7 +353,7 @@ def test_images_in_memory() -> None:
         (io.StringIO("x"), 'a file opened as text: open it with "rb"'),
     ],
 )
-def test_what_is_no_image_is_said(held: object, says: str) -> None:
+def test_objects_that_are_not_images_are_refused(held: object, says: str) -> None:
     with pytest.raises(TypeError, match=says) as raised:
         as_pixels(held)
     assert isinstance(raised.value, ImageError)  # as it was, for those who catch that

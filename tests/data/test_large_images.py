@@ -84,7 +84,7 @@ BESIDE = {
 
 @pytest.mark.parametrize("name", BESIDE)
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_what_stands_beside_a_pngs_pixels_does_not_refuse_it(tmp_path: Path, name: str, where: str) -> None:
+def test_large_texts_and_profiles_do_not_make_a_png_unreadable(tmp_path: Path, name: str, where: str) -> None:
     beside, turned = BESIDE[name]
     data = png(**{where: beside})
     expected = TURNED if turned else PIXELS
@@ -95,7 +95,7 @@ def test_what_stands_beside_a_pngs_pixels_does_not_refuse_it(tmp_path: Path, nam
     assert reduced(data, "a", 4, "bilinear", "round").photo == expected.shape[:2]
 
 
-def test_only_large_texts_and_profiles_of_whole_pngs_are_left_out() -> None:
+def test_only_large_texts_and_profiles_are_removed() -> None:
     plain = png(chunk(b"tEXt", b"a\0b"), chunk(b"iCCP", b"c\0\0" + packed(MEGABYTE)))
     assert without_large_texts(plain) == plain
     large = chunk(b"zTXt", b"a\0\0" + packed(MEGABYTE + 1))
@@ -123,7 +123,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("limit")
-def test_the_limit_holds_wherever_a_photo_is_decoded(tmp_path: Path) -> None:
+def test_the_limit_holds_for_every_way_to_decode(tmp_path: Path) -> None:
     huge = b"P5 20000 20000 255\n"  # 400 megapixels, beyond what Pillow opens by default
     (tmp_path / "huge.ppm").write_bytes(huge)
     with pytest.raises(SizeError, match=r"more than 89,478,485 pixels, which is refused: .* or raise --max-pixels"):
@@ -158,7 +158,7 @@ def test_workers_have_the_limit(tmp_path: Path, way: str, monkeypatch: pytest.Mo
     assert "more than 1,919 pixels" in found.message
 
 
-def test_a_photo_of_90_megapixels_is_read_where_it_is_asked_for(trained: Path, tmp_path: Path) -> None:
+def test_an_image_of_90_megapixels_is_read_on_request(trained: Path, tmp_path: Path) -> None:
     Image.new("1", (9500, 9500)).save(tmp_path / "large.png")
     refused = run_command("predict", trained, tmp_path / "large.png", *FAST).mistake()
     assert refused.endswith(
@@ -190,6 +190,6 @@ def test_the_setting_reaches_every_command_that_reads_photos(trained: Path, tmp_
 
 
 @pytest.mark.parametrize("value", ["-1", "9999999999", "many", "1.5"])
-def test_no_number_of_pixels(trained: Path, value: str) -> None:
+def test_invalid_numbers_of_pixels(trained: Path, value: str) -> None:
     told = run_command("predict", trained, "a.png", f"--max-pixels={value}").mistake()
     assert "max-pixels" in told

@@ -104,12 +104,12 @@ def test_sets_and_classes_by_their_folders(tmp_path: Path, folders: dict[str, An
         ({"a_train": TWO, "a_test": FEW, "b_train": TWO, "b_test": FEW}, "several folders for training"),
     ],
 )
-def test_folders_that_are_neither(tmp_path: Path, folders: dict[str, Any], says: str) -> None:
+def test_ambiguous_folders_are_refused(tmp_path: Path, folders: dict[str, Any], says: str) -> None:
     with pytest.raises(VerydeepError, match=says):
         sizes(fill(tmp_path, folders))
 
 
-def test_what_was_taken_is_said_and_the_other_can_be_forced(command: Command, tmp_path: Path) -> None:
+def test_the_interpretation_is_reported_and_can_be_changed(command: Command, tmp_path: Path) -> None:
     """Sets beside which a class lies: both readings would do."""
     top = fill(tmp_path / "photos", {"Training": TWO, "Testing": FEW, "bird": 4})
     (top / "readme.txt").write_text("x")
@@ -129,7 +129,9 @@ def test_what_was_taken_is_said_and_the_other_can_be_forced(command: Command, tm
     assert forced["notes"] == []
 
 
-def test_a_class_called_train_is_said_and_training_prints_classes_and_split(command: Command, tmp_path: Path) -> None:
+def test_a_class_named_train_is_reported_and_training_prints_classes_and_split(
+    command: Command, tmp_path: Path
+) -> None:
     names = [f"c{number:02d}" for number in range(11)]
     top = fill(tmp_path / "photos", {"train": 4, **dict.fromkeys(names, 4)})
     small = ("--crop", 32, "--width", 0.03125, "--S", 36, "--workers", 0, "--start", "none", "--max-steps", 1)
@@ -208,7 +210,7 @@ def test_classes_on_the_command_line(command: Command, photos: Path) -> None:
     assert "did you mean 'blue'" in told
 
 
-def test_a_run_begun_before_names_had_commas_resumes(command: Command, tmp_path: Path) -> None:
+def test_a_run_of_a_version_without_commas_in_names_resumes(command: Command, tmp_path: Path) -> None:
     """Its settings hold the list in pieces, and the same command line has it whole."""
     photos = make_photos(tmp_path / "photos", 6)
     small = ("--crop", 32, "--width", 0.03125, "--S", 36, "--workers", 0, "--start", "none", "--batch", 8)

@@ -40,7 +40,7 @@ def moved(begun: Path, place: Path) -> Path:
     return place
 
 
-def test_a_run_goes_on_with_the_same_photos_at_another_place(command: Command, begun: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_with_the_same_images_at_another_place(command: Command, begun: Path, tmp_path: Path) -> None:
     place = moved(begun, tmp_path)
     answer = command("train", "A", "--out", "run", "--data", "elsewhere", *GO_ON, cwd=place)
     assert answer.status == 0, answer.stderr
@@ -77,7 +77,7 @@ def _one_less(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_rename, _of_another_class, _another_size, _the_same_size, _one_less])
-def test_changed_photos_are_noticed(command: Command, begun: Path, tmp_path: Path, change: object) -> None:
+def test_changed_images_are_detected(command: Command, begun: Path, tmp_path: Path, change: object) -> None:
     place = moved(begun, tmp_path)
     assert callable(change)
     change(place / "elsewhere")
@@ -91,7 +91,7 @@ def test_changed_photos_are_noticed(command: Command, begun: Path, tmp_path: Pat
     assert (place / "run" / "last.safetensors").read_bytes() == before
 
 
-def test_runs_that_recorded_no_contents_are_known_by_their_names(command: Command, begun: Path, tmp_path: Path) -> None:
+def test_runs_without_recorded_contents_are_compared_by_names(command: Command, begun: Path, tmp_path: Path) -> None:
     """Those of earlier versions."""
     place = moved(begun, tmp_path)
     config = json.loads((place / "run" / "config.json").read_text())
@@ -101,7 +101,7 @@ def test_runs_that_recorded_no_contents_are_known_by_their_names(command: Comman
     assert answer.status == 0, answer.stderr
 
 
-def test_photos_that_are_gone_are_told_with_the_way_to_name_them(command: Command, begun: Path, tmp_path: Path) -> None:
+def test_missing_images_have_a_message_on_how_to_name_them(command: Command, begun: Path, tmp_path: Path) -> None:
     place = moved(begun, tmp_path)
     (begun / "photos").rename(begun / "away")
     try:
@@ -116,7 +116,7 @@ def test_photos_that_are_gone_are_told_with_the_way_to_name_them(command: Comman
         (begun / "away").rename(begun / "photos")
 
 
-def test_photos_with_their_boxes_are_moved_together(command: Command, tmp_path: Path) -> None:
+def test_images_and_their_boxes_are_moved_together(command: Command, tmp_path: Path) -> None:
     """The box file lies among the photos, so that it is at another place too."""
     place = own_photos(tmp_path)
     shutil.move(place / "boxes.csv", place / "photos" / "boxes.csv")
@@ -138,7 +138,7 @@ def test_photos_with_their_boxes_are_moved_together(command: Command, tmp_path: 
     assert resumed.status == 0, resumed.stderr
 
 
-def test_contents_are_of_sizes_and_bytes_wherever_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contents_depend_on_sizes_and_bytes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_photos(tmp_path / "a", per_class=6)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     sets = [open_data(DataSettings(data=str(tmp_path / name))).set("train") for name in "ab"]

@@ -48,7 +48,7 @@ def pack(photos: Path, tmp_path: Path) -> Path:
     return tmp_path / "pack"
 
 
-def test_a_raw_pack_gives_the_folders_pixels_in_the_folders_order(photos: Path, pack: Path) -> None:
+def test_a_raw_pack_has_the_pixels_and_order_of_the_folder(photos: Path, pack: Path) -> None:
     """Sets, ids, classes and fingerprints too, so that a net trained from one knows the other."""
     assert len(list(pack.glob("train-*.bin"))) > 2
     folder, packed = open_data(DataSettings(str(photos))), open_data(DataSettings(str(pack)))
@@ -61,7 +61,7 @@ def test_a_raw_pack_gives_the_folders_pixels_in_the_folders_order(photos: Path, 
     assert torch.equal(crops(packed.sets["train"]), crops(folder.sets["train"]))
 
 
-def test_batches_lie_channels_last(photos: Path) -> None:
+def test_batches_are_channels_last(photos: Path) -> None:
     """So that no pixel moves where the net wants them that way."""
     train = open_data(DataSettings(str(photos))).sets["train"]
     (first, *_) = TrainingLoader(train, RECIPE, np.eye(3), 4, ONE_BY_ONE).epoch(0)
@@ -78,7 +78,7 @@ def test_a_pack_of_jpegs_is_close(photos: Path, tmp_path: Path) -> None:
     assert (crops(one).float() - crops(other).float()).abs().mean() < 8
 
 
-def test_an_interrupted_packing_goes_on(photos: Path, tmp_path: Path) -> None:
+def test_an_interrupted_packing_resumes(photos: Path, tmp_path: Path) -> None:
     """A photo that cannot be read stops it; what is full by then is not made anew, and the rest joins it."""
     last = photos / open_data(DataSettings(str(photos))).sets["train"].ids[-1]
     good, stamps = last.read_bytes(), last.stat()
@@ -98,7 +98,7 @@ def test_an_interrupted_packing_goes_on(photos: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "pack" / CARD).read_text())["sets"] == whole["sets"]
 
 
-def test_photos_of_several_classes_boxes_and_subjects_are_kept(tmp_path: Path) -> None:
+def test_several_labels_boxes_and_subjects_are_packed(tmp_path: Path) -> None:
     make_voc(tmp_path / "voc", "2007")
     pack_data(DataSettings(f"voc2007:{tmp_path / 'voc'}"), tmp_path / "pack", Packing(30))
     one = open_data(DataSettings(f"voc2007:{tmp_path / 'voc'}"), several=True).sets["test"]
@@ -118,7 +118,7 @@ def test_photos_of_several_classes_boxes_and_subjects_are_kept(tmp_path: Path) -
     assert here.size == scenes.pixels(3).shape[:2]  # of the photo before it was packed, which the corners are of
 
 
-def test_photos_left_out_are_told(photos: Path, tmp_path: Path) -> None:
+def test_skipped_images_are_reported(photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "009.png").write_bytes(b"no photo")
     told = Collected()
     metadata = pack_data(DataSettings(str(photos)), tmp_path / "pack", Packing(36), bad_images="skip", reporter=told)
@@ -127,7 +127,7 @@ def test_photos_left_out_are_told(photos: Path, tmp_path: Path) -> None:
     assert sum(len(found) for found in open_data(DataSettings(str(tmp_path / "pack"))).sets.values()) == 29
 
 
-def test_a_pack_that_was_changed_is_told(pack: Path) -> None:
+def test_a_changed_pack_is_detected(pack: Path) -> None:
     (shard, *_) = sorted(pack.glob("train-*.bin"))
     data = bytearray(shard.read_bytes())
     data[5] ^= 1
@@ -257,7 +257,7 @@ def test_a_crop_decoded_coarsely_is_the_crop(
 
 
 @pytest.mark.parametrize("kind", ["turned", "PNG", "CMYK"])
-def test_what_is_no_plain_jpeg_is_decoded_whole(tmp_path: Path, kind: str) -> None:
+def test_other_files_than_plain_jpegs_are_decoded_whole(tmp_path: Path, kind: str) -> None:
     photo, path = painted((400, 300), 1), tmp_path / "photo"
     if kind == "turned":
         exif = Image.Exif()
@@ -271,7 +271,7 @@ def test_what_is_no_plain_jpeg_is_decoded_whole(tmp_path: Path, kind: str) -> No
     assert (found.cut(Window(0, 0, False), 64) == expected.cut(Window(0, 0, False), 64)).all()
 
 
-def test_a_jpeg_that_ends_early_is_told(tmp_path: Path) -> None:
+def test_a_truncated_jpeg_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     painted((400, 300), 1).save(path)
     path.write_bytes(path.read_bytes()[:9000])
@@ -279,7 +279,7 @@ def test_a_jpeg_that_ends_early_is_told(tmp_path: Path) -> None:
         reduced(path.read_bytes(), "photo", 64, "bilinear", "round").cut(Window(0, 0, False), 64)
 
 
-def test_training_decodes_coarsely_where_it_is_told_to(tmp_path: Path, command: Command) -> None:
+def test_training_decodes_coarsely_on_request(tmp_path: Path, command: Command) -> None:
     """The same crops, nearly: order, places and labels are those of whole decoding; a broken photo is named."""
     for place, name in enumerate(COLOURS):
         for number in range(4):

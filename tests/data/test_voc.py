@@ -55,7 +55,7 @@ def test_average_precision_by_hand(scores: list[float], marks: list[int], points
     assert average_precision(*arrays, "area") == pytest.approx(100 * area), why
 
 
-def test_average_precision_is_that_of_published_cases() -> None:
+def test_average_precision_of_published_cases() -> None:
     path = SHARED / "external" / "metrics_cases.json"
     if not path.exists():
         pytest.skip("the published cases are not here")
@@ -69,7 +69,7 @@ def test_average_precision_is_that_of_published_cases() -> None:
     assert len(cases) == 4
 
 
-def test_average_precision_ignores_order_and_what_it_cannot_tell() -> None:
+def test_average_precision_ignores_order_and_unlabelled_images() -> None:
     rng = np.random.default_rng(0)
     scores, marks = rng.integers(0, 6, 60).astype(float), rng.choice(np.array([-1, 0, 1], np.int8), 60)
     order = rng.permutation(60)
@@ -151,7 +151,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_lists_are_told(tmp_path: Path, name: str) -> None:
+def test_broken_lists_have_a_message(tmp_path: Path, name: str) -> None:
     make_voc(tmp_path, "2007")
     text, sentence = BROKEN[name]
     path = tmp_path / "ImageSets" / name
@@ -165,7 +165,7 @@ def test_a_folder_that_is_not_voc(tmp_path: Path) -> None:
         open_data(DataSettings(data=f"voc2012:{tmp_path}"))
 
 
-def test_nets_are_not_trained_on_several_classes_a_photo_but_the_photos_are_checked(tmp_path: Path) -> None:
+def test_several_labels_are_refused_for_nets_but_checked(tmp_path: Path) -> None:
     make_voc(tmp_path, "2007")
     with pytest.raises(VerydeepError, match="has several labels per image, which nets are not trained on"):
         open_any(DataSettings(data=f"voc2007:{tmp_path}"))
@@ -174,7 +174,7 @@ def test_nets_are_not_trained_on_several_classes_a_photo_but_the_photos_are_chec
     assert not found["faults"]
 
 
-def test_what_is_wrong_with_people_and_lists_is_told(tmp_path: Path) -> None:
+def test_errors_of_people_and_lists_have_a_message(tmp_path: Path) -> None:
     make_voc(tmp_path, "2012")
     xml = tmp_path / "Annotations" / "000001.xml"
     xml.write_text(xml.read_text().replace("<xmin>5<", "<xmin>60<").replace("<xmax>25<", "<xmax>70<"))

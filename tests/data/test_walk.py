@@ -59,7 +59,7 @@ def litter(photos: Path) -> dict[str, int]:
     }
 
 
-def test_what_is_hidden_or_of_a_system_is_skipped_and_counted(command: Command, photos: Path) -> None:
+def test_hidden_and_system_files_are_skipped_and_counted(command: Command, photos: Path) -> None:
     counts = litter(photos)
     answer = command("data", "check", photos, "--json")
     assert answer.status == 0, answer.stderr
@@ -90,7 +90,7 @@ FORMATS_THAT_ARE_NOT_READ = [
 ]
 
 
-def test_formats_that_are_not_read_are_named_and_fail_the_check(command: Command, photos: Path) -> None:
+def test_unsupported_formats_are_named_and_fail_the_check(command: Command, photos: Path) -> None:
     """Beside them files whose extension is of another format than they are: content decides."""
     counts: dict[str, int] = {}
     for name, content, kind in FORMATS_THAT_ARE_NOT_READ:
@@ -122,9 +122,7 @@ def test_a_class_of_heic_alone_is_refused_with_the_reason(command: Command, phot
     assert "no supported images: 3 HEIC images are not supported" in told
 
 
-def test_training_testing_packing_and_describing_warn_of_what_is_not_read(
-    command: Command, trained: Path, tmp_path: Path
-) -> None:
+def test_commands_warn_about_unsupported_images(command: Command, trained: Path, tmp_path: Path) -> None:
     """None of them failed before, and what they read is right: they go on."""
     photos = make_photos(tmp_path / "photos", 6)
     litter(photos)
@@ -164,7 +162,7 @@ def test_predict_reads_a_folder_as_training_does(command: Command, trained: Path
     assert len(json.loads(inside.stdout)) == 1
 
 
-def test_a_folder_that_cannot_be_read_loses_no_other_answer(trained: Path, tmp_path: Path) -> None:
+def test_an_unreadable_folder_loses_no_other_prediction(trained: Path, tmp_path: Path) -> None:
     paint(tmp_path / "holiday" / "a.png", 1, (200, 50, 50))
     paint(tmp_path / "holiday" / "secret" / "b.png", 1, (200, 50, 50))
     (tmp_path / "holiday" / "secret").chmod(0)
@@ -200,7 +198,7 @@ for given in sys.argv[1:]:
 """
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_for_every_kind_of_data(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_an_error_for_every_kind_of_data(tmp_path: Path) -> None:
     """Of each kind: with its folders readable it opens, without it does not."""
     asked, closed = [], []
     for number, case in enumerate(UNREADABLE):
@@ -254,7 +252,7 @@ def tar_of_photos(path: Path, more: dict[str, bytes]) -> None:
             tar.addfile(told, io.BytesIO(content))
 
 
-def test_tar_files_are_looked_through_as_folders_are(command: Command, tmp_path: Path) -> None:
+def test_tar_files_skip_the_same_files_as_folders(command: Command, tmp_path: Path) -> None:
     more = {"__MACOSX/x.png": b"x", "a/._b.png": b"x", "c.heic": HEIC, "c.json": b"{}", "@eaDir/y.png": b"x"}
     tar_of_photos(tmp_path / "000.tar", more)
     put(tmp_path / "._000.tar")
@@ -339,7 +337,7 @@ except ImageError as fault:
 """
 
 
-def test_heic_is_read_where_pillow_heif_is_installed_and_never_served_unless_asked(
+def test_heic_is_read_with_pillow_heif_and_served_only_on_request(
     command: Command, photos: Path, tmp_path: Path
 ) -> None:
     put(tmp_path / "site" / "pillow_heif.py", STAND_IN.encode())

@@ -59,7 +59,7 @@ def tars(tmp_path: Path) -> Path:
     return tmp_path / "tars"
 
 
-def test_photos_classes_and_order(tars: Path) -> None:
+def test_images_classes_and_order(tars: Path) -> None:
     """Split by us as a folder is, and every photo is somebody's."""
     data = open_data(DataSettings(f"webdataset:{tars}"))
     whole, _ = data.everything()
@@ -70,7 +70,7 @@ def test_photos_classes_and_order(tars: Path) -> None:
     assert sorted(data.sets) == ["dev", "test", "train"]
 
 
-def test_sets_of_their_own_and_classes_without_names(tmp_path: Path) -> None:
+def test_separate_sets_and_classes_without_names(tmp_path: Path) -> None:
     write_tar(tmp_path / "train" / "a.tar", samples(0, 20))
     write_tar(tmp_path / "val" / "a.tar", [(f"deep/er/{name}", data) for name, data in samples(20, 4)])
     data = open_data(DataSettings(f"webdataset:{tmp_path}"))

@@ -50,7 +50,7 @@ class Begun:
         (signal.SIGSTOP, "data-loading worker timed out after 2 s while "),
     ],
 )
-def test_a_reader_that_dies_or_is_silent_ends_the_command_with_a_sentence(
+def test_a_worker_that_dies_or_hangs_ends_the_command_with_a_message(
     photos: Path, number: signal.Signals, sentence: str
 ) -> None:
     """The checkpoint stays, nothing hangs, no process is left."""
@@ -63,7 +63,7 @@ def test_a_reader_that_dies_or_is_silent_ends_the_command_with_a_sentence(
     assert not Path(f"/proc/{begun.reader}").exists()
 
 
-def test_a_job_that_is_stopped_as_a_whole_goes_on_where_it_was(photos: Path) -> None:
+def test_a_suspended_job_continues(photos: Path) -> None:
     """As Ctrl-Z and `fg` do: the readers were not silent, nobody was there."""
     begun = Begun(photos.parent, "--read-timeout", 2)
     both = (begun.process.pid, begun.reader)
@@ -84,7 +84,7 @@ def test_a_job_that_is_stopped_as_a_whole_goes_on_where_it_was(photos: Path) -> 
     assert log.read_text().count("\n") > before + 2
 
 
-def test_a_reader_ends_with_the_process_it_reads_for(photos: Path) -> None:
+def test_a_worker_ends_with_its_parent_process(photos: Path) -> None:
     begun = Begun(photos.parent)
     begun.process.kill()
     begun.ended()
@@ -95,7 +95,7 @@ def test_a_reader_ends_with_the_process_it_reads_for(photos: Path) -> None:
     assert not Path(f"/proc/{begun.reader}").exists()
 
 
-def test_photos_are_read_where_the_folder_for_temporary_files_has_a_long_name(photos: Path, tmp_path: Path) -> None:
+def test_images_are_loaded_with_a_long_temporary_folder_name(photos: Path, tmp_path: Path) -> None:
     """A socket's path is bounded, and schedulers set TMPDIR to long ones."""
     long = tmp_path / ("job-" + 80 * "9")
     long.mkdir()
@@ -108,7 +108,7 @@ def test_photos_are_read_where_the_folder_for_temporary_files_has_a_long_name(ph
     assert (photos.parent / "run" / "result.json").exists()
 
 
-def test_a_command_that_is_told_to_end_puts_away_what_is_half_written(tmp_path: Path) -> None:
+def test_a_terminated_command_removes_unfinished_files(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "verydeep", "data", "pack", "digits:1500", "pack", "--size", "400", "--workers", "1"]
     going = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     for _ in range(3000):
@@ -123,7 +123,7 @@ def test_a_command_that_is_told_to_end_puts_away_what_is_half_written(tmp_path: 
     assert not list(tmp_path.glob("pack/.*"))
 
 
-def test_too_little_shared_memory_is_told_before_anything_is_read(photos: Path) -> None:
+def test_too_little_shared_memory_is_an_error_before_loading(photos: Path) -> None:
     inside = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {} -m verydeep {}"
     script = inside.format(sys.executable, " ".join(map(str, TRAIN)))
     done = subprocess.run(
@@ -141,7 +141,7 @@ def test_too_little_shared_memory_is_told_before_anything_is_read(photos: Path) 
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_no_regular_file_is_not_waited_for(command: Command, photos: Path) -> None:
+def test_named_pipes_do_not_block(command: Command, photos: Path) -> None:
     os.mkfifo(photos / "red" / "pipe.png")
     told = command("data", "check", photos)
     assert told.status == 2
@@ -160,7 +160,7 @@ class Flaky:
 
 
 @pytest.mark.parametrize(("failures", "retries", "may_pass", "read"), [(2, 2, True, True), (3, 2, True, False)])
-def test_a_photo_is_read_again_where_that_may_help(
+def test_reading_is_retried_after_io_errors(
     monkeypatch: pytest.MonkeyPatch, failures: int, retries: int, may_pass: bool, read: bool
 ) -> None:
     paused: list[float] = []
@@ -171,7 +171,7 @@ def test_a_photo_is_read_again_where_that_may_help(
     assert paused == [1.0, 2.0]
 
 
-def test_a_photo_that_is_broken_is_not_read_again() -> None:
+def test_reading_a_broken_image_is_not_retried() -> None:
     items = Flaky(1, may_pass=False)
     (found,) = list(WatchedLoader(items, range(1), str, LoaderSettings(0, 600, 5)))
     assert isinstance(found, Fault)
@@ -195,14 +195,14 @@ def name(index: int) -> str:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_an_error_in_a_reader_names_the_photo(count: int) -> None:
+def test_an_error_in_a_worker_names_the_image(count: int) -> None:
     (_, fault, _) = list(WatchedLoader(Failing(MemoryError()), range(3), name, LoaderSettings(count)))
     assert fault == Fault("photo 1 cannot be read (MemoryError).")
     with pytest.raises(RuntimeError, match="while photo 1 was read"):  # a mistake of ours keeps its traceback
         list(WatchedLoader(Failing(KeyError("x")), range(3), name, LoaderSettings(count)))
 
 
-def test_shared_memory_that_runs_out_is_told_as_such() -> None:
+def test_full_shared_memory_has_a_message() -> None:
     fault = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
     with pytest.raises(VerydeepError, match=r"of shared memory, and .* MB are free: free space in /dev/shm"):
         list(WatchedLoader(Failing(fault), range(3), name, LoaderSettings(1)))
@@ -212,7 +212,7 @@ def test_shared_memory_that_runs_out_is_told_as_such() -> None:
     "words",
     [["train", "A", "--data", "digits", *SIZE, "--workers", 1, "--out", "run"], ["demo", "--out", "run"]],
 )
-def test_a_training_that_is_stopped_while_photos_are_read_leaves_nothing(tmp_path: Path, words: list[object]) -> None:
+def test_a_training_stopped_while_loading_leaves_no_files(tmp_path: Path, words: list[object]) -> None:
     going = subprocess.Popen(
         [sys.executable, "-m", "verydeep", *map(str, words)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
@@ -228,7 +228,7 @@ def test_a_training_that_is_stopped_while_photos_are_read_leaves_nothing(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_of_reading(command: Command, tmp_path: Path) -> None:
+def test_loader_settings(command: Command, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 4)
     for words, told in (
         (["--read-timeout", 0], "must be 1 or more"),
@@ -237,7 +237,7 @@ def test_settings_of_reading(command: Command, tmp_path: Path) -> None:
         assert told in command("train", "A", "--data", photos, *SIZE, *words, cwd=tmp_path).mistake()
 
 
-def test_too_little_shared_memory_is_a_mistake_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_shared_memory_raises_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verydeep.data.workers._shared_memory", lambda: 0)
     with pytest.raises(VerydeepError, match="need about 1 MB of shared memory"):
         WatchedLoader(Failing(KeyError()), range(3), name, LoaderSettings(2))

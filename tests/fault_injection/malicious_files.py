@@ -54,7 +54,7 @@ def _nothing(folder: Path) -> None:
 
 
 CASES = (
-    Case(partial(made.pickled, name="x.pth"), [*CONVERT, "x.pth", "out"], says="asks for code to be run"),
+    Case(partial(made.pickled, name="x.pth"), [*CONVERT, "x.pth", "out"], says="would run code"),
     Case(
         lambda folder: made.pickled_in_zip(folder, "x.pt", "archive/data.pkl"),
         [*CONVERT, "x.pt", "out"],
@@ -63,7 +63,7 @@ CASES = (
     Case(
         partial(made.pickled, name="x.pth"),
         [*LEARN, "--data", "../photos", "--start", "x.pth", "--out", "out"],
-        says="asks for code to be run",
+        says="would run code",
     ),
     Case(partial(made.pickled, name="x.safetensors"), ["predict", "x.safetensors", "../photos"], says="x.safetensors"),
     Case(partial(made.pickled, name="a.npz"), ["fuse", "a.npz", "--out", "out"], says="a.npz is not a scores file"),

@@ -123,9 +123,9 @@ class Checkpoint:
     def net(self) -> Net:
         """The net, in evaluation mode on the CPU."""
         expected = self.metadata.shapes  # checked first: untrusted metadata may describe a net larger than memory
-        found = {name: tuple(value.shape) for name, value in self.weights.items()}
-        if expected != found:
-            wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        actual = {name: tuple(value.shape) for name, value in self.weights.items()}
+        if expected != actual:
+            wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
             raise VerydeepError(f"{self.path} does not hold the net {self.metadata.net} it names: {wrong[0]} differs.")
         net = self.metadata.empty_net()
         net.load_state_dict(self.weights)

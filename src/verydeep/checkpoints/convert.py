@@ -153,9 +153,9 @@ def _pixels_of(form: str, metadata: Metadata) -> Preprocessing:
 
 def _check_same(written: Path, file: Path, pixels: Preprocessing, weights: Weights) -> None:
     """Raises VerydeepError where reading the file with its stated preprocessing does not give the net's weights."""
-    found = read_layers(written)
-    first, _ = to_our_pixels(found.tensors["conv1_1.weight"], pixels)
-    tensors = {**found.tensors, "conv1_1.weight": first}
+    stored = read_layers(written)
+    first, _ = to_our_pixels(stored.tensors["conv1_1.weight"], pixels)
+    tensors = {**stored.tensors, "conv1_1.weight": first}
     wanted = weights.tensors
     if tensors.keys() != wanted.keys() or not all(torch.equal(tensors[name], wanted[name]) for name in wanted):
         raise VerydeepError(f"{file} does not give the weights of {weights.source} when read back: it was removed.")

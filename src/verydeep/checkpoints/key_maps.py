@@ -43,13 +43,13 @@ class Layout:
 
     def names(self, net: str) -> dict[str, str]:
         """Our name of each layer of a net, and the file's."""
-        found, number = {}, 0
+        names, number = {}, 0
         for stage, specs in itertools.groupby(_convolutions(net), key=lambda spec: spec.stage):
             for place, spec in enumerate(specs, start=1):
-                found[spec.name] = self.pattern.format(stage=stage, number=number if self.numbered else place)
+                names[spec.name] = self.pattern.format(stage=stage, number=number if self.numbered else place)
                 number += 1 + self.after
             number += 1  # the pooling
-        return found | dict(zip(FC, self.fc, strict=True))
+        return names | dict(zip(FC, self.fc, strict=True))
 
     def norm(self, conv: str) -> str:
         """The name of the batch normalisation after a convolution."""
@@ -203,9 +203,9 @@ def _check_shapes(path: Path, tensors: dict[str, Tensor], net: str, theirs: dict
             ("weight", (spec.outputs, spec.inputs, spec.kernel, spec.kernel)),
             ("bias", (spec.outputs,)),
         ):
-            found = tensors.get(f"{spec.name}.{part}")
-            if found is not None and tuple(found.shape) != shape:
+            tensor = tensors.get(f"{spec.name}.{part}")
+            if tensor is not None and tuple(tensor.shape) != shape:
                 raise VerydeepError(
-                    f"{path} has {theirs[spec.name]}'s {part} of the shape {tuple(found.shape)}, "
+                    f"{path} has {theirs[spec.name]}'s {part} of the shape {tuple(tensor.shape)}, "
                     f"where net {net} has {shape}."
                 )

@@ -94,7 +94,7 @@ def processor_name() -> str:
 def commit() -> str | None:
     """The commit of the source tree that this package runs from, if any."""
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
             capture_output=True,
             encoding="utf8",
@@ -104,7 +104,7 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 class RunLog:

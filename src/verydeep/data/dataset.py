@@ -234,7 +234,7 @@ class Data:
     @property
     def skipped(self) -> Skipped:
         """The skipped files of all sets."""
-        return joined([self.beside, *(found.skipped for found in self.sets.values())])
+        return joined([self.beside, *(part.skipped for part in self.sets.values())])
 
     @property
     def warnings(self) -> list[str]:

@@ -38,23 +38,23 @@ def set_of_name(name: str) -> tuple[str, tuple[str, ...]] | None:
     return (sets[0], rest) if len(sets) == 1 else None
 
 
-def read_layout(top: Path, wish: str, skipped: Skipped) -> Layout:
+def read_layout(top: Path, mode: str, skipped: Skipped) -> Layout:
     """The meaning of the folders in ``top``.
 
     Args:
-        wish: ``auto``, ``splits`` or ``classes``, as `--folders`.
+        mode: ``auto``, ``splits`` or ``classes``, as `--folders`.
         skipped: takes the folders beside sets.
 
     Raises:
         VerydeepError: an unreadable folder; sets without a training set, or with nothing else; no sets with ``splits``.
     """
     folders = list_folder(top, Skipped()).folders
-    if wish == "classes":
+    if mode == "classes":
         return Layout({})
     named = named_sets(top, folders)
     if "train" in named and len(named) > 1:
-        return _as_sets(top, named, folders, wish, skipped)
-    if wish == "splits":
+        return _as_sets(top, named, folders, mode, skipped)
+    if mode == "splits":
         raise VerydeepError(f"{top} has no folders for training and testing: name them train, val and test.")
     return _as_classes(top, named, folders)
 
@@ -78,7 +78,7 @@ def _order(set_name: str, folder: str) -> tuple[int, str]:
     return (words.index(folder) if folder in words else len(words), folder.swapcase())
 
 
-def _as_sets(top: Path, named: dict[str, str], folders: list[str], wish: str, skipped: Skipped) -> Layout:
+def _as_sets(top: Path, named: dict[str, str], folders: list[str], mode: str, skipped: Skipped) -> Layout:
     """Sets, unless the training folder has images and no folders, like the classes beside it."""
     others = [name for name in folders if name not in named.values()]
     if not _folders_in(top / named["train"]):
@@ -87,7 +87,7 @@ def _as_sets(top: Path, named: dict[str, str], folders: list[str], wish: str, sk
                 f"{top / named['train']} has no class folders: put the images of each class in a folder of their own; "
                 "--folders classes reads all folders as classes."
             )
-        if wish == "auto":
+        if mode == "auto":
             return _classes_with_note(named)
     empty = [folder for name, folder in named.items() if name != "train" and not _folders_in(top / folder)]
     if len(empty) == len(named) - 1:

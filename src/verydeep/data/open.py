@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 MODULES = {
-    found.name: importlib.import_module(f"{datasets.__name__}.{found.name}")
-    for found in iter_modules(datasets.__path__)
+    module.name: importlib.import_module(f"{datasets.__name__}.{module.name}")
+    for module in iter_modules(datasets.__path__)
 }
 NAMES = {name: home for home, module in MODULES.items() for name in getattr(module, "NAMES", ())}
 PATHS, BOXED = "folder", "annotated_folder"  # the modules that open paths, without and with box files
@@ -90,7 +90,7 @@ def open_data(
         opened = module.open_named(settings.data if name == "digits" else name, _root(name, path), settings)
     else:
         opened = module.open_path(Path(settings.data), settings)
-    if not several and any(found.marks is not None for found in opened.sets.values()):
+    if not several and any(part.marks is not None for part in opened.sets.values()):
         raise VerydeepError(
             f"{opened.name} has several labels per image, which nets are not trained on here: extract features with "
             "`verydeep features`, and train SVMs with `verydeep svm`."

@@ -73,12 +73,12 @@ def _older(path: Path, root: Any) -> _Arrays:
     """Of files that list their layers' names."""
     if _word(root.attrs.get("backend", "")) == "theano":
         raise VerydeepError(_theano(path))
-    found = {}
+    arrays = {}
     for layer in map(_word, root.attrs["layer_names"]):
         names = [_word(name) for name in root[layer].attrs["weight_names"]]
         if names:
-            found[layer] = [_numbers(path, root[layer][name]) for name in names]
-    return found
+            arrays[layer] = [_numbers(path, root[layer][name]) for name in names]
+    return arrays
 
 
 def _newer(path: Path, file: Any) -> _Arrays:

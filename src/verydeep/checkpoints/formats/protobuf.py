@@ -26,11 +26,11 @@ def varints(value: Any) -> list[int]:
     """The numbers of a repeated field, either packed into bytes or a single one."""
     if isinstance(value, int):
         return [value]
-    found, at = [], 0
+    numbers, at = [], 0
     while at < len(value):
         number, at = varint(value, at)
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 def fields(view: memoryview, whole: bool = True) -> Iterator[tuple[int, Any]]:
@@ -72,11 +72,11 @@ def text(value: Any) -> str:
 
 def number_bytes(value: int) -> bytes:
     """A varint."""
-    found = bytearray()
+    encoded = bytearray()
     while value > 127:
-        found.append(value & 127 | 128)
+        encoded.append(value & 127 | 128)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*encoded, value])
 
 
 def field_bytes(number: int, content: bytes) -> bytes:

@@ -39,7 +39,7 @@ def read_torch(path: Path) -> Parts:
             with utf8_path(path) as opened:
                 content = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as fault:  # pickle, zip and PyTorch each raise their own
-        reason = "it asks for code to be run" if "weights_only" in str(fault) else "broken or truncated"
+        reason = "it would run code" if "weights_only" in str(fault) else "broken or truncated"
         raise VerydeepError(f"{path} is refused: {reason}; give a file of tensors only.") from None
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

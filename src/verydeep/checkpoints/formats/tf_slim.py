@@ -130,9 +130,9 @@ def _parts(tensors: dict[str, Any]) -> Parts:
         if part in NO_LAYERS:
             continue
         layer = layer.partition("/")[2] if layer.startswith("vgg_") else layer
-        found = torch.from_numpy(value.astype(np.float32))
-        if part == "weights" and found.dim() == 4:
-            parts.setdefault(layer, {})["weight"] = found.permute(3, 2, 0, 1).contiguous()
+        tensor = torch.from_numpy(value.astype(np.float32))
+        if part == "weights" and tensor.dim() == 4:
+            parts.setdefault(layer, {})["weight"] = tensor.permute(3, 2, 0, 1).contiguous()
         else:
-            parts.setdefault(layer, {})["bias" if part == "biases" else part] = found
+            parts.setdefault(layer, {})["bias" if part == "biases" else part] = tensor
     return parts

@@ -1,4 +1,4 @@
-"""ILSVRC-2012 as downloaded: synset folders, the validation photos with their ground truth, names.
+"""ILSVRC-2012 as downloaded: synset folders, the validation images with their ground truth, names.
 
 Classes are ordered by WNID, as in all released weights, and named as in ``synset_words.txt``, WNID first. The devkit's
 ILSVRC2012_ID is another order, only used to read the ground truth. Sets: ``train`` and ``dev`` (10 training images per
