@@ -19,7 +19,8 @@ from verydeep.checkpoints.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
-from verydeep.checkpoints.pretrained import MEAN_RGB, read_weights
+from verydeep.checkpoints.preprocessing import MEAN_RGB
+from verydeep.checkpoints.pretrained import read_weights
 from verydeep.core.errors import VerydeepError
 from verydeep.core.files import only_one, write_atomically
 from verydeep.models.vgg import Net

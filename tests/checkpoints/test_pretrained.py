@@ -26,7 +26,8 @@ from verydeep.checkpoints import registry
 from verydeep.checkpoints.download import cached, fetch, first_of
 from verydeep.checkpoints.formats.caffe import looks_like_caffe
 from verydeep.checkpoints.formats.tf_slim import read_tensorflow
-from verydeep.checkpoints.pretrained import KNOWN, Weights, read_weights
+from verydeep.checkpoints.preprocessing import KNOWN
+from verydeep.checkpoints.pretrained import Weights, read_weights
 from verydeep.checkpoints.registry import Digests, Released, ilsvrc_classes, known_file, released_named
 from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent

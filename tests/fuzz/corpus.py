@@ -22,7 +22,8 @@ from test_pretrained import FORMATS, jcjohnson, random_layers  # noqa: E402
 
 from conftest import make_imagenet, make_voc  # noqa: E402
 from verydeep.checkpoints.load import pretrained_checkpoint  # noqa: E402
-from verydeep.checkpoints.pretrained import KNOWN, Weights, read_weights  # noqa: E402
+from verydeep.checkpoints.preprocessing import KNOWN  # noqa: E402
+from verydeep.checkpoints.pretrained import Weights, read_weights  # noqa: E402
 from verydeep.checkpoints.sidecar import write_sidecar  # noqa: E402
 from verydeep.core.settings import DataSettings  # noqa: E402
 from verydeep.data.pack_writer import Packing, pack_data  # noqa: E402

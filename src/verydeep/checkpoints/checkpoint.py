@@ -163,11 +163,7 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Loads a checkpoint file.
-
-    Raises:
-        VerydeepError: no such file, broken, or without metadata.
-    """
+    """Loads a checkpoint file; raises VerydeepError if it is missing, broken, or has no metadata."""
     header, tensors = read_safetensors(path)
     if METADATA_KEY not in header:
         raise VerydeepError(f"{path} has weights but no verydeep metadata: train from it (`verydeep train … --start`).")
@@ -237,11 +233,7 @@ def read_header(path: Path) -> tuple[dict[str, str], frozenset[str]]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The header and the tensors of a safetensors file.
-
-    Raises:
-        VerydeepError: no such file, or a broken one.
-    """
+    """The header and the tensors of a safetensors file; raises VerydeepError if it is missing or broken."""
     with _opened(path) as file:
         check_seal(path, METADATA_KEY)
         return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

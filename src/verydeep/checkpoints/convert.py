@@ -54,7 +54,7 @@ def convert(
         out: a file, whose extension names the layout; a path without an extension, or with a version's (``net-v1.0``),
             is a run directory, which `evaluate`, `predict` and all others take.
         to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the extension does not name the layout.
-        preprocessing: a key of `verydeep.checkpoints.pretrained.KNOWN` for files that do not record theirs.
+        preprocessing: a key of `verydeep.checkpoints.preprocessing.KNOWN` for files that do not record theirs.
         class_names: ``ilsvrc`` or a file with one name per line, for sources without class names.
 
     Raises:

@@ -26,13 +26,11 @@ from .formats.matconvnet import read_matconvnet
 from .formats.pytorch import LEGACY, parts_of, read_torch
 from .formats.tf_slim import MAGIC, read_tensorflow
 from .key_maps import CAFFE, FC, KERAS, MATCONVNET, SLIM, TORCH, Recognised, recognise
-from .preprocessing import CHOICES, KNOWN, MEAN_RGB, Preprocessing, Triple, pixels_named, to_our_pixels, triple
+from .preprocessing import CHOICES, KNOWN, Preprocessing, Triple, pixels_named, to_our_pixels, triple
 from .registry import Digests, Released, all_released, ilsvrc_classes, known_file, nearest_released
 from .run_dir import checkpoint_of
 from .sidecar import Sidecar, read_sidecar
 
-__all__ = ["KNOWN", "MEAN_RGB", "NAMES_FILE", "PixelsUnknown", "Weights"]
-__all__ += ["has_metadata", "locate_weights", "names_flag", "read_layers", "read_weights"]
 LONGEST_HEADER = 100_000_000  # of a safetensors file, by its own rule
 
 

@@ -68,11 +68,7 @@ class NetFacts:
 
 
 def check_net_name(name: str) -> str:
-    """Returns the name of a net of Table 1.
-
-    Raises:
-        VerydeepError: no such net; the message suggests the nearest name.
-    """
+    """Returns the name of a net of Table 1; raises VerydeepError, which suggests the nearest name, if it is none."""
     if name not in _ROWS:
         raise VerydeepError(f"there is no net {name!r}: {_suggestion(name)}The nets are {', '.join(NET_NAMES)}.")
     return name

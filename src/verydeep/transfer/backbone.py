@@ -58,7 +58,7 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
 
     Args:
         layer: a name of `verydeep.models.vgg.Net.map_names`.
-        preprocessing: a key of `verydeep.checkpoints.pretrained.KNOWN` for files that do not record their pixels.
+        preprocessing: a key of `verydeep.checkpoints.preprocessing.KNOWN` for files that do not record their pixels.
 
     Raises:
         VerydeepError: no such file or layer, a layer whose weights the file lacks, pixels unknown.

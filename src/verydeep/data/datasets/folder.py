@@ -33,11 +33,7 @@ SETS = ("train", "val", "test")
 
 
 def open_path(path: Path, settings: DataSettings) -> Data:
-    """A folder or a list file as sets.
-
-    Raises:
-        VerydeepError: as `verydeep.data.open.open_data`.
-    """
+    """The sets of a folder or a list file; raises VerydeepError as `verydeep.data.open.open_data`."""
     if path.is_file() and path.suffix.lower() in ENDINGS:
         return _from_rows(path, settings)
     if not path.is_dir():
