@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from verydeep.core.settings import TrainSettings
-from verydeep.models import winograd
+from verydeep.models import matmul, winograd
 from verydeep.models.vgg import create_net
 from verydeep.models.winograd import Convolution, convolve, pays, transformed, weight_gradient
 from verydeep.training.optim import optimiser
@@ -192,12 +192,15 @@ def test_a_whole_net(mode: str) -> None:
 
 @pytest.mark.parametrize("channels", [4, 128])
 def test_matmuls_of_both_libraries_are_equal(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
-    """Each processor takes one of them; here is tried what it has."""
+    """Each processor uses one of them; this compares those that are here."""
     x, weight = maps(2, channels, 9, 14), maps(channels, channels, 3, 3, seed=1)
-    bias = maps(channels, 1, 1, 1).flatten()
-    found = []
-    for onednn in (False, hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        monkeypatch.setattr(winograd, "ONEDNN", onednn)
-        found.append(convolve(x, transformed(weight), bias))
-        assert apart(winograd.product(x[0, :, 0].T, weight[:, :, 1, 1].T), x[0, :, 0].T @ weight[:, :, 1, 1].T) < 1e-5
-    assert apart(found[0], found[1]) < 1e-5
+    bias, rows = maps(channels, 1, 1, 1).flatten(), x[0, :, 0].T
+    results = []
+    for onednn in (False, matmul.ONEDNN):
+        monkeypatch.setattr(matmul, "ONEDNN", onednn)
+        monkeypatch.setattr(matmul, "ONEDNN_PRODUCTS", onednn)
+        results.append(convolve(x, transformed(weight), bias))
+        assert apart(matmul.product(rows, weight[:, :, 1, 1].T), rows @ weight[:, :, 1, 1].T) < 1e-5
+        with torch.inference_mode():
+            assert apart(matmul.linear(rows, weight[:, :, 1, 1], bias), rows @ weight[:, :, 1, 1].T + bias) < 1e-5
+    assert apart(results[0], results[1]) < 1e-5

@@ -39,8 +39,8 @@ def for_each(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
             torch.set_num_threads(1)
         take()
     finally:
-        torch.set_num_threads(threads)
         errors = [other.exception() for other in others]
+        torch.set_num_threads(threads)
     for error in errors:
         if error is not None:
             raise error
@@ -49,4 +49,9 @@ def for_each(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
 @cache
 def _helpers(_process: int, count: int) -> ThreadPoolExecutor:
     """The threads beside the calling one; a forked process has none of its parent's."""
-    return ThreadPoolExecutor(count, "verydeep", initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(count, "verydeep", initializer=_use_one_core)
+
+
+def _use_one_core() -> None:
+    torch.get_num_threads()  # the first call in a thread takes over the process's number, whatever it was set to
+    torch.set_num_threads(1)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from ..core.config import STRIDE
 from ..core.errors import VerydeepError
 from .architectures import Layer, has_lrn, layers
+from .matmul import linear
 from .winograd import Convolution
 
 Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
@@ -231,7 +232,7 @@ def _connected(layer: nn.Conv2d, x: Tensor) -> Tensor:
     else:
         windows, weight = windows.permute(0, 2, 3, 1, 4, 5), layer.weight.flatten(1)
     lines = max(1, WINDOWS // (windows.shape[0] * windows.shape[2]))
-    maps = [F.linear(part.flatten(3), weight, layer.bias) for part in torch.split(windows, lines, dim=1)]
+    maps = [linear(part.flatten(3), weight, layer.bias) for part in torch.split(windows, lines, dim=1)]
     return torch.cat(maps, dim=1).permute(0, 3, 1, 2)
 
 

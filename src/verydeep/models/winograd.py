@@ -19,17 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import matmul
 from .cpu_threads import for_each
 
 TILE, MARGIN, SIDE, PLACES = 4, 2, 6, 36  # of an output tile; more of its input; its side; its positions
 BIAS_PLACE = 7  # the product at position (1, 1) is added to all 16 outputs of a tile, by A's column of ones
 LEAST_CHANNELS = 64
-# PyTorch's matmul uses MKL, which on AMD's processors leaves half of AVX-512 unused; oneDNN does not (NOTES.md).
-ONEDNN = (
-    torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    and torch.backends.cpu.get_cpu_capability() == "AVX512"
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
 PIECE_BYTES = 8 * 2**20  # of one piece's transformed tiles
 
 _G = torch.tensor(
@@ -197,16 +192,9 @@ def _both(matrix: Tensor, tiles: Tensor) -> Tensor:
 
 def _products(tiles: Tensor, weights: Tensor) -> Tensor:
     """(36,T,C) times (36,C,K), (36,T,K)."""
-    if ONEDNN:
-        return torch.stack([product(tile, weight) for tile, weight in zip(tiles, weights, strict=True)])
+    if matmul.ONEDNN_PRODUCTS:
+        return torch.stack([matmul.product(tile, weight) for tile, weight in zip(tiles, weights, strict=True)])
     return torch.bmm(tiles, weights)
-
-
-def product(one: Tensor, other: Tensor) -> Tensor:
-    """float32 (T,C) times (C,K) on a CPU, by the faster of PyTorch's libraries."""
-    if ONEDNN:
-        return torch.as_tensor(torch.ops.mkldnn._linear_pointwise(one, other.T, None, "none", [], ""))
-    return one @ other
 
 
 def _largest_of_four(pixels: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...core.settings import MachineSettings
 from ...core.team import Team
-from ...models.winograd import product
+from ...models.matmul import product
 from .busy import busy
 
 WARM_UP = 1  # turns
