@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from .checkpoints.load import load_model
 from .checkpoints.run_dir import CLASSIFIER
 from .core.config import from_json, typed
 from .core.errors import VerydeepError
@@ -28,11 +29,10 @@ from .core.settings import (
 )
 from .core.team import Team
 from .data.open import Dataset, open_data
-from .evaluation import evaluate as evaluation
-from .evaluation.evaluate import Evaluation
-from .evaluation.predict import Classifier, Prediction, find_photos, load_net
-from .localisation import evaluate as localisation
-from .localisation.evaluate import BoxEvaluation
+from .evaluation.evaluate import Evaluation, prepare_evaluation
+from .evaluation.predict import Classifier, Prediction, find_photos, place_classifier
+from .localisation.datasets import open_box_sets
+from .localisation.evaluate import BoxEvaluation, LocalisationEvaluator, open_tests
 from .localisation.task import LocalisationTask
 from .reports.figures import write_box_pictures, write_evaluation_pictures
 from .reports.run_report import LiveReport, refresh_report
@@ -42,8 +42,8 @@ from .training.recipes import settings_of_box_run, settings_of_run
 from .training.resume import metadata_of_run
 from .training.run import TrainingRun, route
 from .transfer.backbone import usual_layer
-from .transfer.evaluate import Transfer, learn_svms
-from .transfer.extract import Extraction, extract_features
+from .transfer.evaluate import learn_svms
+from .transfer.extract import extract_features
 from .transfer.fit_layers import fit_start
 from .transfer.predict import SvmClassifier, load_svm_classifier
 from .transfer.svm_file import write_transfer
@@ -80,8 +80,7 @@ def train(
         Interrupted: ``stop`` before the first step, when there was nothing to save.
     """
     folder = Path(out) if out else Path("runs") / run
-    machine_given, data_given, train_given = route(given)
-    machine = MachineSettings(**typed(MachineSettings, machine_given))
+    machine, data_given, train_given = route(given)
     fit = fit_start if "/" not in run else None  # a run of the paper starts as the paper says
     training = TrainingRun(
         *(ClassificationTask(), run, folder, machine, reporter or Silent(), team or Team()),
@@ -119,11 +118,10 @@ def train_boxes(
         VerydeepError: invalid settings, data or boxes, a training that diverged, a full disk.
     """
     names = {item.name for item in fields(BoxSettings)}
-    box_given = {name: value for name, value in given.items() if name in names}
-    machine_given, data_given, train_given = route({key: value for key, value in given.items() if key not in names})
+    box_given = {name: given.pop(name) for name in names & given.keys()}
+    machine, data_given, train_given = route(given)
     settings, boxes = settings_of_box_run(run, {**train_given, **box_given})
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
-    machine = MachineSettings(**typed(MachineSettings, machine_given))
     task = LocalisationTask(boxes, strict)
     training = TrainingRun(*(task, run, folder, machine, reporter or Silent(), team or Team(), stop, _live_report))
     if resume or training.restarted:
@@ -169,12 +167,13 @@ def evaluate(
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable image.
     """
     reporter, team = reporter or Silent(), team or Team()
-    found = evaluation.evaluate(run, protocol, data, set_name, last, out, bad_images, machine, reporter, team)
+    prepared = prepare_evaluation(run, protocol, data, set_name, last, out, reporter)
+    evaluation = prepared.run(bad_images, machine, team)
     if not team.is_main:
-        return found
-    problems = _written(lambda: write_evaluation_pictures(found)) if found.scores.labelled else ()
-    refresh_report(found.folder, reporter)
-    return replace(found, problems=problems)
+        return evaluation
+    problems = _problems(lambda: write_evaluation_pictures(evaluation)) if evaluation.scores.labelled else ()
+    refresh_report(evaluation.folder, reporter)
+    return replace(evaluation, problems=problems)
 
 
 def evaluate_boxes(
@@ -196,33 +195,34 @@ def evaluate_boxes(
 
     Args:
         tests: pairs of a localisation run and a protocol, ``("runs/D/384-PCR", "dense@352,384")``; the boxes of several
-            are combined. None in place of a protocol takes the default of `verydeep.load_localiser`.
-        scores: a scores file of classifiers, whose most probable labels get boxes.
-        classifier: the run that scores boxes, and without ``scores`` predicts the labels; by default the first's start.
+            are combined. A protocol of None is the default of `verydeep.load_localiser`.
+        scores: a scores file of classifiers; boxes are predicted for its most probable labels.
+        classifier: the run that scores boxes and, without ``scores``, predicts labels; by default the first's start.
         data, boxes, set_name: other images than the reported set of the run's own data.
         out: directory of the results; by default in the first run's ``evaluations``.
-        server_file: file to write for ILSVRC's localisation server; needs ``devkit``.
+        server_file: a submission to write for ILSVRC's localisation server; needs ``devkit``.
 
     Returns:
         Its summary has ``images``, and in percent, with intervals, ``gt_class_error``, ``localisation_error`` and
-        ``classification_error``, both None for centre crops without scores. Its ``problems`` are the pictures that
-        could not be written, a sentence each.
+        ``classification_error``, the last two None for centre crops without scores. Its ``problems`` are the messages
+        of pictures that could not be written.
 
     Raises:
         VerydeepError: no such run or data; models of other classes; scores of other images; faults with ``strict``.
     """
     reporter = reporter or Silent()
-    found = localisation.evaluate_boxes(
-        tests, scores, classifier, data, boxes, set_name, out, strict, merging, server_file, devkit, machine, reporter
-    )
-    labelled = found.guesses.dataset.labelled
-    problems = _written(lambda: write_box_pictures(found.guesses, found.folder)) if labelled else ()
-    refresh_report(found.folder, reporter)
-    return replace(found, problems=problems)
+    opened = open_tests(tests, reporter)
+    sets = open_box_sets(opened[0].checkpoint, data, reporter, boxes, set_name, strict)
+    evaluator = LocalisationEvaluator(opened, classifier, sets, merging, machine, reporter)
+    evaluation = evaluator.run(scores, out, server_file, devkit)
+    labelled = evaluation.guesses.dataset.labelled
+    problems = _problems(lambda: write_box_pictures(evaluation.guesses, evaluation.folder)) if labelled else ()
+    refresh_report(evaluation.folder, reporter)
+    return replace(evaluation, problems=problems)
 
 
-def _written(write: Callable[[], object]) -> tuple[str, ...]:
-    """Calls what writes pictures; an error there becomes a message, so that the results are kept."""
+def _problems(write: Callable[[], object]) -> tuple[str, ...]:
+    """Writes pictures; returns the message of an error, so that the results are kept."""
     try:
         write()
     except VerydeepError as fault:
@@ -245,13 +245,13 @@ def load(run: str | Path, last: bool = False, machine: MachineSettings | None = 
     if str(run).startswith("hub:"):
         from .checkpoints.hub import download_shared  # an extra
 
-        return load_net(download_shared(str(run)), False, settings)
+        return place_classifier(load_model(download_shared(str(run))), settings)
     path = Path(run) / CLASSIFIER if Path(run).is_dir() else Path(run)
     if path.name == CLASSIFIER and path.exists():
         if last:
-            raise VerydeepError(f"{path} holds SVMs, which have no last checkpoint: omit --last.")
+            raise VerydeepError(f"{path} is an SVM classifier, which has no last checkpoint: omit --last.")
         return load_svm_classifier(path, settings)
-    return load_net(run, last, settings)
+    return place_classifier(load_model(run, last), settings)
 
 
 def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = None) -> list[Prediction]:
@@ -291,24 +291,11 @@ def probe(
     open_data(from_json(DataSettings, {"data": data, "classes": classes, "folders": folders}))  # fails early
     features = features or FeatureSettings(layer=usual_layer(weights, preprocessing))
     reporter.say(f"extracting {features.layer} descriptors")
-    made = extract_features(
-        weights,
-        data,
-        folder / FEATURES,
-        settings=features,
-        preprocessing=preprocessing,
-        machine=machine,
-        reporter=reporter,
-        classes=classes,
-        bad_images=bad_images,
-        folders=folders,
+    extraction = extract_features(
+        *(weights, data, folder / FEATURES, None, None, classes, features, preprocessing),
+        *(bad_images, machine, reporter, None, folders),
     )
-    found = learn_svms("own", [made.path], descriptor, svm, made.scales, machine, reporter)
-    return _write_probe(made, found, folder)
-
-
-def _write_probe(made: Extraction, found: Transfer, folder: Path) -> dict[str, Any]:
-    """Writes figures, classifier and page; returns the result of `probe`."""
-    result = write_transfer(found, folder)
+    transfer = learn_svms("own", [extraction.path], descriptor, svm, extraction.scales, machine, reporter)
+    result = write_transfer(transfer, folder)
     _, page = write_svm_report(folder)
-    return {**result, "page": str(page), "described": made.computed, "seconds": round(made.seconds, 2)}
+    return {**result, "page": str(page), "described": extraction.computed, "seconds": round(extraction.seconds, 2)}

@@ -23,7 +23,7 @@ from verydeep.checkpoints.checkpoint import load_checkpoint
 from verydeep.checkpoints.exported import open_exported
 from verydeep.checkpoints.pretrained import read_weights
 from verydeep.core.errors import VerydeepError
-from verydeep.evaluation.evaluate import evaluate
+from verydeep.evaluation.evaluate import prepare_evaluation
 
 
 def load(run: str | Path) -> Classifier:
@@ -392,6 +392,6 @@ def test_a_full_disk_leaves_no_partial_export(home: Path, tmp_path: Path, comman
 
 def test_an_evaluation_of_an_exported_file_in_python(home: Path, tmp_path: Path, command: Command) -> None:
     assert command("export", home / "run", "--to", "safetensors", "--out", tmp_path / "n.safetensors").status == 0
-    found = evaluate(tmp_path / "n.safetensors", "centre@36", out=tmp_path / "e")
+    found = prepare_evaluation(tmp_path / "n.safetensors", "centre@36", out=tmp_path / "e").run()
     assert found.summary["images"] == 6
     assert "momentum" not in "".join(load_file(tmp_path / "n.safetensors"))

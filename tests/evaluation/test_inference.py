@@ -49,7 +49,7 @@ def test_dense_on_a_photo_of_the_crops_size_is_the_centre_crop() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_equals_one_by_one_in_any_order(method: str) -> None:
+def test_a_batch_equals_single_images_in_any_order(method: str) -> None:
     images = photos([(40, 50), (50, 40), (40, 50), (44, 44), (40, 50)])
     model, protocol = net(), f"{method}@40,48"
     together = posteriors_of(model, protocol, images)

@@ -47,7 +47,7 @@ def test_top5_error_is_undefined_for_five_classes() -> None:
 
 
 def test_nan_is_refused() -> None:
-    with pytest.raises(VerydeepError, match="image number 1 is NaN"):
+    with pytest.raises(VerydeepError, match="the posteriors of image 1 are NaN"):
         label_ranks(np.array([[0.5, 0.5], [np.nan, 1.0]]), np.array([0, 0]))
 
 

@@ -59,7 +59,7 @@ def test_ten_crops_are_of_the_central_square() -> None:
 def test_inconsistent_protocols_are_refused() -> None:
     with pytest.raises(VerydeepError, match="softmax-first applies to dense and both only"):
         parse_protocol("crops@64:softmax-first")
-    with pytest.raises(VerydeepError, match="names a scale twice"):
+    with pytest.raises(VerydeepError, match="has a scale twice"):
         parse_protocol("dense@256,256")
     with pytest.raises(VerydeepError, match=r"Q = 200 in dense@256,200 is below the net's crop of 224"):
         check_protocol(parse_protocol("dense@256,200"), 224)

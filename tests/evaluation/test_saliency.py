@@ -167,7 +167,7 @@ def test_models_without_maps_are_refused() -> None:
     asked = small()
     with pytest.raises(VerydeepError, match="is below the net's crop of 64"):
         score_map(asked, noise(96, 96), 0, scale=40)
-    with pytest.raises(VerydeepError, match="explain a net instead"):
+    with pytest.raises(VerydeepError, match="has no score map: explain a net"):
         check_explainable(object())
     other: object = replace(asked, net=object())  # type: ignore[arg-type]
     with pytest.raises(VerydeepError, match="an exported file returns mean scores only"):
@@ -204,7 +204,7 @@ def test_predict_explains(command: Command, trained: Path, tmp_path: Path) -> No
         np.testing.assert_array_equal(np.asarray(picture), overlay(pixels, score_map(classifier, pixels, label)))
 
 
-def test_pictures_never_take_the_place_of_photos(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_pictures_never_overwrite_images(command: Command, trained: Path, tmp_path: Path) -> None:
     folder = make_photos(tmp_path / "photos", per_class=1) / "red"
     shutil.copy(folder / "000.png", folder / "000-map.png")
     before = (folder / "000-map.png").read_bytes()
@@ -218,6 +218,6 @@ def test_mistakes(command: Command, trained: Path, tmp_path: Path) -> None:
     exported = command("export", trained, "--to", "onnx", "--out", tmp_path / "net.onnx", "--photos", photo.parent)
     assert exported.status == 0, exported.stderr
     refused = command("predict", tmp_path / "net.onnx", photo, "--explain", tmp_path / "why")
-    assert "an exported file returns mean scores only and has no map" in refused.mistake()
+    assert "an exported file returns mean scores only and has no score map" in refused.mistake()
     place = command("predict", trained, photo, "--explain", photo)
     assert place.mistake().endswith("is not a folder; give another --explain.")

@@ -88,7 +88,7 @@ CASES = (
     Case(
         partial(made.pickled, name="f.safetensors"),
         ["similar", "../photos/a/0.png", "--features", "f.safetensors", "--out", "out"],
-        says="f.safetensors is no features file",
+        says="f.safetensors is not a features file",
     ),
     Case(
         lambda folder: made.copied(folder, "whole", "last.safetensors"),

@@ -26,7 +26,7 @@ from verydeep.core.files import write_json
 from verydeep.core.settings import FeatureSettings, MachineSettings
 from verydeep.core.team import Team
 from verydeep.evaluation import inference as posteriors
-from verydeep.evaluation.evaluate import evaluate
+from verydeep.evaluation.evaluate import prepare_evaluation
 from verydeep.evaluation.metrics import wrong_at
 from verydeep.evaluation.scores import load_scores
 from verydeep.transfer.extract import extract_features
@@ -153,7 +153,7 @@ def _work(place: Path, sizes: list[int], batches: list[int], team: Team) -> None
             posteriors.BATCH_IMAGES = batch
             folder, data = _where(place, size, batch, team.size), str(place / f"photos-{size}")
             protocol = f"dense@{','.join(map(str, SCALES))}"
-            found = evaluate(place / "run", protocol, data, "test", out=folder, machine=here, team=team)
+            found = prepare_evaluation(place / "run", protocol, data, "test", out=folder).run(machine=here, team=team)
             features = folder / "x.safetensors"
             extract_features(place / "run", data, features, "test", settings=how, machine=here, team=team)
             if team.is_main:

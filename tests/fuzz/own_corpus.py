@@ -18,7 +18,7 @@ from verydeep.core.config import to_json
 from verydeep.core.settings import DataSettings
 from verydeep.evaluation.scores import Scores, save_scores
 from verydeep.localisation.inference import CandidateBoxes
-from verydeep.localisation.windows_file import FILE_NAME, Windows, save_windows
+from verydeep.localisation.windows_file import FILE_NAME, save_windows
 from verydeep.training.recipes import settings_of_run
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -67,7 +67,7 @@ def scores(place: Path) -> list[Files]:
 def windows(place: Path) -> list[Files]:
     """Windows of two photos."""
     photos = tuple(CandidateBoxes(np.ones((n, 2, 4), np.float32), np.ones((n, 2), np.float32)) for n in (2, 3))
-    save_windows(place, Windows(("a", "b"), np.zeros((2, 2), np.int64), photos), "k")
+    save_windows(place, ("a", "b"), np.zeros((2, 2), np.int64), photos, "k")
     return [{FILE_NAME: (place / FILE_NAME).read_bytes()}]
 
 

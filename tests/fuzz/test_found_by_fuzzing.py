@@ -157,7 +157,7 @@ def test_a_scores_file_with_a_member_that_is_no_array(tmp_path: Path, broken: by
             archive.writestr(f"{name}.npy", npy("x"))
         for name in ("ids", "classes", "labels", "subjects", "posteriors"):
             archive.writestr(f"{name}.npy", broken)
-    with pytest.raises(VerydeepError, match=r"is not a scores file, or broken|do not fit together"):
+    with pytest.raises(VerydeepError, match=r"is not a scores file, or broken|of inconsistent shapes"):
         load_scores(tmp_path / "scores.npz")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import verydeep
-from verydeep.checkpoints.checkpoint import Metadata
+from verydeep.checkpoints.checkpoint import Checkpoint, Metadata
 from verydeep.core.config import to_json
 from verydeep.core.device import resolve_device
 from verydeep.core.errors import VerydeepError
@@ -34,15 +34,15 @@ from verydeep.localisation.inference import (
 from verydeep.localisation.merge import (
     T_GRID,
     best_constant_box,
-    keep_t,
-    kept_t,
+    load_t,
     merge_candidates,
+    save_t,
     tune_threshold,
     union,
 )
 from verydeep.localisation.rebalance import balance
 from verydeep.localisation.task import LocalisationTask
-from verydeep.localisation.windows_file import Windows, load_windows, save_windows
+from verydeep.localisation.windows_file import load_windows, save_windows
 from verydeep.models.vgg import Net, create_net
 
 CLASSES = ("a", "b", "c")
@@ -129,7 +129,7 @@ def test_dense_at_the_crop_is_the_centre_crop(regression: str) -> None:
         assert one.boxes == pytest.approx(other.boxes, abs=1e-4)
 
 
-def test_a_batch_is_one_by_one_in_any_order() -> None:
+def test_a_batch_equals_single_images_in_any_order() -> None:
     photos = [photo(40, 60, n) for n in range(4)] + [photo(60, 40, n) for n in range(3)]
     labels = [[n % 3, (n + 1) % 3] for n in range(7)]
     together = find(photos, "dense@40", labels)
@@ -164,7 +164,7 @@ def test_offsets_give_a_grid_twice_as_fine_that_holds_the_plain_one() -> None:
     assert fine.boxes[: len(plain.boxes)] == pytest.approx(plain.boxes, abs=1e-3)
 
 
-def test_crops_are_seen_as_training_crops_are() -> None:
+def test_crops_of_the_grid_are_as_training_crops() -> None:
     """25 windows of a 5x5 grid that touches the edges, each as if its crop were a photo of its own."""
     pixels = photo(40, 64)
     net = box_net()
@@ -211,15 +211,15 @@ def test_a_window_is_rated_by_its_own_posterior() -> None:
         ({"pooling": "down"}, "pooling down"),
     ],
 )
-def test_a_net_that_sees_other_windows_cannot_rate(change: dict[str, Any], sentence: str) -> None:
+def test_a_net_of_another_crop_cannot_score_boxes(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(VerydeepError, match=sentence):
         check_rater(metadata(), metadata("", **change))
 
 
-def test_a_net_of_other_classes_can_neither_name_nor_rate() -> None:
+def test_a_classification_net_of_other_classes_is_refused() -> None:
     check_classes(metadata(), metadata(""))
     for classes in (("x", "y", "z"), ("b", "a", "c")):
-        with pytest.raises(VerydeepError, match="has other classes than the localisation net"):
+        with pytest.raises(VerydeepError, match="has other classes than the localisation model"):
             check_classes(metadata(), metadata("", classes=classes))
 
 
@@ -332,7 +332,7 @@ def test_the_best_rated_merged_box_of_each_label() -> None:
     assert unmerged[0].tolist() == [C, C]
 
 
-def test_boxes_never_merge_across_labels_unless_told() -> None:
+def test_boxes_merge_across_labels_only_with_merge_across() -> None:
     """Two labels' windows at the same place: within a label each keeps its own rating; across they share a box."""
     photo_windows = windows([[A, B], [C, C]], [[0.9, 0.2], [0.1, 0.1]])
     within = merge_candidates(photo_windows, np.array([0, 1]), MergeSettings(), 0.5)
@@ -342,7 +342,7 @@ def test_boxes_never_merge_across_labels_unless_told() -> None:
     assert across[1] == pytest.approx([0.9, 0.2])
 
 
-def test_a_label_given_twice_has_one_box_and_candidates_join_in_any_order() -> None:
+def test_equal_labels_have_one_box_and_the_order_of_candidates_does_not_matter() -> None:
     first, second = windows([[A, A]], [[0.4, 0.4]]), windows([[B, B], [C, C]], [[0.4, 0.4], [0.5, 0.5]])
     found = [
         merge_candidates(union(parts), np.array([2, 2]), MergeSettings(), 0.5)
@@ -376,31 +376,33 @@ def test_the_best_constant_box() -> None:
     assert best_constant_box(sizes, boxes) == pytest.approx(np.array([0, 0, 1 / 3, 1]))
 
 
-def test_a_kept_t_is_found_again(tmp_path: Path) -> None:
-    """Of the same net and settings; of another scale rather than none; a broken file holds nothing."""
+def test_a_stored_t_is_loaded(tmp_path: Path) -> None:
+    """For the same net and settings; that of another scale rather than none; a broken file is empty."""
     here, other, usual = BoxProtocol("dense", (64,)), BoxProtocol("dense", (96,)), MergeSettings()
-    assert kept_t(tmp_path, "a" * 64, here, usual) is None
-    keep_t(tmp_path, "a" * 64, other, usual, 0.7)
-    assert kept_t(tmp_path, "a" * 64, here, usual) == 0.7
-    assert kept_t(tmp_path, "b" * 64, here, usual) is None
-    assert kept_t(tmp_path, "a" * 64, here, MergeSettings(coordinates="pair")) is None
-    keep_t(tmp_path, "a" * 64, here, usual, 0.4)
-    assert kept_t(tmp_path, "a" * 64, here, usual) == 0.4
+    net, another = (Checkpoint(tmp_path / "best.safetensors", metadata(), {}, {}, digit * 64) for digit in "ab")
+    assert load_t(net, here, usual) is None
+    save_t(net, other, usual, 0.7)
+    assert load_t(net, here, usual) == 0.7
+    assert load_t(another, here, usual) is None
+    assert load_t(net, here, MergeSettings(coordinates="pair")) is None
+    save_t(net, here, usual, 0.4)
+    assert load_t(net, here, usual) == 0.4
     (tmp_path / "t.json").write_text("[1")
-    assert kept_t(tmp_path, "a" * 64, here, usual) is None
-    keep_t(tmp_path, "a" * 64, here, usual, 0.4)
-    assert kept_t(tmp_path, "a" * 64, here, usual) == 0.4
+    assert load_t(net, here, usual) is None
+    save_t(net, here, usual, 0.4)
+    assert load_t(net, here, usual) == 0.4
 
 
-def test_windows_on_disk_come_back_and_others_do_not(tmp_path: Path) -> None:
+def test_stored_candidates_are_loaded_by_key(tmp_path: Path) -> None:
     photos = (windows([[A, B], [B, C]], [[0.1, 0.2], [0.3, 0.4]]), windows([[C, C]], [[1, 1]]))
-    save_windows(tmp_path, Windows(("x", "y"), np.array([[0, 1], [1, 1]]), photos), "key")
-    found = load_windows(tmp_path, "key")
-    assert found is not None
-    assert found.ids == ("x", "y")
-    for one, other in zip(found.photos, photos, strict=True):
-        assert np.array_equal(one.boxes, other.boxes)
-        assert np.array_equal(one.ratings, other.ratings)
+    save_windows(tmp_path, ("x", "y"), np.array([[0, 1], [1, 1]]), photos, "key")
+    loaded = load_windows(tmp_path, "key")
+    assert loaded is not None
+    for candidates, other in zip(loaded, photos, strict=True):
+        assert np.array_equal(candidates.boxes, other.boxes)
+        assert np.array_equal(candidates.ratings, other.ratings)
+    with np.load(tmp_path / "windows.npz") as stored:
+        assert stored["ids"].tolist() == ["x", "y"]
     assert load_windows(tmp_path, "another") is None
     path = tmp_path / "windows.npz"
     path.write_bytes(path.read_bytes()[:200])
@@ -444,7 +446,7 @@ def test_a_box_run_starts_from_the_classification_run_of_its_scale(name: str, st
         settings_of_box_run("D/384", {})
 
 
-def test_balancing_changes_the_size_of_maps_and_nothing_that_is_told() -> None:
+def test_balancing_changes_the_scale_of_maps_and_no_prediction() -> None:
     net = create_net("B", classes=5, crop=32, width=1 / 16, seed=2).eval()
     with torch.no_grad():
         for name in ("fc6", "fc7"):

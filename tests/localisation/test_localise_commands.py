@@ -127,7 +127,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_what_training_and_converting_suggest_can_be_typed(own: Path, command: Command, tmp_path: Path) -> None:
+def test_suggested_commands_work(own: Path, command: Command, tmp_path: Path) -> None:
     """`verydeep localise evaluate` as `localise train` printed it, and what `convert` of a box net prints."""
     told = command("localise", "evaluate", "net", "centre@36", "--out", tmp_path / "e", cwd=own)
     assert told.status == 0, told.stderr
@@ -145,7 +145,7 @@ def test_own_photos_are_trained_on_evaluated_and_predicted(own: Path, command: C
     assert summary["images"] == 4
     assert summary["guesses"] == 1  # of two classes
     assert "one_guess_error" not in summary  # it is the headline
-    assert "boxes are rated by the net that it started from" in found.stderr
+    assert "boxes are scored by the net that training started from" in found.stderr
     asked = command("localise", "predict", "net", "photos", "--out", tmp_path / "drawn", "--json", cwd=own)
     assert asked.status == 0, asked.stderr
     answers = json.loads(asked.stdout)
@@ -181,7 +181,7 @@ def test_in_python(own: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         net.predict(["boxes.csv"])
 
 
-def test_a_resumed_box_net_is_the_unbroken_one(own: Path, command: Command, tmp_path: Path) -> None:
+def test_a_resumed_localisation_model_equals_an_uninterrupted_one(own: Path, command: Command, tmp_path: Path) -> None:
     words = ["localise", "train", "A", "--data", "photos", "--boxes", "boxes.csv", "--start", "classes", *TINY]
     for name, epochs in (("whole", 4), ("parts", 2)):
         assert command(*words, "--max-epochs", epochs, "--out", tmp_path / name, cwd=own).status == 0
@@ -195,7 +195,7 @@ def test_a_resumed_box_net_is_the_unbroken_one(own: Path, command: Command, tmp_
     assert "holds a localisation model with" in wrong.mistake()
 
 
-def test_faults_of_boxes_are_told_mended_and_refused_when_strict(command: Command, tmp_path: Path) -> None:
+def test_faulty_boxes_are_reported_repaired_and_refused_with_strict(command: Command, tmp_path: Path) -> None:
     place = own_photos(tmp_path, faulty=True)
     words = ["localise", "train", "A", "--data", "photos", "--boxes", "boxes.csv", *TINY, "--max-steps", 1]
     mended = command(*words, "--out", "mended", cwd=place)
@@ -211,7 +211,7 @@ def test_faults_of_boxes_are_told_mended_and_refused_when_strict(command: Comman
     assert "box with swapped corners, corrected" in checked.stdout
 
 
-def test_photos_of_classes_the_net_does_not_know(own: Path, command: Command, tmp_path: Path) -> None:
+def test_images_of_unknown_classes_are_skipped(own: Path, command: Command, tmp_path: Path) -> None:
     lines = (own / "boxes.csv").read_text().replace(",red", ",green", 3)
     (tmp_path / "boxes.csv").write_text(lines)
     words = ["localise", "evaluate", "net", "centre@36", "--data", own / "photos", "--boxes", tmp_path / "boxes.csv"]
@@ -219,12 +219,12 @@ def test_photos_of_classes_the_net_does_not_know(own: Path, command: Command, tm
     assert found.status == 0, found.stderr
     assert json.loads(found.stdout)["images"] == 21
     assert json.loads(found.stdout)["faults"] == {"class": 3}
-    assert "left out 3 photos of classes that the model does not have (green)" in found.stderr
+    assert "skipped 3 images of unknown classes (green)" in found.stderr
     strict = command(*words, "--set", "all", "--strict", cwd=own)
     assert "images of class 'green', which the net does not know" in strict.mistake()
 
 
-def test_scores_of_other_photos_or_classes_are_refused(own: Path, command: Command, tmp_path: Path) -> None:
+def test_scores_of_other_images_or_classes_are_refused(own: Path, command: Command, tmp_path: Path) -> None:
     assert command("localise", "evaluate", "net", "dense@36", "--t", 0.5, cwd=own).status == 0
     scores = load_scores(next((own / "net" / "labels" / "test").glob("*/scores.npz")))
     other = tmp_path / "other.npz"
@@ -232,9 +232,9 @@ def test_scores_of_other_photos_or_classes_are_refused(own: Path, command: Comma
 
     save_scores(other, replace(scores, ids=("x", *scores.ids[1:])))
     words = ("localise", "evaluate", "net", "dense@36", "--scores", other)
-    assert f"is of other photos: it lacks {scores.ids[0]}" in command(*words, cwd=own).mistake()
+    assert f"has no scores of {scores.ids[0]}" in command(*words, cwd=own).mistake()
     save_scores(other, replace(scores, classes=("blue", "green")))
-    assert "is not of the localisation model's classes" in command(*words, cwd=own).mistake()
+    assert "has other classes than the localisation model" in command(*words, cwd=own).mistake()
 
 
 MISTAKES: list[tuple[list[str], str]] = [
@@ -265,7 +265,7 @@ def test_mistakes(own: Path, words: list[str], sentence: str) -> None:
     assert sentence in run_command("localise", *words, cwd=own).mistake()
 
 
-def test_other_verbs_refuse_box_nets(own: Path, command: Command) -> None:
+def test_other_commands_refuse_localisation_models(own: Path, command: Command) -> None:
     assert "is a localisation model, not a classifier" in command("evaluate", "net", "dense@36", cwd=own).mistake()
     assert "is a localisation model" in command("predict", "net", "photos/00.png", cwd=own).mistake()
 
@@ -276,15 +276,17 @@ def test_without_a_classification_net_the_class_is_required(own: Path, command: 
     assert trained.status == 0, trained.stderr
     photo = own / "photos" / "00.png"
     words = ("localise", "predict", tmp_path / "alone", photo, "--out", tmp_path / "drawn")
-    assert "no classification net gives the labels: add --classifier RUN, or --class NAME" in command(*words).mistake()
+    assert (
+        "no classification net predicts the labels: add --classifier RUN, or --class NAME" in command(*words).mistake()
+    )
     assert command(*words, "--class", "red").status == 0
     tested = command("localise", "evaluate", tmp_path / "alone", "dense@36")
-    assert "there is no classification net to rate boxes with: give --classifier RUN" in tested.mistake()
+    assert "there is no classification net to score boxes with: give --classifier RUN" in tested.mistake()
     voted = command("localise", "evaluate", tmp_path / "alone", "dense@36", "--rate", "image")
-    assert "no classification net gives the labels: add --classifier RUN, or --scores FILE" in voted.mistake()
+    assert "no classification net predicts the labels: add --classifier RUN, or --scores FILE" in voted.mistake()
 
 
-def test_pictures_never_take_the_place_of_photos(own: Path, command: Command, tmp_path: Path) -> None:
+def test_pictures_never_overwrite_images(own: Path, command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "holiday"
     folder.mkdir()
     with Image.open(own / "photos" / "00.png") as picture:
@@ -296,14 +298,14 @@ def test_pictures_never_take_the_place_of_photos(own: Path, command: Command, tm
     assert (folder / "a-2.jpg").exists()
 
 
-def test_t_is_tuned_on_the_training_side_whatever_is_tested(own: Path, command: Command, tmp_path: Path) -> None:
+def test_t_is_tuned_on_dev_images_of_the_training_data(own: Path, command: Command, tmp_path: Path) -> None:
     """All own photos tested: the dev photos are among them, so nothing is left to tune on."""
     words = ("localise", "evaluate", "net", "dense@36", "--json", "--out", tmp_path / "found", "--set")
     whole = command(*words, "all", cwd=own)
     assert whole.status == 0, whole.stderr
     found = json.loads(whole.stdout)
     assert (found["images"], found["tuned_on"], found["constant_box_error"]) == (24, None, None)
-    assert "no dev photos to tune t on" in whole.stderr
+    assert "no dev images to tune t on" in whole.stderr
     assert json.loads(command(*words, "test", cwd=own).stdout)["tuned_on"] == "2 dev photos"
 
 

@@ -38,7 +38,7 @@ def test_improvement_starts_the_count_again_and_less_than_a_tenth_of_a_point_doe
     assert states[-1].drops == 1
 
 
-def test_an_equal_error_is_no_improvement() -> None:
+def test_an_equal_error_is_not_an_improvement() -> None:
     assert [state.stale for state in followed([50.0, 50.0, 49.99, 49.99], improvement=0.0, patience=9)] == [0, 1, 0, 1]
 
 

@@ -25,7 +25,7 @@ from verydeep.transfer import features_file
 from verydeep.transfer.backbone import open_feature_net, usual_layer
 from verydeep.transfer.descriptors import combine, descriptor
 from verydeep.transfer.extract import extract_features
-from verydeep.transfer.features_file import CARD, Features, Shards, load_features, save_features
+from verydeep.transfer.features_file import METADATA_KEY, Features, Shards, load_features, save_features
 
 HERE = MachineSettings(workers=0, threads=1)
 
@@ -77,7 +77,7 @@ def safetensors_header(path: Path) -> dict[str, str]:
         return dict(file.metadata())
 
 
-def test_layers_are_called_as_the_field_calls_them() -> None:
+def test_layer_names() -> None:
     net = create_net("A-LRN", classes=3, crop=32, width=1 / 32)
     names = net.map_names()
     assert names[:3] == ("conv1_1-before-relu", "conv1_1", "pool1")
@@ -100,14 +100,14 @@ def test_layers_are_called_as_the_field_calls_them() -> None:
             torch.testing.assert_close(net.activations(x, layer), before.clamp(min=0))
 
 
-def test_a_net_cut_after_a_layer_keeps_no_later_weights() -> None:
+def test_a_cut_net_has_no_weights_of_later_layers() -> None:
     net = create_net("D", classes=3, crop=32, width=1 / 32)
     net.cut_after("conv4_2")
     assert [spec.name for spec in net.specs][-1] == "conv4_2"
     assert not any(name.startswith(("conv4_3", "conv5", "fc")) for name in net.state_dict())
 
 
-def test_a_batch_is_its_photos_one_by_one_and_a_photo_is_its_mirror_image() -> None:
+def test_a_batch_equals_single_images_and_an_image_its_mirror_image() -> None:
     net = create_net("A", classes=3, crop=32, width=1 / 16).eval()
     x = torch.randn(5, 3, 45, 52) * 50
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_stack_of_one_scale_is_that_scale_and_nets_are_stacked() -> None:
     assert not nothing.any()
 
 
-def test_interrupted_and_resumed_is_whole_and_nothing_is_computed_twice(
+def test_a_resumed_extraction_is_complete_and_computes_nothing_twice(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = extract(home, tmp_path / "whole.safetensors", layer="fc7", scales=(36, 44))
@@ -177,7 +177,7 @@ def test_interrupted_and_resumed_is_whole_and_nothing_is_computed_twice(
     assert list(load_features(out).scales) == [36, 40, 44]
 
 
-def test_shards_are_written_now_and_then_and_torn_or_foreign_ones_are_void(
+def test_shards_are_flushed_and_broken_or_foreign_ones_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -200,7 +200,7 @@ def test_shards_are_written_now_and_then_and_torn_or_foreign_ones_are_void(
     assert not Shards(tmp_path / "parts", "key").has(256, 7)
 
 
-def test_a_file_that_is_there_is_kept_from_other_photos_nets_and_protocols(home: Path, tmp_path: Path) -> None:
+def test_a_file_of_other_images_nets_or_protocols_is_not_overwritten(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.safetensors"
     extract(home, out, layer="pool5", scales=(36,))
     before = out.read_bytes()
@@ -210,12 +210,12 @@ def test_a_file_that_is_there_is_kept_from_other_photos_nets_and_protocols(home:
         (str(home / "photos"), FeatureSettings(layer="pool5", scales=(36,), mirror=False)),
         (str(other), FeatureSettings(layer="pool5", scales=(36,))),
     ):
-        with pytest.raises(VerydeepError, match="holds other descriptors: A pool5@36 of 30 photos"):
+        with pytest.raises(VerydeepError, match="holds other descriptors: A pool5@36 of 30 images"):
             extract_features(home / "run", data, out, settings=settings, machine=HERE)
     assert out.read_bytes() == before
 
 
-def test_a_file_comes_back_as_it_was_and_faults_are_told(home: Path, tmp_path: Path) -> None:
+def test_a_file_round_trips_and_faults_are_reported(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "f.safetensors"
     made = extract(home, path, layer="pool5", scales=(36, 44))
     found = load_features(path)
@@ -226,22 +226,22 @@ def test_a_file_comes_back_as_it_was_and_faults_are_told(home: Path, tmp_path: P
     bad = {36: found.scales[36].copy()}
     bad[36][4, 2] = np.nan
     save_features(tmp_path / "nan.safetensors", replace(found, scales=bad))
-    with pytest.raises(VerydeepError, match=f"NaN or infinite descriptors at Q = 36, first of photo {found.ids[4]}"):
+    with pytest.raises(VerydeepError, match=f"NaN or infinite descriptors at Q = 36, first of image {found.ids[4]}"):
         load_features(tmp_path / "nan.safetensors")
     twice = replace(found, ids=(found.ids[1], *found.ids[1:]))
     short = replace(found, labels=found.labels[1:])
     for wrong in (twice, short, replace(found, scales={36: found.scales[36][:, :2], 44: found.scales[44]})):
         save_features(tmp_path / "wrong.safetensors", wrong)
-        with pytest.raises(VerydeepError, match="holds inconsistent arrays"):
+        with pytest.raises(VerydeepError, match="has arrays of inconsistent shapes"):
             load_features(tmp_path / "wrong.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(path.read_bytes()[:-7])
-    save_sealed({"x": np.zeros(2)}, tmp_path / "other.safetensors", metadata={CARD: "[]"})
+    save_sealed({"x": np.zeros(2)}, tmp_path / "other.safetensors", metadata={METADATA_KEY: "[]"})
     for name in ("torn", "other"):
         with pytest.raises(VerydeepError, match="no features file, or broken"):
             load_features(tmp_path / f"{name}.safetensors")
 
 
-def test_weight_files_without_fc_layers_serve_what_they_have(tmp_path: Path) -> None:
+def test_weight_files_without_fc_layers_give_pool5(tmp_path: Path) -> None:
     net = create_net("A", classes=3)
     tensors = {k: v.numpy() for k, v in net.state_dict().items() if k.startswith("conv")}
     told = {"channel_order": "BGR", "mean_bgr": "103.939,116.779,123.68", "input_range": "0-255"}
@@ -249,8 +249,8 @@ def test_weight_files_without_fc_layers_serve_what_they_have(tmp_path: Path) -> 
     save_file(tensors, path, metadata=told)
     assert usual_layer(path) == "pool5"
     found = open_feature_net(path, "pool5")
-    assert found.test_scale == 256
-    assert found.mean == pytest.approx((123.68, 116.779, 103.939))
+    assert found.metadata.test_scale == 256
+    assert found.metadata.mean == pytest.approx((123.68, 116.779, 103.939))
     np.testing.assert_array_equal(found.net.layer("conv1_1").weight.detach(), tensors["conv1_1.weight"][:, ::-1])
     with pytest.raises(VerydeepError, match="has no fc6, which fc7 needs: use --layer pool5 or an earlier one"):
         open_feature_net(path, "fc7")
@@ -276,7 +276,7 @@ def test_a_weight_file_that_lacks_a_convolution_is_refused(tmp_path: Path) -> No
         open_feature_net(tmp_path / "w.safetensors", "pool5")
 
 
-def test_a_descriptor_that_is_no_number_is_not_stored(home: Path, tmp_path: Path) -> None:
+def test_a_nan_descriptor_is_not_stored(home: Path, tmp_path: Path) -> None:
     stored = load_file(home / "run" / "best.safetensors")
     metadata = safetensors_header(home / "run" / "best.safetensors")
     huge = {name: value * (1e30 if name == "conv2_1.weight" else 1) for name, value in stored.items()}
@@ -295,7 +295,7 @@ def test_a_descriptor_that_is_no_number_is_not_stored(home: Path, tmp_path: Path
     assert not (tmp_path / "f.safetensors").exists()
 
 
-def test_scales_are_not_added_where_other_photos_can_be_read_now(tmp_path: Path, home: Path) -> None:
+def test_scales_are_not_added_if_other_images_are_readable_now(tmp_path: Path, home: Path) -> None:
     photos = make_photos(tmp_path / "photos", per_class=3)
     good = (photos / "red" / "000.png").read_bytes()
     bad = b"no photo".ljust(len(good))
@@ -307,5 +307,5 @@ def test_scales_are_not_added_where_other_photos_can_be_read_now(tmp_path: Path,
     extract_features(home / "run", str(photos), out, settings=settings, **words)  # type: ignore[arg-type]
     (photos / "red" / "000.png").write_bytes(good)
     os.utime(photos / "red" / "000.png", ns=(stamp, stamp))  # as a disk that came back would show it
-    with pytest.raises(VerydeepError, match="has 8 photos and 9 can be read now: give another --out"):
+    with pytest.raises(VerydeepError, match="has 8 images, and 9 are readable now: give another --out"):
         extract_features(home / "run", str(photos), out, settings=replace(settings, scales=(44,)), **words)  # type: ignore[arg-type]

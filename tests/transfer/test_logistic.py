@@ -19,7 +19,7 @@ def problem(photos: int, dimensions: int, classes: int, seed: int) -> tuple[torc
 
 
 @pytest.mark.parametrize(("photos", "dimensions", "classes"), [(60, 5, 3), (40, 80, 4), (90, 20, 10)])
-def test_it_is_scikit_learns(photos: int, dimensions: int, classes: int) -> None:
+def test_equals_scikit_learn(photos: int, dimensions: int, classes: int) -> None:
     """Its C multiplies the sum of losses where our decay is beside their mean: C = 1 / (decay N)."""
     rows, labels = problem(photos, dimensions, classes, 1)
     weights, biases = fit_logistic(rows, labels, classes, decay=0.01)

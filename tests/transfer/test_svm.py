@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from verydeep.core.errors import VerydeepError
 from verydeep.transfer.solver import Form, GramForm, Loss, PrimalForm, solve_path
-from verydeep.transfer.svm import SvmTrainer, fit_svms, gram
+from verydeep.transfer.svm import LinearSvm, SvmTrainer, gram
 
 C_VALUES = (0.01, 1.0, 100.0)
 # photos, dimensions, share of the class, photos that are copies of others; and why
@@ -52,6 +53,13 @@ def least(rows: NDArray[Any], marks: NDArray[Any], C: float, loss: Loss) -> tupl
     return float(w @ w / 2 + C * (short**2 if loss == "squared-hinge" else short).sum()), not told
 
 
+def fit_svms(
+    rows: NDArray[np.float32], marks: NDArray[np.int8], values: tuple[float, ...], loss: Loss = "squared-hinge"
+) -> Iterator[LinearSvm]:
+    """The SVMs of each C on all rows."""
+    return SvmTrainer(rows, marks, loss).fit(values)
+
+
 def form(kind: str, rows: NDArray[Any]) -> Form:
     whole = torch.from_numpy(np.c_[rows.astype(np.float64), np.ones(len(rows))])
     return PrimalForm(whole) if kind == "primal" else GramForm(whole @ whole.T)
@@ -84,7 +92,7 @@ def test_all_classes_at_once_are_each_class_alone(loss: Loss) -> None:
             )
 
 
-def test_an_ignored_photo_is_as_if_it_were_not_there() -> None:
+def test_an_ignored_image_has_no_effect() -> None:
     rows, marks = problem("not separable, many duplicates")
     left = np.arange(len(rows)) % 3 > 0
     ignored = np.where(left[:, None], marks, 0).astype(np.int8)
@@ -118,7 +126,7 @@ def test_two_points_by_hand() -> None:
     assert hinge.weights[0, 0] == pytest.approx(0.5, rel=1e-4)
 
 
-def test_the_path_ends_where_each_value_alone_ends() -> None:
+def test_a_path_of_c_equals_single_values() -> None:
     rows, marks = problem("unbalanced")
     alone = [next(solve_path(form("gram", rows), torch.from_numpy(marks), (C,))) for C in C_VALUES]
     path = solve_path(form("gram", rows), torch.from_numpy(marks), tuple(reversed(C_VALUES)))
@@ -127,7 +135,7 @@ def test_the_path_ends_where_each_value_alone_ends() -> None:
         torch.testing.assert_close(one.scores, other.scores, rtol=1e-7, atol=1e-7)
 
 
-def test_a_class_that_cannot_be_told_apart_is_refused() -> None:
+def test_a_class_that_cannot_be_separated_is_refused() -> None:
     rows = np.eye(4, dtype=np.float32)
     for marks in (np.ones((4, 1)), -np.ones((4, 1)), np.array([[1], [0], [1], [0]])):
         with pytest.raises(VerydeepError, match="cannot be separated"):
@@ -143,7 +151,7 @@ def test_a_value_that_float64_cannot_solve_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [3, 300])  # the primal form, and the Gram form
-def test_some_of_the_photos_are_as_if_the_others_were_not_there(dimensions: int) -> None:
+def test_training_on_a_part_ignores_the_other_images(dimensions: int) -> None:
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(90, dimensions)).astype(np.float32)
     marks = np.where(rng.random((90, 3)) < 0.4, 1, -1).astype(np.int8)
@@ -167,7 +175,7 @@ def test_products_are_those_of_float64_whatever_the_blocks(monkeypatch: pytest.M
         assert torch.equal(found, found.T)
 
 
-def test_long_descriptors_settle_too() -> None:
+def test_long_descriptors_converge() -> None:
     """Of length 100 and C = 100 the margin is a hard one, and Newton takes many steps."""
     rng = np.random.default_rng(4)
     rows = (100 * rng.normal(size=(120, 200))).astype(np.float32)

@@ -70,7 +70,7 @@ def test_caltechs_protocol_counts_as_the_paper_does() -> None:
     assert np.bincount(features.labels[rest.test]).tolist() == [40] * 4  # all that is left
 
 
-def test_a_split_is_that_of_training_whatever_photos_are_described_beside_it(tmp_path: Path) -> None:
+def test_a_split_is_that_of_training_whatever_other_images_there_are(tmp_path: Path) -> None:
     from verydeep.core.settings import DataSettings
     from verydeep.data.open import open_data
 
@@ -84,7 +84,7 @@ def test_a_split_is_that_of_training_whatever_photos_are_described_beside_it(tmp
         assert tuple(features.ids[index] for index in mine) == data.set(name).ids
 
 
-def test_nothing_of_the_reported_photos_is_learnt_or_chosen_from(tmp_path: Path, file: Path) -> None:
+def test_test_images_are_not_trained_on_and_do_not_choose_c(tmp_path: Path, file: Path) -> None:
     """Descriptors of reported photos are turned round: C and the classifier stay as they were."""
     one = learn_svms("own", [file], svm=SvmSettings(splits=1), machine=HERE)
     features = load_features(file)
@@ -98,7 +98,7 @@ def test_nothing_of_the_reported_photos_is_learnt_or_chosen_from(tmp_path: Path,
     assert other.splits[0].figure != one.splits[0].figure
 
 
-def test_figures_are_counted_once_more_from_the_answers(tmp_path: Path, file: Path) -> None:
+def test_metrics_recomputed_from_the_scores(tmp_path: Path, file: Path) -> None:
     told = write_transfer(learn_svms("own", [file], machine=HERE), tmp_path / "out")
     features = load_features(file)
     label = dict(zip(features.ids, features.labels, strict=True))
@@ -121,7 +121,7 @@ def test_figures_are_counted_once_more_from_the_answers(tmp_path: Path, file: Pa
         np.testing.assert_allclose(rows[place[photo]] @ svm.weights + svm.bias, scores, atol=1e-4)
 
 
-def test_two_nets_are_stacked_and_a_scale_stacked_on_itself_tells_no_more(tmp_path: Path, file: Path) -> None:
+def test_two_nets_are_stacked_and_a_duplicate_scale_adds_nothing(tmp_path: Path, file: Path) -> None:
     rows = made_up().scales[256]
     save_features(tmp_path / "two.safetensors", made_up(key="two"))
     save_features(tmp_path / "both.safetensors", made_up(scales={256: rows, 384: rows}))
@@ -139,11 +139,11 @@ def test_two_nets_are_stacked_and_a_scale_stacked_on_itself_tells_no_more(tmp_pa
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no labels": ({"labels": np.full(160, -1)}, "class 0/0000.jpg has no label"),
     "too few for Caltech": ({}, "class 'class 0' of caltech101 has 20 images; the split needs more than 30"),
-    "one set": ({"sets": ("train",) * 160}, "draws its splits, and these features are of one set of the data"),
-    "fewer splits": ({"recipe": {**made_up().recipe, "splits": 2}}, "of the photos of made up's splits 0 to 1 only"),
+    "one set": ({"sets": ("train",) * 160}, "draws random splits, and these features are of fixed sets"),
+    "fewer splits": ({"recipe": {**made_up().recipe, "splits": 2}}, "of the images of made up's splits 0 to 1 only"),
     "of several classes": (
         {"marks": np.zeros((160, 4), np.int8), "labels": np.full(160, -1)},
-        "protocol caltech101 does not fit made up, which has several classes per photo",
+        "protocol caltech101 does not fit made up, which has several classes per image",
     ),
 }
 
@@ -166,7 +166,7 @@ def test_files_that_cannot_be_stacked(tmp_path: Path, file: Path) -> None:
             "scales": {256: features.scales[256][1:]},
         },
         "they are in another order": {"ids": features.ids[::-1]},
-        "its photos have other labels": {"labels": features.labels[::-1].copy()},
+        "its images have other labels": {"labels": features.labels[::-1].copy()},
         "it holds the same descriptors as an earlier one": {"key": "one"},
     }
     for sentence, changed in others.items():
@@ -176,7 +176,7 @@ def test_files_that_cannot_be_stacked(tmp_path: Path, file: Path) -> None:
 
 
 MISTAKES = {
-    "svm nothing --features one.safetensors": "there is no protocol 'nothing': they are caltech101, caltech256",
+    "svm nothing --features one.safetensors": "unknown protocol 'nothing'; the protocols are caltech101, caltech256",
     "svm own --features none.safetensors": "there is no features file none.safetensors: `verydeep features` writes",
     "svm own --features one.safetensors --C 0": "C must list values above 0, not 0",
     "svm own --features one.safetensors --C 1,1": "C lists a value twice: 1,1",
@@ -185,7 +185,7 @@ MISTAKES = {
     "svm own --features one.safetensors --scales 384": "has no descriptors at Q = 384: its scales are 256",
     "svm own --features one.safetensors --agregate stack": "unknown setting '--agregate': did you mean --aggregate?",
     "svm own --features one.safetensors --aggregate sum": "aggregate must be one of stack, average, max, not 'sum'",
-    "svm voc2007 --features one.safetensors": "protocol voc2007 does not fit made up, which has one class per photo",
+    "svm voc2007 --features one.safetensors": "protocol voc2007 does not fit made up, which has one class per image",
     "svm own --features one.safetensors --out run": "run is a run's folder, whose net `verydeep predict` uses",
     "svm own": "the following arguments are required: --features",
     "features none --data photos --out f": "there is no run or weight file none",
@@ -199,12 +199,12 @@ MISTAKES = {
     "similar photos/red/000.png --features one.safetensors": "the net that made these descriptors, is gone",
     "similar photos/red/000.png --features one.safetensors --top 0": "top must be 1 or more, not 0",
     "probe --data photos --weights none": "there is no run or weight file none",
-    "predict out photos/red/000.png --protocol dense@40": "leave out --protocol",
-    "predict out photos/red/000.png --last": "holds SVMs, which have no last checkpoint: omit --last",
-    "predict misfit photos/red/000.png": "the classifier does not fit the net that it names",
-    "similar photos/red/000.png --features misfit.safetensors": "misfit.safetensors does not fit the net that it names",
+    "predict out photos/red/000.png --protocol dense@40": "omit --protocol",
+    "predict out photos/red/000.png --last": "is an SVM classifier, which has no last checkpoint: omit --last",
+    "predict misfit photos/red/000.png": "the classifier does not fit the descriptors of its net",
+    "similar photos/red/000.png --features misfit.safetensors": "misfit.safetensors does not fit the descriptors of",
     "svm own --features part.safetensors": "lack the set val, and have train",
-    "svm own --features lone.safetensors": "class 'class 0' of made up has no training photos",
+    "svm own --features lone.safetensors": "class 'class 0' of made up has no training images",
     "features run --data bad --out f --bad-images skip": "none of the 2 photos of",
     "probe --data one --weights run --out f": "too few images for a dev set",
     "train D --data voc2007:voc": "several labels per image",
@@ -357,7 +357,7 @@ def test_a_net_that_changed_since_is_reported(trained: Path, tmp_path: Path) -> 
     paint(tmp_path / "new.png", 5, (200, 50, 50))
     for verb in (("predict", "out"), ("similar", "--features", "out/features.safetensors")):
         told = run_command(*verb, "new.png", cwd=tmp_path).mistake()
-        assert "is no longer the net that made these descriptors" in told
+        assert "has changed since it computed these descriptors" in told
 
 
 @pytest.mark.slow
@@ -448,7 +448,7 @@ def test_nothing_of_the_users_is_overwritten(place: Path, tmp_path: Path) -> Non
         (tmp_path / name.split(".")[0]).mkdir()
         (tmp_path / name.split(".")[0] / name).write_text("mine")
         words = ("svm", "own", "--features", place / "one.safetensors", "--out", name.split(".")[0])
-        assert f"{name} is not of `verydeep svm` and would be lost" in run_command(*words, cwd=tmp_path).mistake()
+        assert f"{name} was not written by `verydeep svm`" in run_command(*words, cwd=tmp_path).mistake()
         assert (tmp_path / name.split(".")[0] / name).read_text() == "mine"
     photo = place / "photos" / "blue" / "000.png"
     before = (tmp_path / "photos" / "red" / "000.png").read_bytes()
@@ -482,7 +482,7 @@ def test_every_unreadable_photo_is_named(place: Path, tmp_path: Path) -> None:
         assert "none.png" in answer.stderr
 
 
-def test_similar_answers_without_pictures_where_the_photos_are_gone(trained: Path, tmp_path: Path) -> None:
+def test_similar_works_without_pictures_if_the_images_no_longer_exist(trained: Path, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", per_class=3)
     words = ("features", trained, "--data", "photos", "--layer", "pool5", "--out", "f.safetensors")
     assert run_command(*words, cwd=tmp_path).status == 0
@@ -506,10 +506,10 @@ BROKEN: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changed", BROKEN, ids=str)
-def test_broken_cards_are_told(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_broken_metadata_is_reported(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = tmp_path / "f.safetensors"
     save_features(path, made_up(recipe={**made_up().recipe, **changed}))
-    with pytest.raises(VerydeepError, match=r"no features file, or broken|inconsistent arrays"):
+    with pytest.raises(VerydeepError, match=r"not a features file, or broken|inconsistent shapes"):
         load_features(path)
     found = learn_svms("own", [one_file(tmp_path)], svm=SvmSettings(splits=1, C=(1.0,)), machine=HERE)
     if "net" not in changed:  # of which the figures are made, too
@@ -524,15 +524,15 @@ def one_file(folder: Path) -> Path:
     return folder / "one.safetensors"
 
 
-def test_empty_descriptors_and_odd_scales_are_told(tmp_path: Path) -> None:
+def test_empty_descriptors_and_invalid_scales_are_reported(tmp_path: Path) -> None:
     rows = made_up().scales[256]
     for scales in ({256: rows[:, :0]}, {0: rows}):
         save_features(tmp_path / "f.safetensors", made_up(scales=scales))
-        with pytest.raises(VerydeepError, match=r"inconsistent arrays|or broken"):
+        with pytest.raises(VerydeepError, match=r"inconsistent shapes|or broken"):
             load_features(tmp_path / "f.safetensors")
 
 
-def test_one_data_sets_protocol_is_not_anothers(tmp_path: Path) -> None:
+def test_a_protocol_of_another_dataset_is_refused(tmp_path: Path) -> None:
     marks = np.where(np.arange(160)[:, None] % 4 == np.arange(4), 1, -1).astype(np.int8)
     told: dict[str, Any] = {"marks": marks, "labels": np.full(160, -1), "sets": ("train", "val", "test", "test") * 40}
     save_features(tmp_path / "f.safetensors", made_up(data="voc2007", **told))

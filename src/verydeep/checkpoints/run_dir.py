@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import VerydeepError
-from ..core.files import cannot_write, read_json, write_atomically
+from ..core.files import cannot_write, check_place, read_json, write_atomically
 
 LAST, BEST, PREVIOUS = "last.safetensors", "best.safetensors", "previous.safetensors"
 BROKEN = "last.broken"  # a corrupt `LAST`, kept under this name
@@ -41,6 +41,13 @@ def checkpoint_of(folder: str | Path, last: bool) -> Path:
             return path / name
     what = "holds no checkpoint" if path.is_dir() else "does not exist"
     raise VerydeepError(f"{folder} {what}: give the folder that `verydeep train` wrote (runs/…), or a checkpoint file.")
+
+
+def check_results_place(folder: Path) -> None:
+    """Raises VerydeepError where the results of an evaluation cannot be written, or would overwrite a run."""
+    check_place(folder)
+    if any((folder / name).exists() for name in (LAST, BEST)):
+        raise VerydeepError(f"{folder} is a run's folder: give another --out for the results.")
 
 
 def run_name(checkpoint: Path) -> str:

@@ -159,6 +159,10 @@ class Dataset:
             marks=None if self.marks is None else self.marks[indices],
         )
 
+    def evenly(self, most: int) -> Dataset:
+        """At most ``most`` images, evenly spaced in the set."""
+        return self.take(np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)))
+
     def fingerprint(self, sizes: bool = False) -> str:
         """SHA-256 of ids, class names and boxes, and with ``sizes`` of the files' sizes in bytes.
 

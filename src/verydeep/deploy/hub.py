@@ -12,11 +12,12 @@ from typing import Any
 
 from ..checkpoints.checkpoint import load_classifier
 from ..checkpoints.hub import download_checkpoint
+from ..checkpoints.load import load_model
 from ..checkpoints.model_card import PAGE, write_model_card
 from ..checkpoints.run_dir import BEST, checkpoint_of
 from ..core.errors import VerydeepError
 from ..core.settings import MachineSettings
-from ..evaluation.predict import Classifier, load_net
+from ..evaluation.predict import Classifier, place_classifier
 
 try:
     from huggingface_hub import ModelHubMixin
@@ -37,7 +38,7 @@ class SharedNet(ModelHubMixin):
 
     def classifier(self, machine: MachineSettings | None = None) -> Classifier:
         """The net, ready to predict."""
-        return load_net(self.path, False, machine or MachineSettings(workers=0))
+        return place_classifier(load_model(self.path), machine or MachineSettings(workers=0))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Saves the checkpoint and its model card; called by the mixin."""

@@ -10,11 +10,9 @@ from typing import Any
 from ..checkpoints.run_dir import run_of_evaluation
 from ..core.errors import VerydeepError
 from ..core.files import check_place, file_sha256, read_json, write_json
-from .metrics import error_with_interval, mcnemar, summarise, wrong_at
+from .metrics import TOPS, mcnemar, summarise, top_errors, wrong_at
 from .scores import FILE_NAME, Scores, fusion_shares, load_scores, mean_scores, save_scores
 from .submission import write_classification
-
-TOPS = (("top1_error", 1), ("top5_error", 5))
 
 
 def fuse(
@@ -30,28 +28,28 @@ def fuse(
         files: scores files, or the directories that `evaluate` wrote.
         weights: one per file, equal by default; only their ratios matter.
         out: directory for ``scores.npz`` and ``result.json`` of the fusion; by default nothing is written.
-        server_file: file to write for ILSVRC's server; needs ``devkit``, the directory of ILSVRC or of its devkit.
+        server_file: a submission to write for ILSVRC's server; needs ``devkit``, the directory of ILSVRC or its devkit.
 
     Returns:
         ``parts`` and ``fusion`` with errors in percent and 95 % intervals; ``pairs`` with McNemar's test.
 
     Raises:
-        VerydeepError: a file is missing, broken or not of its run's checkpoint; the files differ in images, set or
-            classes; no files are given.
+        VerydeepError: a file is missing, broken or of an earlier checkpoint of its run; the files differ in images,
+            set or classes; no files are given.
     """
     if (server_file is None) != (devkit is None):
-        raise VerydeepError("a server file and the devkit go together: it has each class's ILSVRC2012_ID.")
+        raise VerydeepError("a server file and the devkit go together: the devkit has each class's ILSVRC2012_ID.")
     files = [files] if isinstance(files, str | Path) else list(files)
     names = [str(file) for file in files]
     _check_places(files, out, server_file, devkit)
-    found = [load_current(Path(file)) for file in files]
-    fused = mean_scores(found, names, weights)
-    shares = fusion_shares(len(found), weights)
+    several = [load_current(Path(file)) for file in files]
+    fused = mean_scores(several, names, weights)
+    shares = fusion_shares(len(several), weights)
     parts = [
-        {"file": name, "run": scores.run, "protocol": scores.protocol, "weight": share, **_errors(scores)}
-        for name, scores, share in zip(names, found, shares, strict=True)
+        {"file": name, "run": scores.run, "protocol": scores.protocol, "weight": share, **top_errors(scores)}
+        for name, scores, share in zip(names, several, shares, strict=True)
     ]
-    summary = {"parts": parts, "fusion": summarise(fused), "pairs": _pairs(found, fused)}
+    summary = {"parts": parts, "fusion": summarise(fused), "pairs": _pairs(several, fused)}
     if out is not None:
         save_scores(Path(out) / FILE_NAME, fused)
         write_json(Path(out) / "result.json", {**summary, "folder": str(out)})
@@ -61,7 +59,7 @@ def fuse(
 
 
 def load_current(path: Path) -> Scores:
-    """Loads a scores file and checks that one in a run directory is of the run's current checkpoint.
+    """Loads a scores file; one in a run directory must be of the run's current checkpoint.
 
     Raises:
         VerydeepError: as `load_scores`, or the run's checkpoint has changed.
@@ -70,7 +68,7 @@ def load_current(path: Path) -> Scores:
     checkpoint = run_of_evaluation(path)
     if checkpoint is not None and file_sha256(checkpoint) != scores.checkpoint:
         raise VerydeepError(
-            f"{path} is of another checkpoint than {checkpoint} (their hashes differ): "
+            f"{path} was computed with another checkpoint than {checkpoint} (their hashes differ): "
             "evaluate it again with `verydeep evaluate`."
         )
     return scores
@@ -96,23 +94,16 @@ def _check_places(
             raise VerydeepError(f"{server_file} is an input, or among the devkit's files: give another --server-file.")
 
 
-def _errors(scores: Scores) -> dict[str, Any]:
-    errors: dict[str, Any] = {}
-    for name, k in TOPS:
-        errors |= error_with_interval(scores, name, k)
-    return errors
-
-
-def _pairs(found: list[Scores], fused: Scores) -> list[dict[str, Any]]:
-    """McNemar's test of every two; files are numbered from 1, and 0 is the fusion if there are several."""
+def _pairs(parts: list[Scores], fused: Scores) -> list[dict[str, Any]]:
+    """McNemar's test of every pair; files are numbered from 1, and 0 is the fusion if there are several."""
     if not fused.labelled:
         return []
-    numbered = list(enumerate(found, start=1)) + ([(0, fused)] if len(found) > 1 else [])
+    numbered = list(enumerate(parts, start=1)) + ([(0, fused)] if len(parts) > 1 else [])
     rows = []
-    for (one, first), (other, second) in itertools.combinations(numbered, 2):
+    for (number, first), (other, second) in itertools.combinations(numbered, 2):
         for name, k in TOPS:
             wrong = [wrong_at(scores.posteriors, scores.labels, k) for scores in (first, second)]
             if wrong[0] is not None and wrong[1] is not None:
                 test = mcnemar(wrong[0], wrong[1], fused.subjects)
-                rows.append({"first": one, "second": other, "error": name, **test})
+                rows.append({"first": number, "second": other, "error": name, **test})
     return rows

@@ -9,7 +9,6 @@ import contextlib
 import csv
 import shlex
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,23 @@ from ..checkpoints.exported import ExportedFile
 from ..checkpoints.load import Loaded, load_model
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import has_metadata
-from ..checkpoints.run_dir import BEST, EVALUATIONS, EVALUATIONS_OF_LAST, LAST, environment, run_name
+from ..checkpoints.run_dir import (
+    BEST,
+    EVALUATIONS,
+    EVALUATIONS_OF_LAST,
+    LAST,
+    check_results_place,
+    environment,
+    run_name,
+)
 from ..core.device import Machine
 from ..core.errors import ImageError, VerydeepError
-from ..core.files import check_place, short_name, write_json
+from ..core.files import short_name, write_json
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, MachineSettings
 from ..core.team import Team
-from ..data.dataloader import each_photo
-from ..data.image_io import Pixels
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
-from ..data.workers import Fault
-from .inference import Posteriors, ResizeToScales, concatenate, posteriors
+from .inference import LEAVE_OUT, Posteriors, ResizeToScales, concatenate, posteriors, readable_images
 from .metrics import summarise
 from .predict import Classifier, place_classifier, usual_protocol
 from .protocols import Protocol, check_protocol, parse_protocol
@@ -42,7 +46,7 @@ from .scores import FILE_NAME, Scores, save_scores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of `evaluate`: summary, scores, dataset, the directory of its files, and messages of failed writes."""
+    """The result of `verydeep.evaluate`: summary, scores, dataset, the directory of its files, failed writes."""
 
     summary: dict[str, Any]
     scores: Scores
@@ -72,68 +76,103 @@ def dataset_posteriors(
     team = team or Team()
     shard = team.shard(len(dataset))
     unreadable: dict[int, str] = {}
-    resize = ResizeToScales.for_net(classifier.metadata, protocol)
-    machine = classifier.machine
-
-    def views() -> Iterator[tuple[int, list[Pixels]]]:
-        for place, loaded in each_photo(dataset.take(np.array(shard, dtype=np.int64)), resize, machine.readers):
-            if not isinstance(loaded, Fault):
-                yield place, loaded
-            elif faults is None:
-                raise ImageError(f"{loaded.message} Remove it, or leave it out with --bad-images skip.")
-            else:
-                unreadable[shard[place]] = loaded.message
-
+    resize, machine = ResizeToScales.for_net(classifier.metadata, protocol), classifier.machine
+    images = readable_images(dataset, shard, resize, machine, LEAVE_OUT, None if faults is None else unreadable)
+    views = ((index - shard.start, scaled) for index, scaled in images)
     with reporter.track(label, len(shard) * len(protocol.scales)) as advance:
         mean = np.array(classifier.metadata.mean)
-        computed = posteriors(classifier.net, mean, protocol, views(), len(shard), machine, lambda n: advance(n, ""))
+        computed = posteriors(classifier.net, mean, protocol, views, len(shard), machine, lambda n: advance(n, ""))
     shares = team.all_gather((computed, unreadable))
     if faults is not None:
-        faults.update({index: message for _, theirs in shares for index, message in theirs.items()})
+        faults.update({index: message for _, messages in shares for index, message in messages.items()})
     return concatenate([share for share, _ in shares])
 
 
-def evaluate(
+@dataclass(frozen=True)
+class PreparedEvaluation:
+    """A model, and the dataset, protocol and directory of its evaluation; `run` evaluates it."""
+
+    checkpoint: Loaded
+    dataset: Dataset
+    protocol: Protocol
+    folder: Path
+    reporter: Reporter
+
+    def run(
+        self, bad_images: str = "stop", machine: MachineSettings | None = None, team: Team | None = None
+    ) -> Evaluation:
+        """Evaluates the model and writes scores and errors; arguments as of `verydeep.evaluate`.
+
+        Raises:
+            VerydeepError: an unreadable image, or the files cannot be written.
+        """
+        if bad_images not in ("stop", "skip"):
+            raise VerydeepError(f"bad_images must be stop or skip, not {bad_images!r}.")
+        reporter, team, dataset = self.reporter, team or Team(), self.dataset
+        classifier = place_classifier(self.checkpoint, machine or MachineSettings())
+        faults: dict[int, str] = {}
+        collected = faults if bad_images == "skip" else None
+        label, started = f"{self.protocol} on {len(dataset)} images", time.monotonic()
+        with classifier.machine.running():
+            computed = dataset_posteriors(classifier, dataset, self.protocol, reporter, label, collected, team)
+        seconds = time.monotonic() - started
+        for message in faults.values():
+            reporter.warn(f"skipped: {message}")
+        if len(faults) == len(dataset):
+            raise ImageError(f"none of the {len(faults)} images of {dataset.name} can be read.")
+        evaluation = self._summarised(computed, faults, seconds)
+        if team.is_main:
+            _write(evaluation, classifier.machine)
+            if self.checkpoint.path.name == BEST:
+                write_model_card(self.checkpoint.path, self.checkpoint.metadata)
+        return evaluation
+
+    def _summarised(self, computed: Posteriors, faults: dict[int, str], seconds: float) -> Evaluation:
+        readable = np.array([index for index in range(len(self.dataset)) if index not in faults], dtype=np.int64)
+        dataset, checkpoint = self.dataset.take(readable), self.checkpoint
+        run, protocol = run_name(checkpoint.path), str(self.protocol)
+        scores = scores_of(dataset, checkpoint, run, protocol, computed.posteriors[readable])
+        summary = {
+            **summarise(scores),
+            "skipped": len(faults),
+            "multiply_adds_per_image": round(computed.multiply_adds),
+            "images_per_second": round(len(dataset) / max(seconds, 1e-9), 2),
+            "seconds": round(seconds, 2),
+            "checkpoint": str(checkpoint.path),
+            "checkpoint_sha256": checkpoint.sha256,
+            "set_fingerprint": self.dataset.fingerprint(sizes=True),
+            "folder": str(self.folder),
+        }
+        return Evaluation(summary, scores, dataset, self.folder)
+
+
+def prepare_evaluation(
     run: str | Path,
     protocol: str | None = None,
     data: str | None = None,
     set_name: str | None = None,
     last: bool = False,
     out: str | Path | None = None,
-    bad_images: str = "stop",
-    machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
-    team: Team | None = None,
-) -> Evaluation:
-    """Evaluates a classifier and writes scores and errors: `verydeep.evaluate` without pictures and report.
+) -> PreparedEvaluation:
+    """Loads the model and opens the dataset of an evaluation; arguments as of `verydeep.evaluate`.
 
     Raises:
-        VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable image.
+        VerydeepError: no such run or data, unknown classes, Q below the crop, ``out`` cannot take the results.
     """
     reporter = reporter or Silent()
-    if bad_images not in ("stop", "skip"):
-        raise VerydeepError(f"bad_images must be stop or skip, not {bad_images!r}.")
     requested = None if protocol is None else parse_protocol(protocol)
     checkpoint = load_model(run, last)
     tested = requested or usual_protocol(checkpoint.metadata)
     if requested is None:
         reporter.say(f"evaluating with {tested}, as predict does; pass PROTOCOL for another")
     check_protocol(tested, checkpoint.metadata.crop)
-    dataset, place = _dataset(checkpoint.metadata, data, set_name, reporter)
+    dataset, place = _open_dataset(checkpoint.metadata, data, set_name, reporter)
     if out is None:
         _check_run(run, checkpoint)
     folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / short_name(str(tested))
-    check_place(folder)
-    if any((folder / name).exists() for name in (LAST, BEST)):
-        raise VerydeepError(f"{folder} is a run's folder: give another --out for the evaluation.")
-    classifier = place_classifier(checkpoint, machine or MachineSettings())
-    measured = _measure(classifier, dataset, tested, bad_images == "skip", reporter, team or Team())
-    evaluation = _summarised(checkpoint, dataset, tested, measured, folder)
-    if team is None or team.is_main:
-        _write(evaluation, classifier.machine)
-        if checkpoint.path.name == BEST:
-            write_model_card(checkpoint.path, checkpoint.metadata)
-    return evaluation
+    check_results_place(folder)
+    return PreparedEvaluation(checkpoint, dataset, tested, folder, reporter)
 
 
 def _check_run(run: str | Path, checkpoint: Loaded) -> None:
@@ -141,52 +180,6 @@ def _check_run(run: str | Path, checkpoint: Loaded) -> None:
     if isinstance(checkpoint, Checkpoint) and not has_metadata(checkpoint.path):
         command = f"`verydeep convert {shlex.quote(str(run))} runs/NAME`"
         raise VerydeepError(f"{checkpoint.path} is not a run: make one with {command}, or pass --out.")
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """Posteriors (N,K) of a dataset, the messages of unreadable images by index, and the seconds it took."""
-
-    posteriors: Posteriors
-    faults: dict[int, str]
-    seconds: float
-
-
-def _measure(
-    classifier: Classifier, dataset: Dataset, protocol: Protocol, skip: bool, reporter: Reporter, team: Team
-) -> _Measured:
-    faults: dict[int, str] = {}
-    label = f"{protocol} on {len(dataset)} images"
-    started = time.monotonic()
-    with classifier.machine.running():
-        computed = dataset_posteriors(classifier, dataset, protocol, reporter, label, faults if skip else None, team)
-    seconds = time.monotonic() - started
-    for message in faults.values():
-        reporter.warn(f"skipped: {message}")
-    if len(faults) == len(dataset):
-        raise ImageError(f"none of the {len(faults)} images of {dataset.name} can be read.")
-    return _Measured(computed, faults, seconds)
-
-
-def _summarised(
-    checkpoint: Loaded, dataset: Dataset, protocol: Protocol, measured: _Measured, folder: Path
-) -> Evaluation:
-    readable = np.array([index for index in range(len(dataset)) if index not in measured.faults], dtype=np.int64)
-    fingerprint = dataset.fingerprint(sizes=True)
-    dataset = dataset.take(readable)
-    scores = _scores(checkpoint, dataset, protocol, measured.posteriors.posteriors[readable])
-    summary = {
-        **summarise(scores),
-        "skipped": len(measured.faults),
-        "multiply_adds_per_image": round(measured.posteriors.multiply_adds),
-        "images_per_second": round(len(dataset) / max(measured.seconds, 1e-9), 2),
-        "seconds": round(measured.seconds, 2),
-        "checkpoint": str(checkpoint.path),
-        "checkpoint_sha256": checkpoint.sha256,
-        "set_fingerprint": fingerprint,
-        "folder": str(folder),
-    }
-    return Evaluation(summary, scores, dataset, folder)
 
 
 def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
@@ -201,15 +194,17 @@ def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
     return checkpoint.path.parent / name / place / set_name
 
 
-def _dataset(metadata: Metadata, data: str | None, set_name: str | None, reporter: Reporter) -> tuple[Dataset, str]:
-    """The dataset to evaluate, labelled with the net's classes, and ``of-…`` where it is not of the run's own data."""
+def _open_dataset(
+    metadata: Metadata, data: str | None, set_name: str | None, reporter: Reporter
+) -> tuple[Dataset, str]:
+    """The dataset to evaluate, labelled with the net's classes, and ``of-…`` if it is not of the run's own data."""
     if not metadata.data and data is None:
-        raise VerydeepError("this checkpoint names no dataset: pass --data.")
+        raise VerydeepError("the checkpoint does not record a dataset: pass --data.")
     trained_on = metadata.data_settings if metadata.data else DataSettings()
     if data is None:
         check_still_there(trained_on)
     settings = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
-    opened = _moved(metadata, trained_on, data) or _open(settings, of_run=data is None)
+    opened = _moved_data(metadata, trained_on, data) or _open(settings, of_run=data is None)
     for message in opened.warnings:
         reporter.warn(message)
     same = settings.data == trained_on.data
@@ -224,8 +219,8 @@ def _dataset(metadata: Metadata, data: str | None, set_name: str | None, reporte
     return dataset, "" if same else short_name(f"of-{Path(settings.data).name}")
 
 
-def _moved(metadata: Metadata, trained_on: DataSettings, data: str | None) -> Data | None:
-    """The run's own images at another place, where its settings are needed to recognise them; None for others."""
+def _moved_data(metadata: Metadata, trained_on: DataSettings, data: str | None) -> Data | None:
+    """The run's own images in another directory, if its settings are needed to recognise them; None for others."""
     if data is None or not (trained_on.boxes or trained_on.folders != "auto"):
         return None
     with contextlib.suppress(VerydeepError):
@@ -250,18 +245,11 @@ def _open(settings: DataSettings, of_run: bool) -> Data:
         return open_data(replace(settings, classes=()), **options)
 
 
-def _scores(checkpoint: Loaded, dataset: Dataset, protocol: Protocol, found: NDArray[np.float32]) -> Scores:
+def scores_of(dataset: Dataset, checkpoint: Loaded, run: str, protocol: str, posteriors: NDArray[np.float32]) -> Scores:
+    """The scores of a dataset by a model."""
     return Scores(
-        ids=dataset.ids,
-        labels=dataset.labels,
-        subjects=dataset.groups,
-        classes=checkpoint.metadata.classes,
-        posteriors=found,
-        set_name=dataset.set_name,
-        data=dataset.name,
-        run=run_name(checkpoint.path),
-        protocol=str(protocol),
-        checkpoint=checkpoint.sha256,
+        *(dataset.ids, dataset.labels, dataset.groups, checkpoint.metadata.classes, posteriors),
+        *(dataset.set_name, dataset.name, run, protocol, checkpoint.sha256),
     )
 
 

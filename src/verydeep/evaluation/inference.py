@@ -6,10 +6,11 @@ cropped and mirrored on the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol as TypingProtocol
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +20,12 @@ from torch.nn import functional as F
 
 from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
+from ..core.errors import ImageError
+from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
+from ..data.open import Dataset
 from ..data.transforms import OtherSide, Resampling, centre_crop, rescale
+from ..data.workers import Fault
 from ..models.architectures import Layer
 from ..models.vgg import Pooling
 from .protocols import Protocol
@@ -28,6 +33,8 @@ from .protocols import Protocol
 BATCH_PIXELS = 2_000_000  # of all images of a batch: bounds the memory of their maps
 BATCH_IMAGES = 64
 WAITING_PIXELS = 50_000_000
+LEAVE_OUT = "Remove it, or leave it out with --bad-images skip."
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,32 @@ class ResizeToScales:
         scaled = [rescale(pixels, scale, self.resampling, self.other_side) for scale in self.protocol.scales]
         alone = self.protocol.method == "centre" and not self.protocol.mirror
         return [centre_crop(view, self.crop) for view in scaled] if alone else scaled
+
+
+def readable_images(
+    dataset: Dataset,
+    indices: Sequence[int],
+    transform: Callable[[Pixels], T],
+    machine: Machine,
+    advice: str,
+    faults: dict[int, str] | None = None,
+) -> Iterator[tuple[int, T]]:
+    """Reads and transforms the images of a dataset at ``indices``, in this order; yields each with its index.
+
+    Args:
+        advice: what to do about an unreadable image, as the end of the message.
+        faults: receives the message of each unreadable image by index; None raises instead.
+
+    Raises:
+        ImageError: an image cannot be read, and ``faults`` is None.
+    """
+    for place, loaded in each_photo(dataset.take(np.array(indices, dtype=np.int64)), transform, machine.readers):
+        if not isinstance(loaded, Fault):
+            yield indices[place], loaded
+        elif faults is None:
+            raise ImageError(f"{loaded.message} {advice}")
+        else:
+            faults[indices[place]] = loaded.message
 
 
 class InferenceModel(TypingProtocol):

@@ -20,7 +20,8 @@ from ..data.boxes import iou
 from .scores import Scores
 
 FloatArray = NDArray[np.floating]
-BOX_IOU = 0.5  # of a right box: the paper says "above", the devkit's "at least" decides
+TOPS = (("top1_error", 1), ("top5_error", 5))
+BOX_IOU = 0.5  # of a right box: "at least", as in the devkit, where the paper says "above"
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 5000, 0
 MOST_SUMS = 50_000_000
 
@@ -37,7 +38,7 @@ def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np
     """
     if np.isnan(posteriors).any():
         row = int(np.isnan(posteriors).any(axis=1).argmax())
-        raise VerydeepError(f"the posterior of image number {row} is NaN: the net or the scores are broken.")
+        raise VerydeepError(f"the posteriors of image {row} are NaN: the weights or the scores are corrupt.")
     right = posteriors[np.arange(len(labels)), labels][:, None]
     before = np.arange(posteriors.shape[1])[None, :] < labels[:, None]
     ranks: NDArray[np.int64] = ((posteriors > right) | ((posteriors == right) & before)).sum(axis=1, dtype=np.int64)
@@ -235,28 +236,35 @@ def summarise(scores: Scores) -> dict[str, Any]:
         "data": scores.data,
         "images": len(scores.ids),
     }
-    for name, k in (("top1_error", 1), ("top5_error", 5)):
-        summary |= error_with_interval(scores, name, k)
+    summary |= top_errors(scores)
     rows = class_errors(scores) if scores.labelled else []
     mean = round(float(np.mean([row["top1_error"] for row in rows])), 4) if rows else None
     confused = confused_pairs(scores) if scores.labelled else []
     return {**summary, "mean_class_error": mean, "classes": rows, "confused": confused}
 
 
-def error_with_interval(scores: Scores, name: str, k: int) -> dict[str, Any]:
-    """The top-k error as ``name`` and its interval as ``name_interval``, both None where they are undefined."""
-    wrong = wrong_at(scores.posteriors, scores.labels, k) if scores.labelled else None
+def top_errors(scores: Scores, suffix: str = "_error") -> dict[str, Any]:
+    """Top-1 and top-5 error with their intervals."""
+    errors: dict[str, Any] = {}
+    for name, k in TOPS:
+        wrong = wrong_at(scores.posteriors, scores.labels, k) if scores.labelled else None
+        errors |= error_with_interval(name.replace("_error", suffix), wrong, scores.subjects)
+    return errors
+
+
+def error_with_interval(name: str, wrong: NDArray[np.bool_] | None, groups: NDArray[np.int64]) -> dict[str, Any]:
+    """An error in percent as ``name`` and its interval as ``name_interval``, both None where it is undefined."""
     if wrong is None:
         return {name: None, f"{name}_interval": None}
-    ends = error_interval(wrong, scores.subjects)
-    return {name: round(100 * float(wrong.mean()), 4), f"{name}_interval": [round(end, 4) for end in ends]}
+    ends = [round(end, 4) for end in error_interval(wrong, groups)]
+    return {name: round(100 * float(wrong.mean()), 4), f"{name}_interval": ends}
 
 
 def headline(summary: dict[str, Any]) -> str:
     """The top-1 error of a summary as a line of text."""
     subject = f"{summary['protocol']} on {summary['images']} images ({summary['set']})"
     if summary["top1_error"] is None:
-        return f"{subject}: unlabelled"
+        return f"{subject}: no labels"
     low, high = summary["top1_error_interval"]
     return f"{subject}: top-1 error {summary['top1_error']:.2f} % (95 % interval {low:.2f} to {high:.2f})"
 

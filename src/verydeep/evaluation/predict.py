@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..checkpoints.checkpoint import Metadata
-from ..checkpoints.load import Loaded, load_model
+from ..checkpoints.load import Loaded
 from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, NotAnImageError, VerydeepError
 from ..core.paths import files_matching
@@ -24,6 +24,8 @@ from ..data.image_io import Pixels, as_pixels
 from ..data.walk import HIDDEN, LINKS, SYSTEM, Skipped, files_below, is_system, unread_sentences
 from .inference import InferenceModel, ResizeToScales, posteriors
 from .protocols import Protocol, check_protocol, parse_protocol
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,22 +69,11 @@ class Classifier:
         images = listed(images)
         tested = parse_protocol(protocol) if protocol else usual_protocol(self.metadata)
         check_protocol(tested, self.metadata.crop)
-        resize = ResizeToScales.for_net(self.metadata, tested)
-
-        def views() -> Iterator[tuple[int, list[Pixels]]]:
-            for index, image in enumerate(images):
-                try:
-                    yield index, resize(as_pixels(image, name_of(image, index)))
-                except ImageError as fault:
-                    named = fault.named(name_of(image, index))
-                    if faults is None:
-                        raise named from None
-                    faults[index] = str(named)
-
+        views = each_image(images, ResizeToScales.for_net(self.metadata, tested), faults)
         total, mean = len(images) * len(tested.scales), np.array(self.metadata.mean)
         with self.machine.running(), (reporter or Silent()).track("predicting", total) as advance:
             return posteriors(
-                self.net, mean, tested, views(), len(images), self.machine, lambda n: advance(n, "")
+                self.net, mean, tested, views, len(images), self.machine, lambda n: advance(n, "")
             ).posteriors
 
     def predict(
@@ -172,17 +163,30 @@ def name_of(image: Any, index: int) -> str:
     return str(image) if isinstance(image, str | os.PathLike) else f"image {index}"
 
 
-def load_net(run: str | Path, last: bool, machine: MachineSettings) -> Classifier:
-    """Loads the classifier of a run directory (its best checkpoint, or ``last``) or of a file.
+def each_image(
+    images: Sequence[Any], transform: Callable[[Pixels], T], faults: dict[int, str] | None, first: int = 0
+) -> Iterator[tuple[int, T]]:
+    """Reads and transforms images in files or in memory; yields each with its index, counted from ``first``.
+
+    Args:
+        faults: receives the message of each unreadable image by index; None raises instead.
 
     Raises:
-        VerydeepError: as `verydeep.checkpoints.load.load_model`.
+        ImageError: an image cannot be read or transformed, and ``faults`` is None; the message names it.
     """
-    return place_classifier(load_model(run, last), machine)
+    for index, image in enumerate(images, first):
+        name = name_of(image, index)
+        try:
+            yield index, transform(as_pixels(image, name))
+        except ImageError as fault:
+            named = fault.named(name)
+            if faults is None:
+                raise named from None
+            faults[index] = str(named)
 
 
 def place_classifier(checkpoint: Loaded, settings: MachineSettings) -> Classifier:
-    """Places the net of an opened file on the device of the settings."""
+    """Places the net of a loaded file on the device of the settings."""
     machine = resolve_device(replace(settings, compile=False), checkpoint.metadata.multiply_adds)
     net = checkpoint.net()
     machine.place_model(net)
@@ -219,21 +223,21 @@ def find_photos(pattern: str | Path, problems: list[str] | None = None, reporter
         return _photos_below(path, problems, reporter or Silent())
     if path.exists() or not glob.has_magic(str(pattern)):
         return [str(path)]
-    found = [item for item in files_matching(str(pattern)) if not is_system(item, path)]
-    if not found:
+    photos = [item for item in files_matching(str(pattern)) if not is_system(item, path)]
+    if not photos:
         raise ImageError(f"no file matches {pattern}.")
-    return found
+    return photos
 
 
 def _photos_below(folder: Path, problems: list[str] | None, reporter: Reporter) -> list[str]:
     skipped = Skipped(str(folder))
-    found = sorted(map(str, files_below(folder, skipped, problems=problems)))
+    photos = sorted(map(str, files_below(folder, skipped, problems=problems)))
     unread = unread_sentences(skipped)
-    passed_over = {kind: skipped.counts[kind] for kind in (HIDDEN, SYSTEM, LINKS) if kind in skipped.counts}
-    if passed_over:
-        reporter.say(f"{folder}: skipped {', '.join(f'{count} {kind}' for kind, count in passed_over.items())}")
+    counts = [f"{skipped.counts[kind]} {kind}" for kind in (HIDDEN, SYSTEM, LINKS) if kind in skipped.counts]
+    if counts:
+        reporter.say(f"{folder}: skipped {', '.join(counts)}")
     if problems is not None:
         problems += unread
-    if not found:
+    if not photos:
         raise ImageError(" ".join([f"{folder} has no images of a supported format.", *([] if problems else unread)]))
-    return found
+    return photos

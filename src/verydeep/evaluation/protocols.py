@@ -40,12 +40,6 @@ GRAMMAR = (
     "METHOD@Q or METHOD@Q,Q,… with METHOD dense, crops, both, ten or centre, e.g. dense@256,384,512 or centre@256; "
     f"optionally followed by {NO_MIRROR} or {MIRROR}, and {SOFTMAX_FIRST}"
 )
-_PATTERN = rf"({'|'.join(METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{NO_MIRROR}|{SOFTMAX_FIRST})*)"
-
-
-def mirrored_by_default(method: Method) -> bool:
-    """Whether a method averages with the mirror image by default: all but ``centre``."""
-    return method != "centre"
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class Protocol:
 
     def __str__(self) -> str:
         name = f"{self.method}@{','.join(str(scale) for scale in self.scales)}"
-        if self.mirror != mirrored_by_default(self.method):
+        if self.mirror != (self.method != "centre"):
             name += MIRROR if self.mirror else NO_MIRROR
         return name + (SOFTMAX_FIRST if self.softmax_first else "")
 
@@ -94,11 +88,11 @@ class Protocol:
         whole = height * width if self.method in ("dense", "both") else 0
         return whole + len(self.corners(height, width, crop)) * crop * crop
 
-    def multiply_adds(self, found: tuple[Layer, ...], crop: int, height: int, width: int, pooling: str) -> int:
+    def multiply_adds(self, layers: tuple[Layer, ...], crop: int, height: int, width: int, pooling: str) -> int:
         """Forward multiply-adds of an image at one scale, ``height`` x ``width`` pixels after rescaling."""
-        cost = len(self.corners(height, width, crop)) * multiply_adds(found, crop, crop, pooling)
+        cost = len(self.corners(height, width, crop)) * multiply_adds(layers, crop, crop, pooling)
         if self.method in ("dense", "both"):
-            cost += multiply_adds(found, height, width, pooling, everywhere=self.softmax_first)
+            cost += multiply_adds(layers, height, width, pooling, everywhere=self.softmax_first)
         return cost * (2 if self.mirror else 1)
 
 
@@ -108,25 +102,35 @@ def _grid(room: int) -> list[int]:
     return [(2 * number * room + steps) // (2 * steps) for number in range(GRID)]
 
 
+def _parse(
+    text: str, methods: tuple[str, ...], options: tuple[str, ...]
+) -> tuple[str, tuple[int, ...], set[str]] | None:
+    """The method, scales and options of ``METHOD@Q,…:option…``; None where the text is of another form."""
+    pattern = rf"({'|'.join(methods)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{'|'.join(options)})*)"
+    match = re.fullmatch(pattern, text.strip())
+    chosen = re.findall(r":[^:]+", match[3]) if match else []
+    if not match or len(set(chosen)) < len(chosen):
+        return None
+    return match[1], tuple(int(scale) for scale in match[2].split(",")), set(chosen)
+
+
 def parse_protocol(text: str) -> Protocol:
     """A protocol from its name, such as ``dense@256,384,512``.
 
     Raises:
         VerydeepError: it does not follow the grammar, which the message shows.
     """
-    match = re.fullmatch(_PATTERN, text.strip())
-    options = re.findall(r":[^:]+", match[3]) if match else []
-    if not match or len(set(options)) < len(options) or {MIRROR, NO_MIRROR} <= set(options):
+    parsed = _parse(text, METHODS, (MIRROR, NO_MIRROR, SOFTMAX_FIRST))
+    if parsed is None or {MIRROR, NO_MIRROR} <= parsed[2]:
         raise VerydeepError(f"{text!r} is not a protocol: write {GRAMMAR}.")
-    method = cast(Method, match[1])
-    scales = tuple(int(scale) for scale in match[2].split(","))
+    method, scales, options = cast(Method, parsed[0]), *parsed[1:]
     if len(set(scales)) < len(scales):
-        raise VerydeepError(f"{text!r} names a scale twice: give each Q once.")
+        raise VerydeepError(f"{text!r} has a scale twice: give each Q once.")
     if max(scales) > LARGEST_SIDE:
-        raise VerydeepError(f"Q = {max(scales)} in {text!r} is above {LARGEST_SIDE} pixels, more than any image needs.")
+        raise VerydeepError(f"Q = {max(scales)} in {text!r} is above the limit of {LARGEST_SIDE} pixels.")
     if SOFTMAX_FIRST in options and method not in ("dense", "both"):
         raise VerydeepError(f"{text!r}: {SOFTMAX_FIRST} applies to dense and both only, as a crop's map has one cell.")
-    mirror = MIRROR in options or (mirrored_by_default(method) and NO_MIRROR not in options)
+    mirror = MIRROR in options or (method != "centre" and NO_MIRROR not in options)
     return Protocol(method, scales, mirror, softmax_first=SOFTMAX_FIRST in options)
 
 
@@ -144,7 +148,6 @@ BOX_GRAMMAR = (
     "centre@Q, dense@Q,Q,… or crops@Q,Q,…, e.g. centre@384 or dense@352,384; optionally followed by "
     f"{MIRROR} (the mirror image's boxes too) and, for dense, {OFFSETS} (OverFeat's offset pooling, a finer grid)"
 )
-_BOX_PATTERN = rf"({'|'.join(BOX_METHODS)})@(\d{{1,9}}(?:,\d{{1,9}})*)((?:{MIRROR}|{OFFSETS})*)"
 
 
 @dataclass(frozen=True)
@@ -185,11 +188,10 @@ def parse_box_protocol(text: str, crop: int) -> BoxProtocol:
     Raises:
         VerydeepError: it does not follow the grammar, which the message shows, or a Q is below the crop.
     """
-    match = re.fullmatch(_BOX_PATTERN, text.strip())
-    options = re.findall(r":[^:]+", match[3]) if match else []
-    if not match or len(set(options)) < len(options) or (OFFSETS in options and match[1] != "dense"):
+    parsed = _parse(text, BOX_METHODS, (MIRROR, OFFSETS))
+    if parsed is None or (OFFSETS in parsed[2] and parsed[0] != "dense"):
         raise VerydeepError(f"{text!r} is not a localisation protocol: write {BOX_GRAMMAR}.")
-    scales = tuple(int(scale) for scale in match[2].split(","))
+    method, scales, options = parsed
     if len(set(scales)) < len(scales) or not crop <= min(scales) <= max(scales) <= LARGEST_SIDE:
         raise VerydeepError(f"{text!r}: give each Q once, from the net's crop of {crop} up to {LARGEST_SIDE} pixels.")
-    return BoxProtocol(match[1], scales, MIRROR in options, OFFSETS in options)
+    return BoxProtocol(method, scales, MIRROR in options, OFFSETS in options)

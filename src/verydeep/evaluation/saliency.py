@@ -63,15 +63,15 @@ class PlacedMap:
 
 
 def check_explainable(model: object) -> Classifier:
-    """The model itself, if it has maps.
+    """Returns the model if it has score maps.
 
     Raises:
         VerydeepError: an exported file, or SVMs on descriptors.
     """
     if not isinstance(model, Classifier):
-        raise VerydeepError("an SVM scores the descriptor of a whole image and has no map: explain a net instead.")
+        raise VerydeepError("an SVM scores the descriptor of the whole image and has no score map: explain a net.")
     if not isinstance(model.net, Net):
-        raise VerydeepError("an exported file returns mean scores only and has no map: explain the run itself.")
+        raise VerydeepError("an exported file returns mean scores only and has no score map: explain the run itself.")
     return model
 
 

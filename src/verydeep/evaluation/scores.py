@@ -45,7 +45,7 @@ class Scores:
 
     @property
     def labelled(self) -> bool:
-        """Whether the images are labelled."""
+        """Whether all images are labelled."""
         return not (self.labels < 0).any()
 
     @property
@@ -98,9 +98,9 @@ def load_scores(path: str | Path) -> Scores:
 
 
 def _names(stored: NDArray[Any], count: int) -> tuple[str, ...]:
-    """An array's texts; raises ValueError unless there are ``count``, as empty texts take no bytes, however many."""
+    """An array's strings; raises ValueError unless there are ``count``, as empty strings take no bytes."""
     if stored.shape != (count,):
-        raise ValueError("as many names as posteriors")
+        raise ValueError("one name for each row or column of the posteriors")
     return tuple(map(str, stored))
 
 
@@ -109,7 +109,7 @@ def _check(path: Path, scores: Scores) -> None:
     rows = [scores.labels, scores.subjects]
     fits = scores.posteriors.shape == (images, classes) and scores.posteriors.dtype == np.float32
     if not (fits and all(row.shape == (images,) and row.dtype.kind == "i" for row in rows)):
-        raise VerydeepError(f"{path} has arrays that do not fit together: it is broken; evaluate again.")
+        raise VerydeepError(f"{path} has arrays of inconsistent shapes: it is broken; evaluate again.")
     if (
         not images
         or not classes
@@ -132,55 +132,53 @@ def _check(path: Path, scores: Scores) -> None:
         )
 
 
-def mean_scores(found: Sequence[Scores], names: Sequence[str], weights: Iterable[float] | None = None) -> Scores:
+def mean_scores(parts: Sequence[Scores], names: Sequence[str], weights: Iterable[float] | None = None) -> Scores:
     """The fusion of scores: the weighted mean of their posteriors (Sect. 4.4), equal weights by default.
 
     Args:
-        names: those of the scores in messages.
+        names: of the scores, for messages.
         weights: 0 or more, not all 0; only their ratios matter.
 
     Raises:
-        VerydeepError: nothing to fuse; other images, sets or classes; invalid weights.
+        VerydeepError: nothing to fuse; different images, sets or classes; invalid weights.
     """
-    if not found:
+    if not parts:
         raise VerydeepError("there is nothing to fuse: give at least one scores file.")
-    shares = fusion_shares(len(found), weights)
-    first = found[0]
-    for other, name in zip(found[1:], names[1:], strict=True):
+    shares = fusion_shares(len(parts), weights)
+    first = parts[0]
+    for other, name in zip(parts[1:], names[1:], strict=True):
         difference = _difference(first, other)
         if difference:
             raise VerydeepError(f"{name} cannot be fused with {names[0]}: {difference}.")
     total = np.zeros(first.posteriors.shape, dtype=np.float64)
-    for share, scores in zip(shares, found, strict=True):
+    for share, scores in zip(shares, parts, strict=True):
         total += share * scores.posteriors
-    run, protocol, checkpoint = (" + ".join(dict.fromkeys(texts)) for texts in zip(*map(_texts, found), strict=True))
-    posteriors = total.astype(np.float32)
-    return replace(first, posteriors=posteriors, run=run, protocol=protocol, checkpoint=checkpoint)
+    run, protocol, checkpoint = (
+        " + ".join(dict.fromkeys(getattr(scores, name) for scores in parts))
+        for name in ("run", "protocol", "checkpoint")
+    )
+    return replace(first, posteriors=total.astype(np.float32), run=run, protocol=protocol, checkpoint=checkpoint)
 
 
 def fusion_shares(files: int, weights: Iterable[float] | None) -> list[float]:
     """The weight of each file of a fusion, normalised to a sum of 1; equal without weights.
 
     Raises:
-        VerydeepError: not as many weights as files, or invalid ones.
+        VerydeepError: the number of weights is not that of the files, or one is invalid.
     """
     if weights is None:
         return [1 / files] * files
     try:
-        given = [float(weight) for weight in weights]
+        values = [float(weight) for weight in weights]
     except (TypeError, ValueError, OverflowError):
         raise VerydeepError(f"weights must be numbers, one per scores file, not {weights!r}.") from None
-    if len(given) != files:
-        raise VerydeepError(f"{files} scores files need as many weights, not {len(given)}.")
-    if not all(0 <= weight < math.inf for weight in given) or not any(given):
-        shown = ", ".join(f"{weight:g}" for weight in given)
+    if len(values) != files:
+        raise VerydeepError(f"{files} scores files need as many weights, not {len(values)}.")
+    if not all(0 <= weight < math.inf for weight in values) or not any(values):
+        shown = ", ".join(f"{weight:g}" for weight in values)
         raise VerydeepError(f"weights must be finite, 0 or more and not all 0, not {shown}.")
-    scaled = [weight / max(given) for weight in given]
+    scaled = [weight / max(values) for weight in values]
     return [weight / sum(scaled) for weight in scaled]
-
-
-def _texts(scores: Scores) -> tuple[str, str, str]:
-    return scores.run, scores.protocol, scores.checkpoint
 
 
 def _difference(first: Scores, other: Scores) -> str:
@@ -192,6 +190,6 @@ def _difference(first: Scores, other: Scores) -> str:
         return f"it is of the set {other.set_name}, not {first.set_name}"
     if other.ids != first.ids:
         missing = sorted(set(first.ids) ^ set(other.ids))
-        more = f"{missing[0]} and {len(missing) - 1} more are in one only" if missing else "in another order"
+        more = f"only one has {missing[0]} and {len(missing) - 1} more" if missing else "in another order"
         return f"its {len(other.ids)} images are not the {len(first.ids)} of the other ({more})"
-    return "" if (other.labels == first.labels).all() else "the same images have other labels"
+    return "" if (other.labels == first.labels).all() else "its labels differ"

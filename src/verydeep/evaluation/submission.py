@@ -1,6 +1,6 @@
-"""Sect. 4: submission files of the ILSVRC server: the five best classes of each image, in order.
+"""Sect. 4: submission files for the ILSVRC server: the five best classes of each image, in order.
 
-Class indices follow sorted WNIDs; the file has ILSVRC2012_IDs, which are in another order. A class is recognised by the
+Class indices follow sorted WNIDs; the file has ILSVRC2012_IDs, which are in another order. A class is identified by the
 WNID that its name begins with, never by its index.
 """
 
@@ -32,10 +32,8 @@ def write_classification(path: Path, scores: Scores, devkit: Path) -> None:
         VerydeepError: a class name without a WNID of the devkit; the file cannot be written.
     """
     numbers = ilsvrc_ids(scores.classes, devkit)
-    order = sorted(range(len(scores.ids)), key=lambda index: Path(scores.ids[index]).name)
     best = np.argsort(-scores.posteriors, axis=1, kind="stable")[:, :BEST]
-    lines = [" ".join(str(numbers[place]) for place in best[index]) for index in order]
-    write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    _write_lines(path, scores.ids, [" ".join(str(numbers[label]) for label in row) for row in best])
 
 
 def write_localisation(
@@ -53,11 +51,17 @@ def write_localisation(
     """
     numbers = ilsvrc_ids(dataset.classes, Path(devkit))
     pixels = xyxy_to_inclusive(boxes)
-    lines = []
-    for index in sorted(range(len(dataset)), key=lambda index: Path(dataset.ids[index]).name):
-        guesses = zip(labels[index, :BEST], pixels[index, :BEST], strict=True)
-        lines.append(" ".join(f"{numbers[label]} {' '.join(map(str, box.tolist()))}" for label, box in guesses))
-    write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    lines = [
+        " ".join(f"{numbers[label]} {' '.join(map(str, box.tolist()))}" for label, box in zip(*best, strict=True))
+        for best in zip(labels[:, :BEST], pixels[:, :BEST], strict=True)
+    ]
+    _write_lines(path, dataset.ids, lines)
+
+
+def _write_lines(path: Path, ids: tuple[str, ...], lines: list[str]) -> None:
+    """Writes the lines of images, sorted by file name."""
+    order = sorted(range(len(ids)), key=lambda index: Path(ids[index]).name)
+    write_atomically(path, lambda file: file.write("".join(f"{lines[index]}\n" for index in order).encode()))
 
 
 def ilsvrc_ids(classes: tuple[str, ...], devkit: Path) -> list[int]:
@@ -65,10 +69,10 @@ def ilsvrc_ids(classes: tuple[str, ...], devkit: Path) -> list[int]:
     if not devkit.is_dir():
         raise VerydeepError(f"{devkit} is not a folder: give ILSVRC's devkit, which has each class's ILSVRC2012_ID.")
     by_wnid = {wnid: number for number, wnid in devkit_order(devkit).items()}
-    found = []
+    numbers = []
     for name in classes:
         match = re.match(r"n\d{8}", name)
         if not match or match[0] not in by_wnid:
             raise VerydeepError(f"class {name!r} is not one of ILSVRC's: server files need scores on its 1000 classes.")
-        found.append(by_wnid[match[0]])
-    return found
+        numbers.append(by_wnid[match[0]])
+    return numbers

@@ -1,4 +1,4 @@
-"""App. A: the sets of a localisation model: to test on, to tune t on, to compute a constant box from."""
+"""App. A: the datasets of an evaluation: to evaluate on, to tune t on, and to find the best constant box in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.checkpoint import Metadata
+from ..checkpoints.checkpoint import Checkpoint, Metadata
+from ..checkpoints.run_dir import bad_images
 from ..core.errors import VerydeepError
 from ..core.files import short_name
 from ..core.progress import Reporter, Silent
@@ -19,10 +20,11 @@ from ..data.open import Data, Dataset, check_still_there, lasting_boxes, lasting
 
 @dataclass(frozen=True)
 class BoxSets:
-    """The set to test on, whose images all have boxes where classes are known, and the data of the training.
+    """The dataset to evaluate on, whose labelled images all have boxes, and the data that the model was trained on.
 
-    ``own`` are the data that the model was trained on, None where they are gone: dev and training images are taken
-    from them, without any image that is tested.
+    ``own`` is the training's data, None if they no longer exist: dev and training images are taken from them, without
+    images of ``tested``. ``apart`` is the directory name of results on other data than the run's, ``bad`` the images
+    of the run that cannot be read.
     """
 
     tested: Dataset
@@ -31,58 +33,48 @@ class BoxSets:
     apart: str
     faults: dict[str, list[str]]
     bad: frozenset[str]
-    reporter: Reporter
 
     def place(self, dataset: Dataset) -> str:
-        """The folder of a set's results in a run's evaluations; its own for data that the run was not trained on."""
+        """The directory of a set's results below a run's evaluations; separate for other data than the run's."""
         return str(Path(self.apart) / dataset.set_name)
 
-    def dev(self, most: int) -> Dataset | None:
-        """At most ``most`` images of the dev part, evenly spread, with their boxes; None where there are none."""
-        return self._evenly("dev", most)
-
-    def train(self, most: int) -> Dataset | None:
-        """The same of the training part."""
-        return self._evenly("train", most)
-
-    def _evenly(self, name: str, most: int) -> Dataset | None:
+    def evenly(self, name: str, most: int) -> Dataset | None:
+        """At most ``most`` images of a set of the training's data, evenly spaced, with boxes; None without any."""
         if self.own is None or name not in self.own.sets or self.own.sets[name].find_boxes is None:
             return None
         dataset = relabel(self.own.sets[name], self.classes)
-        # Of the same images, whatever boxes they have now.
+        # The same images, whatever their boxes are now.
         tested = set(self.tested.ids) if self.tested.source == dataset.source else set()
         kept = [index for index, image in enumerate(dataset.ids) if image not in tested and image not in self.bad]
         if not kept:
             return None
-        chosen = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).astype(np.int64))
-        return located(dataset.take(np.array(kept, dtype=np.int64)[chosen]), False, Silent()).dataset
+        return located(dataset.take(np.array(kept, dtype=np.int64)).evenly(most), False, Silent()).dataset
 
 
 def open_box_sets(
-    metadata: Metadata,
-    bad: frozenset[str],
+    checkpoint: Checkpoint,
     data: str | None,
-    boxes: tuple[str, ...],
-    set_name: str | None,
-    strict: bool,
     reporter: Reporter,
+    boxes: tuple[str, ...] = (),
+    set_name: str | None = None,
+    strict: bool = False,
 ) -> BoxSets:
-    """The sets for testing a localisation model.
+    """Opens the datasets for evaluating a localisation model.
 
     Args:
-        bad: images of the run's own data that could not be read.
-        data, boxes: in place of those it was trained on.
+        data, boxes: instead of those it was trained on.
         set_name: by default the reported set, or all images of other, unsplit data.
-        strict: raise an error for images of unknown classes and for faulty boxes; else leave them out or repair them,
-            with a warning.
+        strict: raise an error for images of unknown classes and for faulty boxes; otherwise these are left out or
+            repaired, with a warning.
 
     Raises:
         VerydeepError: no such data or set; no image with a box of a known class.
     """
+    metadata = checkpoint.metadata
     trained_on = metadata.data_settings
     settings, own = _test_settings(metadata, trained_on, data, boxes)
     same = own or settings == trained_on
-    other = not own and settings.data != trained_on.data  # with other boxes the same images stay split as they were
+    other = not own and settings.data != trained_on.data  # the same images with other boxes keep their split
     opened = open_data(settings if same else replace(settings, classes=()), least_classes=1)
     chosen = opened.set(set_name or ("all" if opened.split_by_us and other else opened.reported))
     known = relabel(chosen, metadata.classes, strict)
@@ -91,22 +83,21 @@ def open_box_sets(
         kept = set(known.ids)
         faults["class"] = [chosen.where(index) for index, image in enumerate(chosen.ids) if image not in kept]
         unknown = [chosen.classes[n] for n in np.flatnonzero(places_in(metadata.classes, chosen.classes) < 0)]
-        reporter.warn(
-            f"left out {len(faults['class'])} photos of classes that the model does not have ({', '.join(unknown[:5])})"
-        )
+        reporter.warn(f"skipped {len(faults['class'])} images of unknown classes ({', '.join(unknown[:5])})")
     if not len(known):
-        raise VerydeepError(f"{chosen.name} has no photo of any of the model's classes.")
+        raise VerydeepError(f"{chosen.name} has no images of the model's classes.")
     if known.labelled:
         checked = located(known, strict, reporter)
         known, faults = checked.dataset, {**faults, **checked.faults}
     apart = "" if same else short_name(f"of-{Path(settings.data).name}")
-    return BoxSets(known, opened if same else _own(trained_on), metadata.classes, apart, faults, bad, reporter)
+    bad = bad_images(checkpoint.path.parent)
+    return BoxSets(known, opened if same else _own(trained_on), metadata.classes, apart, faults, bad)
 
 
 def _test_settings(
     metadata: Metadata, trained_on: DataSettings, data: str | None, boxes: tuple[str, ...]
 ) -> tuple[DataSettings, bool]:
-    """The data to test on, and whether they are the run's own in another folder."""
+    """The data to evaluate on, and whether they are the run's own in another directory."""
     if data is None:
         check_still_there(trained_on)
         settings = trained_on
@@ -118,7 +109,7 @@ def _test_settings(
 
 
 def _are_own(metadata: Metadata, settings: DataSettings) -> bool:
-    """Whether data are the images and boxes that a model was trained on, in another folder."""
+    """Whether data are the images and boxes that a model was trained on, in another directory."""
     if not settings.boxes:
         return False
     try:
@@ -130,7 +121,7 @@ def _are_own(metadata: Metadata, settings: DataSettings) -> bool:
 
 
 def _own(settings: DataSettings) -> Data | None:
-    """The data a model was trained on; None where they are gone."""
+    """The data a model was trained on; None if they no longer exist."""
     try:
         return open_data(settings, least_classes=1)
     except VerydeepError:

@@ -1,15 +1,14 @@
-"""App. A: applies a localisation net to images: at each place a candidate box for each label, and its rating.
+"""App. A: applies a localisation model to images: a candidate box for each label at each position, and its rating.
 
 Output (i, j) of the map belongs to the crop whose corner is at (32 i, 32 j) of the rescaled image; the net predicts a
-box's centre and size in shares of that crop. Boxes are returned in pixels of the image, clipped at its edges. A box is
-rated by the classification net applied to the same rescaled image: its posterior of the label at the same place.
+box's centre and size relative to that crop. Boxes are returned in pixels of the image, clipped at its edges. A box is
+rated by the classification net on the same rescaled image: by its posterior of the label at the same position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,16 +31,15 @@ from ..models.vgg import Net
 
 @dataclass(frozen=True)
 class BoxViews:
-    """From an image's pixels to a localisation net's input: its height and width, and the image rescaled to Q."""
+    """Transforms an image to the input of a localisation model: its height and width, and the image rescaled to Q."""
 
     scale: int
     resampling: Resampling
     other_side: OtherSide
 
     def __call__(self, pixels: Pixels) -> tuple[tuple[int, int], Pixels]:
-        """uint8 (H,W,3) at the scale."""
-        shown = rescale(pixels, self.scale, self.resampling, self.other_side)
-        return (pixels.shape[0], pixels.shape[1]), shown
+        """The size, and uint8 (h,w,3) at the scale."""
+        return pixels.shape[:2], rescale(pixels, self.scale, self.resampling, self.other_side)
 
 
 @dataclass(frozen=True)
@@ -61,39 +59,37 @@ class CandidateBoxes:
 
 
 def check_rater(box_metadata: Metadata, rater: Metadata) -> None:
-    """Raises VerydeepError where window (i, j) of the two nets would not be the same piece of an image."""
+    """Raises VerydeepError where position (i, j) of the two nets' maps would not be the same part of an image."""
     for name in ("crop", "pooling", "resampling", "other_side"):
-        own, theirs = getattr(box_metadata, name), getattr(rater, name)
-        if own != theirs:
+        expected, actual = getattr(box_metadata, name), getattr(rater, name)
+        if actual != expected:
             raise VerydeepError(
-                f"the classification net has {name} {theirs} and the localisation model {own}: it cannot rate "
-                "boxes place by place; give another --classifier, or --rate image."
+                f"the classification net has {name} {actual} and the localisation model {expected}: it cannot score "
+                "boxes by position; give another --classifier, or --rate image."
             )
 
 
-def check_finite(found: dict[int, CandidateBoxes], net: str) -> None:
+def check_finite(candidates: dict[int, CandidateBoxes], net: str) -> None:
     """Raises VerydeepError where a box or a rating is NaN or infinite."""
-    if not all(np.isfinite(photo.boxes).all() and np.isfinite(photo.ratings).all() for photo in found.values()):
+    if not all(np.isfinite(image.boxes).all() and np.isfinite(image.ratings).all() for image in candidates.values()):
         raise VerydeepError(f"{net} predicts NaN boxes; the weights are corrupt: train it again.")
 
 
 def check_classes(box_metadata: Metadata, rater: Metadata) -> None:
-    """Raises VerydeepError where the two nets' outputs do not stand for the same classes in the same order."""
+    """Raises VerydeepError where the two nets have different classes or another order of them."""
     if not same_classes(box_metadata.classes, rater.classes):
-        raise VerydeepError("the classification net has other classes than the localisation net: give another one.")
+        raise VerydeepError("the classification net has other classes than the localisation model: give another one.")
 
 
 class BoxPredictor:
-    """Applies a localisation net, and the net that rates, to images of one scale."""
+    """Applies a localisation model, and the net that rates its boxes, to images of one scale."""
 
     def __init__(
         self, net: Net, metadata: Metadata, rater: ScoringNet | None, protocol: BoxProtocol, machine: Machine
     ) -> None:
-        """Args as for `run`; ``rater`` None rates every window 1. Nets are in evaluation mode on the device."""
+        """Takes nets in evaluation mode on the device; without a ``rater`` every rating is 1."""
         self._net, self.metadata, self._rater, self.machine = net, metadata, rater, machine
         self.protocol = protocol
-        self._shift = _minus_mean(metadata)
-        self._rater_shift = None if rater is None else _minus_mean(rater.metadata)
 
     def run(
         self,
@@ -101,58 +97,55 @@ class BoxPredictor:
         labels: NDArray[np.int64],
         done: Callable[[int], None] = lambda count: None,
     ) -> dict[int, CandidateBoxes]:
-        """Returns the candidate boxes of images by their index.
+        """The candidate boxes of images by index.
 
         Args:
             views: an image's index and its `BoxViews`, in any order.
-            labels: the classes to localise in each image, (N,L).
-            done: called with the number of images finished since its last call.
+            labels: the classes to locate in each image, (N,L).
+            done: called with the number of images finished since the last call.
         """
         sizes: dict[int, tuple[int, int]] = {}
-        found: dict[int, CandidateBoxes] = {}
+        candidates: dict[int, CandidateBoxes] = {}
 
-        def shown() -> Any:
+        def scaled() -> Iterator[tuple[int, list[Pixels]]]:
             for index, (size, pixels) in views:
                 sizes[index] = size
                 yield index, [pixels]
 
         with torch.inference_mode(), self.machine.autocast():
-            for indices, batch in equal_sizes(shown(), self._pixels):
-                wanted = torch.from_numpy(labels[indices]).to(self.machine.device)
-                pieces = [self._candidates(batch, wanted, mirrored) for mirrored in self._ways]
+            for indices, batch in equal_sizes(scaled(), self._pixels):
+                of_batch = torch.from_numpy(labels[indices]).to(self.machine.device)
+                mirrored = (False, True) if self.protocol.mirror else (False,)
+                pieces = [self._candidates(batch, of_batch, mirror) for mirror in mirrored]
                 boxes, ratings = (torch.cat(parts, 2).float().cpu().numpy() for parts in zip(*pieces, strict=True))
                 for row, index in enumerate(indices):
                     in_image = _in_image(boxes[row], batch.shape[1:3], sizes[index])
-                    found[index] = CandidateBoxes(in_image, ratings[row].T)
+                    candidates[index] = CandidateBoxes(in_image, ratings[row].T)
                 done(len(indices))
-        return found
+        return candidates
 
     def _pixels(self, height: int, width: int) -> int:
         """Pixels that go through a net for one image of this size."""
         crops = self.protocol.corners(height, width, self._net.crop)
         return len(crops) * self._net.crop**2 or height * width
 
-    @property
-    def _ways(self) -> tuple[bool, ...]:
-        return (False, True) if self.protocol.mirror else (False,)
-
     def _candidates(self, batch: NDArray[np.uint8], labels: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
         """Boxes in pixels of the rescaled image, xyxy (B,L,n,4), and ratings (B,L,n)."""
         raw = torch.from_numpy(batch).permute(0, 3, 1, 2)
-        maps = self._maps(self._net, raw, self._shift, mirrored)
+        maps = self._maps(self._net, raw, self.metadata, mirrored)
         boxes = torch.cat([self._boxes(scores.float(), corners, labels) for corners, scores in maps], dim=2)
         if mirrored:
             left, right = boxes[..., 0].clone(), boxes[..., 2].clone()
             boxes[..., 0], boxes[..., 2] = batch.shape[2] - right, batch.shape[2] - left
-        if self._rater is None or self._rater_shift is None:
+        if self._rater is None:
             return boxes, torch.ones_like(boxes[..., 0])
-        rated = self._maps(self._rater.net, raw, self._rater_shift, mirrored)
+        rated = self._maps(self._rater.net, raw, self._rater.metadata, mirrored)
         posteriors = torch.cat([F.softmax(scores.float(), dim=1).flatten(2) for _, scores in rated], dim=2)
         return boxes, posteriors.gather(1, labels[:, :, None].expand(-1, -1, posteriors.shape[2]))
 
-    def _maps(self, net: Net, raw: Tensor, shift: Tensor, mirrored: bool) -> list[tuple[tuple[int, int], Tensor]]:
-        """Score maps (B,C,h,w), each with the pixels, down and across, of its first window's corner."""
-        images = self.machine.to_input(raw, shift)
+    def _maps(self, net: Net, raw: Tensor, metadata: Metadata, mirrored: bool) -> list[tuple[tuple[int, int], Tensor]]:
+        """Score maps (B,C,h,w), each with the top and left of its first cell's crop."""
+        images = self.machine.to_input(raw, -torch.tensor(metadata.mean, dtype=torch.float32)[None])
         images = images.flip(3) if mirrored else images
         if self.protocol.offsets:
             return net.shifted_scores(images)
@@ -163,7 +156,7 @@ class BoxPredictor:
         return list(zip(corners, net(torch.cat(crops)).chunk(len(corners)), strict=True))
 
     def _boxes(self, scores: Tensor, corner: tuple[int, int], labels: Tensor) -> Tensor:
-        """The boxes of the labels at each place of a map, xyxy (B,L,h·w,4)."""
+        """The boxes of the labels at each position of a map, xyxy (B,L,h·w,4)."""
         count, _, down, across = scores.shape
         offsets = scores.view(count, -1, 4, down * across)  # one box, or one per class
         if self.metadata.localiser_settings.regression == "PCR":
@@ -172,14 +165,10 @@ class BoxPredictor:
             offsets = offsets.expand(-1, labels.shape[1], -1, -1)
         rows = corner[0] + STRIDE * torch.arange(down, device=scores.device)
         columns = corner[1] + STRIDE * torch.arange(across, device=scores.device)
-        places = torch.stack([columns.repeat(down), rows.repeat_interleave(across)])
-        cx, cy = (offsets[:, :, axis] * self._net.crop + places[axis] for axis in (0, 1))
+        corners = torch.stack([columns.repeat(down), rows.repeat_interleave(across)])
+        cx, cy = (offsets[:, :, axis] * self._net.crop + corners[axis] for axis in (0, 1))
         half_w, half_h = (offsets[:, :, axis].clamp(min=0) * self._net.crop / 2 for axis in (2, 3))
         return torch.stack([cx - half_w, cy - half_h, cx + half_w, cy + half_h], dim=-1)
-
-
-def _minus_mean(metadata: Metadata) -> Tensor:
-    return -torch.tensor(metadata.mean, dtype=torch.float32)[None]
 
 
 def _in_image(boxes: NDArray[np.float32], rescaled: tuple[int, ...], image: tuple[int, int]) -> NDArray[np.float32]:

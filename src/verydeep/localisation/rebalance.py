@@ -1,16 +1,16 @@
-"""Rescales the FC layers, before a new last layer is trained on boxes, to fit the learning rate.
+"""Rescales the FC layers to fit the learning rate, before a new last layer is trained on boxes.
 
-A ReLU net is homogeneous: a layer times s and the next one over s compute the same. So the size of fc6's and fc7's maps
-has no meaning, but it decides at which rate gradient descent diverges: a Euclidean loss has the same curvature however
-good the net is, and at momentum .9 a step diverges where rate times curvature exceeds about 4. A weight layer's part of
-the curvature is the squared length of its input times that of the box's gradient with respect to its output. FC layers
-trained on 0-255 pixels can be far above that at the paper's rate of 1e-3 (NOTES.md). So
+A ReLU net is homogeneous: a layer times s and the next one over s compute the same. So the scale of fc6's and fc7's
+maps is arbitrary, but it decides at which learning rate gradient descent diverges: the curvature of a Euclidean loss
+does not depend on how good the net is, and at momentum .9 a step diverges where rate times curvature exceeds about 4. A
+layer's part of the curvature is the squared length of its input times that of the box's gradient with respect to its
+output. FC layers trained on 0-255 pixels can be far above that at the paper's rate of 1e-3 (NOTES.md). So
 
-- fc7's map is scaled until fc8's part, times the rate, is 1 (dropout's doubling counted);
-- fc6's map is scaled, and fc7's weights the other way, until the parts of fc6 and fc7 are equal;
-- fc8, which is new, is scaled until its first outputs are about `FIRST_BOX` of the crop, and its draw cannot matter.
+- fc7's map is scaled so that fc8's part, times the rate, is 1 (including dropout's factor of 2);
+- fc6's map is scaled, and fc7's weights inversely, so that the parts of fc6 and fc7 are equal;
+- fc8, which is new, is scaled so that its first outputs are about `FIRST_BOX` of the crop, whatever its random weights.
 
-The net's fc7 outputs are those of the start, but for one factor, which the new fc8 follows.
+The net's fc7 outputs are those of the start times one factor.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Sect. A.1: trains a localisation model from a classification run.
+"""Sect. A.1: training of a localisation model from a classification run.
 
-Net D with its last layer replaced by one that predicts boxes: 4 outputs (SCR) or 4 per class (PCR), drawn at random;
-the others start from the classification run of the same S. The loss is Euclidean, half the squared distance of
-(cx, cy, w, h), all in shares of the crop's side; under PCR only the four outputs of an image's class get a gradient.
-Validation is the first procedure: the centre crop at Q = S, the true class, right at an overlap of `BOX_IOU`. Testing
-is in `verydeep.localisation.evaluate`.
+Net D with its last layer replaced by one that predicts boxes: 4 outputs (SCR) or 4 per class (PCR), of random weights;
+the other layers start from the classification run of the same S. The loss is Euclidean, half the squared distance of
+(cx, cy, w, h), all relative to the crop's side; with PCR only the four outputs of an image's class get a gradient.
+Validation is the first procedure: the centre crop at Q = S, the true class, right at an overlap of `BOX_IOU`.
+`verydeep.localisation.evaluate` evaluates.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,26 +31,26 @@ from ..data.transforms import centre_crop, rescale
 from ..evaluation.metrics import BOX_IOU, best_overlap
 from ..evaluation.protocols import BoxProtocol
 from ..models.vgg import Net
-from ..training.task import in_full_precision
+from ..training.task import Task, in_full_precision
 from .inference import BoxPredictor
 from .rebalance import balance
 from .windows_file import dataset_windows
 
-BALANCE_IMAGES = 64  # training images whose maps are measured
+BALANCE_IMAGES = 64  # training images whose maps `rebalance` measures
 
 
 @dataclass(frozen=True)
-class LocalisationTask:
+class LocalisationTask(Task):
     """Training of a localisation model; with ``strict`` any faulty box is an error."""
 
     boxes: BoxSettings
     strict: bool
-    error: str = "gt_class_error"
-    loss: str = "missed_overlap"
+    error: ClassVar[str] = "gt_class_error"
+    loss: ClassVar[str] = "missed_overlap"
 
     @property
     def dropout(self) -> bool:
-        """As the settings say."""
+        """Whether dropout is used: as in the settings."""
         return self.boxes.dropout
 
     @property
@@ -59,7 +59,7 @@ class LocalisationTask:
         return to_json(self.boxes)
 
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
-        """The images that have boxes of their class."""
+        """The images with boxes of their class."""
         opened = open_data(data, least_classes=1)
         checked = {name: located(opened.set(name), self.strict, reporter).dataset for name in ("train", "dev")}
         return replace(opened, sets={**opened.sets, **checked})
@@ -67,14 +67,13 @@ class LocalisationTask:
     def prepare(
         self, net: Net, metadata: Metadata, train: Dataset, settings: TrainSettings, reporter: Reporter
     ) -> None:
-        """Balances the FC layers' maps, measured on centre crops of a few training images."""
+        """Rescales the FC layers by their maps of a few training images' centre crops."""
         if not self.boxes.balance:
             return
-        chosen = np.unique(np.linspace(0, len(train) - 1, min(BALANCE_IMAGES, len(train))).astype(np.int64))
-        scaled = [rescale(train.pixels(int(index)), metadata.test_scale, metadata.resampling) for index in chosen]
-        crops = torch.from_numpy(np.stack([centre_crop(pixels, metadata.crop) for pixels in scaled])).permute(
-            0, 3, 1, 2
-        )
+        few = train.evenly(BALANCE_IMAGES)
+        scaled = [rescale(few.pixels(index), metadata.test_scale, metadata.resampling) for index in range(len(few))]
+        cropped = np.stack([centre_crop(pixels, metadata.crop) for pixels in scaled])
+        crops = torch.from_numpy(cropped).permute(0, 3, 1, 2)
         factors = balance(net, crops.float() - torch.tensor(metadata.mean)[None, :, None, None], settings.lr)
         reporter.say("scaled fc6, fc7 and fc8 by {:.2g}, {:.2g} and {:.2g} to fit the learning rate".format(*factors))
 
@@ -94,11 +93,11 @@ class LocalisationTask:
         return loss, int((overlap < BOX_IOU).sum())
 
     def chance(self, dev: Dataset) -> float:
-        """All wrong."""
+        """100: no box is right."""
         return 100.0
 
     def chance_loss(self, dev: Dataset) -> float:
-        """No overlap."""
+        """1: no overlap."""
         return 1.0
 
     def validate(
@@ -109,8 +108,8 @@ class LocalisationTask:
         shard = np.array(team.shard(len(dev)), dtype=np.int64)
         labels = dev.labels[shard, None]
         predictor = BoxPredictor(net, metadata, None, protocol, machine)
-        found = dataset_windows(predictor, dev.take(shard), labels, reporter, "validating")
-        boxes = [found[place].boxes[0, 0] for place in range(len(shard))]
+        candidates = dataset_windows(predictor, dev.take(shard), labels, reporter, "validating")
+        boxes = [candidates[index].boxes[0, 0] for index in range(len(shard))]
         predicted = np.stack([box for share in team.all_gather(boxes) for box in share])
         if not np.isfinite(predicted).all():
             return np.nan, np.nan

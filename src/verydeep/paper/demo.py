@@ -10,15 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..api import train
+from ..api import load, train
 from ..core.progress import Reporter, Silent
-from ..core.settings import MachineSettings
 from ..data.check import sample_crops
 from ..data.dataset import Dataset
 from ..data.image_io import Pixels
-from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.evaluate import Evaluation, prepare_evaluation
 from ..evaluation.metrics import headline
-from ..evaluation.predict import Prediction, load_net
+from ..evaluation.predict import Prediction
 from ..reports.figures import confusion_figure, mistakes, png_of_figure
 from ..reports.html import png_url, tiles, write_page
 from ..reports.run_reader import read_run
@@ -58,7 +57,7 @@ def demo(
     result = train("A", out=folder, data=data, reporter=reporter, stop=stop, **settings)
     if result["ended"] == "interrupted":
         return {"folder": str(folder), "page": None, "training": result, "evaluations": [], "predictions": []}
-    evaluations = [evaluate(folder, protocol, reporter=reporter) for protocol in PROTOCOLS]
+    evaluations = [prepare_evaluation(folder, protocol, reporter=reporter).run() for protocol in PROTOCOLS]
     predictions = _predict(folder, evaluations[0].dataset)
     crops = sample_crops(data, settings_of_run("A", settings), CROPS_SHOWN)
     seconds = round(time.monotonic() - began, 1)
@@ -87,7 +86,7 @@ def _predict(folder: Path, dataset: Dataset) -> list[tuple[Pixels, str, Predicti
     """The first images of a set, their classes, and the predictions of the net."""
     images = [dataset.pixels(index) for index in range(PREDICTED)]
     names = [dataset.classes[label] for label in dataset.labels[:PREDICTED]]
-    predictions = load_net(folder, False, MachineSettings(workers=0)).predict(images, top=3)
+    predictions = load(folder).predict(images, top=3)
     return list(zip(images, names, predictions, strict=True))
 
 

@@ -19,7 +19,7 @@ from ..core.files import check_place, only_one
 from ..core.progress import Interrupted, Reporter, Silent, Stopping, duration
 from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..data.open import Data, open_data
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate import prepare_evaluation
 from ..training.recipes import OF_ALL_RUNS, papers_start
 from ..training.run import route
 from .estimate import estimated
@@ -102,7 +102,7 @@ def _routed(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any]]:
     fixed = [name for name in (*data, *training) if name not in OF_ALL_RUNS]
     if fixed:
         raise VerydeepError(f"--{flag(fixed[0])} is part of the experiment and cannot be changed.")
-    return MachineSettings(**typed(MachineSettings, machine)), typed(TrainSettings, training)
+    return machine, typed(TrainSettings, training)
 
 
 def _check_untrained(name: str, plan_only: bool, settings: dict[str, Any]) -> None:
@@ -191,16 +191,10 @@ def _test_missing(job: Job, missing: list[EvalStatus]) -> None:
     for number, test in enumerate(missing, start=1):
         _check_stop(job)
         job.reporter.say(f"evaluation {number} of {len(missing)}: {test.run} by {test.protocol}")
-        evaluate(
-            job.place.root / test.run,
-            str(test.protocol),
-            data=job.data,
-            set_name=job.place.set_name,
-            out=test.folder,
-            bad_images=job.settings.get("bad_images", "stop"),
-            machine=job.machine,
-            reporter=Stopping(job.reporter, job.stop),
-        )
+        reporter = Stopping(job.reporter, job.stop)
+        run, protocol = job.place.root / test.run, str(test.protocol)
+        evaluation = prepare_evaluation(run, protocol, job.data, job.place.set_name, out=test.folder, reporter=reporter)
+        evaluation.run(job.settings.get("bad_images", "stop"), job.machine)
 
 
 def _check_stop(job: Job) -> None:

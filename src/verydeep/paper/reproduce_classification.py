@@ -17,7 +17,7 @@ from ..checkpoints.run_dir import BEST
 from ..core.errors import VerydeepError
 from ..core.files import read_json
 from ..core.progress import Reporter
-from ..evaluation.metrics import error_with_interval, wrong_at
+from ..evaluation.metrics import top_errors, wrong_at
 from ..evaluation.protocols import Protocol
 from ..evaluation.scores import Scores, load_scores, mean_scores
 from .plan import ExperimentDir, Job, Plan, make_plan, real_parts
@@ -93,8 +93,7 @@ class _Rows:
             "images": len(fused.ids),
             "subjects": len(np.unique(fused.subjects)),
             "tests": [{"run": test.run, "protocol": place.size.protocol(test.protocol)} for test in row.tests],
-            **error_with_interval(fused, "top1_val", 1),
-            **error_with_interval(fused, "top5_val", 5),
+            **top_errors(fused, "_val"),
             "top5_test": None,  # only the server has the test set's classes
             **trainings(row, place.root),
             **_cost(parts),

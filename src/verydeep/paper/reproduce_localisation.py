@@ -16,7 +16,8 @@ from ..checkpoints.run_dir import BEST
 from ..core.files import file_sha256, read_json
 from ..core.progress import Stopping
 from ..evaluation.ensemble import fuse
-from ..localisation.evaluate import GUESSES, evaluate_boxes
+from ..localisation.datasets import open_box_sets
+from ..localisation.evaluate import GUESSES, LocalisationEvaluator, open_tests
 from .plan import ExperimentDir, Job, Plan, make_plan, real_parts
 from .reproduce_classification import rows_from_scores
 from .results import RESULTS, WrongImages, read_results, trainings, write_results
@@ -59,15 +60,11 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
     """Evaluates a row; returns its result as in results.json."""
     place, root = job.place, job.place.root
     labelled = LABELS_ROW in row.needs
-    evaluation = evaluate_boxes(
-        [(root / test.run, place.size.protocol(test.protocol)) for test in row.tests],
-        scores=_labels(place) if labelled else None,
-        classifier=root / RATING_RUN if labelled else None,
-        data=job.data,
-        out=root / "localisation" / row.name,
-        machine=job.machine,
-        reporter=Stopping(job.reporter, job.stop),
-    )
+    scores, reporter = _labels(place) if labelled else None, Stopping(job.reporter, job.stop)
+    tests = open_tests([(root / test.run, place.size.protocol(test.protocol)) for test in row.tests], reporter)
+    sets, rater = open_box_sets(tests[0].checkpoint, job.data, reporter), root / RATING_RUN if labelled else None
+    evaluator = LocalisationEvaluator(tests, rater, sets, None, job.machine, reporter)
+    evaluation = evaluator.run(scores, root / "localisation" / row.name)
     summary, environment = evaluation.summary, read_json(evaluation.folder / "result.json")["environment"]
     return {
         "size": place.size.name,

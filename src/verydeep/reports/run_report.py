@@ -134,6 +134,10 @@ class _RunImages:
         return located(few, False, Silent()).dataset if self._metadata.is_localiser else few
 
 
+def _divergence(run: RunRecord) -> tuple[str, list[str]] | None:
+    return after_divergence(run.run, run.metadata, run.result, run.folder) if run.state == "diverged" else None
+
+
 def _write(run: RunRecord, images: _RunImages, path: Path) -> Path:
     net = f"et {run.metadata.net} at S = {run.scale}"
     crops, crops_note = images.crops
@@ -142,7 +146,7 @@ def _write(run: RunRecord, images: _RunImages, path: Path) -> Path:
         "title": f"N{net}" if run.run == run.metadata.net else f"{run.run}: n{net}",
         **{"run": run, "state": run.status, "data": short_name(run.data)},
         "time_left": _time_left(run) if run.state == "training" else None,
-        "divergence": after_divergence(run.run, run.metadata, run.result) if run.state == "diverged" else None,
+        "divergence": _divergence(run),
         "training": training_context(run),
         "evaluations": _evaluations_table(run) if run.evaluations else None,
         **(_evaluation_context(run.evaluation or run.evaluations[0], images) if run.evaluations else {}),

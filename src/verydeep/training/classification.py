@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,43 +9,26 @@ from torch.nn import functional as F
 from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
 from ..core.progress import Reporter
-from ..core.settings import DataSettings, TrainSettings
+from ..core.settings import DataSettings
 from ..core.team import Team
-from ..data.dataloader import Batch, BoxTargets
+from ..data.dataloader import Batch
 from ..data.open import Data, Dataset, open_data
 from ..evaluation.evaluate import dataset_posteriors
 from ..evaluation.metrics import chance_error, mean_log_loss, topk_error
 from ..evaluation.predict import Classifier
 from ..evaluation.protocols import Protocol
 from ..models.vgg import Net
-from .task import in_full_precision
+from .task import Task, in_full_precision
 
 
-@dataclass(frozen=True)
-class ClassificationTask:
+class ClassificationTask(Task):
     """Training of a classifier."""
 
-    error: str = "top1_error"
-    loss: str = "loss"
-    dropout: bool = True
-
-    @property
-    def box_settings(self) -> dict[str, Any]:
-        """Empty."""
-        return {}
+    error, loss = "top1_error", "loss"
 
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
         """All images."""
         return open_data(data)
-
-    def prepare(
-        self, net: Net, metadata: Metadata, train: Dataset, settings: TrainSettings, reporter: Reporter
-    ) -> None:
-        """Changes nothing."""
-
-    def targets(self, train: Dataset) -> BoxTargets | None:
-        """None."""
-        return None
 
     def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
         """Cross-entropy; an image is wrong where the largest output is not its label's."""
@@ -66,7 +46,7 @@ class ClassificationTask:
     def validate(
         self, net: Net, metadata: Metadata, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
     ) -> tuple[float, float]:
-        """Top-1 error in percent, and mean log loss, by the settings' ``validate``; dense with mirror images."""
+        """Top-1 error in percent and mean log loss, by the settings' ``validate``; dense with mirror images."""
         method = metadata.train_settings.validate
         protocol = Protocol(method, (metadata.test_scale,), mirror=method == "dense")
         classifier = Classifier(net, metadata, machine)

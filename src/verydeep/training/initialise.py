@@ -1,4 +1,4 @@
-"""Sect. 3.1: initial weights: random, copied from another net, or released ones that were downloaded."""
+"""Sect. 3.1: initial weights: random, copied from another net, or downloaded released weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ..core.progress import Reporter
 from ..core.settings import TrainSettings
 from ..data.class_names import same_classes
 from ..models.vgg import Net, create_net
+from .optim import learning_layers
 from .recipes import RELEASED
 
-# Sect. 3.1: "the first four convolutional layers and the last three fully-connected layers" of net A,
-# which are these; by counting from the input only conv1_1 would fit the deeper nets.
+# Sect. 3.1: "the first four convolutional layers and the last three fully-connected layers" of net A are these;
+# counted from the input, only conv1_1 would fit the deeper nets.
 PRE_INITIALISED = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
 
 
@@ -42,7 +43,7 @@ def chosen_start(settings: TrainSettings) -> TrainSettings:
 
 
 def origin_of(weights: Weights | None) -> dict[str, Any]:
-    """The public weight file that a net starts from, directly or through other runs."""
+    """The public weight file that a net starts from, directly or through other runs, as metadata."""
     origin = weights.origin if weights else {}
     first = origin.get("started_from", origin)
     return {"started_from": first} if first else {}
@@ -63,9 +64,7 @@ def first_net(
     reporter.say(f"starting from {weights.source} (net {weights.net})")
     for line in copied.lines():
         reporter.say(line)
-    frozen = set(copied.random) - set(
-        {"all": copied.random, "fc": ["fc6", "fc7", "fc8"], "last": ["fc8"]}[settings.learn]
-    )
+    frozen = set(copied.random) - set(learning_layers(net, settings, [], head=False))
     if frozen and not settings.head_epochs:
         reporter.warn(f"{', '.join(sorted(frozen))} are random and frozen: pass --learn all or --head-epochs.")
     return net, tuple(copied.random)
@@ -73,30 +72,30 @@ def first_net(
 
 @dataclass(frozen=True)
 class Copied:
-    """The layers that a net took from another, and those left random with the reason."""
+    """The layers that were copied from another net, and those left random with the reason."""
 
     copied: tuple[str, ...]
     random: dict[str, str]
 
     def lines(self) -> list[str]:
-        """Two lines for the user, one for each list."""
+        """Two lines for the user: the copied and the random layers."""
         reasons: dict[str, list[str]] = {}
         for layer, reason in self.random.items():
             reasons.setdefault(reason, []).append(layer)
-        left = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
+        random = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
         return [
             f"copied {len(self.copied)} layers: {', '.join(self.copied) or 'none'}",
-            f"random {len(self.random)} layers: {'; '.join(left) or 'none'}",
+            f"random {len(self.random)} layers: {'; '.join(random) or 'none'}",
         ]
 
 
 def start_from(net: Net, weights: dict[str, Tensor], source: str, classes_equal: bool) -> Copied:
-    """Copies layers into ``net``, in place, as Sect. 3.1 does: all of the same net, or the seven of net A.
+    """Copies layers into ``net``, in place, as in Sect. 3.1: all of the same net, or the seven of net A.
 
     Args:
-        net: with random weights, which layers that are not copied keep.
+        net: with random weights, which the other layers keep.
         weights: tensors by layer name, RGB.
-        source: the net that they are of; from a different one only `PRE_INITIALISED` are copied.
+        source: the net of the weights; only `PRE_INITIALISED` are copied from a different one.
         classes_equal: whether fc8's outputs are the same classes in the same order.
 
     Raises:

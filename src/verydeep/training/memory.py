@@ -1,4 +1,4 @@
-"""What is reported before training starts: the dataset, the memory estimate, and the micro-batch size that fits."""
+"""What training reports before it starts: the dataset, the memory estimate, and the micro-batch size that fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS_AT_CHANCE = 1000  # of small nets on digit scenes (NOTES.md); other data m
 
 
 def log_dataset(opened: Data, settings: TrainSettings, reporter: Reporter) -> None:
-    """Reports classes, sets, the split, and how long training from random weights takes."""
+    """Reports classes, sets, the split, and how long training from random weights may take."""
     sizes = ", ".join(f"{len(dataset)} {name}" for name, dataset in opened.sets.items())
     train_set = opened.sets["train"]
     reporter.say(f"{opened.name}: {len(train_set.classes)} classes, images: {sizes}")
@@ -25,8 +25,8 @@ def log_dataset(opened: Data, settings: TrainSettings, reporter: Reporter) -> No
     others = opened.skipped.total - sum(opened.skipped.unread.values())
     if others:
         reporter.say(f"skipped {others} files and folders that are not images (`verydeep data check` lists them)")
-    for sentence in opened.warnings:
-        reporter.warn(sentence)
+    for warning in opened.warnings:
+        reporter.warn(warning)
     steps = -(-len(train_set) // settings.batch)
     if settings.start == "none":
         reporter.say(
@@ -54,13 +54,13 @@ def choose_micro_batch(
 
 
 def training_bytes(facts: NetFacts, batch: int, recompute: bool = False) -> int:
-    """Memory of a training step in bytes: an estimate from the layers' shapes, float32.
+    """Memory of a training step in bytes, estimated from the layers' shapes, float32.
 
-    Weights, gradients and momentum; per image the maps kept for the backward pass (a convolution's
-    output, after in-place ReLU, and a pooled map with its int64 indices), and twice the largest map.
+    Weights, gradients and momentum; per image the maps kept for the backward pass (a convolution's output, after
+    in-place ReLU, and a pooled map with its int64 indices), and twice the largest map.
 
     Args:
-        recompute: one stage at a time is kept, and only the pooled maps of the others.
+        recompute: the maps of one stage at a time are kept, and only the pooled maps of the others.
     """
     inside: dict[int, int] = {}
     pooled: dict[int, int] = {}

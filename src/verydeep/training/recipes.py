@@ -35,8 +35,8 @@ OF_ALL_RUNS = (
 )
 
 
-def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
-    """The settings of a run named as in the paper, or of a net's name alone, overridden by ``given``.
+def settings_of_run(run: str, overrides: dict[str, Any]) -> TrainSettings:
+    """The settings of a run named as in the paper, or of a net's name alone, with ``overrides``.
 
     ``A/256`` starts from Gaussian weights (std .01), the deeper nets from layers of another run, which ``start`` names;
     at S = 384 or jittered S the learning rate starts at 1e-3. A net's name alone is the recipe for own images: S = 8/7
@@ -46,16 +46,16 @@ def settings_of_run(run: str, given: dict[str, Any]) -> TrainSettings:
     Raises:
         VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
     """
-    given = typed(TrainSettings, given)
+    overrides = typed(TrainSettings, overrides)
     match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)(-fc)?)?", run)
     if not match:
         raise VerydeepError(f"{run!r} is not a run: give a net (D), or a net and its S (D/256, D/256-512).")
     net = check_net_name(match[1])
     if match[2]:
-        return TrainSettings(**{**_paper_recipe(Scale.parse(match[2]), bool(match[3])), "net": net, **given})
-    if net in RELEASED_NETS and given.get("width", 1.0) == 1.0:
-        given = {"start": RELEASED, **given}
-    return TrainSettings(**{**_own_recipe(given), "net": net, **given})
+        return TrainSettings(**{**_paper_recipe(Scale.parse(match[2]), bool(match[3])), "net": net, **overrides})
+    if net in RELEASED_NETS and overrides.get("width", 1.0) == 1.0:
+        overrides = {"start": RELEASED, **overrides}
+    return TrainSettings(**{**_own_recipe(overrides), "net": net, **overrides})
 
 
 def _paper_recipe(scale: Scale, only_fc: bool) -> dict[str, Any]:
@@ -85,21 +85,21 @@ def papers_start(run: str) -> str | None:
     return f"{net}/256" if scale == "384" else f"{net}/384"
 
 
-def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings, BoxSettings]:
+def settings_of_box_run(run: str, overrides: dict[str, Any]) -> tuple[TrainSettings, BoxSettings]:
     """The settings of a localisation run (Sect. A.1), named in the paper's terms, or of a net's name alone.
 
     ``D/384-PCR`` starts from the classification run ``D/384`` at a learning rate of 1e-3; with ``-fc`` at the end only
     the FC layers are trained ("1st and 2nd FC", and the new last one). A net's name alone is the recipe for own images.
 
     Args:
-        given: fields of TrainSettings and BoxSettings.
+        overrides: fields of TrainSettings and BoxSettings.
 
     Raises:
         VerydeepError: not a run's name, an unknown setting, a value of the wrong type or range.
     """
     of_boxes = {item.name for item in fields(BoxSettings)}
-    boxes = typed(BoxSettings, {name: value for name, value in given.items() if name in of_boxes})
-    rest = typed(TrainSettings, {name: value for name, value in given.items() if name not in of_boxes})
+    boxes = typed(BoxSettings, {name: value for name, value in overrides.items() if name in of_boxes})
+    rest = typed(TrainSettings, {name: value for name, value in overrides.items() if name not in of_boxes})
     match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)-(SCR|PCR)(-fc)?)?", run)
     if not match:
         raise VerydeepError(f"{run!r} is not a localisation run: give a net (D), or net, S and head (D/384-PCR).")
@@ -116,10 +116,10 @@ def settings_of_box_run(run: str, given: dict[str, Any]) -> tuple[TrainSettings,
     return TrainSettings(**{**recipe, "net": net, **rest}), BoxSettings(**{**boxes, "regression": match[3]})
 
 
-def _own_recipe(given: dict[str, Any]) -> dict[str, Any]:
-    side = round(given.get("crop", 224) * 256 / 224)
+def _own_recipe(overrides: dict[str, Any]) -> dict[str, Any]:
+    side = round(overrides.get("crop", 224) * 256 / 224)
     recipe: dict[str, Any] = {"S": Scale(side, side), "batch": 0}
-    if given.get("start", "none") != "none":
+    if overrides.get("start", "none") != "none":
         recipe |= {
             "lr": OWN_LR,
             "new_fc": "fitted",
@@ -140,33 +140,33 @@ def minimal_overrides(usual: Callable[[dict[str, Any]], Any], settings: Any) -> 
     Args:
         usual: the recipe, from overrides to settings.
     """
-    given: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     while True:  # an override may change the defaults of other settings
-        current = usual(given)
+        current = usual(overrides)
         more = [item.name for item in fields(settings) if getattr(current, item.name) != getattr(settings, item.name)]
         if not more:
             break
-        given |= {name: getattr(settings, name) for name in more}
-    for name in list(given):  # drop those that others imply
-        rest = {other: value for other, value in given.items() if other != name}
+        overrides |= {name: getattr(settings, name) for name in more}
+    for name in list(overrides):  # drop those that others imply
+        rest = {other: value for other, value in overrides.items() if other != name}
         with suppress(VerydeepError):
-            given = rest if usual(rest) == settings else given
-    return given
+            overrides = rest if usual(rest) == settings else overrides
+    return overrides
 
 
-def resume_overrides(given: dict[str, Any]) -> dict[str, Any]:
+def resume_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
     """Overrides of a resumed run, without those that leave a choice to the run, which keeps what it chose."""
     automatic = {"batch": 0, "start": RELEASED}
-    return {name: value for name, value in given.items() if name not in automatic or automatic[name] != value}
+    return {name: value for name, value in overrides.items() if name not in automatic or automatic[name] != value}
 
 
-def apply_overrides(started: Any, given: dict[str, Any]) -> Any:
+def apply_overrides(started: Any, overrides: dict[str, Any]) -> Any:
     """Settings of a resumed run: those of its start, with the changes that are allowed.
 
     Raises:
         VerydeepError: a setting differs that a run cannot change.
     """
-    for name, value in given.items():
+    for name, value in overrides.items():
         before = getattr(started, name)
         same = comma_parts(before) == comma_parts(value) if name in lists_names(type(started)) else before == value
         if name not in RESUMABLE_CHANGES and not same:
@@ -174,4 +174,4 @@ def apply_overrides(started: Any, given: dict[str, Any]) -> Any:
                 f"the run was started with {flag(name)} {before}, not {value}: "
                 f"resume without --{flag(name)}, or start a new run with another --out."
             )
-    return replace(started, **{name: value for name, value in given.items() if name in RESUMABLE_CHANGES})
+    return replace(started, **{name: value for name, value in overrides.items() if name in RESUMABLE_CHANGES})

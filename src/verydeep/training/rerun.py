@@ -1,13 +1,15 @@
-"""Sect. 3.1: the command that repeats a run, from its checkpoint's metadata, and the one to run after divergence."""
+"""Sect. 3.1: the command that repeats a run, from its checkpoint's metadata, and the one to use after divergence."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..checkpoints.checkpoint import Metadata
 from ..core.config import as_typed, flag
+from ..core.errors import VerydeepError
 from ..core.settings import DataSettings
 from .recipes import minimal_overrides, settings_of_box_run, settings_of_run
 
@@ -21,33 +23,40 @@ def command_of(run: str, metadata: Metadata, out: str = "") -> list[str]:
     """
     settings = metadata.train_settings
     data = metadata.data_settings
-    given: dict[str, Any] = minimal_overrides(lambda other: DataSettings(**{"data": data.data, **other}), data)
+    overrides: dict[str, Any] = minimal_overrides(lambda some: DataSettings(**{"data": data.data, **some}), data)
     verb = "verydeep localise train" if metadata.is_localiser else "verydeep train"
     if metadata.is_localiser:
         boxes = metadata.localiser_settings
-        of_boxes = minimal_overrides(lambda other: settings_of_box_run(run, other)[1], boxes)
-        given |= of_boxes
-        given |= minimal_overrides(lambda other: settings_of_box_run(run, {**of_boxes, **other})[0], settings)
+        of_boxes = minimal_overrides(lambda some: settings_of_box_run(run, some)[1], boxes)
+        overrides |= of_boxes
+        overrides |= minimal_overrides(lambda some: settings_of_box_run(run, {**of_boxes, **some})[0], settings)
     else:
-        given |= minimal_overrides(lambda other: settings_of_run(run, other), settings)
-    given = {"data": data.data, **given, **({"out": out} if out else {})}
-    flags = [(name, part) for name, value in given.items() for part in (value if name == "classes" else (value,))]
+        overrides |= minimal_overrides(lambda some: settings_of_run(run, some), settings)
+    overrides = {"data": data.data, **overrides, **({"out": out} if out else {})}
+    flags = [(name, part) for name, value in overrides.items() for part in (value if name == "classes" else (value,))]
     return [f"{verb} {shlex.quote(run)}", *(f"--{flag(name)} {shlex.quote(as_typed(value))}" for name, value in flags)]
 
 
-def after_divergence(run: str, metadata: Metadata, result: dict[str, Any]) -> tuple[str, list[str]]:
+def after_divergence(run: str, metadata: Metadata, result: dict[str, Any], folder: Path) -> tuple[str, list[str]]:
     """The outcome of a training that diverged, as text, and the command to train again, in parts as `command_of`.
 
     Args:
         metadata: of its last checkpoint.
         result: the content of its result.json.
+        folder: its directory.
+
+    Raises:
+        VerydeepError: the result is damaged.
     """
-    error = result.get(f"best_dev_{metadata.error}")
-    epoch = f"the best epoch, {result['best_epoch']}" if result["best_epoch"] else "the weights it started from"
+    error, best, returns = result.get(f"best_dev_{metadata.error}"), result.get("best_epoch"), result.get("returns")
+    if not (isinstance(error, float | int | None) and isinstance(best, int) and isinstance(returns, list)):
+        raise VerydeepError(f"{folder / 'result.json'} is damaged: resume the run with its command to write it again.")
+    epoch = f"the best epoch, {best}" if best else "the weights it started from"
     kept = "the last finite weights" if error is None else f"{epoch} (dev error {error:.2f} %)"
-    lower = {**metadata.settings, "lr": float(f"{metadata.settings['lr'] / 10 ** (1 + len(result['returns'])):.3g}")}
-    text = f"Training diverged: {result['diverged']}. It ended with {kept}. Train again with a lower learning rate:"
-    return text, command_of(run, replace(metadata, settings=lower), f"{result['folder']}-lr{lower['lr']:g}")
+    lower = {**metadata.settings, "lr": float(f"{metadata.settings['lr'] / 10 ** (1 + len(returns)):.3g}")}
+    reason = result.get("diverged")
+    text = f"Training diverged: {reason}. It ended with {kept}. Train again with a lower learning rate:"
+    return text, command_of(run, replace(metadata, settings=lower), f"{folder}-lr{lower['lr']:g}")
 
 
 def probe_command(metadata: Metadata, folder: str) -> str:

@@ -68,17 +68,17 @@ def _put_in_place(folder: Path) -> None:
 
 
 def _of_this_run(path: Path) -> Checkpoint:
-    """A checkpoint from which the run in its directory can resume; raises VerydeepError for any other."""
+    """Loads a checkpoint from which the run in its directory can resume; raises VerydeepError for any other."""
     checkpoint = load_checkpoint(path)
     resumed(checkpoint)
     config = read_json(path.with_name("config.json"))
-    metadata = {"settings": checkpoint.metadata.settings, "data": checkpoint.metadata.data}
-    if any(_fixed(recorded) != _fixed(config.get(name)) for name, recorded in metadata.items()):
+    recorded = {"settings": checkpoint.metadata.settings, "data": checkpoint.metadata.data}
+    if any(_fixed(settings) != _fixed(config.get(name)) for name, settings in recorded.items()):
         raise VerydeepError(f"{path} is not of the run whose config.json is beside it.")
     return checkpoint
 
 
 def _fixed(settings: Any) -> dict[str, Any]:
-    """Settings without those that may change when a run is resumed."""
+    """The settings that cannot change when a run is resumed."""
     known = settings if isinstance(settings, dict) else {}
     return {name: value for name, value in known.items() if name not in RESUMABLE_CHANGES}

@@ -38,7 +38,7 @@ from .resume import last_good, resumable
 from .task import Task
 from .trainer import Trainer, TrainStart, resumed
 
-LINGERING = 30.0  # seconds that a dead leader's data workers may still hold the directory
+LINGERING = 30.0  # seconds for which the data workers of a dead main process may hold the directory
 SETS = ("train", "dev")
 
 
@@ -47,10 +47,11 @@ LiveReport = Callable[[Path, Dataset, Reporter], Callable[[bool], None]]
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run: its task, name and directory, and where it trains.
+    """A run: its task, name and directory, and the machine it trains on.
 
-    ``live_report`` takes the directory, the training images and the reporter, and returns what is called whenever the
-    directory has changed, with whether training goes on. ``fit`` is `verydeep.transfer.fit_layers.fit_start` or None.
+    ``live_report`` takes the directory, the training images and the reporter, and returns a callback for every change
+    of the directory, which takes whether training continues. ``fit`` is `verydeep.transfer.fit_layers.fit_start` or
+    None.
     """
 
     task: Task
@@ -65,12 +66,12 @@ class TrainingRun:
 
     @property
     def interruptible(self) -> Reporter:
-        """A reporter that stops work which leaves nothing behind when it is interrupted."""
+        """A reporter for work that can be interrupted without a checkpoint."""
         return Stopping(self.reporter, self.stop)
 
     @property
     def restarted(self) -> bool:
-        """Whether torchrun restarted the team during this run, so that it has to resume."""
+        """Whether torchrun has restarted the team during this run, so that it resumes."""
         marked = self.team.marked(str(self.folder.absolute()))
         return self.team.restarted and marked and resumable(self.folder)
 
@@ -92,7 +93,7 @@ class TrainingRun:
         if self.team.is_main and best.is_file():
             write_model_card(best, read_metadata(best))
         if result["diverged"]:
-            text, command = after_divergence(self.name, read_metadata(self.folder / LAST), result)
+            text, command = after_divergence(self.name, read_metadata(self.folder / LAST), result, self.folder)
             raise VerydeepError(f"{text} {' '.join(command)}")
         self._compare_with_probe(result)
         return result
@@ -108,7 +109,7 @@ class TrainingRun:
 
     @contextmanager
     def _reported(self, trainer: Trainer) -> Iterator[Callable[[], None]]:
-        """Yields what updates the run's report; on leaving, however training ended, the report is completed."""
+        """Yields a callback that updates the run's report; completes the report at the end, however training ended."""
         if not self.team.is_main:
             yield lambda: None
             return
@@ -120,11 +121,11 @@ class TrainingRun:
 
 
 def _machine(settings: TrainSettings, machine: MachineSettings) -> Machine:
-    """The machine for a training: a step costs three times the forward pass."""
+    """The machine to train on: a step costs three times the forward pass."""
     return resolve_device(machine, 3 * net_facts(settings.net, 1, settings.crop, settings.width).multiply_adds)
 
 
-def route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def route(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any], dict[str, Any]]:
     """Settings by the dataclass that has them: machine, data, training; raises VerydeepError for an unknown one."""
     kinds = (MachineSettings, DataSettings, TrainSettings)
     names = [{item.name for item in fields(kind)} for kind in kinds]
@@ -133,7 +134,7 @@ def route(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[s
         if name not in known:
             raise VerydeepError(unknown_setting(flag(name), sorted(flag(item) for item in known)))
     machine, data, training = ({name: value for name, value in given.items() if name in of} for of in names)
-    return machine, data, training
+    return MachineSettings(**typed(MachineSettings, machine)), data, training
 
 
 def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Trainer:
@@ -144,7 +145,8 @@ def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
     opened = run.task.open(data, run.reporter)
     settings = chosen_start(settings)
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
-    settings = _with_batch(settings, len(opened.set("train")))
+    if not settings.batch:
+        settings = replace(settings, batch=max(1, min(256, len(opened.set("train")) // 8)))
     log_dataset(opened, settings, run.reporter)
     start = papers_start(run.name) if weights is None else None
     if start:
@@ -203,7 +205,7 @@ def _metadata(task: Task, settings: TrainSettings, scan: ImageScan, weights: Wei
 def _write_config(run: TrainingRun, metadata: Metadata, weights: Weights | None, photos: dict[str, str]) -> None:
     """Writes config.json: enough to repeat the run, and to recognise its images by the digests ``photos``."""
     config: dict[str, Any] = {"run": run.name, "data": metadata.data, "settings": metadata.settings, "photos": photos}
-    if weights is not None:  # the exact file that it started from, by content and by absolute path
+    if weights is not None:  # identifies the file by content and by absolute path
         config["start_sha256"] = file_sha256(Path(weights.source))
         config["start_path"] = str(Path(weights.source).absolute())
     write_json(run.folder / "config.json", config)
@@ -250,7 +252,7 @@ def _saved(run: TrainingRun) -> tuple[dict[str, Any], Checkpoint]:
 
 
 def _moved_data(data: DataSettings, overrides: dict[str, Any]) -> DataSettings:
-    """The data of a run, at another place where ``overrides`` say so; raises VerydeepError where they are missing."""
+    """The data of a run, in another directory if ``overrides`` say so; raises VerydeepError if they are missing."""
     if "data" in overrides:
         overrides["data"] = lasting_name(overrides["data"])
     if "boxes" in overrides:
@@ -261,19 +263,13 @@ def _moved_data(data: DataSettings, overrides: dict[str, Any]) -> DataSettings:
 
 
 def _check_unchanged(opened: Data, metadata: Metadata, photos: dict[str, str] | None) -> None:
-    """Raises VerydeepError where data differ from a run's: other images, or, of moved data, other ``photos``."""
+    """Raises VerydeepError where data differ from a run's: other images or, for moved data, other digests."""
     other_images = opened.fingerprint() != metadata.data_fingerprint
     if other_images or (photos is not None and photos != _contents(opened)):
         raise VerydeepError(
             f"{opened.name} has changed since the run started{'' if other_images else ' (a file has changed)'}: "
             "restore its images, or start a new run."
         )
-
-
-def _with_batch(settings: TrainSettings, images: int) -> TrainSettings:
-    if settings.batch:
-        return settings
-    return replace(settings, batch=max(1, min(256, images // 8)))
 
 
 def _scan(run: TrainingRun, opened: Data, settings: TrainSettings, machine: Machine) -> tuple[ImageScan, Dataset]:

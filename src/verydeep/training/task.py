@@ -1,11 +1,12 @@
 """The interface between training and its tasks: classification (Sect. 3.1) and localisation (Sect. A.1).
 
-`verydeep.training.run` and `verydeep.training.trainer` are the same for both; all that differs is in the task.
+`verydeep.training.run` and `verydeep.training.trainer` are the same for both; all differences are in the task.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,36 +21,39 @@ from ..data.open import Data, Dataset
 from ..models.vgg import Net
 
 
-class Task(Protocol):
-    """What a net is trained for.
+class Task(ABC):
+    """What a net is trained for; the defaults are those of classification.
 
-    ``box_settings`` is the JSON of BoxSettings, empty for classification; ``error`` names the error in logs, ``loss``
-    the dev loss that decides among epochs of equal error; ``dropout`` is whether dropout is used.
+    ``error`` is the error's name in logs, ``loss`` that of the dev loss, which decides among epochs of equal error.
     """
 
-    @property
-    def box_settings(self) -> dict[str, Any]: ...
+    error: ClassVar[str]
+    loss: ClassVar[str]
 
     @property
-    def error(self) -> str: ...
+    def box_settings(self) -> dict[str, Any]:
+        """The JSON of BoxSettings; empty for classification."""
+        return {}
 
     @property
-    def loss(self) -> str: ...
+    def dropout(self) -> bool:
+        """Whether dropout is used."""
+        return True
 
-    @property
-    def dropout(self) -> bool: ...
-
+    @abstractmethod
     def open(self, data: DataSettings, reporter: Reporter) -> Data:
         """The data, with the `train` and `dev` sets that training reads."""
 
-    def prepare(
+    def prepare(  # noqa: B027 - nothing to do by default
         self, net: Net, metadata: Metadata, train: Dataset, settings: TrainSettings, reporter: Reporter
     ) -> None:
         """Changes a net that starts from another, in place, before step 1."""
 
     def targets(self, train: Dataset) -> BoxTargets | None:
         """The boxes that crops are regressed to; None for none."""
+        return None
 
+    @abstractmethod
     def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
         """The sum of the images' losses, a scalar, and how many images are wrong.
 
@@ -58,18 +62,21 @@ class Task(Protocol):
             batch: its labels and boxes on the device of the outputs.
         """
 
+    @abstractmethod
     def chance(self, dev: Dataset) -> float:
-        """The dev error of a constant guess, in percent."""
+        """The dev error of a constant prediction, in percent."""
 
+    @abstractmethod
     def chance_loss(self, dev: Dataset) -> float:
-        """The dev loss of a constant guess."""
+        """The dev loss of a constant prediction."""
 
+    @abstractmethod
     def validate(
         self, net: Net, metadata: Metadata, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
     ) -> tuple[float, float]:
-        """The dev error in percent, and the dev loss; both NaN where the net's outputs are not finite."""
+        """The dev error in percent, and the dev loss; both NaN if the net's outputs are not finite."""
 
 
 def in_full_precision(outputs: Tensor) -> Tensor:
-    """Outputs in float32, or float64 where they already are."""
+    """Outputs in float32; float64 stays."""
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -1,7 +1,7 @@
-"""App. B: "we remove the last fully-connected layer": a net cut after the layer that gives the descriptor.
+"""App. B: "we remove the last fully-connected layer": a net cut after the layer whose output is the descriptor.
 
 The net is that of a run, a checkpoint or a weight file. One without FC layers, such as a file of the convolutions
-alone, gives descriptors of pool5 or an earlier layer.
+alone, can compute descriptors of pool5 or an earlier layer.
 """
 
 from __future__ import annotations
@@ -16,27 +16,22 @@ from ..checkpoints.checkpoint import Metadata, load_checkpoint
 from ..checkpoints.pretrained import has_metadata, locate_weights, read_weights
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256
-from ..data.transforms import OtherSide, Resampling
+from ..evaluation.inference import ResizeToScales
+from ..evaluation.protocols import Protocol
 from ..models.architectures import net_facts
 from ..models.vgg import BEFORE_RELU, Net
 
-USUAL_SCALE = 256  # Q of a weight file, which names none; App. B's smallest
+USUAL_SCALE = 256  # Q for weight files, which do not record one; App. B's smallest
 FULL = "fc7"
 
 
 @dataclass(frozen=True)
 class FeatureNet:
-    """A net cut after a layer, and what else a descriptor depends on.
-
-    ``net`` is in evaluation mode on the CPU, ``mean`` RGB (3,); ``source`` names the file, its hash and the net.
-    """
+    """A net cut after a layer, in evaluation mode, with its metadata; ``source`` records file, hash and net."""
 
     net: Net
     layer: str
-    mean: tuple[float, float, float]
-    test_scale: int
-    resampling: Resampling
-    other_side: OtherSide
+    metadata: Metadata
     source: dict[str, Any]
 
     @property
@@ -44,8 +39,12 @@ class FeatureNet:
         """Multiply-adds of one crop, forward, all layers."""
         return net_facts(self.net.name, 1, self.net.crop, self.net.width).multiply_adds
 
+    def resize(self, scales: tuple[int, ...]) -> ResizeToScales:
+        """The transform of an image to the net's input at each scale."""
+        return ResizeToScales.for_net(self.metadata, Protocol("dense", scales, mirror=False))
+
     def check_scales(self, scales: tuple[int, ...]) -> None:
-        """Raises VerydeepError where an FC layer does not fit a scale."""
+        """Raises VerydeepError where a scale is too small for an FC layer."""
         if self.layer.startswith("fc") and min(scales) < self.net.crop:
             raise VerydeepError(
                 f"Q = {min(scales)} is below the net's crop of {self.net.crop} pixels, which {self.layer} needs: "
@@ -58,16 +57,15 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
 
     Args:
         layer: a name of `verydeep.models.vgg.Net.map_names`.
-        preprocessing: a key of `verydeep.checkpoints.preprocessing.KNOWN` for files that do not record their pixels.
+        preprocessing: a key of `verydeep.checkpoints.preprocessing.KNOWN` for files that do not record theirs.
 
     Raises:
-        VerydeepError: no such file or layer, a layer whose weights the file lacks, pixels unknown.
+        VerydeepError: no such file or layer, missing weights, unknown preprocessing.
     """
     path = locate_weights(str(source))
     if has_metadata(path):
-        loaded = load_checkpoint(path)
-        metadata, tensors = loaded.metadata, loaded.weights
-        net = Net(metadata.net, metadata.outputs, metadata.crop, metadata.width, metadata.pooling)
+        checkpoint = load_checkpoint(path)
+        metadata, tensors, net = checkpoint.metadata, checkpoint.weights, checkpoint.metadata.empty_net()
     else:
         weights = read_weights(str(path), preprocessing)
         tensors = weights.tensors
@@ -77,16 +75,16 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
     _cut(net, layer, tensors, path)
     file = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": metadata.net, "width": metadata.width}
     file |= {"crop": metadata.crop, "pooling": metadata.pooling, "preprocessing": preprocessing}
-    return FeatureNet(net, layer, metadata.mean, metadata.test_scale, metadata.resampling, metadata.other_side, file)
+    return FeatureNet(net, layer, metadata, file)
 
 
 def usual_layer(source: str | Path, preprocessing: str = "recorded") -> str:
-    """fc7, or pool5 where a run's or weight file's net has no FC layers; raises VerydeepError as `open_feature_net`."""
+    """fc7, or pool5 for a net without FC layers; raises VerydeepError as `open_feature_net`."""
     return FULL if f"{FULL}.weight" in read_weights(str(source), preprocessing).tensors else "pool5"
 
 
 def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
-    """Cuts a net after a layer and gives it the file's weights; raises VerydeepError where they do not fit."""
+    """Cuts a net after a layer and loads the file's weights; raises VerydeepError where they do not fit."""
     names = net.map_names()
     if layer not in names:
         shown = ", ".join(name for name in names if not name.endswith(BEFORE_RELU))

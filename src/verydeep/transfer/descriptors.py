@@ -1,9 +1,9 @@
 """App. B: dense descriptors of images.
 
-An image is rescaled so that its smallest side is Q, the net is applied to the whole of it, and the layer's map
-(B,D,h,w) is averaged over its cells to a descriptor (B,D), which is averaged with that of the mirror image. Each
-scale has its own; `combine` makes one vector of them: scales stacked, averaged or their maximum, nets stacked,
-normalised to length 1 as `DescriptorSettings` says.
+An image is rescaled so that its smallest side is Q, the net is applied to the whole image, and the layer's map
+(B,D,h,w) is averaged over its cells to a descriptor (B,D), which is averaged with that of the mirror image. Each scale
+has its own descriptor; `combine` makes one vector of them: it stacks, averages or takes the maximum over scales, stacks
+nets, and normalises to length 1 as in `DescriptorSettings`.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def descriptors(
     mirror: bool,
     machine: Machine,
 ) -> Iterator[tuple[int, list[int], Array]]:
-    """Computes descriptors in batches of equally sized views, in any order; each depends on its own image alone.
+    """Computes descriptors in batches of views of equal size, in any order; each depends on its own image only.
 
     Args:
-        source: its net on the machine's device.
+        source: with its net on the machine's device.
         views: an image's index and the image at each scale.
 
     Yields:
@@ -63,7 +63,7 @@ def descriptors(
     Raises:
         VerydeepError: a descriptor is not finite, which half precision may cause.
     """
-    shift = torch.tensor(-np.asarray(source.mean), dtype=torch.float32)[None]
+    shift = -torch.tensor(source.metadata.mean, dtype=torch.float32)[None]
     for indices, batch in equal_sizes(views, lambda height, width: height * width):
         with torch.inference_mode(), machine.autocast():
             images = machine.to_input(torch.from_numpy(batch).permute(0, 3, 1, 2), shift)
@@ -78,17 +78,17 @@ def combine(nets: Sequence[dict[int, Array]], settings: DescriptorSettings) -> A
 
     A descriptor that is 0 everywhere stays 0.
     """
-    whole = np.concatenate([_one_net(list(scales.values()), settings) for scales in nets], axis=1)
-    return unit(whole) if settings.normalise in ("both", "end") else whole
+    stacked = np.concatenate([_combine_scales(list(scales.values()), settings) for scales in nets], axis=1)
+    return unit(stacked) if settings.normalise in ("both", "end") else stacked
 
 
-def _one_net(scales: list[Array], settings: DescriptorSettings) -> Array:
+def _combine_scales(scales: list[Array], settings: DescriptorSettings) -> Array:
     if settings.normalise in ("both", "scale"):
         scales = [unit(rows) for rows in scales]
     if settings.aggregate == "stack":
         return np.concatenate(scales, axis=1)
-    together: Array = np.mean(scales, axis=0) if settings.aggregate == "average" else np.max(scales, axis=0)
-    return together
+    combined: Array = np.mean(scales, axis=0) if settings.aggregate == "average" else np.max(scales, axis=0)
+    return combined
 
 
 def unit(rows: Array) -> Array:

@@ -1,4 +1,4 @@
-"""App. B: extracts descriptors of a data set into a features file, and resumes an interrupted extraction."""
+"""App. B: extracts descriptors of a dataset into a features file, and resumes an interrupted extraction."""
 
 from __future__ import annotations
 
@@ -21,12 +21,9 @@ from ..core.files import check_place, only_one, short_name
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, FeatureSettings, MachineSettings
 from ..core.team import Team
-from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
 from ..data.open import Dataset, lasting_name, open_data
-from ..data.workers import Fault
-from ..evaluation.inference import ResizeToScales
-from ..evaluation.protocols import Protocol
+from ..evaluation.inference import readable_images
 from .backbone import FeatureNet, open_feature_net
 from .descriptors import descriptors
 from .features_file import Features, Shards, load_features, save_features
@@ -34,7 +31,7 @@ from .features_file import Features, Shards, load_features, save_features
 
 @dataclass(frozen=True)
 class Extraction:
-    """Result of `extract_features`: the file, its content, the scales of this call, and how much it computed."""
+    """The result of `extract_features`: the file, its content, the scales of this call, and how much it computed."""
 
     path: Path
     features: Features
@@ -44,7 +41,7 @@ class Extraction:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers and names; ``computed`` counts descriptors, one per image and scale."""
+        """Counts and names; ``computed`` is the number of descriptors, one per image and scale."""
         dimensions = next(iter(self.features.scales.values())).shape[1]
         return {
             "file": str(self.path),
@@ -62,7 +59,7 @@ class Extraction:
 
 @contextlib.contextmanager
 def _only_one(parts: Path) -> Iterator[None]:
-    """Locks the folder of shards; removes it at the end where it is empty."""
+    """Locks the directory of shards, and removes it at the end if it is empty."""
     with only_one(parts):
         try:
             yield
@@ -71,34 +68,26 @@ def _only_one(parts: Path) -> Iterator[None]:
                 parts.rmdir()
 
 
-def _kept_before(path: Path, dataset: Dataset, there: Features, readable: list[int], adds: bool) -> list[int]:
-    """The images that the file has; unreadable ones were skipped.
+def _stored_images(path: Path, dataset: Dataset, stored: Features, readable: list[int], adds: bool) -> list[int]:
+    """The indices of the file's images; unreadable ones were skipped.
 
     Raises:
-        VerydeepError: scales are added, and other images can be read now.
+        VerydeepError: scales are added, and other images are readable now.
     """
-    known = set(there.ids)
+    known = set(stored.ids)
     kept = [index for index, image in enumerate(dataset.ids) if image in known]
     if adds and kept != readable:
-        raise VerydeepError(f"{path} has {len(there)} photos and {len(readable)} can be read now: give another --out.")
+        raise VerydeepError(
+            f"{path} has {len(stored)} images, and {len(readable)} are readable now: give another --out."
+        )
     return kept
 
 
-def _metadata_differs(features: Features, there: Features) -> bool:
-    """Whether the images' sets, or the folders of images and net, have changed since."""
-    return (features.sets, features.data, features.recipe) != (there.sets, there.data, there.recipe)
-
-
 class Extractor:
-    """Extracts descriptors by one net; ``recipe`` is what another image's descriptor needs, but for the scales."""
+    """Extracts descriptors with one net; ``recipe`` is all that another image's descriptor needs, except the scales."""
 
     def __init__(
-        self,
-        net: FeatureNet,
-        settings: FeatureSettings,
-        machine: Machine,
-        reporter: Reporter,
-        team: Team | None = None,
+        self, net: FeatureNet, settings: FeatureSettings, machine: Machine, reporter: Reporter, team: Team | None = None
     ) -> None:
         self.net, self.settings, self.machine, self.reporter = net, settings, machine, reporter
         self.team = team or Team()
@@ -108,18 +97,17 @@ class Extractor:
             "pool": settings.pool,
             "mirror": settings.mirror,
             "precision": machine.describe()["precision"],
-            "resampling": net.resampling,
-            "other_side": net.other_side,
+            "resampling": net.metadata.resampling,
+            "other_side": net.metadata.other_side,
         }
         machine.place_model(net.net)
 
     def key(self, dataset: Dataset) -> str:
-        """A digest of all that descriptors depend on, but for the scales and the net's folder."""
+        """A digest of all that descriptors depend on, except the scales and the net's directory."""
         net = {name: value for name, value in self.net.source.items() if name != "file"}
-        shown = [dataset.fingerprint(sizes=True), dataset.stamps(), dataset.source.shows]
-        return hashlib.sha256(
-            json.dumps({**self.recipe, "net": net, "photos": shown}, sort_keys=True).encode()
-        ).hexdigest()
+        images = [dataset.fingerprint(sizes=True), dataset.stamps(), dataset.source.shows]
+        recipe = json.dumps({**self.recipe, "net": net, "photos": images}, sort_keys=True)
+        return hashlib.sha256(recipe.encode()).hexdigest()
 
     def into_file(
         self,
@@ -130,7 +118,7 @@ class Extractor:
         of: dict[str, Any],
         skip: bool,
     ) -> Extraction:
-        """Extracts the descriptors that the file lacks and writes it; ``of`` says where the images are from."""
+        """Extracts the descriptors that the file lacks and writes it; ``of`` records where the images are from."""
         key, start = self.key(dataset), time.monotonic()
         check_place(path.parent)
         if path.is_dir():
@@ -138,56 +126,55 @@ class Extractor:
         # Shards of other nets and images have other names.
         parts = path.with_name(short_name(path.name, f".{key[:8]}.parts"))
         with _only_one(parts) if self.team.is_main else contextlib.nullcontext():
-            there = self._there(path, key)
+            stored = self._load(path, key)
             shards = Shards(parts, key, self.team.rank, self.team.size)
             self.team.all_gather(None)  # no process writes a shard before all have listed them
-            missing = tuple(scale for scale in scales if there is None or scale not in there.scales)
+            missing = tuple(scale for scale in scales if stored is None or scale not in stored.scales)
             before = shards.count
             faults = self._compute(dataset, missing, shards, skip) if missing else {}
             if self.team.size > 1:
                 shards = Shards(parts, key)  # with those of the other processes
                 self.team.all_gather(None)
             kept = [index for index in range(len(dataset)) if index not in faults]
-            if there is not None:
-                kept = _kept_before(path, dataset, there, kept, bool(missing))
+            if stored is not None:
+                kept = _stored_images(path, dataset, stored, kept, bool(missing))
             if not kept:
-                raise ImageError(f"none of the {len(faults)} photos of {dataset.name} can be read.")
+                raise ImageError(f"none of the {len(faults)} images of {dataset.name} can be read.")
             new = {scale: shards.whole(scale, kept) for scale in missing}
-            features = self._features(dataset, sets, kept, new, of, key, there)
+            taken = dataset.take(np.array(kept, dtype=np.int64))
+            features = self._features(taken, tuple(sets[index] for index in kept), new, of, key, stored)
             computed = shards.count - before
             if self.team.is_main:
-                if missing or there is None or _metadata_differs(features, there):
-                    self._there(path, key)  # another process may have written it since
+                if missing or stored is None or features.metadata != stored.metadata:
+                    self._load(path, key)  # another process may have written it since
                     save_features(path, features)
                 shards.remove()
             self.team.all_gather(None)
         return Extraction(path, features, scales, computed, len(faults), time.monotonic() - start)
 
-    def _there(self, path: Path, key: str) -> Features | None:
-        """The file's present content; raises VerydeepError where it is of another net or other images."""
+    def _load(self, path: Path, key: str) -> Features | None:
+        """The file's content, None without a file; raises VerydeepError if it is of another net or other images."""
         if not path.exists():
             return None
-        there = load_features(path)
-        if there.key != key:
+        stored = load_features(path)
+        if stored.key != key:
             raise VerydeepError(
-                f"{path} holds other descriptors: {there.title} of {len(there)} photos of {there.data} (another net, "
-                "layer, protocol, precision, or other photos): give another --out, or remove it."
+                f"{path} holds other descriptors: {stored.title} of {len(stored)} images of {stored.data} (another "
+                "net, layer, protocol, precision, or other images): give another --out, or remove it."
             )
-        return there
+        return stored
 
     def _features(
         self,
         dataset: Dataset,
         sets: tuple[str, ...],
-        kept: list[int],
         new: dict[int, Any],
         of: dict[str, Any],
         key: str,
-        there: Features | None,
+        stored: Features | None,
     ) -> Features:
         """The file's new content; each scale records on which machine it was computed."""
-        dataset = dataset.take(np.array(kept, dtype=np.int64))
-        known, described = ({}, {}) if there is None else (there.scales, there.recipe["described"])
+        known, described = ({}, {}) if stored is None else (stored.scales, stored.recipe["described"])
         if new:
             here = environment(self.machine.describe())
             described = {**described, **{str(scale): here for scale in new}}
@@ -196,7 +183,7 @@ class Extractor:
             labels=dataset.labels,
             marks=dataset.marks,
             classes=dataset.classes,
-            sets=tuple(sets[index] for index in kept),
+            sets=sets,
             scales=dict(sorted({**known, **new}.items())),
             data=dataset.name,
             key=key,
@@ -209,7 +196,7 @@ class Extractor:
         left = [left[place] for place in self.team.shard(len(left))]
         faults: dict[int, str] = {}
         total = sum(not shards.has(scale, index) for scale in scales for index in left)
-        label = f"{self.net.layer}@{','.join(map(str, scales))} of {len(dataset)} photos"
+        label = f"{self.net.layer}@{','.join(map(str, scales))} of {len(dataset)} images"
         with self.machine.running(), self.reporter.track(label, total) as advance:
             try:
                 views = self._views(dataset, left, scales, shards, faults if skip else None)
@@ -225,27 +212,15 @@ class Extractor:
         return faults
 
     def _views(
-        self,
-        dataset: Dataset,
-        left: list[int],
-        scales: tuple[int, ...],
-        shards: Shards,
-        faults: dict[int, str] | None,
+        self, dataset: Dataset, left: list[int], scales: tuple[int, ...], shards: Shards, faults: dict[int, str] | None
     ) -> Iterator[tuple[int, list[Pixels]]]:
-        """The images ``left``, each at the scales that it lacks."""
-        net = self.net
-        views = ResizeToScales(Protocol("dense", scales, mirror=False), net.net.crop, net.resampling, net.other_side)
-        for place, read in each_photo(dataset.take(np.array(left, dtype=np.int64)), views, self.machine.readers):
-            index = left[place]
-            if not isinstance(read, Fault):
-                yield index, [view for scale, view in zip(scales, read, strict=True) if not shards.has(scale, index)]
-            elif faults is None:
-                raise ImageError(
-                    f"{read.message} Add --bad-images skip to leave it out and keep the descriptors so far; "
-                    "without that file all others are computed again."
-                )
-            else:
-                faults[index] = read.message
+        """The images at ``left``, each at the scales that it lacks."""
+        advice = (
+            "Add --bad-images skip to leave it out and keep the descriptors so far; if the file is removed, "
+            "all others are computed again."
+        )
+        for index, views in readable_images(dataset, left, self.net.resize(scales), self.machine, advice, faults):
+            yield index, [view for scale, view in zip(scales, views, strict=True) if not shards.has(scale, index)]
 
 
 def extract_features(
@@ -266,32 +241,31 @@ def extract_features(
     """Extracts a descriptor of every image of some data into a features file; computes only what the file lacks.
 
     Args:
-        source: a run's folder, a checkpoint or a weight file.
-        data: as `verydeep.data.open.open_data` takes it.
-        out: the file; scales that it lacks are added.
-        set_name: one set of the data only.
-        splits: of data whose protocol draws splits (Caltech), only the images of the first ``splits``.
+        source: a run, a checkpoint or a weight file.
+        data: as `verydeep.open_data` takes it.
+        out: the file; missing scales are added.
+        set_name: only this set of the data.
+        splits: for data whose protocol draws random splits (Caltech), only the images of the first ``splits``.
         classes: only the classes that match one of these patterns.
         folders: as in DataSettings.
-        preprocessing: a key of `KNOWN` in `verydeep.checkpoints.preprocessing`, for weight files that do not record
-            their pixels.
-        bad_images: ``stop`` at or ``skip`` images that cannot be read.
-        team: the processes that share the images (`verydeep.joined`); they need a folder that all of them see.
+        preprocessing: a key of `verydeep.checkpoints.preprocessing.KNOWN`, for weight files that do not record theirs.
+        bad_images: ``stop`` or ``skip`` on unreadable images.
+        team: the processes that share the images (`verydeep.joined`); they need a directory that all of them can read.
 
     Raises:
         VerydeepError: no such net, layer or data; Q below the crop of an FC layer; an unreadable image; a file
-            that holds other images, another net or protocol.
+            of other images, another net or protocol.
     """
     settings, reporter = settings or FeatureSettings(), reporter or Silent()
     data_settings = from_json(DataSettings, {"data": lasting_name(data), "classes": classes, "folders": folders})
     dataset, sets = _images(data_settings, set_name, splits, reporter)
     net = open_feature_net(source, settings.layer, preprocessing)
-    scales = settings.scales or (net.test_scale,)
+    scales = settings.scales or (net.metadata.test_scale,)
     net.check_scales(scales)
-    here = resolve_device(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
+    device = resolve_device(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
     of = {"data": data_settings.data, "classes": list(classes), "set": set_name, "splits": splits}
     of |= {} if folders == "auto" else {"folders": folders}
-    extractor = Extractor(net, settings, here, reporter, team)
+    extractor = Extractor(net, settings, device, reporter, team)
     return extractor.into_file(Path(out), dataset, sets, scales, of, bad_images == "skip")
 
 

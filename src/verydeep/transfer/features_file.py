@@ -1,10 +1,10 @@
 """App. B: descriptors on disk by image id, so that SVMs, retrieval and tables need no net.
 
-One safetensors file: ``Q256`` … float32 (N,D) for each scale, ``labels`` int64 (N,) (-1 where there is none),
-for images of several classes ``marks`` int8 (N,K) (1 has, -1 has not, 0 counts as neither), and in its header JSON
-metadata: ids, class names, the set of each image where the data came split, the net's file and hash, layer and
-protocol. During the extraction, ``FILE.KEY.parts/`` holds finished descriptors in shards, which become the file.
-Descriptors that the file already has are not computed again.
+One safetensors file: ``Q256`` … float32 (N,D) for each scale, ``labels`` int64 (N,) (-1 for none), for images of
+several classes ``marks`` int8 (N,K) (1 has, -1 has not, 0 is ignored), and in its header JSON metadata: ids, class
+names, the set of each image if the data come split, the net's file and hash, layer and protocol. During extraction,
+``FILE.KEY.parts/`` holds finished descriptors in shards, which become the file. Descriptors that the file already has
+are not computed again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..core.errors import VerydeepError
 from ..core.files import cannot_write, check_text, utf8_path
 from ..data.class_names import distinct
 
-CARD = "verydeep-features"
+METADATA_KEY = "verydeep-features"
 FLUSH_SECONDS = 30.0
 # Errors of broken files, and of incomplete metadata.
 _BROKEN = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError)
@@ -34,11 +34,11 @@ _BROKEN = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeE
 
 @dataclass(frozen=True)
 class Features:
-    """Descriptors of N images by scale, not normalised, and what they are of.
+    """Descriptors of N images by scale, not normalised, with the images' labels.
 
     ``scales`` float32 (N,D) by Q; ``labels`` int64 (N,); ``marks`` int8 (N,K) or None; ``sets`` the set of each image,
-    empty texts where the data came unsplit; ``key`` a digest of net, layer, protocol and images; ``recipe`` what is
-    needed to compute the same descriptor of another image.
+    empty strings for unsplit data; ``key`` a digest of net, layer, protocol and images; ``recipe`` is what computes the
+    same descriptor of another image.
     """
 
     ids: tuple[str, ...]
@@ -55,33 +55,37 @@ class Features:
         return len(self.ids)
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """What the file's header records."""
+        return {name: getattr(self, name) for name in ("ids", "classes", "sets", "data", "key", "recipe")}
+
+    @property
     def title(self) -> str:
-        """A name for lists: net, layer and scales."""
+        """Net, layer and scales, as the name of the features in lists."""
         return f"{self.recipe['net']['net']} {self.recipe['layer']}@{','.join(map(str, self.scales))}"
 
 
 def save_features(path: Path, features: Features) -> None:
-    """Writes a features file atomically; raises VerydeepError where it cannot."""
+    """Writes a features file atomically; raises VerydeepError if it cannot be written."""
     arrays: dict[str, NDArray[Any]] = {f"Q{scale}": rows for scale, rows in sorted(features.scales.items())}
     arrays["labels"] = features.labels
     if features.marks is not None:
         arrays["marks"] = features.marks
-    metadata = {name: getattr(features, name) for name in ("ids", "classes", "sets", "data", "key", "recipe")}
-    write_sealed(path, save(arrays, metadata={CARD: json.dumps(metadata)}))
+    write_sealed(path, save(arrays, metadata={METADATA_KEY: json.dumps(features.metadata)}))
 
 
 def load_features(path: str | Path) -> Features:
     """Loads a features file.
 
     Raises:
-        VerydeepError: missing, broken, of inconsistent arrays, an image twice, or NaN in it.
+        VerydeepError: missing, broken, arrays of inconsistent shapes, duplicate images, or NaN.
     """
     path = Path(path)
     if not path.is_file():
         raise VerydeepError(f"there is no features file {path}: `verydeep features` writes them.")
     try:
         arrays, header = _read(path)
-        metadata = json.loads(header[CARD])
+        metadata = json.loads(header[METADATA_KEY])
         scales = {int(name[1:]): rows for name, rows in arrays.items() if name.startswith("Q")}
         ids, classes, sets = (tuple(map(str, metadata[name])) for name in ("ids", "classes", "sets"))
         classes = distinct(classes)
@@ -92,35 +96,35 @@ def load_features(path: str | Path) -> Features:
         )
         fits = _fits(features) and recipe_fits(features.recipe)
     except _BROKEN:
-        raise VerydeepError(f"{path} is no features file, or broken: run `verydeep features` again.") from None
+        raise VerydeepError(f"{path} is not a features file, or broken: run `verydeep features` again.") from None
     if not fits:
-        raise VerydeepError(f"{path} holds inconsistent arrays: run `verydeep features` again.")
+        raise VerydeepError(f"{path} has arrays of inconsistent shapes: run `verydeep features` again.")
     for scale, rows in features.scales.items():
         bad = ~np.isfinite(rows).all(axis=1)
         if bad.any():
             raise VerydeepError(
-                f"{path} has NaN or infinite descriptors at Q = {scale}, first of photo {ids[int(bad.argmax())]}: "
+                f"{path} has NaN or infinite descriptors at Q = {scale}, first of image {ids[int(bad.argmax())]}: "
                 "run `verydeep features` again."
             )
     return features
 
 
 def recipe_fits(recipe: dict[str, Any]) -> bool:
-    """Whether metadata have all that another image's descriptor needs."""
+    """Whether a recipe has all that another image's descriptor needs."""
     net, classes, splits = recipe["net"], recipe["classes"], recipe["splits"]
     texts = [*(net[name] for name in ("file", "sha256", "net", "preprocessing")), recipe["layer"], recipe["data"]]
     return (
         all(isinstance(text, str) and text for text in (*texts, *classes, recipe["precision"]))
         and recipe["pool"] in ("mean", "max")
         and isinstance(recipe["mirror"], bool)
-        and all(isinstance(place.get("commit"), str | None) for place in recipe["described"].values())
+        and all(isinstance(made.get("commit"), str | None) for made in recipe["described"].values())
         and (splits is None or (isinstance(splits, int) and splits > 0))
     )
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
-        check_seal(path, CARD)
+        check_seal(path, METADATA_KEY)
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
@@ -142,12 +146,12 @@ def _fits(features: Features) -> bool:
 
 
 class Shards:
-    """Finished descriptors of a file by scale and image, on disk after `FLUSH_SECONDS` at the latest."""
+    """Finished descriptors of a file by scale and image, written to disk every `FLUSH_SECONDS`."""
 
     def __init__(self, folder: Path, key: str, rank: int = 0, processes: int = 1) -> None:
-        """Opens the shards of ``key`` in a folder; others, and broken ones, are ignored.
+        """Loads the shards of ``key`` in a directory; others, and broken ones, are ignored.
 
-        Of several processes that write at the same time, each has its own numbers.
+        Processes that write at the same time number their shards apart.
         """
         self.folder, self._key, self._step = folder, key, processes
         self.rows: dict[int, dict[int, NDArray[np.float32]]] = {}
@@ -157,9 +161,9 @@ class Shards:
         for path in sorted(folder.glob("*.safetensors")):
             while path.stem.isdigit() and self._number <= int(path.stem):
                 self._number += processes
-            self._load(path)
+            self._load_shard(path)
 
-    def _load(self, path: Path) -> None:
+    def _load_shard(self, path: Path) -> None:
         try:
             arrays, header = _read(path)
         except _BROKEN:

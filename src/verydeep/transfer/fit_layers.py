@@ -1,17 +1,15 @@
 """Linear probing, then fine-tuning (Kumar et al., ICLR 2022): new FC layers are fitted before step 1.
 
-Descriptors are computed by the net as it starts: the mean over the map of fc7, of the whole image at Q = S. If the
+Descriptors are computed with the initial weights: the mean over the map of fc7, of the whole image at Q = S. If the
 start has no fc6 or no fc7, both are first initialised to pass pool5 on (`verydeep.models.fc_layers`). A new fc8 is then
 the multinomial logistic regression on the descriptors of at most `MOST` training images. So training starts from a
 linear probe, with small gradients, and as the start is epoch 0 the result is never worse on the dev part.
 
-Linear SVMs are trained on the same descriptors, scaled to length 1: their dev error is what fine-tuning on the same
-images has to improve on.
+Linear SVMs are trained on the same descriptors, scaled to length 1: fine-tuning has to improve on their dev error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,24 +18,19 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
-from ..core.errors import ImageError
 from ..core.progress import Reporter
 from ..core.team import Team
-from ..data.dataloader import each_photo
-from ..data.image_io import Pixels
 from ..data.open import Dataset
-from ..data.workers import Fault
-from ..evaluation.inference import ResizeToScales
-from ..evaluation.protocols import Protocol
+from ..evaluation.inference import LEAVE_OUT, readable_images
 from ..models.fc_layers import HIDDEN, fit_to_rate, pass_pool5_on
 from ..models.vgg import Net
 from .backbone import FULL, FeatureNet
 from .descriptors import descriptors, unit
 from .logistic import fit_logistic
-from .svm import fit_svms
+from .svm import SvmTrainer
 
 C = 10.0  # of SVMs on descriptors of length 1; choosing it on the dev part would bias the error there
-MOST = 10_000  # training images, evenly spaced in the set: more take longer than they are worth here
+MOST = 10_000  # training images, evenly spaced in the set: more hardly help and take longer
 Rows = NDArray[np.float32]
 
 
@@ -61,7 +54,7 @@ def fit_start(
     """Fits new FC layers in place where the settings say so, and evaluates linear SVMs on the start's descriptors.
 
     Args:
-        random: the layers that the start does not have; where convolutions are among them nothing is done.
+        random: the layers that the start does not have; if convolutions are among them nothing is fitted.
         sets: training images and the dev part.
 
     Raises:
@@ -75,10 +68,9 @@ def fit_start(
         pass_pool5_on(net)
         reporter.say("fc6 and fc7 are initialised to pass pool5 on, as the start does not have both")
     layer = "pool5" if new and not fits else FULL
-    source = FeatureNet(net, layer, metadata.mean, metadata.test_scale, metadata.resampling, metadata.other_side, {})
+    source = FeatureNet(net, layer, metadata, {})
     machine.place_model(net.eval())
-    train, dev = sets
-    chosen = train.take(np.unique(np.linspace(0, len(train) - 1, min(MOST, len(train))).astype(np.int64)))
+    chosen, dev = sets[0].evenly(MOST), sets[1]
     with machine.running():
         rows, dev_rows = (_descriptors(source, dataset, machine, reporter, team) for dataset in (chosen, dev))
         if fits:
@@ -106,26 +98,16 @@ def _svm_error(rows: Rows, train: Dataset, dev_rows: Rows, dev: Dataset) -> floa
     if len(labels) < len(train.classes):
         return None
     marks = np.where(train.labels[:, None] == labels, 1, -1).astype(np.int8)
-    (svm,) = fit_svms(unit(rows), marks, (C,))
+    (svm,) = SvmTrainer(unit(rows), marks).fit((C,))
     return 100 * float((svm.scores(unit(dev_rows)).argmax(1) != dev.labels).mean())
 
 
 def _descriptors(source: FeatureNet, dataset: Dataset, machine: Machine, reporter: Reporter, team: Team) -> Rows:
     """Descriptors of a dataset, float32 (N,D)."""
-    shard = np.array(team.shard(len(dataset)), dtype=np.int64)
-    resize = ResizeToScales(
-        Protocol("dense", (source.test_scale,), False), source.net.crop, source.resampling, source.other_side
-    )
-    rows: dict[int, Rows] = {}
-
-    def views() -> Iterator[tuple[int, list[Pixels]]]:
-        for place, loaded in each_photo(dataset.take(shard), resize, machine.readers):
-            if isinstance(loaded, Fault):
-                raise ImageError(f"{loaded.message} Remove it, or leave it out with --bad-images skip.")
-            yield int(shard[place]), loaded
-
+    shard, rows = team.shard(len(dataset)), dict[int, Rows]()
+    views = readable_images(dataset, shard, source.resize((source.metadata.test_scale,)), machine, LEAVE_OUT)
     with reporter.track(f"extracting {source.layer} descriptors of the start", len(shard)) as advance:
-        for _, indices, batch in descriptors(source, views(), "mean", False, machine):
+        for _, indices, batch in descriptors(source, views, "mean", False, machine):
             rows.update(zip(indices, batch, strict=True))
             advance(len(indices), "")
     gathered = {index: row for share in team.all_gather(rows) for index, row in share.items()}

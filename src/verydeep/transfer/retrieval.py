@@ -55,33 +55,28 @@ def find_similar(
 
     Args:
         images: as `Classifier.predict` takes them.
-        file: as `verydeep features` writes it; the net that made it computes the descriptors of the queries.
-        faults: collects the messages of unreadable images by index; those images are left out.
+        file: as `verydeep features` writes it; its net computes the descriptors of the queries.
+        faults: receives the messages of unreadable images, by index; these images are skipped.
 
     Raises:
-        VerydeepError: no such file, its net is gone, or an unreadable image where ``faults`` is None.
+        VerydeepError: no such file, its net is missing, or an unreadable image and ``faults`` is None.
     """
     check_top(top)
-    finder = NearestNeighbours(file, settings, machine)
-    unreadable: dict[int, str] = {}
+    neighbours = NearestNeighbours(file, settings, machine)
     queries = listed(images)
-    names = [name_of(image, index) for index, image in enumerate(queries)]
-    rows = finder.descriptors(queries, names, None if faults is None else unreadable, reporter)
-    if faults is not None:
-        faults.update(unreadable)
-    found = finder.nearest(rows, top)
+    rows = neighbours.descriptors(queries, faults, reporter)
     return [
-        Similar(image, neighbours)
-        for index, (image, neighbours) in enumerate(zip(names, found, strict=True))
-        if index not in unreadable
+        Similar(name_of(image, index), nearest)
+        for index, (image, nearest) in enumerate(zip(queries, neighbours.nearest(rows, top), strict=True))
+        if index not in (faults or {})
     ]
 
 
 class NearestNeighbours:
-    """A features file with the net that made it, for any number of queries.
+    """A features file with its net, for any number of queries.
 
     Raises:
-        VerydeepError: no such file, or its net is gone.
+        VerydeepError: no such file, or its net is missing.
     """
 
     def __init__(
@@ -96,15 +91,11 @@ class NearestNeighbours:
         self._places = {image: place for place, image in enumerate(self.known.ids)}
 
     def place(self, image_id: str) -> int:
-        """The position of an image in the file."""
+        """The index of an image in the file."""
         return self._places[image_id]
 
     def descriptors(
-        self,
-        images: Sequence[Any],
-        names: Sequence[str],
-        faults: dict[int, str] | None = None,
-        reporter: Reporter | None = None,
+        self, images: Sequence[Any], faults: dict[int, str] | None = None, reporter: Reporter | None = None
     ) -> Array:
         """The descriptors of images, float32 (N,D), as those of the file; arguments as of `DescriptorExtractor.rows`.
 
@@ -112,33 +103,33 @@ class NearestNeighbours:
             ImageError: an image cannot be read, and ``faults`` is None.
             VerydeepError: the file does not fit its net.
         """
-        rows = self._extractor.rows(images, names, faults, reporter or Silent())
-        if rows.shape[1] not in (0, self._rows.shape[1]):  # 0 where no image could be read
-            raise VerydeepError(f"{self.file} does not fit the net that it names: run `verydeep features` again.")
+        rows = self._extractor.rows(images, faults, reporter or Silent())
+        if rows.shape[1] not in (0, self._rows.shape[1]):  # 0 if no image could be read
+            raise VerydeepError(f"{self.file} does not fit the descriptors of its net: run `verydeep features` again.")
         return rows
 
     def nearest(self, rows: Array, top: int) -> list[tuple[Neighbour, ...]]:
-        """The ``top`` images of the file that are nearest to each descriptor (N,D), the nearest first."""
+        """The ``top`` images of the file that are nearest to each descriptor of (N,D), the nearest first."""
         if rows.shape[1] == 0:
             return [() for _ in rows]
         cosines = unit(rows) @ self._rows.T
         order = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
         return [
-            tuple(_neighbour(self.known, int(place), float(row[place])) for place in places)
-            for row, places in zip(cosines, order, strict=True)
+            tuple(_neighbour(self.known, int(index), float(row[index])) for index in indices)
+            for row, indices in zip(cosines, order, strict=True)
         ]
 
 
-def _neighbour(known: Features, place: int, cosine: float) -> Neighbour:
-    label = int(known.labels[place])
-    return Neighbour(known.ids[place], known.classes[label] if label >= 0 else "", cosine)
+def _neighbour(known: Features, index: int, cosine: float) -> Neighbour:
+    label = int(known.labels[index])
+    return Neighbour(known.ids[index], known.classes[label] if label >= 0 else "", cosine)
 
 
 def photos_of(recipe: dict[str, Any]) -> Dataset:
-    """The images of a features file, as they are now; raises VerydeepError where their data are gone.
+    """The images of a features file, as they are now; raises VerydeepError if their data no longer exist.
 
     Args:
-        recipe: that of a features file; its ``data``, ``classes`` and, unless auto, ``folders``.
+        recipe: of a features file; its ``data``, ``classes`` and, unless auto, ``folders`` are used.
     """
     values: dict[str, Any] = {name: recipe[name] for name in ("data", "classes", "folders") if name in recipe}
     settings = from_json(DataSettings, values)

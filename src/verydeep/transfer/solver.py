@@ -1,16 +1,16 @@
 """App. B: linear SVMs, one class against the rest, all classes at once.
 
-For each class, with y = 1 for images that have it and -1 for those that have not (0: counts as neither), minimise
+For each class, with y = 1 for images that have it and -1 for those that have not (0: ignored), minimise
 
     (|w|² + b²) / 2 + C · sum of loss(y f),   f = w·x + b,   loss(m) = max(0, 1 - m)²  or  max(0, 1 - m),
 
-where b is penalised as w is: a descriptor has one more dimension, which is 1 (as in LIBLINEAR, Fan et al. 2008).
+where b is penalised like w: a descriptor has one more dimension, which is 1 (as in LIBLINEAR, Fan et al. 2008).
 While many points are within the margin, the loss is replaced, step by step, by the parabola above it, which is least
-squares with one matrix for all classes, with Nesterov's acceleration (1983). Newton's method on the
-points within the margin (Chapelle 2007; Keerthi & DeCoste 2005) ends at the exact minimum of the squared hinge; the
-hinge is a limit of losses with a quadratic corner. In the Gram form w = sum of beta_i x_i, and one Gram
-matrix of all descriptors serves every class, C and part of the images; the primal form is for many more images than
-dimensions. The duality gap bounds the distance to the minimum.
+squares with one matrix for all classes, with Nesterov's acceleration (1983). Newton's method on the points within the
+margin (Chapelle 2007; Keerthi & DeCoste 2005) ends at the exact minimum of the squared hinge; the hinge is a limit of
+losses with a quadratic corner. In the Gram form w = sum of beta_i x_i, and one Gram matrix of all descriptors serves
+every class, C and part of the images; the primal form is for many more images than dimensions. The duality gap bounds
+the distance to the minimum.
 
 Shapes: n images, D dimensions with the constant one, K classes, P parameters of w. Everything is float64, on any
 device.
@@ -18,7 +18,6 @@ device.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -38,57 +37,35 @@ LARGEST_GAP = {"squared-hinge": 1e-4, "hinge": 1e-2}  # the hinge's bound is loo
 HINGE_GAP, CORNERS = 1e-6, (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
-class Form(ABC):
-    """How w is written: its coefficients, (P,K) for P parameters."""
-
-    @abstractmethod
-    def scores(self, coefficients: Tensor) -> Tensor:
-        """f of every image, (n,K)."""
-
-    @abstractmethod
-    def product(self, left: Tensor, left_scores: Tensor, right: Tensor, right_scores: Tensor) -> Tensor:
-        """w·w' of two sets of coefficients with their scores, class by class, (K,)."""
-
-    @abstractmethod
-    def solve(self, active: Tensor, targets: Tensor, slopes: Tensor, curvature: float) -> Tensor:
-        """Where |w|²/2 + sum over active of curvature/2 (target - f)² - sum of slope · f is least, (P,).
-
-        Args:
-            active: bool (n,).
-            targets: (n,), read where active.
-            slopes: (n,), 0 where active.
-        """
-
-    @abstractmethod
-    def ridge(self, targets: Tensor, curvature: float) -> tuple[Tensor, Tensor]:
-        """Where |w|²/2 + sum of curvature/2 (target - f)² is least for targets (n,K): coefficients and scores."""
-
-    @abstractmethod
-    def from_dual(self, beta: Tensor) -> Tensor:
-        """The coefficients of w = sum of beta_i x_i, for beta (n,K)."""
-
-
-class GramForm(Form):
-    """By the products of descriptors, constant dimension included, (n,n); the parameters are beta."""
+class GramForm:
+    """w by its coefficients beta, (P,K) with P = n, from the descriptors' Gram matrix (n,n), constant included."""
 
     def __init__(self, gram: Tensor) -> None:
         self._gram = gram
         self._inverse: tuple[float, Tensor] | None = None
 
     def scores(self, coefficients: Tensor) -> Tensor:
-        """As `Form` says."""
+        """f of every image, (n,K)."""
         return self._gram @ coefficients
 
     def product(self, left: Tensor, left_scores: Tensor, right: Tensor, right_scores: Tensor) -> Tensor:
-        """As `Form` says."""
+        """w·w' of two sets of coefficients with their scores, class by class, (K,)."""
         return (left * right_scores).sum(0)
 
     def from_dual(self, beta: Tensor) -> Tensor:
-        """As `Form` says."""
+        """The coefficients of w = sum of beta_i x_i, for beta (n,K)."""
         return beta
 
     def solve(self, active: Tensor, targets: Tensor, slopes: Tensor, curvature: float) -> Tensor:
-        """As `Form` says: (G_AA + 1/curvature) beta_A = target_A - (G slope)_A, beta = slope elsewhere."""
+        """Where |w|²/2 + sum over active of curvature/2 (target - f)² - sum of slope · f is least, (P,).
+
+        It is (G_AA + 1/curvature) beta_A = target_A - (G slope)_A, beta = slope elsewhere.
+
+        Args:
+            active: bool (n,).
+            targets: (n,), read where active.
+            slopes: (n,), 0 where active.
+        """
         beta = slopes.clone()
         inside = active.nonzero()[:, 0]
         if not len(inside):
@@ -106,7 +83,7 @@ class GramForm(Form):
         return beta
 
     def _but_few(self, active: Tensor, inside: Tensor, right: Tensor, curvature: float) -> Tensor:
-        """The same where few are outside: by the inverse for all images, which all classes share."""
+        """The same if few are not active: by the inverse for all images, which all classes share."""
         inverse = self._inverted(curvature)
         outside = (~active).nonzero()[:, 0]
         whole = torch.zeros_like(active, dtype=inverse.dtype)
@@ -118,12 +95,15 @@ class GramForm(Form):
         return (inverse @ whole)[inside]
 
     def ridge(self, targets: Tensor, curvature: float) -> tuple[Tensor, Tensor]:
-        """As `Form` says: beta = (G + 1/curvature)^-1 target, and G beta is what is left of the target."""
+        """Where |w|²/2 + sum of curvature/2 (target - f)² is least for targets (n,K): coefficients and scores.
+
+        It is beta = (G + 1/curvature)^-1 target, and G beta is the target minus beta/curvature.
+        """
         beta = self._inverted(curvature) @ targets
         return beta, targets - beta / curvature
 
     def _inverted(self, curvature: float) -> Tensor:
-        """(G + 1/curvature)^-1, kept for the last curvature."""
+        """(G + 1/curvature)^-1, cached for the last curvature."""
         if self._inverse is None or self._inverse[0] != curvature:
             matrix = self._gram.clone()
             matrix.diagonal().add_(1 / curvature)
@@ -131,27 +111,27 @@ class GramForm(Form):
         return self._inverse[1]
 
 
-class PrimalForm(Form):
-    """By descriptors with their constant dimension, (n,D); the parameters are w."""
+class PrimalForm:
+    """w itself, (P,K) with P = D, from descriptors with their constant dimension (n,D); methods as of `GramForm`."""
 
     def __init__(self, rows: Tensor) -> None:
         self._rows = rows
         self._square = rows.T @ rows
 
     def scores(self, coefficients: Tensor) -> Tensor:
-        """As `Form` says."""
+        """f of every image, (n,K)."""
         return self._rows @ coefficients
 
     def product(self, left: Tensor, left_scores: Tensor, right: Tensor, right_scores: Tensor) -> Tensor:
-        """As `Form` says."""
+        """w·w' class by class, (K,)."""
         return (left * right).sum(0)
 
     def from_dual(self, beta: Tensor) -> Tensor:
-        """As `Form` says."""
+        """w = sum of beta_i x_i."""
         return self._rows.T @ beta
 
     def solve(self, active: Tensor, targets: Tensor, slopes: Tensor, curvature: float) -> Tensor:
-        """As `Form` says: (X_A'X_A + 1/curvature) w = X_A' target_A + X' slope / curvature."""
+        """The solution of (X_A'X_A + 1/curvature) w = X_A' target_A + X' slope / curvature."""
         many = 2 * int(active.sum()) > len(active)
         chosen = self._rows[~active if many else active]
         square = chosen.T @ chosen
@@ -160,21 +140,24 @@ class PrimalForm(Form):
         return _solve_definite(matrix, self._rows.T @ torch.where(active, targets, slopes / curvature))
 
     def ridge(self, targets: Tensor, curvature: float) -> tuple[Tensor, Tensor]:
-        """As `Form` says."""
+        """The solution of (X'X + 1/curvature) w = X' target, and its scores."""
         matrix = self._square.clone()
         matrix.diagonal().add_(1 / curvature)
         state = torch.cholesky_solve(self._rows.T @ targets, torch.linalg.cholesky(matrix))
         return state, self._rows @ state
 
 
+Form = GramForm | PrimalForm
+
+
 def _solve_definite(matrix: Tensor, right: Tensor) -> Tensor:
-    """Of a positive definite system, (m,)."""
+    """The solution of a positive definite system, (m,)."""
     return torch.cholesky_solve(right[:, None], torch.linalg.cholesky(matrix))[:, 0]
 
 
 @dataclass(frozen=True)
 class Solution:
-    """One C: coefficients of the form (P,K), scores (n,K), the objective (K,), and its relative duality gap (K,)."""
+    """The solution for one C: coefficients (P,K), scores (n,K), objective (K,), and its relative duality gap (K,)."""
 
     C: float
     coefficients: Tensor
@@ -193,7 +176,7 @@ def solve_path(
         values: of C.
 
     Raises:
-        VerydeepError: a C that is too large for these descriptors.
+        VerydeepError: C is too large for these descriptors.
     """
     marks = marks.to(torch.float64)
     state = form.from_dual(torch.zeros_like(marks))
@@ -212,7 +195,7 @@ def solve_path(
 
 
 def _check_gap(C: float, loss: Loss, gap: Tensor) -> None:
-    if not bool((gap <= LARGEST_GAP[loss]).all()):  # a NaN is not
+    if not bool((gap <= LARGEST_GAP[loss]).all()):  # also for NaN
         raise VerydeepError(
             f"the SVM of C = {C:g} cannot be solved in float64 (duality gap {float(gap.max()):.0e} of the objective): "
             "use a smaller C, or descriptors of length 1 (--normalise both)."
@@ -248,14 +231,14 @@ class _Steps:
         self.targets = marks * (1 + corner)
 
     def pieces(self, scores: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
-        """Where a loss is quadratic, and where it falls straight, bool (n,K) each."""
+        """Where a loss is quadratic, and where it is linear and not 0, bool (n,K) each."""
         margins = marks * scores
         short = (margins < 1 + self.corner) & (marks != 0)
         straight = short & (margins < 1 - self.corner) if self.corner else torch.zeros_like(short)
         return short & ~straight, straight
 
     def beta(self, scores: Tensor) -> Tensor:
-        """Minus the losses' derivatives at scores (n,K): a point of the dual."""
+        """Minus the losses' derivatives at scores (n,K): a dual point."""
         quadratic, straight = self.pieces(scores, self.marks)
         return self.curvature * (self.targets - scores) * quadratic + self.C * self.marks * straight
 
@@ -267,7 +250,7 @@ class _Steps:
         return bent + self.C * ((1 - marks * scores) * straight).sum(0)
 
     def run(self) -> Tensor:
-        """Steps until no class changes, or `MOST_STEPS`; then the duality gap decides whether they were enough."""
+        """Steps until every class has converged, at most `MOST_STEPS`; then the duality gap is checked."""
         left = torch.arange(self.marks.shape[1], device=self.marks.device)
         if self._many():
             left = left[self._approach()]
@@ -280,7 +263,7 @@ class _Steps:
     def _approach(self) -> Tensor:
         """Joint steps of all classes; returns which of them have not converged, bool (K,).
 
-        A loss bends nowhere more than its parabola, so the parabola through a point lies above it.
+        A loss is nowhere more curved than its parabola, so the parabola through a point lies above it.
         """
         ahead, pace, squared = self.scores, 1.0, self.corner == 0
         unsettled = torch.ones(self.marks.shape[1], dtype=torch.bool, device=self.marks.device)
@@ -318,30 +301,30 @@ class _Steps:
         new_scores = self.form.scores(new)
         after = self.pieces(new_scores, marks)
         exact = ((before[0] == after[0]) & (before[1] == after[1])).all(0)
-        share = torch.ones(len(columns), dtype=old.dtype, device=old.device)
-        was, now = (self._objective(*pair, columns) for pair in ((old, old_scores), (new, new_scores)))
-        if bool((now > was).any()):
-            share = torch.where(now > was, self._share(old, old_scores, new, new_scores, columns), share)
-        kept, kept_scores = old + share * (new - old), old_scores + share * (new_scores - old_scores)
-        ended = self._objective(kept, kept_scores, columns)
+        length = torch.ones(len(columns), dtype=old.dtype, device=old.device)
+        start, full = (self._objective(*pair, columns) for pair in ((old, old_scores), (new, new_scores)))
+        if bool((full > start).any()):
+            length = torch.where(full > start, self._length(old, old_scores, new, new_scores, columns), length)
+        kept, kept_scores = old + length * (new - old), old_scores + length * (new_scores - old_scores)
+        end = self._objective(kept, kept_scores, columns)
         self.state[:, columns], self.scores[:, columns] = kept, kept_scores
-        return ~exact & (was - ended > ENOUGH * was.abs())
+        return ~exact & (start - end > ENOUGH * start.abs())
 
     def _objective(self, state: Tensor, scores: Tensor, columns: Tensor) -> Tensor:
         return self.form.product(state, scores, state, scores) / 2 + self.losses(scores, columns)
 
-    def _share(self, old: Tensor, old_scores: Tensor, new: Tensor, new_scores: Tensor, columns: Tensor) -> Tensor:
-        """The share of the way at which the objective is least, (k,), by bisection of its slope."""
-        way, way_scores = new - old, new_scores - old_scores
-        first = self.form.product(old, old_scores, way, way_scores)
-        second = self.form.product(way, way_scores, way, way_scores)
+    def _length(self, old: Tensor, old_scores: Tensor, new: Tensor, new_scores: Tensor, columns: Tensor) -> Tensor:
+        """The step length, 0 to 1, at which the objective is least, (k,), by bisection of its slope."""
+        step, step_scores = new - old, new_scores - old_scores
+        first = self.form.product(old, old_scores, step, step_scores)
+        second = self.form.product(step, step_scores, step, step_scores)
         marks, targets = self.marks[:, columns], self.targets[:, columns]
         low, high = torch.zeros_like(first), torch.ones_like(first)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            scores = old_scores + middle * way_scores
+            scores = old_scores + middle * step_scores
             quadratic, straight = self.pieces(scores, marks)
             pull = self.curvature * (targets - scores) * quadratic + self.C * marks * straight
-            rising = first + middle * second - (pull * way_scores).sum(0) > 0
+            rising = first + middle * second - (pull * step_scores).sum(0) > 0
             low, high = torch.where(rising, low, middle), torch.where(rising, middle, high)
         return (low + high) / 2

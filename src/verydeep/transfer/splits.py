@@ -1,28 +1,28 @@
-"""App. B: which images an SVM is trained on, which choose its C, and which it is tested on.
+"""App. B: the images that an SVM is trained on, those that choose its C, and the test images.
 
-- ``caltech101``, ``caltech256``: random splits, 30 (60) training images per class and up to 50 (the rest) to test; a
-  fifth of the former chooses C, and with it the SVM is trained on all of them again.
+- ``caltech101``, ``caltech256``: random splits, 30 (60) training images per class and up to 50 (the rest) to test; C is
+  chosen on a fifth of the former, and the final SVM is trained on all of them.
 - ``voc2007``, ``voc2012``, ``voc2012-action``: C is chosen on ``val``, the final SVM is trained on both sets.
-- ``own``: the sets the data came in (``train``, ``dev`` or ``val``, ``test``), or random splits by the shares that
+- ``own``: the sets of the data (``train``, ``dev`` or ``val``, ``test``), or random splits in the proportions that
   training uses.
 
-A split depends on (seed, image) alone, and is the one that training a net would use.
+A split depends on (seed, image) only, and is the one that training a net would use.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import VerydeepError
 from ..core.settings import DataSettings
-from ..data.dataset import Dataset, ImageSource
+from ..data.dataset import Dataset, FolderSource
 from ..data.datasets.caltech import TRAIN_PHOTOS, caltech_sets
 from ..data.datasets.folder import split_whole
 from ..data.datasets.voc import OF_BOXES
-from ..data.image_io import Pixels
 from .features_file import Features
 
 Indices = NDArray[np.int64]
@@ -49,42 +49,36 @@ def parts_of(protocol: str, features: Features, splits: int, seed: int) -> list[
     """The splits of a protocol.
 
     Raises:
-        VerydeepError: no such protocol, a class with too few images, or sets that are not there.
+        VerydeepError: no such protocol, a class with too few images, or missing sets.
     """
     if protocol not in PROTOCOLS:
-        raise VerydeepError(f"there is no protocol {protocol!r}: they are {', '.join(PROTOCOLS)}.")
+        raise VerydeepError(f"unknown protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}.")
     if (features.marks is not None) != (protocol in VOC):
-        kind = "several classes per photo" if features.marks is not None else "one class per photo"
+        kind = "several classes per image" if features.marks is not None else "one class per image"
         raise VerydeepError(f"protocol {protocol} does not fit {features.data}, which has {kind}.")
     if protocol in VOC and features.data.removesuffix(OF_BOXES.removeprefix(VOC[-1])) != protocol:
         raise VerydeepError(f"protocol {protocol} does not fit these features, which are of {features.data}.")
     if features.marks is None and (features.labels < 0).any():
-        unknown = features.ids[int((features.labels < 0).argmax())]
-        raise VerydeepError(f"{unknown} has no label: SVMs are trained on labelled photos.")
+        unlabelled = features.ids[int((features.labels < 0).argmax())]
+        raise VerydeepError(f"{unlabelled} has no label: SVMs are trained on labelled images.")
     has_sets = any(features.sets)
     if protocol in VOC or (protocol == "own" and has_sets):
-        return [_given(features)]
+        return [_fixed(features)]
     known = int(features.recipe.get("splits") or 0)
     if known and (protocol not in TRAIN_PHOTOS or seed + splits > known):
         raise VerydeepError(
-            f"the features are of the photos of {features.data}'s splits 0 to {known - 1} only, and {protocol} with "
-            f"--seed {seed} --splits {splits} needs others: extract features of all photos, or give these splits."
+            f"the features are of the images of {features.data}'s splits 0 to {known - 1} only, and {protocol} with "
+            f"--seed {seed} --splits {splits} needs others: extract features of all images, or use these splits."
         )
     if has_sets:
-        raise VerydeepError(f"protocol {protocol} draws its splits, and these features are of one set of the data.")
-    whole = Dataset(features.data, "all", features.classes, features.ids, features.labels, _NoImages())
+        raise VerydeepError(f"protocol {protocol} draws random splits, and these features are of fixed sets.")
+    no_images = FolderSource(Path())  # splits depend on ids and labels only
+    whole = Dataset(features.data, "all", features.classes, features.ids, features.labels, no_images)
     return [_drawn(protocol, whole, number) for number in range(seed, seed + splits)]
 
 
-class _NoImages(ImageSource):
-    """Descriptors without their images."""
-
-    def read(self, image_id: str) -> Pixels:
-        raise VerydeepError(f"the image {image_id} is not available, only its descriptor.")
-
-
-def _given(features: Features) -> Parts:
-    """The sets that the data came in; of VOC, ``val`` chooses C."""
+def _fixed(features: Features) -> Parts:
+    """The sets of the data; for VOC, ``val`` chooses C."""
     sets = {name: np.flatnonzero(np.array(features.sets) == name) for name in dict.fromkeys(features.sets)}
     dev = "dev" if "dev" in sets else "val"
     reported = "test" if "test" in sets else "val"
@@ -101,9 +95,10 @@ def _given(features: Features) -> Parts:
 def _drawn(protocol: str, whole: Dataset, seed: int) -> Parts:
     settings = DataSettings(split_seed=seed)
     sets = split_whole(whole, settings).sets if protocol == "own" else caltech_sets(protocol, whole, settings)
-    place = {image: index for index, image in enumerate(whole.ids)}
-    few = [name for name in ("train", "dev", "test") if not len(sets[name])]
-    if few:
-        raise VerydeepError(f"{whole.name} has too few photos for a {few[0]} part: give at least 3 photos per class.")
-    parts = [np.array([place[image] for image in sets[name].ids], dtype=np.int64) for name in ("train", "dev", "test")]
+    index_of = {image: index for index, image in enumerate(whole.ids)}
+    names = ("train", "dev", "test")
+    empty = [name for name in names if not len(sets[name])]
+    if empty:
+        raise VerydeepError(f"{whole.name} has too few images for a {empty[0]} part: at least 3 per class are needed.")
+    parts = [np.array([index_of[image] for image in sets[name].ids], dtype=np.int64) for name in names]
     return Parts(f"seed {seed}", *parts)

@@ -42,7 +42,7 @@ class SvmTrainer:
         loss: Loss = "squared-hinge",
         device: str | torch.device = "cpu",
     ) -> None:
-        """Takes descriptors (n,D), without the constant dimension, and marks (n,K): 1 has, -1 has not, 0 is neither."""
+        """Takes descriptors (n,D), without the constant dimension, and marks (n,K): 1 has, -1 has not, 0 ignored."""
         self._rows = torch.from_numpy(rows).to(device)
         self._marks, self._loss = torch.from_numpy(marks).to(device), loss
         self._gram: Tensor | None = None
@@ -54,15 +54,13 @@ class SvmTrainer:
             images: indices of the training images; all by default.
 
         Raises:
-            VerydeepError: a class that no image has, or that all have; a C too large for these descriptors.
+            VerydeepError: a class that no image or every image has; a C too large for these descriptors.
         """
         chosen = torch.arange(len(self._rows)) if images is None else torch.from_numpy(images)
         rows, marks = self._rows[chosen], self._marks[chosen]
         lone = [k for k in range(marks.shape[1]) if not (bool((marks[:, k] == 1).any() & (marks[:, k] == -1).any()))]
         if lone:
-            raise VerydeepError(
-                f"class number {lone[0]} has no training photos, or all of them: it cannot be separated."
-            )
+            raise VerydeepError(f"class {lone[0]} has no training images, or all of them: it cannot be separated.")
         primal = len(rows) > min(PRIMAL_FROM * (rows.shape[1] + 1), MOST_IMAGES)
         form: Form = (
             PrimalForm(_with_constant(rows)) if primal else GramForm(self._products(chosen, images is None) + 1)
@@ -79,17 +77,6 @@ class SvmTrainer:
         if self._gram is None:
             self._gram = gram(self._rows)
         return self._gram if whole else self._gram[chosen[:, None], chosen]
-
-
-def fit_svms(
-    rows: NDArray[np.float32],
-    marks: NDArray[np.int8],
-    values: tuple[float, ...],
-    loss: Loss = "squared-hinge",
-    device: str | torch.device = "cpu",
-) -> Iterator[LinearSvm]:
-    """Trains the linear SVMs of each C on all images; arguments and errors as of `SvmTrainer`."""
-    yield from SvmTrainer(rows, marks, loss, device).fit(values)
 
 
 def gram(rows: Tensor) -> Tensor:

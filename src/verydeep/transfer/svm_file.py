@@ -1,7 +1,7 @@
-"""App. B: SVM results on disk: figures, splits, scores, server files, and the classifier.
+"""App. B: SVM results on disk: metrics, splits, scores, server files, and the classifier.
 
-A classifier is one safetensors file: ``weights`` float32 (D,K), ``bias`` float32 (K,), and in its header JSON
-metadata with the classes and the recipe of its descriptors (nets by file and hash, layer, scales, how combined).
+A classifier is one safetensors file: ``weights`` float32 (D,K), ``bias`` float32 (K,), and in its header JSON metadata
+with the classes and the recipe of its descriptors (nets by file and hash, layer, scales, how they are combined).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .evaluate import FIGURES, SplitResult, Transfer
 from .features_file import recipe_fits
 
 WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", REPORT)
-CARD = "verydeep-svm"
+METADATA_KEY = "verydeep-svm"
 MOST_MISTAKES = 24
 SERVER_NAMES = {"voc2012": "comp2_cls_test_{}.txt", "voc2012-action": "comp10_action_test_{}.txt"}
 
 
 @dataclass(frozen=True)
 class SvmFile:
-    """A stored classifier: each of ``nets`` has a ``recipe`` as in a features file and its ``scales``."""
+    """A stored classifier; each of ``nets`` has a ``recipe``, as in a features file, and ``scales``."""
 
     classes: tuple[str, ...]
     weights: NDArray[np.float32]
@@ -46,7 +46,7 @@ class SvmFile:
 
 
 def summary(transfer: Transfer) -> dict[str, Any]:
-    """Figures in percent: the mean over splits, each split's, and each class's; ``figure`` names the metric."""
+    """Metrics in percent: the mean over splits, each split's, and each class's; ``figure`` is the metric's name."""
     several = transfer.first.marks is not None
     name = FIGURES[several]
     figures = [split.figure for split in transfer.splits]
@@ -80,8 +80,8 @@ def _source(recipe: dict[str, Any], scales: list[int]) -> dict[str, Any]:
     net = recipe["net"]
     settings = {key: recipe.get(key) for key in ("layer", "pool", "mirror", "precision")}
     settings |= {"width": net.get("width"), "crop": net.get("crop")}
-    places = [place for scale, place in recipe["described"].items() if int(scale) in scales]
-    settings |= {"described_at_commits": sorted({str(place.get("commit")) for place in places})}
+    commits = {str(made.get("commit")) for scale, made in recipe["described"].items() if int(scale) in scales}
+    settings |= {"described_at_commits": sorted(commits)}
     return {"net": net["net"], **settings, "scales": scales, "file": net["file"], "sha256": net["sha256"]}
 
 
@@ -90,7 +90,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _std(values: list[float]) -> float | None:
-    """The sample's standard deviation; None of fewer than two values."""
+    """The sample standard deviation; None for fewer than two values."""
     return round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
 
 
@@ -113,38 +113,34 @@ def _by_class(transfer: Transfer) -> list[dict[str, Any]]:
 
 
 def _mistakes(transfer: Transfer) -> list[dict[str, Any]]:
-    """The worst mistakes among the first split's test images: those where the right class is furthest behind."""
+    """The worst mistakes among the first split's test images, by how far the right class's score is behind."""
     split, classes = transfer.splits[0], transfer.first.classes
     labels = transfer.first.labels[split.parts.test]
     right = split.scores[np.arange(len(labels)), labels]
     lead = split.scores.max(axis=1) - right
     rows = []
-    for place in np.argsort(-lead, kind="stable")[:MOST_MISTAKES]:
-        taken = int(split.scores[place].argmax())
-        if taken == labels[place]:
+    for index in np.argsort(-lead, kind="stable")[:MOST_MISTAKES]:
+        predicted = int(split.scores[index].argmax())
+        if predicted == labels[index]:
             break
-        row = {"class": classes[labels[place]], "score": round(float(right[place]), 4)}
-        row |= {"taken_for": classes[taken], "its_score": round(float(split.scores[place, taken]), 4)}
-        rows.append({"image": transfer.first.ids[split.parts.test[place]], **row})
+        row = {"class": classes[labels[index]], "score": round(float(right[index]), 4)}
+        row |= {"taken_for": classes[predicted], "its_score": round(float(split.scores[index, predicted]), 4)}
+        rows.append({"image": transfer.first.ids[split.parts.test[index]], **row})
     return rows
 
 
 def check_svm_place(folder: Path) -> None:
-    """Raises VerydeepError where a folder cannot take a classifier: it cannot be written to, or holds other files."""
+    """Raises VerydeepError where a classifier cannot be written to a directory, or would overwrite other files."""
     check_place(folder)
     if any((folder / name).exists() for name in (BEST, LAST, "config.json")):
         raise VerydeepError(f"{folder} is a run's folder, whose net `verydeep predict` uses: give another --out.")
-    there = [name for name in WRITTEN if (folder / name).exists()]
-    if there and not _is_ours(folder / CLASSIFIER):
-        raise VerydeepError(f"{folder / there[0]} is not of `verydeep svm` and would be lost: give another --out.")
-
-
-def _is_ours(path: Path) -> bool:
+    existing = [folder / name for name in WRITTEN if (folder / name).exists()]
+    if not existing:
+        return
     try:
-        load_svm(path)
+        load_svm(folder / CLASSIFIER)
     except VerydeepError:
-        return False
-    return True
+        raise VerydeepError(f"{existing[0]} was not written by `verydeep svm`: give another --out.") from None
 
 
 def write_transfer(transfer: Transfer, folder: Path) -> dict[str, Any]:
@@ -156,7 +152,7 @@ def write_transfer(transfer: Transfer, folder: Path) -> dict[str, Any]:
     """
     content = {**summary(transfer), "folder": str(folder)}
     for old in (folder / "result.json", *(folder / "server").glob("comp*_test_*.txt")):
-        old.unlink(missing_ok=True)  # no file of another SVM stays beside this one's
+        old.unlink(missing_ok=True)  # no files of another SVM remain beside this one's
     split = transfer.splits[0]
     nets = [{"recipe": features.recipe, "scales": list(features.scales)} for features in transfer.features]
     metadata = {
@@ -166,7 +162,7 @@ def write_transfer(transfer: Transfer, folder: Path) -> dict[str, Any]:
         "C": split.C,
     }
     arrays = {"weights": split.svm.weights, "bias": split.svm.bias}
-    data = save(arrays, metadata={CARD: json.dumps(metadata)})
+    data = save(arrays, metadata={METADATA_KEY: json.dumps(metadata)})
     write_sealed(folder / CLASSIFIER, data)
     write_json(folder / "splits.json", {split.parts.name: _ids(transfer, split) for split in transfer.splits})
     _write_answers(transfer, folder / "answers.csv")
@@ -182,7 +178,7 @@ def _ids(transfer: Transfer, split: SplitResult) -> dict[str, list[str]]:
 
 
 def _write_answers(transfer: Transfer, path: Path) -> None:
-    """The first split's test images with the score of each class."""
+    """Writes the first split's test images with the score of each class."""
     split = transfer.splits[0]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -194,7 +190,7 @@ def _write_answers(transfer: Transfer, path: Path) -> None:
 
 
 def _write_server_files(transfer: Transfer, folder: Path) -> None:
-    """VOC-2012's server format: one file per class, with image id (and the person's number) and score."""
+    """Writes VOC-2012's server format: one file per class, with image id (and the person's number) and score."""
     split = transfer.splits[0]
     for number, name in enumerate(transfer.first.classes):
         ids = [transfer.first.ids[index].removesuffix(".jpg").replace("#", " ") for index in split.parts.test]
@@ -209,20 +205,20 @@ def _scales_fit(scales: Any) -> bool:
 
 
 def load_svm(path: Path) -> SvmFile:
-    """A classifier file; raises VerydeepError where it is missing or broken."""
+    """Loads a classifier file; raises VerydeepError if it is missing or broken."""
     try:
         with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
-            check_seal(path, CARD)
-            metadata = json.loads((file.metadata() or {})[CARD])
+            check_seal(path, METADATA_KEY)
+            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
         settings = DescriptorSettings(**typed(DescriptorSettings, metadata["descriptor"]))
-        found = SvmFile(distinct(map(str, metadata["classes"])), weights, bias, tuple(metadata["nets"]), settings)
-        fits = weights.shape[1:] == bias.shape == (len(found.classes),) and len(found.nets) > 0
+        svm = SvmFile(distinct(map(str, metadata["classes"])), weights, bias, tuple(metadata["nets"]), settings)
+        fits = weights.shape[1:] == bias.shape == (len(svm.classes),) and len(svm.nets) > 0
         fits = fits and bool(np.isfinite(weights).all() and np.isfinite(bias).all())
-        check_text(*found.classes)
-        fits = fits and all(recipe_fits(net["recipe"]) and _scales_fit(net["scales"]) for net in found.nets)
+        check_text(*svm.classes)
+        fits = fits and all(recipe_fits(net["recipe"]) and _scales_fit(net["scales"]) for net in svm.nets)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError):
         fits = False
     if not fits:
         raise VerydeepError(f"{path} is not a classifier written by `verydeep svm`, or broken: run it again.")
-    return found
+    return svm

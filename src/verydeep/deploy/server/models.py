@@ -123,7 +123,7 @@ class ServedModels:
         if query.route == "explain":
             return [self._explain(query, pixels) for pixels in images]
         assert self.neighbours is not None
-        rows = self.neighbours.descriptors(images, ["the photo"] * len(images))
+        rows = self.neighbours.descriptors(images)
         if query.route == "describe":
             return [{"descriptor": [round(float(value), 7) for value in row]} for row in rows]
         near = self.neighbours.nearest(rows, max(item.top for item in items))
