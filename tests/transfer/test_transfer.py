@@ -165,7 +165,7 @@ def test_files_that_cannot_be_stacked(tmp_path: Path, file: Path) -> None:
             **{"ids": features.ids[1:], "labels": features.labels[1:], "sets": ("",) * 159},
             "scales": {256: features.scales[256][1:]},
         },
-        "they are in another order": {"ids": features.ids[::-1]},
+        "in another order": {"ids": features.ids[::-1]},
         "its images have other labels": {"labels": features.labels[::-1].copy()},
         "it holds the same descriptors as an earlier one": {"key": "one"},
     }
@@ -196,7 +196,7 @@ MISTAKES = {
     "features run --data photos --out f --splits 2": "splits is a number of random splits of caltech101 or caltech256",
     "features run --data photos --out f --set west": "has no set 'west': its sets are train, dev, test, all",
     "features wide --data photos --out f --scales 40": "Q = 40 is below the net's crop of 64 pixels, which fc7 needs",
-    "similar photos/red/000.png --features one.safetensors": "the net that made these descriptors, is gone",
+    "similar photos/red/000.png --features one.safetensors": "the net of these descriptors, does not exist",
     "similar photos/red/000.png --features one.safetensors --top 0": "top must be 1 or more, not 0",
     "probe --data photos --weights none": "there is no run or weight file none",
     "predict out photos/red/000.png --protocol dense@40": "omit --protocol",
@@ -205,7 +205,7 @@ MISTAKES = {
     "similar photos/red/000.png --features misfit.safetensors": "misfit.safetensors does not fit the descriptors of",
     "svm own --features part.safetensors": "lack the set val, and have train",
     "svm own --features lone.safetensors": "class 'class 0' of made up has no training images",
-    "features run --data bad --out f --bad-images skip": "none of the 2 photos of",
+    "features run --data bad --out f --bad-images skip": "none of the 2 images of",
     "probe --data one --weights run --out f": "too few images for a dev set",
     "train D --data voc2007:voc": "several labels per image",
 }

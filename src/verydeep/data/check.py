@@ -151,14 +151,9 @@ def sample_crops(data: str, settings: TrainSettings, photos: int, **given: Any) 
 
     ``given`` are other fields of DataSettings.
     """
-    dataset = some_of(open_data(from_json(DataSettings, {"data": data, **given})).set("train"), photos)
-    scan = scan_images(dataset, settings.S.smallest, ONE_BY_ONE, Silent())
+    few = open_data(from_json(DataSettings, {"data": data, **given})).set("train").evenly(photos)
+    scan = scan_images(few, settings.S.smallest, ONE_BY_ONE, Silent())
     return [(pixels, name) for pixels, name, _ in crops_of(scan.dataset, settings, scan.colour_axes)]
-
-
-def some_of(dataset: Dataset, photos: int) -> Dataset:
-    """At most so many images of a set, evenly spread."""
-    return dataset.take(np.linspace(0, len(dataset) - 1, min(photos, len(dataset))).astype(np.int64))
 
 
 def crops_of(

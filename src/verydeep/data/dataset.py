@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -158,6 +158,11 @@ class Dataset:
             boxes=None if self.boxes is None else tuple(self.boxes[i] for i in indices),
             marks=None if self.marks is None else self.marks[indices],
         )
+
+    def without(self, images: Container[str]) -> Dataset:
+        """The set without the images of some ids."""
+        kept = [index for index, image in enumerate(self.ids) if image not in images]
+        return self.take(np.array(kept, dtype=np.int64))
 
     def evenly(self, most: int) -> Dataset:
         """At most ``most`` images, evenly spaced in the set."""

@@ -45,10 +45,8 @@ class BoxSets:
         dataset = relabel(self.own.sets[name], self.classes)
         # The same images, whatever their boxes are now.
         tested = set(self.tested.ids) if self.tested.source == dataset.source else set()
-        kept = [index for index, image in enumerate(dataset.ids) if image not in tested and image not in self.bad]
-        if not kept:
-            return None
-        return located(dataset.take(np.array(kept, dtype=np.int64)).evenly(most), False, Silent()).dataset
+        kept = dataset.without(tested | self.bad)
+        return located(kept.evenly(most), False, Silent()).dataset if len(kept) else None
 
 
 def open_box_sets(

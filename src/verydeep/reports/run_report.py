@@ -19,7 +19,6 @@ from ..core.errors import VerydeepError
 from ..core.files import utf8_path
 from ..core.progress import Reporter, Silent, duration
 from ..data.box_targets import located
-from ..data.check import some_of
 from ..data.open import Data, Dataset, open_data
 from ..evaluation.scores import FILE_NAME, load_scores
 from ..training.rerun import after_divergence, command_of
@@ -127,10 +126,9 @@ class _RunImages:
 
     def _few(self) -> Dataset:
         if self._train is not None:
-            return some_of(self._train, CROPS)
+            return self._train.evenly(CROPS)
         train, bad = self._data.set("train"), bad_images(self._folder)
-        readable = train.take(np.array([index for index, image in enumerate(train.ids) if image not in bad], dtype=int))
-        few = some_of(readable, CROPS)
+        few = train.without(bad).evenly(CROPS)
         return located(few, False, Silent()).dataset if self._metadata.is_localiser else few
 
 

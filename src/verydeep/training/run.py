@@ -12,8 +12,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..checkpoints.checkpoint import Checkpoint, Metadata, read_metadata
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import Weights, read_weights
@@ -226,7 +224,7 @@ def _resume(run: TrainingRun, data_overrides: dict[str, Any], setting_overrides:
     opened = run.task.open(data, run.reporter)
     _check_unchanged(opened, metadata, None if data.data == metadata.data["data"] else config.get("photos"))
     unreadable = bad_images(run.folder)
-    sets = {name: _without(opened.sets[name], unreadable) for name in SETS}
+    sets = {name: opened.sets[name].without(unreadable) for name in SETS}
     state = replace(state, at_once=machine.device_batch or state.at_once)
     run.reporter.say(f"resuming {run.folder} at step {state.step} (epoch {state.epoch + 1})")
     metadata = replace(metadata, data=to_json(data), settings=to_json(settings))
@@ -281,8 +279,3 @@ def _scan(run: TrainingRun, opened: Data, settings: TrainSettings, machine: Mach
     faults = {**scans[0].faults, **scans[1].faults}
     check_readable(faults, settings.bad_images == "skip", run.reporter)
     return replace(scans[0], faults=faults), scans[1].dataset
-
-
-def _without(dataset: Dataset, unreadable: frozenset[str]) -> Dataset:
-    kept = [index for index, image in enumerate(dataset.ids) if image not in unreadable]
-    return dataset.take(np.array(kept, dtype=np.int64))
