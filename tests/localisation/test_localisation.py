@@ -484,7 +484,7 @@ def test_after_balancing_each_fc_layers_part_of_the_curvature_is_small() -> None
     balance(net, images, rate)
     sixth, seventh, eighth = parts()
     assert max(before) > 4
-    # Dropout's doubling is in what fc7 and fc8 are shown, not here: 4 numbers of 1 / 2 each, and half of fc6's.
+    # Dropout's factor of 2 is in the inputs of fc7 and fc8, not here: 4 numbers of 1 / 2 each, and half of fc6's.
     assert eighth == pytest.approx(2.0, rel=1e-3)
     assert sixth == pytest.approx(2 * seventh, rel=1e-3)
     assert sixth + seventh < 0.5

@@ -16,7 +16,7 @@ from verydeep.evaluation.submission import write_localisation
 
 TINY = ["--crop", 32, "--width", 0.03125, "--S", 36, "--workers", 0, "--threads", 1]
 DOLL = ["--crop", 64, "--S", 73, "--width", 0.125, "--batch", 32, "--lr", "5e-3", "--workers", 1, "--threads", 1]
-# Six of the ten classes: PCR learns a box for each, and soon where each is seen often.
+# Six of the ten classes: PCR learns a box for each, faster with many images of each.
 SIX = ["--data", "digits:3000", "--classes", "0,1,2,3,4,5"]
 
 

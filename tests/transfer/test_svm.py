@@ -1,4 +1,4 @@
-"""App. B's linear SVMs: the exact minimum, whatever form it is found in."""
+"""App. B's linear SVMs: the exact minimum, in either form."""
 
 from __future__ import annotations
 

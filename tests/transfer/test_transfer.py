@@ -1,4 +1,4 @@
-"""App. B by the real commands: features, svm, probe, similar, and predict of what they learnt."""
+"""App. B by the real commands: features, svm, probe, similar, and predict with their classifiers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = MachineSettings(workers=0, threads=1)
 
 
 def made_up(kinds: int = 4, photos: int = 40, dimensions: int = 12, **changed: Any) -> Features:
-    """Descriptors around a centre a class, of photos that nobody took."""
+    """Descriptors around one centre per class, without images."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(kinds), photos)
     rows = rng.normal(size=(kinds, dimensions))[labels] + 0.6 * rng.normal(size=(len(labels), dimensions))
@@ -453,7 +453,7 @@ def test_nothing_of_the_users_is_overwritten(place: Path, tmp_path: Path) -> Non
     photo = place / "photos" / "blue" / "000.png"
     before = (tmp_path / "photos" / "red" / "000.png").read_bytes()
     asked = ("similar", photo, "--features", place / "out" / "features.safetensors", "--out", "photos/red")
-    for _ in range(2):  # the second answer takes the place of the first one's picture
+    for _ in range(2):  # the second search overwrites the first one's picture
         assert run_command(*asked, cwd=tmp_path).status == 0
         assert (tmp_path / "photos" / "red" / "000.png").read_bytes() == before
         names = sorted(path.name for path in (tmp_path / "photos" / "red").iterdir())
@@ -493,7 +493,7 @@ def test_similar_works_without_pictures_if_the_images_no_longer_exist(trained: P
     assert len(json.loads(answer.stdout)[0]["neighbours"]) == 9
 
 
-# Cards that lack something, or tell nonsense, and photos' features that cannot be: all are broken files.
+# Incomplete or invalid metadata, and impossible features: all are broken files.
 BROKEN: list[dict[str, Any]] = [
     {"net": {"net": "D"}},
     {"splits": "abc"},
