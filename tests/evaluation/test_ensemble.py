@@ -108,7 +108,7 @@ OTHERS = [
     (scores(2, classes=CLASSES[::-1]), r"2\.npz cannot be fused with .*1\.npz: its classes are in another order"),
     (scores(2, classes=("x", *CLASSES[1:])), r"its classes differ"),
     (scores(2, set_name="test"), r"it is of the set test, not val"),
-    (scores(2, ids=tuple(f"p/{number:03d}" for number in range(1, PHOTOS + 1))), r"only one has p/000 and 1 more"),
+    (scores(2, ids=tuple(f"p/{number:03d}" for number in range(1, PHOTOS + 1))), r"2 are in only one, first p/000"),
     (scores(2, ids=tuple(f"p/{number:03d}" for number in reversed(range(PHOTOS)))), r"\(in another order\)"),
     (scores(2, labels=(np.arange(PHOTOS) + 1) % 7), r"its labels differ"),
     (

@@ -237,7 +237,7 @@ def test_a_file_round_trips_and_faults_are_reported(home: Path, tmp_path: Path) 
     (tmp_path / "torn.safetensors").write_bytes(path.read_bytes()[:-7])
     save_sealed({"x": np.zeros(2)}, tmp_path / "other.safetensors", metadata={METADATA_KEY: "[]"})
     for name in ("torn", "other"):
-        with pytest.raises(VerydeepError, match="no features file, or broken"):
+        with pytest.raises(VerydeepError, match="not a features file, or broken"):
             load_features(tmp_path / f"{name}.safetensors")
 
 

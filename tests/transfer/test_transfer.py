@@ -161,7 +161,7 @@ def test_features_that_a_protocol_cannot_use(command: Command, tmp_path: Path, n
 def test_files_that_cannot_be_stacked(tmp_path: Path, file: Path) -> None:
     features = made_up(key="two")
     others: dict[str, dict[str, Any]] = {
-        "its 159 photos are not the 160": {
+        "its 159 images are not the 160": {
             **{"ids": features.ids[1:], "labels": features.labels[1:], "sets": ("",) * 159},
             "scales": {256: features.scales[256][1:]},
         },

@@ -190,6 +190,6 @@ def _difference(first: Scores, other: Scores) -> str:
         return f"it is of the set {other.set_name}, not {first.set_name}"
     if other.ids != first.ids:
         missing = sorted(set(first.ids) ^ set(other.ids))
-        more = f"only one has {missing[0]} and {len(missing) - 1} more" if missing else "in another order"
+        more = f"{len(missing)} are in only one, first {missing[0]}" if missing else "in another order"
         return f"its {len(other.ids)} images are not the {len(first.ids)} of the other ({more})"
     return "" if (other.labels == first.labels).all() else "its labels differ"

@@ -143,7 +143,7 @@ def _difference(first: Features, other: Features) -> str:
     """The reason why two files cannot be stacked; empty if they can."""
     if other.ids != first.ids:
         missing = sorted(set(first.ids) ^ set(other.ids))
-        more = f"only one has {missing[0]} and {len(missing) - 1} more" if missing else "in another order"
+        more = f"{len(missing)} are in only one, first {missing[0]}" if missing else "in another order"
         return f"its {len(other)} images are not the {len(first)} of the other ({more})"
     same = same_classes(other.classes, first.classes) and (other.labels == first.labels).all()
     marks = (other.marks is None) == (first.marks is None)
