@@ -16,7 +16,6 @@ from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError
 from ..core.progress import Reporter
 from ..core.settings import MachineSettings, TrainSettings
-from ..data.check import some_of
 from ..data.open import Data, Dataset
 from ..data.transforms import rescale, rescaled_size
 from ..models.architectures import NetFacts, net_facts
@@ -170,7 +169,7 @@ def _seconds(work: Callable[[], object], machine: Machine) -> float:
 
 def sample_images(dataset: Dataset, scale: int) -> ImageSample:
     """Reads and rescales a few images, evenly spread; skips those that cannot be read."""
-    few = some_of(dataset, IMAGES_READ)
+    few = dataset.evenly(IMAGES_READ)
     taken, sizes = [], []
     for index in range(len(few)):
         began = time.monotonic()
