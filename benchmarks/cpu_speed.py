@@ -10,6 +10,8 @@ are made anew. The machine should do nothing else.
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from typing import Any
 from verydeep.checkpoints.run_dir import environment
 from verydeep.cli.output import Terminal
 from verydeep.core.files import read_json, write_json
-from verydeep.deploy.benchmark.benchmark import What, benchmark
 from verydeep.deploy.benchmark.plot import draw_rates
 from verydeep.paper.tables import markdown_table, write_block
 
@@ -25,7 +26,7 @@ TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "cpu_speed.json"
 PICTURE = TOP / "docs" / "pictures" / "cpu_speed.png"
 RIVALS, REPEATS, BUSY = "torchvision,onnxruntime,openvino,mnn,ncnn", 7, 4
-MEASUREMENTS: dict[str, tuple[What, int, int]] = {
+MEASUREMENTS: dict[str, tuple[str, int, int]] = {
     "inference, batch 8, quiet": ("infer", 8, 0),
     "inference, batch 1, quiet": ("infer", 1, 0),
     "training, batch 8, quiet": ("train", 8, 0),
@@ -43,7 +44,9 @@ def run() -> None:
         if name in stored and _same(stored[name]["environment"], environment({})):
             continue
         against = RIVALS if what == "infer" else "torchvision"
-        measured = benchmark(what, ["D"], batch, repeats=REPEATS, against=against, reporter=reporter, load=load)
+        words = [what, "D", "--batch", batch, "--repeats", REPEATS, "--against", against, "--load", load, "--json"]
+        command = [sys.executable, "-m", "verydeep", "benchmark", *map(str, words)]
+        measured = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
         stored[name] = {**measured, "environment": environment(measured["machine"])}
         write_json(RESULTS, stored)
 

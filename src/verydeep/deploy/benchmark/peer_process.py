@@ -29,10 +29,18 @@ def at_work(order: Order) -> Iterator[tuple[str, Callable[[], object]]]:
     """
     check_peer(order.peer, order.net)
     words = [sys.executable, "-m", __name__, json.dumps(asdict(order))]
+    # The command line sets how its own OpenMP threads wait.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, process_group=0
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            process_group=0,
+            env=environment,
         ) as process,
     ):
         assert process.stdin is not None
