@@ -251,7 +251,7 @@ def load(run: str | Path, last: bool = False, machine: MachineSettings | None = 
         if last:
             raise VerydeepError(f"{path} is an SVM classifier, which has no last checkpoint: omit --last.")
         return load_svm_classifier(path, settings)
-    return place_classifier(load_model(run, last), settings)
+    return place_classifier(load_model(run, last, hashed=False), settings)
 
 
 def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = None) -> list[Prediction]:

@@ -112,7 +112,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded file: metadata, tensors by layer name, momentum buffers (empty in ``best``), SHA-256."""
+    """A loaded file: metadata, tensors by layer name, momentum buffers (empty in ``best``), SHA-256 where wanted."""
 
     path: Path
     metadata: Metadata
@@ -162,8 +162,15 @@ def read_metadata(path: Path) -> Metadata:
         raise VerydeepError(f"{path} is broken, or not a checkpoint that this version can read.") from None
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Loads a checkpoint file; raises VerydeepError if it is missing, broken, or has no metadata."""
+def load_checkpoint(path: Path, hashed: bool = True) -> Checkpoint:
+    """Loads a checkpoint file.
+
+    Args:
+        hashed: computes the file's SHA-256 as well, which results record; it reads the file once more.
+
+    Raises:
+        VerydeepError: the file is missing, broken, or has no metadata.
+    """
     header, tensors = read_safetensors(path)
     if METADATA_KEY not in header:
         raise VerydeepError(f"{path} has weights but no verydeep metadata: train from it (`verydeep train … --start`).")
@@ -177,12 +184,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from None
     momentum = {key.removeprefix(MOMENTUM): value for key, value in tensors.items() if key.startswith(MOMENTUM)}
     weights = {key: value for key, value in tensors.items() if not key.startswith(MOMENTUM)}
-    return Checkpoint(path, metadata, weights, momentum, file_sha256(path))
+    return Checkpoint(path, metadata, weights, momentum, file_sha256(path) if hashed else "")
 
 
-def load_classifier(path: Path) -> Checkpoint:
+def load_classifier(path: Path, hashed: bool = True) -> Checkpoint:
     """Loads a classification model; raises VerydeepError as `load_checkpoint`, or for a localisation model."""
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, hashed)
     if checkpoint.metadata.box_settings:
         raise VerydeepError(f"{path} is a localisation model, not a classifier: use `verydeep localise`.")
     return checkpoint
@@ -252,7 +259,8 @@ def check_weights(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     """Raises VerydeepError for tensors with NaN or infinite values."""
-    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    # A sum is four times as fast as a look at each value, which only a sum that overflows needs.
+    bad = [name for name, value in tensors.items() if not (value.sum().isfinite() or value.isfinite().all())]
     if bad:
         raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
 

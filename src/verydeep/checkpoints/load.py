@@ -16,24 +16,25 @@ Loaded = Checkpoint | ExportedFile
 USUAL_SCALE = 256  # Q of released nets, at the crop of 224: the paper's smallest
 
 
-def load_model(source: str | Path, last: bool = False) -> Loaded:
+def load_model(source: str | Path, last: bool = False, hashed: bool = True) -> Loaded:
     """Loads a classification model.
 
     Args:
         source: a run directory (its best checkpoint, or ``last``), a checkpoint, an exported file, the name of released
             weights, or any public weight file with all layers whose preprocessing and classes are recorded or known.
+        hashed: as in `verydeep.checkpoints.checkpoint.load_checkpoint`.
 
     Raises:
         VerydeepError: no such file, a broken one, a localisation model; layers, class names or preprocessing missing.
     """
     path = Path(source)
     if path.is_dir() or (not path.exists() and last):
-        return load_classifier(checkpoint_of(path, last))
+        return load_classifier(checkpoint_of(path, last), hashed)
     if is_exported(path):
         return open_exported(path)
     path = locate_weights(str(source))
     if has_metadata(path):
-        return load_classifier(path)
+        return load_classifier(path, hashed)
     return pretrained_checkpoint(read_documented_weights(str(source)))
 
 
