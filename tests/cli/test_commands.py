@@ -352,7 +352,7 @@ MISTAKES = [
     ("train A --data {photos} --start {nan}", r"NaN or infinite values in conv1_1\.weight"),
     ("train A --out {torn_config} --resume", r"config\.json is broken: it does not contain a JSON object"),
     ("train A --out {bad_momentum} --resume --max-epochs 3", r"lacks momentum buffers of its layers' shapes"),
-    ("evaluate {run} dense@999999999", r"above 8192 pixels"),
+    ("evaluate {run} dense@999999999", r"above the limit of 8192 pixels"),
     ("evaluate {nan} dense@36", r"NaN or infinite values in conv1_1\.weight"),
     ("evaluate {bad_card} dense@36", r"has metadata that this version cannot read"),
     ("predict {nan} {photos}", r"NaN or infinite values in conv1_1\.weight"),

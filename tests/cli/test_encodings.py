@@ -108,6 +108,7 @@ def test_characters_of_the_encoding_are_printed_unchanged(command: Command, plac
 C_LOCALE = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
+@pytest.mark.slow
 def test_in_a_locale_of_ascii_files_are_utf8_and_names_the_same(command: Command, place: Path) -> None:
     """A class as a folder's name, in a list and in a checkpoint is one class, whatever the locale of each command."""
     answer = command(*typed(f"train A --data list.csv --out {{odd}}-C {SMALL}"), cwd=place, **C_LOCALE)

@@ -43,6 +43,7 @@ class Begun:
         return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
@@ -63,6 +64,7 @@ def test_a_worker_that_dies_or_hangs_ends_the_command_with_a_message(
     assert not Path(f"/proc/{begun.reader}").exists()
 
 
+@pytest.mark.slow
 def test_a_suspended_job_continues(photos: Path) -> None:
     """As Ctrl-Z and `fg` do: the readers were not silent, nobody was there."""
     begun = Begun(photos.parent, "--read-timeout", 2)
@@ -84,6 +86,7 @@ def test_a_suspended_job_continues(photos: Path) -> None:
     assert log.read_text().count("\n") > before + 2
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_its_parent_process(photos: Path) -> None:
     begun = Begun(photos.parent)
     begun.process.kill()

@@ -163,6 +163,7 @@ def test_a_peer_whose_process_ends_is_a_sentence(monkeypatch: pytest.MonkeyPatch
         pass
 
 
+@pytest.mark.slow
 def test_a_peer_that_dies_between_two_turns_is_a_sentence() -> None:
     with at_work(ORDER) as (name, once):
         assert "vgg11" in name
@@ -250,6 +251,7 @@ def test_busy_processes_end_with_the_measurement() -> None:
     assert children_of(os.getpid(), "busy") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_ends_busy_processes_and_peers(trained: Path, number: signal.Signals, status: int) -> None:
     """Ctrl-C too, and where the command itself cannot end them."""

@@ -402,6 +402,7 @@ def test_each_client_gets_the_response_for_its_own_image(server: Running, served
 # Slow clients and shutdown.
 
 
+@pytest.mark.slow
 def test_slow_clients_are_disconnected_and_hold_no_place(served: Path, tmp_path: Path) -> None:
     quick = "import verydeep.deploy.server.uvicorn_server as l; l.HEAD_SECONDS, l.LINGER_SECONDS = 0.5, 0.3"
     more = ("--patience", 1, "--queue", 1, "--max-bytes", 100_000)
@@ -436,6 +437,7 @@ def trickle(client: socket.socket) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_shutdown_finishes_pending_requests(served: Path, tmp_path: Path, number: int) -> None:
     slow = (
@@ -458,6 +460,7 @@ def test_shutdown_finishes_pending_requests(served: Path, tmp_path: Path, number
             socket.create_connection(server.place, timeout=1)
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_it_at_once(served: Path, tmp_path: Path) -> None:
     slow = "import time, verydeep.deploy.server.models as q; q.ServedModels.run = lambda *words: time.sleep(2) or []"
     with running(served / "run", tmp_path / "err.txt", "--batch", 1, setting=slow) as server:

@@ -54,6 +54,7 @@ def test_every_row_is_run(doll: tuple[Path, dict[str, Any]]) -> None:
     assert json.loads((folder / "results.json").read_text())["rows"] == found["rows"]
 
 
+@pytest.mark.slow
 def test_runs_are_trained_after_what_they_start_from(doll: tuple[Path, dict[str, Any]]) -> None:
     folder, found = doll
     order = [row["run"] for row in found["plan"]["train"]]
@@ -323,6 +324,7 @@ def test_results_record_how_long_the_nets_were_trained(doll: tuple[Path, dict[st
     assert all(row["seed"] == 0 and row["commit"] and row["date"] for row in rows.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait_for", ["B/256/last.safetensors", "B/256/evaluations/val"])
 def test_an_interrupted_reproduction_resumes_with_the_same_command(
     command: Command, doll: tuple[Path, dict[str, Any]], tmp_path: Path, wait_for: str
@@ -596,6 +598,7 @@ def boxed(doll: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
     return folder, json.loads(answer.stdout)
 
 
+@pytest.mark.slow
 def test_the_rows_of_appendix_a_are_run(boxed: tuple[Path, dict[str, Any]]) -> None:
     folder, found = boxed
     rows = {row.name: row for row in experiment("localisation").rows if row.tests}

@@ -137,6 +137,7 @@ def test_resuming_in_float64_is_exact(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], parts[name]) and whole[name].dtype == torch.float64 for name in whole)
 
 
+@pytest.mark.slow
 def test_recomputation_is_exact(tmp_path: Path, command: Command) -> None:
     """One process with and without; and two, whose gradients are averaged while the maps are computed again."""
     words = [*TINY, "--data", "digits:62", "--batch", 12, "--max-steps", 8, "--precision", "float64", "--lr", 5e-3]
@@ -148,6 +149,7 @@ def test_recomputation_is_exact(tmp_path: Path, command: Command) -> None:
     assert distance(kept, tensors(tmp_path / "two")) < 1e-9
 
 
+@pytest.mark.slow
 def test_bf16_gradients_are_rounded_only(tmp_path: Path, command: Command) -> None:
     words = [*TINY, "--data", "digits:62", "--batch", 12, "--max-steps", 1, "--lr", 5e-3, "--weight-decay", 0]
     assert command("train", "A", *words, "--out", tmp_path / "one").status == 0
@@ -261,6 +263,7 @@ def test_a_hanging_process_ends_the_job_but_a_suspended_job_continues(tmp_path: 
     assert re.search(r"verydeep: rank 0 of 2 \(process \d+ on \S+\) has been unresponsive for 2 s", stderr), stderr
 
 
+@pytest.mark.slow
 def test_a_refused_command_is_not_a_restart(unbroken: Path) -> None:
     """torchrun restarts it all the same; the existing run is another one, and is not changed."""
     before = (unbroken / "last.safetensors").read_bytes()
@@ -307,6 +310,7 @@ def test_errors_are_reported_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_in_one_process(trained: Path, tmp_path: Path) -> None:
     """The process of that shard reports it; the other ends with it."""
     photos = make_photos(tmp_path / "photos")
@@ -321,6 +325,7 @@ def test_an_unreadable_image_in_one_process(trained: Path, tmp_path: Path) -> No
     assert len(load_scores(tmp_path / "found" / "scores.npz").ids) == 29
 
 
+@pytest.mark.slow
 def test_processes_fit_a_start_and_return_from_divergence_together(tmp_path: Path, command: Command) -> None:
     """Ten classes on a start of three: fc8 is fitted by both; then every loss is lost, at each rate."""
     make_photos(tmp_path / "photos")
