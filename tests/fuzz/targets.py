@@ -14,10 +14,10 @@ from mutators import Files
 
 from verydeep import train
 from verydeep.checkpoints.checkpoint import load_checkpoint, read_metadata
-from verydeep.checkpoints.convert import _names as class_names
 from verydeep.checkpoints.exported import open_exported
 from verydeep.checkpoints.integrity import write_sealed
 from verydeep.checkpoints.pretrained import read_weights
+from verydeep.checkpoints.registry import named_classes
 from verydeep.checkpoints.run_dir import RunLog, bad_images, run_name
 from verydeep.cli.parser import given_settings, parse
 from verydeep.core.config import Scale, from_json, typed
@@ -201,7 +201,7 @@ def _exported(folder: Path) -> object:
 
 
 def _names(folder: Path) -> object:
-    return class_names(str(_only(folder)))
+    return named_classes(str(_only(folder)))
 
 
 def _typed(folder: Path) -> object:

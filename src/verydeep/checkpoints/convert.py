@@ -21,7 +21,6 @@ from torch import Tensor
 from ..core.errors import VerydeepError
 from ..core.files import check_place, write_atomically, write_json
 from ..core.paths import names_a_folder
-from ..data.class_names import read_names
 from ..models.architectures import has_lrn
 from .checkpoint import Metadata, save_checkpoint
 from .formats.caffe import caffe_bytes, prototxt
@@ -30,8 +29,8 @@ from .key_maps import TORCHVISION
 from .load import pretrained_checkpoint
 from .model_card import OURS, usage, write_model_card
 from .preprocessing import Preprocessing, our_pixels, to_our_pixels, triple
-from .pretrained import NAMES_FILE, Weights, read_layers, read_weights
-from .registry import ilsvrc_classes
+from .pretrained import Weights, read_layers, read_weights
+from .registry import named_classes
 from .run_dir import BEST, LAST
 from .sidecar import write_sidecar
 
@@ -63,7 +62,7 @@ def convert(
     """
     file, form = _output(out, to)
     weights = read_weights(source, preprocessing)
-    names = _names(class_names)
+    names = named_classes(class_names)
     metadata = pretrained_checkpoint(weights, names).metadata if "fc8.weight" in weights.tensors else None
     if form == OURS:
         _write_ours(file, weights, metadata)
@@ -95,17 +94,6 @@ def _output(out: str | Path, to: str | None) -> tuple[Path, str]:
         raise VerydeepError(f"{path} exists: choose another output.")
     check_place(file.parent)
     return file, form
-
-
-def _names(source: str | None) -> tuple[str, ...]:
-    if source is None:
-        return ()
-    if source == "ilsvrc":
-        return ilsvrc_classes()
-    path = Path(source)
-    if not path.is_file():
-        raise VerydeepError(f"there is no file {path}: {NAMES_FILE}.")
-    return tuple(name for name in read_names(path) if name)
 
 
 def _write_ours(file: Path, weights: Weights, metadata: Metadata | None) -> None:

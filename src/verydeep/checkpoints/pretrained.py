@@ -27,7 +27,7 @@ from .formats.pytorch import LEGACY, parts_of, read_torch
 from .formats.tf_slim import MAGIC, read_tensorflow
 from .key_maps import CAFFE, FC, KERAS, MATCONVNET, SLIM, TORCH, Recognised, recognise
 from .preprocessing import CHOICES, KNOWN, Preprocessing, Triple, pixels_named, to_our_pixels, triple
-from .registry import Digests, Released, all_released, ilsvrc_classes, known_file, nearest_released
+from .registry import NAMES_FILE, Digests, Released, all_released, ilsvrc_classes, known_file, nearest_released
 from .run_dir import checkpoint_of
 from .sidecar import Sidecar, read_sidecar
 
@@ -55,9 +55,6 @@ class PixelsUnknown(VerydeepError):
             f"{self._fault}: `verydeep convert {shlex.quote(str(self.path))} runs/NAME --preprocessing caffe{names}` "
             f"makes a run that does; preprocessing is {CHOICES}" + (f"; {NAMES_FILE}." if names else ".")
         )
-
-
-NAMES_FILE = "--class-names is ilsvrc, or a file with one name per line"
 
 
 def names_flag(outputs: int) -> str:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from ..core.errors import VerydeepError
 from ..core.nearest import nearest
-from ..data.class_names import names_in
+from ..data.class_names import names_in, read_names
 from ..models.architectures import BY_LAYERS
 
+NAMES_FILE = "--class-names is ilsvrc, or a file with one name per line"
 LICENCES = {
     "Oxford": "CC BY 4.0, Visual Geometry Group, Oxford",
     "torchvision": "BSD-3-Clause, torchvision; trained on ILSVRC, whose own terms hold",
@@ -122,3 +123,19 @@ def known_file(digests: Digests) -> Released | None:
 def ilsvrc_classes() -> tuple[str, ...]:
     """ILSVRC's 1000 classes in the order of sorted WNIDs, as Caffe's synset_words.txt writes them."""
     return names_in(files(__package__).joinpath("ilsvrc.txt").read_text(encoding="utf8"))
+
+
+def named_classes(source: str | None) -> tuple[str, ...]:
+    """The classes that ``--class-names`` gives: ``ilsvrc``, or a file with one name per line; none for None.
+
+    Raises:
+        VerydeepError: the file is missing or is not UTF-8 text.
+    """
+    if source is None:
+        return ()
+    if source == "ilsvrc":
+        return ilsvrc_classes()
+    path = Path(source)
+    if not path.is_file():
+        raise VerydeepError(f"there is no file {path}: {NAMES_FILE}.")
+    return tuple(name for name in read_names(path) if name)
