@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -92,6 +93,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(place / "runs" / "D", place / "runs" / "E")
     for name in ("A.npz", "B.npz"):
         shutil.copy(place / "runs/D/256-512/evaluations/val/dense@36,54,72/scores.npz", place / name)
+    np.savez(place / "labels.npz", labels=[0, 2], ids=["a.jpg", "b.jpg"])
+    (place / "labels.csv").write_text("a.jpg,0\nb.jpg,2\n")
+    np.savez(place / "vgg16.npz", classes=[[1, 0], [2, 1]], probabilities=[[0.5, 0.25], [0.75, 0.125]])
+    (place / "vgg19.csv").write_text("id,class,probability\na.jpg,0,0.5\nb.jpg,n01440764,0.25\n")
     shutil.copy(place / "runs" / "D" / "best.safetensors", place / WEIGHTS)
     return place
 

@@ -146,7 +146,11 @@ def some_scores() -> Scores:
         subjects=np.arange(5),
         classes=("x", "y"),
         posteriors=np.full((5, 2), 0.5, np.float32),
-        **dict.fromkeys(("set_name", "data", "run", "protocol", "checkpoint"), "x"),
+        set_name="x",
+        data="x",
+        run="x",
+        protocol="x",
+        checkpoint="x",
     )
 
 

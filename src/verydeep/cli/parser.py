@@ -30,7 +30,10 @@ GROUPS = (
     *("Evaluation during training", "Evaluation", "Boxes", "Merging of boxes", "Descriptors", "SVM", "Server"),
     *("Output", "Data loading", "Machine"),
 )
-FAMILIES = {"data": "Datasets", "localise": "Localisation models", "weights": "Public weight files"}
+FAMILIES = {
+    **{"data": "Datasets", "localise": "Localisation models"},
+    **{"scores": "Stored posteriors", "weights": "Public weight files"},
+}
 READING = ("workers", "read_timeout", "read_retries", "max_pixels")  # machine settings of commands that read images
 # Machine settings of training only.
 OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")

@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {  # the same of commands
     **dict.fromkeys(("download", "fetch"), ("weights",)),
     **dict.fromkeys(("bench", "speed"), ("benchmark",)),
     **dict.fromkeys(("check", "pack", "show"), ("data",)),
+    **dict.fromkeys(("import", "posteriors"), ("scores",)),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..checkpoints.run_dir import run_of_evaluation
 from ..core.errors import VerydeepError
 from ..core.files import check_place, file_sha256, read_json, write_json
-from .metrics import TOPS, mcnemar, summarise, top_errors, wrong_at
+from .metrics import TOPS, mcnemar, summarise, top_errors, wrong_images
 from .scores import FILE_NAME, Scores, fusion_shares, load_scores, mean_scores, save_scores
 from .submission import write_classification
 
@@ -99,11 +99,11 @@ def _pairs(parts: list[Scores], fused: Scores) -> list[dict[str, Any]]:
     if not fused.labelled:
         return []
     numbered = list(enumerate(parts, start=1)) + ([(0, fused)] if len(parts) > 1 else [])
+    wrong = [(number, [wrong_images(scores, k) for _, k in TOPS]) for number, scores in numbered]
     rows = []
-    for (number, first), (other, second) in itertools.combinations(numbered, 2):
-        for name, k in TOPS:
-            wrong = [wrong_at(scores.posteriors, scores.labels, k) for scores in (first, second)]
-            if wrong[0] is not None and wrong[1] is not None:
-                test = mcnemar(wrong[0], wrong[1], fused.subjects)
+    for (number, first), (other, second) in itertools.combinations(wrong, 2):
+        for (name, _), in_first, in_second in zip(TOPS, first, second, strict=True):
+            if in_first is not None and in_second is not None:
+                test = mcnemar(in_first, in_second, fused.subjects)
                 rows.append({"first": number, "second": other, "error": name, **test})
     return rows

@@ -52,6 +52,18 @@ def wrong_at(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> NDArr
     return label_ranks(posteriors, labels) >= k
 
 
+def wrong_images(scores: Scores, k: int) -> NDArray[np.bool_] | None:
+    """Which images' class is not in the top k, bool (N,); None for K <= k and unlabelled images.
+
+    Classes of probability 0 in truncated posteriors are tied because nothing is known of them: none is in the top k,
+    where the rule of ties would count those of lowest index as predicted.
+    """
+    wrong = wrong_at(scores.posteriors, scores.labels, k) if scores.labelled else None
+    if wrong is not None and scores.truncated:
+        wrong |= scores.posteriors[np.arange(len(wrong)), scores.labels] == 0
+    return wrong
+
+
 def topk_error(posteriors: FloatArray, labels: NDArray[np.int64], k: int) -> float | None:
     """The top-k error in percent; None for K <= k."""
     wrong = wrong_at(posteriors, labels, k)
@@ -247,7 +259,7 @@ def top_errors(scores: Scores, suffix: str = "_error") -> dict[str, Any]:
     """Top-1 and top-5 error with their intervals."""
     errors: dict[str, Any] = {}
     for name, k in TOPS:
-        wrong = wrong_at(scores.posteriors, scores.labels, k) if scores.labelled else None
+        wrong = wrong_images(scores, k)
         errors |= error_with_interval(name.replace("_error", suffix), wrong, scores.subjects)
     return errors
 

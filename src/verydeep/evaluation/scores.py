@@ -2,7 +2,9 @@
 
 A scores file is one ``.npz`` of plain arrays: ``ids`` (N,), ``labels`` int64 (N,) (-1 for unlabelled images),
 ``subjects`` int64 (N,) (equal for images of one subject), ``classes`` (K,), ``posteriors`` float32 (N,K), and the texts
-``set``, ``data``, ``run``, ``protocol``, ``checkpoint`` (SHA-256 of the checkpoint; of a fusion, those of its parts).
+``set``, ``data``, ``run``, ``protocol``, ``checkpoint`` (SHA-256 of the checkpoint; of a fusion, those of its parts; of
+imported predictions, that of their file). ``truncated`` (bool) is there where only some classes of each image are
+known, as in files of the five best: the others are 0, and rows may sum to less than 1.
 
 Fusion is the mean of soft-max posteriors. It is defined for files of the same images and classes in the same order, and
 refused for others.
@@ -42,6 +44,7 @@ class Scores:
     run: str
     protocol: str
     checkpoint: str
+    truncated: bool = False
 
     @property
     def labelled(self) -> bool:
@@ -64,6 +67,7 @@ def save_scores(path: Path, scores: Scores) -> None:
         "posteriors": scores.posteriors,
         "set": np.array(scores.set_name),
         **{name: np.array(getattr(scores, name)) for name in TEXTS[1:]},
+        **({"truncated": np.array(True)} if scores.truncated else {}),
     }
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
@@ -87,6 +91,7 @@ def load_scores(path: str | Path) -> Scores:
                 posteriors=posteriors,
                 set_name=text.pop("set"),
                 **text,
+                truncated="truncated" in stored and bool(stored["truncated"]),
             )
         check_text(*scores.ids, *scores.classes, *text.values())
     except FileNotFoundError:
@@ -126,7 +131,8 @@ def _check(path: Path, scores: Scores) -> None:
         raise VerydeepError(
             f"{path} has NaN or infinite posteriors, first of image {scores.ids[int(bad.argmax())]}: evaluate again."
         )
-    if scores.posteriors.min() < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
+    least = 0 if scores.truncated else 1
+    if scores.posteriors.min() < 0 or sums.min() < least - SUM_TOLERANCE or sums.max() > 1 + SUM_TOLERANCE:
         raise VerydeepError(
             f"{path} has values that are not posteriors: each must be 0 or more, and each row sum to 1."
         )
@@ -157,7 +163,9 @@ def mean_scores(parts: Sequence[Scores], names: Sequence[str], weights: Iterable
         " + ".join(dict.fromkeys(getattr(scores, name) for scores in parts))
         for name in ("run", "protocol", "checkpoint")
     )
-    return replace(first, posteriors=total.astype(np.float32), run=run, protocol=protocol, checkpoint=checkpoint)
+    truncated = any(scores.truncated for scores in parts)
+    posteriors = total.astype(np.float32)
+    return replace(first, posteriors=posteriors, run=run, protocol=protocol, checkpoint=checkpoint, truncated=truncated)
 
 
 def fusion_shares(files: int, weights: Iterable[float] | None) -> list[float]:
