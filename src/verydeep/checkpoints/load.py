@@ -9,7 +9,8 @@ from ..core.errors import VerydeepError
 from ..data.class_names import distinct
 from .checkpoint import Checkpoint, Metadata, load_classifier
 from .exported import ExportedFile, is_exported, open_exported
-from .pretrained import NAMES_FILE, PixelsUnknown, Weights, has_metadata, locate_weights, names_flag, read_weights
+from .pretrained import PixelsUnknown, Weights, has_metadata, locate_weights, names_flag, read_weights
+from .registry import NAMES_FILE
 from .run_dir import checkpoint_of
 
 Loaded = Checkpoint | ExportedFile
