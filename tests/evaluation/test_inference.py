@@ -205,6 +205,6 @@ def test_equal_sizes_loses_nothing_and_bounds_what_waits(monkeypatch: pytest.Mon
 
 def test_crops_count_for_a_batch_by_their_own_pixels() -> None:
     asked = parse_protocol("both@40")
-    assert asked.shown_pixels(32, 40, 50) == 40 * 50 + 25 * 32 * 32
-    assert parse_protocol("ten@40").shown_pixels(32, 40, 50) == 5 * 32 * 32
-    assert parse_protocol("dense@40").shown_pixels(32, 40, 50) == 40 * 50
+    assert asked.shown_pixels(32, 40, 50) == 2 * (40 * 50 + 25 * 32 * 32)
+    assert parse_protocol("ten@40").shown_pixels(32, 40, 50) == 2 * 5 * 32 * 32
+    assert parse_protocol("dense@40").shown_pixels(32, 40, 50) == 2 * 40 * 50

@@ -84,9 +84,9 @@ class Protocol:
         return [(top, left) for top in _grid(down) for left in _grid(across)]
 
     def shown_pixels(self, crop: int, height: int, width: int) -> int:
-        """Pixels that go through the net for an image of ``height`` x ``width``, without its mirror image."""
+        """Pixels that go through the net for an image of ``height`` x ``width``, its mirror image included."""
         whole = height * width if self.method in ("dense", "both") else 0
-        return whole + len(self.corners(height, width, crop)) * crop * crop
+        return (whole + len(self.corners(height, width, crop)) * crop * crop) * (2 if self.mirror else 1)
 
     def multiply_adds(self, layers: tuple[Layer, ...], crop: int, height: int, width: int, pooling: str) -> int:
         """Forward multiply-adds of an image at one scale, ``height`` x ``width`` pixels after rescaling."""
