@@ -205,12 +205,35 @@ def test_nothing_but_a_scores_file_is_overwritten(tmp_path: Path, command: Comma
 def test_imports_are_fused(tmp_path: Path, command: Command) -> None:
     """The mean is of truncated posteriors, and is truncated."""
     for name in ("one", "two"):
-        import_scores(sparse(tmp_path), labels(tmp_path), tmp_path / f"{name}.npz")
-    ended = command("fuse", tmp_path / "one.npz", tmp_path / "two.npz", "--out", tmp_path / "fused", "--json")
+        import_scores(sparse(tmp_path).rename(tmp_path / f"{name}.npz"), labels(tmp_path), tmp_path / f"s-{name}.npz")
+    ended = command("fuse", tmp_path / "s-one.npz", tmp_path / "s-two.npz", "--out", tmp_path / "fused", "--json")
     assert json.loads(ended.stdout)["fusion"]["top5_error"] == pytest.approx(100 / 3, abs=1e-4)
     fused = load_scores(tmp_path / "fused")
     assert fused.truncated
     np.testing.assert_array_equal(fused.posteriors, DENSE)
+    page = table(tmp_path, ["<!-- table-fusion -->", "<!-- /table-fusion -->"], "page.md")
+    assert command("table", "fusion", "--from", tmp_path / "fused", "--write", page).status == 0
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| ")][2:]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| one imported",
+        "| two imported",
+        "| one imported + two imported",
+    ]
+    assert all(row.count("33.33 (") == 2 for row in rows)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"parts": 1, "fusion": {}}', "[]", "{"])
+def test_a_table_of_what_is_no_fusion_is_a_sentence(text: str, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "result.json").write_text(text)
+    assert command("table", "fusion", "--from", tmp_path).mistake()
+
+
+def test_fusions_of_different_images_are_not_in_one_table(tmp_path: Path, command: Command) -> None:
+    for name in ("val", "test"):
+        import_scores(sparse(tmp_path), labels(tmp_path), tmp_path / "s.npz", set_name=name)
+        assert command("fuse", tmp_path / "s.npz", "--out", tmp_path / name).status == 0
+    sentence = command("table", "fusion", "--from", tmp_path / "val", tmp_path / "test").mistake()
+    assert sentence.startswith("these fusions cannot be in one table: 3 images of")
 
 
 STORED = SHARED / "external" / "predictions_50000"
@@ -224,9 +247,11 @@ def test_oxfords_nets_on_50000_photos(tmp_path: Path) -> None:
         words = ("scores", "import", STORED / f"{name}.npz", "--labels", STORED / "labels.npz")
         ended = run_command(*words, "--class-names", "ilsvrc", "--out", f"{net}.npz", cwd=tmp_path)
         assert ended.status == 0, ended.stderr
-    found = json.loads(run_command("fuse", "D.npz", "E.npz", "--json", cwd=tmp_path).stdout)
+    found = json.loads(run_command("fuse", "D.npz", "E.npz", "--out", "fused", "--json", cwd=tmp_path).stdout)
     errors = [(f"{row['top1_error']:.2f}", f"{row['top5_error']:.2f}") for row in (*found["parts"], found["fusion"])]
     assert errors == [("34.76", "13.80"), ("34.42", "13.46"), ("32.97", "12.79")]
+    shown = run_command("table", "fusion", "--from", "fused", cwd=tmp_path).stdout
+    assert all(f"{top1} (" in shown and f"{top5} (" in shown for top1, top5 in errors)
     first = found["pairs"][0]
     assert (first["first"], first["second"], first["error"]) == (1, 2, "top1_error")
     assert first["only_first_wrong"] - first["only_second_wrong"] == round(

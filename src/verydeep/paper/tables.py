@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import VerydeepError
-from ..core.files import write_atomically
+from ..core.files import read_json, write_atomically
 from ..models.architectures import TABLE_1, net_facts
 from .results import BOX_ERRORS, ERRORS, FIGURE, RESULTS, read_results
 from .rows.row import MODULES, Paper, Table, experiment, find_table
@@ -280,6 +280,52 @@ def _difference(pair: dict[str, Any]) -> str:
         f"{pair['first']} {first:.1f} %, {pair['second']} {second:.1f} %: "
         f"difference {pair['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), p = {pair['p']:.2g}"
     )
+
+
+def fusion_rows(places: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """The rows that `verydeep fuse --out` stored: each file of each fusion, and then their mean.
+
+    Raises:
+        VerydeepError: no places; one has no result of a fusion; two are of different images.
+    """
+    rows = []
+    for path in (Path(place) / "result.json" if Path(place).is_dir() else Path(place) for place in places):
+        stored = read_json(path)
+        try:
+            fusion = stored["fusion"]
+            of = {name: fusion[name] for name in ("images", "data", "set")}
+            named = [f"{part['run']} {part['protocol']}" for part in stored["parts"]]
+            lines = [*zip(named, stored["parts"], strict=True), (" + ".join(named), fusion)]
+            errors = [f"{name}{end}" for name in ("top1_error", "top5_error") for end in ("", "_interval")]
+            rows += [{"row": name, **of, **{key: line[key] for key in errors}} for name, line in lines]
+            fusion_text(rows)
+        except (KeyError, TypeError, ValueError):
+            raise VerydeepError(
+                f"{path} is not the result of a fusion: `verydeep fuse` with --out writes it."
+            ) from None
+    if not rows:
+        raise VerydeepError("the table fusion needs --from with a folder that `verydeep fuse` wrote with its --out.")
+    sets = sorted({f"{row['images']} images of {row['data']} ({row['set']})" for row in rows})
+    if len(sets) > 1:
+        raise VerydeepError(f"these fusions cannot be in one table: {'; '.join(sets)}.")
+    return rows
+
+
+def fusion_text(rows: Sequence[dict[str, Any]]) -> tuple[str, list[str], list[list[str]], str]:
+    """The rows of `fusion_rows` as text: caption, column heads, cells, note."""
+    names = ("top1_error", "top5_error")
+    unique = [row for place, row in enumerate(rows) if row not in rows[:place]]  # the mean of one file is itself
+    cells = [[row["row"], *(_percent_cell(row, name) for name in names)] for row in unique]
+    first = rows[0]
+    note = f"{first['images']} images of {first['data']} ({first['set']}); 95 % interval in brackets."
+    return "Stored posteriors and their mean", ["scores", "top-1 error (%)", "top-5 error (%)"], cells, note
+
+
+def _percent_cell(row: dict[str, Any], name: str) -> str:
+    if row[name] is None:
+        return ""
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.2f} ({low:.2f}–{high:.2f})"
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
