@@ -184,3 +184,17 @@ def test_dropout_keeps_the_given_units_at_twice_their_value() -> None:
 def test_unknown_initialiser() -> None:
     with pytest.raises(VerydeepError, match="unknown initialiser 'he'"):
         create_net("A", classes=2, crop=32, width=1 / 16, initialise="he")  # type: ignore[arg-type]
+
+
+def test_an_empty_batch_has_an_empty_map() -> None:
+    """A process of a job may have no image of a batch."""
+    net = create_net("A", classes=10, crop=32, width=1 / 16)
+    assert net(torch.zeros(0, 3, 32, 32)).shape == (0, 10, 1, 1)
+    assert net.eval()(torch.zeros(0, 3, 64, 96)).shape == (0, 10, 2, 3)
+
+
+def test_gradients_have_the_layout_of_their_weights() -> None:
+    """DistributedDataParallel copies others."""
+    net = create_net("A", classes=10, crop=32, width=1 / 16)
+    net(torch.ones(2, 3, 32, 32)).sum().backward()
+    assert all(weight.grad is not None and weight.grad.stride() == weight.stride() for weight in net.parameters())

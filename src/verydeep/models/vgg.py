@@ -227,11 +227,11 @@ def _connected(layer: nn.Conv2d, x: Tensor) -> Tensor:
     side = layer.kernel_size[0]
     whole = tuple(x.shape[2:]) == layer.kernel_size
     windows = x[:, :, None, None] if whole else x.unfold(2, side, 1).unfold(3, side, 1)  # (B,D,h,w,k,k)
-    if layer.weight.is_contiguous(memory_format=torch.channels_last):
-        windows, weight = windows.permute(0, 2, 3, 4, 5, 1), layer.weight.permute(0, 2, 3, 1).flatten(1)
-    else:
+    if layer.weight.is_contiguous():
         windows, weight = windows.permute(0, 2, 3, 1, 4, 5), layer.weight.flatten(1)
-    lines = max(1, WINDOWS // (windows.shape[0] * windows.shape[2]))
+    else:  # channels last
+        windows, weight = windows.permute(0, 2, 3, 4, 5, 1), layer.weight.permute(0, 2, 3, 1).flatten(1)
+    lines = max(1, WINDOWS // max(1, windows.shape[0] * windows.shape[2]))
     maps = [linear(part.flatten(3), weight, layer.bias) for part in torch.split(windows, lines, dim=1)]
     return torch.cat(maps, dim=1).permute(0, 3, 1, 2)
 
