@@ -57,7 +57,7 @@ def test_truncated_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
 
 def test_metadata_of_another_net_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "x.safetensors", small("B"), replace(CARD, net="D"))
-    with pytest.raises(VerydeepError, match="does not hold the net D"):
+    with pytest.raises(VerydeepError, match="does not contain the net D"):
         load_checkpoint(tmp_path / "x.safetensors").net()
 
 
@@ -107,7 +107,7 @@ def test_the_same_net_copies_all_layers_and_other_classes_need_a_new_head() -> N
 
 
 def test_a_start_of_another_width_is_refused() -> None:
-    with pytest.raises(VerydeepError, match=r"no layer of net B .* fits the start's net B"):
+    with pytest.raises(VerydeepError, match=r"no layer of net B .* fits the initial weights, of net B"):
         start_from(small("B"), small("B", width=1 / 8).state_dict(), "B", classes_equal=False)
 
 
@@ -216,7 +216,7 @@ def test_any_changed_bit_is_detected(tmp_path: Path) -> None:
         path.write_bytes(good)
     for bit in rng.integers(8 * header, 8 * len(good), 50).tolist():
         flipped(path, bit)
-        with pytest.raises(VerydeepError, match=r"x\.safetensors is broken: its bytes are not those"):
+        with pytest.raises(VerydeepError, match=r"x\.safetensors is corrupted: its bytes are not those"):
             load_checkpoint(path)
         assert read_metadata(path).state == {"step": 3}  # the header is as it was written
         path.write_bytes(good)

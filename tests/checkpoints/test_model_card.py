@@ -60,7 +60,7 @@ def classes_of(page: Path) -> list[str]:
 
 def resized(rule: str, photo: Path) -> NDArray[np.uint8]:
     """A photo as the card's rule says, RGB."""
-    smallest, crop = int(re.findall(r"smallest side to (\d+)", rule)[0]), int(re.findall(r"central (\d+) x", rule)[0])
+    smallest, crop = int(re.findall(r"shorter side to (\d+)", rule)[0]), int(re.findall(r"central (\d+) x", rule)[0])
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     assert "in proportion and rounded, by" in rule
     image = Image.open(photo)

@@ -111,7 +111,7 @@ def test_a_round_trip_is_bitwise_equal(home: Path, tmp_path: Path, command: Comm
     if ending != "safetensors":
         beside = tmp_path / f"there.{ending}.card.json"
         told = json.loads(beside.read_text())
-        for change, says in (({"card": {"x": 1}}, "is broken: remove it"), ({"sha256": "0"}, "does not match")):
+        for change, says in (({"card": {"x": 1}}, "is corrupted: remove it"), ({"sha256": "0"}, "does not match")):
             beside.write_text(json.dumps({**told, **change}))
             assert says in command("convert", there, tmp_path / "no.safetensors").mistake()
         (tmp_path / f"there.{ending}.card.json").unlink()
@@ -165,7 +165,7 @@ def test_an_exported_net_predicts_as_the_net_does(home: Path, tmp_path: Path, co
         expected = load(home / "run").posteriors(photos, protocol)
         assert load(path).posteriors(photos, protocol) == pytest.approx(expected, abs=1e-4)
     assert open_exported(path).metadata.classes == load_checkpoint(home / "run" / "best.safetensors").metadata.classes
-    with pytest.raises(VerydeepError, match="gives mean scores only"):
+    with pytest.raises(VerydeepError, match="returns only the mean of the scores"):
         load(path).posteriors(photos, "dense@36:softmax-first")
 
 
@@ -321,12 +321,16 @@ MISTAKES = [
     ("convert {home}/names.txt x", r"names\.txt is broken, or not of a supported format"),
     ("export {home}/run --to tflite", r"--to cannot be 'tflite'; use onnx"),
     ("export {home}/run --out x.txt", r"x\.txt must end in \.onnx"),
-    ("export {home}/run --out {home}/names.txt", r"names\.txt already exists: remove it, or give another --out"),
+    ("export {home}/run --out {home}/names.txt", r"names\.txt already exists: remove it, or use another --out"),
     ("export {home}/run --to onnx-int8 --takes float --out x.onnx", r"int8 models take uint8 images"),
     ("export {home}/run --to onnx-int8 --photos nowhere --out x.onnx", r"nowhere does not exist"),
     ("export {torn} --out x.onnx", r"is already an exported file|broken"),
     ("export {home}/run --to pt2", r"cannot export to \.pt2: version 0\.2\.0 dropped \.pt2 files; .* to ONNX instead"),
-    ("predict {torn} {home}/photos", r"torn\.onnx is broken or truncated: not a complete ONNX file|it has no metadata"),
+    (
+        "predict {torn} {home}/photos",
+        r"torn\.onnx is corrupted or truncated: not a complete ONNX file|it "
+        "has no metadata",
+    ),
     (
         "predict {torn2} {home}/photos",
         r"cannot open \S+torn\.pt2: version 0\.2\.0 dropped \.pt2 files; .* to ONNX instead",
@@ -338,7 +342,7 @@ MISTAKES = [
     ("benchmark {home}/run --size 16", r"size 16 is below a net's crop: use 32 or more"),
     ("benchmark {home}/run --batch 0", r"batch and photos must be 1 or more"),
     ("weights fetch oxfordD", r"no released weights 'oxfordD': did you mean oxford-D\?"),
-    ("weights fetch oxford-D --from nowhere", r"there is no file nowhere: give --from a file, or a URL"),
+    ("weights fetch oxford-D --from nowhere", r"there is no file nowhere: pass a file, or a URL"),
     ("weights fetch oxford-D --from ftp://x/y", r"is not a URL: it must begin with https"),
 ]
 

@@ -58,8 +58,8 @@ HINTS = [
     ("export runs/D --to onxn", "--to cannot be 'onxn'; did you mean onnx?"),
     ("train D --data x --precision FP16", "did you mean 'fp16'?"),
     ("reproduce Table3/d/256", "did you mean table3/D/256?"),
-    ("train D", "no data: give --data a folder"),
-    ("localise train D --start x", "no data: give --data a folder"),
+    ("train D", "no data: pass a folder"),
+    ("localise train D --start x", "no data: pass a folder"),
 ]
 
 
@@ -91,7 +91,7 @@ def test_no_command_prints_help(command: Command, words: tuple[str, ...]) -> Non
 def test_evaluate_has_a_default_protocol(command: Command, trained: Path, tmp_path: Path) -> None:
     answer = command("evaluate", trained, "--out", tmp_path / "found", "--workers", 0, "--json")
     assert answer.status == 0, answer.stderr
-    assert "evaluating with dense@36, as predict does" in answer.stderr
+    assert "evaluating with dense@36, the default of predict" in answer.stderr
     assert json.loads(answer.stdout)["protocol"] == "dense@36"
 
 
@@ -149,15 +149,15 @@ def test_help_shows_what_a_run_would_use(capsys: pytest.CaptureFixture[str], lin
     shown = help_of(capsys, line.split())
     values = {name: value for settings in recipe for name, value in to_json(settings).items()}
     for name in names:
-        assert re.search(rf"\({shown_as(values[name])}\)$", shown[flag(name)]), (name, shown[flag(name)])
+        assert re.search(rf"\(default: {shown_as(values[name])}\)$", shown[flag(name)]), (name, shown[flag(name)])
 
 
 def test_help_of_no_run_shows_both_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     shown, own, paper = help_of(capsys, ["train"]), settings_of_run("D", {}), settings_of_run("D/256", {})
-    assert shown["lr"].endswith(f"({own.lr:g}; D/256: {paper.lr:g})")
-    assert shown["momentum"].endswith(f"({own.momentum:g})")  # the same in both
-    assert "(digits)" not in shown["data"]
-    assert shown["mirror"].endswith("(yes)")
+    assert shown["lr"].endswith(f"(default: {own.lr:g}; D/256: {paper.lr:g})")
+    assert shown["momentum"].endswith(f"(default: {own.momentum:g})")  # the same in both
+    assert "digits)" not in shown["data"]
+    assert shown["mirror"].endswith("(default: yes)")
     # A mistake elsewhere on the line is no reason to refuse help.
     assert help_of(capsys, ["train", "F", "--lr", "fast"])["lr"] == shown["lr"]
 

@@ -41,6 +41,14 @@ PARSED = {
     "reproduce classification": "reproduce classification",
     "export RUN --to onnx": "export runs/D --to onnx",
     "weights fetch NAME": "weights fetch oxford-D",
+    **{
+        example: example  # of --help
+        for example in (
+            "fuse D.npz E.npz --weights 2,1 --out runs/fused",
+            "similar photo.jpg --features features.safetensors --top 5",
+            "localise predict runs/D-PCR photo.jpg --top 1",
+        )
+    },
     "weights fetch {source}": "weights fetch oxford-D",
     "weights fetch {first.name}": "weights fetch oxford-E",
     "weights fetch oxford-{net}": "weights fetch oxford-E",

@@ -176,13 +176,13 @@ def test_missing_images_of_box_files_are_reported(tmp_path: Path) -> None:
     located(opened(tmp_path / "photos", table), False, told)
     assert told.warnings == ["all: 1 times: box of an image that does not exist, left out; a/77.png"]
     (tmp_path / "other.csv").write_text("x/y.png,1,1,9,9,cat\n")
-    with pytest.raises(VerydeepError, match=r"name no image below .* \(the first is x/y.png\)"):
+    with pytest.raises(VerydeepError, match=r"images in the box files is below .* \(the first is x/y.png\)"):
         opened(tmp_path / "photos", tmp_path / "other.csv")
 
 
 BROKEN = [
-    ("boxes.csv", "a/0.png,1,2,3,cat\n", "line 1: give image,xmin,ymin,xmax,ymax,class"),
-    ("boxes.csv", "a/0.png,1,2,3,x,cat\n", "line 1: give image"),
+    ("boxes.csv", "a/0.png,1,2,3,cat\n", "line 1: expected image,xmin,ymin,xmax,ymax,class"),
+    ("boxes.csv", "a/0.png,1,2,3,x,cat\n", "line 1: expected image"),
     ("boxes.csv", "image,xmin,ymin,xmax,ymax,class\na/0.png,1,2,nan,4,cat\n", "line 2: give image"),
     ("boxes.csv", "", "contains no boxes"),
     ("boxes.json", "[1, 2]", "is not COCO JSON"),
@@ -215,7 +215,7 @@ def test_invalid_box_files(name: str, text: str | None, sentence: str, tmp_path:
 )
 def test_broken_xml_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(VerydeepError, match=r"a\.xml is not a PASCAL VOC XML annotation, or broken"):
+    with pytest.raises(VerydeepError, match=r"a\.xml is not a PASCAL VOC XML annotation, or corrupted"):
         read_xml(tmp_path / "a.xml")
     with pytest.raises(VerydeepError, match=r"none of its 1 XML files can be read, the first is .*a\.xml"):
         read_boxes(tmp_path)
@@ -291,7 +291,7 @@ def test_names_with_an_equals_sign_and_names_that_are_stems_of_others(tmp_path: 
     assert len(opened(place / "photos", table)) == 12  # an exact name before a stem
     assert lasting_boxes((f"a={table}",)) == (f"a={table}",)
     assert lasting_boxes((str(table),)) == (str(table),)
-    with pytest.raises(VerydeepError, match="'a=' name no file"):
+    with pytest.raises(VerydeepError, match="'a=' names no file"):
         lasting_boxes(("a=",))
 
 

@@ -124,7 +124,12 @@ ACCEPTED = r"accepted are path or image or filename or file; label or class or c
 FAULTY = [
     ("list.csv", "bild,klasse\n" + rows("{0},{1}"), rf"line 1: no column of 'bild,klasse' is the image; {ACCEPTED}"),
     ("list.csv", "filename,rex\n" + rows("{0},{1}"), rf"line 1: no column of 'filename,rex' is the class; {ACCEPTED}"),
-    ("list.csv", rows("{1},{0}"), r"line 1: the image 'cat' and the class 'a0.png' may be swapped: give path,label"),
+    (
+        "list.csv",
+        rows("{1},{0}"),
+        r"line 1: the image 'cat' and the class 'a0.png' may be swapped: write "
+        "them as path,label",
+    ),
     ("list.csv", "path\n" + rows("{0}"), r"line 1: no column of 'path' is the class"),
     ("list.csv", "bild;klasse\n" + rows("{0};{1}"), r"line 1: no column of 'bild,klasse' is the image"),
     (
@@ -138,20 +143,20 @@ FAULTY = [
         "path,label,a,b\n" + rows("{0},{1},train,train") + "x,y,val,val\n",
         r"each of the columns a, b may be .* sets",
     ),
-    ("list.csv", "path,label\n" + rows("{0},{1}, fluffy"), r"line 2: it has 3 cells, and the header has 2"),
-    ("list.csv", "\n# x\npath,label\n" + rows("{0},{1}") + "x.png,\n", r"line 12: the class is \"\": give a name"),
-    ("list.csv", rows('"{0},{1}'), r"line \d+: give path,label"),
+    ("list.csv", "path,label\n" + rows("{0},{1}, fluffy"), r"line 2: expected 2 cells, as in the header, got 3"),
+    ("list.csv", "\n# x\npath,label\n" + rows("{0},{1}") + "x.png,\n", r"line 12: the class is \"\": use a name"),
+    ("list.csv", rows('"{0},{1}'), r"line \d+: expected path,label"),
     (
         "list.jsonl",
         rows('{{"file": "{0}", "kind": "{1}"}}'),
         rf"line 1: no column of 'file,kind' is the class; {ACCEPTED}",
     ),
-    ("list.jsonl", rows(JSON) + '["a0.png", "cat"]\n', r"line 9: give \{\"path\""),
+    ("list.jsonl", rows(JSON) + '["a0.png", "cat"]\n', r"line 9: expected \{\"path\""),
     *(
         (
             "list.jsonl",
             rows(JSON) + f'{{"path": "x.png", "label": {label}}}\n',
-            rf"line 9: the class is {shown}: give a name",
+            rf"line 9: the class is {shown}: use a name",
         )
         for label, shown in [
             *[("null", "null"), ("NaN", "NaN"), ('""', '""'), ('"  "', '"  "'), ("true", "true"), ("[]", r"\[\]")],
@@ -328,8 +333,8 @@ BOX_FAULTS = [
     ),
     ("image,x,y,w,h,width,height,class", ["{p},1,2,3,4,1,2,cat"], r"each of .* may be the box: keep one"),
     ("image,x,y,width,height,width,height,class", ["{p},1,2,3,4,1,2,cat"], r"each of .* may be the box: keep one"),
-    ("image,xmin,ymin,xmax,ymax,class", ["{p},1,2,x,4,cat"], r"line 2: .* with the box in numbers, not 'x'"),
-    ("image,xmin,ymin,xmax,ymax,class", ["{p},1,,9,9,cat"], r"line 2: .* with the box in numbers, not ''"),
+    ("image,xmin,ymin,xmax,ymax,class", ["{p},1,2,x,4,cat"], r"line 2: .* with the box in numbers, got 'x'"),
+    ("image,xmin,ymin,xmax,ymax,class", ["{p},1,,9,9,cat"], r"line 2: .* with the box in numbers, got ''"),
     ("image,xmin,ymin,xmax,ymax,class", ['{p},1,2,"1,234",4,cat'], r"line 2: .* not '1,234'"),
     ("image,xmin,ymin,xmax,ymax,class", ["{p},1,2,3,1e9,cat"], r"line 2: 1e\+09 is outside any image"),
     ("image,xmin,ymin,xmax,ymax,class", ["{p},.1,.2,.3,.4,cat", "{p},0,0,1,1,cat"], r"has normalised boxes"),

@@ -136,12 +136,12 @@ def test_a_list_may_name_the_sets(photos: Path) -> None:
     ("text", "says"),
     [
         ("", "lists no images"),
-        ("a.png\n", "line 1: give path,label"),
-        ("a.png,x\nb.png,\n", "line 2: give path,label"),
+        ("a.png\n", "line 1: expected path,label"),
+        ("a.png,x\nb.png,\n", "line 2: expected path,label"),
         ("a.png,x\na.png,y\n", "lists a.png twice, as 'x' and as 'y'"),
         ("a.png,x,train\n./a.png,x,val\n", "lists a.png twice, as 'x in train' and as 'x in val'"),
         ("a.png,x,learn\nb.png,y,learn\n", "train, val or test"),
-        ("a.png," + "x" * 200_000, "line 1: give path,label or path,label,set"),
+        ("a.png," + "x" * 200_000, "line 1: expected path,label or path,label,set"),
     ],
 )
 def test_faults_of_a_list_name_the_line(tmp_path: Path, text: str, says: str) -> None:

@@ -340,11 +340,14 @@ def test_images_in_memory() -> None:
 @pytest.mark.parametrize(
     ("held", "says"),
     [
-        (np.full((4, 4, 3), 0.5, np.float32), "image is an array of float32 from 0.5 to 0.5: give uint8 values, 0-255"),
+        (
+            np.full((4, 4, 3), 0.5, np.float32),
+            "image is an array of float32 from 0.5 to 0.5: pass uint8 values from 0 to 255",
+        ),
         (torch.ones(3, 4, 4), "array of float32 from 1 to 1"),  # 1 may be white or nearly black
         (np.zeros((4, 4, 3), np.int64), "array of int64 from 0 to 0"),
         (np.zeros((4, 4, 3), bool), "array of bool"),
-        (np.zeros((4, 4, 5), np.uint8), r"has shape \(4, 4, 5\): give"),
+        (np.zeros((4, 4, 5), np.uint8), r"has shape \(4, 4, 5\): expected"),
         (np.zeros((4, 4, 4), np.uint8), r"has shape \(4, 4, 4\)"),  # RGBA, BGRA or CMYK
         (np.zeros((0, 4, 3), np.uint8), r"has shape \(0, 4, 3\)"),
         (np.uint8(3), "image is a uint8: give a path"),

@@ -126,7 +126,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_limit_holds_for_every_way_to_decode(tmp_path: Path) -> None:
     huge = b"P5 20000 20000 255\n"  # 400 megapixels, beyond what Pillow opens by default
     (tmp_path / "huge.ppm").write_bytes(huge)
-    with pytest.raises(SizeError, match=r"more than 89,478,485 pixels, which is refused: .* or raise --max-pixels"):
+    with pytest.raises(SizeError, match=r"more than 89,478,485 pixels, the limit: .* or raise --max-pixels"):
         decode(huge)
     with pytest.raises(ImageError, match="cannot be read"):
         image_size(tmp_path / "huge.ppm")
@@ -161,9 +161,7 @@ def test_workers_have_the_limit(tmp_path: Path, way: str, monkeypatch: pytest.Mo
 def test_an_image_of_90_megapixels_is_read_on_request(trained: Path, tmp_path: Path) -> None:
     Image.new("1", (9500, 9500)).save(tmp_path / "large.png")
     refused = run_command("predict", trained, tmp_path / "large.png", *FAST).mistake()
-    assert refused.endswith(
-        "declares more than 89,478,485 pixels, which is refused: make it smaller, or raise --max-pixels."
-    )
+    assert refused.endswith("has more than 89,478,485 pixels, the limit: make it smaller, or raise --max-pixels.")
     answer = run_command("predict", trained, tmp_path / "large.png", "--max-pixels", 100_000_000, *FAST, "--json")
     assert answer.status == 0, answer.stderr
     assert len(json.loads(answer.stdout)[0]["predictions"]) == 3
@@ -176,7 +174,7 @@ def test_the_setting_reaches_every_command_that_reads_photos(trained: Path, tmp_
     checked = run_command("data", "check", photos, *few)
     assert checked.status == 2
     assert "6 unreadable images" in checked.stdout
-    sentence = "declares more than 2,000 pixels"
+    sentence = "has more than 2,000 pixels"
     words: list[list[object]] = [
         ["evaluate", trained, "centre@36", "--data", photos, "--workers", 2, "--threads", 1],
         ["train", "A", "--data", photos, "--crop", 32, "--width", 0.03125, "--S", 36, "--start", "none", *FAST],

@@ -107,8 +107,8 @@ def test_missing_images_have_a_message_on_how_to_name_them(command: Command, beg
     try:
         for words in (("evaluate", "run", "centre@36"), ("train", "A", "--out", "run", "--resume", "--max-epochs", 2)):
             sentence = command(*words, "--workers", 0, cwd=place).mistake()
-            assert sentence.startswith(f"{begun / 'photos'}, which held the run's data, does not exist any more")
-            assert "give its new place with --data" in sentence
+            assert sentence.startswith(f"{begun / 'photos'}, the folder of the run's data, no longer exists")
+            assert "pass its new path as --data" in sentence
         answer = command("evaluate", "run", "centre@36", "--data", "elsewhere", "--workers", 0, "--json", cwd=place)
         assert json.loads(answer.stdout)["set"] == "test"
         assert "is not as it was" not in answer.stderr
@@ -129,7 +129,7 @@ def test_images_and_their_boxes_are_moved_together(command: Command, tmp_path: P
     more = command("train", "A", "--out", "run", "--data", "moved", *GO_ON, cwd=place)
     assert more.status == 0, more.stderr
     gone = command("localise", "evaluate", "net", "centre@36", "--workers", 0, cwd=place)
-    assert "does not exist any more" in gone.mistake()
+    assert "no longer exists" in gone.mistake()
     for verb, run in ((("localise", "evaluate"), "net"), (("evaluate",), "run")):
         answer = command(*verb, run, "centre@36", "--data", "moved", "--workers", 0, "--json", cwd=place)
         assert answer.status == 0, answer.stderr

@@ -136,7 +136,7 @@ def test_a_changed_pack_is_detected(pack: Path) -> None:
     with pytest.raises(ImageError, match="is corrupt"):
         dataset.pixels(0)
     shard.write_bytes(data[:-1])
-    with pytest.raises(VerydeepError, match=r"broken pack \(train-00000.bin has another size\)"):
+    with pytest.raises(VerydeepError, match=r"corrupted packed dataset \(train-00000.bin has another size\)"):
         open_data(DataSettings(str(pack)))
 
 
@@ -160,14 +160,14 @@ def test_the_real_commands(photos: Path, tmp_path: Path, command: Command) -> No
 
 
 MISTAKES = [
-    ("data pack {photos} {tmp}/pack", r"pack is a packed dataset already: give another folder"),
+    ("data pack {photos} {tmp}/pack", r"pack is already a packed dataset: use another folder"),
     ("data pack {tmp}/nowhere {tmp}/new", r"nowhere does not exist|nowhere"),
     ("data pack {photos} {tmp}/new --quality 50 --form jpeg", r"quality 90 to 100, not 36|not 256, jpeg, 50"),
     ("data pack {photos} {tmp}/begun", r"contains an incomplete pack of other images or settings"),
     ("data pack {photos} {photos}/red/000.png", r"000.png"),
     ("data check {tmp}/pack --boxes boxes.csv", r"is a packed dataset with boxes and a split of its own"),
-    ("train A --data {tmp}/other-version", r"a pack of another version \(x\): pack the images again"),
-    ("train A --data {tmp}/torn", r"torn is a broken pack"),
+    ("train A --data {tmp}/other-version", r"a packed dataset of another version \(x\): pack the images again"),
+    ("train A --data {tmp}/torn", r"torn is a corrupted packed dataset"),
 ]
 
 

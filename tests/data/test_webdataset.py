@@ -110,9 +110,9 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
     "class": ([("a.tar", [("x.png", b"1"), ("x.cls", b"red")])], "x.cls must contain a class, an integer from 0"),
     "huge class": ([("a.tar", [("x.png", b"1"), ("x.cls", b"99999999")])], "x.cls must contain a class"),
     "half": ([("a.tar", [("x.png", b"1"), ("x.cls", b"1"), ("y.png", b"1")])], "y.png has no .cls file"),
-    "names": ([("a.tar", samples(0, 4)), ("classes.txt", [])], "names 0 classes, but there are 2"),
+    "names": ([("a.tar", samples(0, 4)), ("classes.txt", [])], "has 0 class names, but there are 2 classes"),
     "twice": ([("a.tar", [("x.png", b"1"), ("x.jpg", b"1")])], "x.jpg and x.png are one sample: keep one"),
-    "torn": ([("torn.tar", [])], "is a broken tar file"),
+    "torn": ([("torn.tar", [])], "is a corrupted tar file"),
 }
 
 

@@ -240,10 +240,10 @@ BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("POST", "/predict", b"hello", {}, 415, "not an image in a known format"),
     ("POST", "/predict", b"<svg xmlns='x'><script>alert(1)</script></svg>", {}, 415, "unsupported format (SVG)"),
     ("POST", "/predict", b"%PDF-1.7", {}, 415, "not an image in a known format"),
-    ("POST", "/predict", jpeg()[:-900], {}, 400, "the photo is broken and cannot be decoded"),
-    ("POST", "/explain", jpeg()[:300], {}, 400, "the photo is broken and cannot be decoded"),
-    ("POST", "/localise", photo()[:8], {}, 415, "broken at its start"),
-    ("POST", "/predict", bomb(), {}, 413, "declares more than 1,000,000 pixels"),
+    ("POST", "/predict", jpeg()[:-900], {}, 400, "the photo is corrupted and cannot be decoded"),
+    ("POST", "/explain", jpeg()[:300], {}, 400, "the photo is corrupted and cannot be decoded"),
+    ("POST", "/localise", photo()[:8], {}, 415, "corrupted at its start"),
+    ("POST", "/predict", bomb(), {}, 413, "has more than 1,000,000 pixels"),
     ("POST", "/similar", encoded(np.zeros((1001, 1000, 3), np.uint8)), {}, 413, "more than 1,000,000 pixels"),
     ("POST", "/predict", encoded(np.zeros((10, 1000, 3), np.uint8)), {}, 400, "aspect ratio above 50"),
     ("POST", "/predict", b"x" * 200_001, {}, 413, "the photo has more than 200,000 bytes"),
@@ -532,8 +532,8 @@ def test_mistakes(server: Running, served: Path, tmp_path: Path, command: Comman
 
     run, port = served / "run", server.place[1]
     assert f"cannot listen at 127.0.0.1 port {port}: " in mistake(run, "--port", port)
-    assert "give another --port" in mistake(run, "--host", "192.0.2.1", "--port", 0)
-    assert "unknown host 'a..b': give an address of this machine" in mistake(run, "--host", "a..b")
+    assert "use another --port" in mistake(run, "--host", "192.0.2.1", "--port", 0)
+    assert "unknown host 'a..b': use an address of this machine" in mistake(run, "--host", "a..b")
     assert "port must be 0 to 65,535, not 70,000" in mistake(run, "--port", 70_000)
     assert "batch must be 1 to 64, not 0" in mistake(run, "--batch", 0)
     assert "max-bytes must be an integer" in mistake(run, "--max-bytes", "5MB")

@@ -135,13 +135,13 @@ def test_scores_that_cannot_be_fused(command: Command, tmp_path: Path, other: Sc
 MISTAKES = [
     ("fuse", r"the following arguments are required: FILE"),
     ("fuse nowhere.npz", r"there is no scores file nowhere\.npz: `verydeep evaluate` writes them"),
-    ("fuse a.npz --weights 1,2", r"1 scores files need as many weights, not 2"),
+    ("fuse a.npz --weights 1,2", r"expected one weight per scores file \(1\), got 2"),
     ("fuse a.npz --weights x", r"weights are numbers separated by commas, such as 1,2,1, not 'x'"),
     ("fuse a.npz a.npz --weights -1,2", r"weights must be finite, 0 or more and not all 0, not -1, 2"),
     ("fuse a.npz --weights 0", r"weights must be finite, 0 or more and not all 0"),
     ("fuse a.npz --weights nan", r"weights must be finite, 0 or more and not all 0"),
-    ("fuse a.npz --server-file s.txt", r"a server file and the devkit go together"),
-    ("fuse a.npz --server-file s.txt --devkit nowhere", r"nowhere is not a folder: give ILSVRC's devkit"),
+    ("fuse a.npz --server-file s.txt", r"--server-file and --devkit must be used together"),
+    ("fuse a.npz --server-file s.txt --devkit nowhere", r"nowhere is not a folder: use that of ILSVRC's devkit"),
     ("fuse a.npz --server-file s.txt --devkit .", r"has neither meta\.mat nor map_clsloc\.txt"),
 ]
 
@@ -157,8 +157,8 @@ def test_a_fusion_overwrites_no_input_run_or_evaluation(command: Command, traine
     save_scores(tmp_path / "t" / "scores.npz", scores(1))
     (tmp_path / "link").symlink_to("t")
     for place in ("t", "link", "t/../t"):
-        assert "holds one of the files to fuse" in command("fuse", "t", "--out", place, cwd=tmp_path).mistake()
-    assert "holds the result of a run or an" in command("fuse", "t", "--out", trained, cwd=tmp_path).mistake()
+        assert "contains one of the files to fuse" in command("fuse", "t", "--out", place, cwd=tmp_path).mistake()
+    assert "contains the result of a run or an" in command("fuse", "t", "--out", trained, cwd=tmp_path).mistake()
     for _ in range(2):  # the same fusion may be made again
         assert command("fuse", "t", "--out", "f", cwd=tmp_path).status == 0
     (tmp_path / "map_clsloc.txt").write_text("n00000001 1 x\n")
@@ -170,14 +170,14 @@ def test_a_fusion_overwrites_no_input_run_or_evaluation(command: Command, traine
 @pytest.mark.parametrize("text", ["n00000000 x y\n", "n00000001\n", "\udcff"])
 def test_a_broken_devkit_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "map_clsloc.txt").write_bytes(text.encode("utf8", "surrogateescape"))
-    says = r"map_clsloc\.txt(, line 1: byte 0xff is not UTF-8 text| is broken: each line must be a WNID)"
+    says = r"map_clsloc\.txt(, line 1: byte 0xff is not UTF-8 text| is corrupted: each line must be a WNID)"
     with pytest.raises(VerydeepError, match=says):
         write_classification(tmp_path / "s.txt", scores(1), tmp_path)
     (tmp_path / "map_clsloc.txt").unlink()
     crashes = (Path(__file__).parents[1] / "files" / "crash.mat").read_bytes()  # which ends scipy's process
     for content, told in (
-        (b"junk", "is broken or truncated: not a complete MATLAB file"),
-        (crashes, "is broken: reading it as a MATLAB"),
+        (b"junk", "is corrupted or truncated: not a complete MATLAB file"),
+        (crashes, "is corrupted: reading it as a MATLAB"),
     ):
         (tmp_path / "meta.mat").write_bytes(content)
         with pytest.raises(VerydeepError, match=rf"meta\.mat {told}"):
@@ -227,7 +227,8 @@ def test_scores_of_another_checkpoint_are_refused(command: Command, trained: Pat
     path = run / "evaluations" / "test" / "centre@36"
     sentence = command("fuse", path).mistake()
     assert re.search(
-        r"was computed with another checkpoint than .*best\.safetensors .*evaluate it again with `verydeep evaluate`",
+        r"was computed with a different checkpoint than .*best\.safetensors .*evaluate it again with "
+        "`verydeep evaluate`",
         sentence,
     )
     moved = shutil.copytree(path, tmp_path / "moved")  # away from its run there is nothing to compare with

@@ -220,4 +220,4 @@ def test_mistakes(command: Command, trained: Path, tmp_path: Path) -> None:
     refused = command("predict", tmp_path / "net.onnx", photo, "--explain", tmp_path / "why")
     assert "an exported file returns mean scores only and has no score map" in refused.mistake()
     place = command("predict", trained, photo, "--explain", photo)
-    assert place.mistake().endswith("is not a folder; give another --explain.")
+    assert place.mistake().endswith("is not a folder; use another --explain.")

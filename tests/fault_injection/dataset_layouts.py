@@ -201,7 +201,7 @@ CASES = (
     Case(not_utf8, (os.fsdecode(b"caf\xe9"), "dog")),
     Case(long_names, ("a" * 255, "dog")),
     Case(partial(classes, names=("cat",)), says=r"has only one class \(cat\)"),
-    Case(partial(classes, photos=1), says=r"has too few images for a dev set: give at least 3 images per class"),
+    Case(partial(classes, photos=1), says=r"has too few images for a dev set: at least 3 images per class are needed"),
     Case(lambda top: None, says=r"has no class folders: put the images of each class in a folder of their own"),
     Case(loose_photos, says=r"has no class folders"),
     Case(both_sets, PAIR, duplicates=2),

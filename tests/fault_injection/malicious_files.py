@@ -76,13 +76,13 @@ CASES = (
     Case(
         lambda folder: made.object_array(folder, "pack", "train.index.npy"),
         [*CHECK, "pack"],
-        says="is a broken pack",
+        says="is a corrupted packed dataset",
         copies="pack",
     ),
     Case(
         lambda folder: made.copied(folder, "pack", "train.marks.npy"),
         [*CHECK, "pack"],
-        says="is a broken pack",
+        says="is a corrupted packed dataset",
         copies="pack",
     ),
     Case(
@@ -123,7 +123,7 @@ CASES = (
     Case(made.tar_huge, TARS, says="1.tar", sentence=False),
     Case(made.zip_bomb, [*CONVERT, "x.pt", "out"], says="unpacks to"),
     Case(made.mat_bomb, [*CONVERT, "x.mat", "out"], says="x.mat"),
-    Case(partial(made.png, side=60000), [*ASK, "x.png", *READ], says="pixels, which is refused"),
+    Case(partial(made.png, side=60000), [*ASK, "x.png", *READ], says="pixels, the limit"),
     Case(lambda folder: made.png(folder, 48, made.text_bomb()), [*ASK, "x.png", *READ], says="x.png is broken"),
     Case(_nothing, [*LEARN, "--data", "../named", "--out", "out"], status=0),
     Case(_nothing, ["predict", "../of-named", "../named", *READ], status=0, says=r"\x1b]0;owned\x07"),

@@ -60,7 +60,7 @@ def test_lists_of_ilsvrc_that_are_no_lists(tmp_path: Path, command: Command) -> 
             path.write_bytes(content)
             with pytest.raises(VerydeepError, match=told[path]):
                 open_data(DataSettings(name))
-        assert f"{path} is broken: {told[path]}." in command("data", "check", name).mistake()
+        assert f"{path} is corrupted: {told[path]}." in command("data", "check", name).mistake()
 
 
 def test_an_annotation_longer_than_any(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_tar_file_with_a_length_that_none_has(
     tmp_path: Path, command: Command, kind: bytes, size: bytes, told: str
 ) -> None:
     tar(tmp_path / "x.tar", kind, size)
-    with pytest.raises(VerydeepError, match=rf"x\.tar is a broken tar file \(.*{told}"):
+    with pytest.raises(VerydeepError, match=rf"x\.tar is a corrupted tar file \(.*{told}"):
         open_data(DataSettings(f"webdataset:{tmp_path}"))
     if kind != b"L":
         assert told in command("data", "check", f"webdataset:{tmp_path}").mistake()
@@ -106,15 +106,15 @@ def test_a_pack_whose_index_leads_nowhere(tmp_path: Path, command: Command) -> N
         np.save(pack / "train.index.npy", changed)
         shown = command("data", "check", pack)
         assert (shown.status, shown.stderr) == (2, "")
-        assert f"image blue/002.png of the pack {pack} {told}" in shown.stdout
+        assert f"image blue/002.png of the packed dataset {pack} {told}" in shown.stdout
     changed = index.copy()
     changed[0]["label"] = 99
     np.save(pack / "train.index.npy", changed)
-    with pytest.raises(VerydeepError, match=r"is a broken pack \(train has an unknown class or form"):
+    with pytest.raises(VerydeepError, match=r"is a corrupted packed dataset \(train has an unknown class or form"):
         open_data(DataSettings(str(pack)))
     header = (pack / "train.index.npy").read_bytes().replace(b"}", b"(", 1)
     (pack / "train.index.npy").write_bytes(header)
-    with pytest.raises(VerydeepError, match="is a broken pack"):
+    with pytest.raises(VerydeepError, match="is a corrupted packed dataset"):
         open_data(DataSettings(str(pack)))
 
 
@@ -135,7 +135,7 @@ def test_a_scores_file_of_names_without_number(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "scores.npz", "w") as archive:
             for member, data in {**members, name: many}.items():
                 archive.writestr(f"{member}.npy", data)
-        with pytest.raises(VerydeepError, match="is not a scores file, or broken"):
+        with pytest.raises(VerydeepError, match="is not a scores file, or corrupted"):
             load_scores(tmp_path / "scores.npz")
 
 
@@ -161,14 +161,18 @@ def test_a_scores_file_with_a_member_that_is_no_array(tmp_path: Path, broken: by
             archive.writestr(f"{name}.npy", npy("x"))
         for name in ("ids", "classes", "labels", "subjects", "posteriors"):
             archive.writestr(f"{name}.npy", broken)
-    with pytest.raises(VerydeepError, match=r"is not a scores file, or broken|of inconsistent shapes"):
+    with pytest.raises(VerydeepError, match=r"is not a scores file, or corrupted|of inconsistent shapes"):
         load_scores(tmp_path / "scores.npz")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("crop", 2**40, "does not hold the net A it names: fc6.weight differs"),  # terabytes, were it built first
+        (
+            "crop",
+            2**40,
+            "does not contain the net A that its metadata names: fc6.weight differs",
+        ),  # terabytes, were it built first
         ("net", {}, "has metadata that this version cannot read"),
         ("net", "\x1b]0;Q\x07", "has metadata that this version cannot read"),
         ("classes", ["\ud800", "b", "c"], "has metadata that this version cannot read"),

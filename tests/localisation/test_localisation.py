@@ -365,7 +365,7 @@ def test_t_is_tuned_where_the_error_is_least() -> None:
     assert min(errors) == 0
     found = np.array([merge_candidates(photo, np.array([0]), MergeSettings(), t)[0][0] for photo in photos])
     assert (best_overlap(found, [truth] * 40) >= 0.5).all()
-    with pytest.raises(VerydeepError, match="give --t, the match at which"):
+    with pytest.raises(VerydeepError, match="pass --t, the largest distance at which"):
         tune_threshold(photos, [truth] * 40, MergeSettings(match="literal"), Silent())
 
 

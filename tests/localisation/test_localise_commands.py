@@ -145,7 +145,7 @@ def test_own_photos_are_trained_on_evaluated_and_predicted(own: Path, command: C
     assert summary["images"] == 4
     assert summary["guesses"] == 1  # of two classes
     assert "one_guess_error" not in summary  # it is the headline
-    assert "boxes are scored by the net that training started from" in found.stderr
+    assert "boxes are scored by the classifier that the localisation model was initialised from" in found.stderr
     asked = command("localise", "predict", "net", "photos", "--out", tmp_path / "drawn", "--json", cwd=own)
     assert asked.status == 0, asked.stderr
     answers = json.loads(asked.stdout)
@@ -238,15 +238,15 @@ def test_scores_of_other_images_or_classes_are_refused(own: Path, command: Comma
 
 
 MISTAKES: list[tuple[list[str], str]] = [
-    (["evaluate", "net", "centre@36", "net"], "give pairs of a run's folder and a protocol"),
+    (["evaluate", "net", "centre@36", "net"], "pass pairs of a run's folder and a protocol"),
     (["evaluate", "net", "ten@36"], "is not a localisation protocol: write centre@Q, dense@Q"),
     (["evaluate", "net", "dense@16"], "each Q once, from the net's crop of 32"),
     (["evaluate", "classes", "dense@36"], "is a classifier, not a localisation model"),
     (["evaluate", "nowhere", "dense@36"], "does not exist"),
     (["evaluate", "net", "dense@36", "--classifier", "net"], "is a localisation model, not a classifier"),
-    (["evaluate", "net", "dense@36", "--match", "literal"], "give --t, the match at which merging ends"),
+    (["evaluate", "net", "dense@36", "--match", "literal"], "pass --t, the largest distance at which"),
     (["evaluate", "net", "dense@36", "--t", "-1"], "0 or more, not -1"),
-    (["evaluate", "net", "dense@36", "--server-file", "x"], "a server file and the devkit go together"),
+    (["evaluate", "net", "dense@36", "--server-file", "x"], "--server-file and --devkit must be used together"),
     (["evaluate", "net", "dense@36", "--scores", "nothing.npz"], "there is no scores file nothing.npz"),
     (["evaluate", "net", "dense@36", "--matching", "x"], "unknown setting '--matching': did you mean --match?"),
     (["predict", "net", "photos/00.png", "--class", "green"], "unknown class 'green'"),
@@ -256,7 +256,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["train", "D/256", "--data", "digits"], "is not a localisation run"),
     (["train", "A", "--data", "photos"], "has no class folders"),
     (["train", "A", "--data", "photos", "--boxes", "nothing.csv"], "nothing.csv: No such file"),
-    (["train", "A", "--data", "photos", "--boxes", "boxes.csv", "--out", "net"], "already holds a run"),
+    (["train", "A", "--data", "photos", "--boxes", "boxes.csv", "--out", "net"], "already contains a run"),
 ]
 
 
@@ -281,7 +281,7 @@ def test_without_a_classification_net_the_class_is_required(own: Path, command: 
     )
     assert command(*words, "--class", "red").status == 0
     tested = command("localise", "evaluate", tmp_path / "alone", "dense@36")
-    assert "there is no classification net to score boxes with: give --classifier RUN" in tested.mistake()
+    assert "there is no classification net to score boxes with: pass --classifier RUN" in tested.mistake()
     voted = command("localise", "evaluate", tmp_path / "alone", "dense@36", "--rate", "image")
     assert "no classification net predicts the labels: add --classifier RUN, or --scores FILE" in voted.mistake()
 

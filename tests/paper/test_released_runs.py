@@ -133,7 +133,10 @@ def test_a_plan_names_the_weight_files_that_are_missing(home: Path, tmp_path: Pa
     words = ["reproduce", "released/D/centre", "--plan", "--data", home / "part"]
     result = command(*words, cwd=tmp_path)
     assert result.status == 0, result.stderr
-    assert "D/released lacks its weight file: add --weights D=FILE (`verydeep weights fetch oxford-D`" in result.stdout
+    assert (
+        "the weight file of D/released is missing: add --weights D=FILE (`verydeep weights fetch oxford-D`"
+        in result.stdout
+    )
     assert "already done" not in result.stdout
     assert "there is no run or weight file nowhere" in command(*words, "--weights", "D=nowhere", cwd=tmp_path).mistake()
     assert not (tmp_path / "runs").exists()
@@ -163,7 +166,7 @@ def test_a_converted_net_is_evaluated_on_a_part_of_ilsvrc(home: Path, tmp_path: 
         ([*WNIDS[:3], *WNIDS[4:], "n99999999"], r"has the class 'n01491361', which is none of the 1000 of .*d\.mat"),
         (
             [*WNIDS[:999], WNIDS[0]],
-            r"has the class 'n01440764 thing n01440764' twice, so its outputs cannot be assigned",
+            r"has the class 'n01440764 thing n01440764' twice, so its outputs cannot be matched",
         ),
     ],
     ids=["a class that the net lacks", "a class twice"],

@@ -175,7 +175,7 @@ def test_a_changed_start_is_refused(command: Command, doll: tuple[Path, dict[str
     ours = copied(doll, tmp_path)
     shutil.copy(ours / "C" / "256" / "last.safetensors", ours / "C" / "256" / "best.safetensors")
     sentence = command("reproduce", "table3/C/384", *FEW, cwd=tmp_path).mistake()
-    assert re.search(r"C/384 holds a run that was not started from the current C/256: give another", sentence)
+    assert re.search(r"C/384 contains a run that was not started from the current C/256: use another", sentence)
 
 
 def test_a_run_of_fewer_epochs_resumes_and_one_of_fewer_steps_is_refused(
@@ -187,14 +187,14 @@ def test_a_run_of_fewer_epochs_resumes_and_one_of_fewer_steps_is_refused(
         result = json.loads((tmp_path / "runs" / "doll" / "A" / "256" / "result.json").read_text())
         assert (result["epochs"], result["ended"]) == (epochs, "max_epochs")
     sentence = command(*words, "--out", doll[0]).mistake()
-    assert re.search(r"A/256 holds a run that ended after 2 steps \(--max-steps\): give another --out", sentence)
+    assert re.search(r"A/256 contains a run that ended after 2 steps \(--max-steps\): use another --out", sentence)
 
 
 def test_a_limit_below_the_steps_of_a_run_is_refused_and_changes_nothing(command: Command, tmp_path: Path) -> None:
     words = ["reproduce", "table3/A/256", *FEW[:3], "--workers", 0, "--threads", 1]
     assert command(*words, "--max-epochs", 1, cwd=tmp_path).status == 0
     sentence = command(*words, "--max-steps", 1, cwd=tmp_path).mistake()
-    assert re.search(r"A/256 has 2 steps already, more than --max-steps: give another --out", sentence)
+    assert re.search(r"A/256 has 2 steps already, more than --max-steps: use another --out", sentence)
     assert command(*words, "--max-epochs", 2, cwd=tmp_path).status == 0
 
 
@@ -222,7 +222,7 @@ def test_scores_of_another_evaluation_are_refused(
     ours = copied(doll, tmp_path) / "B" / "256" / "evaluations" / "val"
     shutil.copy(ours / "centre@73" / "scores.npz", ours / "dense@73" / "scores.npz")
     sentence = command("reproduce", "table3/B/256", *FEW, cwd=tmp_path).mistake()
-    assert re.search(r"dense@73 holds other scores: remove it, then repeat the command", sentence)
+    assert re.search(r"dense@73 already contains scores of a different evaluation: remove it", sentence)
     (ours / "dense@73" / "result.json").write_text("[")
     assert len(reproduced(tmp_path, "table3/B/256")["plan"]["test"]) == 1  # torn: tested again
 
@@ -243,7 +243,7 @@ def test_one_reproduction_at_a_time(command: Command, doll: tuple[Path, dict[str
     ours = copied(doll, tmp_path)
     with only_one(ours):
         sentence = command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
-    assert "another process is using runs/doll: wait for it, or give another --out" in sentence
+    assert "another process is using runs/doll: wait for it, or use another --out" in sentence
     assert command("reproduce", "table3/A", *FEW, cwd=tmp_path).status == 0
 
 
@@ -446,31 +446,31 @@ MISTAKES = [
     ("reproduce table3 --doll --lr 1", r"unknown setting '--lr'"),
     ("reproduce table3 --doll --weights D=x", r"--weights is for released; the runs of table3 are trained"),
     ("reproduce released --doll", r"the released models have the paper's size: there is no --doll of them"),
-    ("reproduce released --weights D --data {imagenet}", r"give weights as NET=FILE, once per net, .*not 'D'"),
+    ("reproduce released --weights D --data {imagenet}", r"pass weights as NET=FILE, once per net, .*not 'D'"),
     ("reproduce released --data {imagenet}", r"D/released needs its weight file: add --weights D=FILE"),
     ("reproduce released --data {imagenet} --weights D=nowhere", r"there is no run or weight file nowhere"),
-    ("reproduce released --data {imagenet} --weights D={E}", r"E\.safetensors holds net E, not D"),
-    ("reproduce released --data {imagenet} --weights D={no_fc}", r"lacks fc6, fc7, fc8: the released models have all"),
-    ("reproduce released --data {imagenet} --weights D={other}", r"has 5 outputs for the 3 classes of imagenet"),
+    ("reproduce released --data {imagenet} --weights D={E}", r"E\.safetensors contains net E, not D"),
+    ("reproduce released --data {imagenet} --weights D={no_fc}", r"is missing fc6, fc7, fc8: use a file with all"),
+    ("reproduce released --data {imagenet} --weights D={other}", r"has 5 outputs, but imagenet.* has 3 classes"),
     ("reproduce released --data {imagenet} --weights B={E}", r"--weights names net B; these rows need D, E"),
-    ("reproduce released --data {imagenet} --weights D={flat}", r"has 5 outputs for the 3 classes of imagenet"),
+    ("reproduce released --data {imagenet} --weights D={flat}", r"has 5 outputs, but imagenet.* has 3 classes"),
     ("reproduce released --data {imagenet} --max-epochs 3", r"max-epochs is for training, and the released models are"),
     (
         "reproduce table3/A/256 --doll --out {doll} --data digits:60 --seed 3",
-        r"started with seed 0, not 3: give another",
+        r"started with seed 0, not 3: use another",
     ),
     ("reproduce table3/A/256 --doll --out {doll} --max-steps 2", r"on other images .* --data digits:60\)"),
     (
         "table 19",
         r"there is no table '19' here: the tables are 1, 2, 3, 4, 5, 6, 7, text, 8, 9, 10, localisation-text, ",
     ),
-    ("table 3 --from nowhere", r"there is no nowhere: give the folder `verydeep reproduce` wrote to, or its results"),
-    ("table 3 --from {imagenet_folder}", r"there is no .*results\.json: give the folder `verydeep reproduce` wrote to"),
+    ("table 3 --from nowhere", r"there is no nowhere: use the folder `verydeep reproduce` wrote to, or its results"),
+    ("table 3 --from {imagenet_folder}", r"there is no .*results\.json: use the folder `verydeep reproduce` wrote to"),
     ("reproduce table3/A/256 --doll --out {page}", r"cannot write to .*page\.md: .*page\.md is not a folder"),
     ("reproduce released --data {imagenet} --weights D={D} --weights D={D}", r"NET=FILE, once per net"),
-    ("table 3 --from {broken}", r"is broken: it does not contain a JSON object"),
+    ("table 3 --from {broken}", r"is corrupted: it does not contain a JSON object"),
     ("table 3 --from {strange}", r"was not written by `verydeep reproduce`"),
-    ("table 3 --write nowhere.md", r"cannot read nowhere\.md to write a table into it"),
+    ("table 3 --write nowhere.md", r"cannot write a table to nowhere\.md, which cannot be read"),
     ("table 3 --write {page}", r"page\.md needs the lines <!-- table-3 --> and <!-- /table-3 --> once each"),
 ]
 

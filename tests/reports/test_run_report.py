@@ -262,15 +262,15 @@ def test_runs_of_different_scales_are_compared_at_their_own_scale(place: Path, t
 
 
 MISTAKES = {
-    "report nowhere": "nowhere does not exist: give the directory of a run, a probe or SVMs",
+    "report nowhere": "nowhere does not exist: use the directory of a run, a probe or SVMs",
     "report photos": "photos is not a run directory: it has no checkpoint (best.safetensors, last.safetensors) and no",
-    "report one/config.json": "one/config.json is a file: give the directory",
+    "report one/config.json": "one/config.json is a file: use the directory",
     "report one one/": "one is given twice",
     "report photos nowhere": "photos is not a run directory",
-    "report one --out photos": "photos is a directory: give --out a file, such as photos/comparison.html",
+    "report one --out photos": "photos is a directory: pass a file as --out, such as photos/comparison.html",
     "report one --out one/best.safetensors": "one/best.safetensors exists and is not a report",
     "report one two --out one/log.jsonl": "one/log.jsonl exists and is not a report",
-    "report one --out one/config.json/page.html": "is not a folder; give another --out",
+    "report one --out one/config.json/page.html": "is not a folder; use another --out",
     "report one other": "other has other data than one (",
     "report svms one": "svms contains SVMs and one a run: compare directories of one kind",
     "report one boxes": "boxes is a localisation run and one a classification run: compare runs of one kind",

@@ -269,7 +269,7 @@ def test_a_refused_command_is_not_a_restart(unbroken: Path) -> None:
     before = (unbroken / "last.safetensors").read_bytes()
     lines = told(run_job(2, *LONG, "--lr", 1e-3, "--out", unbroken, restarts=1))
     assert lines
-    assert all("already holds a run: add --resume" in line for line in lines)
+    assert all("already contains a run: add --resume" in line for line in lines)
     assert (unbroken / "last.safetensors").read_bytes() == before
 
 

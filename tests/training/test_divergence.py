@@ -63,7 +63,7 @@ def test_a_diverged_run_is_complete_and_its_advised_command_works(command: Comma
     assert command("report", "run", cwd=place).status == 0
     for broken in ({"returns": 3}, {"best_epoch": None}, {"best_dev_top1_error": "low"}):
         (place / "run" / "result.json").write_text(json.dumps({**result, **broken}))
-        assert command("report", "run", cwd=place).mistake().startswith("run/result.json is damaged: resume the run")
+        assert command("report", "run", cwd=place).mistake().startswith("run/result.json is corrupted: resume the run")
     # Going on would meet the same loss: the same sentence at once, and the same files.
     before = (place / "run" / LAST).read_bytes()
     assert command(*words, "--resume", cwd=place).mistake() == sentence

@@ -296,5 +296,5 @@ def test_interruption_before_the_first_step_leaves_no_run(photos: Path, tmp_path
 
 
 def test_an_existing_run_is_not_overwritten(trained: Path) -> None:
-    with pytest.raises(VerydeepError, match="already holds a run: add --resume"):
+    with pytest.raises(VerydeepError, match="already contains a run: add --resume"):
         verydeep.train("A", out=trained, data="digits", **TINY)

@@ -210,7 +210,7 @@ def test_a_file_of_other_images_nets_or_protocols_is_not_overwritten(home: Path,
         (str(home / "photos"), FeatureSettings(layer="pool5", scales=(36,), mirror=False)),
         (str(other), FeatureSettings(layer="pool5", scales=(36,))),
     ):
-        with pytest.raises(VerydeepError, match="holds other descriptors: A pool5@36 of 30 images"):
+        with pytest.raises(VerydeepError, match="already contains different descriptors: A pool5@36 of 30 images"):
             extract_features(home / "run", data, out, settings=settings, machine=HERE)
     assert out.read_bytes() == before
 
@@ -237,7 +237,7 @@ def test_a_file_round_trips_and_faults_are_reported(home: Path, tmp_path: Path) 
     (tmp_path / "torn.safetensors").write_bytes(path.read_bytes()[:-7])
     save_sealed({"x": np.zeros(2)}, tmp_path / "other.safetensors", metadata={METADATA_KEY: "[]"})
     for name in ("torn", "other"):
-        with pytest.raises(VerydeepError, match="not a features file, or broken"):
+        with pytest.raises(VerydeepError, match="not a features file, or corrupted"):
             load_features(tmp_path / f"{name}.safetensors")
 
 
@@ -272,7 +272,7 @@ def test_a_weight_file_that_lacks_a_convolution_is_refused(tmp_path: Path) -> No
     tensors = {k: v.numpy() for k, v in create_net("D", 3, 32, 1 / 32).state_dict().items() if "conv4_3" not in k}
     told = {"net": "D", "channel_order": "BGR", "mean_bgr": "103.939,116.779,123.68", "input_range": "0-255"}
     save_file(tensors, tmp_path / "w.safetensors", metadata=told)
-    with pytest.raises(VerydeepError, match="lacks the layer conv4_3 of net D, whose other layers it has"):
+    with pytest.raises(VerydeepError, match="has layers of net D, but conv4_3 is missing"):
         open_feature_net(tmp_path / "w.safetensors", "pool5")
 
 
@@ -307,5 +307,5 @@ def test_scales_are_not_added_if_other_images_are_readable_now(tmp_path: Path, h
     extract_features(home / "run", str(photos), out, settings=settings, **words)  # type: ignore[arg-type]
     (photos / "red" / "000.png").write_bytes(good)
     os.utime(photos / "red" / "000.png", ns=(stamp, stamp))  # as a disk that came back would show it
-    with pytest.raises(VerydeepError, match="has 8 images, and 9 are readable now: give another --out"):
+    with pytest.raises(VerydeepError, match="has 8 images, and 9 are readable now: use another --out"):
         extract_features(home / "run", str(photos), out, settings=replace(settings, scales=(44,)), **words)  # type: ignore[arg-type]

@@ -167,11 +167,11 @@ def test_files_that_cannot_be_stacked(tmp_path: Path, file: Path) -> None:
         },
         "in another order": {"ids": features.ids[::-1]},
         "its images have other labels": {"labels": features.labels[::-1].copy()},
-        "it holds the same descriptors as an earlier one": {"key": "one"},
+        "it contains the same descriptors as an earlier one": {"key": "one"},
     }
     for sentence, changed in others.items():
         save_features(tmp_path / "other.safetensors", made_up(**{"key": "two", **changed}))
-        with pytest.raises(VerydeepError, match=f"cannot be stacked on .*{sentence}"):
+        with pytest.raises(VerydeepError, match=f"cannot be concatenated with .*{sentence}"):
             learn_svms("own", [file, tmp_path / "other.safetensors"])
 
 
@@ -192,7 +192,7 @@ MISTAKES = {
     "features run --data photos --out f --layer fc9": "net A has no layer 'fc9': its layers are conv1_1, pool1",
     "features run --data photos --out f --scales 20": "scales must be 32 to 8192 pixels, not 20",
     "features run --data photos --out f --scales 40,40": "scales lists a value twice: 40,40",
-    "features run --data photos --out . --layer pool5": ". is a folder: give a file that ends in .safetensors",
+    "features run --data photos --out . --layer pool5": ". is a folder: pass a file that ends in .safetensors",
     "features run --data photos --out f --splits 2": "splits is a number of random splits of caltech101 or caltech256",
     "features run --data photos --out f --set west": "has no set 'west': its sets are train, dev, test, all",
     "features wide --data photos --out f --scales 40": "Q = 40 is below the net's crop of 64 pixels, which fc7 needs",
@@ -203,7 +203,7 @@ MISTAKES = {
     "predict out photos/red/000.png --last": "is an SVM classifier, which has no last checkpoint: omit --last",
     "predict misfit photos/red/000.png": "the classifier does not fit the descriptors of its net",
     "similar photos/red/000.png --features misfit.safetensors": "misfit.safetensors does not fit the descriptors of",
-    "svm own --features part.safetensors": "lack the set val, and have train",
+    "svm own --features part.safetensors": "are missing the set val; they have train",
     "svm own --features lone.safetensors": "class 'class 0' of made up has no training images",
     "features run --data bad --out f --bad-images skip": "none of the 2 images of",
     "probe --data one --weights run --out f": "too few images for a dev set",
@@ -393,8 +393,8 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
         ("reproduce", "table11", "--plan", *words[2:6]): "--plan is for training, and table11 trains only SVMs",
         ("reproduce", "table11", "--pooling", "down"): "--pooling is for training",
         ("reproduce", "table11/He"): "is a result of other authors",
-        ("reproduce", "table11/D", *words[2:4], "--weights", "D=E.safetensors"): "given as net D, holds net E",
-        ("reproduce", "table11/D", *words[2:4], "--weights", f"D={trained}"): f"{trained}, given as net D, holds net A",
+        ("reproduce", "table11/D", *words[2:4], "--weights", "D=E.safetensors"): "contains net E, but was",
+        ("reproduce", "table11/D", *words[2:4], "--weights", f"D={trained}"): f"{trained} contains net A, but",
     }
     for asked, sentence in faults.items():
         assert sentence in run_command(*asked, cwd=tmp_path).mistake()
@@ -461,7 +461,7 @@ def test_nothing_of_the_users_is_overwritten(place: Path, tmp_path: Path) -> Non
     (tmp_path / "photos" / "red" / "similar.json").write_text("{}")
     assert "similar.json was not written by `verydeep similar`" in run_command(*asked, cwd=tmp_path).mistake()
     told = run_command("train", "A", "--data", "photos", "--out", place / "out", cwd=tmp_path).mistake()
-    assert "holds SVMs of `verydeep svm` or `probe`" in told
+    assert "contains SVMs of `verydeep svm` or `probe`" in told
 
 
 def test_a_refusal_leaves_no_folder_behind(place: Path, tmp_path: Path) -> None:
@@ -509,7 +509,7 @@ BROKEN: list[dict[str, Any]] = [
 def test_broken_metadata_is_reported(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = tmp_path / "f.safetensors"
     save_features(path, made_up(recipe={**made_up().recipe, **changed}))
-    with pytest.raises(VerydeepError, match=r"not a features file, or broken|inconsistent shapes"):
+    with pytest.raises(VerydeepError, match=r"not a features file, or corrupted|inconsistent shapes"):
         load_features(path)
     found = learn_svms("own", [one_file(tmp_path)], svm=SvmSettings(splits=1, C=(1.0,)), machine=HERE)
     if "net" not in changed:  # of which the figures are made, too

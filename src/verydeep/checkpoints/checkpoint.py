@@ -126,7 +126,9 @@ class Checkpoint:
         actual = {name: tuple(value.shape) for name, value in self.weights.items()}
         if expected != actual:
             wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-            raise VerydeepError(f"{self.path} does not hold the net {self.metadata.net} it names: {wrong[0]} differs.")
+            raise VerydeepError(
+                f"{self.path} does not contain the net {self.metadata.net} that its metadata names: {wrong[0]} differs."
+            )
         net = self.metadata.empty_net()
         net.load_state_dict(self.weights)
         return net.eval()
@@ -159,7 +161,7 @@ def read_metadata(path: Path) -> Metadata:
         with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
             return metadata_of(json.loads((file.metadata() or {})[METADATA_KEY]))
     except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError):
-        raise VerydeepError(f"{path} is broken, or not a checkpoint that this version can read.") from None
+        raise VerydeepError(f"{path} is corrupted, or not a checkpoint that this version can read.") from None
 
 
 def load_checkpoint(path: Path, hashed: bool = True) -> Checkpoint:
@@ -180,7 +182,7 @@ def load_checkpoint(path: Path, hashed: bool = True) -> Checkpoint:
         metadata = metadata_of(json.loads(header[METADATA_KEY]))
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError, OverflowError):
         raise VerydeepError(
-            f"{path} has metadata that this version cannot read: broken, or of a newer version."
+            f"{path} has metadata that this version cannot read: it is corrupted, or of a newer version."
         ) from None
     momentum = {key.removeprefix(MOMENTUM): value for key, value in tensors.items() if key.startswith(MOMENTUM)}
     weights = {key: value for key, value in tensors.items() if not key.startswith(MOMENTUM)}
@@ -262,7 +264,7 @@ def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     # A sum is four times as fast as a look at each value, which only a sum that overflows needs.
     bad = [name for name, value in tensors.items() if not (value.sum().isfinite() or value.isfinite().all())]
     if bad:
-        raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is broken.")
+        raise VerydeepError(f"{path} has NaN or infinite values in {bad[0]}: the file is corrupted.")
 
 
 def unsupported_dtype(path: Path, name: str, dtype: str) -> VerydeepError:
@@ -281,4 +283,4 @@ def _opened(path: Path) -> Iterator[Any]:
         with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, RuntimeError) as fault:
-        raise VerydeepError(f"{path} is broken or not a safetensors file ({str(fault)[:120]}).") from None
+        raise VerydeepError(f"{path} is corrupted, or not a safetensors file ({str(fault)[:120]}).") from None

@@ -146,7 +146,10 @@ def _check_same(written: Path, file: Path, pixels: Preprocessing, weights: Weigh
     tensors = {**stored.tensors, "conv1_1.weight": first}
     wanted = weights.tensors
     if tensors.keys() != wanted.keys() or not all(torch.equal(tensors[name], wanted[name]) for name in wanted):
-        raise VerydeepError(f"{file} does not give the weights of {weights.source} when read back: it was removed.")
+        raise VerydeepError(
+            f"{file} does not have the weights of {weights.source} when read back, and was removed: report "
+            "this as a bug."
+        )
 
 
 def _content(form: str, net: str, tensors: Tensors) -> Iterable[Any]:

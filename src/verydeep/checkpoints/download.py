@@ -74,7 +74,7 @@ def fetch(name: str, source: str | None, reporter: Reporter) -> Path:
         part.unlink()
         raise VerydeepError(
             f"{source or released.address} is not {name}: its {released.digest.partition(':')[0]} is not the published "
-            "one; the download was removed. Try again, or give another copy with --from."
+            "one; the download was removed. Try again, or pass another copy as --from."
         )
     os.replace(part, path)
     return path
@@ -82,7 +82,7 @@ def fetch(name: str, source: str | None, reporter: Reporter) -> Path:
 
 def _copy(source: Path, part: Path) -> None:
     if not source.is_file():
-        raise VerydeepError(f"there is no file {source}: give --from a file, or a URL that begins with https://.")
+        raise VerydeepError(f"there is no file {source}: pass a file, or a URL that begins with https://, as --from.")
     try:
         shutil.copyfile(source, part)
     except OSError as fault:
@@ -150,10 +150,10 @@ def _connected(address: str, done: int, part: Path) -> Iterator[Any]:
         if fault.code == 416:  # nothing is left to download
             part.unlink(missing_ok=True)
         raise VerydeepError(
-            f"{address} returns {fault.code} ({fault.reason}): try again, or give another copy with --from."
+            f"{address} returns {fault.code} ({fault.reason}): try again, or pass another copy as --from."
         ) from None
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as fault:
         reason = getattr(fault, "reason", None) or fault
         raise VerydeepError(
-            f"cannot reach {address} ({reason}): check the network, or give a copy that you have with --from FILE."
+            f"cannot reach {address} ({reason}): check the network, or pass a copy of the file as --from FILE."
         ) from None

@@ -67,7 +67,9 @@ def open_exported(path: Path) -> ExportedFile:
             raise ValueError
         return opened
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError):
-        raise VerydeepError(f"{path} is broken, or was not written by `verydeep export`: it has no metadata.") from None
+        raise VerydeepError(
+            f"{path} is corrupted, or was not written by `verydeep export`: it has no metadata."
+        ) from None
 
 
 def _metadata_entries(path: Path) -> dict[str, str]:
@@ -80,7 +82,7 @@ def _metadata_entries(path: Path) -> dict[str, str]:
         pairs = [dict(fields(memoryview(entry))) for entry in entries]
         return {text(pair[1]): text(pair[2]) for pair in pairs}
     except (ValueError, IndexError, KeyError, BufferError):
-        raise VerydeepError(f"{path} is broken or truncated: not a complete ONNX file.") from None
+        raise VerydeepError(f"{path} is corrupted or truncated: not a complete ONNX file.") from None
 
 
 class ExportedNet(nn.Module):
@@ -115,13 +117,16 @@ class ExportedNet(nn.Module):
         if scores.shape != (len(images), self.classes):
             shape = tuple(scores.shape)
             raise VerydeepError(
-                f"{self._path} is broken: its output is {shape}, but its metadata says {self.classes} classes."
+                f"{self._path} is corrupted: its output is {shape}, but its metadata says {self.classes} classes."
             )
         return scores.to(images.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Raises VerydeepError: an exported file has no score maps."""
-        raise VerydeepError(f"{self._path} gives mean scores only: evaluate softmax-first on the run itself.")
+        raise VerydeepError(
+            f"{self._path} returns only the mean of the scores: to evaluate with softmax-first, use the run "
+            "that it was exported from."
+        )
 
     def _run(self, images: Tensor) -> Tensor:
         """The first output of the session, which takes one input."""
@@ -130,7 +135,7 @@ class ExportedNet(nn.Module):
             name = session.get_inputs()[0].name
             return torch.from_numpy(np.asarray(session.run(None, {name: images.numpy()})[0], dtype=np.float32))
         except Exception as fault:  # ONNX Runtime's own, of many names
-            sentence = f"{self._path} is broken: ONNX Runtime cannot run it ({str(fault)[:120]})."
+            sentence = f"{self._path} is corrupted: ONNX Runtime cannot run it ({str(fault)[:120]})."
             raise VerydeepError(sentence) from None
 
 
@@ -151,4 +156,4 @@ def onnx_session(path: Path) -> Any:
         with utf8_path(path) as opened:
             return onnxruntime.InferenceSession(str(opened), options, providers=["CPUExecutionProvider"])
     except Exception as fault:  # ONNX Runtime's own, of many names
-        raise VerydeepError(f"{path} is broken, or refused by ONNX Runtime ({str(fault)[:120]}).") from None
+        raise VerydeepError(f"{path} is corrupted, or refused by ONNX Runtime ({str(fault)[:120]}).") from None

@@ -65,7 +65,7 @@ def check_seal(path: Path, key: str | None = None) -> None:
         while piece := file.read(PIECE):
             digest.update(piece)
     if digest.hexdigest() != header[METADATA][OF_TENSORS]:
-        raise VerydeepError(f"{path} is broken: its bytes are not those that were written (SHA-256).")
+        raise VerydeepError(f"{path} is corrupted: its bytes are not those that were written (SHA-256).")
 
 
 def check_header(path: Path, key: str | None = None) -> None:
@@ -76,7 +76,7 @@ def check_header(path: Path, key: str | None = None) -> None:
 
 def _header(path: Path, file: Any, key: str | None) -> dict[str, Any] | None:
     """The header of an open file; None where it has no digests and needs none."""
-    broken = VerydeepError(f"{path} is broken: its header is not as it was written (SHA-256).")
+    broken = VerydeepError(f"{path} is corrupted: its header is not as it was written (SHA-256).")
     length = int.from_bytes(file.read(LENGTH), "little")
     if length > LONGEST_HEADER:
         raise broken

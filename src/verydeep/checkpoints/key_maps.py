@@ -143,7 +143,7 @@ def _check_names(path: Path, names: set[str], layout: Layout, net: str) -> None:
     missing, extra = sorted(wanted - names), sorted(names - expected)
     if missing:
         known_as = next((f" ({ours})" for ours, name in theirs.items() if name == missing[0] != ours), "")
-        raise VerydeepError(f"{path} lacks the layer {missing[0]}{known_as} of net {net}, whose other layers it has.")
+        raise VerydeepError(f"{path} has layers of net {net}, but {missing[0]}{known_as} is missing.")
     if extra:
         raise VerydeepError(f"{path} has the layer {extra[0]}, which net {net} of Table 1 does not: is it another net?")
 
@@ -167,7 +167,7 @@ def _whole(path: Path, parts: Parts, name: str, wanted: tuple[str, ...]) -> dict
     part = parts[name]
     lacking = [key for key in wanted if key not in part]
     if lacking:
-        raise VerydeepError(f"{path} has the layer {name} without its {lacking[0]}.")
+        raise VerydeepError(f"{path} is missing the {lacking[0]} of the layer {name}.")
     left = sorted(set(part) - set(wanted))
     if left:
         raise VerydeepError(f"{path} has {name}.{left[0]}, which no layer of these nets has.")

@@ -72,7 +72,7 @@ def pretrained_checkpoint(weights: Weights, class_names: tuple[str, ...] = ()) -
     outputs = weights.tensors["fc8.weight"].shape[0]
     classes = class_names or weights.classes
     if classes is not None and len(classes) != outputs:
-        raise VerydeepError(f"{weights.source} has {outputs} outputs, but {len(classes)} class names were given.")
+        raise VerydeepError(f"{weights.source} has {outputs} outputs, but there are {len(classes)} class names.")
     if classes is None and weights.metadata is None:
         raise VerydeepError(
             f"{weights.source} does not record its {outputs} class names: `verydeep convert "

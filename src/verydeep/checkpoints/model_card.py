@@ -110,7 +110,7 @@ def _resize(metadata: Metadata, dense: bool) -> str:
     """How an image becomes the input."""
     rounding = "rounded" if metadata.other_side == "round" else "rounded down"
     text = (
-        f"the smallest side to {metadata.test_scale}, the other in proportion and {rounding}, by Pillow's "
+        f"the shorter side to {metadata.test_scale}, the other in proportion and {rounding}, by Pillow's "
         f"{metadata.resampling} filter; then the central {metadata.crop} x {metadata.crop}"
     )
     return f"{text}, or the whole image" if dense else text

@@ -106,7 +106,7 @@ def locate_weights(source: str) -> Path:
     released = next((entry for entry in all_released() if entry.name == source), None)
     if released is None:
         near = nearest_released(source)
-        hint = f"did you mean {near}? Or give" if near else "give"
+        hint = f"did you mean {near}? Or use" if near else "use"
         raise VerydeepError(
             f"there is no run or weight file {source}: {hint} the folder that `verydeep train` wrote, a file, or "
             "a name of `verydeep weights list`."
@@ -193,7 +193,7 @@ def _kind(path: Path) -> str:
     if looks_like_caffe(start):
         return "Caffe"
     raise VerydeepError(
-        f"{path} is broken, or not of a supported format: .caffemodel, MatConvNet's .mat, Keras's .h5, TF-Slim's "
+        f"{path} is corrupted, or not of a supported format: .caffemodel, MatConvNet's .mat, Keras's .h5, TF-Slim's "
         "checkpoints, PyTorch's .pth, safetensors."
     )
 

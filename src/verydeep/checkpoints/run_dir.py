@@ -39,15 +39,15 @@ def checkpoint_of(folder: str | Path, last: bool) -> Path:
     for name in names:
         if (path / name).is_file():
             return path / name
-    what = "holds no checkpoint" if path.is_dir() else "does not exist"
-    raise VerydeepError(f"{folder} {what}: give the folder that `verydeep train` wrote (runs/…), or a checkpoint file.")
+    what = "contains no checkpoint" if path.is_dir() else "does not exist"
+    raise VerydeepError(f"{folder} {what}: use the folder that `verydeep train` wrote (runs/…), or a checkpoint file.")
 
 
 def check_results_place(folder: Path) -> None:
     """Raises VerydeepError where the results of an evaluation cannot be written, or would overwrite a run."""
     check_place(folder)
     if any((folder / name).exists() for name in (LAST, BEST)):
-        raise VerydeepError(f"{folder} is a run's folder: give another --out for the results.")
+        raise VerydeepError(f"{folder} is a run's folder: use another --out for the results.")
 
 
 def run_name(checkpoint: Path) -> str:

@@ -64,4 +64,4 @@ def read_sidecar(digests: Digests) -> Sidecar | None:
     try:
         return Sidecar(Preprocessing.from_json(record["pixels"]), metadata_of(dict(record["card"])))
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise VerydeepError(f"{place} is broken: remove it, and convert the net again.") from None
+        raise VerydeepError(f"{place} is corrupted: remove it, and convert the net again.") from None

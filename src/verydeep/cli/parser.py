@@ -26,9 +26,9 @@ from . import commands as _package
 
 # Titles of the arguments' groups, in the order in which help shows them.
 GROUPS = (
-    *("Data", "Net and weights", "Learning", "Schedule", "Image size and augmentation"),
-    *("Evaluation during training", "Evaluation", "Boxes", "Merging of boxes", "Descriptors", "SVM", "Server"),
-    *("Output", "Data loading", "Machine"),
+    *("Data", "Net and weights", "Training", "Schedule", "Image preprocessing", "Validation", "Prediction"),
+    *("Boxes", "Box merging", "Descriptors", "SVM", "Ensemble", "Benchmark", "Experiments", "Server"),
+    *("Output", "Data loading", "Hardware"),
 )
 FAMILIES = {
     **{"data": "Datasets", "localise": "Localisation models"},
@@ -39,25 +39,32 @@ READING = ("workers", "read_timeout", "read_retries", "max_pixels")  # machine s
 OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
 ALONE = (*OF_TRAINING, "peer_timeout")  # not read by commands that run in one process
 RECIPES = (
-    "Defaults in brackets are those of `{0} {1}`, the recipe for your own images, and those of the paper's {2} where "
-    "they differ. `{0} RUN --help` shows the defaults of a run, given the other flags on the line."
+    "Defaults are those of `{0} {1}`, the recipe for your own images, and those of the paper's {2} where they differ. "
+    "`{0} RUN --help` shows the defaults of a run, given the other flags on the command line."
 )
 # Arguments of several commands: the title of their group, and the options of argparse.
 SHARED: dict[str, tuple[str, dict[str, Any]]] = {
-    "data": ("Data", {"metavar": "DATA", "help": "folder, list file or dataset, as `train --data`"}),
-    "images": ("Data", {"metavar": "IMAGE", "nargs": "+", "help": "images, folders of images, globs"}),
+    "data": ("Data", {"metavar": "DATA", "help": "dataset: a folder, a list file or a name, as `train --data` takes"}),
+    "images": ("Data", {"metavar": "IMAGE", "nargs": "+", "help": "images, folders of images or glob patterns"}),
     "--bad-images": (
         "Data",
-        {"choices": ["stop", "skip"], "default": "stop", "help": "stop at or skip unreadable images (stop)"},
+        {
+            "choices": ["stop", "skip"],
+            "default": "stop",
+            "help": "at an unreadable image, stop or skip it (default: stop)",
+        },
     ),
-    "--strict": ("Data", {"action": "store_true", "help": "refuse faulty boxes, in place of repairing them"}),
-    "--last": ("Net and weights", {"action": "store_true", "help": "the last checkpoint, not the best"}),
-    "--resume": ("Output", {"action": "store_true", "help": "resume from the folder's last checkpoint"}),
-    "--server-file": ("Output", {"metavar": "FILE", "help": "also write a submission for ILSVRC's server"}),
-    "--devkit": ("Output", {"metavar": "DIR", "help": "ILSVRC's devkit, for --server-file"}),
+    "--strict": (
+        "Data",
+        {"action": "store_true", "help": "stop at faulty boxes, which are otherwise clipped or left out"},
+    ),
+    "--last": ("Net and weights", {"action": "store_true", "help": "use the last checkpoint of the run, not the best"}),
+    "--resume": ("Output", {"action": "store_true", "help": "resume the run in its folder from its last checkpoint"}),
+    "--server-file": ("Output", {"metavar": "FILE", "help": "also write a submission file for ILSVRC's server"}),
+    "--devkit": ("Output", {"metavar": "DIR", "help": "folder of ILSVRC's devkit, needed by --server-file"}),
     "--protocol": (
-        "Evaluation",
-        {"metavar": "PROTOCOL", "help": "dense@Q,…, centre@Q, … (dense at the training scale)"},
+        "Prediction",
+        {"metavar": "PROTOCOL", "help": "protocol: dense@Q,…, centre@Q, … (default: dense at the training scale)"},
     ),
 }
 Options = argparse.Namespace  # of a parsed command line
@@ -126,8 +133,9 @@ def build_parser() -> tuple[CommandParser, dict[str, CommandParser]]:
         command = families[family].add_parser(last, help=text.partition("\n")[0].rstrip("."), description=text)
         command.set_defaults(command=name)
         module.add_arguments(command)
-        command.formats.add_argument("--json", action="store_true", help="print one JSON document to stdout")
-        command.group("Output").add_argument("--quiet", action="store_true", help="only print warnings to stderr")
+        command.formats.add_argument("--json", action="store_true", help="print the result as JSON")
+        quiet = "suppress progress; print only warnings and errors"
+        command.group("Output").add_argument("--quiet", action="store_true", help=quiet)
         parsers[name] = command
     return parser, parsers
 
@@ -149,7 +157,7 @@ def parse(arguments: list[str]) -> Options:
         raise VerydeepError(_unknown(extra[0].partition("=")[0], options, parsers[options.command]))
     for name, value in vars(options).items():
         if value == "" or (isinstance(value, list) and "" in value):
-            raise VerydeepError(f"{name.removeprefix('set_')} is empty: give a value, or leave it out.")
+            raise VerydeepError(f"{name.removeprefix('set_')} is empty: pass a value, or leave it out.")
     options.typed = words
     return options
 
@@ -165,7 +173,7 @@ def _show_used_settings(parser: CommandParser, parsers: dict[str, CommandParser]
     except VerydeepError:  # an error on the line may be the reason to ask for help
         return
     show_defaults(parsers[options.command], (options.run, used))
-    parsers[options.command].epilog = f"Defaults in brackets are those of this run of {options.run}."
+    parsers[options.command].epilog = f"Defaults are those of this run of {options.run}."
 
 
 def _unknown(word: str, options: Options, parser: argparse.ArgumentParser) -> str:
@@ -224,12 +232,12 @@ def show_defaults(parser: CommandParser, *ways: tuple[str, tuple[Any, ...]]) -> 
 
 
 def _with_default(text: str, default: str) -> str:
-    return (f"{text} ({default})" if default else text).replace("%", "%%")
+    return (f"{text} (default: {default})" if default else text).replace("%", "%%")
 
 
 def _shown(value: Any) -> str:
-    """A default value as text; empty where it is None or explained in the help text."""
-    return "" if value in (None, -1) else f"{value:g}" if isinstance(value, float) else as_typed(value)
+    """A default value as text; empty where it is None, and explained in the help text."""
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else as_typed(value)
 
 
 def given_settings(options: Options, *kinds: type) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Scale:
         """``256`` or ``256-512``; raises VerydeepError."""
         match = re.fullmatch(r"(\d{1,99})(?:-(\d{1,99}))?", text.strip())
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise VerydeepError(f"S {text[:60]!r} is not a scale: give one (256) or a range (256-512), in pixels.")
+            raise VerydeepError(f"S {text[:60]!r} is not a scale: use one number of pixels (256) or a range (256-512).")
         if int(match[2] or match[1]) > LARGEST_SIDE:
             raise VerydeepError(f"S {text[:60]} is above {LARGEST_SIDE} pixels, the maximum.")
         return Scale(int(match[1]), int(match[2] or match[1]))
@@ -52,13 +52,15 @@ class Scale:
         return str(self.smallest) if self.smallest == self.largest else f"{self.smallest}-{self.largest}"
 
 
-def setting(default: Any, text: str, group: str, names: bool = False) -> Any:
+def setting(default: Any, text: str, group: str, names: bool = False, placeholder: str = "") -> Any:
     """A field of a settings dataclass: its default, its help text, and its group of arguments in `--help`.
 
     Args:
         names: whether it is a tuple of comma-separated lists of names, not split here, as names may contain commas.
+        placeholder: what `--help` shows for the value, where its type does not say enough.
     """
-    return field(default=default, metadata={"help": text, "group": group, "names": names})
+    metadata = {"help": text, "group": group, "names": names, "placeholder": placeholder}
+    return field(default=default, metadata=metadata)
 
 
 class SettingHelp(NamedTuple):
@@ -133,7 +135,7 @@ def _parse(hint: Any, value: Any, name: str) -> Any:
         else:
             parts = list(value) if isinstance(value, list | tuple) else [value]
         if value and not any(str(part).strip(" ,") for part in parts):
-            raise VerydeepError(f"{name} is an empty list: give values separated by commas, or leave it out.")
+            raise VerydeepError(f"{name} is an empty list: pass values separated by commas, or leave it out.")
         return tuple(_parse(get_args(hint)[0], str(part).strip(), name) for part in parts if str(part).strip())
     if hint is Scale:
         return value if isinstance(value, Scale) else Scale.parse(str(value))
@@ -195,7 +197,8 @@ def field_help(kind: type) -> list[SettingHelp]:
         elif hint is bool:
             placeholder = "yes|no"
         else:
-            placeholder = {int: "N", float: "X", str: "TEXT", Scale: "S"}.get(hint, "LIST")
+            placeholder = {int: "N", float: "X", str: "TEXT", Scale: "PIXELS"}.get(hint, "LIST")
+        placeholder = item.metadata["placeholder"] or placeholder
         rows.append(SettingHelp(item.name, placeholder, item.metadata["help"], item.metadata["group"], item.default))
     return rows
 

@@ -159,7 +159,7 @@ def check_place(folder: Path, asked: str = "--out") -> None:
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = "is not a folder" if not existing.is_dir() else "is not writable"
-        raise VerydeepError(f"cannot write to {folder}: {existing} {what}; give another {asked}.")
+        raise VerydeepError(f"cannot write to {folder}: {existing} {what}; use another {asked}.")
 
 
 @contextlib.contextmanager
@@ -180,10 +180,10 @@ def only_one(folder: Path, patience: float = LEAVING) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY) if _locking is not None else None
     except OSError as fault:
-        raise VerydeepError(f"cannot create the folder {folder}: {fault.strerror}; give another --out.") from None
+        raise VerydeepError(f"cannot create the folder {folder}: {fault.strerror}; use another --out.") from None
     try:
         if handle is not None and not _locked(handle, patience):
-            raise VerydeepError(f"another process is using {folder}: wait for it, or give another --out.")
+            raise VerydeepError(f"another process is using {folder}: wait for it, or use another --out.")
         for name in filter(LEFT_OVER.fullmatch, os.listdir(folder)):
             _remove(folder / name)
         yield
@@ -246,7 +246,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise VerydeepError(f"{path} is broken: it does not contain a JSON object.")
+        raise VerydeepError(f"{path} is corrupted: it does not contain a JSON object.")
     return value
 
 
@@ -271,7 +271,7 @@ def read_text(path: Path) -> str:
     # A file with valid UTF-8 beyond ASCII is damaged, and not in another encoding.
     encoding = _likely_encoding(data) if data[:place].isascii() else ""
     if not encoding:
-        raise VerydeepError(f"{path}, line {line}: byte {data[place]:#04x} is not UTF-8 text; is the file damaged?")
+        raise VerydeepError(f"{path}, line {line}: byte {data[place]:#04x} is not UTF-8 text; is the file corrupted?")
     convert = f"iconv -f {encoding} -t UTF-8 {path.name} > {path.stem}-utf8{path.suffix}"
     raise VerydeepError(f"{path} is not UTF-8 but looks like {encoding} (line {line}): convert it with `{convert}`.")
 

@@ -39,12 +39,12 @@ def read_mat(path: Path) -> dict[str, Any]:
     try:
         child = subprocess.run(command, capture_output=True, check=False, timeout=MOST_SECONDS)
     except subprocess.TimeoutExpired:
-        raise VerydeepError(f"{path} is broken: reading it as a MATLAB file took over {MOST_SECONDS} s.") from None
+        raise VerydeepError(f"{path} is corrupted: reading it as a MATLAB file took over {MOST_SECONDS} s.") from None
     if child.returncode == BROKEN:
         reason = child.stdout.decode("utf8", "replace")
-        raise VerydeepError(f"{path} is broken or truncated: not a complete MATLAB file ({reason}).")
+        raise VerydeepError(f"{path} is corrupted or truncated: not a complete MATLAB file ({reason}).")
     if child.returncode:
-        raise VerydeepError(f"{path} is broken: reading it as a MATLAB file crashed, or took too much memory.")
+        raise VerydeepError(f"{path} is corrupted: reading it as a MATLAB file crashed, or took too much memory.")
     content: dict[str, Any] = pickle.loads(child.stdout)
     return content
 
@@ -63,7 +63,9 @@ def _check_size(path: Path) -> None:
                     while not unpack.eof and (piece := unpack.unconsumed_tail or file.read(min(2**16, size))):
                         total += len(unpack.decompress(piece, 2**22))
                         if total > MOST_BYTES:
-                            raise VerydeepError(f"{path} unpacks to more than {MOST_BYTES:,} bytes: it is refused.")
+                            raise VerydeepError(
+                                f"{path} would unpack to more than {MOST_BYTES:,} bytes, and is not loaded."
+                            )
                 except zlib.error:
                     return  # scipy reports it
             file.seek(end)

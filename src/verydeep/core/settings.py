@@ -25,28 +25,49 @@ MOST_PIXELS = 2**31 - 1
 PAPER_SCALE = Scale(256, 256)
 
 # Groups of arguments in help.
-DATA, NET, LEARNING, SCHEDULE = "Data", "Net and weights", "Learning", "Schedule"
-IMAGES, DEV, BOXES, MERGING = "Image size and augmentation", "Evaluation during training", "Boxes", "Merging of boxes"
+DATA, NET, LEARNING, SCHEDULE = "Data", "Net and weights", "Training", "Schedule"
+IMAGES, DEV, BOXES, MERGING = "Image preprocessing", "Validation", "Boxes", "Box merging"
 DESCRIPTORS, SVM, SERVER = "Descriptors", "SVM", "Server"
-OUTPUT, LOADING, MACHINE = "Output", "Data loading", "Machine"
+OUTPUT, LOADING, MACHINE = "Output", "Data loading", "Hardware"
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """The images, their classes, and the split of data that have none of their own."""
 
-    data: str = setting("digits", "folder, list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR", DATA)
+    data: str = setting(
+        "digits",
+        "dataset: a folder, a list file, or digits, imagenet:DIR, caltech101:DIR, caltech256:DIR",
+        DATA,
+        placeholder="DATA",
+    )
     boxes: tuple[str, ...] = setting(
-        (), "box files: folder of VOC XML, CSV, COCO JSON; [FOLDER=]FILE,…; repeatable", DATA
+        (),
+        "box files: folders of PASCAL VOC XML, CSV or COCO JSON; FOLDER=FILE: names in FILE are relative to FOLDER "
+        "below DATA; can be repeated",
+        DATA,
+        placeholder="FILE,…",
     )
     classes: tuple[str, ...] = setting(
-        (), "only these classes, names or patterns: 'c*,dog'; repeatable, for names with commas", DATA, names=True
+        (),
+        "use only these classes: names or patterns, such as 'c*,dog'; repeat the flag for names that contain commas",
+        DATA,
+        names=True,
+        placeholder="NAME,…",
     )
     folders: Literal["auto", "classes", "splits"] = setting(
-        "auto", "folders of the data are classes, or splits (train/, val/, test/) of class folders", DATA
+        "auto",
+        "read the folders of the data as classes, or as splits (train/, val/, test/) with class folders; auto: by name",
+        DATA,
     )
-    dev_fraction: float | None = setting(None, "share of images for learning-rate drops and the best epoch (0.1)", DATA)
-    test_fraction: float = setting(0.2, "share of images held out for testing, where the data have no test set", DATA)
+    dev_fraction: float | None = setting(
+        None,
+        "fraction of the training images held out for validation (learning-rate schedule, best epoch) (default: 0.1)",
+        DATA,
+    )
+    test_fraction: float = setting(
+        0.2, "fraction of the images held out for testing, if the dataset has no test split", DATA
+    )
     split_seed: int = setting(0, "random seed of the split", DATA)
 
     def __post_init__(self) -> None:
@@ -68,51 +89,80 @@ class TrainSettings:
     """The recipe of Sect. 3.1; the defaults are the paper's, and `verydeep.training.recipes` adapts them to a run."""
 
     net: str = setting("D", "net of Table 1: A, A-LRN, B, C, D, E or shallow-B", NET)
-    S: Scale = setting(PAPER_SCALE, "training scale: smallest image side in pixels, 256 or a range 256-512", IMAGES)
+    S: Scale = setting(
+        PAPER_SCALE, "training scale: shorter side of the resized image in pixels, 256 or a range 256-512", IMAGES
+    )
     crop: int = setting(224, "side of a training crop in pixels, a multiple of 32", IMAGES)
-    width: float = setting(1.0, "factor on the channels of every hidden layer", NET)
-    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = setting("glorot", "random initialisation", NET)
-    start: str = setting("none", "initial weights: a run, checkpoint, weight file or public weights; none: random", NET)
+    width: float = setting(1.0, "multiplier of the number of channels of each hidden layer", NET)
+    initialise: Literal["glorot", "gaussian", "gaussian-literal"] = setting(
+        "glorot", "random initialisation: Glorot and Bengio's, or Gaussian of std 0.01 or, literally, 0.1", NET
+    )
+    start: str = setting(
+        "none",
+        "initial weights: a run, checkpoint, weight file or name of `weights list`; released: the public weights of "
+        "the net; none: random weights",
+        NET,
+        placeholder="MODEL",
+    )
     preprocessing: Literal["recorded", "caffe", "rgb-mean", "torchvision", "torchvision-features"] = setting(
-        "recorded", "preprocessing of the initial weights, where their file does not record it", NET
+        "recorded", "preprocessing that the weights expect, if their file does not record it", NET
     )
     new_fc: Literal["random", "fitted"] = setting(
-        "random", "FC layers without initial weights: random, or fitted to the training images before step 1", NET
+        "random", "FC layers without initial weights: random, or fitted to the training images before training", NET
     )
-    learn: Literal["all", "fc", "last"] = setting("all", "layers that are trained", LEARNING)
-    head_epochs: int = setting(0, "first epochs, in which only randomly initialised layers are trained", SCHEDULE)
-    batch: int = setting(256, "batch size; 0: 256 or an eighth of the training images, the smaller", LEARNING)
+    learn: Literal["all", "fc", "last"] = setting(
+        "all", "layers to train: all, all FC layers, or the last one", LEARNING
+    )
+    head_epochs: int = setting(0, "number of first epochs that train only the randomly initialised layers", SCHEDULE)
+    batch: int = setting(256, "batch size; 0: 256, or an eighth of the training images if that is less", LEARNING)
     lr: float = setting(1e-2, "initial learning rate", LEARNING)
     momentum: float = setting(0.9, "momentum of SGD", LEARNING)
     momentum_at_drop: Literal["rescale", "keep"] = setting(
-        "rescale", "momentum at learning-rate drops: rescale as Caffe, keep as PyTorch", LEARNING
+        "rescale", "momentum buffers at learning-rate drops: rescale as Caffe, or keep as PyTorch", LEARNING
     )
     weight_decay: float = setting(5e-4, "L2 penalty on weights", LEARNING)
-    bias_weight_decay: float = setting(0.0, "L2 penalty on biases (0 in Oxford's own files)", LEARNING)
-    bias_lr: float = setting(2.0, "factor on the learning rate of biases (2 in Oxford's own files)", LEARNING)
+    bias_weight_decay: float = setting(0.0, "L2 penalty on biases; 0 in Oxford's own files", LEARNING)
+    bias_lr: float = setting(2.0, "multiplier of the learning rate for biases; 2 in Oxford's own files", LEARNING)
     drops: int = setting(
-        3, "divisions of the learning rate by 10, at a plateau each, before the next one ends training", SCHEDULE
+        3, "number of plateaus at which the learning rate is divided by 10; the next one ends training", SCHEDULE
     )
-    patience: int = setting(5, "epochs without improvement that make a plateau", SCHEDULE)
-    improvement: float = setting(0.1, "percentage points of dev top-1 error that count as improvement", SCHEDULE)
-    hold_at_chance: bool = setting(True, "no drop before the dev error is better than chance", SCHEDULE)
-    drop_at: tuple[int, ...] = setting((), "drop after these epochs, in place of the plateau rule: 30,50", SCHEDULE)
+    patience: int = setting(5, "number of epochs without improvement that make a plateau", SCHEDULE)
+    improvement: float = setting(
+        0.1, "decrease of the dev top-1 error that counts as improvement, in percentage points", SCHEDULE
+    )
+    hold_at_chance: bool = setting(
+        True, "do not divide the learning rate while the dev error is no better than chance", SCHEDULE
+    )
+    drop_at: tuple[int, ...] = setting(
+        (),
+        "divide the learning rate after these epochs, such as 30,50, not at plateaus",
+        SCHEDULE,
+        placeholder="EPOCH,…",
+    )
     divergence_retries: int = setting(
-        0, "times a diverged training returns to its best epoch, with a tenth of the learning rate", SCHEDULE
+        0, "number of times a diverged training returns to its best epoch, with a tenth of the learning rate", SCHEDULE
     )
     max_epochs: int = setting(74, "maximum number of epochs", SCHEDULE)
     max_steps: int = setting(370_000, "maximum number of steps", SCHEDULE)
-    mirror: bool = setting(True, "mirror half of the crops", IMAGES)
-    colour_shift: Literal["sqrt", "eigenvalue", "off"] = setting("sqrt", "PCA colour shift: its convention", IMAGES)
-    validate: Literal["centre", "dense"] = setting("centre", "protocol on the dev set after each epoch, at Q = S", DEV)
-    pooling: Literal["up", "down"] = setting("up", "rounding of sizes in pooling: up as Caffe, down as PyTorch", NET)
-    resampling: Literal["bilinear", "bicubic"] = setting("bilinear", "antialiased filter for rescaling", IMAGES)
-    other_side: Literal["round", "truncate"] = setting("round", "rounding of a rescaled image's other side", IMAGES)
-    decoding: Literal["whole", "reduced"] = setting(
-        "whole", "reduced: decode large training JPEGs coarsely and rescale only the crop, faster", IMAGES
+    mirror: bool = setting(True, "flip half of the crops horizontally", IMAGES)
+    colour_shift: Literal["sqrt", "eigenvalue", "off"] = setting(
+        "sqrt", "PCA colour shift in proportion to the square root of the eigenvalues, or to the eigenvalues", IMAGES
     )
-    bad_images: Literal["stop", "skip"] = setting("stop", "stop at or skip unreadable images", DATA)
-    seed: int = setting(0, "random seed of weights, order, crops and dropout", LEARNING)
+    validate: Literal["centre", "dense"] = setting(
+        "centre", "evaluation on the dev images after each epoch, at Q = S: of a centre crop, or dense", DEV
+    )
+    pooling: Literal["up", "down"] = setting(
+        "up", "rounding of map sizes in pooling: up as Caffe, down as PyTorch", NET
+    )
+    resampling: Literal["bilinear", "bicubic"] = setting(
+        "bilinear", "interpolation for resizing, with antialiasing", IMAGES
+    )
+    other_side: Literal["round", "truncate"] = setting("round", "rounding of the longer side after resizing", IMAGES)
+    decoding: Literal["whole", "reduced"] = setting(
+        "whole", "reduced: decode large training JPEGs at a lower resolution and resize only the crop, faster", IMAGES
+    )
+    bad_images: Literal["stop", "skip"] = setting("stop", "at an unreadable image, stop or skip it", DATA)
+    seed: int = setting(0, "random seed of initial weights, order of images, crops and dropout", LEARNING)
 
     def __post_init__(self) -> None:
         check_crop(self.crop)
@@ -144,22 +194,37 @@ def _check_least(settings: Any, least: int, names: str) -> None:
 class MachineSettings:
     """Device, precision, processes and limits; ``auto``, and mostly 0, mean an automatic choice."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "device of the net", MACHINE)
-    precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = setting(
-        "auto", "precision of matmuls; sums stay float32 (float64: all in float64, for checks)", MACHINE
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting(
+        "auto", "device to run the net on; auto: cuda, else mps, else cpu", MACHINE
     )
-    layout: Literal["auto", "channels_last", "contiguous"] = setting("auto", "memory layout of feature maps", MACHINE)
-    compile: bool = setting(False, "torch.compile the training step (slow to start; for GPUs)", MACHINE)
-    workers: int = setting(-1, "data-loading processes; -1: automatic, 0: load in the main process", LOADING)
-    read_timeout: int = setting(600, "seconds before a data-loading process that reads a batch times out", LOADING)
-    read_retries: int = setting(0, "times to retry reading a file after an I/O error", LOADING)
-    peer_timeout: int = setting(300, "seconds before an unresponsive process of a torchrun job ends it", MACHINE)
-    max_pixels: int = setting(0, f"refuse images with more pixels; 0: {PIXEL_LIMIT:,}", LOADING)
-    threads: int = setting(0, "CPU threads; 0: all cores that quotas and OMP_NUM_THREADS allow", MACHINE)
-    tensorboard: bool = setting(False, "also write a TensorBoard log, in the run's folder", OUTPUT)
-    device_batch: int = setting(0, "micro-batch size (gradient accumulation); 0: chosen by free memory", MACHINE)
-    recompute: bool = setting(False, "gradient checkpointing: recompute maps within stages, for less memory", MACHINE)
-    bf16_gradients: bool = setting(False, "all-reduce gradients as bf16: half the bytes, rounded sums", MACHINE)
+    precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = setting(
+        "auto",
+        "precision of convolutions and matmuls; auto: bf16 on CUDA, or fp16 if bf16 is not supported, and float32 "
+        "elsewhere; float64: for checks",
+        MACHINE,
+    )
+    layout: Literal["auto", "channels_last", "contiguous"] = setting(
+        "auto", "memory format of feature maps; auto: channels_last, on mps contiguous", MACHINE
+    )
+    compile: bool = setting(False, "compile the training step with torch.compile; starts slowly, for GPUs", MACHINE)
+    workers: int = setting(
+        -1, "number of data-loading processes; 0: load in the main process; -1: as CPU cores allow, up to 16", LOADING
+    )
+    read_timeout: int = setting(600, "timeout in seconds for a batch from the data-loading workers", LOADING)
+    read_retries: int = setting(0, "number of times to retry reading a file after an I/O error", LOADING)
+    peer_timeout: int = setting(300, "timeout in seconds for another process of a torchrun job", MACHINE)
+    max_pixels: int = setting(
+        0,
+        f"largest number of pixels of an image; raise it to read larger images; 0: Pillow's limit, {PIXEL_LIMIT:,}",
+        LOADING,
+    )
+    threads: int = setting(
+        0, "number of CPU threads; 0: all cores within the CPU quota (cgroup), affinity and OMP_NUM_THREADS", MACHINE
+    )
+    tensorboard: bool = setting(False, "also write a TensorBoard log into the run's folder", OUTPUT)
+    device_batch: int = setting(0, "micro-batch size for gradient accumulation; 0: chosen by free memory", MACHINE)
+    recompute: bool = setting(False, "gradient checkpointing: recompute feature maps to save memory", MACHINE)
+    bf16_gradients: bool = setting(False, "all-reduce gradients in bf16: half the traffic, less exact sums", MACHINE)
 
     def __post_init__(self) -> None:
         if not -1 <= self.workers <= MOST_PROCESSES or not 0 <= self.threads <= MOST_PROCESSES:
@@ -178,8 +243,8 @@ def named_data(given: dict[str, Any]) -> DataSettings:
     """The data to train on; raises VerydeepError if there are none."""
     if "data" not in given:
         raise VerydeepError(
-            "no data: give --data a folder with a folder per class, a list file, or the name of a dataset, such as "
-            "digits, which is built in."
+            "no data: pass a folder with a folder per class, a list file, or the name of a dataset, such as "
+            "digits, which is built in, as --data."
         )
     return DataSettings(**typed(DataSettings, given))
 
@@ -188,10 +253,12 @@ def named_data(given: dict[str, Any]) -> DataSettings:
 class BoxSettings:
     """A localisation model and its training (Sect. A.1): one box for all classes, or one for each."""
 
-    regression: Literal["PCR", "SCR"] = setting("PCR", "a box per class (PCR), or one for all classes (SCR)", BOXES)
+    regression: Literal["PCR", "SCR"] = setting(
+        "PCR", "predict a box per class (PCR), or one box for all classes (SCR)", BOXES
+    )
     dropout: bool = setting(True, "dropout in training; with few images it makes predicted boxes too small", BOXES)
-    balance: bool = setting(True, "rescale the initial FC layers to fit the learning rate; outputs stay", BOXES)
-    half_of_box: bool = setting(False, "OverFeat's rule: training crops that show at least half of the box", BOXES)
+    balance: bool = setting(True, "rescale the initial FC layers to fit the learning rate, with equal outputs", BOXES)
+    half_of_box: bool = setting(False, "train on crops that show at least half of the box, as OverFeat does", BOXES)
 
     def outputs(self, classes: int) -> int:
         """The number of outputs of the last layer: 4 per box."""
@@ -202,16 +269,31 @@ class BoxSettings:
 class MergeSettings:
     """How boxes are merged to one per label, where the paper leaves it open; see `verydeep.data.boxes`."""
 
-    t: float | None = setting(None, "merge boxes while the best match is at most t; none: tuned on dev images", MERGING)
+    t: float | None = setting(
+        None, "largest distance at which two boxes are merged; none: the one tuned on the dev images", MERGING
+    )
     match: Literal["relative", "literal"] = setting(
-        "relative", "distance over size plus 1 - IoU, or as in OverFeat's text", MERGING
+        "relative",
+        "distance of two boxes: relative: distance of centres over mean diagonal, plus 1 - IoU; literal: distance of "
+        "centres plus area of intersection, in pixels, as the OverFeat paper has it",
+        MERGING,
     )
     coordinates: Literal["windows", "pair"] = setting(
-        "windows", "a merged box is the mean of all its windows, or of the two boxes merged last", MERGING
+        "windows",
+        "a merged box is the mean of all predicted boxes in it (windows), or of the two that were merged (pair), "
+        "as the OverFeat paper has it",
+        MERGING,
     )
-    merge: Literal["within", "across"] = setting("within", "merge boxes within labels, or across all labels", MERGING)
+    merge: Literal["within", "across"] = setting(
+        "within",
+        "merge the boxes of each label by themselves (within), or those of all labels together (across)",
+        MERGING,
+    )
     rate: Literal["window", "image"] = setting(
-        "window", "score a box by its window's posterior, or by the image's (which counts windows)", MERGING
+        "window",
+        "score of a predicted box: the posterior of its class at its place in the image, or that of the whole image; "
+        "a merged box has the sum of its scores",
+        MERGING,
     )
 
     def __post_init__(self) -> None:
@@ -223,12 +305,23 @@ class MergeSettings:
 class FeatureSettings:
     """The descriptor of an image at each scale; the spatial mean is averaged with the mirror image's."""
 
-    layer: str = setting("fc7", "fc7, fc6, pool5, conv4_3, … (after ReLU), or fc7-before-relu, …", DESCRIPTORS)
-    scales: tuple[int, ...] = setting(
-        (), "smallest image sides Q in pixels: 256,384,512 (the net's own test scale, or 256)", DESCRIPTORS
+    layer: str = setting(
+        "fc7",
+        "layer that gives the descriptor: fc7, fc6, pool5, conv4_3, …, after ReLU, or fc7-before-relu, …",
+        DESCRIPTORS,
+        placeholder="LAYER",
     )
-    pool: Literal["mean", "max"] = setting("mean", "pooling over the map: mean (App. B) or maximum", DESCRIPTORS)
-    mirror: bool = setting(True, "average with the mirror image's descriptor", DESCRIPTORS)
+    scales: tuple[int, ...] = setting(
+        (),
+        "scales Q, shorter sides of the resized image in pixels, such as 256,384,512 (default: the net's test scale, "
+        "or 256)",
+        DESCRIPTORS,
+        placeholder="Q,…",
+    )
+    pool: Literal["mean", "max"] = setting(
+        "mean", "pooling over the feature map: mean, as in App. B, or maximum", DESCRIPTORS
+    )
+    mirror: bool = setting(True, "average with the descriptor of the mirror image", DESCRIPTORS)
 
     def __post_init__(self) -> None:
         if len(set(self.scales)) < len(self.scales):
@@ -246,9 +339,13 @@ class DescriptorSettings:
     descriptor at each scale to norm 1 (``scale``), the final vector (``end``), or both.
     """
 
-    aggregate: Literal["stack", "average", "max"] = setting("stack", "combination of scales", DESCRIPTORS)
+    aggregate: Literal["stack", "average", "max"] = setting(
+        "stack",
+        "how an image's descriptors of several scales are combined: concatenated, averaged or maximum",
+        DESCRIPTORS,
+    )
     normalise: Literal["both", "scale", "end", "none"] = setting(
-        "both", "L2 normalisation: of each scale, of the whole descriptor, or both", DESCRIPTORS
+        "both", "L2-normalise the descriptor of each scale, the combined descriptor at the end, or both", DESCRIPTORS
     )
 
 
@@ -257,9 +354,14 @@ class SvmSettings:
     """The linear SVM: its loss, the values of C that are tried, and the random splits of Caltech and own images."""
 
     loss: Literal["squared-hinge", "hinge"] = setting("squared-hinge", "loss of the SVM", SVM)
-    C: tuple[float, ...] = setting((0.01, 0.1, 1.0, 10.0, 100.0), "values to choose from; a single one is used", SVM)
-    splits: int = setting(3, "number of random training and test splits (of Caltech and own images)", SVM)
-    seed: int = setting(0, "random seed of the first split; the next ones count up from it", SVM)
+    C: tuple[float, ...] = setting(
+        (0.01, 0.1, 1.0, 10.0, 100.0),
+        "values of C, of which the best on the dev images is used",
+        SVM,
+        placeholder="X,…",
+    )
+    splits: int = setting(3, "number of random training and test splits, of Caltech and own images", SVM)
+    seed: int = setting(0, "random seed of the first split; the next splits use the next integers", SVM)
 
     def __post_init__(self) -> None:
         if not self.C or not all(value > 0 for value in self.C):
@@ -276,14 +378,19 @@ class SvmSettings:
 class ServeSettings:
     """The server: its address, batching and limits."""
 
-    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 admits other machines, without password", SERVER)
-    port: int = setting(8000, "port; 0: a free one", SERVER)
+    host: str = setting(
+        "127.0.0.1",
+        "address to listen on; 0.0.0.0: all, so that other machines can use the server, without a password",
+        SERVER,
+        placeholder="ADDRESS",
+    )
+    port: int = setting(8000, "port to listen on; 0: any free one", SERVER)
     batch: int = setting(8, "maximum batch size", SERVER)
-    queue: int = setting(128, "maximum number of pending requests; more are refused", SERVER)
-    max_bytes: int = setting(25_000_000, "maximum size of an image file", SERVER)
-    max_pixels: int = setting(50_000_000, "maximum pixels of an image", SERVER)
-    patience: int = setting(30, "seconds a client may take to send an image", SERVER)
-    heic: bool = setting(False, "also read HEIC (needs pillow-heif)", SERVER)
+    queue: int = setting(128, "maximum number of pending requests; further ones are rejected", SERVER)
+    max_bytes: int = setting(25_000_000, "maximum size of an image file in bytes", SERVER)
+    max_pixels: int = setting(50_000_000, "maximum number of pixels of an image", SERVER)
+    patience: int = setting(30, "timeout in seconds for a client that sends an image", SERVER)
+    heic: bool = setting(False, "also accept HEIC images; needs pillow-heif", SERVER)
 
     def __post_init__(self) -> None:
         limits = {

@@ -80,7 +80,7 @@ def read_boxes(path: Path) -> tuple[ByImage, list[str], list[str]]:
         boxes, skipped = _read_coco(path)
     else:
         what = "is neither a folder of XML files nor a .csv, .tsv or .json file" if path.exists() else "does not exist"
-        raise VerydeepError(f"boxes {path} {what}: give PASCAL VOC XML, rows of {','.join(COLUMNS)}, or COCO JSON.")
+        raise VerydeepError(f"boxes {path} {what}: use PASCAL VOC XML, rows of {','.join(COLUMNS)}, or COCO JSON.")
     if not boxes:
         unreadable = f"; none of its {len(broken)} XML files can be read, the first is {broken[0]}" if broken else ""
         raise VerydeepError(f"{path} contains no boxes{unreadable}{'; '.join(['', *skipped])}.")
@@ -111,7 +111,7 @@ def read_xml(path: Path) -> list[NamedBox]:
         size = _size([root.findtext(f"size/{name}") for name in ("height", "width")])
         return [_xml_box(item, size) for item in root.iter("object")]
     except (OSError, ElementTree.ParseError, TypeError, ValueError, LookupError, OverflowError) as fault:
-        raise VerydeepError(f"{path} is not a PASCAL VOC XML annotation, or broken ({first_line(fault)}).") from None
+        raise VerydeepError(f"{path} is not a PASCAL VOC XML annotation, or corrupted ({first_line(fault)}).") from None
 
 
 def _size(sides: list[Any]) -> tuple[int, int] | None:
@@ -153,14 +153,15 @@ def _read_table(path: Path) -> ByImage:
         by_image.setdefault(_name(row.cells["image"]), []).append(_box(row))
     if rows and all(abs(value) < MOST_NORMALISED for row in rows for value in row.numbers):
         raise VerydeepError(
-            f"{path} has normalised boxes, from 0 to 1: give pixels, x times the image's width, y times its height."
+            f"{path} has normalised boxes, from 0 to 1: convert them to pixels, x times the image's width, "
+            "y times its height."
         )
     boxes = [box for several in by_image.values() for box in several]
     swapped = sum(box.swapped for box in boxes)
     if swapped > MOST_SWAPPED * len(boxes):
         raise VerydeepError(
             f"{path}: {swapped} of {len(boxes)} boxes have swapped corners, so the columns may be in another order: "
-            f"give a header that names them ({BOXES.accepted()}), or {','.join(COLUMNS)}."
+            f"add a header that names them ({BOXES.accepted()}), or write them as {','.join(COLUMNS)}."
         )
     if not all(map(_fits, boxes)):  # width and height are not those of the image
         return {image: [replace(box, size=None) for box in several] for image, several in by_image.items()}

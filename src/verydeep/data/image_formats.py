@@ -135,7 +135,7 @@ def not_read(head: bytes, file: str, heic: bool = True) -> str:
     """The message for a file that no decoder recognises, by its first `HEAD` bytes."""
     name = format_by_content(head)
     if name is None or name in FORMATS or (name == HEIC and heic and reads_heic()):
-        return f"{file} is not an image in a known format ({', '.join(FORMATS)}), or broken at its start."
+        return f"{file} is not an image in a known format ({', '.join(FORMATS)}), or corrupted at its start."
     return f"{file} is in an unsupported format ({name}): {advice(name, heic).replace('them', 'it')}."
 
 

@@ -193,10 +193,8 @@ def decode(data: bytes, name: str = "image", most: int | None = None, heic: bool
         except UnidentifiedImageError:
             raise FormatError(not_read(data[:HEAD], name, heic)) from None
         except Exception as fault:  # decoders raise many types for untrusted bytes
-            raise ImageError(f"{name} is broken and cannot be decoded ({first_line(fault)}).") from None
-    raise SizeError(
-        f"{name} declares more than {allowed:,} pixels, which is refused: make it smaller, or raise --max-pixels."
-    )
+            raise ImageError(f"{name} is corrupted and cannot be decoded ({first_line(fault)}).") from None
+    raise SizeError(f"{name} has more than {allowed:,} pixels, the limit: make it smaller, or raise --max-pixels.")
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
@@ -290,16 +288,16 @@ def _array_to_rgb(image: Any, name: str) -> Pixels:
         array = np.array(None)
     if array.dtype.kind not in "biuf" or not array.ndim:
         raise NotAnImageError(
-            f"{name} is a {type(image).__name__}: give a path, bytes, a file, a PIL image or uint8 values (H,W,3)."
+            f"{name} is a {type(image).__name__}: pass a path, bytes, a file, a PIL image or uint8 values (H,W,3)."
         )
     if array.dtype != np.uint8:
         extent = f" from {float(array.min()):g} to {float(array.max()):g}" if array.size else ""
-        raise NotAnImageError(f"{name} is an array of {array.dtype}{extent}: give uint8 values, 0-255.")
+        raise NotAnImageError(f"{name} is an array of {array.dtype}{extent}: pass uint8 values from 0 to 255.")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
         shape = np.shape(image)
-        raise NotAnImageError(f"{name} has shape {shape}: give (H,W,3), (3,H,W), (H,W,1), (1,H,W) or (H,W).")
+        raise NotAnImageError(f"{name} has shape {shape}: expected (H,W,3), (3,H,W), (H,W,1), (1,H,W) or (H,W).")
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))

@@ -114,7 +114,7 @@ def _as_classes(top: Path, named: dict[str, str], folders: list[str]) -> Layout:
     deep = bool(train and inside[train]) and not any(photos_in(top / name, Skipped()) for name in others)
     if same or deep or (not others and all(inside.values())):
         missing = "no val/ or test/ beside it" if train else "no train/ beside it"
-        advice = f"give {top / train}, or add one" if train else "put the training images there"
+        advice = f"use {top / train}, or add one" if train else "put the training images there"
         raise VerydeepError(
             f"{top} has {_shown(inside)} but {missing}: {advice}; --folders classes reads all folders as classes."
         )

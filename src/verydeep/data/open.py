@@ -138,8 +138,7 @@ def check_still_there(settings: DataSettings) -> None:
     place = settings.data if name not in NAMES else path if colon and name != "digits" else ""
     if place and not Path(place).exists():
         raise VerydeepError(
-            f"{place}, which held the run's data, does not exist any more: if it was moved, give its new place with "
-            "--data."
+            f"{place}, the folder of the run's data, no longer exists: if it was moved, pass its new path as --data."
         )
 
 
@@ -151,7 +150,9 @@ def _root(name: str, path: str) -> Path | None:
     if not folder:
         raise VerydeepError(f"where is {name}? Use --data {name}:DIR, or set the variable {variable} to its folder.")
     if not Path(folder).is_dir():
-        raise VerydeepError(f"{folder}, given as the folder of {name}, is not a folder.")
+        raise VerydeepError(
+            f"{folder}, the folder of {name}, does not exist or is not a folder: pass another as --data {name}:DIR."
+        )
     list_folder(Path(folder), Skipped())  # raises if it cannot be read
     return Path(folder)
 
@@ -165,11 +166,13 @@ def _only_classes(data: Data, lists: tuple[str, ...], least: int, empty_sets: bo
         unsplit = None if unsplit is None else relabel(unsplit, chosen)
     empty = [key for key, dataset in sets.items() if not len(dataset)]
     if empty and not empty_sets:
-        raise VerydeepError(f"{data.name} has too few images for a {empty[0]} set: give at least 3 images per class.")
+        raise VerydeepError(
+            f"{data.name} has too few images for a {empty[0]} set: at least 3 images per class are needed."
+        )
     first = next(iter(sets.values()))
     if len(first.classes) < least:
         raise VerydeepError(
-            f"{data.name} has only one class ({', '.join(first.classes)}), and classification needs at least two: give "
+            f"{data.name} has only one class ({', '.join(first.classes)}), and classification needs at least two: use "
             "a folder with a folder per class."
         )
     return replace(data, sets=sets, unsplit=unsplit)

@@ -112,7 +112,7 @@ def pack_sets(
         raise VerydeepError(f"bad_images must be stop or skip, not {bad_images!r}.")
     check_place(folder)
     if (folder / CARD).exists():
-        raise VerydeepError(f"{folder} is a packed dataset already: give another folder.")
+        raise VerydeepError(f"{folder} is already a packed dataset: use another folder.")
     with only_one(folder):
         skip = bad_images == "skip"
         packers = {name: _Packer(folder, name, dataset, packing, skip) for name, dataset in opened.sets.items()}
@@ -182,7 +182,7 @@ class _Packer:
             content = read_json(self._path(len(parts), "part"))
             if content.pop("key") != self._key:
                 raise VerydeepError(
-                    f"{self._folder} contains an incomplete pack of other images or settings: remove it, or give "
+                    f"{self._folder} contains an incomplete pack of other images or settings: remove it, or use "
                     "another folder."
                 )
             parts.append(_Part(**content))

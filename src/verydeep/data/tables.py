@@ -190,7 +190,7 @@ def _text(kind: str, value: Any, columns: Columns) -> str:
         check_text(str(value))
         if named or number:
             return str(value)
-    raise ValueError(f"the {kind} is {json.dumps(value, ensure_ascii=False)[:80]}: give a name or an integer")
+    raise ValueError(f"the {kind} is {json.dumps(value, ensure_ascii=False)[:80]}: use a name or an integer")
 
 
 def _number(value: Any, delimiter: str, columns: Columns) -> float:
@@ -201,7 +201,7 @@ def _number(value: Any, delimiter: str, columns: Columns) -> float:
     with contextlib.suppress(ValueError):
         if math.isfinite(float(text)):
             return float(text)
-    raise ValueError(f"give {columns.advice()}, with the box in numbers, not {str(value)[:80]!r}")
+    raise ValueError(f"expected {columns.advice()}, with the box in numbers, got {str(value)[:80]!r}")
 
 
 def _csv_lines(path: Path, text: str, delimiter: str, columns: Columns) -> Iterator[Line]:
@@ -218,9 +218,11 @@ def _csv_lines(path: Path, text: str, delimiter: str, columns: Columns) -> Itera
                 _places(f"{path}, line {line}", tuple(cells), columns)  # raises an error that says what is missing
         names = header or columns.usual
         if not header and not columns.least <= len(cells) <= len(names):
-            raise VerydeepError(f"{path}, line {line}: give {columns.advice()}, not {','.join(cells)[:80]!r}.")
+            raise VerydeepError(f"{path}, line {line}: expected {columns.advice()}, got {','.join(cells)[:80]!r}.")
         if len(cells) > len(names):
-            raise VerydeepError(f"{path}, line {line}: it has {len(cells)} cells, and the header has {len(names)}.")
+            raise VerydeepError(
+                f"{path}, line {line}: expected {len(names)} cells, as in the header, got {len(cells)}."
+            )
         cells.extend([""] * (len(names) - len(cells)))
         yield line, names, cells
 
@@ -270,7 +272,7 @@ def _records(path: Path, text: str, delimiter: str, columns: Columns) -> Iterato
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as fault:
-        raise VerydeepError(f"{path}, line {line}: give {columns.advice()} ({fault}).") from None
+        raise VerydeepError(f"{path}, line {line}: expected {columns.advice()} ({fault}).") from None
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Line]:
@@ -282,5 +284,5 @@ def _json_lines(path: Path, text: str) -> Iterator[Line]:
                 row = None
             if not isinstance(row, dict):
                 shown = written.strip()[:80]
-                raise VerydeepError(f'{path}, line {line}: give {{"path": …, "label": …}}, not {shown!r}.')
+                raise VerydeepError(f'{path}, line {line}: expected {{"path": …, "label": …}}, got {shown!r}.')
             yield line, tuple(row), tuple(row.values())

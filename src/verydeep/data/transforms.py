@@ -129,7 +129,7 @@ class Reduced:
             box = (window.left * across, window.top * down, (window.left + crop) * across, (window.top + crop) * down)
             rescaled = self._image.resize((crop, crop), self._filter, box=box).convert("RGB")
         except (OSError, ValueError, SyntaxError) as fault:
-            raise ImageError(f"broken and cannot be decoded ({str(fault)[:120]}).") from None
+            raise ImageError(f"corrupted and cannot be decoded ({str(fault)[:120]}).") from None
         pixels = np.asarray(rescaled)
         return pixels[:, ::-1] if window.mirrored else pixels
 

@@ -101,7 +101,7 @@ def _check_form(form: str, takes: str) -> None:
 
 def _check_free(path: Path, form: str) -> None:
     if path.exists():
-        raise VerydeepError(f"{path} already exists: remove it, or give another --out.")
+        raise VerydeepError(f"{path} already exists: remove it, or use another --out.")
     if path.suffix.lower() != f".{ENDING[form].rpartition('.')[2]}":
         raise VerydeepError(f"{path} must end in {ENDING[form]} for {form}.")
     check_place(path.parent)
@@ -187,7 +187,7 @@ def _export_int8(
 def _two_sets(metadata: Metadata, photos: str | None) -> tuple[Dataset, Dataset]:
     """Images for calibration and for comparison, spread evenly over their sets; none is in both."""
     if photos is None and not metadata.data:
-        raise VerydeepError("int8 needs images for calibration, and this net records no dataset: give --photos.")
+        raise VerydeepError("int8 needs images for calibration, and this net records no dataset: pass --photos.")
     settings = metadata.data_settings if photos is None else DataSettings(data=photos)
     opened = open_data(settings)
     calibration = opened.sets.get("dev") or opened.sets.get("train") or opened.set(opened.reported)

@@ -38,7 +38,9 @@ def fuse(
             set or classes; no files are given.
     """
     if (server_file is None) != (devkit is None):
-        raise VerydeepError("a server file and the devkit go together: the devkit has each class's ILSVRC2012_ID.")
+        raise VerydeepError(
+            "--server-file and --devkit must be used together: the devkit has the ILSVRC2012_ID of each class."
+        )
     files = [files] if isinstance(files, str | Path) else list(files)
     names = [str(file) for file in files]
     _check_places(files, out, server_file, devkit)
@@ -68,7 +70,7 @@ def load_current(path: Path) -> Scores:
     checkpoint = run_of_evaluation(path)
     if checkpoint is not None and file_sha256(checkpoint) != scores.checkpoint:
         raise VerydeepError(
-            f"{path} was computed with another checkpoint than {checkpoint} (their hashes differ): "
+            f"{path} was computed with a different checkpoint than {checkpoint} (their hashes differ): "
             "evaluate it again with `verydeep evaluate`."
         )
     return scores
@@ -83,15 +85,15 @@ def _check_places(
         folder = Path(out)
         check_place(folder)
         if (folder / FILE_NAME).resolve() in inputs:
-            raise VerydeepError(f"{out} holds one of the files to fuse: give another --out.")
+            raise VerydeepError(f"{out} contains one of the files to fuse: use another --out.")
         before = folder / "result.json"
         if before.exists() and "parts" not in read_json(before):
-            raise VerydeepError(f"{out} holds the result of a run or an evaluation: give another --out.")
+            raise VerydeepError(f"{out} contains the result of a run or an evaluation: use another --out.")
     if server_file is not None and devkit is not None:
         place = Path(server_file).resolve()
         check_place(place.parent)
         if place in inputs or (place.exists() and Path(devkit).resolve() in place.parents):
-            raise VerydeepError(f"{server_file} is an input, or among the devkit's files: give another --server-file.")
+            raise VerydeepError(f"{server_file} is an input, or among the devkit's files: use another --server-file.")
 
 
 def _pairs(parts: list[Scores], fused: Scores) -> list[dict[str, Any]]:

@@ -119,7 +119,7 @@ class PreparedEvaluation:
         for message in faults.values():
             reporter.warn(f"skipped: {message}")
         if len(faults) == len(dataset):
-            raise ImageError(f"none of the {len(faults)} images of {dataset.name} can be read.")
+            raise ImageError(f"no image of {dataset.name} can be read: `verydeep data check` lists the reasons.")
         evaluation = self._summarised(computed, faults, seconds)
         if team.is_main:
             _write(evaluation, classifier.machine)
@@ -165,7 +165,10 @@ def prepare_evaluation(
     checkpoint = load_model(run, last)
     tested = requested or usual_protocol(checkpoint.metadata)
     if requested is None:
-        reporter.say(f"evaluating with {tested}, as predict does; pass PROTOCOL for another")
+        reporter.say(
+            f"evaluating with {tested}, the default of predict; to use another protocol, such as dense@256, "
+            "name it after the run"
+        )
     check_protocol(tested, checkpoint.metadata.crop)
     dataset, place = _open_dataset(checkpoint.metadata, data, set_name, reporter)
     if out is None:

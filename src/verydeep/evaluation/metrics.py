@@ -38,7 +38,7 @@ def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np
     """
     if np.isnan(posteriors).any():
         row = int(np.isnan(posteriors).any(axis=1).argmax())
-        raise VerydeepError(f"the posteriors of image {row} are NaN: the weights or the scores are corrupt.")
+        raise VerydeepError(f"the posteriors of image {row} are NaN: the weights or the scores are corrupted.")
     right = posteriors[np.arange(len(labels)), labels][:, None]
     before = np.arange(posteriors.shape[1])[None, :] < labels[:, None]
     ranks: NDArray[np.int64] = ((posteriors > right) | ((posteriors == right) & before)).sum(axis=1, dtype=np.int64)

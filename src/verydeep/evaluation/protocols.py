@@ -125,7 +125,7 @@ def parse_protocol(text: str) -> Protocol:
         raise VerydeepError(f"{text!r} is not a protocol: write {GRAMMAR}.")
     method, scales, options = cast(Method, parsed[0]), *parsed[1:]
     if len(set(scales)) < len(scales):
-        raise VerydeepError(f"{text!r} has a scale twice: give each Q once.")
+        raise VerydeepError(f"{text!r} has a scale twice: use each Q once.")
     if max(scales) > LARGEST_SIDE:
         raise VerydeepError(f"Q = {max(scales)} in {text!r} is above the limit of {LARGEST_SIDE} pixels.")
     if SOFTMAX_FIRST in options and method not in ("dense", "both"):
@@ -193,5 +193,5 @@ def parse_box_protocol(text: str, crop: int) -> BoxProtocol:
         raise VerydeepError(f"{text!r} is not a localisation protocol: write {BOX_GRAMMAR}.")
     method, scales, options = parsed
     if len(set(scales)) < len(scales) or not crop <= min(scales) <= max(scales) <= LARGEST_SIDE:
-        raise VerydeepError(f"{text!r}: give each Q once, from the net's crop of {crop} up to {LARGEST_SIDE} pixels.")
+        raise VerydeepError(f"{text!r}: use each Q once, from the net's crop of {crop} up to {LARGEST_SIDE} pixels.")
     return BoxProtocol(method, scales, MIRROR in options, OFFSETS in options)

@@ -206,7 +206,7 @@ def write_explanations(
             except VerydeepError as fault:
                 if faults is None:
                     raise
-                faults[index] = f"{prediction.image} is not explained: {fault}"
+                faults[index] = f"cannot explain {prediction.image}: {fault}"
                 written.append(None)
             advance(1, "")
     return written

@@ -97,7 +97,9 @@ def load_scores(path: str | Path) -> Scores:
     except FileNotFoundError:
         raise VerydeepError(f"there is no scores file {path}: `verydeep evaluate` writes them.") from None
     except Exception:  # numpy and zipfile raise many types for untrusted bytes
-        raise VerydeepError(f"{path} is not a scores file, or broken: `verydeep evaluate` writes them again.") from None
+        raise VerydeepError(
+            f"{path} is not a scores file, or corrupted: `verydeep evaluate` writes them again."
+        ) from None
     _check(path, scores)
     return scores
 
@@ -114,7 +116,7 @@ def _check(path: Path, scores: Scores) -> None:
     rows = [scores.labels, scores.subjects]
     fits = scores.posteriors.shape == (images, classes) and scores.posteriors.dtype == np.float32
     if not (fits and all(row.shape == (images,) and row.dtype.kind == "i" for row in rows)):
-        raise VerydeepError(f"{path} has arrays of inconsistent shapes: it is broken; evaluate again.")
+        raise VerydeepError(f"{path} has arrays of inconsistent shapes: it is corrupted; evaluate again.")
     if (
         not images
         or not classes
@@ -149,7 +151,7 @@ def mean_scores(parts: Sequence[Scores], names: Sequence[str], weights: Iterable
         VerydeepError: nothing to fuse; different images, sets or classes; invalid weights.
     """
     if not parts:
-        raise VerydeepError("there is nothing to fuse: give at least one scores file.")
+        raise VerydeepError("there is nothing to fuse: pass at least one scores file.")
     shares = fusion_shares(len(parts), weights)
     first = parts[0]
     for other, name in zip(parts[1:], names[1:], strict=True):
@@ -181,7 +183,7 @@ def fusion_shares(files: int, weights: Iterable[float] | None) -> list[float]:
     except (TypeError, ValueError, OverflowError):
         raise VerydeepError(f"weights must be numbers, one per scores file, not {weights!r}.") from None
     if len(values) != files:
-        raise VerydeepError(f"{files} scores files need as many weights, not {len(values)}.")
+        raise VerydeepError(f"expected one weight per scores file ({files}), got {len(values)}.")
     if not all(0 <= weight < math.inf for weight in values) or not any(values):
         shown = ", ".join(f"{weight:g}" for weight in values)
         raise VerydeepError(f"weights must be finite, 0 or more and not all 0, not {shown}.")

@@ -67,7 +67,9 @@ def _write_lines(path: Path, ids: tuple[str, ...], lines: list[str]) -> None:
 def ilsvrc_ids(classes: tuple[str, ...], devkit: Path) -> list[int]:
     """The ILSVRC2012_ID of each class; raises VerydeepError for a class that the devkit does not have."""
     if not devkit.is_dir():
-        raise VerydeepError(f"{devkit} is not a folder: give ILSVRC's devkit, which has each class's ILSVRC2012_ID.")
+        raise VerydeepError(
+            f"{devkit} is not a folder: use that of ILSVRC's devkit, which has each class's ILSVRC2012_ID."
+        )
     by_wnid = {wnid: number for number, wnid in devkit_order(devkit).items()}
     numbers = []
     for name in classes:

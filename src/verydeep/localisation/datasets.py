@@ -83,7 +83,9 @@ def open_box_sets(
         unknown = [chosen.classes[n] for n in np.flatnonzero(places_in(metadata.classes, chosen.classes) < 0)]
         reporter.warn(f"skipped {len(faults['class'])} images of unknown classes ({', '.join(unknown[:5])})")
     if not len(known):
-        raise VerydeepError(f"{chosen.name} has no images of the model's classes.")
+        raise VerydeepError(
+            f"{chosen.name} has no images of the model's classes: use data with classes that the model was trained on."
+        )
     if known.labelled:
         checked = located(known, strict, reporter)
         known, faults = checked.dataset, {**faults, **checked.faults}

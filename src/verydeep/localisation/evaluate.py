@@ -88,7 +88,7 @@ def open_tests(tests: Sequence[tuple[str | Path, str | None]], reporter: Reporte
         VerydeepError: there are none, no such run, models of different classes.
     """
     if not tests:
-        raise VerydeepError("nothing to evaluate: give a localisation run and a protocol, such as dense@256.")
+        raise VerydeepError("nothing to evaluate: pass a localisation run and a protocol, such as dense@256.")
     opened = []
     for run, protocol in tests:
         checkpoint = load_localisation_model(checkpoint_of(run, last=False))
@@ -107,7 +107,10 @@ def _protocol(protocol: str | None, metadata: Metadata, reporter: Reporter) -> B
     if protocol is not None:
         return parse_box_protocol(protocol, metadata.crop)
     usual = usual_protocol(metadata)
-    reporter.say(f"evaluating with {usual}, as localise predict does; pass PROTOCOL for another")
+    reporter.say(
+        f"evaluating with {usual}, the default of localise predict; to use another protocol, such as "
+        "dense@256, name it after the run"
+    )
     return usual
 
 
@@ -123,7 +126,9 @@ def _rater(tests: Sequence[BoxTest], classifier: str | Path | None, reporter: Re
                 f"{other.path.parent} was trained on other data or another split, perhaps on these test images"
             )
     if rater is not None and classifier is None:
-        reporter.say(f"boxes are scored by the net that training started from, {rater.path.parent}")
+        reporter.say(
+            f"boxes are scored by the classifier that the localisation model was initialised from, {rater.path.parent}"
+        )
     return rater
 
 
@@ -270,7 +275,7 @@ class LocalisationEvaluator:
                     check_rater(test.checkpoint.metadata, rater.metadata)
         if rater is None and self.merges and settings.rate == "window" and len(first.classes) > 1:
             raise VerydeepError(
-                "there is no classification net to score boxes with: give --classifier RUN, or --rate image."
+                "there is no classification net to score boxes with: pass --classifier RUN, or --rate image."
             )
 
     def run(
@@ -306,7 +311,9 @@ class LocalisationEvaluator:
     ) -> None:
         """Raises VerydeepError, before the computation, for what would fail after it."""
         if (server_file is None) != (devkit is None):
-            raise VerydeepError("a server file and the devkit go together: the devkit has each class's ILSVRC2012_ID.")
+            raise VerydeepError(
+                "--server-file and --devkit must be used together: the devkit has the ILSVRC2012_ID of each class."
+            )
         check_results_place(folder)
         if scores is not None:
             load_scores(scores)
@@ -316,7 +323,7 @@ class LocalisationEvaluator:
         if server_file is None or devkit is None:
             return
         if scores is None and not self.merges:
-            raise VerydeepError("a server file needs labels: use dense@Q, or give --scores FILE.")
+            raise VerydeepError("a server file needs labels: use dense@Q, or pass --scores FILE.")
         if self.sets.faults.get("none") or self.sets.faults.get("class"):
             raise VerydeepError(
                 "a server file has a line for every image, and images without a correct box were left out."
@@ -381,7 +388,7 @@ class LocalisationEvaluator:
             return (USUAL_T if self.settings.t is None else self.settings.t), {"tuned_on": None}
         tuning = self.sets.evenly("dev", TUNING_IMAGES)
         if tuning is None:
-            self.reporter.warn(f"no dev images to tune t on: using {USUAL_T}; --t sets another")
+            self.reporter.warn(f"no dev images to tune --t on: using {USUAL_T}; pass --t to use another value")
             return USUAL_T, {"tuned_on": None}
         candidates = self.candidates(tuning, tuning.labels[:, None])
         assert tuning.boxes is not None
@@ -424,7 +431,9 @@ class LocalisationEvaluator:
         if file is None and not self.merges:
             if not dataset.labelled:
                 name = f"{dataset.name} ({dataset.set_name})"
-                raise VerydeepError(f"the images of {name} have no labels: give their --scores FILE.")
+                raise VerydeepError(
+                    f"the images of {name} have no labels: pass the scores of a classifier on them as --scores FILE."
+                )
             return np.zeros((len(dataset), 0), dtype=np.int64), None
         if len(classes) == 1:
             return np.zeros((len(dataset), 1), dtype=np.int64), None

@@ -65,20 +65,22 @@ def check_rater(box_metadata: Metadata, rater: Metadata) -> None:
         if actual != expected:
             raise VerydeepError(
                 f"the classification net has {name} {actual} and the localisation model {expected}: it cannot score "
-                "boxes by position; give another --classifier, or --rate image."
+                "boxes by position; use another --classifier, or --rate image."
             )
 
 
 def check_finite(candidates: dict[int, CandidateBoxes], net: str) -> None:
     """Raises VerydeepError where a box or a rating is NaN or infinite."""
     if not all(np.isfinite(image.boxes).all() and np.isfinite(image.ratings).all() for image in candidates.values()):
-        raise VerydeepError(f"{net} predicts NaN boxes; the weights are corrupt: train it again.")
+        raise VerydeepError(f"{net} predicts NaN boxes; the weights are corrupted: train it again.")
 
 
 def check_classes(box_metadata: Metadata, rater: Metadata) -> None:
     """Raises VerydeepError where the two nets have different classes or another order of them."""
     if not same_classes(box_metadata.classes, rater.classes):
-        raise VerydeepError("the classification net has other classes than the localisation model: give another one.")
+        raise VerydeepError(
+            "the classification net has other classes than the localisation model: use another --classifier."
+        )
 
 
 class BoxPredictor:

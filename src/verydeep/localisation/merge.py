@@ -105,7 +105,10 @@ def tune_threshold(
 def check_tunable(settings: MergeSettings) -> None:
     """Raises VerydeepError where t cannot be tuned."""
     if settings.match == "literal":
-        raise VerydeepError("a literal match is in pixels of each image: give --t, the match at which merging ends.")
+        raise VerydeepError(
+            "the literal distance is in pixels, for which no --t is tuned: pass --t, the largest distance "
+            "at which boxes are merged."
+        )
 
 
 def save_t(checkpoint: Checkpoint, protocol: BoxProtocol, settings: MergeSettings, t: float) -> None:

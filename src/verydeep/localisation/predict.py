@@ -204,5 +204,5 @@ def _t(checkpoint: Checkpoint, settings: MergeSettings, protocol: BoxProtocol, r
     check_tunable(settings)
     tuned = load_t(checkpoint, protocol, settings)
     if tuned is None:
-        reporter.say(f"t is not tuned: using {USUAL_T} (`verydeep localise evaluate` tunes it, --t sets it)")
+        reporter.say(f"--t is not tuned: using {USUAL_T}; `verydeep localise evaluate` tunes it, or pass another value")
     return USUAL_T if tuned is None else tuned

@@ -252,7 +252,7 @@ def _check_starts(runs: tuple[RunStatus, ...]) -> None:
         if start is not None and start.state != DONE and run.state != MISSING:
             raise VerydeepError(
                 f"{start.folder} would be trained further, but {run.folder} was started from its present weights: "
-                "lower --max-epochs, or give another --out."
+                "lower --max-epochs, or use another --out."
             )
 
 
@@ -277,16 +277,16 @@ def _state(folder: Path, settings: TrainSettings, step: int) -> str:
     result = _ended(folder)
     if result is not None and result["ended"] == "max_steps" and result["steps"] < settings.max_steps:
         raise VerydeepError(
-            f"{folder} holds a run that ended after {result['steps']} steps (--max-steps): "
-            "give another --out, or remove it."
+            f"{folder} contains a run that ended after {result['steps']} steps (--max-steps): "
+            "use another --out, or remove it."
         )
     short = result is not None and result["ended"] == "max_epochs" and result["epochs"] < settings.max_epochs
     if result is None or short:
         if step > settings.max_steps:
-            raise VerydeepError(f"{folder} has {step} steps already, more than --max-steps: give another --out.")
+            raise VerydeepError(f"{folder} has {step} steps already, more than --max-steps: use another --out.")
         return BEGUN
     if not (folder / BEST).exists():
-        raise VerydeepError(f"{folder} lacks {BEST}: remove the folder to train the run again.")
+        raise VerydeepError(f"{BEST} is missing in {folder}: remove the folder to train the run again.")
     return DONE
 
 
@@ -308,4 +308,4 @@ def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None
     elif start is not None and config.get("start_sha256") != place.run_hash(start):
         difference = f"that was not started from the current {start}"
     if difference:
-        raise VerydeepError(f"{folder} holds a run {difference}: give another --out, or remove it.")
+        raise VerydeepError(f"{folder} contains a run {difference}: use another --out, or remove it.")

@@ -112,7 +112,7 @@ def _from_file(
     """A weight file's metadata and layers, its outputs in the order of sorted WNIDs."""
     weights = read_documented_weights(file)
     if weights.net != net:
-        raise VerydeepError(f"{file} holds net {weights.net}, not {net}.")
+        raise VerydeepError(f"{file} contains net {weights.net}, not {net}.")
     outputs, crop, width = _sizes(file, weights.tensors)
     classes = _output_classes(file, outputs, weights.classes, opened)
     titles = _titled(file, classes, opened)
@@ -145,7 +145,7 @@ def _output_classes(file: str, outputs: int, recorded: tuple[str, ...] | None, o
         twice = next((name for name, key in zip(recorded, keys, strict=True) if keys.count(key) > 1), None)
         if twice is not None or len(keys) != outputs:
             what = f"has the class {twice!r} twice" if twice else f"has {len(keys)} classes for {outputs} outputs"
-            raise VerydeepError(f"{file} {what}, so its outputs cannot be assigned to classes.")
+            raise VerydeepError(f"{file} {what}, so its outputs cannot be matched to classes.")
         return distinct(recorded)
     if outputs == len(opened.classes):
         return opened.classes
@@ -153,7 +153,8 @@ def _output_classes(file: str, outputs: int, recorded: tuple[str, ...] | None, o
         return ilsvrc_classes()
     count = len(opened.classes)
     raise VerydeepError(
-        f"{file} has {outputs} outputs for the {count} classes of {opened.name}, and records no classes."
+        f"{file} has {outputs} outputs, but {opened.name} has {count} classes, and the file does not record "
+        "its class names."
     )
 
 
@@ -174,7 +175,7 @@ def _sizes(file: str, tensors: dict[str, Tensor]) -> tuple[int, int, float]:
     """Outputs, crop and width of a net, from its layers' shapes."""
     lacking = [name for name in ("conv1_1", "fc6", "fc7", "fc8") if f"{name}.weight" not in tensors]
     if lacking:
-        raise VerydeepError(f"{file} lacks {', '.join(lacking)}: the released models have all their layers.")
+        raise VerydeepError(f"{file} is missing {', '.join(lacking)}: use a file with all layers of a released model.")
     first, fc6, fc8 = (tuple(tensors[f"{name}.weight"].shape) for name in ("conv1_1", "fc6", "fc8"))
     if len(fc6) != 4 or fc6[2] != fc6[3] or not 1 <= fc6[3] <= LARGEST_SIDE // STRIDE:
         raise VerydeepError(f"{file} has fc6 of the shape {fc6}: it must be outputs, inputs, and a square kernel.")
@@ -186,5 +187,7 @@ def _whole_net(metadata: Metadata, tensors: dict[str, Tensor], source: str) -> N
     net = metadata.empty_net()
     copied = start_from(net, tensors, metadata.net, classes_equal=True)
     if copied.random:
-        raise VerydeepError(f"{source} lacks {', '.join(copied.random)}, or their shapes are of another net.")
+        raise VerydeepError(
+            f"{source} is missing {', '.join(copied.random)}, or their shapes differ from those of the net."
+        )
     return net.eval()

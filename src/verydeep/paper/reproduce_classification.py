@@ -77,7 +77,7 @@ class _Rows:
         """A row's result, and which images it classifies wrongly."""
         checkpoints = self.checkpoints(row)
         if checkpoints is None:
-            raise VerydeepError(f"scores of {row.name} are missing: repeat the command.")
+            raise VerydeepError(f"scores of {row.name} are missing: run the same command again.")
         place, tests, parts = self._place, [], []
         for test in row.tests:
             named = real_parts((test,), place.size)
@@ -116,7 +116,9 @@ def _load(folder: Path, part: Protocol, checkpoint: str) -> Scores:
     """A part's scores; raises VerydeepError where they are not those of the result.json beside them."""
     scores = load_scores(folder)
     if (scores.checkpoint, scores.protocol) != (checkpoint, str(part)):
-        raise VerydeepError(f"{folder} holds other scores: remove it, then repeat the command.")
+        raise VerydeepError(
+            f"{folder} already contains scores of a different evaluation: remove it, then run the same command again."
+        )
     return scores
 
 

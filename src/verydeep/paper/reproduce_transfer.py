@@ -74,7 +74,7 @@ def _check_files(job: Job, rows: list[Row]) -> None:
         except PixelsUnknown as fault:
             raise fault.converted_first() from None
         if architecture != net:
-            raise VerydeepError(f"{job.weights[net]}, given as net {net}, holds net {architecture}.")
+            raise VerydeepError(f"{job.weights[net]} contains net {architecture}, but was passed as net {net}.")
 
 
 def _check_data(job: Job, rows: list[Row]) -> None:

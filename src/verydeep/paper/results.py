@@ -128,7 +128,7 @@ def read_results(path: Path) -> dict[str, Any]:
             _check_claim(claim)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise VerydeepError(
-            f"{path} was not written by `verydeep reproduce`: remove it, then repeat the command."
+            f"{path} was not written by `verydeep reproduce`: remove it, then run the same command again."
         ) from None
     return {"rows": stored["rows"], "claims": stored["claims"]}
 

@@ -34,7 +34,7 @@ def read_places(places: Sequence[str | Path]) -> list[dict[str, Any]]:
     for place in map(Path, places):
         path = place / RESULTS if place.is_dir() else place
         if not path.exists():
-            raise VerydeepError(f"there is no {path}: give the folder `verydeep reproduce` wrote to, or its {RESULTS}.")
+            raise VerydeepError(f"there is no {path}: use the folder `verydeep reproduce` wrote to, or its {RESULTS}.")
         results.append(read_results(path))
     return results
 
@@ -91,7 +91,7 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         raise VerydeepError("these results are of different sizes, data or numbers of photos: they have no mean.")
     seeds = [row["seed"] for row in rows]
     if None in seeds or len(set(seeds)) < len(seeds):
-        raise VerydeepError("these results are of one seed, or of nets that are not trained: give only one of them.")
+        raise VerydeepError("these results are of one seed, or of nets that are not trained: use only one of them.")
     if any(row["cut_short"] != first["cut_short"] for row in rows):
         raise VerydeepError("only some of these results are of trainings cut short by --max-steps: they have no mean.")
     # The plateau rule ends each seed's training at its own step.
@@ -184,7 +184,7 @@ def _note(table: Table, rows: list[dict[str, Any]]) -> str:
         if first["subjects"] < first["images"]:
             photos += f" of {first['subjects']} subjects"
         most = max(row["seeds"] for row in results)
-        spread = "95 % interval in brackets" if min(row["seeds"] for row in results) == 1 else ""
+        spread = "95 % interval in parentheses" if min(row["seeds"] for row in results) == 1 else ""
         spread += f"{' or ' if spread else ''}mean ± standard deviation of {most} seeds" if most > 1 else ""
         photos += _classes_shown(first) + _training_steps(results)
         dates, commits = ("/".join(sorted({str(row[key]) for row in results})) for key in ("date", "commit"))
@@ -345,7 +345,7 @@ def write_block(page: Path, name: str, text: str) -> None:
         before = page.read_bytes().decode("utf8")
     except (OSError, UnicodeDecodeError) as fault:
         reason = getattr(fault, "strerror", None) or "it is not UTF-8 text"
-        raise VerydeepError(f"cannot read {page} to write a table into it: {reason}.") from None
+        raise VerydeepError(f"cannot write a table to {page}, which cannot be read: {reason}.") from None
     ends = "\r\n" if "\r\n" in before else "\n"
     lines = before.replace("\r\n", "\n")
     if lines.count(begin) != 1 or lines.count(end) != 1 or lines.index(begin) > lines.index(end):

@@ -186,7 +186,7 @@ def write_pictures(
             write(number, path)
             paths.append(path)
         except VerydeepError as fault:
-            faults.append(f"{image} has no picture: {fault}")
+            faults.append(f"no picture of {image}: {fault}")
             paths.append(None)
     return paths
 

@@ -243,11 +243,11 @@ def _metadata(folder: Path) -> Metadata:
     """Metadata of the last checkpoint, which has the latest settings; else of the best or the previous one."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise VerydeepError(f"{folder} {what}: give the directory of a run, a probe or SVMs (runs/…).")
+        raise VerydeepError(f"{folder} {what}: use the directory of a run, a probe or SVMs (runs/…).")
     checkpoints = [folder / name for name in (LAST, BEST, PREVIOUS) if (folder / name).is_file()]
     if not checkpoints:
         lacks = f"no checkpoint ({BEST}, {LAST}) and no {CLASSIFIER}"
-        raise VerydeepError(f"{folder} is not a run directory: it has {lacks}; give one that `verydeep train` wrote.")
+        raise VerydeepError(f"{folder} is not a run directory: it has {lacks}; use one that `verydeep train` wrote.")
     for path in checkpoints[:-1]:
         with contextlib.suppress(VerydeepError):
             return read_metadata(path)

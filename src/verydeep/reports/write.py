@@ -35,11 +35,11 @@ def write_report(folders: str | Path | Sequence[str | Path], out: str | Path | N
     """
     places = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     if not places:
-        raise VerydeepError("there is nothing to report on: give the directory of a run (runs/…).")
+        raise VerydeepError("there is nothing to report on: pass the directory of a run (runs/…).")
     page = None if out is None else Path(out)
     if page is not None:
         if page.is_dir():
-            raise VerydeepError(f"{page} is a directory: give --out a file, such as {page / SEVERAL}.")
+            raise VerydeepError(f"{page} is a directory: pass a file as --out, such as {page / SEVERAL}.")
         check_place(page.absolute().parent)
     return _one(places[0], page) if len(places) == 1 else _several(places, page or Path(SEVERAL))
 
@@ -61,7 +61,7 @@ def _several(folders: list[Path], page: Path) -> dict[str, Any]:
     for folder in folders:
         place = os.path.realpath(folder)
         if place in seen:
-            differ.append(f"{folder} is given twice: compare it with another.")
+            differ.append(f"{folder} is listed twice: compare it with another directory.")
             continue
         seen.add(place)
         try:

@@ -121,7 +121,7 @@ def start_from(net: Net, weights: dict[str, Tensor], source: str, classes_equal:
             copied.append(spec.name)
     if not copied:
         raise VerydeepError(
-            f"no layer of net {net.name} (width {net.width:g}) fits the start's net {source}: "
+            f"no layer of net {net.name} (width {net.width:g}) fits the initial weights, of net {source}: "
             "start from a run of the same width."
         )
     return Copied(tuple(copied), random)

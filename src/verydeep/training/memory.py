@@ -29,10 +29,11 @@ def log_dataset(opened: Data, settings: TrainSettings, reporter: Reporter) -> No
         reporter.warn(warning)
     steps = -(-len(train_set) // settings.batch)
     if settings.start == "none":
+        epochs = max(1, STEPS_AT_CHANCE // steps)
         reporter.say(
-            f"random weights ({settings.initialise}): expect about {STEPS_AT_CHANCE} steps, "
-            f"{max(1, STEPS_AT_CHANCE // steps)} epochs here, or more before the error falls; "
-            "--start FILE|RUN fine-tunes in a few epochs"
+            f"random weights ({settings.initialise}): the error may only begin to fall after about {STEPS_AT_CHANCE} "
+            f"steps, here {epochs} epoch{'s' if epochs > 1 else ''}; to fine-tune a pretrained net "
+            "in a few epochs, pass it as --start"
         )
 
 

@@ -49,7 +49,7 @@ def settings_of_run(run: str, overrides: dict[str, Any]) -> TrainSettings:
     overrides = typed(TrainSettings, overrides)
     match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)(-fc)?)?", run)
     if not match:
-        raise VerydeepError(f"{run!r} is not a run: give a net (D), or a net and its S (D/256, D/256-512).")
+        raise VerydeepError(f"{run!r} is not a run: use a net (D), or a net and its S (D/256, D/256-512).")
     net = check_net_name(match[1])
     if match[2]:
         return TrainSettings(**{**_paper_recipe(Scale.parse(match[2]), bool(match[3])), "net": net, **overrides})
@@ -102,7 +102,7 @@ def settings_of_box_run(run: str, overrides: dict[str, Any]) -> tuple[TrainSetti
     rest = typed(TrainSettings, {name: value for name, value in overrides.items() if name not in of_boxes})
     match = re.fullmatch(r"([^/]+)(?:/(\d+(?:-\d+)?)-(SCR|PCR)(-fc)?)?", run)
     if not match:
-        raise VerydeepError(f"{run!r} is not a localisation run: give a net (D), or net, S and head (D/384-PCR).")
+        raise VerydeepError(f"{run!r} is not a localisation run: use a net (D), or net, S and head (D/384-PCR).")
     net = check_net_name(match[1])
     if not match[2]:
         own = {**_own_recipe(rest), "head_epochs": 0, "batch": OWN_BOX_BATCH}
@@ -111,7 +111,9 @@ def settings_of_box_run(run: str, overrides: dict[str, Any]) -> tuple[TrainSetti
         # On little-trained FC layers dropout makes maps larger than those of evaluation (NOTES.md).
         return TrainSettings(**{**own, "net": net, **rest}), BoxSettings(**{"dropout": False, **boxes})
     if boxes.get("regression", match[3]) != match[3]:
-        raise VerydeepError(f"{run} is a {match[3]} run, not {boxes['regression']}: rename it, or give the net only.")
+        raise VerydeepError(
+            f"{run} is a {match[3]} run, not {boxes['regression']}: rename it, or use only the name of the net."
+        )
     recipe = {**_paper_recipe(Scale.parse(match[2]), bool(match[4])), "lr": FINE_TUNE_LR}
     return TrainSettings(**{**recipe, "net": net, **rest}), BoxSettings(**{**boxes, "regression": match[3]})
 

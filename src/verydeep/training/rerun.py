@@ -50,7 +50,7 @@ def after_divergence(run: str, metadata: Metadata, result: dict[str, Any], folde
     """
     error, best, returns = result.get(f"best_dev_{metadata.error}"), result.get("best_epoch"), result.get("returns")
     if not (isinstance(error, float | int | None) and isinstance(best, int) and isinstance(returns, list)):
-        raise VerydeepError(f"{folder / 'result.json'} is damaged: resume the run with its command to write it again.")
+        raise VerydeepError(f"{folder / 'result.json'} is corrupted: resume the run (--resume), which writes it again.")
     epoch = f"the best epoch, {best}" if best else "the weights it started from"
     kept = "the last finite weights" if error is None else f"{epoch} (dev error {error:.2f} %)"
     lower = {**metadata.settings, "lr": float(f"{metadata.settings['lr'] / 10 ** (1 + len(returns)):.3g}")}

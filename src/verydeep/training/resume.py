@@ -54,7 +54,9 @@ def last_good(folder: Path, reporter: Reporter, team: Team) -> Checkpoint:
     if team.is_main:
         _put_in_place(folder)
     step = checkpoint.metadata.state["step"]
-    reporter.warn(f"{fault} Resuming from the previous checkpoint, of step {step}; the broken one is kept as {BROKEN}.")
+    reporter.warn(
+        f"{fault} Resuming from the previous checkpoint, of step {step}; the corrupted one is kept as {BROKEN}."
+    )
     return replace(checkpoint, path=path)
 
 

@@ -97,11 +97,12 @@ class TrainingRun:
         return result
 
     def _compare_with_probe(self, result: dict[str, Any]) -> None:
-        """Warns where linear SVMs on the start's descriptors have a lower dev error than fine-tuning."""
+        """Warns where linear SVMs on descriptors of the initial weights have a lower dev error than fine-tuning."""
         probe, best = result["probe_dev_top1_error"], result.get("best_dev_top1_error")
         if probe is not None and best is not None and probe < best and result["ended"] != "interrupted":
             self.reporter.warn(
-                f"linear SVMs on the start's descriptors have a dev error of {probe:.2f} %, fine-tuning {best:.2f} %: "
+                f"linear SVMs on descriptors of the initial weights have a dev error of {probe:.2f} %, "
+                f"fine-tuning {best:.2f} %: "
                 f"train those with `{probe_command(read_metadata(self.folder / BEST), str(self.folder))}`"
             )
 
@@ -174,9 +175,9 @@ def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
 def _check_new(folder: Path) -> None:
     """Raises VerydeepError where a run cannot start in a directory."""
     if resumable(folder):
-        raise VerydeepError(f"{folder} already holds a run: add --resume to continue it, or give another --out.")
+        raise VerydeepError(f"{folder} already contains a run: add --resume to continue it, or use another --out.")
     if (folder / CLASSIFIER).exists():
-        raise VerydeepError(f"{folder} holds SVMs of `verydeep svm` or `probe`: give another --out.")
+        raise VerydeepError(f"{folder} contains SVMs of `verydeep svm` or `probe`: use another --out.")
     check_place(folder)
 
 
@@ -239,13 +240,15 @@ def _saved(run: TrainingRun) -> tuple[dict[str, Any], Checkpoint]:
         raise VerydeepError(f"{run.folder} has no training to resume: omit --resume to start one there.")
     config = read_json(run.folder / "config.json")
     if config.get("run") != run.name:
-        raise VerydeepError(f"{run.folder} holds run {config.get('run')}, not {run.name}: name that run to resume it.")
+        raise VerydeepError(
+            f"{run.folder} contains run {config.get('run')}, not {run.name}: name that run to resume it."
+        )
     checkpoint = last_good(run.folder, run.reporter, run.team)
     metadata = checkpoint.metadata
     if metadata.box_settings != run.task.box_settings:
         settings = ", ".join(f"{flag(name)} {value}" for name, value in metadata.box_settings.items())
         kind = f"localisation model with {settings}" if metadata.is_localiser else "classifier"
-        raise VerydeepError(f"{run.folder} holds a {kind}: resume it with the command that started it.")
+        raise VerydeepError(f"{run.folder} contains a {kind}: resume it with the command that started it.")
     return config, checkpoint
 
 

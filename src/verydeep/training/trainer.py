@@ -346,7 +346,11 @@ def resumed(checkpoint: Checkpoint) -> tuple[Net, TrainState]:
     try:
         state = TrainState.from_json(checkpoint.metadata.state)
     except (TypeError, ValueError, KeyError):
-        raise VerydeepError(f"{checkpoint.path} has a training state that this version cannot read.") from None
+        raise VerydeepError(
+            f"{checkpoint.path} has a training state that this version of verydeep cannot read."
+        ) from None
     if {name: value.shape for name, value in checkpoint.momentum.items()} != shapes:
-        raise VerydeepError(f"{checkpoint.path} lacks momentum buffers of its layers' shapes: it is broken.")
+        raise VerydeepError(
+            f"{checkpoint.path} is corrupted: its momentum buffers do not match the shapes of its layers."
+        )
     return net, state

@@ -99,6 +99,6 @@ def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
         )
     wrong = [name for name, shape in wanted.items() if name not in tensors or tuple(tensors[name].shape) != shape]
     if wrong:
-        raise VerydeepError(f"{path} does not hold the net {net.name} it names: {wrong[0]} differs.")
+        raise VerydeepError(f"{path} does not contain the net {net.name} that its metadata names: {wrong[0]} differs.")
     net.load_state_dict({name: tensors[name] for name in wanted})
     net.eval()

@@ -102,7 +102,7 @@ def learn_svms(
     device = resolve_device(machine or MachineSettings(), ALL_CORES)
     # Apple's GPUs have no float64, in which SVMs are solved.
     task = _SvmTask(protocol, features[0], rows, svm, "cpu" if device.device.type == "mps" else str(device.device))
-    with device.running(), reporter.track(f"{len(svm.C)} values of C, {len(parts)} splits", len(parts)) as advance:
+    with device.running(), reporter.track(f"values of C: {len(svm.C)}, splits: {len(parts)}", len(parts)) as advance:
         results = []
         for split in parts:
             results.append(task.run(split))
@@ -128,14 +128,14 @@ def _at(scales: tuple[int, ...], name: str, features: Features) -> Features:
 def _checked(files: list[tuple[str, Features]]) -> tuple[Features, ...]:
     """The features in order; raises VerydeepError if they are not of the same images."""
     if not files:
-        raise VerydeepError("no features: give at least one file that `verydeep features` wrote.")
+        raise VerydeepError("no features: pass at least one file that `verydeep features` wrote.")
     name, first = files[0]
     for number, (other_name, other) in enumerate(files[1:], start=1):
         problem = _difference(first, other)
         if any(other.key == before.key for _, before in files[:number]):
-            problem = "it holds the same descriptors as an earlier one"
+            problem = "it contains the same descriptors as an earlier one"
         if problem:
-            raise VerydeepError(f"{other_name} cannot be stacked on {name}: {problem}.")
+            raise VerydeepError(f"{other_name} cannot be concatenated with {name}: {problem}.")
     return tuple(features for _, features in files)
 
 

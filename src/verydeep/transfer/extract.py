@@ -78,7 +78,7 @@ def _stored_images(path: Path, dataset: Dataset, stored: Features, readable: lis
     kept = [index for index, image in enumerate(dataset.ids) if image in known]
     if adds and kept != readable:
         raise VerydeepError(
-            f"{path} has {len(stored)} images, and {len(readable)} are readable now: give another --out."
+            f"{path} has {len(stored)} images, and {len(readable)} are readable now: use another --out."
         )
     return kept
 
@@ -122,7 +122,7 @@ class Extractor:
         key, start = self.key(dataset), time.monotonic()
         check_place(path.parent)
         if path.is_dir():
-            raise VerydeepError(f"{path} is a folder: give a file that ends in .safetensors as --out.")
+            raise VerydeepError(f"{path} is a folder: pass a file that ends in .safetensors as --out.")
         # Shards of other nets and images have other names.
         parts = path.with_name(short_name(path.name, f".{key[:8]}.parts"))
         with _only_one(parts) if self.team.is_main else contextlib.nullcontext():
@@ -139,7 +139,7 @@ class Extractor:
             if stored is not None:
                 kept = _stored_images(path, dataset, stored, kept, bool(missing))
             if not kept:
-                raise ImageError(f"none of the {len(faults)} images of {dataset.name} can be read.")
+                raise ImageError(f"no image of {dataset.name} can be read: `verydeep data check` lists the reasons.")
             new = {scale: shards.whole(scale, kept) for scale in missing}
             taken = dataset.take(np.array(kept, dtype=np.int64))
             features = self._features(taken, tuple(sets[index] for index in kept), new, of, key, stored)
@@ -159,8 +159,9 @@ class Extractor:
         stored = load_features(path)
         if stored.key != key:
             raise VerydeepError(
-                f"{path} holds other descriptors: {stored.title} of {len(stored)} images of {stored.data} (another "
-                "net, layer, protocol, precision, or other images): give another --out, or remove it."
+                f"{path} already contains different descriptors: {stored.title} of {len(stored)} images of "
+                f"{stored.data} (another net, layer, protocol, precision, or other images): use another "
+                "--out, or remove it."
             )
         return stored
 

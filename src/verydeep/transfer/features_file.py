@@ -96,7 +96,7 @@ def load_features(path: str | Path) -> Features:
         )
         fits = _fits(features) and recipe_fits(features.recipe)
     except _BROKEN:
-        raise VerydeepError(f"{path} is not a features file, or broken: run `verydeep features` again.") from None
+        raise VerydeepError(f"{path} is not a features file, or corrupted: run `verydeep features` again.") from None
     if not fits:
         raise VerydeepError(f"{path} has arrays of inconsistent shapes: run `verydeep features` again.")
     for scale, rows in features.scales.items():

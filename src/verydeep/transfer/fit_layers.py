@@ -66,7 +66,7 @@ def fit_start(
     fits, new = settings.new_fc == "fitted" and "fc8" in random, set(HIDDEN) & set(random)
     if fits and new:
         pass_pool5_on(net)
-        reporter.say("fc6 and fc7 are initialised to pass pool5 on, as the start does not have both")
+        reporter.say("fc6 and fc7 are initialised to pass pool5 on, as the initial weights do not have both")
     layer = "pool5" if new and not fits else FULL
     source = FeatureNet(net, layer, metadata, {})
     machine.place_model(net.eval())
@@ -106,7 +106,7 @@ def _descriptors(source: FeatureNet, dataset: Dataset, machine: Machine, reporte
     """Descriptors of a dataset, float32 (N,D)."""
     shard, rows = team.shard(len(dataset)), dict[int, Rows]()
     views = readable_images(dataset, shard, source.resize((source.metadata.test_scale,)), machine, LEAVE_OUT)
-    with reporter.track(f"extracting {source.layer} descriptors of the start", len(shard)) as advance:
+    with reporter.track(f"extracting {source.layer} descriptors of the initial weights", len(shard)) as advance:
         for _, indices, batch in descriptors(source, views, "mean", False, machine):
             rows.update(zip(indices, batch, strict=True))
             advance(len(indices), "")

@@ -85,7 +85,7 @@ def _fixed(features: Features) -> Parts:
     missing = [name for name in ("train", dev) if name not in sets]
     if missing:
         raise VerydeepError(
-            f"the features of {features.data} lack the set {missing[0]}, and have {', '.join(sets)}: "
+            f"the features of {features.data} are missing the set {missing[0]}; they have {', '.join(sets)}: "
             "extract features of all sets."
         )
     empty = np.zeros(0, dtype=np.int64)

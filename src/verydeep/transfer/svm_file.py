@@ -133,14 +133,14 @@ def check_svm_place(folder: Path) -> None:
     """Raises VerydeepError where a classifier cannot be written to a directory, or would overwrite other files."""
     check_place(folder)
     if any((folder / name).exists() for name in (BEST, LAST, "config.json")):
-        raise VerydeepError(f"{folder} is a run's folder, whose net `verydeep predict` uses: give another --out.")
+        raise VerydeepError(f"{folder} is a run's folder, whose net `verydeep predict` uses: use another --out.")
     existing = [folder / name for name in WRITTEN if (folder / name).exists()]
     if not existing:
         return
     try:
         load_svm(folder / CLASSIFIER)
     except VerydeepError:
-        raise VerydeepError(f"{existing[0]} was not written by `verydeep svm`: give another --out.") from None
+        raise VerydeepError(f"{existing[0]} was not written by `verydeep svm`: use another --out.") from None
 
 
 def write_transfer(transfer: Transfer, folder: Path) -> dict[str, Any]:
@@ -220,5 +220,5 @@ def load_svm(path: Path) -> SvmFile:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError):
         fits = False
     if not fits:
-        raise VerydeepError(f"{path} is not a classifier written by `verydeep svm`, or broken: run it again.")
+        raise VerydeepError(f"{path} is not a classifier written by `verydeep svm`, or corrupted: run it again.")
     return svm

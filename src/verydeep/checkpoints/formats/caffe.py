@@ -45,7 +45,9 @@ def read_caffe(path: Path) -> tuple[Parts, bool]:
             # A copy, as views in an error's traceback would keep the file open.
             return _read(memoryview(whole[:]))
     except (ValueError, IndexError) as fault:
-        raise VerydeepError(f"{path} is broken or truncated: not a complete .caffemodel ({str(fault)[:80]}).") from None
+        raise VerydeepError(
+            f"{path} is corrupted or truncated: not a complete .caffemodel ({str(fault)[:80]})."
+        ) from None
 
 
 def _read(view: memoryview) -> tuple[Parts, bool]:

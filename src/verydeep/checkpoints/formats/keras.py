@@ -59,14 +59,19 @@ def _opened(path: Path) -> Iterator[Any]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if archive.getinfo(INSIDE).compress_type != zipfile.ZIP_STORED:
-                    raise VerydeepError(f"{path} compresses its weights, which Keras does not do: it is refused.")
+                    raise VerydeepError(
+                        f"{path} compresses its weights, which Keras does not do, and is not loaded: save "
+                        "it without compression."
+                    )
                 source = io.BytesIO(archive.read(INSIDE))
         with h5py.File(source, "r") as file:
             yield file
     except VerydeepError:
         raise
     except Exception as fault:  # HDF5 raises many types for untrusted bytes
-        raise VerydeepError(f"{path} is broken or truncated: not a complete Keras file ({str(fault)[:80]}).") from None
+        raise VerydeepError(
+            f"{path} is corrupted or truncated: not a complete Keras file ({str(fault)[:80]})."
+        ) from None
 
 
 def _older(path: Path, root: Any) -> _Arrays:
@@ -120,7 +125,7 @@ def _word(value: Any) -> str:
 
 def _numbers(path: Path, values: Any) -> Any:
     if values.nbytes > PACKED * values.id.get_storage_size():
-        raise VerydeepError(f"{path} unpacks {values.name} to {values.nbytes:,} bytes: it is refused.")
+        raise VerydeepError(f"{path} would unpack {values.name} to {values.nbytes:,} bytes, and is not loaded.")
     if values.dtype.kind != "f":
         raise unsupported_dtype(path, values.name, str(values.dtype))
     return np.asarray(values, dtype=np.float32)

@@ -39,8 +39,8 @@ def read_torch(path: Path) -> Parts:
             with utf8_path(path) as opened:
                 content = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as fault:  # pickle, zip and PyTorch each raise their own
-        reason = "it would run code" if "weights_only" in str(fault) else "broken or truncated"
-        raise VerydeepError(f"{path} is refused: {reason}; give a file of tensors only.") from None
+        reason = "it would run code" if "weights_only" in str(fault) else "it is corrupted or truncated"
+        raise VerydeepError(f"{path} was not loaded: {reason}; use a file that contains only tensors.") from None
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -57,9 +57,12 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception:  # zipfile raises several types for untrusted bytes
-        raise VerydeepError(f"{path} is broken or truncated: not a complete PyTorch file.") from None
+        raise VerydeepError(f"{path} is corrupted or truncated: not a complete PyTorch file.") from None
     if unpacked > path.stat().st_size:
-        raise VerydeepError(f"{path} unpacks to {unpacked:,} bytes, more than its own size: it is refused.")
+        raise VerydeepError(
+            f"{path} would unpack to {unpacked:,} bytes, more than the size of the file, and is not loaded: "
+            "use an uncompressed file."
+        )
 
 
 def parts_of(path: Path, tensors: dict[str, Any]) -> Parts:

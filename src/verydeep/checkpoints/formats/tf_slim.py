@@ -41,7 +41,7 @@ def read_tensorflow(path: Path) -> Parts:
         first = next(fields(rows[0][1]))[0]
         tensors = _second(path, rows[1:]) if path.name.endswith(".index") else _first(rows, first)
     except (ValueError, IndexError, KeyError, TypeError, StopIteration, OSError) as fault:
-        raise VerydeepError(f"{path} is broken, or not a supported checkpoint ({str(fault)[:80]}).") from None
+        raise VerydeepError(f"{path} is corrupted, or not a supported checkpoint ({str(fault)[:80]}).") from None
     return _parts(tensors)
 
 

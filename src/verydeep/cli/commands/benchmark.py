@@ -20,19 +20,35 @@ DISTRIBUTED = True
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("what", metavar="WHAT", help="infer, train, dense, data or svm; a net alone means infer")
-    sources = "infer: nets, runs, exported files; train: nets; dense: a net; data: a dataset (D or synthetic JPEGs)"
+    parser.add_argument(
+        "what", metavar="WHAT", help="what to measure: infer, train, dense, data or svm; a net alone: infer"
+    )
+    sources = (
+        "infer: nets, runs or exported files; train: nets; dense: a net (default: D); data: a folder of images or tar "
+        "files (default: synthetic JPEGs)"
+    )
     parser.add_argument("sources", metavar="SOURCE", nargs="*", help=sources)
-    group = parser.group("Evaluation")
-    group.add_argument("--batch", type=int, default=8, metavar="N", help="batch size (8)")
-    group.add_argument("--size", type=int, metavar="N", help="side of the images in pixels (the crop)")
-    group.add_argument("--repeats", type=int, default=7, metavar="N", help="repetitions (7)")
-    peers = "infer: also torchvision, onnxruntime, openvino, mnn, ncnn; train: torchvision; svm: scikit-learn"
+    group = parser.group("Benchmark")
+    group.add_argument("--batch", type=int, default=8, metavar="N", help="batch size (default: 8)")
+    group.add_argument("--size", type=int, metavar="N", help="side of the images in pixels (default: the net's crop)")
+    group.add_argument("--repeats", type=int, default=7, metavar="N", help="number of repetitions (default: 7)")
+    peers = (
+        "libraries to compare with: infer: torchvision, onnxruntime, openvino, mnn, ncnn; train: torchvision; "
+        "svm: scikit-learn"
+    )
     group.add_argument("--against", metavar="PEER,…", help=peers)
-    group.add_argument("--load", type=int, default=0, metavar="N", help="other busy processes beside all (0)")
-    parser.group("Output").add_argument("--plot", metavar="FILE.png", help="also draw a bar chart")
-    group.add_argument("--photos", type=int, metavar="N", help="number of images for data (64) and svm (1000)")
-    group.add_argument("--processes", metavar="N,…", help="for train: numbers of processes, one after another")
+    group.add_argument(
+        "--load",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of other processes that keep the CPU busy meanwhile (default: 0)",
+    )
+    parser.group("Output").add_argument("--plot", metavar="FILE.png", help="also draw the result as a bar chart")
+    group.add_argument(
+        "--photos", type=int, metavar="N", help="number of images for data and svm (default: 64; svm: 1000)"
+    )
+    group.add_argument("--processes", metavar="N,…", help="for train: numbers of processes to measure, such as 1,2,4")
     used = ("device", "precision", "layout", "threads", "compile", "recompute", "bf16_gradients", "peer_timeout")
     add_settings(parser, MachineSettings, only=used)
 

@@ -1,4 +1,4 @@
-"""Print a script that completes commands, flags, their values and file names in a shell."""
+"""Print a shell completion script for commands, flags, their values and file names."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from ..output import show_raw
 from ..parser import CommandParser, Options, build_parser
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
-NO_FILE = ("N", "X", "S", "NAME", "N,…", "NET")  # placeholders of values that are no files
+# Placeholders of values that are no files.
+NO_FILE = ["N", "X", "PIXELS", "NAME", "NET", "LAYER", "ADDRESS", "N,…", "X,…", "Q,…", "EPOCH,…", "NAME,…"]
 
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("shell", choices=SHELLS, help="the shell")
+    parser.add_argument("shell", choices=SHELLS, help="the shell that you use")
+    parser.epilog = (
+        'To install it in bash, add `eval "$(verydeep completion bash)"` to ~/.bashrc; in zsh, the same with zsh to '
+        "~/.zshrc, after compinit; in fish or tcsh, save the script to a file that the shell sources at its start."
+    )
 
 
 def run(options: Options) -> int:

@@ -13,13 +13,19 @@ from ..parser import CommandParser, Options, add_settings, settings_from
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("source", metavar="SRC", help="a run, a checkpoint, public weights or a weight file")
-    parser.add_argument("out", metavar="DST", help="a run's folder, or .safetensors, .pth, .h5, .caffemodel")
+    parser.add_argument(
+        "source", metavar="MODEL", help="a run's folder, a checkpoint, a weight file, or a name such as oxford-D"
+    )
+    parser.add_argument(
+        "out", metavar="OUT", help="a folder for a run, or a file: .safetensors, .pth, .h5 or .caffemodel"
+    )
     parser.group("Net and weights").add_argument(
-        "--class-names", metavar="FILE", help="ilsvrc, or a file with a name per line, where SRC records no names"
+        "--class-names",
+        metavar="FILE",
+        help="class names if MODEL records none: ilsvrc, or a file with a name per line",
     )
     parser.group("Output").add_argument(
-        "--to", choices=["verydeep", "torchvision", "keras", "caffe"], help="format (that of DST's extension)"
+        "--to", choices=["verydeep", "torchvision", "keras", "caffe"], help="format of OUT (default: by its extension)"
     )
     add_settings(parser, TrainSettings, only=("preprocessing",))
 

@@ -46,7 +46,7 @@ def _show(result: dict[str, Any]) -> None:
     show_note(f"split: {result['split']}")
     for note in result["notes"]:
         show_note(f"note: {note}")
-    columns = ["set", "images", "per class (min/median/max)", "smallest side (min/median/max)"]
+    columns = ["set", "images", "per class (min/median/max)", "shorter side (min/median/max)"]
     show_table("", columns, rows)
     for images in result["duplicates"]:
         show(f"duplicates: {'; '.join(images)}")
@@ -60,7 +60,7 @@ def _show(result: dict[str, Any]) -> None:
     for box in result["boxes"]:
         corners = ", ".join(f"{side} {box[side]:g}" for side in ("xmin", "ymin", "xmax", "ymax"))
         show(f"as read: {box['image']}, {box['class']}, {corners}")
-    show(f"{len(result['faults'])} unreadable images, {len(result['duplicates'])} sets of duplicates")
+    show(f"unreadable images: {len(result['faults'])}, sets of duplicates: {len(result['duplicates'])}")
 
 
 def _show_skipped(result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Rescale the images of a dataset once and pack them into a few large files, for fast training."""
+"""Resize the images of a dataset and pack them into a few large files (shards), to train on them faster."""
 
 from __future__ import annotations
 
@@ -15,14 +15,24 @@ from ..parser import READING, CommandParser, Options, add_settings, add_shared, 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     add_shared(parser, "data", "--bad-images")
-    parser.add_argument("out", metavar="DIR", help="a new folder, or that of an interrupted packing, which is resumed")
+    parser.add_argument("out", metavar="DIR", help="folder for the packed dataset; an interrupted packing is resumed")
     output = parser.group("Output")
-    output.add_argument("--size", type=int, default=256, metavar="N", help="smallest side of packed images (256)")
-    output.add_argument("--form", choices=["raw", "jpeg"], default="raw", help="pixels, or JPEG at a tenth of the size")
-    output.add_argument("--quality", type=int, default=95, metavar="N", help="JPEG quality, 90 to 100 (95)")
+    parser.group("Image preprocessing").add_argument(
+        "--size", type=int, default=256, metavar="N", help="shorter side of the packed images in pixels (default: 256)"
+    )
+    output.add_argument(
+        "--form",
+        choices=["raw", "jpeg"],
+        default="raw",
+        help="store raw pixels, or JPEG, a tenth of the size (default: raw)",
+    )
+    output.add_argument("--quality", type=int, default=95, metavar="N", help="JPEG quality, 90 to 100 (default: 95)")
     add_settings(parser, DataSettings, leave_out=("data",))
     add_settings(parser, TrainSettings, only=("resampling", "other_side"))
     add_settings(parser, MachineSettings, only=READING)
+    parser.epilog = (
+        "Any dataset that `train --data` takes can be packed; to train on it, pass its folder DIR as --data."
+    )
 
 
 def run(options: Options) -> int:
@@ -41,6 +51,6 @@ def run(options: Options) -> int:
 def _show(result: dict[str, Any]) -> None:
     images = sum(part["photos"] for part in result["sets"].values())
     size = sum(shard["bytes"] for part in result["sets"].values() for shard in part["shards"])
-    show(f"{result['folder']}: {images} images, smallest side {result['size']}, {result['form']}, {size / 1e6:.1f} MB")
+    show(f"{result['folder']}: {images} images, shorter side {result['size']}, {result['form']}, {size / 1e6:.1f} MB")
     crop = "" if result["size"] >= TrainSettings.crop else f" --crop {result['size'] // STRIDE * STRIDE}"
     show(f"train on it: verydeep train D --data {shlex.quote(str(result['folder']))} --S {result['size']}{crop}")

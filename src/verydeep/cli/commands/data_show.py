@@ -17,8 +17,8 @@ def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     add_shared(parser, "data")
     output = parser.group("Output")
-    output.add_argument("--out", default="crops.png", metavar="FILE", help="the picture (crops.png)")
-    output.add_argument("--photos", type=int, default=24, metavar="N", help="number of crops (24)")
+    output.add_argument("--out", default="crops.png", metavar="FILE", help="PNG file to write (default: crops.png)")
+    output.add_argument("--photos", type=int, default=24, metavar="N", help="number of crops (default: 24)")
     add_settings(parser, TrainSettings, only=SHOWN)
     add_settings(parser, DataSettings, only=("classes", "folders"))
     add_settings(parser, MachineSettings, only=("max_pixels",))
@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     from ...training.recipes import settings_of_run
 
     if options.photos < 1:
-        raise VerydeepError(f"photos must be 1 or more, not {options.photos}.")
+        raise VerydeepError(f"--photos must be 1 or more, not {options.photos}.")
     settings = settings_of_run("D", {**given_settings(options, TrainSettings), "batch": options.photos})
     crops = sample_crops(options.data, settings, options.photos, **given_settings(options, DataSettings))
     path = save_figure(photo_grid(crops), Path(options.out))

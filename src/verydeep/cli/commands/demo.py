@@ -14,11 +14,13 @@ from ..signals import InterruptHandler
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    learning = parser.group("Learning")
-    learning.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (0)")
-    learning.add_argument("--epochs", type=int, metavar="N", help="fewer epochs, for a quick trial")
-    parser.group("Data").add_argument("--scenes", type=int, metavar="N", help="number of training images (6000)")
-    parser.group("Output").add_argument("--out", metavar="DIR", help="a new folder (runs/demo)")
+    learning = parser.group("Training")
+    learning.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+    learning.add_argument("--epochs", type=int, metavar="N", help="maximum number of epochs, for a quick trial")
+    parser.group("Data").add_argument(
+        "--scenes", type=int, metavar="N", help="number of training images (default: 6000)"
+    )
+    parser.group("Output").add_argument("--out", metavar="DIR", help="a new folder for the run (default: runs/demo)")
 
 
 def run(options: Options) -> int:

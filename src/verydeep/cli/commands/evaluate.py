@@ -14,13 +14,20 @@ DISTRIBUTED = True
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("run", metavar="DIR", help="a run's folder or a checkpoint")
-    parser.add_argument("protocol", metavar="PROTOCOL", nargs="?", help="dense@256,384,512, crops@…, … (as `predict`)")
+    parser.add_argument("run", metavar="MODEL", help="a run's folder, a checkpoint or a weight file")
+    parser.add_argument(
+        "protocol",
+        metavar="PROTOCOL",
+        nargs="?",
+        help="protocol: dense@256,384,512, crops@…, … (default: that of `predict`)",
+    )
     data, output = parser.group("Data"), parser.group("Output")
-    data.add_argument("--data", metavar="DATA", help="another dataset than the run's own")
-    data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one not used in training)")
+    data.add_argument("--data", metavar="DATA", help="dataset to evaluate on (default: that of the run)")
+    data.add_argument(
+        "--set", metavar="NAME", help="train, dev, val, test or all (default: the one not used in training)"
+    )
     add_shared(parser, "--bad-images", "--last")
-    output.add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
+    output.add_argument("--out", metavar="DIR", help="folder for the results (default: in the run's folder)")
     add_settings(parser, MachineSettings, leave_out=OF_TRAINING)
 
 

@@ -13,20 +13,26 @@ from ..parser import READING, CommandParser, Options, add_settings, add_shared, 
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("run", metavar="RUN", help="a run's folder, a checkpoint, public weights or a weight file")
+    parser.add_argument(
+        "run", metavar="MODEL", help="a run's folder, a checkpoint, a weight file, or a name such as oxford-D"
+    )
     output = parser.group("Output")
     output.add_argument(
-        "--to", choices=["onnx", "onnx-int8", "pt2", "safetensors"], default="onnx", help="format (onnx)"
+        "--to", choices=["onnx", "onnx-int8", "pt2", "safetensors"], default="onnx", help="format (default: onnx)"
     )
-    output.add_argument("--out", metavar="FILE", help="the file (in the run's folder)")
+    output.add_argument("--out", metavar="FILE", help="file to write (default: in the run's folder)")
     output.add_argument(
         "--takes",
         choices=["uint8", "float"],
         default="uint8",
-        help="uint8: images to posteriors; float: normalised pixels to logits (uint8)",
+        help="input: uint8 images, for class probabilities, or normalised float pixels, for logits (default: uint8)",
     )
     add_shared(parser, "--last")
-    parser.group("Data").add_argument("--photos", metavar="DATA", help="images to calibrate and compare int8 on")
+    parser.group("Data").add_argument(
+        "--photos",
+        metavar="DATA",
+        help="images to calibrate int8 and to compare it with the net on (default: those of the run)",
+    )
     add_settings(parser, MachineSettings, only=("threads", *READING))
 
 

@@ -15,13 +15,17 @@ DISTRIBUTED = True
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("run", metavar="RUN", help="a run's folder, a checkpoint or a weight file")
+    parser.add_argument("run", metavar="MODEL", help="a run's folder, a checkpoint or a weight file")
     data, output = parser.group("Data"), parser.group("Output")
-    data.add_argument("--data", metavar="DATA", required=True, help="folder, list file, caltech101:DIR, voc2007:DIR, …")
-    data.add_argument("--set", metavar="NAME", help="only one set of the data")
-    data.add_argument("--splits", type=int, metavar="N", help="only the images of Caltech's first N splits")
+    data.add_argument(
+        "--data", metavar="DATA", required=True, help="dataset: a folder, a list file, caltech101:DIR, voc2007:DIR, …"
+    )
+    data.add_argument("--set", metavar="NAME", help="only this set of the data: train, dev, val or test (default: all)")
+    data.add_argument("--splits", type=int, metavar="N", help="only the images of the first N random splits of Caltech")
     add_shared(parser, "--bad-images")
-    output.add_argument("--out", metavar="FILE", required=True, help="features file; scales it lacks are added to it")
+    output.add_argument(
+        "--out", metavar="FILE", required=True, help="features file to write; if it exists, missing scales are added"
+    )
     add_settings(parser, FeatureSettings)
     add_net_settings(parser)
     add_settings(parser, MachineSettings, only=("peer_timeout",))

@@ -1,4 +1,4 @@
-"""Average the stored posteriors of nets or protocols, with paired tests between them."""
+"""Average the class probabilities of several evaluations (ensemble), with McNemar's test of each pair."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from ..parser import CommandParser, Options, add_shared
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("files", metavar="FILE", nargs="+", help="scores files, or folders written by `evaluate`")
-    parser.group("Evaluation").add_argument(
-        "--weights", metavar="LIST", help="a weight per file, such as 1,2,1 (equal)"
+    parser.group("Ensemble").add_argument(
+        "--weights", metavar="X,…", help="weights of the average, one per file, normalised to sum to 1 (default: equal)"
     )
-    parser.group("Output").add_argument("--out", metavar="DIR", help="folder of the fused scores (not written)")
+    parser.group("Output").add_argument(
+        "--out", metavar="DIR", help="folder for the averaged scores (default: not written)"
+    )
     add_shared(parser, "--server-file", "--devkit")
+    parser.epilog = "Example: `verydeep fuse D.npz E.npz --weights 2,1 --out runs/fused`"
 
 
 def run(options: Options) -> int:

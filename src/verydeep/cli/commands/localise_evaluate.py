@@ -16,19 +16,26 @@ def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument(
         "tests",
-        metavar="DIR PROTOCOL",
+        metavar="MODEL PROTOCOL",
         nargs="+",
-        help="a localisation model and centre@Q or dense@Q,… (as `localise predict`); several are combined",
+        help="a run's folder or a checkpoint of a localisation model, and centre@Q or dense@Q,… (default: that of "
+        "`localise predict`); several pairs: the ensemble of the models",
     )
     data, net = parser.group("Data"), parser.group("Net and weights")
-    data.add_argument("--data", metavar="DATA", help="another dataset than the run's own")
-    data.add_argument("--boxes", metavar="LIST", action="append", help="other box files than the run's own")
-    data.add_argument("--set", metavar="NAME", help="train, dev, val, test or all (the one not used in training)")
-    net.add_argument(
-        "--classifier", metavar="DIR", help="the run that scores boxes (the one that training started from)"
+    data.add_argument("--data", metavar="DATA", help="dataset to evaluate on (default: that of the run)")
+    data.add_argument("--boxes", metavar="FILE,…", action="append", help="box files (default: those of the run)")
+    data.add_argument(
+        "--set", metavar="NAME", help="train, dev, val, test or all (default: the one not used in training)"
     )
-    net.add_argument("--scores", metavar="FILE", help="scores file of `evaluate`, whose best classes are located")
-    parser.group("Output").add_argument("--out", metavar="DIR", help="folder of the results (in the run's folder)")
+    net.add_argument(
+        "--classifier",
+        metavar="MODEL",
+        help="classifier that scores boxes (default: the one that training started from)",
+    )
+    net.add_argument("--scores", metavar="FILE", help="scores file of `evaluate`: its best classes are located")
+    parser.group("Output").add_argument(
+        "--out", metavar="DIR", help="folder for the results (default: in the run's folder)"
+    )
     add_shared(parser, "--strict", "--server-file", "--devkit")
     add_settings(parser, MergeSettings)
     add_settings(parser, MachineSettings, leave_out=ALONE)
@@ -40,7 +47,7 @@ def run(options: Options) -> int:
 
     words = [*options.tests, None] if len(options.tests) == 1 else options.tests
     if len(words) % 2:
-        raise VerydeepError("give pairs of a run's folder and a protocol, such as `runs/D/384-PCR dense@352,384`.")
+        raise VerydeepError("pass pairs of a run's folder and a protocol, such as `runs/D/384-PCR dense@352,384`.")
     evaluation = evaluate_boxes(
         list(zip(words[::2], words[1::2], strict=True)),
         scores=options.scores,

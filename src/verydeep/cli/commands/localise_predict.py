@@ -12,20 +12,32 @@ from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, se
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("run", metavar="DIR", help="a localisation model: a run's folder or a checkpoint")
+    parser.add_argument("run", metavar="MODEL", help="a localisation model: a run's folder or a checkpoint")
     add_shared(parser, "images")
     net, output = parser.group("Net and weights"), parser.group("Output")
     net.add_argument(
-        "--classifier", metavar="DIR", help="the run that predicts and scores classes (that training started from)"
+        "--classifier",
+        metavar="MODEL",
+        help="classifier that predicts the classes (default: the one that training started from)",
     )
-    parser.group("Evaluation").add_argument(
-        "--protocol", metavar="PROTOCOL", help="dense@Q,… or centre@Q (dense@Q; centre@Q for crops below 224)"
+    prediction = parser.group("Prediction")
+    prediction.add_argument(
+        "--protocol",
+        metavar="PROTOCOL",
+        help="protocol: dense@Q,… or centre@Q (default: dense@Q; for crops below 224: centre@Q)",
     )
-    output.add_argument("--out", default="boxes", metavar="DIR", help="folder for pictures and boxes.json (boxes)")
-    output.add_argument("--top", type=int, metavar="N", help="classes per image (5; 1 for fewer than 10 classes)")
-    output.add_argument("--class", dest="name", metavar="NAME", help="locate this class")
+    output.add_argument(
+        "--out", default="boxes", metavar="DIR", help="folder for pictures and boxes.json (default: boxes)"
+    )
+    prediction.add_argument(
+        "--top", type=int, metavar="N", help="number of classes per image (default: 5; for fewer than 10 classes: 1)"
+    )
+    prediction.add_argument(
+        "--class", dest="name", metavar="NAME", help="class to locate in every image (default: those predicted)"
+    )
     add_settings(parser, MergeSettings)
     add_settings(parser, MachineSettings, leave_out=ALONE)
+    parser.epilog = "Example: `verydeep localise predict runs/D-PCR photo.jpg --top 1`"
 
 
 def run(options: Options) -> int:

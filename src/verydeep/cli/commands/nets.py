@@ -14,9 +14,9 @@ from ..parser import CommandParser, Options, add_settings, given_settings
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("name", nargs="?", metavar="NET", help="list the layers of this net, too")
+    parser.add_argument("name", nargs="?", metavar="NET", help="also list the layers of this net")
     size = parser.group("Net and weights")
-    size.add_argument("--classes", type=int, default=1000, metavar="N", help="number of classes (1000)")
+    size.add_argument("--classes", type=int, default=1000, metavar="N", help="number of classes (default: 1000)")
     add_settings(parser, TrainSettings, only=("crop", "width"))
 
 

@@ -14,12 +14,18 @@ from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, se
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("run", metavar="DIR", help="a run's folder, a checkpoint, or released weights such as oxford-D")
+    parser.add_argument(
+        "run", metavar="MODEL", help="a run's folder, a checkpoint, a weight file, or a name such as oxford-D"
+    )
     add_shared(parser, "images", "--last", "--protocol")
     shown = parser.group("Output")
-    shown.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (5)")
-    shown.add_argument("--explain", metavar="DIR", help="also write score maps and Grad-CAM of each image's top class")
-    parser.formats.add_argument("--csv", action="store_true", help="print rows of image,rank,class,probability")
+    shown.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (default: 5)")
+    shown.add_argument(
+        "--explain", metavar="DIR", help="also write score maps and Grad-CAM of each image's top class to this folder"
+    )
+    parser.formats.add_argument(
+        "--csv", action="store_true", help="print the result as CSV: image,rank,class,probability"
+    )
     add_settings(parser, MachineSettings, leave_out=ALONE)
 
 

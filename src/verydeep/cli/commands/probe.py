@@ -25,13 +25,15 @@ from .svm import show_svms
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.group("Data").add_argument("--data", metavar="DATA", required=True, help="a folder with a folder per class")
+    parser.group("Data").add_argument(
+        "--data", metavar="DATA", required=True, help="dataset: a folder with a folder per class, or a list file"
+    )
     add_shared(parser, "--bad-images")
     parser.group("Net and weights").add_argument(
-        "--weights", metavar="RUN", required=True, help="a run's folder, a checkpoint or a weight file"
+        "--weights", metavar="MODEL", required=True, help="a run's folder, a checkpoint or a weight file"
     )
     parser.group("Output").add_argument(
-        "--out", metavar="DIR", default="runs/probe", help="folder of the results (runs/probe)"
+        "--out", metavar="DIR", default="runs/probe", help="folder for the results (default: runs/probe)"
     )
     add_settings(parser, FeatureSettings)
     add_settings(parser, DescriptorSettings)

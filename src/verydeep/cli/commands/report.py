@@ -12,9 +12,13 @@ from ..parser import CommandParser, Options, add_settings
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("folders", metavar="DIR", nargs="+", help="runs, probes or SVMs; several are compared")
+    parser.add_argument(
+        "folders", metavar="DIR", nargs="+", help="folders of runs, probes or SVMs; several are compared"
+    )
     parser.group("Output").add_argument(
-        "--out", metavar="FILE", help="the page (report.html in DIR; for several, comparison.html here)"
+        "--out",
+        metavar="FILE",
+        help="HTML file to write (default: report.html in DIR; for several: comparison.html here)",
     )
     add_settings(parser, MachineSettings, only=("max_pixels",))
 

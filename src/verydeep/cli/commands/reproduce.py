@@ -20,15 +20,26 @@ from .table import show_paper_table
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("name", metavar="NAME", help="table3/D/256, table3, classification, released, transfer")
-    parser.group("Data").add_argument("--data", metavar="DATA", help="imagenet:DIR, or with --doll digits")
-    parser.group("Net and weights").add_argument(
-        "--weights", metavar="NET=FILE", action="append", help="weight file of D or E, for released and transfer"
+    parser.add_argument(
+        "name", metavar="NAME", help="a row (table3/D/256), a table (table3), or classification, released or transfer"
     )
-    evaluation, shown = parser.group("Evaluation"), parser.group("Output")
-    evaluation.add_argument("--doll", action="store_true", help="small nets on handwritten digits, minutes per row")
-    evaluation.add_argument("--plan", action="store_true", help="only print what is missing, with time and disk space")
-    shown.add_argument("--out", metavar="DIR", help="folder of all runs (runs, or with --doll runs/doll)")
+    parser.group("Data").add_argument(
+        "--data", metavar="DATA", help="dataset: imagenet:DIR (default with --doll: digits)"
+    )
+    parser.group("Net and weights").add_argument(
+        "--weights",
+        metavar="NET=FILE",
+        action="append",
+        help="weight file of net D or E, for released and transfer; can be repeated",
+    )
+    evaluation, shown = parser.group("Experiments"), parser.group("Output")
+    evaluation.add_argument(
+        "--doll", action="store_true", help="use small nets on handwritten digits, which take minutes per row"
+    )
+    evaluation.add_argument(
+        "--plan", action="store_true", help="only print what is still to be run, with time and disk space"
+    )
+    shown.add_argument("--out", metavar="DIR", help="folder for all runs (default: runs; with --doll: runs/doll)")
     add_settings(parser, TrainSettings, only=OF_ALL_RUNS)
     add_settings(parser, MachineSettings)
     doll = settings_of_run("D/256", DOLL.settings("D/256"))
@@ -70,7 +81,7 @@ def _files_by_net(words: list[str]) -> dict[str, str]:
     for word in words:
         net, _, file = word.partition("=")
         if not net or not file or net in files:
-            raise VerydeepError(f"give weights as NET=FILE, once per net, such as D=net_d.safetensors, not {word!r}.")
+            raise VerydeepError(f"pass weights as NET=FILE, once per net, such as D=net_d.safetensors, not {word!r}.")
         files[net] = file
     return files
 
@@ -89,7 +100,7 @@ def _show_plan(result: dict[str, Any]) -> None:
     for run_name in plan["without_file"]:
         net = run_name.partition("/")[0]
         fetch = f"`verydeep weights fetch oxford-{net}` downloads it, then --weights {net}=oxford-{net}"
-        show(f"{run_name} lacks its weight file: add --weights {net}=FILE ({fetch})")
+        show(f"the weight file of {run_name} is missing: add --weights {net}=FILE ({fetch})")
     show(f"in total about {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk space")
 
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("run", metavar="DIR", help="a run, a checkpoint, an exported file or SVMs, as for `predict`")
+    parser.add_argument("run", metavar="MODEL", help="a run's folder, a checkpoint, an exported file or SVMs")
     net = parser.group("Net and weights")
-    net.add_argument("--boxes", metavar="DIR", help="also predict boxes, with this localisation model")
-    net.add_argument("--features", metavar="FILE", help="also compute descriptors, and search this features file")
+    net.add_argument("--boxes", metavar="MODEL", help="localisation model, to also predict boxes")
+    net.add_argument(
+        "--features", metavar="FILE", help="features file, to also compute descriptors and find similar images in it"
+    )
     add_shared(parser, "--last", "--protocol")
     add_settings(parser, ServeSettings)
     add_settings(parser, MachineSettings, only=("device", "precision", "layout", "threads"))

@@ -1,4 +1,4 @@
-"""Find the images of a features file that are most similar to an image."""
+"""Find, for each query image, the images of a features file that are most similar by cosine similarity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...core.errors import VerydeepError
 from ...core.settings import DescriptorSettings, MachineSettings
 from ..execution import status_of, write_rows
 from ..output import Terminal, show, show_json
-from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from
+from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from, show_defaults
 
 LIST = "similar.json"
 
@@ -18,13 +18,19 @@ def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     add_shared(parser, "images")
     parser.group("Data").add_argument(
-        "--features", metavar="FILE", required=True, help="features file of the images to search"
+        "--features", metavar="FILE", required=True, help="features file of the images to search, written by `features`"
     )
     output = parser.group("Output")
-    output.add_argument("--top", type=int, default=10, metavar="N", help="number of similar images (10)")
-    output.add_argument("--out", metavar="DIR", default="similar", help=f"folder for pictures and {LIST} (similar)")
+    output.add_argument(
+        "--top", type=int, default=10, metavar="N", help="number of similar images per query image (default: 10)"
+    )
+    output.add_argument(
+        "--out", metavar="DIR", default="similar", help=f"folder for pictures and {LIST} (default: similar)"
+    )
     add_settings(parser, DescriptorSettings)
     add_settings(parser, MachineSettings, leave_out=ALONE)
+    show_defaults(parser, ("", (MachineSettings(workers=0),)))
+    parser.epilog = "Example: `verydeep similar photo.jpg --features features.safetensors --top 5`"
 
 
 def run(options: Options) -> int:
@@ -100,5 +106,5 @@ def _earlier(folder: Path) -> set[str]:
         return set()
     rows = read_json(path).get("photos")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "neighbours" in row for row in rows):
-        raise VerydeepError(f"{path} was not written by `verydeep similar` and is not overwritten: give another --out.")
+        raise VerydeepError(f"{path} was not written by `verydeep similar` and is not overwritten: use another --out.")
     return {str(row.get("picture")) for row in rows}

@@ -15,14 +15,21 @@ from ..parser import CommandParser, Options, add_settings, settings_from
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("protocol", metavar="PROTOCOL", help="caltech101, caltech256, voc2007, voc2012, …-action, own")
+    parser.add_argument(
+        "protocol", metavar="PROTOCOL", help="protocol: caltech101, caltech256, voc2007, voc2012, voc2012-action or own"
+    )
     descriptors = parser.group("Descriptors")
     descriptors.add_argument(
-        "--features", metavar="FILE", nargs="+", action="extend", required=True, help="features files; nets are stacked"
+        "--features",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        required=True,
+        help="features files; those of several nets are concatenated",
     )
-    descriptors.add_argument("--scales", metavar="LIST", help="only these scales of the files (all)")
+    descriptors.add_argument("--scales", metavar="Q,…", help="scales of the files to use (default: all)")
     parser.group("Output").add_argument(
-        "--out", metavar="DIR", help="folder of results and classifier (runs/svm/PROTOCOL)"
+        "--out", metavar="DIR", help="folder for results and classifier (default: runs/svm/PROTOCOL)"
     )
     add_settings(parser, DescriptorSettings)
     add_settings(parser, SvmSettings)

@@ -12,10 +12,10 @@ from ..parser import CommandParser, Options
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("table", metavar="N", help="1 to 12, text, released, fusion, or claims")
-    folders = "folders written by `reproduce` (runs); of several, the mean over seeds; for fusion, by `fuse --out`"
+    parser.add_argument("table", metavar="N", help="1 to 12, text, released, fusion or claims")
+    folders = "folders written by `reproduce` (default: runs); of several: the mean over seeds; fusion: by `fuse --out`"
     parser.group("Data").add_argument("--from", dest="results", metavar="DIR", nargs="+", action="extend", help=folders)
-    markers = "write the table into a Markdown page, between <!-- table-N --> and <!-- /table-N -->"
+    markers = "also write the table to a Markdown page, between <!-- table-N --> and <!-- /table-N -->"
     parser.group("Output").add_argument("--write", metavar="PAGE", help=markers)
 
 
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
     usual = [place for place in ("runs", "runs/doll") if (Path(place) / RESULTS).exists()]
     results = read_places(options.results or usual[:1])
     if not results and not options.json:
-        Terminal(options.quiet).say("no results in runs or runs/doll: give another folder with --from")
+        Terminal(options.quiet).say("no results in runs or runs/doll: pass another folder as --from")
     if options.write is not None:
         write_block(Path(options.write), f"table-{name}", _markdown(name, results))
     if options.json:

@@ -9,9 +9,9 @@ from ..parser import CommandParser, Options
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("name", metavar="NAME", help="a name from `weights list`, such as oxford-D")
-    parser.group("Data").add_argument(
-        "--from", dest="source", metavar="FILE", help="a local copy, or another URL of it"
+    parser.add_argument("name", metavar="NAME", help="name in `weights list`, such as oxford-D")
+    parser.group("Net and weights").add_argument(
+        "--from", dest="source", metavar="FILE", help="local copy of the file, or another URL of it"
     )
 
 

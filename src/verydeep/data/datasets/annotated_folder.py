@@ -65,7 +65,7 @@ def _match_boxes(root: Path, images: list[str], places: tuple[str, ...]) -> Phot
     for place in places:
         folder, file = parted(place)
         if folder and not (root / folder).is_dir():
-            raise VerydeepError(f"{root} has no folder {folder}, which the names in {file} should be relative to.")
+            raise VerydeepError(f"{root} has no folder {folder}, to which {file} says its image names are relative.")
         in_file, broken_files, without_box = read_boxes(Path(file))
         broken += broken_files
         skipped += without_box
@@ -81,8 +81,8 @@ def _match_boxes(root: Path, images: list[str], places: tuple[str, ...]) -> Phot
     if not by_image:
         first = f" (the first is {unmatched[0]})" if unmatched else ""
         raise VerydeepError(
-            f"the boxes name no image below {root}{first}: give the folder that their names are relative to as --data, "
-            "or as FOLDER=FILE below it."
+            f"none of the images in the box files is below {root}{first}: pass the folder to which their "
+            "names are relative as --data, or as FOLDER=FILE below it."
         )
     without = tuple(image for image in images if image not in by_image)
     spelling = one_spelling(box.name for boxes in by_image.values() for box in boxes)
@@ -101,7 +101,7 @@ def parted(place: str) -> tuple[str, str]:
     if not equals or Path(place).exists():
         folder, file = "", place
     if not file:
-        raise VerydeepError(f"boxes {place!r} name no file: give FILE, or FOLDER=FILE.")
+        raise VerydeepError(f"--boxes {place!r} names no file: pass FILE, or FOLDER=FILE.")
     return folder, file
 
 
@@ -120,7 +120,7 @@ def _unique(images: dict[str, list[str]], name: str, file: str) -> str | None:
     several = images.get(name, [])
     if len(several) > 1:
         raise VerydeepError(
-            f"{file} names {name}, which {len(several)} images are called ({several[0]}, {several[1]}, …): give "
+            f"{file} names {name}, which {len(several)} images are called ({several[0]}, {several[1]}, …): use "
             "its path below the data's folder, or FOLDER=FILE with the folder that its names are relative to."
         )
     return several[0] if several else None

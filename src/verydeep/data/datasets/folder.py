@@ -39,7 +39,7 @@ def open_path(path: Path, settings: DataSettings) -> Data:
     if not path.is_dir():
         what = "is not a folder, .csv, .tsv or .jsonl file" if path.exists() else "does not exist"
         raise VerydeepError(
-            f"data {path} {what}: give a folder with a folder per class, a list file of path,label, "
+            f"data {path} {what}: use a folder with a folder per class, a list file of path,label, "
             "or a name (digits, imagenet:DIR, caltech101:DIR, caltech256:DIR)."
         )
     beside = Skipped(str(path))
@@ -127,7 +127,7 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
     """A list file of images, their classes and, optionally, their sets."""
     rows = _listed(path)
     if not rows:
-        raise VerydeepError(f"{path} lists no images: give path,label on each line.")
+        raise VerydeepError(f"{path} lists no images: write one per line, as path,label.")
     by_path: dict[str, tuple[str, str]] = {}
     for image, *entry in rows:
         earlier = by_path.setdefault(image, (entry[0], entry[1]))
@@ -154,7 +154,10 @@ def _listed(path: Path) -> list[tuple[str, str, str]]:
     for row in rows[:1]:
         if _names_image(folder, row.cells["class"]) and not _names_image(folder, row.cells["image"]):
             shown = f"the image {row.cells['image']!r} and the class {row.cells['class']!r}"
-            raise VerydeepError(f"{path}, line {row.line}: {shown} may be swapped: give path,label, or a header.")
+            raise VerydeepError(
+                f"{path}, line {row.line}: {shown} may be swapped: write them as path,label, or add a "
+                "header that names the columns."
+            )
     sets = [_set_of(row.cells.get("set", "")) for row in rows]
     if not any("set" in row.cells for row in rows):
         names = sorted({name for row in rows for name in row.others})

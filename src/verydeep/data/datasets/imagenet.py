@@ -151,7 +151,7 @@ def _integers(path: Path, what: str) -> list[int]:
     try:
         return [int(line) for line in path.read_text(encoding="utf-8-sig").split()]
     except ValueError:  # includes those of decoding
-        raise VerydeepError(f"{path} is broken: each line must be {what}.") from None
+        raise VerydeepError(f"{path} is corrupted: each line must be {what}.") from None
 
 
 def _test_photos(root: Path, skipped: Skipped) -> list[Path]:
@@ -187,7 +187,7 @@ def _ground_truth(root: Path, images: list[Path]) -> list[str]:
             with solution.open(newline="", encoding="utf-8-sig") as file:
                 rows = {row[0]: row[1].split()[0] for row in csv.reader(file) if row[0] != "ImageId"}
         except (ValueError, IndexError, csv.Error):
-            raise VerydeepError(f"{solution} is broken: each line must be an image, a WNID and boxes.") from None
+            raise VerydeepError(f"{solution} is corrupted: each line must be an image, a WNID and boxes.") from None
         missing = [image for image in images if image.stem not in rows]
         if missing:
             raise VerydeepError(f"{solution} has no line for {missing[0].name}.")
@@ -215,7 +215,7 @@ def devkit_order(root: Path) -> dict[int, str]:
         try:
             return {int(number): wnid for wnid, number, *_ in (line.split() for line in read_names(path))}
         except ValueError:
-            raise VerydeepError(f"{path} is broken: each line must be a WNID, a number and words.") from None
+            raise VerydeepError(f"{path} is corrupted: each line must be a WNID, a number and words.") from None
     meta = _first(root, "meta.mat")
     if not meta:
         raise VerydeepError(
@@ -247,7 +247,7 @@ def _meta_rows(meta: Path) -> list[tuple[int, str, str]]:
         rows = [synsets] if isinstance(synsets, dict) else synsets
         return [(int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])) for row in rows]
     except (KeyError, ValueError, TypeError, IndexError, OverflowError):
-        raise VerydeepError(f"{meta} is not from the devkit, or broken: unpack the devkit again.") from None
+        raise VerydeepError(f"{meta} is not from the devkit, or corrupted: unpack the devkit again.") from None
 
 
 def _first(root: Path, name: str) -> Path | None:

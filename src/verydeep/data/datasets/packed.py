@@ -67,20 +67,22 @@ def open_pack(folder: Path, settings: DataSettings) -> Data:
     """
     if settings.boxes or settings.dev_fraction is not None:
         raise VerydeepError(
-            f"{folder} is a packed dataset with boxes and a split of its own: give --boxes and --dev-fraction when "
+            f"{folder} is a packed dataset with boxes and a split of its own: pass --boxes and --dev-fraction when "
             "packing."
         )
     try:
         metadata = read_json(folder / CARD)
         if metadata["format"] != FORMAT:
-            raise VerydeepError(f"{folder} is a pack of another version ({metadata['format']}): pack the images again.")
+            raise VerydeepError(
+                f"{folder} is a packed dataset of another version ({metadata['format']}): pack the images again."
+            )
         sets = {name: _set(folder, name, metadata) for name in metadata["sets"]}
         return Data(str(metadata["name"]), sets, bool(metadata["split_by_us"]))
     except VerydeepError:
         raise
     except Exception as fault:  # NumPy raises many types for untrusted bytes
         reason = f"{fault.filename}: {fault.strerror}" if isinstance(fault, OSError) and fault.strerror else fault
-        raise VerydeepError(f"{folder} is a broken pack ({reason}): pack the images again.") from None
+        raise VerydeepError(f"{folder} is a corrupted packed dataset ({reason}): pack the images again.") from None
 
 
 def _ids(folder: Path, name: str) -> tuple[str, ...]:
@@ -132,7 +134,9 @@ class PackReader(ImageSource):
         row, data = self._row(image_id), self.stored(image_id)
         pixels = 3 * int(row["height"]) * int(row["width"])
         if not self._is_intact(image_id, data) or (self._form == "raw" and not 0 < pixels == len(data)):
-            raise ImageError(f"image {image_id} of the pack {self._root} is corrupt: pack the images again.")
+            raise ImageError(
+                f"image {image_id} of the packed dataset {self._root} is corrupted: pack the images again."
+            )
         if self._form == "jpeg":
             return decode(data.tobytes(), image_id)
         return data.reshape(int(row["height"]), int(row["width"]), 3)
@@ -153,7 +157,9 @@ class PackReader(ImageSource):
         row, shards = self._row(image_id), self._opened.shards
         start, shard = int(row["offset"]), int(row["shard"])
         if shard >= len(shards):
-            raise ImageError(f"image {image_id} of the pack {self._root} is in none of its files: pack it again.")
+            raise ImageError(
+                f"image {image_id} of the packed dataset {self._root} is in none of its files: pack it again."
+            )
         return shards[shard][start : start + int(row["bytes"])]
 
     def size(self, image_id: str) -> tuple[int, int]:

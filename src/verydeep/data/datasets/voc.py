@@ -92,7 +92,7 @@ def open_named(name: str, root: Path | None, _settings: DataSettings) -> Data:
     home = next((place for place in places if (place / "ImageSets").is_dir()), None)
     if home is None:
         raise VerydeepError(
-            f"{root} is not VOC-{year}: it, its VOC{year} or VOCdevkit/VOC{year} must hold ImageSets and JPEGImages."
+            f"{root} is not VOC-{year}: it, its VOC{year} or VOCdevkit/VOC{year} must contain ImageSets and JPEGImages."
         )
     action = "action" in name
     boxes = home / "Annotations" if name == OF_BOXES else None

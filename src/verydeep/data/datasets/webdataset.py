@@ -77,7 +77,9 @@ def _classes(root: Path, count: int) -> tuple[str, ...]:
         return tuple(f"{number:0{len(str(count - 1))}d}" for number in range(count))
     names = read_names(path)
     if len(names) < count or not all(names):
-        raise VerydeepError(f"{path} names {len(names)} classes, but there are {count}: give one per line.")
+        raise VerydeepError(
+            f"{path} has {len(names)} class names, but there are {count} classes: write one name per line."
+        )
     return distinct(names)
 
 
@@ -86,7 +88,7 @@ def _samples(folder: Path, root: Path) -> tuple[TarReader, tuple[str, ...], Any,
     skipped = Skipped(str(folder))
     paths = [folder / name for name in list_folder(folder, skipped).files if name.endswith(".tar")]
     if not paths:
-        raise VerydeepError(f"{folder} has no .tar files: give a folder that has some, or has train/ and val/.")
+        raise VerydeepError(f"{folder} has no .tar files: use a folder that has some, or that has train/ and val/.")
     shards = tuple(str(path.relative_to(root)) for path in paths)
     places: dict[str, Place] = {}
     labels: list[int] = []
@@ -131,7 +133,9 @@ def _images(path: Path, number: int, skipped: Skipped) -> Iterator[tuple[str, Pl
                     kind = kind_by_name(base)
                     skipped.note(reason or (kind if kind in UNREAD else extension_of(base)), path / member.name)
     except (tarfile.TarError, OSError, EOFError) as fault:
-        raise VerydeepError(f"{path} is a broken tar file ({str(fault)[:120]}): create or download it again.") from None
+        raise VerydeepError(
+            f"{path} is a corrupted tar file ({str(fault)[:120]}): create or download it again."
+        ) from None
     for key, (name, place) in images.items():
         yield name, place, classes.get(key, -1)
 

@@ -44,7 +44,7 @@ def load_images(data: str | None, count: int, options: Options) -> dict[str, Any
             opened = open_data(DataSettings(source), least_classes=1)
             train = opened.sets["train"]
             if train.source.encoded(train.ids[0]) is None:
-                raise VerydeepError(f"{name} is not a folder of images or tar files: give one, or leave it out.")
+                raise VerydeepError(f"{name} is not a folder of images or tar files: use one, or leave it out.")
             subset = train.take(np.arange(min(count, len(train))))
             pack = Path(folder) / f"pack-{number}"
             pack_sets(replace(opened, sets={"train": subset}), DataSettings(source), pack, Packing(SCALE))

@@ -90,7 +90,7 @@ def _report(rivals: list[Contender], reporter: Reporter) -> None:
     for rival in rivals:
         if rival.difference is not None and rival.difference > TOLERANCE:
             reporter.warn(
-                f"{rival.name} is not equal: its posteriors differ from ours by up to {rival.difference:.1g}."
+                f"the posteriors of {rival.name} differ from those of verydeep by up to {rival.difference:.1g}."
             )
 
 

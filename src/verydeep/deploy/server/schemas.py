@@ -144,7 +144,7 @@ class Error(BaseModel):
 
 
 ERRORS: dict[int | str, str] = {
-    400: "the body is empty, or the image is broken",
+    400: "the body is empty, or the image is corrupted",
     403: "a page of another site sent the request",
     404: "this server was started without what the route needs",
     408: "the image did not arrive in time",

@@ -35,14 +35,14 @@ def open_socket(host: str, port: int) -> socket.socket:
     try:
         (family, kind, proto, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise VerydeepError(f"unknown host {host!r}: give an address of this machine, such as 127.0.0.1.") from None
+        raise VerydeepError(f"unknown host {host!r}: use an address of this machine, such as 127.0.0.1.") from None
     bound = socket.socket(family, kind, proto)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as fault:
         bound.close()
-        advice = "give another --port, 0 for any that is free, or another --host"
+        advice = "use another --port, 0 for any that is free, or another --host"
         raise VerydeepError(f"cannot listen at {host} port {port}: {fault.strerror or fault}; {advice}.") from None
     return bound
 

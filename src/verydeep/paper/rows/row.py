@@ -145,7 +145,7 @@ def find_rows(name: str) -> tuple[Experiment, tuple[Row, ...]]:
     tables = sorted({row.partition("/")[0] for row in names} - set(MODULES))
     near = nearest(wanted, [*names, *tables], 0.4)
     hint = f"did you mean {near}? " if near else ""
-    raise VerydeepError(f"there is no row {name!r}: {hint}Give {', '.join([*MODULES, *tables])}, or a row of those.")
+    raise VerydeepError(f"there is no row {name!r}: {hint}Use {', '.join([*MODULES, *tables])}, or a row of those.")
 
 
 def runs_of(rows: tuple[Row, ...]) -> tuple[str, ...]:
