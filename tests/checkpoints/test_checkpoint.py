@@ -51,7 +51,7 @@ def test_truncated_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, small(), CARD)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(VerydeepError, match=r"x\.safetensors is broken"):
+    with pytest.raises(VerydeepError, match=r"x\.safetensors is corrupted"):
         load_checkpoint(path)
 
 
@@ -159,7 +159,7 @@ def test_unrecorded_preprocessing_is_never_guessed(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ("nan", "NaN or infinite values in conv2_1.weight"),
-        ("missing", "has the layer conv4_2 without its weight"),
+        ("missing", "is missing the weight of the layer conv4_2"),
         ("grey", "it does not take RGB images"),
     ],
 )

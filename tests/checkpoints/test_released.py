@@ -230,7 +230,7 @@ def test_training_starts_from_released_weights_only_if_downloaded(
     place.parent.mkdir()
     place.write_bytes(b"not what it should be")  # taken by its name in the cache, and then read
     told = command(*words, VERYDEEP_CACHE=str(tmp_path / "cache")).mistake()
-    assert "VGG_ILSVRC_19_layers.caffemodel is broken, or not of a supported format" in told
+    assert "VGG_ILSVRC_19_layers.caffemodel is corrupted, or not of a supported format" in told
 
 
 def test_a_run_records_the_weights_it_started_from(home: Path, tmp_path: Path, photos: Path) -> None:
@@ -318,7 +318,7 @@ MISTAKES = [
     ("convert {home}/run {home}/run", r"exists: choose another output"),
     ("convert nowhere x.h5", r"there is no run or weight file nowhere"),
     ("convert oxford-D x", r"oxford-D is not on this machine: `verydeep weights fetch oxford-D`"),
-    ("convert {home}/names.txt x", r"names\.txt is broken, or not of a supported format"),
+    ("convert {home}/names.txt x", r"names\.txt is corrupted, or not of a supported format"),
     ("export {home}/run --to tflite", r"--to cannot be 'tflite'; use onnx"),
     ("export {home}/run --out x.txt", r"x\.txt must end in \.onnx"),
     ("export {home}/run --out {home}/names.txt", r"names\.txt already exists: remove it, or use another --out"),

@@ -59,7 +59,7 @@ def test_train_evaluate_predict(command: Command, photos: Path) -> None:
     checked = command("data", "check", photos, "--json")
     assert checked.status == 0
     assert json.loads(checked.stdout)["faults"] == []
-    assert "0 unreadable images" in command("data", "check", "photos", cwd=place).stdout
+    assert "unreadable images: 0" in command("data", "check", "photos", cwd=place).stdout
 
     shown = command("data", "show", "photos", "--crop", 32, "--S", 36, "--out", "crops.png", cwd=place)
     assert "crops.png" in shown.stdout
@@ -337,7 +337,7 @@ MISTAKES = [
     ("train F --data {photos}", r"there is no net 'F'"),
     ("train D/2x --data {photos}", r"'D/2x' is not a run"),
     ("train A --data {photos} --start nowhere", r"there is no run or weight file nowhere"),
-    ("train A --data {photos} --start {file}", r"is broken, or not of a supported format"),
+    ("train A --data {photos} --start {file}", r"is corrupted, or not of a supported format"),
     ("train A --data {photos} --out {run}", r"already contains a run: add --resume"),
     ("train D --out {run} --resume", r"contains run A, not D: name that run"),
     ("train A --out {run} --resume --lr 0.5", r"started with lr 0\.01, not 0\.5: resume without --lr"),
@@ -374,7 +374,7 @@ MISTAKES = [
     ("predict {run} {file}", r"is not an image in a known format"),
     ("predict {run} *.nothing", r"no file matches \*\.nothing"),
     ("predict {run} {photos} --top 0", r"top must be 1 or more"),
-    ("predict {file} {photos}", r"is broken, or not of a supported format"),
+    ("predict {file} {photos}", r"is corrupted, or not of a supported format"),
     ("nets Z", r"there is no net 'Z'"),
     ("nets --crop 31", r"crop 31 must be a multiple of 32"),
     ("data check nowhere", r"does not exist"),
@@ -443,7 +443,7 @@ def test_data_check_lists_every_fault(command: Command, places: dict[str, Path])
     answer = command("data", "check", places["unreadable"])
     assert answer.status == 2
     assert answer.stdout.count("is an empty file") == 15
-    assert "15 unreadable images" in answer.stdout
+    assert "unreadable images: 15" in answer.stdout
 
 
 def test_bad_images_can_be_skipped_and_are_logged(command: Command, places: dict[str, Path], tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_missing_images_of_box_files_are_reported(tmp_path: Path) -> None:
 BROKEN = [
     ("boxes.csv", "a/0.png,1,2,3,cat\n", "line 1: expected image,xmin,ymin,xmax,ymax,class"),
     ("boxes.csv", "a/0.png,1,2,3,x,cat\n", "line 1: expected image"),
-    ("boxes.csv", "image,xmin,ymin,xmax,ymax,class\na/0.png,1,2,nan,4,cat\n", "line 2: give image"),
+    ("boxes.csv", "image,xmin,ymin,xmax,ymax,class\na/0.png,1,2,nan,4,cat\n", "line 2: expected image"),
     ("boxes.csv", "", "contains no boxes"),
     ("boxes.json", "[1, 2]", "is not COCO JSON"),
     ("boxes.json", '{"images": [], "annotations": [{"image_id": 3}]}', "is not COCO JSON"),
@@ -255,7 +255,7 @@ def test_ilsvrcs_boxes_by_wnid_by_words_and_the_blacklist(tmp_path: Path) -> Non
     (devkit / "ILSVRC2014_clsloc_validation_blacklist.txt").write_text("1\n3\n")
     assert blacklisted(tmp_path) == frozenset({1, 3})
     (devkit / "ILSVRC2014_clsloc_validation_blacklist.txt").write_text("one\n")
-    with pytest.raises(VerydeepError, match=r"blacklist\.txt is broken"):
+    with pytest.raises(VerydeepError, match=r"blacklist\.txt is corrupted"):
         blacklisted(tmp_path)
 
 

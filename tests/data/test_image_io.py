@@ -350,8 +350,8 @@ def test_images_in_memory() -> None:
         (np.zeros((4, 4, 5), np.uint8), r"has shape \(4, 4, 5\): expected"),
         (np.zeros((4, 4, 4), np.uint8), r"has shape \(4, 4, 4\)"),  # RGBA, BGRA or CMYK
         (np.zeros((0, 4, 3), np.uint8), r"has shape \(0, 4, 3\)"),
-        (np.uint8(3), "image is a uint8: give a path"),
-        (None, "image is a NoneType: give a path"),
+        (np.uint8(3), "image is a uint8: pass a path"),
+        (None, "image is a NoneType: pass a path"),
         ({"a.jpg"}, "image is a set"),
         (io.StringIO("x"), 'a file opened as text: open it with "rb"'),
     ],

@@ -94,7 +94,7 @@ def test_sets_and_classes_by_their_folders(tmp_path: Path, folders: dict[str, An
 @pytest.mark.parametrize(
     ("folders", "says"),
     [
-        ({"train": TWO}, "has train/ but no val/ or test/ beside it: give .*/train, or add one; --folders classes"),
+        ({"train": TWO}, "has train/ but no val/ or test/ beside it: use .*/train, or add one; --folders classes"),
         ({"train": TWO, "holdout": FEW}, "has train/ but no val/ or test/ beside it"),
         ({"val": TWO, "test": FEW}, "has val/, test/ but no train/ beside it"),
         ({**TWO, "Test": FEW}, "has Test/ but no train/ beside it"),  # the test photos would be a class

@@ -128,7 +128,7 @@ MISTAKES = [
     ("data nowhere", "nowhere"),
     ("data digits:60", "digits:60 is not a folder of images or tar files"),
     ("infer {run} --processes 2", "only `benchmark train` takes --processes"),
-    ("train A --processes 2,x", "processes lists whole numbers from 1 to 512"),
+    ("train A --processes 2,x", "--processes must be whole numbers from 1 to 512"),
 ]
 
 

@@ -136,7 +136,7 @@ MISTAKES = [
     ("fuse", r"the following arguments are required: FILE"),
     ("fuse nowhere.npz", r"there is no scores file nowhere\.npz: `verydeep evaluate` writes them"),
     ("fuse a.npz --weights 1,2", r"expected one weight per scores file \(1\), got 2"),
-    ("fuse a.npz --weights x", r"weights are numbers separated by commas, such as 1,2,1, not 'x'"),
+    ("fuse a.npz --weights x", r"--weights must be numbers separated by commas, such as 1,2,1, not 'x'"),
     ("fuse a.npz a.npz --weights -1,2", r"weights must be finite, 0 or more and not all 0, not -1, 2"),
     ("fuse a.npz --weights 0", r"weights must be finite, 0 or more and not all 0"),
     ("fuse a.npz --weights nan", r"weights must be finite, 0 or more and not all 0"),

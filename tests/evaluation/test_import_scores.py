@@ -157,7 +157,7 @@ MISTAKES: list[tuple[Any, Any, str]] = [
         lambda place: table(place, ["a.jpg,cow"], "l.csv"),
         "line 1: the class 'cow' is none of the 7 class names",
     ),
-    (lambda place: table(place, ["text"], "p.npz"), labels, "p.npz is not an .npz file of plain arrays, or broken"),
+    (lambda place: table(place, ["text"], "p.npz"), labels, "p.npz is not an .npz file of plain arrays, or corrupted"),
     (lambda place: table(place, [""]), labels, "p.csv has no predictions: it needs rows of id,class,probability"),
     (lambda place: table(place, ROWS[:4]), labels, "c.jpg and 0 more are in one of them only"),
     (lambda place: table(place, [*ROWS, "c.jpg,6,0.1"]), labels, "lists class 6 of image c.jpg twice"),
@@ -167,9 +167,9 @@ MISTAKES: list[tuple[Any, Any, str]] = [
     (
         lambda place: table(place, ["id,class,probability", "a.jpg,1,x"]),
         labels,
-        "the probability is 'x': give a number",
+        "the probability is 'x': it must be a number",
     ),
-    (lambda place: table(place, ["id,class", "a.jpg,1"]), labels, "line 2: the probability is '': give a number"),
+    (lambda place: table(place, ["id,class", "a.jpg,1"]), labels, "line 2: the probability is '': it must be a number"),
 ]
 
 
@@ -188,7 +188,7 @@ def test_labels_have_to_be_given(command: Command, tmp_path: Path) -> None:
 def test_huge_class_numbers_need_names(tmp_path: Path, command: Command) -> None:
     file = sparse(tmp_path, classes=np.array(CLASSES) * 10**8)
     words = ("scores", "import", file, "--labels", labels(tmp_path), "--out", tmp_path / "s.npz")
-    assert "the largest class number is 600000000: give the names" in command(*words).mistake()
+    assert "the largest class number is 600000000: pass the names" in command(*words).mistake()
 
 
 def test_nothing_but_a_scores_file_is_overwritten(tmp_path: Path, command: Command) -> None:

@@ -101,7 +101,7 @@ CASES = (
     Case(
         lambda folder: made.copied(folder, "whole", "best.safetensors"),
         ["predict", "whole", "../photos", *READ],
-        says="best.safetensors is broken",
+        says="best.safetensors is corrupted",
         copies="whole",
     ),
     Case(partial(made.pickled, name="x.mat"), [*CONVERT, "x.mat", "out"], says="x.mat"),
@@ -124,7 +124,7 @@ CASES = (
     Case(made.zip_bomb, [*CONVERT, "x.pt", "out"], says="unpacks to"),
     Case(made.mat_bomb, [*CONVERT, "x.mat", "out"], says="x.mat"),
     Case(partial(made.png, side=60000), [*ASK, "x.png", *READ], says="pixels, the limit"),
-    Case(lambda folder: made.png(folder, 48, made.text_bomb()), [*ASK, "x.png", *READ], says="x.png is broken"),
+    Case(lambda folder: made.png(folder, 48, made.text_bomb()), [*ASK, "x.png", *READ], says="x.png is corrupted"),
     Case(_nothing, [*LEARN, "--data", "../named", "--out", "out"], status=0),
     Case(_nothing, ["predict", "../of-named", "../named", *READ], status=0, says=r"\x1b]0;owned\x07"),
     Case(_nothing, ["predict", "../of-named", "../named", *READ, "--csv"], status=0, says=r"\x1b]0;owned\x07"),

@@ -192,7 +192,7 @@ def test_a_resumed_localisation_model_equals_an_uninterrupted_one(own: Path, com
     other = command("localise", "train", "A", "--out", tmp_path / "parts", "--resume", "--regression", "SCR", cwd=own)
     assert "resume it with the command that started it" in other.mistake()
     wrong = command("train", "A", "--out", tmp_path / "parts", "--resume", cwd=own)
-    assert "holds a localisation model with" in wrong.mistake()
+    assert "contains a localisation model with" in wrong.mistake()
 
 
 def test_faulty_boxes_are_reported_repaired_and_refused_with_strict(command: Command, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_finished_run_needs_its_best_net_only(
     assert reproduced(tmp_path, "table3/A")["plan"]["train"] == []
     (ours / "A" / "256" / "last.safetensors").write_bytes((ours / "A" / "256" / "best.safetensors").read_bytes())
     (ours / "A" / "256" / "best.safetensors").unlink()
-    assert "lacks best.safetensors" in command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
+    assert "best.safetensors is missing in" in command("reproduce", "table3/A", *FEW, cwd=tmp_path).mistake()
 
 
 def test_scores_of_another_evaluation_are_refused(
@@ -437,7 +437,7 @@ def test_released_models_are_evaluated_and_not_trained(command: Command, tmp_pat
 
 
 MISTAKES = [
-    ("reproduce table3/D/265 --doll", r"there is no row 'table3/D/265': did you mean table3/D/256\? Give class"),
+    ("reproduce table3/D/265 --doll", r"there is no row 'table3/D/265': did you mean table3/D/256\? Use class"),
     ("reproduce table19 --doll", r"there is no row 'table19'"),
     ("reproduce table7/MSRA-1-net --doll", r"is a result of other authors: there is nothing to reproduce"),
     ("reproduce table3", r"where is imagenet\? Use --data imagenet:DIR"),

@@ -193,7 +193,7 @@ MISTAKES = {
     "features run --data photos --out f --scales 20": "scales must be 32 to 8192 pixels, not 20",
     "features run --data photos --out f --scales 40,40": "scales lists a value twice: 40,40",
     "features run --data photos --out . --layer pool5": ". is a folder: pass a file that ends in .safetensors",
-    "features run --data photos --out f --splits 2": "splits is a number of random splits of caltech101 or caltech256",
+    "features run --data photos --out f --splits 2": "--splits must be a number of random splits of caltech101 or",
     "features run --data photos --out f --set west": "has no set 'west': its sets are train, dev, test, all",
     "features wide --data photos --out f --scales 40": "Q = 40 is below the net's crop of 64 pixels, which fc7 needs",
     "similar photos/red/000.png --features one.safetensors": "the net of these descriptors, does not exist",
@@ -528,7 +528,7 @@ def test_empty_descriptors_and_invalid_scales_are_reported(tmp_path: Path) -> No
     rows = made_up().scales[256]
     for scales in ({256: rows[:, :0]}, {0: rows}):
         save_features(tmp_path / "f.safetensors", made_up(scales=scales))
-        with pytest.raises(VerydeepError, match=r"inconsistent shapes|or broken"):
+        with pytest.raises(VerydeepError, match=r"inconsistent shapes|or corrupted"):
             load_features(tmp_path / "f.safetensors")
 
 

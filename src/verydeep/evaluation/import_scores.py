@@ -127,19 +127,19 @@ def _check_out(out: Path, inputs: Sequence[Path]) -> None:
         if set(TEXTS) <= set(stored.files):
             return
     if out.exists():
-        raise VerydeepError(f"{out} exists and is not a scores file: give another --out.")
+        raise VerydeepError(f"{out} exists and is not a scores file: use another --out.")
 
 
 def _arrays(path: Path, needed: str, keys: Sequence[str], described: str) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz`` called ``keys``; raises VerydeepError where it is broken or lacks ``needed``."""
+    """The arrays of an ``.npz`` called ``keys``; raises VerydeepError where it is corrupted or lacks ``needed``."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: np.asarray(stored[key]) for key in keys if key in stored.files}
             there = ", ".join(stored.files)
     except OSError as fault:
-        raise VerydeepError(f"cannot read {path}: {fault.strerror or 'it is broken'}.") from None
+        raise VerydeepError(f"cannot read {path}: {fault.strerror or 'it is corrupted'}.") from None
     except Exception:  # numpy and zipfile raise many types for untrusted bytes
-        raise VerydeepError(f"{path} is not an .npz file of plain arrays, or broken.") from None
+        raise VerydeepError(f"{path} is not an .npz file of plain arrays, or corrupted.") from None
     if needed not in arrays:
         raise VerydeepError(f"{path} has no array {needed!r} but {there or 'none'}: it needs {described}.")
     return arrays
@@ -198,7 +198,9 @@ def _probability(path: Path, row: Row) -> float:
     text = row.cells.get("probability", "")
     number = _as_number(text)
     if number is None:
-        raise VerydeepError(f"{path}, line {row.line}: the probability is {text[:80]!r}: give a number from 0 to 1.")
+        raise VerydeepError(
+            f"{path}, line {row.line}: the probability is {text[:80]!r}: it must be a number from 0 to 1."
+        )
     return number
 
 
@@ -266,7 +268,9 @@ def _count(listed: _Listed, truth: _Labels) -> int:
         return int(listed.probabilities.shape[1])
     largest = int(max(listed.classes.max(), truth.classes.max(), 0))
     if largest >= MOST_UNNAMED:
-        raise VerydeepError(f"the largest class number is {largest}: give the names of that many with --class-names.")
+        raise VerydeepError(
+            f"the largest class number is {largest}: pass the names of that many classes as --class-names."
+        )
     return largest + 1
 
 

@@ -280,7 +280,7 @@ def _images(
     if splits is not None:
         if data.unsplit is None or set_name is not None or splits < 1:
             raise VerydeepError(
-                f"splits is a number of random splits of caltech101 or caltech256, at least 1, not {splits}."
+                f"--splits must be a number of random splits of caltech101 or caltech256, at least 1, not {splits}."
             )
         several = [
             open_data(replace(settings, split_seed=seed), least_classes=1, several=True).sets for seed in range(splits)

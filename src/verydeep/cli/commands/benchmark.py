@@ -109,7 +109,7 @@ def _counts(text: str) -> list[int]:
     """Numbers of processes, as typed."""
     words = text.split(",")
     if not all(word.isdecimal() and 0 < int(word) <= 512 for word in words):
-        raise VerydeepError(f"processes lists whole numbers from 1 to 512, such as 1,2,4, not {text!r}.")
+        raise VerydeepError(f"--processes must be whole numbers from 1 to 512, such as 1,2,4, not {text!r}.")
     return [int(word) for word in words]
 
 

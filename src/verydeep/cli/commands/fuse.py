@@ -38,7 +38,7 @@ def _weights(text: str | None) -> list[float] | None:
     try:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError:
-        raise VerydeepError(f"weights are numbers separated by commas, such as 1,2,1, not {text!r}.") from None
+        raise VerydeepError(f"--weights must be numbers separated by commas, such as 1,2,1, not {text!r}.") from None
 
 
 def _show(result: dict[str, Any]) -> None:

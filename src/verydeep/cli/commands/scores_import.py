@@ -12,13 +12,20 @@ from ..parser import CommandParser, Options
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     data, output = parser.group("Data"), parser.group("Output")
-    listed = ".npz of probabilities and classes (N,L), or .csv of id, class, probability; those not listed are 0"
+    listed = "predictions: .npz of probabilities and classes (N,L), or .csv of id, class, probability; others are 0"
     parser.add_argument("file", metavar="FILE", help=listed)
-    data.add_argument("--labels", metavar="FILE", required=True, help=".npz of labels (N,), or .csv of id, class")
-    names = "ilsvrc, or a file with a name per line (classes are called by their numbers, from 0)"
+    data.add_argument(
+        "--labels", metavar="FILE", required=True, help="true classes: .npz of labels (N,), or .csv of id, class"
+    )
+    names = "class names: ilsvrc, or a file with a name per line (default: the numbers from 0)"
     data.add_argument("--class-names", metavar="FILE", help=names)
-    data.add_argument("--set", metavar="NAME", default="val", help="set of the images; one set is fused (val)")
-    output.add_argument("--out", metavar="FILE", required=True, help="scores file")
+    data.add_argument(
+        "--set",
+        metavar="NAME",
+        default="val",
+        help="set that the images are of; only scores of one set can be fused (default: val)",
+    )
+    output.add_argument("--out", metavar="FILE", required=True, help="scores file to write")
 
 
 def run(options: Options) -> int:

@@ -71,7 +71,7 @@ def _peers(against: str | Sequence[str] | None) -> tuple[str, ...]:
 def _check(what: str, batch: int, size: int | None, photos: int | None, load: int) -> None:
     """Raises VerydeepError for impossible numbers."""
     if what not in get_args(What):
-        raise VerydeepError(f"what is one of {', '.join(get_args(What))}, not {what!r}.")
+        raise VerydeepError(f"what must be one of {', '.join(get_args(What))}, not {what!r}.")
     if batch < 1 or (photos is not None and photos < 1):
         raise VerydeepError(f"batch and photos must be 1 or more, not {batch} and {photos}.")
     if size is not None and size < 1:

@@ -236,7 +236,7 @@ def _parameter_sentence(request: Request, error: dict[str, Any]) -> str:
         hint = f"did you mean {near!r}?" if near else f"it takes {', '.join(known) or 'none'}."
         return f"there is no parameter {name!r} of {path}: {hint}"
     if name == "top":
-        return f"top is a number from 1 to {MAX_TOP:,}, not {value!r}."
+        return f"top must be a number from 1 to {MAX_TOP:,}, not {value!r}."
     return f"{name} is {error['ctx']['expected'].replace(chr(39), '')}, not {value!r}."
 
 
