@@ -394,7 +394,7 @@ BAD: dict[str, tuple[Writer, str]] = {
     "hostile pickle": (hostile, "was not loaded: it would run code"),
     "packed zip": (packed_zip, "would unpack to .* bytes, more than the size of the file"),
     "HDF5 bomb": (huge_hdf5, "unpack /layers/conv2d/vars/0 to 28,991,029,248 bytes"),
-    "MATLAB bomb": (huge_mat, "unpacks to more than 3,221,225,472 bytes"),
+    "MATLAB bomb": (huge_mat, "would unpack to more than 3,221,225,472 bytes"),
     "MATLAB 7.3": (lambda path, layers: path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512)), "save it again with -v7"),
     "Theano's backend": (partial(made.keras_old, backend=b"theano"), "in Theano's order"),
     "Theano's kernels": (partial(made.keras_old, theano=True), "in Theano's order"),

@@ -324,7 +324,7 @@ MISTAKES = [
     ("export {home}/run --out {home}/names.txt", r"names\.txt already exists: remove it, or use another --out"),
     ("export {home}/run --to onnx-int8 --takes float --out x.onnx", r"int8 models take uint8 images"),
     ("export {home}/run --to onnx-int8 --photos nowhere --out x.onnx", r"nowhere does not exist"),
-    ("export {torn} --out x.onnx", r"is already an exported file|broken"),
+    ("export {torn} --out x.onnx", r"is already an exported file|corrupted"),
     ("export {home}/run --to pt2", r"cannot export to \.pt2: version 0\.2\.0 dropped \.pt2 files; .* to ONNX instead"),
     (
         "predict {torn} {home}/photos",

@@ -335,7 +335,7 @@ BOX_FAULTS = [
     ("image,x,y,width,height,width,height,class", ["{p},1,2,3,4,1,2,cat"], r"each of .* may be the box: keep one"),
     ("image,xmin,ymin,xmax,ymax,class", ["{p},1,2,x,4,cat"], r"line 2: .* with the box in numbers, got 'x'"),
     ("image,xmin,ymin,xmax,ymax,class", ["{p},1,,9,9,cat"], r"line 2: .* with the box in numbers, got ''"),
-    ("image,xmin,ymin,xmax,ymax,class", ['{p},1,2,"1,234",4,cat'], r"line 2: .* not '1,234'"),
+    ("image,xmin,ymin,xmax,ymax,class", ['{p},1,2,"1,234",4,cat'], r"line 2: .* got '1,234'"),
     ("image,xmin,ymin,xmax,ymax,class", ["{p},1,2,3,1e9,cat"], r"line 2: 1e\+09 is outside any image"),
     ("image,xmin,ymin,xmax,ymax,class", ["{p},.1,.2,.3,.4,cat", "{p},0,0,1,1,cat"], r"has normalised boxes"),
     ("ImageID,LabelName,XMin,XMax,YMin,YMax", ["{p},cat,0.1,0.9,0.1,0.8"], r"has normalised boxes"),

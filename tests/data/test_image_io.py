@@ -128,8 +128,8 @@ def jpeg() -> bytes:
     [
         (b"", "empty file"),
         (b"not a photo at all", "not an image in a known format"),
-        (jpeg()[:-200], "broken"),
-        (encoded(Image.new("RGB", (9, 9)))[:40], "broken"),
+        (jpeg()[:-200], "corrupted"),
+        (encoded(Image.new("RGB", (9, 9)))[:40], "corrupted"),
         (b"<svg></svg>", r"an unsupported format \(SVG\)"),
     ],
 )

@@ -58,7 +58,7 @@ CASES = (
     Case(
         lambda folder: made.pickled_in_zip(folder, "x.pt", "archive/data.pkl"),
         [*CONVERT, "x.pt", "out"],
-        says="x.pt is refused",
+        says="x.pt was not loaded",
     ),
     Case(
         partial(made.pickled, name="x.pth"),
@@ -115,13 +115,13 @@ CASES = (
     Case(
         lambda folder: made.pickled_in_zip(folder, "x.pt", "../../evil", "../evil", "archive/data.pkl"),
         [*CONVERT, "x.pt", "out"],
-        says="x.pt is refused",
+        says="x.pt was not loaded",
     ),
     Case(partial(made.pickled, name="list.csv"), [*CHECK, "list.csv"], says="list.csv"),
     Case(made.tar_outside, TARS, status=0),
     Case(made.tar_links, TARS, status=0),
     Case(made.tar_huge, TARS, says="1.tar", sentence=False),
-    Case(made.zip_bomb, [*CONVERT, "x.pt", "out"], says="unpacks to"),
+    Case(made.zip_bomb, [*CONVERT, "x.pt", "out"], says="would unpack to"),
     Case(made.mat_bomb, [*CONVERT, "x.mat", "out"], says="x.mat"),
     Case(partial(made.png, side=60000), [*ASK, "x.png", *READ], says="pixels, the limit"),
     Case(lambda folder: made.png(folder, 48, made.text_bomb()), [*ASK, "x.png", *READ], says="x.png is corrupted"),
