@@ -205,7 +205,7 @@ MISTAKES = {
     "similar photos/red/000.png --features misfit.safetensors": "misfit.safetensors does not fit the descriptors of",
     "svm own --features part.safetensors": "are missing the set val; they have train",
     "svm own --features lone.safetensors": "class 'class 0' of made up has no training images",
-    "features run --data bad --out f --bad-images skip": "none of the 2 images of",
+    "features run --data bad --out f --bad-images skip": "no image of",
     "probe --data one --weights run --out f": "too few images for a dev set",
     "train D --data voc2007:voc": "several labels per image",
 }
