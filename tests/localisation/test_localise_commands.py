@@ -305,7 +305,7 @@ def test_t_is_tuned_on_dev_images_of_the_training_data(own: Path, command: Comma
     assert whole.status == 0, whole.stderr
     found = json.loads(whole.stdout)
     assert (found["images"], found["tuned_on"], found["constant_box_error"]) == (24, None, None)
-    assert "no dev images to tune t on" in whole.stderr
+    assert "no dev images to tune --t on" in whole.stderr
     assert json.loads(command(*words, "test", cwd=own).stdout)["tuned_on"] == "2 dev photos"
 
 
