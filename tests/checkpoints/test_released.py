@@ -304,7 +304,7 @@ MISTAKES = [
     ),
     (
         "convert {home}/d.caffemodel x --preprocessing caffe --class-names ilsvrc",
-        r"has 7 outputs, but 1000 class names",
+        r"has 7 outputs, but there are 1000 class names",
     ),
     (
         "convert {home}/d.caffemodel x --preprocessing caffe --class-names no",

@@ -149,7 +149,7 @@ def test_moved_images_are_recognised_as_the_runs_own(command: Command, photos: P
     place = photos.parent
     command("train", "A", "--data", photos, "--out", "run", "--max-epochs", 1, *SIZE, cwd=place)
     photos.rename(place / "moved")
-    assert "does not exist" in command("evaluate", "run", "dense@36", cwd=place).mistake()
+    assert "no longer exists" in command("evaluate", "run", "dense@36", cwd=place).mistake()
     summary = json.loads(command("evaluate", "run", "dense@36", "--data", "moved", "--json", cwd=place).stdout)
     assert (summary["images"], summary["set"]) == (6, "test")
 

@@ -265,7 +265,7 @@ MISTAKES = {
     "report nowhere": "nowhere does not exist: use the directory of a run, a probe or SVMs",
     "report photos": "photos is not a run directory: it has no checkpoint (best.safetensors, last.safetensors) and no",
     "report one/config.json": "one/config.json is a file: use the directory",
-    "report one one/": "one is given twice",
+    "report one one/": "one is listed twice",
     "report photos nowhere": "photos is not a run directory",
     "report one --out photos": "photos is a directory: pass a file as --out, such as photos/comparison.html",
     "report one --out one/best.safetensors": "one/best.safetensors exists and is not a report",
