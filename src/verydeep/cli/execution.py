@@ -66,7 +66,7 @@ def team_of(options: Options) -> AbstractContextManager[Team]:
 
 
 def show_result(options: Options, result: Any, show_text: Callable[[Any], object]) -> int:
-    """Prints a result, as JSON where the command line asks for that; returns the exit status of success."""
+    """Prints a result, as JSON with ``--json``; returns the exit status of success."""
     (output.show_json if options.json else show_text)(result)
     return OK
 

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
     if arguments is None:
-        gc.freeze()  # Python's end would search all of PyTorch's objects for garbage, for a fifth of a second
+        gc.freeze()  # Python's end would search all of PyTorch's objects for garbage, for .4 s
     return status
 
 

@@ -150,16 +150,16 @@ def cannot_write(path: Path, fault: OSError) -> str:
     return f"cannot write {path}: {fault.strerror or fault}{kept}; {advice}."
 
 
-def check_place(folder: Path, asked: str = "--out") -> None:
+def check_place(folder: Path, flag: str = "--out") -> None:
     """Raises VerydeepError unless a folder is writable, or can be created.
 
     Args:
-        asked: the flag that named it.
+        flag: the flag that named it, for the message.
     """
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = "is not a folder" if not existing.is_dir() else "is not writable"
-        raise VerydeepError(f"cannot write to {folder}: {existing} {what}; use another {asked}.")
+        raise VerydeepError(f"cannot write to {folder}: {existing} {what}; use another {flag}.")
 
 
 @contextlib.contextmanager

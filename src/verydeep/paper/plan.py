@@ -31,7 +31,7 @@ from .scale import Size
 FREE = ("start", "max_epochs", "max_steps", "bad_images", "preprocessing")
 # Keys of a test's result that a row's result is made from.
 PART_KEYS = {"data", "images_per_second", "multiply_adds_per_image", "environment"}
-MISSING, BEGUN, DONE = "missing", "begun", "done"
+MISSING, STARTED, DONE = "missing", "begun", "done"
 NO_FILE = "no file"  # of a released model: it needs its weight file
 
 
@@ -108,7 +108,7 @@ class Job:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run: its folder, state (`MISSING`, `BEGUN`, `DONE`, `NO_FILE`) and settings."""
+    """A run: its folder, state (`MISSING`, `STARTED`, `DONE`, `NO_FILE`) and settings."""
 
     run: str
     folder: Path
@@ -144,7 +144,7 @@ class Plan:
     @property
     def to_train(self) -> list[RunStatus]:
         """Runs whose training has not ended."""
-        return [run for run in self.runs if run.state in (MISSING, BEGUN)]
+        return [run for run in self.runs if run.state in (MISSING, STARTED)]
 
     @property
     def to_test(self) -> list[EvalStatus]:
@@ -268,7 +268,7 @@ def _ended(folder: Path) -> dict[str, Any] | None:
 
 
 def _state(folder: Path, settings: TrainSettings, step: int) -> str:
-    """The state of a run; one that ended after fewer epochs than are now allowed is `BEGUN`.
+    """The state of a run; one that ended after fewer epochs than are now allowed is `STARTED`.
 
     Raises:
         VerydeepError: it ended after fewer steps, in the middle of an epoch; or it has not ended and has more
@@ -284,7 +284,7 @@ def _state(folder: Path, settings: TrainSettings, step: int) -> str:
     if result is None or short:
         if step > settings.max_steps:
             raise VerydeepError(f"{folder} has {step} steps already, more than --max-steps: use another --out.")
-        return BEGUN
+        return STARTED
     if not (folder / BEST).exists():
         raise VerydeepError(f"{BEST} is missing in {folder}: remove the folder to train the run again.")
     return DONE
@@ -295,13 +295,13 @@ def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None
     folder = place.root / run
     config = read_json(folder / "config.json")
     metadata = read_metadata(folder / (BEST if (folder / BEST).exists() else LAST))
-    begun, now = to_json(metadata.train_settings), to_json(settings)
-    wrong = [name for name in now if name not in FREE and now[name] != begun[name]]
+    stored, now = to_json(metadata.train_settings), to_json(settings)
+    wrong = [name for name in now if name not in FREE and now[name] != stored[name]]
     start, difference = papers_start(run), ""
     if config.get("run") != run:
         difference = f"named {config.get('run')}, not {run}"
     elif wrong:
-        difference = f"that was started with {flag(wrong[0])} {begun[wrong[0]]}, not {now[wrong[0]]}"
+        difference = f"that was started with {flag(wrong[0])} {stored[wrong[0]]}, not {now[wrong[0]]}"
     # The fingerprint of a localisation model is that of the images whose boxes are usable.
     elif metadata.data_fingerprint != place.data_fingerprint and not is_box_run(run):
         difference = f"on other images (it was started with --data {metadata.data.get('data')})"

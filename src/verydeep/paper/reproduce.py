@@ -23,7 +23,7 @@ from ..evaluation.evaluate import prepare_evaluation
 from ..training.recipes import OF_ALL_RUNS, papers_start
 from ..training.run import route
 from .estimate import estimated
-from .plan import BEGUN, EvalStatus, ExperimentDir, Job, Plan, RunStatus, is_box_run
+from .plan import STARTED, EvalStatus, ExperimentDir, Job, Plan, RunStatus, is_box_run
 from .released_runs import check_files, released_data, take_released
 from .reproduce_classification import classification_plan, classification_results
 from .reproduce_localisation import localisation_plan, localisation_results
@@ -148,7 +148,7 @@ def _log(plan: Plan, reporter: Reporter) -> None:
         reporter.say(
             f"to train: {run.run} from {start}, S = {run.settings.S}, crop {run.settings.crop}, "
             f"at most {run.settings.max_epochs} epochs, about {duration(run.seconds)}"
-            + (" (started)" if run.state == BEGUN else "")
+            + (" (started)" if run.state == STARTED else "")
         )
     if plan.to_test:
         seconds = sum(test.seconds for test in plan.to_test)
@@ -169,14 +169,14 @@ def _train_missing(job: Job, plan: Plan) -> None:
 
 def _train(job: Job, run: RunStatus) -> None:
     settings: dict[str, Any] = {"max_epochs": run.settings.max_epochs, "max_steps": run.settings.max_steps}
-    if run.state != BEGUN:
+    if run.state != STARTED:
         start = papers_start(run.run)
         settings = {**job.place.size.settings(run.run), **job.settings, "data": job.data}
         settings |= {} if start is None else {"start": str(job.place.root / start)}
     result = (train_boxes if is_box_run(run.run) else train)(
         run.run,
         out=run.folder,
-        resume=run.state == BEGUN,
+        resume=run.state == STARTED,
         reporter=job.reporter,
         stop=job.stop,
         **asdict(job.machine),

@@ -165,7 +165,7 @@ def write_transfer(transfer: Transfer, folder: Path) -> dict[str, Any]:
     data = save(arrays, metadata={METADATA_KEY: json.dumps(metadata)})
     write_sealed(folder / CLASSIFIER, data)
     write_json(folder / "splits.json", {split.parts.name: _ids(transfer, split) for split in transfer.splits})
-    _write_answers(transfer, folder / "answers.csv")
+    _write_predictions(transfer, folder / "answers.csv")
     if transfer.protocol in SERVER_NAMES and len(split.parts.test):
         _write_server_files(transfer, folder / "server")
     write_json(folder / "result.json", content)
@@ -177,7 +177,7 @@ def _ids(transfer: Transfer, split: SplitResult) -> dict[str, list[str]]:
     return {name: [transfer.first.ids[index] for index in images] for name, images in parts.items()}
 
 
-def _write_answers(transfer: Transfer, path: Path) -> None:
+def _write_predictions(transfer: Transfer, path: Path) -> None:
     """Writes the first split's test images with the score of each class."""
     split = transfer.splits[0]
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The peers there are, and what one is told to run."""
+"""The runtimes that `benchmark` compares with, and what a process of one runs."""
 
 from __future__ import annotations
 
