@@ -86,7 +86,7 @@ def import_scores(
         set_name: the set that the images are called; only scores of one set are fused.
 
     Raises:
-        VerydeepError: a file is missing, corrupted or has a column too few; the images of the two differ; a class is out of
+        VerydeepError: a file is missing, corrupted or without a column; the images of the two differ; a class is out of
             range or twice for an image; a probability is NaN or negative, or an image's sum to more than 1.
     """
     file, labels, out = Path(file), Path(labels), Path(out)
