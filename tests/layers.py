@@ -22,7 +22,7 @@ LAYERS = (
     ("localisation",),
     ("reports",),
     ("api",),
-    ("deploy",),
+    ("deploy", "sklearn"),
     ("paper",),
     ("cli",),
 )

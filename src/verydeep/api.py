@@ -84,7 +84,7 @@ def train(
     fit = fit_start if "/" not in run else None  # a run of the paper starts as the paper says
     training = TrainingRun(
         *(ClassificationTask(), run, folder, machine, reporter or Silent(), team or Team()),
-        *(stop, _live_report, fit),
+        *(stop, live_report, fit),
     )
     if resume or training.restarted:
         return training.resume(data_given, typed(TrainSettings, train_given))
@@ -123,7 +123,7 @@ def train_boxes(
     settings, boxes = settings_of_box_run(run, {**train_given, **box_given})
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
     task = LocalisationTask(boxes, strict)
-    training = TrainingRun(*(task, run, folder, machine, reporter or Silent(), team or Team(), stop, _live_report))
+    training = TrainingRun(*(task, run, folder, machine, reporter or Silent(), team or Team(), stop, live_report))
     if resume or training.restarted:
         metadata = None if box_given else metadata_of_run(folder)
         if metadata is not None and metadata.is_localiser:  # with the settings of its start
@@ -132,7 +132,8 @@ def train_boxes(
     return training.start(named_data(data_given), settings)
 
 
-def _live_report(folder: Path, images: Dataset, reporter: Reporter) -> Callable[[bool], None]:
+def live_report(folder: Path, images: Dataset, reporter: Reporter) -> Callable[[bool], None]:
+    """The callback of `TrainingRun` that keeps a run's report up to date."""
     return LiveReport(folder, images, reporter).write
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.device import resolve_device
+from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import DescriptorSettings, MachineSettings
@@ -21,29 +21,24 @@ from .descriptors import Array, combine, descriptors
 from .svm_file import SvmFile, load_svm
 
 
+@dataclass(frozen=True)
+class NetAtScales:
+    """A net cut after a layer, the scales Q of its descriptors, and how they are pooled."""
+
+    net: FeatureNet
+    scales: tuple[int, ...]
+    pool: Literal["mean", "max"]
+    mirror: bool
+
+
 class DescriptorExtractor:
-    """Computes descriptors of images, in files or in memory, with one or more nets.
+    """Computes descriptors of images, in files or in memory, with one or more nets."""
 
-    Raises:
-        VerydeepError: a net's file is missing or has changed, or the descriptors are of boxes of people.
-    """
-
-    def __init__(
-        self,
-        nets: Sequence[tuple[dict[str, Any], Sequence[int]]],
-        settings: DescriptorSettings,
-        machine: MachineSettings,
-    ) -> None:
-        """Loads nets by recipe and scales."""
-        self.settings = settings
-        self._recipes = [recipe for recipe, _ in nets]
-        self._scales = [tuple(scales) for _, scales in nets]
-        self._nets = [_open(recipe) for recipe in self._recipes]
-        if machine.precision == "auto" and all(recipe["precision"] == "float32" for recipe in self._recipes):
-            machine = replace(machine, precision="float32")  # as in the file
-        self._machine = resolve_device(replace(machine, compile=False), sum(net.multiply_adds for net in self._nets))
-        for net in self._nets:
-            self._machine.place_model(net.net)
+    def __init__(self, nets: Sequence[NetAtScales], settings: DescriptorSettings, machine: Machine) -> None:
+        """Places the nets on the machine's device."""
+        self.settings, self._nets, self._machine = settings, nets, machine
+        for part in nets:
+            machine.place_model(part.net.net)
 
     def rows(self, images: Sequence[Any], faults: dict[int, str] | None, reporter: Reporter) -> Array:
         """The combined descriptors of images, (N,D); rows of unreadable ones, whose messages go to ``faults``, are 0.
@@ -56,31 +51,37 @@ class DescriptorExtractor:
         Raises:
             ImageError: an image cannot be read, and ``faults`` is None.
         """
-        total = len(images) * sum(map(len, self._scales))
+        total = len(images) * sum(len(part.scales) for part in self._nets)
         with self._machine.running(), reporter.track("extracting descriptors", total) as advance:
-            by_net = [
-                self._by_scale(net, recipe, scales, images, faults, lambda count: advance(count, ""))
-                for net, recipe, scales in zip(self._nets, self._recipes, self._scales, strict=True)
-            ]
+            by_net = [self._by_scale(part, images, faults, lambda count: advance(count, "")) for part in self._nets]
         return combine(by_net, self.settings)
 
     def _by_scale(
-        self,
-        net: FeatureNet,
-        recipe: dict[str, Any],
-        scales: tuple[int, ...],
-        images: Sequence[Any],
-        faults: dict[int, str] | None,
-        done: Callable[[int], None],
+        self, part: NetAtScales, images: Sequence[Any], faults: dict[int, str] | None, done: Callable[[int], None]
     ) -> dict[int, Array]:
-        by_scale = {scale: np.zeros((len(images), 0), dtype=np.float32) for scale in scales}
-        views = each_image(images, net.resize(scales), faults)
-        for scale, indices, rows in descriptors(net, views, recipe["pool"], recipe["mirror"], self._machine):
+        by_scale = {scale: np.zeros((len(images), 0), dtype=np.float32) for scale in part.scales}
+        views = each_image(images, part.net.resize(part.scales), faults)
+        for scale, indices, rows in descriptors(part.net, views, part.pool, part.mirror, self._machine):
             if by_scale[scale].shape[1] == 0:
                 by_scale[scale] = np.zeros((len(images), rows.shape[1]), dtype=np.float32)
             by_scale[scale][indices] = rows
             done(len(indices))
         return by_scale
+
+
+def open_extractor(
+    recipes: Sequence[tuple[dict[str, Any], Sequence[int]]], settings: DescriptorSettings, machine: MachineSettings
+) -> DescriptorExtractor:
+    """The nets of features files, by recipe and scales.
+
+    Raises:
+        VerydeepError: a net's file is missing or has changed, or the descriptors are of boxes of people.
+    """
+    nets = [NetAtScales(_open(recipe), tuple(scales), recipe["pool"], recipe["mirror"]) for recipe, scales in recipes]
+    if machine.precision == "auto" and all(recipe["precision"] == "float32" for recipe, _ in recipes):
+        machine = replace(machine, precision="float32")  # as in the file
+    multiply_adds = sum(part.net.multiply_adds for part in nets)
+    return DescriptorExtractor(nets, settings, resolve_device(replace(machine, compile=False), multiply_adds))
 
 
 def _open(recipe: dict[str, Any]) -> FeatureNet:
@@ -152,4 +153,4 @@ def load_svm_classifier(path: Path, machine: MachineSettings) -> SvmClassifier:
     """Loads a classifier file with its nets; raises VerydeepError if one of them is missing or broken."""
     file = load_svm(path)
     nets = [(net["recipe"], net["scales"]) for net in file.nets]
-    return SvmClassifier(file, DescriptorExtractor(nets, file.descriptor, machine))
+    return SvmClassifier(file, open_extractor(nets, file.descriptor, machine))

@@ -17,7 +17,7 @@ from ..data.open import Dataset, open_data
 from ..evaluation.predict import check_top, listed, name_of
 from .descriptors import Array, combine, unit
 from .features_file import Features, load_features
-from .predict import DescriptorExtractor
+from .predict import open_extractor
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class NearestNeighbours:
         settings = settings or DescriptorSettings()
         self.file, self.known = file, load_features(file)
         recipe, scales = self.known.recipe, list(self.known.scales)
-        self._extractor = DescriptorExtractor([(recipe, scales)], settings, machine or MachineSettings(workers=0))
+        self._extractor = open_extractor([(recipe, scales)], settings, machine or MachineSettings(workers=0))
         self._rows = unit(combine([self.known.scales], settings))
         self._places = {image: place for place, image in enumerate(self.known.ids)}
 

@@ -12,6 +12,9 @@ losses with a quadratic corner. In the Gram form w = sum of beta_i x_i, and one 
 every class, C and part of the images; the primal form is for many more images than dimensions. The duality gap bounds
 the distance to the minimum.
 
+An image of weight v has v times the loss. That is the same problem with its row and its margin of 1 multiplied by the
+root of v (squared hinge) or by v (hinge): v · max(0, 1 - m)² = max(0, s - s m)² with s² = v.
+
 Shapes: n images, D dimensions with the constant one, K classes, P parameters of w. Everything is float64, on any
 device.
 """
@@ -167,26 +170,32 @@ class Solution:
 
 
 def solve_path(
-    form: Form, marks: Tensor, values: tuple[float, ...], loss: Loss = "squared-hinge"
+    form: Form,
+    marks: Tensor,
+    values: tuple[float, ...],
+    loss: Loss = "squared-hinge",
+    margins: Tensor | None = None,
 ) -> Iterator[Solution]:
     """Solves for each C, from the smallest up; each starts from the solution of the last.
 
     Args:
         marks: (n,K), 1, -1 or 0.
         values: of C.
+        margins: (n,1), the factors by which the form's rows are multiplied; 1 by default.
 
     Raises:
         VerydeepError: C is too large for these descriptors.
     """
     marks = marks.to(torch.float64)
+    problem = Problem(form, marks, loss, torch.ones_like(marks[:, :1]) if margins is None else margins)
     state = form.from_dual(torch.zeros_like(marks))
     for C in sorted(values):
         bound = torch.zeros(marks.shape[1], dtype=marks.dtype, device=marks.device)
         for corner in (0.0,) if loss == "squared-hinge" else CORNERS:
-            steps = _Steps(form, marks, C, corner, state)
+            steps = _Steps(problem, C, corner, state)
             state = steps.run()
-            objective = _objective(form, marks, C, loss, state, steps.scores)
-            bound = torch.maximum(bound, _dual(form, marks, C, loss, steps.beta(steps.scores)))
+            objective = problem.objective(C, state, steps.scores)
+            bound = torch.maximum(bound, problem.dual(C, steps.beta(steps.scores)))
             gap = (objective - bound) / objective.clamp(min=1e-300)
             if loss == "hinge" and float(gap.max()) <= HINGE_GAP:
                 break
@@ -202,19 +211,27 @@ def _check_gap(C: float, loss: Loss, gap: Tensor) -> None:
         )
 
 
-def _objective(form: Form, marks: Tensor, C: float, loss: Loss, state: Tensor, scores: Tensor) -> Tensor:
-    """The objective, (K,)."""
-    short = torch.where(marks == 0, 0.0, 1 - marks * scores).clamp(min=0)
-    losses = (short.square() if loss == "squared-hinge" else short).sum(0)
-    return form.product(state, scores, state, scores) / 2 + C * losses
+@dataclass(frozen=True)
+class Problem:
+    """What the SVMs of every C share: ``marks`` float64 (n,K), and ``margins`` (n,1), 1 for images of weight 1."""
 
+    form: Form
+    marks: Tensor
+    loss: Loss
+    margins: Tensor
 
-def _dual(form: Form, marks: Tensor, C: float, loss: Loss, beta: Tensor) -> Tensor:
-    """A lower bound on the objective, (K,), from y alpha = beta (n,K)."""
-    weights, alpha = form.from_dual(beta), beta * marks
-    scores = form.scores(weights)
-    dual = alpha.sum(0) - form.product(weights, scores, weights, scores) / 2
-    return dual if loss == "hinge" else dual - alpha.square().sum(0) / (4 * C)
+    def objective(self, C: float, state: Tensor, scores: Tensor) -> Tensor:
+        """The objective, (K,)."""
+        short = torch.where(self.marks == 0, 0.0, self.margins - self.marks * scores).clamp(min=0)
+        losses = (short.square() if self.loss == "squared-hinge" else short).sum(0)
+        return self.form.product(state, scores, state, scores) / 2 + C * losses
+
+    def dual(self, C: float, beta: Tensor) -> Tensor:
+        """A lower bound on the objective, (K,), from y alpha = beta (n,K)."""
+        weights, alpha = self.form.from_dual(beta), beta * self.marks
+        scores = self.form.scores(weights)
+        dual = (alpha * self.margins).sum(0) - self.form.product(weights, scores, weights, scores) / 2
+        return dual if self.loss == "hinge" else dual - alpha.square().sum(0) / (4 * C)
 
 
 class _Steps:
@@ -223,18 +240,18 @@ class _Steps:
     The hinge's corner at a margin of 1 is rounded by a parabola between 1 - corner and 1 + corner.
     """
 
-    def __init__(self, form: Form, marks: Tensor, C: float, corner: float, state: Tensor) -> None:
-        self.form, self.marks, self.C, self.corner = form, marks, C, corner
+    def __init__(self, problem: Problem, C: float, corner: float, state: Tensor) -> None:
+        self.problem, self.form, self.marks, self.C, self.corner = problem, problem.form, problem.marks, C, corner
         self.curvature = 2 * C if corner == 0 else C / (2 * corner)
         self.state = state.clone()
-        self.scores = form.scores(self.state)
-        self.targets = marks * (1 + corner)
+        self.scores = self.form.scores(self.state)
+        self.targets = self.marks * (problem.margins + corner)
 
     def pieces(self, scores: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
         """Where a loss is quadratic, and where it is linear and not 0, bool (n,K) each."""
-        margins = marks * scores
-        short = (margins < 1 + self.corner) & (marks != 0)
-        straight = short & (margins < 1 - self.corner) if self.corner else torch.zeros_like(short)
+        products, margins = marks * scores, self.problem.margins
+        short = (products < margins + self.corner) & (marks != 0)
+        straight = short & (products < margins - self.corner) if self.corner else torch.zeros_like(short)
         return short & ~straight, straight
 
     def beta(self, scores: Tensor) -> Tensor:
@@ -247,7 +264,7 @@ class _Steps:
         marks, targets = self.marks[:, columns], self.targets[:, columns]
         quadratic, straight = self.pieces(scores, marks)
         bent = self.curvature / 2 * ((targets - scores).square() * quadratic).sum(0)
-        return bent + self.C * ((1 - marks * scores) * straight).sum(0)
+        return bent + self.C * ((self.problem.margins - marks * scores) * straight).sum(0)
 
     def run(self) -> Tensor:
         """Steps until every class has converged, at most `MOST_STEPS`; then the duality gap is checked."""
@@ -276,8 +293,8 @@ class _Steps:
             if number % CHECK_EVERY:
                 continue
             if squared:
-                objective = _objective(self.form, self.marks, self.C, "squared-hinge", self.state, scores)
-                bound = _dual(self.form, self.marks, self.C, "squared-hinge", self.beta(scores))
+                objective = self.problem.objective(self.C, self.state, scores)
+                bound = self.problem.dual(self.C, self.beta(scores))
                 unsettled = objective - bound > SMALL_GAP * objective
             if not (bool(unsettled.any()) and self._many()):
                 break

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.errors import VerydeepError
-from .solver import Form, GramForm, Loss, PrimalForm, solve_path
+from .solver import GramForm, Loss, PrimalForm, solve_path
 
 WIDE, TALL = 2048, 1024  # dimensions converted to float64 at once, and images of a block of the Gram matrix
 PRIMAL_FROM = 10  # images per dimension from which primal steps are cheaper
@@ -41,14 +41,32 @@ class SvmTrainer:
         marks: NDArray[np.int8],
         loss: Loss = "squared-hinge",
         device: str | torch.device = "cpu",
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
-        """Takes descriptors (n,D), without the constant dimension, and marks (n,K): 1 has, -1 has not, 0 ignored."""
+        """Takes images.
+
+        Args:
+            rows: descriptors (n,D), without the constant dimension; float64 is allowed.
+            marks: (n,K): 1 has, -1 has not, 0 ignored.
+            weights: (n,), above 0, by which each image's loss is multiplied; None for 1.
+        """
         self._rows = torch.from_numpy(rows).to(device)
         self._marks, self._loss = torch.from_numpy(marks).to(device), loss
         self._gram: Tensor | None = None
+        self._margins: Tensor | None = None
+        if weights is not None:
+            margins = np.sqrt(weights) if loss == "squared-hinge" else weights
+            self._margins = torch.from_numpy(margins).to(device)[:, None]
 
     def fit(self, values: tuple[float, ...], images: NDArray[np.int64] | None = None) -> Iterator[LinearSvm]:
-        """The SVMs of each C, from the smallest up.
+        """The SVMs of each C, from the smallest up, in float32; arguments as of `solutions`."""
+        for C, weights, bias, gap in self.solutions(values, images):
+            yield LinearSvm(C, weights.float().cpu().numpy(), bias.float().cpu().numpy(), gap)
+
+    def solutions(
+        self, values: tuple[float, ...], images: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[float, Tensor, Tensor, float]]:
+        """C, weights (D,K), bias (K,) and the largest duality gap of each C, from the smallest up, in float64.
 
         Args:
             images: indices of the training images; all by default.
@@ -61,17 +79,19 @@ class SvmTrainer:
         lone = [k for k in range(marks.shape[1]) if not (bool((marks[:, k] == 1).any() & (marks[:, k] == -1).any()))]
         if lone:
             raise VerydeepError(f"class {lone[0]} has no training images, or all of them: it cannot be separated.")
-        primal = len(rows) > min(PRIMAL_FROM * (rows.shape[1] + 1), MOST_IMAGES)
-        form: Form = (
-            PrimalForm(_with_constant(rows)) if primal else GramForm(self._products(chosen, images is None) + 1)
-        )
-        for solution in solve_path(form, marks, values, self._loss):
-            if primal:
-                weights, bias = solution.coefficients[:-1], solution.coefficients[-1]
-            else:
-                weights, bias = _weights(rows, solution.coefficients), solution.coefficients.sum(0)
-            arrays = (weights.float().cpu().numpy(), bias.float().cpu().numpy())
-            yield LinearSvm(solution.C, *arrays, gap=float(solution.gap.max()))
+        margins = None if self._margins is None else self._margins[chosen]
+        if len(rows) > min(PRIMAL_FROM * (rows.shape[1] + 1), MOST_IMAGES):
+            primal = _with_constant(rows)
+            for solution in solve_path(
+                PrimalForm(primal if margins is None else primal * margins), marks, values, self._loss, margins
+            ):
+                yield solution.C, solution.coefficients[:-1], solution.coefficients[-1], float(solution.gap.max())
+            return
+        products = self._products(chosen, images is None) + 1
+        products = products if margins is None else products * margins * margins.T
+        for solution in solve_path(GramForm(products), marks, values, self._loss, margins):
+            beta = solution.coefficients if margins is None else solution.coefficients * margins
+            yield solution.C, _weights(rows, beta), beta.sum(0), float(solution.gap.max())
 
     def _products(self, chosen: Tensor, whole: bool) -> Tensor:
         if self._gram is None:
