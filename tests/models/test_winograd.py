@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from verydeep.core.compiled import library
 from verydeep.core.settings import TrainSettings
-from verydeep.models import matmul, winograd
+from verydeep.models import matmul, winograd_compiled, winograd_matmuls
 from verydeep.models.vgg import create_net
-from verydeep.models.winograd import Convolution, convolve, pays, transformed, weight_gradient
+from verydeep.models.winograd import COMPILED, MATMULS, Algorithm, Convolution, from_transformed, pays
 from verydeep.training.optim import optimiser
 
 LAST = torch.channels_last
@@ -35,62 +36,127 @@ def apart(found: Tensor, right: Tensor) -> float:
     return float((found - right).abs().max() / right.abs().max())
 
 
-@settings(max_examples=40, deadline=None)
+FORMS = pytest.mark.parametrize("form", [COMPILED, MATMULS], ids=["compiled", "matmuls"])
+
+
+def need(form: Algorithm) -> None:
+    """Skips a test of the compiled form where there is no compiler."""
+    if form is COMPILED and not winograd_compiled.supports(torch.empty(64, 64, 3, 3)):
+        pytest.skip("no C compiler, or a processor without AVX2")
+
+
+@FORMS
+@settings(max_examples=25, deadline=None)
 @given(
     count=st.integers(1, 4),
     height=st.integers(1, 19),
     width=st.integers(1, 19),
-    channels=st.integers(1, 9),
-    outputs=st.integers(1, 9),
+    channels=st.sampled_from([32, 64, 96]),
+    outputs=st.sampled_from([32, 64]),
     piece=st.sampled_from([1, 20_000, 10**9]),
 )
 def test_equals_direct_convolution(
-    count: int, height: int, width: int, channels: int, outputs: int, piece: int
+    form: Algorithm, count: int, height: int, width: int, channels: int, outputs: int, piece: int
 ) -> None:
-    """In float64 by the definition; maps of any size, in pieces of any size: rows, images, all at once."""
+    """In float64 by the definition, with all gradients; maps of any size, in pieces of any size."""
+    need(form)
     x, weight = maps(count, channels, height, width), maps(outputs, channels, 3, 3, seed=1)
     bias, gradient = maps(outputs, 1, 1, 1, seed=2).flatten(), maps(count, outputs, height, width, seed=3)
     right = [part.double().requires_grad_() for part in (x, weight, bias)]
     expected = nn.functional.conv2d(right[0], right[1], right[2], padding=1)
     expected.backward(gradient.double())  # type: ignore[no-untyped-call]
-    before = winograd.PIECE_BYTES
-    winograd.PIECE_BYTES = piece
-    try:
-        assert apart(convolve(x, transformed(weight), bias), expected.detach()) < 3e-5
-        turned = transformed(weight.flip(2, 3).transpose(0, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd_matmuls, "PIECE_BYTES", piece)
+        patch.setattr(winograd_compiled, "MOST_TILES", 1 + piece % 7)
+        assert apart(form.convolve(x, form.transformed(weight), bias), expected.detach()) < 3e-5
+        turned = form.transformed(weight.flip(2, 3).transpose(0, 1))
         of_x, of_weight = right[0].grad, right[1].grad
         assert of_x is not None
         assert of_weight is not None
-        assert apart(convolve(gradient, turned, None), of_x) < 3e-5
-        assert apart(weight_gradient(x, gradient), of_weight) < 3e-5
-    finally:
-        winograd.PIECE_BYTES = before
+        assert apart(form.convolve(gradient, turned, None), of_x) < 3e-5
+        assert apart(from_transformed(form.weight_gradient(x, gradient)), of_weight) < 3e-5
 
 
-@settings(max_examples=30, deadline=None)
+@FORMS
+@settings(max_examples=20, deadline=None)
 @given(
     count=st.integers(1, 4),
     height=st.integers(1, 9),
     width=st.integers(1, 9),
-    outputs=st.integers(1, 5),
+    outputs=st.sampled_from([32, 64]),
     threads=st.integers(1, 3),
     pooled=st.booleans(),
 )
 def test_relu_and_pooling_of_a_piece(
-    count: int, height: int, width: int, outputs: int, threads: int, pooled: bool
+    form: Algorithm, count: int, height: int, width: int, outputs: int, threads: int, pooled: bool
 ) -> None:
     """In any number of threads, ReLU and 2x2 pooling of each piece are those of the whole map."""
+    need(form)
     size = (2 * height, 2 * width) if pooled else (height, width)
-    x, weight, bias = maps(count, 3, *size), maps(outputs, 3, 3, 3, seed=1), maps(outputs, 1, 1, 1, seed=2).flatten()
+    x, weight, bias = maps(count, 32, *size), maps(outputs, 32, 3, 3, seed=1), maps(outputs, 1, 1, 1, seed=2).flatten()
     right = nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     expected = nn.functional.max_pool2d(right.relu(), 2) if pooled else right.relu()
     torch.set_num_threads(threads)
     try:
-        result = convolve(x, transformed(weight), bias, relu=True, pooled=pooled)
+        result = form.convolve(x, form.transformed(weight), bias, relu=True, pooled=pooled)
     finally:
         torch.set_num_threads(1)
     assert float((result - expected).abs().max() / right.abs().max()) < 3e-5
     assert result.is_contiguous(memory_format=LAST)
+
+
+def test_compiled_bits_depend_on_no_batch_piece_or_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each output is a sum in the order of the channels; so is each weight's gradient, over tiles, in any threads."""
+    need(COMPILED)
+    x, weight, bias = maps(5, 64, 9, 14), maps(96, 64, 3, 3, seed=1), maps(96, 1, 1, 1, seed=2).flatten()
+    gradient, results, gradients = maps(5, 96, 9, 14, seed=3), [], []
+    for threads, most in ((1, 48), (2, 48), (3, 5), (2, 10**6)):
+        monkeypatch.setattr(winograd_compiled, "MOST_TILES", most)
+        torch.set_num_threads(threads)
+        try:
+            weights = COMPILED.transformed(weight)
+            results.append(COMPILED.convolve(x, weights, bias))
+            one_by_one = [COMPILED.convolve(image[None].contiguous(memory_format=LAST), weights, bias) for image in x]
+        finally:
+            torch.set_num_threads(1)
+        results.append(torch.cat(one_by_one))
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            gradients.append(COMPILED.weight_gradient(x, gradient))
+        finally:
+            torch.set_num_threads(1)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert all(torch.equal(gradients[0], other) for other in gradients[1:])
+
+
+@pytest.mark.slow
+def test_compiled_for_vectors_of_16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor with AVX-512: the compiler builds these vectors of smaller ones elsewhere."""
+    need(COMPILED)
+    monkeypatch.setenv("CC", "cc -DLANES=16")
+    monkeypatch.setattr(winograd_compiled, "library", library.__wrapped__)
+    winograd_compiled.c_functions.cache_clear()
+    try:
+        assert winograd_compiled.c_functions().panel() == 32
+        x, weight, gradient = maps(2, 64, 9, 14), maps(96, 64, 3, 3, seed=1), maps(2, 96, 9, 14, seed=3)
+        results = [
+            (form.convolve(x, form.transformed(weight), None), form.weight_gradient(x, gradient))
+            for form in (COMPILED, MATMULS)
+        ]
+        assert all(apart(mine, other) < 1e-5 for mine, other in zip(*results, strict=True))
+    finally:
+        winograd_compiled.c_functions.cache_clear()
+
+
+@FORMS
+def test_nan_and_infinity_reach_the_output(form: Algorithm) -> None:
+    """Through ReLU and pooling too: a broken net must be seen."""
+    need(form)
+    x, weight = maps(1, 32, 8, 8), maps(32, 32, 3, 3, seed=1)
+    x[0, 3, 2, 2] = torch.nan
+    result = form.convolve(x, form.transformed(weight), None, relu=True, pooled=True)
+    assert result[0, :, 1, 1].isnan().all()
 
 
 def test_gradients_reach_maps_weights_and_bias() -> None:
@@ -199,7 +265,7 @@ def test_matmuls_of_both_libraries_are_equal(monkeypatch: pytest.MonkeyPatch, ch
     for onednn in (False, matmul.ONEDNN):
         monkeypatch.setattr(matmul, "ONEDNN", onednn)
         monkeypatch.setattr(matmul, "ONEDNN_PRODUCTS", onednn)
-        results.append(convolve(x, transformed(weight), bias))
+        results.append(MATMULS.convolve(x, MATMULS.transformed(weight), bias))
         assert apart(matmul.product(rows, weight[:, :, 1, 1].T), rows @ weight[:, :, 1, 1].T) < 1e-5
         with torch.inference_mode():
             assert apart(matmul.linear(rows, weight[:, :, 1, 1], bias), rows @ weight[:, :, 1, 1].T + bias) < 1e-5

@@ -16,21 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import VerydeepError
-from ..core.files import cannot_write, check_place
+from ..core.files import cache_folder, cannot_write, check_place
 from ..core.progress import Reporter
 from .registry import Digests, Released, all_released, released_named
 
 PIECE = 2**20
 SECONDS = 30.0  # timeout of a connection that sends nothing
 MOST_BYTES = 2 * 2**30  # no file of these nets is larger
-
-
-def cache_folder() -> Path:
-    """``VERYDEEP_CACHE``, or ``verydeep`` in the user's cache directory."""
-    chosen = os.environ.get("VERYDEEP_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "verydeep"
 
 
 def cached(released: Released) -> Path:

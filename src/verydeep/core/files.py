@@ -75,6 +75,14 @@ def write_atomically(
         raise
 
 
+def cache_folder() -> Path:
+    """``VERYDEEP_CACHE``, or ``verydeep`` in the user's cache directory."""
+    chosen = os.environ.get("VERYDEEP_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "verydeep"
+
+
 def keep_as(path: Path, place: Path) -> None:
     """Links a file to a second name, replacing what had that name; moves it if links are not supported.
 
