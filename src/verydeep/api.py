@@ -30,7 +30,7 @@ from .core.settings import (
 from .core.team import Team
 from .data.open import Dataset, open_data
 from .evaluation.evaluate import Evaluation, prepare_evaluation
-from .evaluation.predict import Classifier, Prediction, find_photos, place_classifier
+from .evaluation.predict import Classifier, Prediction, find_photos
 from .localisation.datasets import open_box_sets
 from .localisation.evaluate import BoxEvaluation, LocalisationEvaluator, open_tests
 from .localisation.task import LocalisationTask
@@ -45,6 +45,7 @@ from .transfer.backbone import usual_layer
 from .transfer.evaluate import learn_svms
 from .transfer.extract import extract_features
 from .transfer.fit_layers import fit_start
+from .transfer.model import Model, open_model
 from .transfer.predict import SvmClassifier, load_svm_classifier
 from .transfer.svm_file import write_transfer
 
@@ -231,8 +232,10 @@ def _problems(write: Callable[[], object]) -> tuple[str, ...]:
     return ()
 
 
-def load(run: str | Path, last: bool = False, machine: MachineSettings | None = None) -> Classifier | SvmClassifier:
-    """Loads a classifier: a net or SVMs.
+def load(
+    run: str | Path, last: bool = False, machine: MachineSettings | None = None
+) -> Model | Classifier | SvmClassifier:
+    """Loads a classifier: a net as a `torch.nn.Module`, an exported file, or SVMs.
 
     Args:
         run: a run directory (its best checkpoint, or ``last``) or a checkpoint; a directory of `verydeep svm` or
@@ -246,13 +249,13 @@ def load(run: str | Path, last: bool = False, machine: MachineSettings | None = 
     if str(run).startswith("hub:"):
         from .checkpoints.hub import download_shared  # an extra
 
-        return place_classifier(load_model(download_shared(str(run))), settings)
+        return open_model(load_model(download_shared(str(run))), settings)
     path = Path(run) / CLASSIFIER if Path(run).is_dir() else Path(run)
     if path.name == CLASSIFIER and path.exists():
         if last:
             raise VerydeepError(f"{path} is an SVM classifier, which has no last checkpoint: omit --last.")
         return load_svm_classifier(path, settings)
-    return place_classifier(load_model(run, last, hashed=False), settings)
+    return open_model(load_model(run, last, hashed=False), settings)
 
 
 def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = None) -> list[Prediction]:

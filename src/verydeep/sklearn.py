@@ -28,7 +28,8 @@ try:
 except ImportError:
     raise ImportError("verydeep.sklearn needs scikit-learn 1.6 or newer: pip install 'verydeep[sklearn]'") from None
 
-from .api import live_report, load
+from .api import live_report
+from .checkpoints.load import load_model
 from .core.device import resolve_device
 from .core.errors import VerydeepError
 from .core.progress import Reporter, Silent
@@ -36,12 +37,13 @@ from .core.settings import DataSettings, DescriptorSettings, FeatureSettings, Ma
 from .core.team import Team
 from .data.dataset import Data, Dataset, ImageSource, split
 from .data.image_io import Pixels, as_pixels
-from .evaluation.predict import Classifier, listed, name_of
+from .evaluation.predict import listed, name_of
 from .training.classification import ClassificationTask
 from .training.recipes import settings_of_run
 from .training.run import TrainingRun, route
 from .transfer.backbone import open_feature_net
 from .transfer.fit_layers import fit_start
+from .transfer.model import open_model
 from .transfer.predict import DescriptorExtractor, NetAtScales, open_extractor
 from .transfer.solver import Loss
 from .transfer.svm import SvmTrainer
@@ -268,7 +270,7 @@ class VeryDeepClassifier(ClassifierMixin, _OfImages):  # type: ignore[misc]
                 *(task, self.net, place, machine, Silent(), Team(), lambda: False, live_report, fit_start)
             )
             self.result_ = run.start(DataSettings(data=MEMORY), settings_of_run(self.net, training))
-            self.model_: Classifier = load(place, machine=machine)  # type: ignore[assignment]
+            self.model_ = open_model(load_model(place), machine)
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ from ..checkpoints.model_card import PAGE, write_model_card
 from ..checkpoints.run_dir import BEST, checkpoint_of
 from ..core.errors import VerydeepError
 from ..core.settings import MachineSettings
-from ..evaluation.predict import Classifier, place_classifier
+from ..evaluation.predict import Classifier
+from ..transfer.model import open_model
 
 try:
     from huggingface_hub import ModelHubMixin
@@ -38,7 +39,7 @@ class SharedNet(ModelHubMixin):
 
     def classifier(self, machine: MachineSettings | None = None) -> Classifier:
         """The net, ready to predict."""
-        return place_classifier(load_model(self.path), machine or MachineSettings(workers=0))
+        return open_model(load_model(self.path), machine or MachineSettings(workers=0))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Saves the checkpoint and its model card; called by the mixin."""

@@ -45,9 +45,9 @@ class Prediction:
         return {"image": self.image, "predictions": rows}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Classifier:
-    """A classification model on a device, with its metadata."""
+    """A classification model on a device, with its metadata: an exported file, or the base of `verydeep.Model`."""
 
     net: InferenceModel
     metadata: Metadata

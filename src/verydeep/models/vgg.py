@@ -112,6 +112,14 @@ class Net(nn.Module):
             delattr(self, spec.name)
         self.specs = self.specs[: last + 1]
 
+    def reset_classifier(self, classes: int, seed: int = 0) -> None:
+        """Replaces fc8 by a random layer of other outputs, on the device of the old one."""
+        old = self.layer("fc8").weight
+        self.classes, self.specs = classes, layers(self.name, classes, self.crop, self.width)
+        self.add_module("fc8", _convolution(self.specs[-1]))
+        initialise_layers(self, ["fc8"], "glorot", seed)
+        self.layer("fc8").to(old.device, old.dtype)
+
     def _next_map(self, name: str, x: Tensor) -> Tensor:
         """A map (B,D,h,w) from the one before it in `map_names`, which ReLU overwrites."""
         if name.endswith(BEFORE_RELU) or name == "fc8":

@@ -83,12 +83,17 @@ def usual_layer(source: str | Path, preprocessing: str = "recorded") -> str:
     return FULL if f"{FULL}.weight" in read_weights(str(source), preprocessing).tensors else "pool5"
 
 
-def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
-    """Cuts a net after a layer and loads the file's weights; raises VerydeepError where they do not fit."""
+def check_layer(net: Net, layer: str) -> None:
+    """Raises VerydeepError where a net has no map of that name."""
     names = net.map_names()
     if layer not in names:
         shown = ", ".join(name for name in names if not name.endswith(BEFORE_RELU))
         raise VerydeepError(f"net {net.name} has no layer {layer!r}: its layers are {shown}, with {BEFORE_RELU} too.")
+
+
+def _cut(net: Net, layer: str, tensors: dict[str, Tensor], path: Path) -> None:
+    """Cuts a net after a layer and loads the file's weights; raises VerydeepError where they do not fit."""
+    check_layer(net, layer)
     net.cut_after(layer)
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     missing = [spec.name for spec in net.specs if f"{spec.name}.weight" not in tensors]
