@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -234,6 +236,19 @@ def test_following_the_model_card_of_an_exported_file(home: Path, tmp_path: Path
     answer = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(x[None])})[0][0]
     answer = softmax(answer) if "before soft-max" in rows["output"] else answer
     assert dict(zip(classes_of(page), answer, strict=True)) == pytest.approx(expected, abs=2e-5)
+    assert rows["input name"] == f"`{session.get_inputs()[0].name}`"
+    assert rows["output name"].startswith(f"`{session.get_outputs()[0].name}` ")
+    printed = program_of(page, photo)
+    assert list(printed) == sorted(expected, key=lambda name: -expected[name])[:5]
+    assert printed == pytest.approx({name: expected[name] for name in printed}, abs=1e-4)
+
+
+def program_of(page: Path, photo: Path) -> dict[str, float]:
+    """What the card's program without verydeep prints, as it stands, in the folder of the file."""
+    (program,) = re.findall(r"^```python\n(import json.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    Image.open(photo).save(page.parent / "photo.jpg", "PNG")  # a format without loss, whose name does not matter
+    ended = subprocess.run([sys.executable, "-c", program], cwd=page.parent, capture_output=True, text=True, check=True)
+    return {name: float(value) for value, name in (line.split(" ", 1) for line in ended.stdout.splitlines())}
 
 
 def test_config_json_records_the_preprocessing_of_its_own_file(home: Path) -> None:

@@ -25,6 +25,8 @@ from .formats.protobuf import data, fields, text
 ENDINGS = (".onnx", ".pt2")
 TAKES_KEY = "takes"
 UINT8, FLOAT = "uint8", "float"
+INPUTS = {UINT8: "photos", FLOAT: "pixels"}  # names in the graph
+OUTPUTS = {UINT8: "posterior", FLOAT: "scores"}
 METADATA_PROPS = 14  # of ONNX's ModelProto: key 1, value 2
 NO_PT2 = "version 0.2.0 dropped .pt2 files; export the run to ONNX instead: `verydeep export RUN --to onnx`."
 

@@ -16,7 +16,8 @@ from typing import Any
 from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json, short_name, write_atomically
 from ..models.architectures import has_lrn, net_facts
-from .checkpoint import Metadata
+from .checkpoint import METADATA_KEY, Metadata
+from .exported import INPUTS, OUTPUTS, UINT8
 from .preprocessing import Preprocessing, our_pixels
 from .run_dir import BEST, EVALUATIONS, LAST
 
@@ -85,7 +86,8 @@ def export_usage(metadata: Metadata, takes: str) -> dict[str, str]:
     Args:
         takes: ``uint8`` or ``float``.
     """
-    if takes == "uint8":
+    names = {"input name": f"`{INPUTS[takes]}`", "output name": f"`{OUTPUTS[takes]}` (batch, class)"}
+    if takes == UINT8:
         rows = {
             "pixels": "RGB, x, from 0 to 255: the file subtracts the mean itself",
             "input": "uint8 (batch, row, column, 3)",
@@ -93,7 +95,52 @@ def export_usage(metadata: Metadata, takes: str) -> dict[str, str]:
         }
     else:
         rows = {"pixels": our_pixels(metadata.mean).formula(), "input": CHANNELS_FIRST, "output": SCORES}
-    return {**rows, "resize": _resize(metadata, dense=True)}
+    return {**rows, **names, "resize": _resize(metadata, dense=True)}
+
+
+# An ONNX file in ONNX Runtime, without verydeep: the central crop, to the most probable classes.
+PROGRAM = """\
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession({file!r})
+classes = json.loads(session.get_modelmeta().custom_metadata_map[{key!r}])["classes"]
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+width, height = (int(side * {scale} / min(image.size) + {rounding}) for side in image.size)
+left, top = (width - {crop}) // 2, (height - {crop}) // 2
+image = image.resize((width, height), Image.Resampling.{resampling}).crop((left, top, left + {crop}, top + {crop}))
+{pixels}
+output = session.run(None, {{{input!r}: pixels[None]}})[0][0]
+{posteriors}
+for number in np.argsort(-posteriors)[:5]:
+    print(f"{{posteriors[number]:.4f}} {{classes[number]}}")
+"""
+INTO_UINT8 = "pixels = np.asarray(image)"
+INTO_FLOAT = "pixels = (np.asarray(image) - np.float32({mean})).transpose(2, 0, 1)"
+SOFTMAX = "posteriors = np.exp(output - output.max()) / np.exp(output - output.max()).sum()"
+
+
+def onnx_program(file: str, metadata: Metadata, takes: str) -> str:
+    """A Python program that prints the most probable classes of ``photo.jpg`` by ONNX Runtime.
+
+    Args:
+        file: name of the ONNX file, in the working directory.
+        takes: ``uint8`` or ``float``.
+    """
+    return PROGRAM.format(
+        file=file,
+        key=METADATA_KEY,
+        scale=metadata.test_scale,
+        rounding=0.5 if metadata.other_side == "round" else 0.0,
+        crop=metadata.crop,
+        resampling=metadata.resampling.upper(),
+        pixels=INTO_UINT8 if takes == UINT8 else INTO_FLOAT.format(mean=list(metadata.mean)),
+        input=INPUTS[takes],
+        posteriors="posteriors = output" if takes == UINT8 else SOFTMAX,
+    )
 
 
 def _layers(metadata: Metadata) -> str:
@@ -135,7 +182,11 @@ def write_model_card(
         return page
     use = use or usage(metadata, OURS, our_pixels(metadata.mean))
     lines = [MARK, *_facts(path, metadata, use, facts or {}), *_errors(path.parent if of_run else None)]
-    lines += [*_licence(metadata), *_loading(path.parent if of_run else path, metadata), *_classes(metadata)]
+    lines += [*_licence(metadata), *_loading(path.parent if of_run else path, metadata)]
+    if path.suffix.lower() == ".onnx":
+        program = onnx_program(path.name, metadata, (facts or {})["takes"])
+        lines += ["", "## Use without verydeep", "", f"```python\n{program}```"]
+    lines += _classes(metadata)
     write_atomically(page, lambda file: file.write(("\n".join(lines) + "\n").encode("utf8", "backslashreplace")))
     return page
 

@@ -13,13 +13,14 @@ import numpy as np
 from torch import Tensor
 
 from ..checkpoints.checkpoint import Metadata
-from ..checkpoints.exported import UINT8
+from ..checkpoints.exported import FLOAT, INPUTS, OUTPUTS, UINT8
 from ..core.errors import VerydeepError
 from ..models.architectures import has_lrn
 from ..models.vgg import Net
 
 OPSET, IR = 17, 8  # supported by ONNX Runtime since 2022
-IMAGES, PIXELS, POSTERIOR, SCORES = "photos", "pixels", "posterior", "scores"
+IMAGES, PIXELS = INPUTS[UINT8], INPUTS[FLOAT]
+POSTERIOR, SCORES = OUTPUTS[UINT8], OUTPUTS[FLOAT]
 
 
 class Graph:
