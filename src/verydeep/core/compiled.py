@@ -59,7 +59,7 @@ def _compile(command: list[str], source: Path, place: Path) -> None:
         subprocess.run(
             [*command, str(source), "-o", str(result)], check=True, capture_output=True, text=True, timeout=SECONDS
         )
-        result.chmod(0o700)
+        result.chmod(0o600)
         result.replace(place)
 
 
