@@ -329,6 +329,27 @@ def test_voc_2012s_server_files_and_actions(tmp_path: Path, trained: Path) -> No
     assert "boxes of people" in told
 
 
+def test_a_flat_folder_is_described_and_searched(trained: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        paint(tmp_path / "photos" / f"{number}.png", number, (40 * number, 90, 120))
+    words = ("features", trained, "--data", "photos", "--layer", "pool5", "--out", "f.safetensors")
+    done = run_command(*words, "--json", cwd=tmp_path)
+    assert done.status == 0, done.stderr
+    assert (json.loads(done.stdout)["images"], json.loads(done.stdout)["classes"]) == (6, 0)
+    features = load_features(tmp_path / "f.safetensors")
+    assert (features.ids, set(features.labels.tolist())) == (tuple(f"{n}.png" for n in range(6)), {-1})
+    assert json.loads(run_command(*words, "--json", cwd=tmp_path).stdout)["computed"] == 0
+    found = run_command("similar", "photos/4.png", "--features", "f.safetensors", "--json", cwd=tmp_path)
+    assert json.loads(found.stdout)[0]["neighbours"][0]["image"] == "4.png"
+    page = run_command("similar", "photos/4.png", "--features", "f.safetensors", "--out", "page", cwd=tmp_path)
+    assert page.status == 0, page.stderr
+    told = run_command("svm", "own", "--features", "f.safetensors", cwd=tmp_path).mistake()
+    assert "0.png has no label" in told
+    told = run_command(*words, "--classes", "cat", cwd=tmp_path).mistake()
+    assert "has no class folders" in told
+    assert "has no set 'train'" in run_command(*words, "--set", "train", cwd=tmp_path).mistake()
+
+
 def test_an_unreadable_photo_stops_or_is_skipped(trained: Path, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", per_class=4)
     (tmp_path / "photos" / "red" / "bad.png").write_bytes(b"no photo")

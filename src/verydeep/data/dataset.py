@@ -173,7 +173,8 @@ class Dataset:
 
         Sets of the same images and labels have equal fingerprints; sizes also detect most replaced files.
         """
-        rows = [f"{image_id}\t{self.classes[label]}" for image_id, label in zip(self.ids, self.labels, strict=True)]
+        classes = self.classes or ("",)  # of a flat folder
+        rows = [f"{image_id}\t{classes[label]}" for image_id, label in zip(self.ids, self.labels, strict=True)]
         if sizes:
             paths = map(self.source.files, self.ids)
             rows = [

@@ -30,6 +30,7 @@ from . import datasets
 from .class_names import nfc
 from .dataset import Data, Dataset, first_names, relabel
 from .datasets.annotated_folder import parted
+from .datasets.folder import flat_folder, is_flat
 from .datasets.packed import is_pack, open_pack
 from .walk import Skipped, list_folder
 
@@ -42,6 +43,7 @@ __all__ = [
     "lasting_name",
     "moved",
     "open_data",
+    "open_images",
     "relabel",
 ]
 
@@ -96,6 +98,19 @@ def open_data(
             "`verydeep features`, and train SVMs with `verydeep svm`."
         )
     return _only_classes(opened, settings.classes, least_classes, empty_sets, absent_classes)
+
+
+def open_images(settings: DataSettings) -> Data:
+    """All images of some data, for descriptors: they may have several labels, and those of a flat folder none.
+
+    Raises:
+        VerydeepError: as `open_data`, which needs no more than one class here.
+    """
+    path = Path(settings.data)
+    plain = not settings.boxes and not settings.classes and settings.folders == "auto" and not is_pack(path)
+    if plain and settings.data.partition(":")[0] not in NAMES and is_flat(path):
+        return flat_folder(path)
+    return open_data(settings, least_classes=1, several=True, empty_sets=True)
 
 
 def data_settings(data: DataSettings | str | Path) -> DataSettings:

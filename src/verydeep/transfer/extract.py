@@ -22,7 +22,7 @@ from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, FeatureSettings, MachineSettings
 from ..core.team import Team
 from ..data.image_io import Pixels
-from ..data.open import Dataset, lasting_name, open_data
+from ..data.open import Dataset, lasting_name, open_data, open_images
 from ..evaluation.inference import readable_images
 from .backbone import FeatureNet, open_feature_net
 from .descriptors import descriptors
@@ -243,7 +243,7 @@ def extract_features(
 
     Args:
         source: a run, a checkpoint or a weight file.
-        data: as `verydeep.open_data` takes it.
+        data: as `verydeep.open_data` takes it, or a folder of images without class folders, which have no label.
         out: the file; missing scales are added.
         set_name: only this set of the data.
         splits: for data whose protocol draws random splits (Caltech), only the images of the first ``splits``.
@@ -274,7 +274,7 @@ def _images(
     settings: DataSettings, set_name: str | None, splits: int | None, reporter: Reporter
 ) -> tuple[Dataset, tuple[str, ...]]:
     """The images, and the set of each."""
-    data = open_data(settings, least_classes=1, several=True, empty_sets=True)
+    data = open_images(settings)
     for warning in data.warnings:
         reporter.warn(warning)
     if splits is not None:

@@ -13,7 +13,7 @@ from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, DescriptorSettings, MachineSettings
-from ..data.open import Dataset, open_data
+from ..data.open import Dataset, open_images
 from ..evaluation.predict import check_top, listed, name_of
 from .descriptors import Array, combine, unit
 from .features_file import Features, load_features
@@ -133,4 +133,4 @@ def photos_of(recipe: dict[str, Any]) -> Dataset:
     """
     values: dict[str, Any] = {name: recipe[name] for name in ("data", "classes", "folders") if name in recipe}
     settings = from_json(DataSettings, values)
-    return open_data(settings, least_classes=1, several=True, empty_sets=True).everything()[0]
+    return open_images(settings).everything()[0]

@@ -18,7 +18,10 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("run", metavar="MODEL", help="a run's folder, a checkpoint or a weight file")
     data, output = parser.group("Data"), parser.group("Output")
     data.add_argument(
-        "--data", metavar="DATA", required=True, help="dataset: a folder, a list file, caltech101:DIR, voc2007:DIR, …"
+        "--data",
+        metavar="DATA",
+        required=True,
+        help="dataset: a folder with or without class folders, a list file, caltech101:DIR, voc2007:DIR, …",
     )
     data.add_argument("--set", metavar="NAME", help="only this set of the data: train, dev, val or test (default: all)")
     data.add_argument("--splits", type=int, metavar="N", help="only the images of the first N random splits of Caltech")

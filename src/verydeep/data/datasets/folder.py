@@ -53,6 +53,22 @@ def open_path(path: Path, settings: DataSettings) -> Data:
     return replace(from_sets(str(path), sets, settings, places), notes=notes, beside=beside)
 
 
+def is_flat(path: Path) -> bool:
+    """Whether a path is a folder that has images and no folders."""
+    if not path.is_dir():
+        return False
+    listing = list_folder(path, Skipped())
+    return not listing.folders and any(kind_of_file(path / name) == READ for name in listing.files)
+
+
+def flat_folder(path: Path) -> Data:
+    """The images of a folder without class folders, which have no label."""
+    skipped = Skipped(str(path))
+    ids = tuple(str(image.relative_to(path)) for image in files_below(path, skipped))
+    labels = np.full(len(ids), -1, dtype=np.int64)
+    return Data(str(path), {"all": Dataset(str(path), "all", (), ids, labels, FolderSource(path), skipped)}, True)
+
+
 def split_whole(whole: Dataset, settings: DataSettings) -> Data:
     """Splits data that have no split of their own, by fraction and seed."""
     dev, test, seed = dev_share(settings, DEV_FRACTION), settings.test_fraction, settings.split_seed
