@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from .checkpoints.load import load_model
 from .checkpoints.run_dir import CLASSIFIER
+from .core.arguments import ClassifierArguments, LocaliserArguments, takes_settings
 from .core.config import from_json, typed
 from .core.errors import VerydeepError
 from .core.progress import Reporter, Silent
@@ -52,6 +53,7 @@ from .transfer.svm_file import write_transfer
 FEATURES = "features.safetensors"
 
 
+@takes_settings(DataSettings, TrainSettings, MachineSettings)
 def train(
     run: str,
     out: str | Path | None = None,
@@ -59,7 +61,7 @@ def train(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
     team: Team | None = None,
-    **given: Any,
+    **given: Unpack[ClassifierArguments],
 ) -> dict[str, Any]:
     """Trains a classifier and writes a run directory.
 
@@ -81,7 +83,7 @@ def train(
         Interrupted: ``stop`` before the first step, when there was nothing to save.
     """
     folder = Path(out) if out else Path("runs") / run
-    machine, data_given, train_given = route(given)
+    machine, data_given, train_given = route({**given})
     fit = fit_start if "/" not in run else None  # a run of the paper starts as the paper says
     training = TrainingRun(
         *(ClassificationTask(), run, folder, machine, reporter or Silent(), team or Team()),
@@ -92,6 +94,7 @@ def train(
     return training.start(named_data(data_given), settings_of_run(run, train_given))
 
 
+@takes_settings(DataSettings, TrainSettings, BoxSettings, MachineSettings)
 def train_boxes(
     run: str,
     out: str | Path | None = None,
@@ -100,7 +103,7 @@ def train_boxes(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
     team: Team | None = None,
-    **given: Any,
+    **given: Unpack[LocaliserArguments],
 ) -> dict[str, Any]:
     """Trains a localisation model and writes a run directory.
 
@@ -118,9 +121,9 @@ def train_boxes(
     Raises:
         VerydeepError: invalid settings, data or boxes, a training that diverged, a full disk.
     """
-    names = {item.name for item in fields(BoxSettings)}
-    box_given = {name: given.pop(name) for name in names & given.keys()}
-    machine, data_given, train_given = route(given)
+    of_boxes = {item.name for item in fields(BoxSettings)}
+    box_given: dict[str, Any] = {name: value for name, value in given.items() if name in of_boxes}
+    machine, data_given, train_given = route({name: value for name, value in given.items() if name not in of_boxes})
     settings, boxes = settings_of_box_run(run, {**train_given, **box_given})
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
     task = LocalisationTask(boxes, strict)

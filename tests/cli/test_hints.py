@@ -77,7 +77,7 @@ def test_flags_of_other_programs_lead_to_ours() -> None:
     assert {ours for several in SETTINGS.values() for ours in several} <= flags
     assert {ours for (ours,) in COMMANDS.values()} <= {name.partition(" ")[0] for name in verbs}
     with pytest.raises(verydeep.VerydeepError, match="did you mean 'max-epochs'"):
-        verydeep.train("D", data="x", epochs=3)
+        verydeep.train("D", data="x", epochs=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("words", [(), ("data",), ("localise",), ("weights",)])

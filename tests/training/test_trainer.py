@@ -207,7 +207,7 @@ def test_a_run_starts_from_another_run(trained: Path, photos: Path, tmp_path: Pa
 def test_tensorboard_gets_the_logs_numbers(photos: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, tensorboard="yes", **TINY)
+    verydeep.train("A", out=tmp_path / "a", data=str(photos), max_epochs=2, tensorboard=True, **TINY)
     events = EventAccumulator(str(tmp_path / "a" / "tensorboard"))
     events.Reload()
     seen = [(event.step, event.value) for event in events.Scalars("dev_top1_error")]
