@@ -31,7 +31,6 @@ myst_enable_extensions = ["deflist"]
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 default_role = "code"  # docstrings name code between single backquotes

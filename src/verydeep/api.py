@@ -59,7 +59,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] | None = None,
     team: Team | None = None,
     **given: Unpack[ClassifierArguments],
 ) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def train(
     fit = fit_start if "/" not in run else None  # a run of the paper starts as the paper says
     training = TrainingRun(
         *(ClassificationTask(), run, folder, machine, reporter or Silent(), team or Team()),
-        *(stop, live_report, fit),
+        *(stop or _never, live_report, fit),
     )
     if resume or training.restarted:
         return training.resume(data_given, typed(TrainSettings, train_given))
@@ -101,7 +101,7 @@ def train_boxes(
     resume: bool = False,
     strict: bool = False,
     reporter: Reporter | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] | None = None,
     team: Team | None = None,
     **given: Unpack[LocaliserArguments],
 ) -> dict[str, Any]:
@@ -127,13 +127,19 @@ def train_boxes(
     settings, boxes = settings_of_box_run(run, {**train_given, **box_given})
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
     task = LocalisationTask(boxes, strict)
-    training = TrainingRun(*(task, run, folder, machine, reporter or Silent(), team or Team(), stop, live_report))
+    training = TrainingRun(
+        *(task, run, folder, machine, reporter or Silent(), team or Team(), stop or _never, live_report)
+    )
     if resume or training.restarted:
         metadata = None if box_given else metadata_of_run(folder)
         if metadata is not None and metadata.is_localiser:  # with the settings of its start
             task = LocalisationTask(metadata.localiser_settings, strict)
         return replace(training, task=task).resume(data_given, typed(TrainSettings, train_given))
     return training.start(named_data(data_given), settings)
+
+
+def _never() -> bool:
+    return False
 
 
 def live_report(folder: Path, images: Dataset, reporter: Reporter) -> Callable[[bool], None]:
