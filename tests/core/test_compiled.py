@@ -83,3 +83,15 @@ def test_a_cache_that_cannot_be_written(
     monkeypatch.setenv("VERYDEEP_CACHE", str(source / "below-a-file"))
     assert load(source) is None
     assert "Not a directory" in caplog.text
+    assert "set VERYDEEP_CACHE to a directory that you can write" in caplog.text
+
+
+def test_a_user_without_a_home(source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("VERYDEEP_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    assert load(source) is None
+    assert "Could not determine home directory" in caplog.text

@@ -191,6 +191,8 @@ def test_a_resumed_localisation_model_equals_an_uninterrupted_one(own: Path, com
     assert whole[-2000:] == parts[-2000:]
     other = command("localise", "train", "A", "--out", tmp_path / "parts", "--resume", "--regression", "SCR", cwd=own)
     assert "resume it with the command that started it" in other.mistake()
+    weighed = command(*words, "--class-weights", "balanced", "--out", tmp_path / "weighed", cwd=own)
+    assert "class_weights is for classification: omit it to train a localisation model." in weighed.mistake()
     wrong = command("train", "A", "--out", tmp_path / "parts", "--resume", cwd=own)
     assert "contains a localisation model with" in wrong.mistake()
 

@@ -177,6 +177,25 @@ def test_gradients_reach_maps_weights_and_bias() -> None:
         assert float((mine - other).norm() / other.norm()) < 1e-5
 
 
+def test_second_derivatives_raise_an_error() -> None:
+    """They would be without the convolution's own part."""
+    layer, x = last(Convolution(64, 64, 3, padding=1)), maps(1, 64, 8, 8).requires_grad_()
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_traced_nets_hold_a_convolution() -> None:
+    """A program that records PyTorch's operations sees none of ours, and would store the result as a constant."""
+    layer = last(Convolution(64, 64, 3, padding=1)).requires_grad_(False)
+    traced = torch.jit.trace(layer, maps(1, 64, 8, 8))  # type: ignore[no-untyped-call]
+    exported = torch.export.export(layer, (maps(1, 64, 8, 8),)).module()
+    other = maps(1, 64, 8, 8, seed=1)
+    for recorded in (traced, exported):
+        assert apart(recorded(other), layer(other)) < 3e-5
+
+
 def test_used_where_faster() -> None:
     wide = maps(256, 256, 3, 3)
     assert pays(maps(1, 256, 14, 14), wide)

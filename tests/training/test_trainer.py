@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 import verydeep
-from conftest import TINY
+from conftest import TINY, Command
 from verydeep import VerydeepError
 from verydeep.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from verydeep.core.device import ONE_BY_ONE
@@ -23,6 +23,7 @@ from verydeep.core.settings import DataSettings
 from verydeep.data.dataloader import Batch, TrainingLoader
 from verydeep.data.open import open_data
 from verydeep.data.statistics import scan_images
+from verydeep.training.classification import ClassificationTask
 from verydeep.training.recipes import settings_of_run
 
 
@@ -298,3 +299,49 @@ def test_interruption_before_the_first_step_leaves_no_run(photos: Path, tmp_path
 def test_an_existing_run_is_not_overwritten(trained: Path) -> None:
     with pytest.raises(VerydeepError, match="already contains a run: add --resume"):
         verydeep.train("A", out=trained, data="digits", **TINY)
+
+
+def test_the_loss_by_class_weights() -> None:
+    """By hand: each image's cross-entropy times the factor of its class; the error counts images alike."""
+    outputs, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 2, 1])
+    rest = torch.empty(6, 0)
+    batch = Batch(rest, labels, rest, rest, rest)
+    factors = torch.tensor([3.0, 1.0, 0.5])
+    loss, wrong = ClassificationTask().batch_loss(outputs, batch, factors)
+    by_hand = sum(float(factors[k]) * -float(row.log_softmax(0)[k]) for row, k in zip(outputs, labels, strict=True))
+    assert float(loss) == pytest.approx(by_hand, rel=1e-6)
+    assert wrong == ClassificationTask().batch_loss(outputs, batch)[1]
+
+
+def test_equal_class_weights_change_nothing(photos: Path, tmp_path: Path) -> None:
+    """To the bit; a table's weights are relative, and `balanced` weighs classes of equal size alike."""
+    (tmp_path / "weights.csv").write_text("class,weight\nblue,7\ngreen,7\nred,7\n")
+    for name, weights in (("none", "none"), ("table", str(tmp_path / "weights.csv")), ("balanced", "balanced")):
+        verydeep.train("A", out=tmp_path / name, data=str(photos), max_epochs=1, class_weights=weights, **TINY)
+    assert_equal(last(tmp_path / "none"), last(tmp_path / "table"))
+    assert_equal(last(tmp_path / "none"), last(tmp_path / "balanced"))
+
+
+def test_a_heavy_class_is_learned_first(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.csv").write_text("class,weight\nblue,1e-6\ngreen,1e-6\nred,1\n")
+    table = str(tmp_path / "weights.csv")
+    verydeep.train("A", out=tmp_path / "run", data=str(photos), max_epochs=2, class_weights=table, **TINY)
+    predictions = verydeep.predict(tmp_path / "run", sorted(photos.glob("blue/*.png")))
+    assert {prediction.classes[0][0] for prediction in predictions} == {"red"}
+
+
+def test_class_weights_are_checked_before_anything_is_written(photos: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "weights.csv").write_text("class,weight\nblue,1\ngren,1\nred,1\n")
+    words = ("train", "A", "--data", photos, "--out", tmp_path / "run", *flags(TINY), "--class-weights")
+    for value, message in (
+        (tmp_path / "weights.csv", "weights.csv, line 3: unknown class 'gren'; did you mean 'green'?"),
+        ("balance", "class_weights must be none, balanced or a file of class,weight; balance is no such file."),
+    ):
+        answer = command(*words, value)
+        assert answer.status == 2
+        assert message in answer.stderr
+        assert not (tmp_path / "run").exists()
+
+
+def flags(settings: dict[str, Any]) -> list[str]:
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]

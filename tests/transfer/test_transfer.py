@@ -16,7 +16,7 @@ from conftest import Command, make_photos, make_voc, paint, run_command
 from verydeep.core.errors import VerydeepError
 from verydeep.core.settings import DescriptorSettings, MachineSettings, SvmSettings
 from verydeep.models.vgg import create_net
-from verydeep.transfer.evaluate import learn_svms
+from verydeep.transfer.evaluate import Transfer, learn_svms
 from verydeep.transfer.features_file import Features, load_features, save_features
 from verydeep.transfer.splits import parts_of
 from verydeep.transfer.svm_file import load_svm, write_transfer
@@ -119,6 +119,26 @@ def test_metrics_recomputed_from_the_scores(tmp_path: Path, file: Path) -> None:
     place = {photo: index for index, photo in enumerate(features.ids)}
     for photo, scores in answers:
         np.testing.assert_allclose(rows[place[photo]] @ svm.weights + svm.bias, scores, atol=1e-4)
+
+
+def test_class_weights_of_svms(tmp_path: Path, file: Path) -> None:
+    """Equal factors change nothing; others change the SVMs; images of several classes have none."""
+    features = load_features(file)
+    table = tmp_path / "weights.csv"
+
+    def found(weights: str, path: Path = file, protocol: str = "own") -> Transfer:
+        svm = SvmSettings(splits=1, C=(1.0,), class_weights=weights)
+        return learn_svms(protocol, [path], svm=svm, machine=HERE)
+
+    table.write_text("class,weight\n" + "".join(f"{name},{2.5}\n" for name in features.classes))
+    np.testing.assert_array_equal(found(str(table)).splits[0].scores, found("none").splits[0].scores)
+    table.write_text("class,weight\n" + "".join(f"{name},{1 + k}\n" for k, name in enumerate(features.classes)))
+    assert np.abs(found(str(table)).splits[0].scores - found("none").splits[0].scores).max() > 1e-3
+    marks = np.where(features.labels[:, None] == np.arange(len(features.classes)), 1, -1).astype(np.int8)
+    sets = tuple(np.resize(["train", "val", "test"], len(features)).tolist())
+    save_features(tmp_path / "several.safetensors", made_up(marks=marks, sets=sets, data="voc2007"))
+    with pytest.raises(VerydeepError, match="class_weights needs images of one class each"):
+        found("balanced", tmp_path / "several.safetensors", "voc2007")
 
 
 def test_two_nets_are_stacked_and_a_duplicate_scale_adds_nothing(tmp_path: Path, file: Path) -> None:

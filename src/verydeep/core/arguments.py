@@ -43,6 +43,7 @@ class TrainArguments(TypedDict, total=False):
     learn: Literal["all", "fc", "last"]
     head_epochs: int
     batch: int
+    class_weights: str
     lr: float
     momentum: float
     momentum_at_drop: Literal["rescale", "keep"]

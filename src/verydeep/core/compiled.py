@@ -9,7 +9,6 @@ import ctypes
 import hashlib
 import logging
 import os
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from .files import cache_folder
 
 FLAGS = {"AVX2": ("-mavx2", "-mfma"), "AVX512": ("-mavx512f", "-mavx2", "-mfma")}  # by PyTorch's name of the processor
 SECONDS = 120.0  # for the compiler
+ADVICE = "set VERYDEEP_CACHE to a directory that you can write, or CC= to use no compiler."
 _log = logging.getLogger(__name__).warning
 
 
@@ -32,21 +32,21 @@ def library(source: Path) -> ctypes.CDLL | None:
     Returns None where there is no C compiler (``CC``, or ``cc``; ``CC=`` uses none), for a processor without AVX2, and,
     with a warning, where the compiler fails or the cache directory cannot be used.
     """
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+    compiler = os.environ.get("CC", "cc").split()
     flags = FLAGS.get(torch.backends.cpu.get_cpu_capability())
     if os.name != "posix" or flags is None or not compiler or shutil.which(compiler[0]) is None:
         return None
     command = [*compiler, "-O3", "-shared", "-fPIC", "-Wno-psabi", *flags]
     key = hashlib.sha256(source.read_bytes() + repr(command).encode()).hexdigest()[:16]
-    place = cache_folder() / "compiled" / f"{source.stem}-{key}.so"
     try:
+        place = cache_folder() / "compiled" / f"{source.stem}-{key}.so"
         if not place.exists():
             _compile(command, source, place)
         _check_owner(place)
         return ctypes.CDLL(str(place))
-    except (OSError, subprocess.SubprocessError) as fault:
-        why = getattr(fault, "stderr", None) or str(fault)
-        _log(f"{source.name} was not compiled, so PyTorch's operations are used, which are slower: {why.strip()}")
+    except (OSError, RuntimeError, subprocess.SubprocessError) as fault:  # RuntimeError: there is no home directory
+        why = (getattr(fault, "stderr", None) or str(fault)).strip()
+        _log(f"{source.name} was not compiled, so PyTorch's operations are used, which are slower: {why}; {ADVICE}")
         return None
 
 
@@ -56,9 +56,8 @@ def _compile(command: list[str], source: Path, place: Path) -> None:
     place.parent.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix="compiling-") as folder:
         result = Path(folder) / place.name
-        subprocess.run(
-            [*command, str(source), "-o", str(result)], check=True, capture_output=True, text=True, timeout=SECONDS
-        )
+        words = [*command, str(source), "-o", str(result)]
+        subprocess.run(words, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=SECONDS)
         result.chmod(0o600)
         result.replace(place)
 

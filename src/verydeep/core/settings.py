@@ -115,6 +115,13 @@ class TrainSettings:
     )
     head_epochs: int = setting(0, "number of first epochs that train only the randomly initialised layers", SCHEDULE)
     batch: int = setting(256, "batch size; 0: 256, or an eighth of the training images if that is less", LEARNING)
+    class_weights: str = setting(
+        "none",
+        "factors of the loss by class: none, balanced (rare classes count as much as frequent ones), or a table with "
+        "the columns class and weight",
+        LEARNING,
+        placeholder="none|balanced|FILE",
+    )
     lr: float = setting(1e-2, "initial learning rate", LEARNING)
     momentum: float = setting(0.9, "momentum of SGD", LEARNING)
     momentum_at_drop: Literal["rescale", "keep"] = setting(
@@ -359,6 +366,13 @@ class SvmSettings:
         "values of C, of which the best on the dev images is used",
         SVM,
         placeholder="X,…",
+    )
+    class_weights: str = setting(
+        "none",
+        "factors of the loss by class: none, balanced (rare classes count as much as frequent ones), or a table with "
+        "the columns class and weight; not for images of several classes",
+        SVM,
+        placeholder="none|balanced|FILE",
     )
     splits: int = setting(3, "number of random training and test splits, of Caltech and own images", SVM)
     seed: int = setting(0, "random seed of the first split; the next splits use the next integers", SVM)

@@ -252,7 +252,8 @@ def summarise(scores: Scores) -> dict[str, Any]:
     rows = class_errors(scores) if scores.labelled else []
     mean = round(float(np.mean([row["top1_error"] for row in rows])), 4) if rows else None
     confused = confused_pairs(scores) if scores.labelled else []
-    return {**summary, "mean_class_error": mean, "classes": rows, "confused": confused}
+    recall = None if mean is None else round(100 - mean, 4)
+    return {**summary, "mean_class_error": mean, "mean_class_recall": recall, "classes": rows, "confused": confused}
 
 
 def top_errors(scores: Scores, suffix: str = "_error") -> dict[str, Any]:

@@ -20,11 +20,13 @@ from torch import Tensor
 from ..checkpoints.checkpoint import Metadata
 from ..core.config import to_json
 from ..core.device import Machine
+from ..core.errors import VerydeepError
 from ..core.progress import Reporter
 from ..core.settings import BoxSettings, DataSettings, TrainSettings
 from ..core.team import Team
 from ..data.box_targets import located
 from ..data.boxes import cxcywh_to_xyxy, iou
+from ..data.class_weights import NONE
 from ..data.dataloader import Batch, BoxTargets
 from ..data.open import Data, Dataset, open_data
 from ..data.transforms import centre_crop, rescale
@@ -82,7 +84,12 @@ class LocalisationTask(Task):
         assert train.boxes is not None
         return BoxTargets(train.boxes, self.boxes.half_of_box)
 
-    def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+    def class_weights(self, train: Dataset, settings: TrainSettings) -> None:
+        """None: the loss is a distance between boxes."""
+        if settings.class_weights != NONE:
+            raise VerydeepError("class_weights is for classification: omit it to train a localisation model.")
+
+    def batch_loss(self, outputs: Tensor, batch: Batch, weights: Tensor | None = None) -> tuple[Tensor, int]:
         """The Euclidean loss; a crop is wrong where the overlap with its target is below `BOX_IOU`."""
         predicted = in_full_precision(outputs)
         if self.boxes.regression == "PCR":

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from . import winograd_compiled, winograd_matmuls
@@ -69,7 +70,8 @@ class Convolution(nn.Conv2d):
 
     def _pays(self, x: Tensor) -> bool:
         plain = (self.padding, self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), (1, 1), 1)
-        return plain and not torch.compiler.is_compiling() and pays(x, self.weight)
+        traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or type(x) is not Tensor
+        return plain and not traced and pays(x, self.weight)
 
     def _clear_cache(self) -> None:
         self.__dict__.pop("_kept", None)
@@ -120,6 +122,7 @@ class _Learning(torch.autograd.Function):
         return form.convolve(x, form.transformed(weight), bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the maps, the weights and the bias."""
         x, weight = ctx.saved_tensors

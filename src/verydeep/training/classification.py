@@ -30,9 +30,11 @@ class ClassificationTask(Task):
         """All images."""
         return open_data(data)
 
-    def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+    def batch_loss(self, outputs: Tensor, batch: Batch, weights: Tensor | None = None) -> tuple[Tensor, int]:
         """Cross-entropy; an image is wrong where the largest output is not its label's."""
-        loss = F.cross_entropy(in_full_precision(outputs), batch.labels, reduction="sum")
+        scores = in_full_precision(outputs)
+        factors = None if weights is None else weights.to(scores)
+        loss = F.cross_entropy(scores, batch.labels, factors, reduction="sum")
         return loss, int((outputs.argmax(1) != batch.labels).sum())
 
     def chance(self, dev: Dataset) -> float:

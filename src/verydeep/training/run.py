@@ -147,6 +147,7 @@ def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
     if not settings.batch:
         settings = replace(settings, batch=max(1, min(256, len(opened.set("train")) // 8)))
     log_dataset(opened, settings, run.reporter)
+    run.task.class_weights(opened.set("train"), settings)  # an error is raised before anything is written
     start = papers_start(run.name) if weights is None else None
     if start:
         run.reporter.warn(f"in the paper {run.name} starts from {start}, not random weights: pass it to --start")

@@ -16,6 +16,7 @@ from ..core.device import Machine
 from ..core.progress import Reporter
 from ..core.settings import DataSettings, TrainSettings
 from ..core.team import Team
+from ..data.class_weights import class_weights
 from ..data.dataloader import Batch, BoxTargets
 from ..data.open import Data, Dataset
 from ..models.vgg import Net
@@ -53,13 +54,19 @@ class Task(ABC):
         """The boxes that crops are regressed to; None for none."""
         return None
 
+    def class_weights(self, train: Dataset, settings: TrainSettings) -> Tensor | None:
+        """The factor of the loss of each class's images, float32 (K,); None for 1."""
+        weights = class_weights(settings.class_weights, train.labels, train.classes)
+        return None if weights is None else torch.from_numpy(weights).float()
+
     @abstractmethod
-    def batch_loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+    def batch_loss(self, outputs: Tensor, batch: Batch, weights: Tensor | None = None) -> tuple[Tensor, int]:
         """The sum of the images' losses, a scalar, and how many images are wrong.
 
         Args:
             outputs: float (B,C) of the net on the batch's crops.
             batch: its labels and boxes on the device of the outputs.
+            weights: `class_weights`.
         """
 
     @abstractmethod

@@ -88,6 +88,8 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.autocast_dtype == torch.float16)
         if self.state.scaler:
             self._scaler.load_state_dict(self.state.scaler)
+        weights = task.class_weights(self.sets["train"], self.settings)
+        self._class_weights = None if weights is None else weights.to(machine.device)
         self._minus_mean = -torch.tensor(self.metadata.mean, dtype=torch.float32, device=machine.device)[None]
 
     @property
@@ -191,7 +193,7 @@ class Trainer:
             with self._team.no_sync(learner, last=number == len(parts)):
                 with self.machine.autocast():
                     outputs = learner(images, part.keep).flatten(1)
-                loss, count = self._task.batch_loss(outputs, part)
+                loss, count = self._task.batch_loss(outputs, part, self._class_weights)
                 # DDP averages gradients over shards of unequal size; the loss is the mean over the whole batch.
                 share = loss * self._team.size / total
                 self._scaler.scale(share).backward()  # type: ignore[no-untyped-call]

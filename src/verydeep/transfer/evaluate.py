@@ -22,6 +22,7 @@ from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import DescriptorSettings, MachineSettings, SvmSettings
 from ..data.class_names import same_classes
+from ..data.class_weights import NONE, class_weights
 from ..data.datasets.voc import NOT_SCORED
 from ..evaluation.metrics import average_precision, class_recalls
 from .descriptors import Array, combine
@@ -168,7 +169,7 @@ class _SvmTask:
         train, test = parts.train, parts.test
         self._check(parts.fit)
         self._check(train)
-        trainer = SvmTrainer(self.rows[train], self.marks[train], self.svm.loss, self.device)
+        trainer = SvmTrainer(self.rows[train], self.marks[train], self.svm.loss, self.device, self._weights(train))
         dev: dict[float, float] = {}
         if len(self.svm.C) > 1:
             for candidate in trainer.fit(self.svm.C, np.searchsorted(train, parts.fit)):
@@ -181,6 +182,14 @@ class _SvmTask:
         known = self.protocol not in VOC and len(test) > 0
         wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if known else None
         return SplitResult(parts, C, dev, svm, scores, by_class, wrong)
+
+    def _weights(self, images: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """The factor of the loss of each training image, (n,); None for 1."""
+        if self.features.marks is not None and self.svm.class_weights != NONE:
+            raise VerydeepError(f"class_weights needs images of one class each, unlike {self.features.data}: omit it.")
+        labels = self.features.labels[images]
+        weights = class_weights(self.svm.class_weights, labels, self.features.classes)
+        return None if weights is None else weights[labels]
 
     def _check(self, images: NDArray[np.int64]) -> None:
         marks = self.marks[images]

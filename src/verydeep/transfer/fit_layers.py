@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from ..checkpoints.checkpoint import Metadata
 from ..core.device import Machine
 from ..core.progress import Reporter
+from ..core.settings import TrainSettings
 from ..core.team import Team
+from ..data.class_weights import class_weights
 from ..data.open import Dataset
 from ..evaluation.inference import LEAVE_OUT, readable_images
 from ..models.fc_layers import HIDDEN, fit_to_rate, pass_pool5_on
@@ -75,30 +77,34 @@ def fit_start(
         rows, dev_rows = (_descriptors(source, dataset, machine, reporter, team) for dataset in (chosen, dev))
         if fits:
             reporter.say(f"fitting fc8 to {len(chosen)} images")
-            _fit(net, rows, chosen.labels, settings.lr, HIDDEN if new else ())
-    return Fitted(() if fits else random, _svm_error(rows, chosen, dev_rows, dev))
+            _fit(net, rows, chosen, settings, HIDDEN if new else ())
+    return Fitted(() if fits else random, _svm_error(rows, chosen, dev_rows, dev, settings))
 
 
-def _fit(net: Net, rows: Rows, labels: NDArray[np.int64], rate: float, new: tuple[str, ...]) -> None:
+def _fit(net: Net, rows: Rows, train: Dataset, settings: TrainSettings, new: tuple[str, ...]) -> None:
     """Scales fc7's map to fit the learning rate, and sets fc8 to the logistic regression on it; ``rows`` (N,D)."""
     length = float(np.einsum("nd,nd->n", rows, rows, dtype=np.float64).mean())
-    factor = fit_to_rate(net, length, rate, new)
+    factor = fit_to_rate(net, length, settings.lr, new)
     last = net.layer("fc8")
-    x, y = (torch.from_numpy(array).to(last.weight.device) for array in (rows, labels))
-    weights, biases = fit_logistic(x * factor, y, last.out_channels)
+    x, y = (torch.from_numpy(array).to(last.weight.device) for array in (rows, train.labels))
+    of_classes = class_weights(settings.class_weights, train.labels, train.classes)
+    factors = None if of_classes is None else torch.from_numpy(of_classes).to(x)
+    weights, biases = fit_logistic(x * factor, y, last.out_channels, factors=factors)
     assert last.bias is not None
     with torch.no_grad():
         last.weight.copy_(weights[:, :, None, None])
         last.bias.copy_(biases)
 
 
-def _svm_error(rows: Rows, train: Dataset, dev_rows: Rows, dev: Dataset) -> float | None:
+def _svm_error(rows: Rows, train: Dataset, dev_rows: Rows, dev: Dataset, settings: TrainSettings) -> float | None:
     """Top-1 error in percent of linear SVMs on the dev part; None if a class has no training image."""
     labels = np.unique(train.labels)
     if len(labels) < len(train.classes):
         return None
     marks = np.where(train.labels[:, None] == labels, 1, -1).astype(np.int8)
-    (svm,) = SvmTrainer(unit(rows), marks).fit((C,))
+    of_classes = class_weights(settings.class_weights, train.labels, train.classes)
+    weights = None if of_classes is None else of_classes[train.labels]
+    (svm,) = SvmTrainer(unit(rows), marks, weights=weights).fit((C,))
     return 100 * float((svm.scores(unit(dev_rows)).argmax(1) != dev.labels).mean())
 
 

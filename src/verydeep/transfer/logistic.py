@@ -10,7 +10,9 @@ DECAY = 1e-4  # L2 penalty on weights, for descriptors of mean squared length 1;
 MOST_STEPS = 200
 
 
-def fit_logistic(rows: Tensor, labels: Tensor, classes: int, decay: float = DECAY) -> tuple[Tensor, Tensor]:
+def fit_logistic(
+    rows: Tensor, labels: Tensor, classes: int, decay: float = DECAY, factors: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Weights (K,D) and biases (K,) that minimise mean cross-entropy plus ``decay`` / 2 times the squared weights.
 
     The penalty applies to descriptors scaled by one factor to a mean squared length of 1. Solved by L-BFGS from 0.
@@ -18,6 +20,7 @@ def fit_logistic(rows: Tensor, labels: Tensor, classes: int, decay: float = DECA
     Args:
         rows: descriptors, float (N,D).
         labels: class numbers, long (N,).
+        factors: of the cross-entropy of each class's rows, (K,); None for 1.
     """
     scale = rows.square().sum(1).mean().sqrt().clamp_min(torch.finfo(rows.dtype).tiny)
     scaled = rows / scale
@@ -33,7 +36,8 @@ def fit_logistic(rows: Tensor, labels: Tensor, classes: int, decay: float = DECA
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = F.cross_entropy(F.linear(scaled, weights, biases), labels) + decay / 2 * weights.square().sum()
+        scores = F.linear(scaled, weights, biases)
+        value = F.cross_entropy(scores, labels, factors) + decay / 2 * weights.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -58,6 +58,8 @@ def _show(summary: dict[str, Any]) -> None:
     title = f"{summary['protocol']} on {summary['images']} images of {summary['data']} ({summary['set']})"
     rows = [(name.replace("_", " "), *error_cells(summary, name)) for name in ("top1_error", "top5_error")]
     show_table(title, ["", "error", "95 % interval"], [row for row in rows if row[1]])
+    if summary["mean_class_recall"] is not None:
+        show(f"mean class recall: {summary['mean_class_recall']:.2f} %")
     worst = sorted(summary["classes"], key=lambda row: -row["top1_error"])[:10]
     if worst:
         worst_rows = [(row["class"], row["images"], f"{row['top1_error']:.1f} %") for row in worst]
