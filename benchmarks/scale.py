@@ -26,7 +26,8 @@ RESULTS, GPU = TOP / "benchmarks" / "results" / "scale.json", TOP / "benchmarks"
 PAGE = TOP / "docs" / "scale.md"
 ILSVRC, EPOCHS, BATCH = 1_281_167, 74, 256
 GPUS = (1, 4, 8, 16, 64)
-ASSUMED_D = 5_200.0  # images/s of net D in training on one H200 at 61 % of its peak, the published share of others
+ASSUMED_D = 5_200.0  # images/s of net D in training on one H200
+PEAK = 989e12  # floating-point operations a second of an H200 in bf16, dense, as NVIDIA states it
 NVLINK, NETWORK, IN_A_BOX = 300e9, 200e9, 8  # bytes/s of a ring: NVLink in a machine; eight cards of 200 Gb/s out of it
 DESCRIBED, FORWARD = 1e9, 3.0  # photos; a forward pass is a third of a step
 
@@ -98,10 +99,11 @@ def _rate() -> tuple[float, str]:
     """Images/s of a training step of net D on one GPU, and the source of the figure."""
     path = GPU / "train.json"
     if not path.is_file():
+        share = ASSUMED_D * 2 * FORWARD * net_facts("D").multiply_adds / PEAK
         text = (
-            f"No GPU was available: net D is assumed to train at {ASSUMED_D:,.0f} images/s on one H200, 61 % of its "
-            "peak in bf16, the share published for net D on another GPU; `benchmarks/gpu.sh` measures it. Other nets "
-            "are in proportion to their multiply-adds."
+            f"No GPU was available: net D is assumed to train at {ASSUMED_D:,.0f} images/s on one H200, "
+            f"{100 * share:.0f} % of its peak of {PEAK / 1e12:.0f} TFLOP/s in bf16; `benchmarks/gpu.sh` measures it. "
+            "Other nets are in proportion to their multiply-adds."
         )
         return ASSUMED_D, text
     results = read_json(path)
