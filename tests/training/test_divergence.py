@@ -31,9 +31,11 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def arm(*lost: int, factor: float = float("nan")) -> None:
         steps = [0]
 
-        def loss(scores: torch.Tensor, labels: torch.Tensor, reduction: str) -> torch.Tensor:
+        def loss(
+            scores: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None, reduction: str
+        ) -> torch.Tensor:
             steps[0] += 1
-            return right(scores, labels, reduction=reduction) * (factor if steps[0] in lost else 1.0)
+            return right(scores, labels, weight=weight, reduction=reduction) * (factor if steps[0] in lost else 1.0)
 
         monkeypatch.setattr("verydeep.training.classification.F.cross_entropy", loss)
 

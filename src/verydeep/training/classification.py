@@ -34,7 +34,7 @@ class ClassificationTask(Task):
         """Cross-entropy; an image is wrong where the largest output is not its label's."""
         scores = in_full_precision(outputs)
         factors = None if weights is None else weights.to(scores)
-        loss = F.cross_entropy(scores, batch.labels, factors, reduction="sum")
+        loss = F.cross_entropy(scores, batch.labels, weight=factors, reduction="sum")
         return loss, int((outputs.argmax(1) != batch.labels).sum())
 
     def chance(self, dev: Dataset) -> float:
