@@ -45,8 +45,8 @@ def test_a_table_in_any_order_of_rows_and_columns(tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("class,weight\nant,1\nbee,2\n", "weights.csv has no weight for 'cat'."),
-        ("class,weight\nant,1\n", "weights.csv has no weight for 'bee' and 1 more classes."),
+        ("class,weight\nant,1\nbee,2\n", "weights.csv has no weight for 1 of 3 classes: 'cat'."),
+        ("class,weight\nant,1\n", "weights.csv has no weight for 2 of 3 classes: 'bee', 'cat'."),
         ("class,weight\nant,1\nbeee,2\ncat,1\n", "line 3: unknown class 'beee'; did you mean 'bee'?"),
         ("class,weight\nant,1\nant,2\n", "line 3: class 'ant' is listed twice."),
         ("class,weight\nant,-1\nbee,2\n", "line 2: the weight of 'ant' must be above 0, not -1."),

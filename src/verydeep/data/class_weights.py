@@ -14,6 +14,7 @@ from ..core.nearest import nearest
 from .tables import CLASS, Columns, read_table
 
 NONE, BALANCED = "none", "balanced"
+SHOWN = 4  # classes in a message
 _FORM = "weight"
 COLUMNS = Columns(
     names={"class": CLASS},
@@ -60,8 +61,8 @@ def _read(path: Path, classes: Sequence[str]) -> NDArray[np.float64]:
         found[name] = weight
     missing = [name for name in classes if name not in found]
     if missing:
-        more = f" and {len(missing) - 1} more classes" if len(missing) > 1 else ""
-        raise VerydeepError(f"{path} has no weight for {missing[0]!r}{more}.")
+        shown = ", ".join(map(repr, missing[:SHOWN])) + (", …" if len(missing) > SHOWN else "")
+        raise VerydeepError(f"{path} has no weight for {len(missing)} of {len(classes)} classes: {shown}.")
     return np.array([found[name] for name in classes])
 
 

@@ -55,3 +55,9 @@ def _helpers(_process: int, count: int) -> ThreadPoolExecutor:
 def _use_one_core() -> None:
     torch.get_num_threads()  # the first call in a thread takes over the process's number, whatever it was set to
     torch.set_num_threads(1)
+
+
+def shares(count: int, parts: int) -> list[slice]:
+    """At most so many slices of nearly equal size that make up a range."""
+    size = -(-count // parts)
+    return [slice(first, min(count, first + size)) for first in range(0, count, size)]

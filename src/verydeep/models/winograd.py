@@ -70,7 +70,8 @@ class Convolution(nn.Conv2d):
 
     def _pays(self, x: Tensor) -> bool:
         plain = (self.padding, self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), (1, 1), 1)
-        traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or type(x) is not Tensor
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        traced = torch.compiler.is_compiling() or tracing or type(x) is not Tensor
         return plain and not traced and pays(x, self.weight)
 
     def _clear_cache(self) -> None:

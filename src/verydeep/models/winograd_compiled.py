@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..core.compiled import library
-from .cpu_threads import for_each
+from .cpu_threads import for_each, shares
+from .winograd_matmuls import PLACES, TILE
 
-TILE, PLACES = 4, 36
 SOURCE = Path(__file__).with_name("winograd.c")
 MOST_TILES = 48  # of a piece: their 36 positions fit in a core's cache
 DEEP, MOST_DEEP_TILES = 256, 96  # channels of layers whose weights fill that cache, and are read once a piece
@@ -60,10 +60,11 @@ def transformed(weight: Tensor) -> Tensor:
     outputs, channels, panel = weight.shape[0], weight.shape[1], functions.panel()
     result = weight.new_empty(PLACES, outputs // panel, channels, panel)
 
-    def transform(panels: tuple[int, int]) -> None:
-        functions.transform_weights(weight.data_ptr(), outputs, channels, *panels, result.data_ptr())
+    def transform(panels: slice) -> None:
+        where = weight.data_ptr(), outputs, channels, panels.start, panels.stop
+        functions.transform_weights(*where, result.data_ptr())
 
-    for_each(transform, _shares(outputs // panel, torch.get_num_threads()))
+    for_each(transform, shares(outputs // panel, torch.get_num_threads()))
     return result
 
 
@@ -78,17 +79,17 @@ def convolve(x: Tensor, weights: Tensor, bias: Tensor | None, relu: bool = False
     _, panels, _, panel = weights.shape
     result = x.new_empty(count, panels * panel, height // step, width // step)
     result = torch.empty_like(result, memory_format=torch.channels_last)
-    layer, tiles = _layer(x, result, relu, pooled), _pieces(x)
+    layer, tiles, functions = _layer(x, result, relu, pooled), _pieces(x), c_functions()
     layer.weights, layer.bias = weights.data_ptr(), None if bias is None else bias.data_ptr()
-    shares = _shares(panels, -(-torch.get_num_threads() // len(tiles)))
-    functions = c_functions()
+    parts = shares(panels, -(-torch.get_num_threads() // len(tiles)))
 
-    def compute(piece: tuple[tuple[int, int], tuple[int, int]]) -> None:
-        (first, last), share = piece
-        work = _workspace(last - first, channels, (share[1] - share[0]) * panel)
-        functions.convolve(layer, first, last, *share, work.data_ptr())
+    def compute(piece: tuple[slice, slice]) -> None:
+        of_tiles, of_panels = piece
+        work = _workspace(of_tiles.stop - of_tiles.start, channels, (of_panels.stop - of_panels.start) * panel)
+        ends = of_tiles.start, of_tiles.stop, of_panels.start, of_panels.stop
+        functions.convolve(layer, *ends, work.data_ptr())
 
-    for_each(compute, [(piece, share) for piece in tiles for share in shares])
+    for_each(compute, [(piece, part) for piece in tiles for part in parts])
     return result
 
 
@@ -101,13 +102,14 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     layer, panel = _layer(x, gradient, relu=False, pooled=False), functions.panel()
     sums, pieces = x.new_zeros(PLACES, channels, outputs), _pieces(x, threads=1)
 
-    def add_up(share: tuple[int, int]) -> None:
-        first, last = share[0] * panel, share[1] * panel
-        work = _workspace(pieces[0][1], last - first + panel, outputs)
+    def add_up(share: slice) -> None:
+        first, last = share.start * panel, share.stop * panel
+        work = _workspace(pieces[0].stop, last - first + panel, outputs)
         for piece in pieces:
-            functions.weight_gradient(layer, *piece, first, last, work.data_ptr(), sums.data_ptr())
+            ends = piece.start, piece.stop, first, last
+            functions.weight_gradient(layer, *ends, work.data_ptr(), sums.data_ptr())
 
-    for_each(add_up, _shares(channels // panel, torch.get_num_threads()))
+    for_each(add_up, shares(channels // panel, torch.get_num_threads()))
     return sums
 
 
@@ -120,16 +122,10 @@ def _workspace(tiles: int, channels: int, outputs: int) -> Tensor:
     return torch.empty(c_functions().workspace(tiles, channels, outputs))
 
 
-def _pieces(x: Tensor, threads: int | None = None) -> list[tuple[int, int]]:
+def _pieces(x: Tensor, threads: int | None = None) -> list[slice]:
     """The tiles of maps (B,C,H,W) in pieces of nearly equal size, as many for each thread where there are enough."""
     tiles = len(x) * -(-x.shape[2] // TILE) * -(-x.shape[3] // TILE)
     most = MOST_DEEP_TILES if x.shape[1] >= DEEP else MOST_TILES
     threads = threads or torch.get_num_threads()
     pieces = -(-tiles // most)
-    return _shares(tiles, -(-pieces // threads) * threads if pieces >= threads else pieces)
-
-
-def _shares(count: int, parts: int) -> list[tuple[int, int]]:
-    """Ranges of nearly equal size, at most so many."""
-    size = -(-count // parts)
-    return [(first, min(count, first + size)) for first in range(0, count, size)]
+    return shares(tiles, -(-pieces // threads) * threads if pieces >= threads else pieces)

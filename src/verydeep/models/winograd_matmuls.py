@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import matmul
-from .cpu_threads import for_each
+from .cpu_threads import for_each, shares
 
 TILE, MARGIN, SIDE, PLACES = 4, 2, 6, 36  # of an output tile; more of its input; its side; its positions
 BIAS_PLACE = 7  # the product at position (1, 1) is added to all 16 outputs of a tile, by A's column of ones
@@ -92,8 +92,8 @@ def _pieces(maps: Tensor, outputs: int, threads: int) -> list[_Piece]:
         ]
     images = min(max(1, fit // rows), -(-count // threads))
     groups = [slice(first, first + images) for first in range(0, count, images)]
-    shares = _shares(outputs, -(-threads // len(groups)))
-    return [_Piece(group, 0, rows, share) for group in groups for share in shares]
+    parts = shares(outputs, -(-threads // len(groups)))
+    return [_Piece(group, 0, rows, share) for group in groups for share in parts]
 
 
 def _tiles_in(maps: Tensor, piece: _Piece) -> Tensor:
@@ -160,14 +160,8 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
             inputs = _tiles_in(maps[..., share], piece)
             sums[:, share].baddbmm_(inputs.transpose(1, 2), _tiles_back(gradients, piece))
 
-    for_each(add_up, _shares(channels, threads))
+    for_each(add_up, shares(channels, threads))
     return sums
-
-
-def _shares(channels: int, parts: int) -> list[slice]:
-    """Channels in at most so many slices of nearly equal size."""
-    size = -(-channels // parts)
-    return [slice(first, first + size) for first in range(0, channels, size)]
 
 
 def _tiles_back(gradients: Tensor, piece: _Piece) -> Tensor:
