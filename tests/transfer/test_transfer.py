@@ -231,6 +231,22 @@ MISTAKES = {
 }
 
 
+def test_svms_leave_listed_images_out(tmp_path: Path) -> None:
+    features, file, suspects = made_up(), tmp_path / "one.safetensors", tmp_path / "suspects.csv"
+    save_features(file, features)
+    whole = learn_svms("own", [file], svm=SvmSettings(splits=1, C=(1.0,))).splits[0].parts
+    gone = [features.ids[part[0]] for part in (whole.fit, whole.dev, whole.test)]
+    suspects.write_text("image,score\n" + "".join(f"{image},1\n" for image in gone))
+    settings = SvmSettings(splits=1, C=(1.0,), exclude=str(suspects))
+    transfer = learn_svms("own", [file], svm=settings)
+    assert write_transfer(transfer, tmp_path / "svm")["excluded"] == 3
+    for name in ("fit", "dev", "test"):
+        np.testing.assert_array_equal(getattr(transfer.splits[0].parts, name), getattr(whole, name)[1:])
+    suspects.write_text("nowhere.jpg\n")
+    with pytest.raises(VerydeepError, match="the data have no image 'nowhere"):
+        learn_svms("own", [file], svm=settings)
+
+
 @pytest.fixture(scope="module")
 def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which all the commands below have what they need, made by some of them."""

@@ -24,6 +24,7 @@ class DataArguments(TypedDict, total=False):
     boxes: Sequence[str | Path] | str
     classes: Sequence[str] | str
     folders: Literal["auto", "classes", "splits"]
+    exclude: str | Path | None
     dev_fraction: float | None
     test_fraction: float
     split_seed: int

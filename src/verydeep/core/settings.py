@@ -60,6 +60,12 @@ class DataSettings:
         "read the folders of the data as classes, or as splits (train/, val/, test/) with class folders; auto: by name",
         DATA,
     )
+    exclude: str | None = setting(
+        None,
+        "leave out the images that this CSV file lists, such as suspects.csv of `data check`",
+        DATA,
+        placeholder="FILE",
+    )
     dev_fraction: float | None = setting(
         None,
         "fraction of the training images held out for validation (learning-rate schedule, best epoch) (default: 0.1)",
@@ -373,6 +379,12 @@ class SvmSettings:
         "the columns class and weight; not for images of several classes",
         SVM,
         placeholder="none|balanced|FILE",
+    )
+    exclude: str | None = setting(
+        None,
+        "leave out the images that this CSV file lists, such as suspects.csv of `data check`",
+        SVM,
+        placeholder="FILE",
     )
     splits: int = setting(3, "number of random training and test splits, of Caltech and own images", SVM)
     seed: int = setting(0, "random seed of the first split; the next splits use the next integers", SVM)

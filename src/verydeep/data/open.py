@@ -32,6 +32,7 @@ from .dataset import Data, Dataset, first_names, relabel
 from .datasets.annotated_folder import parted
 from .datasets.folder import flat_folder, is_flat
 from .datasets.packed import is_pack, open_pack
+from .exclude import without_excluded
 from .walk import Skipped, list_folder
 
 __all__ = [
@@ -39,7 +40,9 @@ __all__ = [
     "Data",
     "Dataset",
     "check_still_there",
+    "lasting",
     "lasting_boxes",
+    "lasting_file",
     "lasting_name",
     "moved",
     "open_data",
@@ -97,6 +100,8 @@ def open_data(
             f"{opened.name} has several labels per image, which nets are not trained on here: extract features with "
             "`verydeep features`, and train SVMs with `verydeep svm`."
         )
+    if settings.exclude is not None:
+        opened = without_excluded(opened, settings.exclude)
     return _only_classes(opened, settings.classes, least_classes, empty_sets, absent_classes)
 
 
@@ -135,6 +140,17 @@ def lasting_boxes(places: tuple[str, ...]) -> tuple[str, ...]:
     """Box files with absolute paths, for checkpoints."""
     pairs = map(parted, places)
     return tuple(f"{folder}{'=' if folder else ''}{Path(file).absolute()}" for folder, file in pairs)
+
+
+def lasting(settings: DataSettings) -> DataSettings:
+    """Settings with absolute paths, for checkpoints."""
+    exclude = None if settings.exclude is None else lasting_file(settings.exclude)
+    return replace(settings, data=lasting_name(settings.data), boxes=lasting_boxes(settings.boxes), exclude=exclude)
+
+
+def lasting_file(path: str) -> str:
+    """A file's absolute path."""
+    return str(Path(path).absolute())
 
 
 def moved(settings: DataSettings, data: str | Path) -> DataSettings:

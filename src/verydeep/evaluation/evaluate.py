@@ -206,7 +206,11 @@ def _open_dataset(
     trained_on = metadata.data_settings if metadata.data else DataSettings()
     if data is None:
         check_still_there(trained_on)
-    settings = trained_on if data is None else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
+    settings = (
+        trained_on
+        if data is None
+        else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto", exclude=None)
+    )
     opened = _moved_data(metadata, trained_on, data) or _open(settings, of_run=data is None)
     for message in opened.warnings:
         reporter.warn(message)
@@ -224,7 +228,7 @@ def _open_dataset(
 
 def _moved_data(metadata: Metadata, trained_on: DataSettings, data: str | None) -> Data | None:
     """The run's own images in another directory, if its settings are needed to recognise them; None for others."""
-    if data is None or not (trained_on.boxes or trained_on.folders != "auto"):
+    if data is None or not (trained_on.boxes or trained_on.exclude or trained_on.folders != "auto"):
         return None
     with contextlib.suppress(VerydeepError):
         opened = open_data(moved(trained_on, data))

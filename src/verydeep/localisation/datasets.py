@@ -104,7 +104,7 @@ def _test_settings(
     elif not boxes and _are_own(metadata, moved(trained_on, data)):
         return moved(trained_on, data), True
     else:
-        settings = replace(trained_on, data=lasting_name(data), boxes=(), folders="auto")
+        settings = replace(trained_on, data=lasting_name(data), boxes=(), folders="auto", exclude=None)
     return (replace(settings, boxes=lasting_boxes(boxes)) if boxes else settings), False
 
 

@@ -90,6 +90,7 @@ class SvmRecord:
     top1_error: Spread | None
     by_class: tuple[tuple[str, float], ...]
     mistakes: tuple[SvmMistake, ...]
+    excluded: int
 
     @property
     def chosen(self) -> str:
@@ -165,6 +166,7 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
             )
             for row in result["mistakes"]
         ),
+        excluded=int(result.get("excluded", 0)),
     )
 
 

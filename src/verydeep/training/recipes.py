@@ -24,7 +24,7 @@ RELEASED_NETS = ("A", "B", "D", "E")  # whose pretrained weights are published
 RELEASED = "released"  # a start: downloaded weights of the net
 OWN_BOX_BATCH = 32  # on few images a localisation model needs more steps than a classifier
 # Settings that a resumed run may change; data must be the same images at another place.
-RESUMABLE_CHANGES = ("max_epochs", "max_steps", "data", "boxes")
+RESUMABLE_CHANGES = ("max_epochs", "max_steps", "data", "boxes", "exclude")
 FINE_TUNE_LR = 1e-3  # Sect. 3.1: a smaller rate from pre-trained weights
 OWN_LR = 1e-4  # batches are small on few images: fine-tuning at 1e-3 diverges (NOTES.md)
 # Settings that the paper leaves open, and those of the length of training: they may apply to all runs of an experiment.

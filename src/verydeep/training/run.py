@@ -23,7 +23,7 @@ from ..core.files import LEAVING, check_place, file_sha256, only_one, read_json,
 from ..core.progress import Reporter, Stopping
 from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..core.team import Team
-from ..data.open import Data, Dataset, check_still_there, lasting_boxes, lasting_name, moved
+from ..data.open import Data, Dataset, check_still_there, lasting, lasting_boxes, lasting_file, lasting_name, moved
 from ..data.statistics import ImageScan, check_readable, scan_images
 from ..models.architectures import net_facts
 from ..transfer.fit_layers import Fitted
@@ -140,7 +140,7 @@ def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
     machine = _machine(settings, run.machine)
     _check_new(run.folder)
     run.team.mark(str(run.folder.absolute()))
-    data = replace(data, data=lasting_name(data.data), boxes=lasting_boxes(data.boxes))
+    data = lasting(data)
     opened = run.task.open(data, run.reporter)
     settings = chosen_start(settings)
     weights = None if settings.start == "none" else read_weights(settings.start, settings.preprocessing)
@@ -224,7 +224,8 @@ def _resume(run: TrainingRun, data_overrides: dict[str, Any], setting_overrides:
     machine = _machine(settings, run.machine)
     net, state = resumed(checkpoint)
     opened = run.task.open(data, run.reporter)
-    _check_unchanged(opened, metadata, None if data.data == metadata.data["data"] else config.get("photos"))
+    photos = None if data.data == metadata.data["data"] else config.get("photos")
+    _check_unchanged(opened, metadata, photos, data.exclude is not None)
     unreadable = bad_images(run.folder)
     sets = {name: opened.sets[name].without(unreadable) for name in SETS}
     state = replace(state, at_once=machine.device_batch or state.at_once)
@@ -259,18 +260,21 @@ def _moved_data(data: DataSettings, overrides: dict[str, Any]) -> DataSettings:
         overrides["data"] = lasting_name(overrides["data"])
     if "boxes" in overrides:
         overrides["boxes"] = lasting_boxes(overrides["boxes"])
+    if overrides.get("exclude") is not None:
+        overrides["exclude"] = lasting_file(overrides["exclude"])
     data = apply_overrides(moved(data, overrides.get("data", data.data)), overrides)
     check_still_there(data)
     return data
 
 
-def _check_unchanged(opened: Data, metadata: Metadata, photos: dict[str, str] | None) -> None:
+def _check_unchanged(opened: Data, metadata: Metadata, photos: dict[str, str] | None, excludes: bool) -> None:
     """Raises VerydeepError where data differ from a run's: other images or, for moved data, other digests."""
     other_images = opened.fingerprint() != metadata.data_fingerprint
     if other_images or (photos is not None and photos != _contents(opened)):
+        listed = ", without the images that --exclude lists," if metadata.data.get("exclude") or excludes else ""
         raise VerydeepError(
-            f"{opened.name} has changed since the run started{'' if other_images else ' (a file has changed)'}: "
-            "restore its images, or start a new run."
+            f"{opened.name}{listed} has changed since the run started"
+            f"{'' if other_images else ' (a file has changed)'}: restore its images, or start a new run."
         )
 
 

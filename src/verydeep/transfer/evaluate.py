@@ -24,6 +24,7 @@ from ..core.settings import DescriptorSettings, MachineSettings, SvmSettings
 from ..data.class_names import same_classes
 from ..data.class_weights import NONE, class_weights
 from ..data.datasets.voc import NOT_SCORED
+from ..data.exclude import excluded_images
 from ..evaluation.metrics import average_precision, class_recalls
 from .descriptors import Array, combine
 from .features_file import Features, load_features
@@ -59,7 +60,10 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Transfer:
-    """The results of `learn_svms` by split, with features, settings and a description of the machine."""
+    """The results of `learn_svms` by split, with features, settings and a description of the machine.
+
+    ``excluded`` is the number of images that the settings' list leaves out.
+    """
 
     protocol: str
     features: tuple[Features, ...]
@@ -68,6 +72,7 @@ class Transfer:
     splits: tuple[SplitResult, ...]
     dimensions: int
     machine: dict[str, Any]
+    excluded: int = 0
 
     @property
     def first(self) -> Features:
@@ -100,6 +105,8 @@ def learn_svms(
     features = _checked([(str(path), _at(scales, str(path), load_features(path))) for path in files])
     rows = combine([file.scales for file in features], descriptor)
     parts = parts_of(protocol, features[0], svm.splits, svm.seed)
+    excluded = _excluded(features[0], svm, reporter)
+    parts = [split.without(excluded) for split in parts]
     device = resolve_device(machine or MachineSettings(), ALL_CORES)
     # Apple's GPUs have no float64, in which SVMs are solved.
     task = _SvmTask(protocol, features[0], rows, svm, "cpu" if device.device.type == "mps" else str(device.device))
@@ -108,7 +115,19 @@ def learn_svms(
         for split in parts:
             results.append(task.run(split))
             advance(1, f"C = {results[-1].C:g}")
-    return Transfer(protocol, features, descriptor, svm, tuple(results), rows.shape[1], device.describe())
+    return Transfer(
+        protocol, features, descriptor, svm, tuple(results), rows.shape[1], device.describe(), len(excluded)
+    )
+
+
+def _excluded(features: Features, svm: SvmSettings, reporter: Reporter) -> NDArray[np.int64]:
+    """The indices of the images that the settings' list leaves out."""
+    if svm.exclude is None:
+        return np.zeros(0, dtype=np.int64)
+    path = features.recipe["data"].partition(":")[2] or features.recipe["data"]
+    listed = excluded_images(svm.exclude, features.ids, Path(path))
+    reporter.say(f"{len(listed)} of {len(features)} images are left out, as listed in {svm.exclude}")
+    return np.array([index for index, image in enumerate(features.ids) if image in listed], dtype=np.int64)
 
 
 def usual_aggregate(protocol: str) -> Literal["stack", "average"]:

@@ -44,6 +44,10 @@ class Parts:
         """All training images, once C is chosen."""
         return np.sort(np.concatenate([self.fit, self.dev]))
 
+    def without(self, images: Indices) -> Parts:
+        """The split without some images."""
+        return Parts(self.name, *(part[~np.isin(part, images)] for part in (self.fit, self.dev, self.test)))
+
 
 def parts_of(protocol: str, features: Features, splits: int, seed: int) -> list[Parts]:
     """The splits of a protocol.

@@ -58,6 +58,8 @@ def summary(transfer: Transfer) -> dict[str, Any]:
         "features": [_source(features.recipe, list(features.scales)) for features in transfer.features],
         **asdict(transfer.descriptor),
         "loss": transfer.svm.loss,
+        "exclude": transfer.svm.exclude,
+        "excluded": transfer.excluded,
         "dimensions": transfer.dimensions,
         "classes": len(transfer.first.classes),
         "images": [
