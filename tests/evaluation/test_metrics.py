@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from conftest import SHARED
 from verydeep.core.errors import VerydeepError
 from verydeep.evaluation.metrics import (
+    brier_score,
+    calibration_error,
     chance_error,
     confusion,
     difference_interval,
@@ -22,8 +25,11 @@ from verydeep.evaluation.metrics import (
     label_ranks,
     mcnemar,
     mean_log_loss,
+    probability_metrics,
+    reliability,
     topk_error,
 )
+from verydeep.evaluation.scores import Scores
 
 # posterior rows, label, how many classes rank before it, why
 RANKS = [
@@ -181,3 +187,49 @@ def test_log_loss_by_hand() -> None:
 
 def test_chance() -> None:
     assert chance_error(np.array([0, 0, 0, 1])) == 25.0
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two images at 0.9 with one right, one at 0.6 that is right: (2 |50 - 90| + |100 - 60|) / 3 = 40 %."""
+    posteriors = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    bins = reliability(posteriors, np.array([0, 1, 1]))
+    assert [(row.images, row.accuracy) for row in bins] == [(1, 100.0), (2, 50.0)]
+    assert calibration_error(bins) == pytest.approx(40)
+
+
+@pytest.mark.parametrize(("confidence", "number"), [(0.2, 2), (0.2001, 3), (1.0, 14), (1.003, 14), (1e-9, 0)])
+def test_a_bin_holds_its_upper_edge(confidence: float, number: int) -> None:
+    """0.2 is the edge between bins 2 and 3 of 15; a row that bf16 rounded may reach above 1."""
+    (alone,) = reliability(np.array([[confidence], [(number + 0.99) / 15]]), np.array([0, 0]))
+    assert alone.images == 2
+
+
+@pytest.mark.parametrize(("seed", "photos", "classes"), [(0, 1, 2), (1, 60, 3), (2, 40, 12)])
+def test_probabilities_agree_with_scikit_learn(seed: int, photos: int, classes: int) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(seed)
+    posteriors = rng.dirichlet(np.full(classes, 0.5), photos)
+    labels = rng.integers(0, classes, photos)
+    loss = metrics.log_loss(labels, posteriors, labels=range(classes))
+    assert mean_log_loss(posteriors, labels) == pytest.approx(loss, rel=1e-6)
+    each = ((posteriors - np.eye(classes)[labels]) ** 2).sum(axis=1)
+    assert brier_score(posteriors, labels) == pytest.approx(each.mean())
+    bins = reliability(posteriors, labels)
+    assert sum(row.images for row in bins) == photos
+    assert 0 <= calibration_error(bins) <= 100
+
+
+def test_probabilities_need_labels_and_all_classes() -> None:
+    scores = scores_for([[0.8, 0.2]], [0])
+    assert probability_metrics(scores) == {"ece": 20.0, "nll": 0.223144, "brier": 0.08}
+    unlabelled, truncated = scores_for([[0.8, 0.2]], [-1]), replace(scores, truncated=True)
+    for unknown in (unlabelled, truncated):
+        assert set(probability_metrics(unknown).values()) == {None}
+
+
+def scores_for(posteriors: list[list[float]], labels: list[int]) -> Scores:
+    """Scores of images that each are their own subject."""
+    numbers = np.arange(len(labels))
+    names = (tuple(map(str, numbers)), tuple(map(str, range(len(posteriors[0])))))
+    values = np.array(posteriors, dtype=np.float32)
+    return Scores(names[0], np.array(labels), numbers, names[1], values, "test", "photos", "A", "dense@36", "")

@@ -71,11 +71,14 @@ def test_a_report_describes_a_run(place: Path) -> None:
         assert words in page.text, words
     for words in ("0.01, divided by 10 after epochs 1", "lr 0.001", "dense@36,44", "95 % interval", "images/s"):
         assert words in page.text, words
-    assert "Errors by class" in page.text
+    for words in ("Errors by class", "mean class recall", "Probabilities", "accuracy equal to confidence"):
+        assert words in page.text, words
     document = json.loads((place / "one" / "evaluations" / "test" / "dense@36" / "result.json").read_text())
     low, high = document["top1_error_interval"]
     assert f"{document['top1_error']:.2f} %" in page.text
     assert f"{low:.2f} to {high:.2f} %" in page.text
+    assert f"ECE {document['ece']:.2f} %" in page.text
+    assert f"NLL {document['nll']:.4f}; Brier score {document['brier']:.4f}." in page.text
     if document["top1_error"]:
         assert "Most confident mistakes" in page.text
         assert any(alt["alt"].startswith("misclassified image: ") for alt in page.all("img"))

@@ -113,6 +113,11 @@ def error_cells(row: dict[str, Any], name: str) -> tuple[str, str]:
     return f"{row[name]:.2f} %", "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f} %"
 
 
+def probability_line(row: dict[str, Any]) -> str:
+    """How far the posteriors are probabilities, as a line of text."""
+    return f"probabilities: ECE {row['ece']:.2f} %, NLL {row['nll']:.4f}, Brier score {row['brier']:.4f}"
+
+
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
     """Prints a title and a table to stdout; the first column is left-aligned, the others right-aligned."""
     show_note(title)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,17 @@ FloatArray = NDArray[np.floating]
 TOPS = (("top1_error", 1), ("top5_error", 5))
 BOX_IOU = 0.5  # of a right box: "at least", as in the devkit, where the paper says "above"
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 5000, 0
+RELIABILITY_BINS = 15  # of Guo et al. 2017, whose ECE later papers report
 MOST_SUMS = 50_000_000
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Images of similar confidence: their number, and in percent their mean confidence and their top-1 accuracy."""
+
+    images: int
+    confidence: float
+    accuracy: float
 
 
 def label_ranks(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -154,6 +165,34 @@ def mean_log_loss(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:
     return float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean())
 
 
+def brier_score(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:
+    """Mean over images of the squared distance between posteriors and the one-hot class: 0 to 2 (Brier 1950)."""
+    right = posteriors[np.arange(len(labels)), labels].astype(np.float64)
+    squares = np.einsum("nk,nk->n", posteriors, posteriors, dtype=np.float64)
+    return float((squares - 2 * right + 1).mean())
+
+
+def reliability(posteriors: FloatArray, labels: NDArray[np.int64]) -> list[ReliabilityBin]:
+    """The images in bins of equal width by the posterior of their top-1 prediction; bins without images are left out.
+
+    A bin holds its upper edge: bin m of M is ((m-1)/M, m/M] (Guo et al. 2017, Sect. 2).
+    """
+    confidence = posteriors.max(axis=1).astype(np.float64)
+    right = posteriors.argmax(axis=1) == labels
+    places = np.clip(np.ceil(confidence * RELIABILITY_BINS), 1, RELIABILITY_BINS).astype(np.int64) - 1
+    return [
+        ReliabilityBin(int(inside.sum()), 100 * float(confidence[inside].mean()), 100 * float(right[inside].mean()))
+        for inside in (places == number for number in range(RELIABILITY_BINS))
+        if inside.any()
+    ]
+
+
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """ECE in percent: the mean over images of the distance between their bin's confidence and accuracy."""
+    images = sum(row.images for row in bins)
+    return sum(row.images * abs(row.accuracy - row.confidence) for row in bins) / images
+
+
 def confusion(posteriors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The confusion matrix, counts (K,K): row the class, column the prediction."""
     classes = posteriors.shape[1]
@@ -240,7 +279,10 @@ def boxes_wrong(
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
-    """Errors in percent with 95 % intervals, errors by class and confused pairs; None for unlabelled images."""
+    """Errors in percent with 95 % intervals, how far posteriors are probabilities, errors by class, confused pairs.
+
+    What needs labels is None for unlabelled images; what needs all posteriors, for truncated ones too.
+    """
     summary: dict[str, Any] = {
         "run": scores.run,
         "protocol": scores.protocol,
@@ -248,7 +290,7 @@ def summarise(scores: Scores) -> dict[str, Any]:
         "data": scores.data,
         "images": len(scores.ids),
     }
-    summary |= top_errors(scores)
+    summary |= top_errors(scores) | probability_metrics(scores)
     rows = class_errors(scores) if scores.labelled else []
     mean = round(float(np.mean([row["top1_error"] for row in rows])), 4) if rows else None
     confused = confused_pairs(scores) if scores.labelled else []
@@ -263,6 +305,18 @@ def top_errors(scores: Scores, suffix: str = "_error") -> dict[str, Any]:
         wrong = wrong_images(scores, k)
         errors |= error_with_interval(name.replace("_error", suffix), wrong, scores.subjects)
     return errors
+
+
+def probability_metrics(scores: Scores) -> dict[str, float | None]:
+    """``ece`` in percent, ``nll`` and ``brier``; None for unlabelled images and truncated posteriors."""
+    if not scores.labelled or scores.truncated:
+        return {"ece": None, "nll": None, "brier": None}
+    posteriors, labels = scores.posteriors, scores.labels
+    return {
+        "ece": round(calibration_error(reliability(posteriors, labels)), 4),
+        "nll": round(mean_log_loss(posteriors, labels), 6),
+        "brier": round(brier_score(posteriors, labels), 6),
+    }
 
 
 def error_with_interval(name: str, wrong: NDArray[np.bool_] | None, groups: NDArray[np.int64]) -> dict[str, Any]:

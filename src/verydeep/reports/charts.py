@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from ..evaluation.metrics import ReliabilityBin
 from .html import render
 from .run_reader import EpochRecord
 
@@ -76,6 +77,17 @@ def line_chart(
         ],
     }
     return render("chart.html", context)
+
+
+def reliability_chart(bins: Sequence[ReliabilityBin]) -> Markup:
+    """The reliability diagram of an evaluation: top-1 accuracy by confidence, and how many images have it."""
+    total = sum(row.images for row in bins)
+    lines = [
+        Line("accuracy equal to confidence", ((0.0, 0.0), (100.0, 100.0))),
+        Line("accuracy", tuple((row.confidence, row.accuracy) for row in bins)),
+        Line("share of images", tuple((row.confidence, 100 * row.images / total) for row in bins)),
+    ]
+    return line_chart("% of images", lines, "confidence: posterior of the predicted class (%)")
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:

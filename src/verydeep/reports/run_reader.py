@@ -79,7 +79,8 @@ class ConfusedPair:
 class EvalRecord:
     """An evaluation of a run's net: the folder of its files, and the content of its ``result.json``.
 
-    ``errors`` are by their names there; ``checkpoint`` is the SHA-256 of the evaluated file.
+    ``errors`` are by their names there; ``mean_class_recall`` in percent is None for boxes, unlabelled images and
+    evaluations of earlier versions; ``checkpoint`` is the SHA-256 of the evaluated file.
     """
 
     folder: Path
@@ -90,6 +91,7 @@ class EvalRecord:
     of_boxes: bool
     checkpoint: str
     errors: dict[str, ErrorRate]
+    mean_class_recall: float | None
     images_per_second: float | None
     classes: tuple[ClassError, ...]
     confused: tuple[ConfusedPair, ...]
@@ -307,7 +309,7 @@ def _evaluations(folder: Path) -> tuple[EvalRecord, ...]:
 def _evaluation(folder: Path, values: dict[str, Any]) -> EvalRecord:
     """An evaluation from its ``result.json``; raises a built-in error for values of other types."""
     of_boxes = "checkpoints" in values
-    rate = values.get("images_per_second")
+    rate, recall = values.get("images_per_second"), values.get("mean_class_recall")
     classes = [] if of_boxes else values.get("classes") or []
     return EvalRecord(
         folder=folder,
@@ -318,6 +320,7 @@ def _evaluation(folder: Path, values: dict[str, Any]) -> EvalRecord:
         of_boxes=of_boxes,
         checkpoint=str(values["checkpoints"][0] if of_boxes else values["checkpoint_sha256"]),
         errors={name: _rate(values, name) for name in values if _is_error(name, values[name])},
+        mean_class_recall=None if recall is None else float(recall),
         images_per_second=None if rate is None else float(rate),
         classes=tuple(ClassError(str(row["class"]), int(row["images"]), float(row["top1_error"])) for row in classes),
         confused=tuple(

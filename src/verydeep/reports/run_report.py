@@ -20,11 +20,12 @@ from ..core.files import utf8_path
 from ..core.progress import Reporter, Silent, duration
 from ..data.box_targets import located
 from ..data.open import Data, Dataset, open_data
-from ..evaluation.scores import FILE_NAME, load_scores
+from ..evaluation.metrics import RELIABILITY_BINS, probability_metrics, reliability
+from ..evaluation.scores import FILE_NAME, Scores, load_scores
 from ..training.rerun import after_divergence, command_of
-from .charts import Line, drops, line_chart
+from .charts import Line, drops, line_chart, reliability_chart
 from .figures import Read, filters_picture, mistakes, training_crops
-from .html import Tile, encoded, png_url, tiles, write_page
+from .html import Tile, encoded, percent, png_url, tiles, write_page
 from .run_reader import EvalRecord, RunRecord, read_run, short_name
 
 REFRESH_SECONDS = 30
@@ -188,15 +189,17 @@ def _evaluations_table(run: RunRecord) -> dict[str, list[Any]]:
     rows = []
     for evaluation in run.evaluations:
         rate, top5 = evaluation.images_per_second, evaluation.errors.get("top5_error")
+        recall = evaluation.mean_class_recall
         rows.append(
             (
                 *(evaluation.name, evaluation.photos, f"{evaluation.images:,}", *evaluation.error_and_interval),
-                *("" if top5 is None else str(top5), "" if rate is None else f"{rate:,.1f}"),
+                *("" if top5 is None else str(top5), "" if recall is None else percent(recall)),
+                "" if rate is None else f"{rate:,.1f}",
                 "" if evaluation in run.current else "an earlier one",
             )
         )
     heads = ["protocol", "data", "images", ERROR_NAMES[run.evaluations[0].error_name], "95 % interval", "top-5 error"]
-    heads += ["images/s", "checkpoint"]
+    heads += ["mean class recall", "images/s", "checkpoint"]
     filled = [number for number in range(len(heads)) if number < 4 or any(row[number] for row in rows)]
     shown = [[row[number] for number in filled] for row in rows]
     return {"heads": [heads[number] for number in filled], "rows": shown}
@@ -210,23 +213,37 @@ def _evaluation_context(evaluation: EvalRecord, images: _RunImages) -> dict[str,
     errors = [(text, evaluation.errors[name]) for name, text in BOX_ERRORS.items() if name in evaluation.errors]
     worst = sorted(evaluation.classes, key=lambda row: (-row.top1_error, row.name))
     rows = [(row.name, f"{row.images:,}", row.top1_error) for row in worst]
+    scores = None if evaluation.of_boxes else _labelled_scores(evaluation)
     wrong = not evaluation.of_boxes and evaluation.error is not None and evaluation.error.value > 0
     return {
         **{"evaluation": evaluation, "labelled": bool(errors if evaluation.of_boxes else rows), "wrong": wrong},
         **{"box_errors": errors, "by_class": rows, "first_classes": FIRST_CLASSES},
-        "mistakes": _mistakes(evaluation, images.reader(evaluation)) if wrong else [],
+        "mistakes": _mistakes(scores, images.reader(evaluation)) if wrong else [],
+        "probabilities": None if scores is None or scores.truncated else _probabilities(scores),
         "stored": {picture: _stored(evaluation, picture) for picture in ("right", "wrong", "mistakes")},
     }
 
 
-def _mistakes(evaluation: EvalRecord, read: Read | None) -> list[Tile]:
+def _labelled_scores(evaluation: EvalRecord) -> Scores | None:
+    """The scores that an evaluation stored; None where they are gone, or their images have no labels."""
+    with contextlib.suppress(VerydeepError):
+        scores = load_scores(evaluation.folder / FILE_NAME)
+        return scores if scores.labelled else None
+    return None
+
+
+def _probabilities(scores: Scores) -> dict[str, Any]:
+    """How far posteriors are probabilities: figures and the reliability diagram."""
+    chart = reliability_chart(reliability(scores.posteriors, scores.labels))
+    return {"metrics": probability_metrics(scores), "bins": RELIABILITY_BINS, "chart": chart}
+
+
+def _mistakes(scores: Scores | None, read: Read | None) -> list[Tile]:
     """Misclassified images; none where no image can be read."""
-    if read is not None:
-        with contextlib.suppress(VerydeepError):
-            images = mistakes(load_scores(evaluation.folder / FILE_NAME), read, MISTAKES)
-            if any(pixels is not None for pixels, _ in images):
-                return tiles(images)
-    return []
+    if scores is None or read is None:
+        return []
+    images = mistakes(scores, read, MISTAKES)
+    return tiles(images) if any(pixels is not None for pixels, _ in images) else []
 
 
 def _stored(evaluation: EvalRecord, name: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...core.settings import MachineSettings
 from ..execution import OK, reporter_of, show_result, status_of, team_of
-from ..output import error_cells, show, show_table
+from ..output import error_cells, probability_line, show, show_table
 from ..parser import OF_TRAINING, CommandParser, Options, add_settings, add_shared, settings_from
 
 DISTRIBUTED = True
@@ -60,6 +60,8 @@ def _show(summary: dict[str, Any]) -> None:
     show_table(title, ["", "error", "95 % interval"], [row for row in rows if row[1]])
     if summary["mean_class_recall"] is not None:
         show(f"mean class recall: {summary['mean_class_recall']:.2f} %")
+    if summary["ece"] is not None:
+        show(probability_line(summary))
     worst = sorted(summary["classes"], key=lambda row: -row["top1_error"])[:10]
     if worst:
         worst_rows = [(row["class"], row["images"], f"{row['top1_error']:.1f} %") for row in worst]
