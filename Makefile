@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check doll doll-seeds doll-page readme bench docs torture clean
+.PHONY: demo test test-all check doll doll-seeds doll-page readme bench docs torture suites clean
 
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
@@ -66,6 +66,12 @@ docs: $(VENV)/dev
 # Faults put into real commands, at length, into docs/reliability.md: an hour; interrupted, it goes on with the next row.
 torture: $(VENV)/dev
 	PYTHONPATH=tests:tests/deploy:tests/fuzz OMP_NUM_THREADS=1 $(BIN)/python tests/fault_injection/run.py
+
+# Tests, scanners and files of others, into docs/reliability.md: minutes.
+suites: $(VENV)/dev
+	$(PIP) --editable '.[suites]'
+	for suite in metrics; do \
+		PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/external/$$suite.py || exit 1; done
 
 $(VENV)/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

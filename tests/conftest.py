@@ -20,12 +20,16 @@ import numpy as np
 import pytest
 import torch
 from fork_server import IMPORTED
+from hypothesis import settings
 from PIL import Image
 from safetensors.numpy import save
 
 from verydeep.checkpoints.integrity import write_sealed
 
 torch.set_num_threads(1)
+settings.register_profile("any_machine", settings.default, deadline=None)  # a busy one is slow at times
+settings.register_profile("many", settings.default, deadline=None, max_examples=1000)
+settings.load_profile("any_machine")
 TOP = Path(__file__).resolve().parents[1]
 FILES = TOP / "tests" / "files"
 SHARED = TOP.parent / "shared"

@@ -141,6 +141,18 @@ def test_mcnemar_of_many_photos_does_not_overflow() -> None:
     assert 0 < mcnemar(first, second, np.arange(100_000))["p"] < 1e-4
 
 
+@pytest.mark.parametrize(("only_first", "only_second"), [(2900, 3100), (9900, 10_100), (2000, 18_000)])
+def test_mcnemar_of_many_photos_is_exact(only_first: int, only_second: int) -> None:
+    """Against whole numbers: the sum of binomial coefficients."""
+    total = term = 1
+    for heads in range(only_first):
+        term = term * (only_first + only_second - heads) // (heads + 1)
+        total += term
+    place = np.arange(only_first + only_second)
+    found = mcnemar(place < only_first, place >= only_first, place)["p"]
+    assert found == pytest.approx(2 * total / 2 ** len(place), rel=1e-13, abs=0)
+
+
 def test_mcnemar_counts_groups_where_photos_share_subjects() -> None:
     """(10, 0) on ten photos is rare by chance; two subjects of five photos fall so in two cases of four."""
     place = np.arange(40)

@@ -140,10 +140,14 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray
 
 
 def _binomial_p(least: int, total: int) -> float:
-    """Twice the probability of ``least`` or fewer heads in ``total`` tosses, at most 1."""
-    log_half = total * math.log(2)
-    logs = (math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(least + 1))
-    return min(1.0, 2 * math.fsum(math.exp(value - log_half) for value in logs))
+    """Twice the probability of ``least`` or fewer heads in ``total`` tosses, at most 1.
+
+    The largest term is a quotient of whole numbers, and the others its multiples: the logarithm of a factorial would
+    lose the digits before its point.
+    """
+    last = math.comb(total, least) / 2**total
+    heads = np.arange(least, 0, -1)
+    return min(1.0, 2 * last * float(1 + np.cumprod(heads / (total - heads + 1)).sum()))
 
 
 def _sign_flip_p(differences: NDArray[np.int64]) -> float:
