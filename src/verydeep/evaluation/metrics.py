@@ -145,7 +145,7 @@ def _binomial_p(least: int, total: int) -> float:
     The largest term is a quotient of whole numbers, and the others its multiples: the logarithm of a factorial would
     lose the digits before its point.
     """
-    last = math.comb(total, least) / 2**total
+    last: float = math.comb(total, least) / 2**total
     heads = np.arange(least, 0, -1)
     return min(1.0, 2 * last * float(1 + np.cumprod(heads / (total - heads + 1)).sum()))
 
