@@ -171,6 +171,9 @@ def test_responses_match_the_openapi_document(server: Running) -> None:
     assert fits(server.post("/predict", b"").json, schemas["Error"], schemas)
     assert not fits({"error": {"status": "400"}}, schemas["Error"], schemas)
     assert "200,000 bytes" in document["paths"]["/predict"]["post"]["requestBody"]["description"]
+    for route in ("/explain", "/localise"):
+        (schema,) = [one["schema"] for one in document["paths"][route]["post"]["parameters"] if one["name"] == "class"]
+        assert schema == {"type": "string", "enum": list(CLASSES)}  # other names get 422
 
 
 def test_no_page_loads_scripts_from_a_cdn_and_get_routes_take_head(server: Running) -> None:
@@ -265,7 +268,16 @@ BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/../../etc/passwd", None, {}, 404, "GET /openapi.json describes what there is"),
     ("GET", "/photos/..%2f..%2fetc%2fpasswd", None, {}, 404, "there is no"),
     ("GET", "/photos/99999999999999999999", None, {}, 404, "there is no image with this number"),
+    ("GET", "/photos/" + "9" * 5000, None, {}, 404, "there is no image with this number"),
+    ("GET", "/photos/%D9%A1", None, {}, 404, "there is no image with this number"),
+    ("POST", "/explain?class=", photo(), {}, 422, "unknown class ''"),
     ("GET", "/health", None, {"Host": "evil.example"}, 421, "not for the host 'evil.example'"),
+    ("GET", "/health", None, {"Host": "[::1].evil.example"}, 421, "for this machine only"),
+    ("GET", "/health", None, {"Host": "localhost:evil.example"}, 421, "for this machine only"),
+    ("GET", "/health", None, {"Host": "[localhost]"}, 421, "for this machine only"),
+    ("GET", "/health", None, {"Host": "evil.example@localhost"}, 421, "for this machine only"),
+    ("POST", "/predict", photo(), {"Origin": "http://evil.example"}, 403, "pages of other sites"),
+    ("POST", "/predict", photo(), {"Origin": "null"}, 403, "pages of other sites"),
     ("GET", "/health", None, {"Host": "127.0.0.1.evil.example:80"}, 421, "for this machine only"),
     (
         "POST",
@@ -335,6 +347,33 @@ def test_bodies_of_unknown_or_wrong_length(server: Running) -> None:
     assert b" 400 " in raw(server, HEAD + b"Content-Length: nine\r\n\r\n")
     assert json.loads(raw(server, b"\x16\x03\x01 no http\r\n\r\n").split(b"\r\n\r\n")[1])["error"]["status"] == 400
     assert raw(server, b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 4")
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def test_requests_that_proxies_read_in_other_ways_are_refused_and_close_the_connection(server: Running) -> None:
+    """RFC 9112: section 6.3 has a body of two lengths, 2.5 another version, 3.2.2 a target with a host of its own."""
+    pieces = b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    for smuggled in (HEAD + b"Content-Length: 4\r\n" + pieces, HEALTH + b"Content-Length: 4\r\n" + pieces):
+        kept = smuggled.replace(b"Connection: close\r\n", b"")
+        answer = raw(server, kept + HEALTH + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1 ") == 1  # the second request is not handled
+        assert b"both Content-Length and Transfer-Encoding" in answer
+    assert raw(server, HEALTH.replace(b"1.1", b"2.0") + b"\r\n").startswith(b"HTTP/1.1 505 ")
+    for host, status in ((b"localhost", b"200"), (b"127.0.0.1:80", b"200"), (b"evil.example", b"421")):
+        answer = raw(server, HEALTH.replace(b"/health", b"http://" + host + b"/health") + b"Connection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 " + status)
+
+
+def test_the_servers_own_page_is_no_other_site(server: Running) -> None:
+    host = "{}:{}".format(*server.place)
+    for headers in (
+        {"Origin": f"http://{host}", "Host": host},
+        {"Origin": "http://a", "Sec-Fetch-Site": "same-origin"},
+    ):
+        assert server.post("/predict", photo(), headers).status == 200
 
 
 def test_requests_of_disconnected_clients_are_skipped(server: Running) -> None:

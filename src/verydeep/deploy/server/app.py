@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from importlib.metadata import version
@@ -58,6 +59,7 @@ MISSING: dict[RouteName, str] = {
 }
 PNG, JPEG = "image/png", "image/jpeg"
 MAX_WAIT = 60  # seconds of Retry-After
+NUMBER = re.compile(r"[0-9]{1,15}")  # Python reads only so many digits, and no file has so many images
 PLACE = {"name": "place", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
 
 
@@ -121,8 +123,10 @@ class Site:
         thumbnails = self._served.thumbnails
         if thumbnails is None:
             raise Refused(404, "the images of the features file are not available.")
+        place = request.path_params["place"]
         try:
-            jpeg = await self.uploads.in_thread(thumbnails.picture, request.path_params["place"])
+            number = int(place) if NUMBER.fullmatch(place) else -1
+            jpeg = await self.uploads.in_thread(thumbnails.picture, number)
         except ImageError as fault:
             raise Refused(404, str(fault)) from None
         if jpeg is None:
@@ -156,7 +160,7 @@ class Site:
         app.get("/health", response_model=Health, responses=stopping, **_documented(self.health))(self.health)
         app.get("/metrics", response_class=PlainTextResponse, **_documented(self.metrics))(self.metrics)
         photos: dict[str, Any] = {"responses": {200: {"content": {JPEG: {}}}, **errors(404)}, "openapi_extra": place}
-        app.get("/photos/{place:int}", response_class=Response, **photos, **_documented(self.thumbnail))(self.thumbnail)
+        app.get("/photos/{place}", response_class=Response, **photos, **_documented(self.thumbnail))(self.thumbnail)
 
         @app.get("/openapi.json", response_model=dict[str, Any], summary="This document")
         async def openapi() -> JSONResponse:
@@ -203,12 +207,21 @@ def build(served: ServedModels, settings: ServeSettings, metrics: Metrics, repor
         exception_handlers=dict.fromkeys(kinds, site.on_fault),
     )
     site.add_routes(app)
-    app.openapi()  # FastAPI keeps it, so it has no HEAD
+    _list_classes(app.openapi(), served)  # FastAPI keeps the document, so it has no HEAD
     routes = [route for route in app.routes if isinstance(route, Route)]
     for route in routes:
         if route.methods and "GET" in route.methods:
             route.methods.add("HEAD")
     return Guard(app, settings.host, {route.path for route in routes}, metrics, reporter), site
+
+
+def _list_classes(document: dict[str, Any], served: ServedModels) -> None:
+    """Puts the served classes into the OpenAPI document, as the values of each parameter that names one."""
+    classes = {"explain": served.classifier.classes, "localise": served.localiser and served.localiser.classes}
+    for route, names in classes.items():
+        for parameter in document["paths"][f"/{route}"]["post"]["parameters"]:
+            if names and parameter["name"] == "class":
+                parameter["schema"] = {"type": "string", "enum": list(names)}
 
 
 def _page_file(name: str, media_type: str) -> Callable[[], Any]:

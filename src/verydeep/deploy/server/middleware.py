@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import time
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -33,6 +34,8 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 PHOTOS = "/photos/"
+HOST = re.compile(r"(\[[\da-f:.]+\]|[^][:/@?#\s]+)(:\d*)?", re.IGNORECASE)  # a name or address, and a port
+TARGET = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE | re.DOTALL)  # a request's, as for a proxy
 CLIENT_LEFT = 499  # counted, as by nginx, and never sent
 
 
@@ -66,6 +69,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        host = _origin_form(scope)
         started, status = time.monotonic(), 0
 
         async def send_safely(message: Message) -> None:
@@ -76,7 +80,7 @@ class Guard:
             await send(message)
 
         try:
-            refused = self._refused(scope)
+            refused = self._refused(scope, host)
             await (refused or self._app)(scope, receive, send_safely)
         except ClientDisconnect:
             status = CLIENT_LEFT
@@ -89,18 +93,51 @@ class Guard:
         path = scope["path"]
         return path if path in self._routes else PHOTOS if path.startswith(PHOTOS) else "other"
 
-    def _refused(self, scope: Scope) -> Response | None:
-        headers = {name.lower(): value.decode("latin1") for name, value in scope["headers"]}
-        host = headers.get(b"host", "")
+    def _refused(self, scope: Scope, host: str) -> Response | None:
+        if not scope["http_version"].startswith("1."):
+            return _last_refusal(505, f"this server has HTTP/1.1, not HTTP/{scope['http_version']}.")
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            return _last_refusal(400, "the request has both Content-Length and Transfer-Encoding: send one of them.")
         if self._local and not is_loopback(_without_port(host)):
             return refusal(421, f"this server is for this machine only, not for the host {host[:80]!r}.")
-        if scope["method"] == "POST" and headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
+        if scope["method"] == "POST" and _from_another_site(scope, host):
             return refusal(403, "pages of other sites may not use this server.")
         return None
 
 
+def _values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin1").strip().lower() for key, value in scope["headers"] if key == name]
+
+
+def _origin_form(scope: Scope) -> str:
+    """The host of a request; a target that contains it, ``http://HOST/PATH``, becomes ``/PATH`` (RFC 9112, 3.2.2)."""
+    if target := TARGET.fullmatch(scope["path"]):
+        scope["path"] = target[2] or "/"
+        return target[1].lower()
+    return next(iter(_values(scope, b"host")), "")
+
+
+def _from_another_site(scope: Scope, host: str) -> bool:
+    """Whether a browser says that the page of another site sent a request.
+
+    Sec-Fetch-Site comes with HTTPS and from this machine; else, and from old browsers, the origin is compared.
+    """
+    if sites := _values(scope, b"sec-fetch-site"):
+        return not {"none", "same-origin"}.issuperset(sites)
+    return any(origin.partition("://")[2] != host for origin in _values(scope, b"origin"))
+
+
+def _last_refusal(status: int, sentence: str) -> Response:
+    """An error after which the connection is closed, as it is unclear where the next request would begin."""
+    response = refusal(status, sentence)
+    response.headers["connection"] = "close"
+    return response
+
+
 def _without_port(host: str) -> str:
-    return host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    """The name or address in a Host header; empty where it is malformed."""
+    parts = HOST.fullmatch(host)
+    return parts[1] if parts else ""
 
 
 def _safe(raw: Any) -> list[tuple[bytes, bytes]]:

@@ -133,7 +133,7 @@ class ServedModels:
 
     def _explain(self, query: Query, pixels: Pixels) -> Any:
         net = check_explainable(self.classifier)
-        name = query.name or net.predict(pixels, 1, self.protocol)[0].classes[0][0]
+        name = net.predict(pixels, 1, self.protocol)[0].classes[0][0] if query.name is None else query.name
         label = place_of_class(name, net.classes)
         if label is None:
             raise VerydeepError(f"unknown class {name[:60]!r}.")

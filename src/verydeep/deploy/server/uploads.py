@@ -102,7 +102,7 @@ class Uploads:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in FORMS:
             raise Refused(415, f"the body is {kind}: send the image file itself as the body, not a form.")
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
+        if any(coding.lower() != "identity" for coding in request.headers.getlist("content-encoding")):
             raise Refused(415, "the body is compressed: send the image file as it is.")
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and int(length[:12]) > self._settings.max_bytes:
