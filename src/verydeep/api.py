@@ -46,6 +46,7 @@ from .transfer.backbone import usual_layer
 from .transfer.evaluate import learn_svms
 from .transfer.extract import extract_features
 from .transfer.fit_layers import fit_start
+from .transfer.learning_curve import DRAWS, learning_curve
 from .transfer.model import Model, open_model
 from .transfer.predict import SvmClassifier, load_svm_classifier
 from .transfer.svm_file import write_transfer
@@ -286,6 +287,8 @@ def probe(
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
     folders: str = "auto",
+    curve: bool = False,
+    draws: int = DRAWS,
 ) -> dict[str, Any]:
     """Extracts descriptors of images with a frozen net, and trains and evaluates linear SVMs on them (App. B).
 
@@ -294,11 +297,12 @@ def probe(
         weights: a run, a checkpoint or a weight file.
         out: directory of descriptors, classifier, figures and page; results in it are reused.
         features: None takes fc7, or pool5 of a file without FC layers, at the net's own scale.
+        curve, draws: whether to add the error by the number of training images (`verydeep.learning_curve`).
 
     Returns the content of ``result.json``, ``page``, and ``seconds`` spent on descriptors.
 
     Raises:
-        VerydeepError: as `extract_features` and `learn_svms`.
+        VerydeepError: as `extract_features`, `learn_svms` and `learning_curve`.
     """
     folder, reporter, machine = Path(out), reporter or Silent(), machine or MachineSettings()
     open_data(from_json(DataSettings, {"data": data, "classes": classes, "folders": folders}))  # fails early
@@ -309,6 +313,7 @@ def probe(
         *(bad_images, machine, reporter, None, folders),
     )
     transfer = learn_svms("own", [extraction.path], descriptor, svm, extraction.scales, machine, reporter)
-    result = write_transfer(transfer, folder)
+    found = learning_curve(transfer, draws, machine=machine, reporter=reporter) if curve else None
+    result = write_transfer(transfer, folder, found)
     _, page = write_svm_report(folder)
     return {**result, "page": str(page), "described": extraction.computed, "seconds": round(extraction.seconds, 2)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from .html import Tile, tiles, write_page
 from .run_reader import short_name
 
 FIRST_CLASSES, MOST_CURVES, MOST_TICKS = 20, 8, 7
+LAW_STEPS, LEAST_APART = 8, 0.6  # points of a fitted line, and doublings between labels that do not overlap
 FIGURE_NAMES = {"mean_class_recall": "mean class recall", "mean_average_precision": "mean average precision"}
 BY_CLASS = {"mean_class_recall": "recall", "mean_average_precision": "average_precision"}
 
@@ -65,6 +68,39 @@ class SvmMistake:
 
 
 @dataclass(frozen=True)
+class CurvePointRecord:
+    """A point of a learning curve: images per class as text, all images, and the error over draws in percent."""
+
+    label: str
+    images: int
+    draws: int
+    error: float
+    std: float | None
+    recall: float
+
+    @property
+    def place(self) -> float:
+        """Its place on a chart in which each doubling has the same width."""
+        return math.log2(self.images)
+
+    @property
+    def spread(self) -> Spread:
+        """Mean and standard deviation of the error."""
+        return Spread(self.error, self.std)
+
+
+@dataclass(frozen=True)
+class CurveRecord:
+    """A learning curve; ``law`` are a and b of the fitted error a n^-b, None where there is no fit."""
+
+    points: tuple[CurvePointRecord, ...]
+    law: tuple[float, float] | None
+    fitted_from: int
+    test_images: int
+    sentence: str
+
+
+@dataclass(frozen=True)
 class SvmRecord:
     """SVMs by a protocol as their directory describes them.
 
@@ -91,6 +127,7 @@ class SvmRecord:
     by_class: tuple[tuple[str, float], ...]
     mistakes: tuple[SvmMistake, ...]
     excluded: int
+    curve: CurveRecord | None
 
     @property
     def chosen(self) -> str:
@@ -114,6 +151,7 @@ def write_svm_report(folder: Path, out: Path | None = None) -> tuple[SvmRecord, 
         **{"svms": svms, "figure_name": FIGURE_NAMES[svms.figure], "chart": _chart(svms), "mistakes": _mistakes(svms)},
         **{"by_class": sorted(svms.by_class, key=lambda row: (row[1], row[0])), "first_classes": FIRST_CLASSES},
         "by_class_name": BY_CLASS[svms.figure].replace("_", " "),
+        "curve_chart": "" if svms.curve is None else _curve_chart(svms.curve),
     }
     return svms, write_page(out or folder / REPORT, "svm.html", context)
 
@@ -167,7 +205,24 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
             for row in result["mistakes"]
         ),
         excluded=int(result.get("excluded", 0)),
+        curve=_curve(result["curve"]) if "curve" in result else None,
     )
+
+
+def _curve(curve: dict[str, Any]) -> CurveRecord:
+    points = tuple(
+        CurvePointRecord(
+            "all" if row["images_per_class"] is None else str(int(row["images_per_class"])),
+            *(int(row["images"]), int(row["draws"]), float(row["top1_error"])),
+            None if row["top1_error_std"] is None else float(row["top1_error_std"]),
+            float(row["mean_class_recall"]),
+        )
+        for row in curve["points"]
+    )
+    fit = curve["doubling"]
+    law = None if fit is None else (float(fit["law"][0]), float(fit["law"][1]))
+    fitted_from = 0 if fit is None else int(fit["fitted_from_images"])
+    return CurveRecord(points, law, fitted_from, int(curve["test_images"]), str(curve["sentence"]))
 
 
 def _spread(result: dict[str, Any], name: str) -> Spread | None:
@@ -193,6 +248,24 @@ def _chart(svms: SvmRecord) -> str:
     marks = [(float(values.index(chosen)), f"C = {chosen}")] if chosen in values else []
     title = f"{FIGURE_NAMES[svms.figure]} (%)"
     return line_chart(title, lines, "C", marks, ticks_of_c(values), from_zero=False) if values else ""
+
+
+def _curve_chart(curve: CurveRecord) -> str:
+    """The error by the number of training images; each doubling has the same width."""
+    means = [(point.place, point.error) for point in curve.points]
+    lines = [Line("mean of draws", tuple(means))]
+    for name, sign in (("one standard deviation more", 1), ("one less", -1)):
+        ends = [(p.place, max(0.0, p.error + sign * p.std)) for p in curve.points if p.std is not None]
+        lines += [Line(name, tuple(ends))] if ends else []
+    ticks = [(point.place, point.label) for point in curve.points]
+    if curve.law is not None:
+        a, b = curve.law
+        first, last = math.log2(curve.fitted_from), curve.points[-1].place + 1
+        xs = [first + (last - first) * step / LAW_STEPS for step in range(LAW_STEPS + 1)]
+        lines.append(Line("fitted power law", tuple((x, a * 2 ** (-b * x)) for x in xs)))
+        ticks.append((last, "twice"))
+    apart = [tick for tick, after in pairwise([*ticks, (math.inf, "")]) if after[0] - tick[0] >= LEAST_APART]
+    return line_chart("top-1 error (%)", lines, "training images per class", x_ticks=apart)
 
 
 def _mistakes(svms: SvmRecord) -> list[Tile]:

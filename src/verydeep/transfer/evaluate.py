@@ -109,7 +109,7 @@ def learn_svms(
     parts = [split.without(excluded) for split in parts]
     device = resolve_device(machine or MachineSettings(), ALL_CORES)
     # Apple's GPUs have no float64, in which SVMs are solved.
-    task = _SvmTask(protocol, features[0], rows, svm, "cpu" if device.device.type == "mps" else str(device.device))
+    task = SvmTask(protocol, features[0], rows, svm, "cpu" if device.device.type == "mps" else str(device.device))
     with device.running(), reporter.track(f"values of C: {len(svm.C)}, splits: {len(parts)}", len(parts)) as advance:
         results = []
         for split in parts:
@@ -172,7 +172,7 @@ def _difference(first: Features, other: Features) -> str:
     return "" if same and marks else "its images have other labels"
 
 
-class _SvmTask:
+class SvmTask:
     """SVMs on descriptors (N,D) of one protocol, the same for every split."""
 
     def __init__(self, protocol: str, features: Features, rows: Array, svm: SvmSettings, device: str) -> None:
@@ -188,7 +188,7 @@ class _SvmTask:
         train, test = parts.train, parts.test
         self._check(parts.fit)
         self._check(train)
-        trainer = SvmTrainer(self.rows[train], self.marks[train], self.svm.loss, self.device, self._weights(train))
+        trainer = self.trainer(train)
         dev: dict[float, float] = {}
         if len(self.svm.C) > 1:
             for candidate in trainer.fit(self.svm.C, np.searchsorted(train, parts.fit)):
@@ -201,6 +201,11 @@ class _SvmTask:
         known = self.protocol not in VOC and len(test) > 0
         wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if known else None
         return SplitResult(parts, C, dev, svm, scores, by_class, wrong)
+
+    def trainer(self, images: NDArray[np.int64]) -> SvmTrainer:
+        """Trains on images, or on parts of them."""
+        weights = self._weights(images)
+        return SvmTrainer(self.rows[images], self.marks[images], self.svm.loss, self.device, weights)
 
     def _weights(self, images: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """The factor of the loss of each training image, (n,); None for 1."""

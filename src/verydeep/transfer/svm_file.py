@@ -27,6 +27,7 @@ from ..core.settings import DescriptorSettings
 from ..data.class_names import distinct
 from .evaluate import FIGURES, SplitResult, Transfer
 from .features_file import recipe_fits
+from .learning_curve import LearningCurve
 
 WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", REPORT)
 METADATA_KEY = "verydeep-svm"
@@ -145,14 +146,18 @@ def check_svm_place(folder: Path) -> None:
         raise VerydeepError(f"{existing[0]} was not written by `verydeep svm`: use another --out.") from None
 
 
-def write_transfer(transfer: Transfer, folder: Path) -> dict[str, Any]:
+def write_transfer(transfer: Transfer, folder: Path, curve: LearningCurve | None = None) -> dict[str, Any]:
     """Writes ``classifier.safetensors`` (of the first split), ``splits.json``, ``answers.csv``, for VOC-2012 the
     ``server`` files, and last ``result.json``; returns its content.
+
+    Args:
+        curve: of the same SVMs, to be part of ``result.json``.
 
     Raises:
         VerydeepError: they cannot be written.
     """
     content = {**summary(transfer), "folder": str(folder)}
+    content |= {} if curve is None else {"curve": curve.to_json()}
     for old in (folder / "result.json", *(folder / "server").glob("comp*_test_*.txt")):
         old.unlink(missing_ok=True)  # no files of another SVM remain beside this one's
     split = transfer.splits[0]

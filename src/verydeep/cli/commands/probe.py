@@ -20,7 +20,7 @@ from ..execution import run_extraction, show_result
 from ..output import show
 from ..parser import CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 from .features import add_net_settings
-from .svm import show_svms
+from .svm import add_curve, draws_of, show_svms
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -38,6 +38,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_settings(parser, FeatureSettings)
     add_settings(parser, DescriptorSettings)
     add_settings(parser, SvmSettings)
+    add_curve(parser)
     add_net_settings(parser)
 
 
@@ -52,6 +53,7 @@ def _probe(options: Options, reporter: Reporter) -> int:
     from ...transfer.svm_file import check_svm_place
 
     check_svm_place(Path(options.out))
+    draws = draws_of(options)
     preprocessing = typed(TrainSettings, given_settings(options, TrainSettings)).get("preprocessing", "recorded")
     given = typed(FeatureSettings, given_settings(options, FeatureSettings))
     layer = given.get("layer") or usual_layer(options.weights, preprocessing)
@@ -65,6 +67,8 @@ def _probe(options: Options, reporter: Reporter) -> int:
         svm=settings_from(options, SvmSettings),
         preprocessing=preprocessing,
         bad_images=options.bad_images,
+        curve=options.curve,
+        draws=draws,
         machine=settings_from(options, MachineSettings),
         reporter=reporter,
     )
