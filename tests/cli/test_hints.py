@@ -17,7 +17,7 @@ from verydeep.core.device import resolve_device
 from verydeep.core.nearest import COMMANDS, SETTINGS
 from verydeep.core.progress import duration
 from verydeep.core.settings import MachineSettings
-from verydeep.paper.estimate import _seconds
+from verydeep.evaluation.cost import fastest_seconds
 from verydeep.training.recipes import settings_of_box_run, settings_of_run
 
 # What was typed, and what is named.
@@ -111,7 +111,7 @@ def test_waiting_for_other_processes_is_not_measured(monkeypatch: pytest.MonkeyP
     machine = resolve_device(MachineSettings(device="cpu"), 1.0)
     for load, waited in ((0.0, True), (1e4, False)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, load, load))
-        assert (_seconds(lambda: time.sleep(0.05), machine) >= 0.05) == waited
+        assert (fastest_seconds(lambda: time.sleep(0.05), machine) >= 0.05) == waited
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.device import Machine, resolve_device
-from ..core.errors import ImageError
 from ..core.progress import Reporter
 from ..core.settings import MachineSettings, TrainSettings
-from ..data.open import Data, Dataset
-from ..data.transforms import rescale, rescaled_size
+from ..data.open import Data
+from ..evaluation.cost import USUAL_IMAGE, ImageSample, fastest_seconds, sample_images, warn_if_busy
 from ..models.architectures import NetFacts, net_facts
 from ..models.vgg import create_net
 from ..training.memory import largest_micro_batch
@@ -28,9 +23,6 @@ BYTES = 4
 COPIES_KEPT = 3  # the best net, the last, and its momentum
 READ_SECONDS = 4e-3  # per ILSVRC image, where none can be timed
 TRIAL_WORK = {"cpu": 5e10, "cuda": 2e13, "mps": 1e12}  # multiply-adds of a trial: about a second
-TRIALS = 2
-IMAGES_READ = 8
-USUAL_IMAGE = (375, 500)  # typical height and width in pixels, without data
 
 
 @dataclass(frozen=True)
@@ -60,8 +52,8 @@ def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings
         train, dev = (len(opened.sets[name]) if name in opened.sets else 0 for name in ("train", "dev"))
         counts = Counts(train, dev, len(tested), len(opened.classes))
         images = sample_images(tested, next(iter(settings.values())).S.smallest) if busy else images
-    if busy and (load := load_per_core()) > 1:
-        reporter.warn(f"this machine is busy (load {load:.1f} per core): a rough estimate, for an idle machine")
+    if busy:
+        warn_if_busy(reporter)
     costs = {}
     for net, setting in busy.items():
         reporter.say(f"measuring net {net} for the estimate")
@@ -98,21 +90,10 @@ class _Cost:
 
     def of_test(self, work: EvalStatus) -> EvalStatus:
         """An evaluation: an image's multiply-adds at the speed measured on crops, and reading it."""
-        layers, crop = self.facts.layers, self.facts.crop
-        (scale,) = work.protocol.scales
-        sizes = [rescaled_size(height, width, scale) for height, width in self.images.sizes]
-        adds = sum(work.protocol.multiply_adds(layers, crop, *size, "up") for size in sizes) / len(sizes)
+        adds = self.images.multiply_adds(work.protocol, self.facts.layers, self.facts.crop, "up")
         seconds = self.forward * adds / self.facts.multiply_adds + self.images.read / max(1, self.machine.readers.count)
         disk = BYTES * self.counts.tested * self.counts.classes
         return replace(work, seconds=seconds * self.counts.tested, disk=disk)
-
-
-@dataclass(frozen=True)
-class ImageSample:
-    """Seconds to read and rescale an image, and heights and widths of a few images of a set."""
-
-    read: float
-    sizes: tuple[tuple[int, int], ...]
 
 
 def net_seconds(settings: TrainSettings, classes: int, machine: Machine) -> tuple[float, float]:
@@ -137,48 +118,8 @@ def net_seconds(settings: TrainSettings, classes: int, machine: Machine) -> tupl
             net.mean_scores(images)
 
     with machine.running():
-        backward_seconds = _seconds(gradient, machine)
-        update_seconds = _seconds(sgd.step, machine)
+        backward_seconds = fastest_seconds(gradient, machine)
+        update_seconds = fastest_seconds(sgd.step, machine)
         net.eval()
-        forward_seconds = _seconds(forward, machine)
+        forward_seconds = fastest_seconds(forward, machine)
     return backward_seconds / count + update_seconds / settings.batch, forward_seconds / count
-
-
-def load_per_core() -> float:
-    """Running processes and threads per core of this machine, over a minute; 0 where unknown."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
-
-
-def _seconds(work: Callable[[], object], machine: Machine) -> float:
-    """Seconds of the fastest of a few runs, after a warm-up; on a busy CPU the processor time of this process.
-
-    So waiting for other processes does not count.
-    """
-    on_cpu = machine.device.type == "cpu"
-    waits = on_cpu and load_per_core() > 1
-    taken = []
-    for _ in range(1 + TRIALS):
-        began, used = time.monotonic(), time.process_time()
-        work()
-        if not on_cpu:
-            torch.accelerator.synchronize()
-        seconds = time.monotonic() - began
-        taken.append(min(seconds, (time.process_time() - used) / torch.get_num_threads()) if waits else seconds)
-    return min(taken[1:])
-
-
-def sample_images(dataset: Dataset, scale: int) -> ImageSample:
-    """Reads and rescales a few images, evenly spread; skips those that cannot be read."""
-    few = dataset.evenly(IMAGES_READ)
-    taken, sizes = [], []
-    for index in range(len(few)):
-        began = time.monotonic()
-        try:
-            pixels = few.pixels(index)
-        except ImageError:
-            continue
-        rescale(pixels, scale)
-        taken.append(time.monotonic() - began)
-        sizes.append((pixels.shape[0], pixels.shape[1]))
-    # The median, as the first image waits for the disk, and any may wait for other processes.
-    return ImageSample(float(np.median(taken)) if taken else 0.0, tuple(sizes) or (USUAL_IMAGE,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...core.progress import duration
 from ...core.settings import MachineSettings
 from ..execution import OK, reporter_of, show_result, status_of, team_of
 from ..output import error_cells, probability_line, show, show_table
@@ -27,12 +28,19 @@ def add_arguments(parser: CommandParser) -> None:
         "--set", metavar="NAME", help="train, dev, val, test or all (default: the one not used in training)"
     )
     add_shared(parser, "--bad-images", "--last")
+    output.add_argument(
+        "--plan",
+        action="store_true",
+        help="only print what the protocol costs on this machine; without PROTOCOL, those of the paper",
+    )
     output.add_argument("--out", metavar="DIR", help="folder for the results (default: in the run's folder)")
     add_settings(parser, MachineSettings, leave_out=OF_TRAINING)
 
 
 def run(options: Options) -> int:
     """Evaluates a net on a set."""
+    if options.plan:
+        return _plan(options)
     from ...api import evaluate
 
     with team_of(options) as team:
@@ -52,6 +60,32 @@ def run(options: Options) -> int:
         return OK
     show_result(options, evaluation.summary, _show)
     return status_of(evaluation.problems, some_done=True)
+
+
+def _plan(options: Options) -> int:
+    """Prints multiply-adds and time of each protocol."""
+    from ...evaluation.cost import papers_protocols, protocol_costs
+    from ...evaluation.evaluate import prepare_evaluation
+
+    with team_of(options) as team:
+        reporter = reporter_of(team, options.quiet)
+        prepared = prepare_evaluation(
+            options.run, options.protocol, options.data, options.set, options.last, options.out
+        )
+        protocols = [prepared.protocol] if options.protocol else papers_protocols(prepared.checkpoint.metadata)
+        costs = protocol_costs(prepared, protocols, settings_from(options, MachineSettings), reporter)
+    if team.is_main:
+        rows = [cost.to_json() for cost in costs]
+        show_result(options, {"images": len(prepared.dataset), "protocols": rows}, _show_plan)
+    return OK
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    rows = [
+        (row["protocol"], f"{row['multiply_adds_per_image'] / 1e9:.1f}", duration(row["seconds"]))
+        for row in plan["protocols"]
+    ]
+    show_table(f"{plan['images']} images", ["protocol", "G multiply-adds per image", "about"], rows)
 
 
 def _show(summary: dict[str, Any]) -> None:
