@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -252,6 +253,37 @@ def test_a_stopped_training_is_saved_and_resumes_to_the_same_end(
     assert resumed.status == 0, resumed.stderr
     whole, parts = ((place / name / "last.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
+
+
+def test_a_training_stops_after_the_given_hours_and_goes_on(
+    command: Command,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It stops after a step, with status 0, as it does what it was told to; the clock is the test's own."""
+    train = ["train", "A", "--data", photos, "--out", tmp_path / "run", *SIZE, "--validate", "centre"]
+
+    def step_reached() -> float:
+        log = tmp_path / "run" / "log.jsonl"
+        return 3601.0 if log.exists() and log.read_text() else 0.0
+
+    monkeypatch.setattr("verydeep.cli.execution.time", SimpleNamespace(monotonic=step_reached))
+    assert main([str(word) for word in (*train, "--max-epochs", 100, "--max-hours", 1)]) == 0
+    stopped = re.search(
+        r"verydeep: stopped after 1 h at step (\d+), saved; resume with the same", capsys.readouterr().err
+    )
+    assert stopped is not None
+    more = command(*train, "--resume", "--max-steps", int(stopped[1]) + 1, "--json")
+    assert json.loads(more.stdout)["steps"] == int(stopped[1]) + 1
+
+
+def test_hours_that_no_training_fits_in_are_mistakes(command: Command, photos: Path, tmp_path: Path) -> None:
+    train = ("train", "A", "--data", photos, "--out", tmp_path / "run", *SIZE, "--max-hours")
+    assert "'0' is not a number of hours above 0" in command(*train, 0).mistake()
+    assert "'soon' is not a number of hours above 0" in command(*train, "soon").mistake()
+    assert "1e-09 h were over before the first step: nothing was saved" in command(*train, 1e-9).mistake()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

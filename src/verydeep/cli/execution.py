@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,22 +24,29 @@ NOTHING_SAVED = "interrupted before the first step: nothing was saved; run the c
 
 
 def run_training(
-    options: Options, train: Callable[[Reporter, InterruptHandler, Team], dict[str, Any]]
+    options: Options, train: Callable[[Reporter, Callable[[], bool], Team], dict[str, Any]]
 ) -> tuple[int, dict[str, Any] | None]:
     """Trains in one process or several; returns the exit status, and the result if it is still to be printed."""
+    hours = options.max_hours
+    end = math.inf if hours is None else time.monotonic() + 3600 * hours
     with team_of(options) as team, InterruptHandler(reporter := reporter_of(team, options.quiet)) as stop:
         try:
-            result = train(reporter, stop, team)
+            result = train(reporter, lambda: stop() or time.monotonic() > end, team)
         except Interrupted:
+            late = not stop() and time.monotonic() > end
             if team.is_main:
-                output.fail(NOTHING_SAVED)
-            return stop.status, None
+                output.fail(
+                    f"{hours:g} h were over before the first step: nothing was saved." if late else NOTHING_SAVED
+                )
+            return MISTAKE if late else stop.status, None
     if options.json and team.is_main:
         output.show_json(result)
     if result["ended"] == "interrupted":
+        late = not stop() and time.monotonic() > end
+        why = f"stopped after {hours:g} h" if late else "interrupted"
         if team.is_main:
-            output.fail(f"interrupted at step {result['steps']}, saved; resume with the same command and --resume.")
-        return stop.status, None
+            output.fail(f"{why} at step {result['steps']}, saved; resume with the same command and --resume.")
+        return OK if late else stop.status, None
     return OK, result if team.is_main and not options.json else None
 
 

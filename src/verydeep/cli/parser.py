@@ -11,6 +11,7 @@ argparse is used directly, as its errors can be made one sentence, and it starts
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pkgutil
 from functools import cache, cached_property
@@ -42,6 +43,19 @@ RECIPES = (
     "Defaults are those of `{0} {1}`, the recipe for your own images, and those of the paper's {2} where they differ. "
     "`{0} RUN --help` shows the defaults of a run, given the other flags on the command line."
 )
+
+
+def positive_hours(text: str) -> float:
+    """A number of hours above 0; raises ArgumentTypeError."""
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a number of hours above 0")
+    return hours
+
+
 # Arguments of several commands: the title of their group, and the options of argparse.
 SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     "data": ("Data", {"metavar": "DATA", "help": "dataset: a folder, a list file or a name, as `train --data` takes"}),
@@ -60,6 +74,14 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "--last": ("Net and weights", {"action": "store_true", "help": "use the last checkpoint of the run, not the best"}),
     "--resume": ("Output", {"action": "store_true", "help": "resume the run in its folder from its last checkpoint"}),
+    "--max-hours": (
+        "Schedule",
+        {
+            "type": positive_hours,
+            "metavar": "H",
+            "help": "stop and save after H hours, if it has not ended; --resume goes on",
+        },
+    ),
     "--server-file": ("Output", {"metavar": "FILE", "help": "also write a submission file for ILSVRC's server"}),
     "--devkit": ("Output", {"metavar": "DIR", "help": "folder of ILSVRC's devkit, needed by --server-file"}),
     "--protocol": (

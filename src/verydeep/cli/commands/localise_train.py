@@ -17,7 +17,7 @@ def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="a net (D) or a run of the paper (D/384-PCR, D/384-SCR-fc)")
     parser.group("Output").add_argument("--out", metavar="DIR", help="folder for the run (default: runs/RUN)")
-    add_shared(parser, "--strict", "--resume")
+    add_shared(parser, "--strict", "--resume", "--max-hours")
     add_settings(parser, BoxSettings)
     add_settings(parser, DataSettings)
     add_settings(parser, TrainSettings, leave_out=("net", "validate"))
