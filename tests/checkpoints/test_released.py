@@ -204,6 +204,8 @@ def test_exported_files_are_evaluated_and_benchmarked_like_runs(home: Path, tmp_
 
 
 def test_int8_is_calibrated_and_compared_on_other_images(home: Path, tmp_path: Path, command: Command) -> None:
+    import onnx
+
     told = command("export", home / "run", "--to", "onnx-int8", "--out", tmp_path / "n.int8.onnx", "--json")
     assert told.status == 0, told.stderr
     found = json.loads(told.stdout)
@@ -213,6 +215,10 @@ def test_int8_is_calibrated_and_compared_on_other_images(home: Path, tmp_path: P
     float_bytes = (home / "run" / "best.safetensors").stat().st_size
     assert found["bytes"] < float_bytes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["n.int8.onnx", "n.int8.onnx.card.md"]
+    stored = onnx.load(tmp_path / "n.int8.onnx").graph.initializer
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in stored if tensor.data_type == onnx.TensorProto.INT8]
+    largest = [abs(array.astype(int)).max() for array in weights if array.ndim == 4]
+    assert largest == [64] * 10  # net A to fc7; pairs of products of 255 and 64 fit into 16 bits
     photos = sorted((home / "photos").rglob("*.png"))[:6]
     difference = load(tmp_path / "n.int8.onnx").posteriors(photos) - load(home / "run").posteriors(photos)
     assert 0 < np.abs(difference).max() < 0.2
