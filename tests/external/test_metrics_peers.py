@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 
 from verydeep.data.boxes import Merging, iou, iou_inclusive, xywh_to_xyxy
 from verydeep.evaluation.metrics import (
+    RELIABILITY_BINS,
     average_precision,
     best_overlap,
     boxes_wrong,
+    brier_score,
+    calibration_error,
     chance_error,
     class_recalls,
     confusion,
@@ -28,6 +31,7 @@ from verydeep.evaluation.metrics import (
     error_interval,
     mcnemar,
     mean_log_loss,
+    reliability,
     topk_error,
 )
 
@@ -121,7 +125,7 @@ def test_confusion_recalls_and_chance_are_sklearns(seed: int, images: int, class
 
 @given(SEEDS, st.integers(1, 60), st.integers(2, 9))
 def test_confusion_and_recalls_are_torchmetrics(seed: int, images: int, classes: int) -> None:
-    """Definition: torchmetrics has recall 0 for a class without images that is predicted; ours is NaN. Its float32."""
+    """Definition: torchmetrics has recall 0 for a class without images that is predicted; ours is NaN. Float32."""
     posteriors, labels = posteriors_and_labels(seed, images, classes, tied=False)
     predicted, target = torch.from_numpy(posteriors.argmax(axis=1)), torch.from_numpy(labels)
     theirs = torchmetrics.multiclass_confusion_matrix(predicted, target, classes).numpy()
@@ -138,6 +142,24 @@ def test_log_loss_is_sklearns(seed: int, images: int, classes: int, tied: bool) 
     """Definition: posteriors below 1.2e-38 count as that; scikit-learn's limit is 2.2e-16. These are above both."""
     posteriors, labels = posteriors_and_labels(seed, images, classes, tied)
     assert mean_log_loss(posteriors, labels) == near(sklearn.log_loss(labels, posteriors, labels=np.arange(classes)))
+
+
+@given(SEEDS, st.integers(1, 60), st.integers(2, 9), st.booleans())
+def test_the_brier_score_is_sklearns(seed: int, images: int, classes: int, tied: bool) -> None:
+    """Definition: the sum over all classes, 0 to 2; scikit-learn halves it unless told otherwise."""
+    posteriors, labels = posteriors_and_labels(seed, images, classes, tied)
+    every = np.arange(classes)
+    theirs = sklearn.brier_score_loss(labels, posteriors[:, 1] if classes == 2 else posteriors, labels=every)
+    assert brier_score(posteriors, labels) == near(theirs * (2 if classes == 2 else 1))
+
+
+@given(SEEDS, st.integers(1, 60), st.integers(2, 9))
+def test_calibration_error_is_torchmetrics(seed: int, images: int, classes: int) -> None:
+    """Definition: a bin holds its upper edge, and torchmetrics' its lower one; posteriors here are on none. Float32."""
+    posteriors, labels = posteriors_and_labels(seed, images, classes, tied=False)
+    predictions, target = torch.from_numpy(posteriors), torch.from_numpy(labels)
+    theirs = torchmetrics.multiclass_calibration_error(predictions, target, classes, n_bins=RELIABILITY_BINS)
+    assert calibration_error(reliability(posteriors, labels)) == pytest.approx(100 * float(theirs), abs=1e-4)
 
 
 @given(SEEDS, st.integers(1, 40), st.booleans(), st.sampled_from(["11-point", "area"]))

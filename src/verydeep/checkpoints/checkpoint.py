@@ -16,19 +16,19 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from ..core.config import from_json
 from ..core.errors import VerydeepError
-from ..core.files import check_text, file_sha256, utf8_path
+from ..core.files import check_text, file_sha256
 from ..core.settings import BoxSettings, DataSettings, TrainSettings
 from ..data.class_names import distinct
 from ..data.transforms import OtherSide, Resampling
 from ..models.architectures import NET_NAMES, layers, net_facts
 from ..models.vgg import Net, Pooling
-from .integrity import check_header, check_seal, write_sealed
+from .integrity import check_header, check_seal, open_safetensors, write_sealed
 
 METADATA_KEY = "verydeep"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -158,7 +158,7 @@ def read_metadata(path: Path) -> Metadata:
         raise VerydeepError(f"there is no file {path}.")
     check_header(path, METADATA_KEY)
     try:
-        with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
+        with open_safetensors(path) as file:
             return metadata_of(json.loads((file.metadata() or {})[METADATA_KEY]))
     except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError):
         raise VerydeepError(f"{path} is corrupted, or not a checkpoint that this version can read.") from None
@@ -280,7 +280,7 @@ def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise VerydeepError(f"there is no file {path}.")
     try:
-        with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
+        with open_safetensors(path) as file:
             yield file
     except (SafetensorError, OSError, ValueError, RuntimeError) as fault:
         raise VerydeepError(f"{path} is corrupted, or not a safetensors file ({str(fault)[:120]}).") from None

@@ -3,23 +3,44 @@
 There are two digests, so that metadata can be verified without reading the tensors: one of the tensors' bytes, and one
 of the header, the first digest included. Any reader of safetensors reads these files; a file of verydeep without
 digests, or with wrong ones, is refused.
+
+Files of strangers are opened by `open_safetensors`, which first checks what the format requires and the library does
+not: that the header begins with ``{`` and has no key twice, and that reading it takes little memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
+
+from safetensors import safe_open
 
 from ..core.errors import VerydeepError
-from ..core.files import write_atomically
+from ..core.files import utf8_path, write_atomically
 
 OF_TENSORS, OF_HEADER = "tensors_sha256", "header_sha256"
 METADATA = "__metadata__"
 LENGTH = 8  # bytes of a safetensors file before its header, the length of the header
 LONGEST_HEADER = 100_000_000  # by the format's own rule
+MOST_TEXTS, MOST_SIGNS = 100_000, 2**22  # of a header: strings, and bytes outside of them; nets have a few hundred
 PIECE = 2**22
+
+
+@contextmanager
+def open_safetensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> Iterator[Any]:
+    """A safetensors file as `safetensors.safe_open` opens it.
+
+    Raises:
+        ValueError, OSError, SafetensorError: it is missing or broken.
+    """
+    with path.open("rb") as file:
+        _read_header(file)
+    with utf8_path(path) as name, safe_open(name, framework=framework) as opened:
+        yield opened
 
 
 def write_sealed(path: Path, data: bytes, previous: Path | None = None) -> None:
@@ -74,16 +95,39 @@ def check_header(path: Path, key: str | None = None) -> None:
         _header(path, file, key)
 
 
+def _read_header(file: IO[bytes]) -> dict[str, Any]:
+    """The header at the start of an open file; raises ValueError where it is not one."""
+    length = int.from_bytes(file.read(LENGTH), "little")
+    if length > LONGEST_HEADER:
+        raise ValueError(f"a header of {length:,} bytes is too large")
+    text = file.read(length)
+    if len(text) < length or not text.startswith(b"{"):
+        raise ValueError("it has no header")
+    quotes = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    if quotes.count(b'"') > 2 * MOST_TEXTS or sum(map(len, quotes.split(b'"')[::2])) > MOST_SIGNS:
+        raise ValueError("its header has too many entries")
+    try:
+        header: dict[str, Any] = json.loads(text.decode("utf8"), object_pairs_hook=_with_each_key_once)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    return header
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises ValueError for a key that readers would take from different places."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("its header has a key twice")
+    return values
+
+
 def _header(path: Path, file: Any, key: str | None) -> dict[str, Any] | None:
     """The header of an open file; None where it has no digests and needs none."""
     broken = VerydeepError(f"{path} is corrupted: its header is not as it was written (SHA-256).")
-    length = int.from_bytes(file.read(LENGTH), "little")
-    if length > LONGEST_HEADER:
-        raise broken
     try:
-        header = json.loads(file.read(length))
+        header = _read_header(file)
         metadata = dict(header.get(METADATA, {}))
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError):
         raise broken from None
     if OF_HEADER not in metadata or OF_TENSORS not in metadata:
         if key in metadata or OF_HEADER in metadata or OF_TENSORS in metadata:

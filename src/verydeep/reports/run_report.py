@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ..checkpoints.checkpoint import Metadata
+from ..checkpoints.integrity import open_safetensors
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, REPORT, bad_images
 from ..core.errors import VerydeepError
-from ..core.files import utf8_path
 from ..core.progress import Reporter, Silent, duration
 from ..data.box_targets import located
 from ..data.open import Data, Dataset, open_data
@@ -257,8 +257,8 @@ def _stored(evaluation: EvalRecord, name: str) -> str | None:
 def _filters(folder: Path) -> dict[str, Any] | None:
     """The first layer's filters of the best checkpoint, else of the last."""
     for path in (folder / BEST, folder / LAST):
-        with contextlib.suppress(SafetensorError, OSError):
-            with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
+        with contextlib.suppress(SafetensorError, OSError, ValueError):
+            with open_safetensors(path, "numpy") as file:
                 weights = np.asarray(file.get_tensor(FIRST_LAYER), dtype=np.float32)
             return {"url": png_url(encoded(filters_picture(weights), "PNG")), "count": len(weights), "file": path.name}
     return None

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from ..checkpoints.integrity import check_seal, write_sealed
+from ..checkpoints.integrity import check_seal, open_safetensors, write_sealed
 from ..core.errors import VerydeepError
-from ..core.files import cannot_write, check_text, utf8_path
+from ..core.files import cannot_write, check_text
 from ..data.class_names import distinct
 
 METADATA_KEY = "verydeep-features"
@@ -123,7 +123,7 @@ def recipe_fits(recipe: dict[str, Any]) -> bool:
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
+    with open_safetensors(path, "numpy") as file:
         check_seal(path, METADATA_KEY)
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from ..checkpoints.integrity import check_seal, write_sealed
+from ..checkpoints.integrity import check_seal, open_safetensors, write_sealed
 from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, REPORT, environment
 from ..core.config import typed
 from ..core.errors import VerydeepError
-from ..core.files import check_place, check_text, utf8_path, write_atomically, write_json
+from ..core.files import check_place, check_text, write_atomically, write_json
 from ..core.settings import DescriptorSettings
 from ..data.class_names import distinct
 from .evaluate import FIGURES, SplitResult, Transfer
@@ -214,7 +214,7 @@ def _scales_fit(scales: Any) -> bool:
 def load_svm(path: Path) -> SvmFile:
     """Loads a classifier file; raises VerydeepError if it is missing or broken."""
     try:
-        with utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
+        with open_safetensors(path, "numpy") as file:
             check_seal(path, METADATA_KEY)
             metadata = json.loads((file.metadata() or {})[METADATA_KEY])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
