@@ -158,6 +158,7 @@ def test_responses_match_the_openapi_document(server: Running) -> None:
     assert set(document["info"]) >= {"title", "version"}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            assert {"400", "408", "421", "503", "505"} <= operation["responses"].keys()  # before it reaches a route
             answer = server.ask(method.upper(), path.replace("{place}", "0"), photo() if method == "post" else None)
             assert answer.status == 200, path
             content = operation["responses"]["200"]["content"]
@@ -196,7 +197,17 @@ def test_the_page_loads_nothing_from_outside(server: Running) -> None:
         headers = server.ask("GET", path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] in ("no-store", "no-cache")
+        assert (headers["cache-control"] == "no-cache") == ("etag" in headers)  # a copy is checked, not loaded again
         assert not any(name.startswith("access-control") for name in headers)
+
+
+def test_copies_are_kept_by_browsers_alone_and_checked(server: Running) -> None:
+    for path in ("/", "/page.js", "/page.css", "/icon.svg"):
+        tag = server.ask("GET", path).headers["etag"]
+        known = server.ask("GET", path, headers={"If-None-Match": f'"older", W/{tag}'})
+        assert (known.status, known.body, known.headers["etag"]) == (304, b"", tag)
+        assert server.ask("GET", path, headers={"If-None-Match": '"older"'}).status == 200
+    assert server.ask("GET", "/photos/0").headers["cache-control"].startswith("private, ")
 
 
 def test_metrics(server: Running) -> None:
@@ -464,15 +475,15 @@ def test_slow_clients_are_disconnected_and_hold_no_place(served: Path, tmp_path:
         with socket.create_connection(server.place, timeout=20) as flood:
             flood.sendall(HEAD.replace(b"Connection: close\r\n", b"") + b"Content-Length: 900000000\r\n\r\n")
             with pytest.raises((ConnectionError, BrokenPipeError), match=r"."):
-                trickle(flood)
+                trickle(flood, b"x" * 10_000)
         assert server.ask("GET", "/health").json == {"status": "ok", "queue": 0}
         assert server.stop() == 0
 
 
-def trickle(client: socket.socket) -> None:
+def trickle(client: socket.socket, data: bytes) -> None:
     """Sends for ten seconds."""
     for _ in range(2000):
-        client.sendall(b"x" * 10_000)
+        client.sendall(data)
         time.sleep(0.005)
 
 
@@ -519,11 +530,11 @@ def test_a_second_signal_stops_it_at_once(served: Path, tmp_path: Path) -> None:
             client.close()
 
 
-def test_unexpected_exceptions_and_too_many_connections(served: Path, tmp_path: Path) -> None:
+def test_unexpected_exceptions_too_many_connections_and_unread_responses(served: Path, tmp_path: Path) -> None:
     """An exception is logged, not sent to clients; the server and the other items of the batch go on."""
     broken = (
         "import verydeep.deploy.server.uvicorn_server as l, verydeep.deploy.server.models as q\n"
-        "before, l.MOST_CONNECTIONS = q.ServedModels.run, 8\n"
+        "before, l.MOST_CONNECTIONS, l.READ_SECONDS = q.ServedModels.run, 8, 0.5\n"
         "def answer(self, question, items):\n"
         "    assert all(item.top != 13 for item in items), 'a secret of ours'\n"
         "    return before(self, question, items)\n"
@@ -539,11 +550,18 @@ def test_unexpected_exceptions_and_too_many_connections(served: Path, tmp_path: 
         assert result.count("warning: a request to /predict failed: AssertionError: a secret of ours") == 2
         assert "Traceback" not in result
         crowd = [socket.create_connection(server.place, timeout=20) for _ in range(12)]
-        refused = b"".join(client.recv(4096) for client in crowd[8:])
-        assert refused.count(b"HTTP/1.1 503 ") == 4
+        for client in crowd[8:]:
+            refused = client.recv(4096)
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert all(name in refused for name in (b"retry-after: 1\r\n", b"date: ", b"nosniff", b"connection: close"))
         for client in crowd:
             client.close()
         server.becomes_idle()
+        assert server.post("/predict", photo()).status == 200
+        unread = HEALTH.replace(b"/health", b"/page.js") + b"\r\n"
+        client = socket.create_connection(server.place, timeout=20)  # it asks on and on, and reads nothing
+        with client, pytest.raises((ConnectionError, BrokenPipeError), match=r"."):
+            trickle(client, unread)
         assert server.post("/predict", photo()).status == 200
 
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
+from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ from .metrics import Metrics
 from .middleware import Guard, refusal
 from .models import Query, QueryImage, RouteName, ServedModels
 from .schemas import (
+    ANYWHERE,
     MAX_TOP,
     Boxes,
     BoxParameters,
@@ -131,13 +133,14 @@ class Site:
             raise Refused(404, str(fault)) from None
         if jpeg is None:
             raise Refused(404, "there is no image with this number.")
-        return Response(jpeg, media_type=JPEG, headers={"cache-control": "max-age=3600"})
+        return Response(jpeg, media_type=JPEG, headers={"cache-control": "private, max-age=3600"})
 
     def add_routes(self, app: FastAPI) -> None:
         """Adds all routes."""
+        anywhere = errors(*ANYWHERE)
         for path, (name, media_type) in PAGE.items():
-            page = app.get(path, response_class=HTMLResponse, summary="The page", include_in_schema=path == "/")
-            page(_page_file(name, media_type))
+            shown: dict[str, Any] = {"summary": "The page", "include_in_schema": path == "/", "responses": anywhere}
+            app.get(path, response_class=HTMLResponse, **shown)(_page_file(name, media_type))
         handlers: dict[Callable[..., Any], type] = {
             **{self.predict: Predictions, self.explain: Map, self.localise: Boxes},
             **{self.describe: Descriptor, self.similar: Neighbours},
@@ -154,15 +157,19 @@ class Site:
                 openapi_extra=image_body(self._settings),
                 **_documented(handler),
             )(handler)
-        stopping: dict[int | str, Any] = {503: {"model": Health, "description": "the server is shutting down"}}
-        place = {"parameters": [PLACE]}
-        app.get("/info", response_model=Info, **_documented(self.info))(self.info)
+        stopping: dict[int | str, Any] = {
+            **anywhere,
+            503: {"model": Health, "description": "the server is shutting down"},
+        }
+        app.get("/info", response_model=Info, responses=anywhere, **_documented(self.info))(self.info)
         app.get("/health", response_model=Health, responses=stopping, **_documented(self.health))(self.health)
-        app.get("/metrics", response_class=PlainTextResponse, **_documented(self.metrics))(self.metrics)
-        photos: dict[str, Any] = {"responses": {200: {"content": {JPEG: {}}}, **errors(404)}, "openapi_extra": place}
-        app.get("/photos/{place}", response_class=Response, **photos, **_documented(self.thumbnail))(self.thumbnail)
+        text: Any = {"response_class": PlainTextResponse, "responses": anywhere}
+        app.get("/metrics", **text, **_documented(self.metrics))(self.metrics)
+        photos: dict[str, Any] = {"responses": {200: {"content": {JPEG: {}}}, **errors(404, *ANYWHERE)}}
+        photos |= {"response_class": Response, "openapi_extra": {"parameters": [PLACE]}}
+        app.get("/photos/{place}", **photos, **_documented(self.thumbnail))(self.thumbnail)
 
-        @app.get("/openapi.json", response_model=dict[str, Any], summary="This document")
+        @app.get("/openapi.json", response_model=dict[str, Any], responses=anywhere, summary="This document")
         async def openapi() -> JSONResponse:
             return JSONResponse(app.openapi())
 
@@ -224,12 +231,15 @@ def _list_classes(document: dict[str, Any], served: ServedModels) -> None:
                 parameter["schema"] = {"type": "string", "enum": list(names)}
 
 
-def _page_file(name: str, media_type: str) -> Callable[[], Any]:
-    """A handler for a file of the page, read once."""
+def _page_file(name: str, media_type: str) -> Callable[..., Any]:
+    """A handler for a file of the page, read once; browsers that have it already get 304."""
     data = files(__package__).joinpath("page", name).read_bytes()
+    headers = {"cache-control": "no-cache", "etag": f'"{sha256(data).hexdigest()[:16]}"'}
 
-    async def page_file() -> Response:
-        return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})
+    async def page_file(request: Request) -> Response:
+        if headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(data, media_type=media_type, headers=headers)
 
     return page_file
 

@@ -76,7 +76,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _safe(message["headers"])
+                message["headers"] = secured(message["headers"])
             await send(message)
 
         try:
@@ -140,7 +140,8 @@ def _without_port(host: str) -> str:
     return parts[1] if parts else ""
 
 
-def _safe(raw: Any) -> list[tuple[bytes, bytes]]:
+def secured(raw: Any) -> list[tuple[bytes, bytes]]:
+    """The headers of a response with those that every response has."""
     headers = [(name.lower(), value) for name, value in raw]
     names = {name for name, _ in headers}
     more = HEADERS if b"cache-control" in names else {**HEADERS, "cache-control": "no-store"}

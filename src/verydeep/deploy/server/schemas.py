@@ -144,17 +144,19 @@ class Error(BaseModel):
 
 
 ERRORS: dict[int | str, str] = {
-    400: "the body is empty, or the image is corrupted",
+    400: "the body is empty, the image is corrupted, or the request is not HTTP",
     403: "a page of another site sent the request",
     404: "this server was started without what the route needs",
-    408: "the image did not arrive in time",
+    408: "the request did not arrive in time",
     413: "too many bytes or pixels",
     415: "not an image in a known format",
     421: "the host name is not this machine's",
     422: "an unknown parameter, or an invalid value",
     500: "the server failed",
-    503: "the queue is full, or the server is shutting down; Retry-After says when to try again",
+    503: "a limit is reached, or the server is shutting down; Retry-After says when to try again",
+    505: "HTTP of another version than 1.0 or 1.1",
 }
+ANYWHERE = (400, 408, 421, 503, 505)  # of requests that reach no route
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -20,9 +20,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...core.errors import VerydeepError
-from .middleware import refusal
+from .middleware import refusal, secured
 
-HEAD_SECONDS, LINGER_SECONDS, READ_SECONDS = 10.0, 2.0, 30.0
+HEAD_SECONDS, LINGER_SECONDS, READ_SECONDS, RETRY_SECONDS = 10.0, 2.0, 30.0, 1.0
 BACKLOG, MOST_CONNECTIONS, SPARE_FILES = 2048, 4000, 100
 
 
@@ -60,17 +60,19 @@ class Connection(H11Protocol):
         super().__init__(*words, **named)
         self._most = most
         self._head: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
         self._expect_head()
         if len(self.connections) > self._most:
-            self._respond_raw(503, "too many connections: try again later.")
+            self._respond_raw(503, "too many connections: try again later.", RETRY_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
         self._head_complete()
+        self._stop_unread()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -91,6 +93,17 @@ class Connection(H11Protocol):
         """The client does not speak HTTP."""
         self._respond_raw(400, "this is not an HTTP request.")
 
+    def pause_writing(self) -> None:
+        """The client reads its responses more slowly than they are sent, or not at all."""
+        super().pause_writing()
+        self._stop_unread()
+        self._unread = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read most of what was sent."""
+        super().resume_writing()
+        self._stop_unread()
+
     def timeout_keep_alive_handler(self) -> None:
         """The client was idle for too long."""
         super().timeout_keep_alive_handler()
@@ -102,9 +115,9 @@ class Connection(H11Protocol):
         if self.transport.is_closing():
             self._abort_later()
 
-    def _respond_raw(self, status: int, sentence: str) -> None:
-        response = refusal(status, sentence)
-        headers = [*response.raw_headers, (b"connection", b"close")]
+    def _respond_raw(self, status: int, sentence: str, wait: float | None = None) -> None:
+        response = refusal(status, sentence, wait)
+        headers = [*self.server_state.default_headers, *secured(response.raw_headers), (b"connection", b"close")]
         with contextlib.suppress(h11.LocalProtocolError):  # none can be sent in the middle of another response
             self.transport.write(self.conn.send(h11.Response(status_code=status, headers=headers)) or b"")
             self.transport.write(self.conn.send(h11.Data(data=bytes(response.body))) or b"")
@@ -119,6 +132,11 @@ class Connection(H11Protocol):
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _no_head(self) -> None:
         self._respond_raw(408, f"the request's head did not arrive within {HEAD_SECONDS:g} seconds.")
