@@ -1,5 +1,6 @@
 __all__: list[str]
 
+from .api import calibrate as calibrate
 from .api import evaluate as evaluate
 from .api import evaluate_boxes as evaluate_boxes
 from .api import load as load

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from .checkpoints.load import load_model
-from .checkpoints.run_dir import CLASSIFIER
+from .checkpoints.run_dir import CLASSIFIER, EVALUATIONS, REPORT
 from .core.arguments import ClassifierArguments, LocaliserArguments, takes_settings
 from .core.config import from_json, typed
 from .core.errors import VerydeepError
@@ -30,6 +30,7 @@ from .core.settings import (
 )
 from .core.team import Team
 from .data.open import Dataset, open_data
+from .evaluation.calibrate import fit_calibration
 from .evaluation.evaluate import Evaluation, prepare_evaluation
 from .evaluation.predict import Classifier, Prediction, find_photos
 from .localisation.datasets import open_box_sets
@@ -188,6 +189,42 @@ def evaluate(
     return replace(evaluation, problems=problems)
 
 
+def calibrate(
+    run: str | Path,
+    protocol: str | None = None,
+    data: str | None = None,
+    set_name: str = "dev",
+    last: bool = False,
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Makes a classifier's probabilities as often right as they say, by one temperature for a protocol.
+
+    It is stored in the checkpoint, in place of an earlier one of the protocol. `load`, `predict`, the server and
+    exported files use it; errors, stored scores and the order of classes stay as they are.
+
+    Args:
+        run: a run's folder or a checkpoint.
+        protocol: such as ``dense@256``; by default that of `predict`.
+        data: other labelled data than the run was trained on; their classes must be the net's, by name.
+        set_name: a set of the data that the net was not trained on.
+        last: the last checkpoint instead of the best.
+
+    Returns:
+        ``temperature``, ``images``, and NLL and ECE of these images before and after.
+
+    Raises:
+        VerydeepError: no such run, data or set, fewer than 20 labelled images, a file that cannot hold the temperature,
+            or images of which no temperature is the best. Unreadable images are skipped with a warning.
+    """
+    reporter = reporter or Silent()
+    result = fit_calibration(run, protocol, data, set_name, last, machine, reporter)
+    folder = Path(result["checkpoint"]).parent
+    if (folder / REPORT).exists():
+        refresh_report(folder / EVALUATIONS / "any", reporter)
+    return result
+
+
 def evaluate_boxes(
     tests: Sequence[tuple[str | Path, str | None]],
     scores: str | Path | None = None,
@@ -243,7 +280,7 @@ def _problems(write: Callable[[], object]) -> tuple[str, ...]:
 
 
 def load(
-    run: str | Path, last: bool = False, machine: MachineSettings | None = None
+    run: str | Path, last: bool = False, machine: MachineSettings | None = None, calibration: bool = True
 ) -> Model | Classifier | SvmClassifier:
     """Loads a classifier: a net as a `torch.nn.Module`, an exported file, or SVMs.
 
@@ -251,6 +288,7 @@ def load(
         run: a run directory (its best checkpoint, or ``last``) or a checkpoint; a directory of `verydeep svm` or
             `verydeep probe`; an exported file; released weights by name (``oxford-D``); any public weight file with all
             layers; or ``hub:owner/name``, which is downloaded from the Hugging Face hub once.
+        calibration: whether probabilities are calibrated, where `verydeep.calibrate` has fitted the protocol.
 
     Raises:
         VerydeepError: none of these, broken, class names or preprocessing that a weight file does not record.
@@ -259,19 +297,21 @@ def load(
     if str(run).startswith("hub:"):
         from .checkpoints.hub import download_shared  # an extra
 
-        return open_model(load_model(download_shared(str(run))), settings)
+        return open_model(load_model(download_shared(str(run)), calibration=calibration), settings)
     path = Path(run) / CLASSIFIER if Path(run).is_dir() else Path(run)
     if path.name == CLASSIFIER and path.exists():
         if last:
             raise VerydeepError(f"{path} is an SVM classifier, which has no last checkpoint: omit --last.")
         return load_svm_classifier(path, settings)
-    return open_model(load_model(run, last, hashed=False), settings)
+    return open_model(load_model(run, last, hashed=False, calibration=calibration), settings)
 
 
-def predict(run: str | Path, images: Any, top: int = 5, protocol: str | None = None) -> list[Prediction]:
+def predict(
+    run: str | Path, images: Any, top: int = 5, protocol: str | None = None, calibration: bool = True
+) -> list[Prediction]:
     """Loads a classifier and predicts; a single path is a file, a directory of images or a glob."""
     photos = find_photos(images) if isinstance(images, str | Path) else images
-    return load(run).predict(photos, top, protocol)
+    return load(run, calibration=calibration).predict(photos, top, protocol)
 
 
 def probe(

@@ -7,6 +7,7 @@ net, its classes in order, preprocessing, data, settings and training state.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +29,19 @@ from ..data.class_names import distinct
 from ..data.transforms import OtherSide, Resampling
 from ..models.architectures import NET_NAMES, layers, net_facts
 from ..models.vgg import Net, Pooling
-from .integrity import check_header, check_seal, open_safetensors, write_sealed
+from .integrity import (
+    METADATA,
+    check_header,
+    check_seal,
+    open_safetensors,
+    read_head,
+    replace_entry,
+    sha256_with_entry,
+    write_sealed,
+)
 
 METADATA_KEY = "verydeep"
+CALIBRATION = "calibration"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOMENTUM = "momentum/"
 
@@ -42,7 +53,8 @@ class Metadata:
     ``mean`` is RGB (3,), ``colour_axes`` (3,3) as in `verydeep.data.transforms.colour_statistics`. ``data``,
     ``settings``, ``state`` and ``box_settings`` are the JSON of DataSettings, TrainSettings, the training's state and
     BoxSettings; the last is empty for classifiers. ``origin`` is the weight file that the net is, or was trained from:
-    format, preprocessing, SHA-256, and of a public file its name and licence.
+    format, preprocessing, SHA-256, and of a public file its name and licence. ``calibration`` holds, by protocol, the
+    temperature that `verydeep calibrate` fitted, the number of images, and their NLL before and after.
     """
 
     net: str
@@ -61,6 +73,7 @@ class Metadata:
     state: dict[str, Any] = field(default_factory=dict)
     box_settings: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_localiser(self) -> bool:
@@ -105,6 +118,11 @@ class Metadata:
         weights = {f"{spec.name}.weight": (spec.outputs, spec.inputs, spec.kernel, spec.kernel) for spec in specs}
         return weights | {f"{spec.name}.bias": (spec.outputs,) for spec in specs}
 
+    def to_json(self) -> dict[str, Any]:
+        """As files hold it. Without a calibration there is no such key, so earlier versions read the file too."""
+        values = asdict(self)
+        return values if self.calibration else {name: values[name] for name in values if name != CALIBRATION}
+
     def empty_net(self) -> Net:
         """A net of this architecture, its weights not set."""
         return Net(self.net, self.outputs, self.crop, self.width, self.pooling)
@@ -112,7 +130,10 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded file: metadata, tensors by layer name, momentum buffers (empty in ``best``), SHA-256 where wanted."""
+    """A loaded file: metadata, tensors by layer name, momentum buffers (empty in ``best``), its hash where wanted.
+
+    ``sha256`` is `checkpoint_sha256`.
+    """
 
     path: Path
     metadata: Metadata
@@ -148,8 +169,38 @@ def save_checkpoint(
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     for name, value in (momentum or {}).items():
         tensors[MOMENTUM + name] = value.detach().cpu().contiguous()
-    data = save(tensors, metadata={METADATA_KEY: json.dumps(asdict(metadata))})
+    data = save(tensors, metadata={METADATA_KEY: json.dumps(metadata.to_json())})
     write_sealed(path, data, previous)
+
+
+def store_calibration(path: Path, calibration: dict[str, Any]) -> Metadata:
+    """Replaces the calibration of a checkpoint; its weights and the rest of its metadata stay equal to the byte.
+
+    Returns the new metadata; raises VerydeepError where the file is broken, or cannot be written.
+    """
+    values = {**_stored_values(path), CALIBRATION: calibration}
+    replace_entry(path, METADATA_KEY, json.dumps(values))
+    return metadata_of(values)
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """The SHA-256 by which results name a weight file: of its bytes without the calibration.
+
+    A calibration changes no score, so evaluations, descriptors, SVMs and boxes that were computed before it stay valid.
+    It is the last key of the metadata's JSON: without it the bytes are those from before `verydeep calibrate`, and the
+    digest is that which results of earlier versions hold. For files of others it is that of the file.
+    """
+    with contextlib.suppress(VerydeepError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        values = _stored_values(path)
+        if values.pop(CALIBRATION, None) is not None:
+            return sha256_with_entry(path, METADATA_KEY, json.dumps(values))
+    return file_sha256(path)
+
+
+def _stored_values(path: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint's metadata as it is stored; raises built-in errors for other files."""
+    values: dict[str, Any] = json.loads((read_head(path) or {})[METADATA][METADATA_KEY])
+    return values
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -168,7 +219,7 @@ def load_checkpoint(path: Path, hashed: bool = True) -> Checkpoint:
     """Loads a checkpoint file.
 
     Args:
-        hashed: computes the file's SHA-256 as well, which results record; it reads the file once more.
+        hashed: computes `checkpoint_sha256` as well, which results record; it reads the file once more.
 
     Raises:
         VerydeepError: the file is missing, broken, or has no metadata.
@@ -186,7 +237,7 @@ def load_checkpoint(path: Path, hashed: bool = True) -> Checkpoint:
         ) from None
     momentum = {key.removeprefix(MOMENTUM): value for key, value in tensors.items() if key.startswith(MOMENTUM)}
     weights = {key: value for key, value in tensors.items() if not key.startswith(MOMENTUM)}
-    return Checkpoint(path, metadata, weights, momentum, file_sha256(path) if hashed else "")
+    return Checkpoint(path, metadata, weights, momentum, checkpoint_sha256(path) if hashed else "")
 
 
 def load_classifier(path: Path, hashed: bool = True) -> Checkpoint:
@@ -221,7 +272,8 @@ def metadata_of(values: dict[str, Any]) -> Metadata:
     metadata = Metadata(
         **{**values, "classes": distinct(classes), "mean": (red, green, blue), "width": float(values["width"])}
     )
-    objects = (metadata.data, metadata.settings, metadata.state, metadata.box_settings, metadata.origin)
+    objects = [metadata.data, metadata.settings, metadata.state, metadata.box_settings, metadata.origin]
+    objects += [metadata.calibration, *metadata.calibration.values()]
     known = (
         metadata.pooling in get_args(Pooling),
         metadata.resampling in get_args(Resampling),
@@ -229,6 +281,8 @@ def metadata_of(values: dict[str, Any]) -> Metadata:
     )
     if not all(isinstance(value, dict) for value in objects) or not all(known):
         raise TypeError
+    if not all(1e-6 < fitted["temperature"] < 1e6 for fitted in metadata.calibration.values()):
+        raise ValueError
     if metadata.is_localiser and not metadata.box_settings.get("regression"):
         raise TypeError
     return metadata

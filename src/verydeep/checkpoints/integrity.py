@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -55,10 +55,61 @@ def write_sealed(path: Path, data: bytes, previous: Path | None = None) -> None:
     body = memoryview(data)[LENGTH + int.from_bytes(data[:LENGTH], "little") :]
     header = json.loads(data[LENGTH : len(data) - len(body)])
     header.setdefault(METADATA, {})[OF_TENSORS] = hashlib.sha256(body).hexdigest()
-    header[METADATA][OF_HEADER] = _digest(header)
-    text = json.dumps(header).encode()
+    _write(path, (_head(header), body), previous is not None, previous)
+
+
+def replace_entry(path: Path, key: str, text: str) -> None:
+    """Replaces an entry of a sealed file's metadata, atomically; all else stays equal to the byte.
+
+    Raises:
+        VerydeepError: as `write_sealed`, or the file is broken.
+    """
+    header = read_head(path)
+    if header is None:
+        raise VerydeepError(f"{path} has no digests: it is not a file of verydeep.")
+    header[METADATA][key] = text
+    with path.open("rb") as file:
+        file.seek(_body_start(file))
+        _write(path, (_head(header), file.read()), verified=True)
+
+
+def sha256_with_entry(path: Path, key: str, text: str) -> str:
+    """The SHA-256 that a sealed file would have with another entry in its metadata."""
+    header = read_head(path)
+    assert header is not None
+    header[METADATA][key] = text
+    digest = hashlib.sha256(_head(header))
+    with path.open("rb") as file:
+        file.seek(_body_start(file))
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_head(path: Path) -> dict[str, Any] | None:
+    """The verified header of a sealed file without its own digest; None where it has no digests."""
+    with path.open("rb") as file:
+        header = _header(path, file, None)
+    if header is not None:
+        del header[METADATA][OF_HEADER]
+    return header
+
+
+def _body_start(file: Any) -> int:
+    file.seek(0)
+    return LENGTH + int.from_bytes(file.read(LENGTH), "little")
+
+
+def _head(header: dict[str, Any]) -> bytes:
+    """The bytes of a file before its tensors: the header, with its digest."""
+    sealed = {**header, METADATA: {**header[METADATA], OF_HEADER: _digest(header)}}
+    text = json.dumps(sealed).encode()
     text += b" " * (-len(text) % LENGTH)
-    pieces = (len(text).to_bytes(LENGTH, "little"), text, body)
+    return len(text).to_bytes(LENGTH, "little") + text
+
+
+def _write(path: Path, pieces: Sequence[bytes | memoryview], verified: bool, previous: Path | None = None) -> None:
+    """Writes a sealed file atomically; where it is to be ``verified`` it is read back before it replaces another."""
 
     def read_back(beside: Path) -> None:
         try:
@@ -69,7 +120,7 @@ def write_sealed(path: Path, data: bytes, previous: Path | None = None) -> None:
                 "is intact. Use another disk."
             ) from None
 
-    write_atomically(path, lambda file: file.writelines(pieces), None if previous is None else read_back, previous)
+    write_atomically(path, lambda file: file.writelines(pieces), read_back if verified else None, previous)
 
 
 def check_seal(path: Path, key: str | None = None) -> None:

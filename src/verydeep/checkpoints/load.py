@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from ..core.errors import VerydeepError
@@ -17,17 +18,23 @@ Loaded = Checkpoint | ExportedFile
 USUAL_SCALE = 256  # Q of released nets, at the crop of 224: the paper's smallest
 
 
-def load_model(source: str | Path, last: bool = False, hashed: bool = True) -> Loaded:
+def load_model(source: str | Path, last: bool = False, hashed: bool = True, calibration: bool = True) -> Loaded:
     """Loads a classification model.
 
     Args:
         source: a run directory (its best checkpoint, or ``last``), a checkpoint, an exported file, the name of released
             weights, or any public weight file with all layers whose preprocessing and classes are recorded or known.
         hashed: as in `verydeep.checkpoints.checkpoint.load_checkpoint`.
+        calibration: False leaves out the temperatures of `verydeep calibrate`.
 
     Raises:
         VerydeepError: no such file, a broken one, a localisation model; layers, class names or preprocessing missing.
     """
+    loaded = _load(source, last, hashed)
+    return loaded if calibration else replace(loaded, metadata=replace(loaded.metadata, calibration={}))
+
+
+def _load(source: str | Path, last: bool, hashed: bool) -> Loaded:
     path = Path(source)
     if path.is_dir() or (not path.exists() and last):
         return load_classifier(checkpoint_of(path, last), hashed)

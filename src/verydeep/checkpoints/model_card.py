@@ -202,6 +202,7 @@ def _facts(path: Path, metadata: Metadata, use: dict[str, str], more: dict[str, 
         **use,
         "test scale Q": str(metadata.test_scale),
         "data": _data(metadata),
+        "calibration": "; ".join(_calibrated(*item) for item in metadata.calibration.items()),
         "recipe": ", ".join(f"{name} {metadata.settings[name]}" for name in RECIPE if name in metadata.settings),
         "file": f"{path.name}, SHA-256 {file_sha256(path)}",
         **{name.replace("_", " "): _value(value) for name, value in more.items()},
@@ -209,6 +210,14 @@ def _facts(path: Path, metadata: Metadata, use: dict[str, str], more: dict[str, 
     table = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items() if value]
     title = f"# Net {metadata.net}: {kind} of {len(metadata.classes)} classes"
     return [title, "", "| | |", "| --- | --- |", *table, ""]
+
+
+def _calibrated(protocol: str, fitted: dict[str, Any]) -> str:
+    return (
+        f"{protocol}: posteriors to the power of 1/{fitted['temperature']:.4g}, normalised, which verydeep does and "
+        f"the file does not; {_value(fitted.get('images'))} images, NLL {_value(fitted.get('nll_before'))} before and "
+        f"{_value(fitted.get('nll_after'))} after"
+    )
 
 
 def _cell(text: str) -> str:

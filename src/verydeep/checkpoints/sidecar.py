@@ -6,7 +6,7 @@ output and classes, for readers that do not have verydeep; and the net's whole m
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import VerydeepError
@@ -45,7 +45,7 @@ def write_sidecar(path: Path, form: str, pixels: Preprocessing, metadata: Metada
     """
     use = usage(metadata, form, pixels) | {"pixels": pixels.to_json()}
     record = {"about": ABOUT, "format": form, "sha256": Digests(path).of("sha256"), **use}
-    write_json(sidecar_of(path), {**record, "classes": list(metadata.classes), "card": asdict(metadata)})
+    write_json(sidecar_of(path), {**record, "classes": list(metadata.classes), "card": metadata.to_json()})
     return sidecar_of(path)
 
 

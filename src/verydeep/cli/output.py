@@ -115,7 +115,9 @@ def error_cells(row: dict[str, Any], name: str) -> tuple[str, str]:
 
 def probability_line(row: dict[str, Any]) -> str:
     """How far the posteriors are probabilities, as a line of text."""
-    return f"probabilities: ECE {row['ece']:.2f} %, NLL {row['nll']:.4f}, Brier score {row['brier']:.4f}"
+    temperature = row.get("temperature")
+    what = "probabilities" if temperature is None else f"calibrated (temperature {temperature:.3f})"
+    return f"{what}: ECE {row['ece']:.2f} %, NLL {row['nll']:.4f}, Brier score {row['brier']:.4f}"
 
 
 def show_table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:

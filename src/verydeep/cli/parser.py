@@ -84,6 +84,14 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "--server-file": ("Output", {"metavar": "FILE", "help": "also write a submission file for ILSVRC's server"}),
     "--devkit": ("Output", {"metavar": "DIR", "help": "folder of ILSVRC's devkit, needed by --server-file"}),
+    "--no-calibration": (
+        "Prediction",
+        {
+            "dest": "calibration",
+            "action": "store_false",
+            "help": "leave out the temperature of `verydeep calibrate`, if there is one",
+        },
+    ),
     "--protocol": (
         "Prediction",
         {"metavar": "PROTOCOL", "help": "protocol: dense@Q,…, centre@Q, … (default: dense at the training scale)"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ def export(
     last: bool = False,
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
+    calibration: bool = True,
 ) -> dict[str, Any]:
     """Writes a net in a format for other runtimes, and its model card beside it.
 
@@ -64,6 +65,7 @@ def export(
             (B,K) before softmax.
         photos: for int8, data to calibrate with and to compare on; by default the run's own.
         last: the last checkpoint instead of the best.
+        calibration: whether the file's metadata keep the temperatures of `verydeep.calibrate`; its outputs are without.
 
     Returns:
         The file, its input, and the largest difference of its posteriors; for int8 the comparison on images.
@@ -73,7 +75,7 @@ def export(
             whose output differs from the net's.
     """
     _check_form(form, takes)
-    loaded = load_model(run, last)
+    loaded = load_model(run, last, calibration=calibration)
     if not isinstance(loaded, Checkpoint):
         raise VerydeepError(f"{run} is already an exported file: export the run it was made from.")
     path = Path(out) if out else _default_path(loaded, run, form)
@@ -140,7 +142,7 @@ def _onnx_bytes(net: Net, metadata: Metadata, takes: str) -> bytes:
 def _with_metadata(model: Any, metadata: Metadata, takes: str) -> bytes:
     """An ONNX model's bytes with our metadata in place of what it has."""
     del model.metadata_props[:]
-    for key, value in ((METADATA_KEY, json.dumps(asdict(replace(metadata, state={})))), (TAKES_KEY, takes)):
+    for key, value in ((METADATA_KEY, json.dumps(replace(metadata, state={}).to_json())), (TAKES_KEY, takes)):
         model.metadata_props.add(key=key, value=value)
     return bytes(model.SerializeToString())
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.checkpoint import checkpoint_sha256
 from ..checkpoints.run_dir import run_of_evaluation
 from ..core.errors import VerydeepError
-from ..core.files import check_place, file_sha256, read_json, write_json
+from ..core.files import check_place, read_json, write_json
 from .metrics import TOPS, mcnemar, summarise, top_errors, wrong_images
 from .scores import FILE_NAME, Scores, fusion_shares, load_scores, mean_scores, save_scores
 from .submission import write_classification
@@ -68,7 +69,7 @@ def load_current(path: Path) -> Scores:
     """
     scores = load_scores(path)
     checkpoint = run_of_evaluation(path)
-    if checkpoint is not None and file_sha256(checkpoint) != scores.checkpoint:
+    if checkpoint is not None and checkpoint_sha256(checkpoint) != scores.checkpoint:
         raise VerydeepError(
             f"{path} was computed with a different checkpoint than {checkpoint} (their hashes differ): "
             "evaluate it again with `verydeep evaluate`."

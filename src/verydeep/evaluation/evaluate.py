@@ -38,10 +38,11 @@ from ..core.settings import DataSettings, MachineSettings
 from ..core.team import Team
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
 from .inference import LEAVE_OUT, Posteriors, ResizeToScales, concatenate, posteriors, readable_images
-from .metrics import summarise
+from .metrics import probability_metrics, summarise
 from .predict import Classifier, place_classifier, usual_protocol
 from .protocols import Protocol, check_protocol, parse_protocol
 from .scores import FILE_NAME, Scores, save_scores
+from .temperature import temperature_of, tempered
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ class PreparedEvaluation:
         scores = scores_of(dataset, checkpoint, run, protocol, computed.posteriors[readable])
         summary = {
             **summarise(scores),
+            "calibrated": calibrated_metrics(scores, temperature_of(checkpoint.metadata.calibration, self.protocol)),
             "skipped": len(faults),
             "multiply_adds_per_image": round(computed.multiply_adds),
             "images_per_second": round(len(dataset) / max(seconds, 1e-9), 2),
@@ -170,7 +172,7 @@ def prepare_evaluation(
             "name it after the run"
         )
     check_protocol(tested, checkpoint.metadata.crop)
-    dataset, place = _open_dataset(checkpoint.metadata, data, set_name, reporter)
+    dataset, place = open_dataset(checkpoint.metadata, data, set_name, reporter)
     if out is None:
         _check_run(run, checkpoint)
     folder = Path(out) if out else evaluation_folder(checkpoint, place, dataset.set_name) / short_name(str(tested))
@@ -197,9 +199,7 @@ def evaluation_folder(checkpoint: Loaded, place: str, set_name: str) -> Path:
     return checkpoint.path.parent / name / place / set_name
 
 
-def _open_dataset(
-    metadata: Metadata, data: str | None, set_name: str | None, reporter: Reporter
-) -> tuple[Dataset, str]:
+def open_dataset(metadata: Metadata, data: str | None, set_name: str | None, reporter: Reporter) -> tuple[Dataset, str]:
     """The dataset to evaluate, labelled with the net's classes, and ``of-…`` if it is not of the run's own data."""
     if not metadata.data and data is None:
         raise VerydeepError("the checkpoint does not record a dataset: pass --data.")
@@ -258,6 +258,14 @@ def scores_of(dataset: Dataset, checkpoint: Loaded, run: str, protocol: str, pos
         *(dataset.ids, dataset.labels, dataset.groups, checkpoint.metadata.classes, posteriors),
         *(dataset.set_name, dataset.name, run, protocol, checkpoint.sha256),
     )
+
+
+def calibrated_metrics(scores: Scores, temperature: float | None) -> dict[str, float | None] | None:
+    """ECE, NLL and Brier score of the probabilities that `predict` gives; None without a temperature."""
+    if temperature is None:
+        return None
+    posteriors = tempered(scores.posteriors, temperature).astype(np.float32)
+    return {"temperature": temperature, **probability_metrics(replace(scores, posteriors=posteriors))}
 
 
 def _write(evaluation: Evaluation, machine: Machine) -> None:

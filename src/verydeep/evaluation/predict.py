@@ -24,6 +24,7 @@ from ..data.image_io import Pixels, as_pixels
 from ..data.walk import HIDDEN, LINKS, SYSTEM, Skipped, files_below, is_system, unread_sentences
 from .inference import InferenceModel, ResizeToScales, posteriors
 from .protocols import Protocol, check_protocol, parse_protocol
+from .temperature import temperature_of, tempered
 
 T = TypeVar("T")
 
@@ -65,9 +66,12 @@ class Classifier:
         faults: dict[int, str] | None = None,
         reporter: Reporter | None = None,
     ) -> NDArray[np.float32]:
-        """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
+        """Posteriors (N,K) of images, never calibrated, as `evaluate` stores them.
+
+        Arguments are as for `predict`; unreadable images have a row of zeros.
+        """
         images = listed(images)
-        tested = parse_protocol(protocol) if protocol else usual_protocol(self.metadata)
+        tested = self._protocol(protocol)
         check_protocol(tested, self.metadata.crop)
         views = each_image(images, ResizeToScales.for_net(self.metadata, tested), faults)
         total, mean = len(images) * len(tested.scales), np.array(self.metadata.mean)
@@ -84,7 +88,7 @@ class Classifier:
         faults: dict[int, str] | None = None,
         reporter: Reporter | None = None,
     ) -> list[Prediction]:
-        """Predicts the most probable classes of each image.
+        """Predicts the most probable classes of each image, calibrated where `verydeep calibrate` has fitted this.
 
         Args:
             images: one image or several, in a list, a generator or an array (N,H,W,3): paths, PIL images, open files,
@@ -99,8 +103,27 @@ class Classifier:
         """
         check_top(top)
         images = listed(images)
-        values = self.posteriors(images, protocol, faults, reporter)
-        return best_classes(images, values, self.classes, top, faults or {})
+        values, temperature = self.posteriors(images, protocol, faults, reporter), self.temperature(protocol)
+        if note := self.calibration_note(protocol):
+            (reporter or Silent()).say(note)
+        shown = values if temperature is None else tempered(values, temperature)
+        return best_classes(images, values, self.classes, top, faults or {}, shown=shown)
+
+    def temperature(self, protocol: str | None = None) -> float | None:
+        """The temperature that `predict` applies; None where `verydeep calibrate` has fitted none for the protocol."""
+        return temperature_of(self.metadata.calibration, self._protocol(protocol))
+
+    def calibration_note(self, protocol: str | None = None) -> str:
+        """Whether probabilities are calibrated, as a line of text; empty for a net that never was."""
+        if not self.metadata.calibration:
+            return ""
+        tested, temperature = self._protocol(protocol), self.temperature(protocol)
+        if temperature is None:
+            return f"probabilities are not calibrated for {tested}: `verydeep calibrate` does that"
+        return f"probabilities are calibrated for {tested} (temperature {temperature:.3f})"
+
+    def _protocol(self, protocol: str | None) -> Protocol:
+        return parse_protocol(protocol) if protocol else usual_protocol(self.metadata)
 
 
 def usual_protocol(metadata: Metadata) -> Protocol:
@@ -121,12 +144,18 @@ def best_classes(
     top: int,
     skipped: Container[int],
     kind: Literal["probability", "score"] = "probability",
+    shown: NDArray[np.floating] | None = None,
 ) -> list[Prediction]:
-    """The ``top`` classes of each image by its values (N,K), except for the ``skipped`` images."""
+    """The ``top`` classes of each image by its values (N,K), except for the ``skipped`` images.
+
+    Args:
+        shown: what the predictions hold, (N,K), by default the values. Calibrated probabilities do not rank: their
+            rounding may not change the order.
+    """
     best = np.argsort(-values, axis=1, kind="stable")[:, :top]
     return [
         Prediction(name_of(image, index), tuple((classes[k], float(row[k])) for k in ranks), kind)
-        for index, (image, row, ranks) in enumerate(zip(images, values, best, strict=True))
+        for index, (image, row, ranks) in enumerate(zip(images, values if shown is None else shown, best, strict=True))
         if index not in skipped
     ]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.checkpoint import read_metadata
+from ..checkpoints.checkpoint import checkpoint_sha256, read_metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST
 from ..core.config import flag, to_json
 from ..core.errors import VerydeepError
-from ..core.files import file_sha256, read_json
+from ..core.files import read_json
 from ..core.progress import Reporter
 from ..core.settings import MachineSettings, TrainSettings
 from ..data.open import Data
@@ -70,7 +70,7 @@ class ExperimentDir:
         best = self.root / run / BEST
         if not best.exists() or not (is_released(run) or _ended(self.root / run) is not None):
             return None
-        return file_sha256(best)
+        return checkpoint_sha256(best)
 
     def part_result(self, run: str, part: Protocol, run_hash: str | None) -> dict[str, Any] | None:
         """The result of `evaluate` for a part, if it is of the run's checkpoint and of all these images."""

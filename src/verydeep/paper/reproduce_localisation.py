@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.checkpoint import checkpoint_sha256
 from ..checkpoints.run_dir import BEST
-from ..core.files import file_sha256, read_json
+from ..core.files import read_json
 from ..core.progress import Stopping
 from ..evaluation.ensemble import fuse
 from ..localisation.datasets import open_box_sets
@@ -83,7 +84,7 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
         "constant_box_error": summary["constant_box_error"],
         "t": summary["t"],
         **trainings(row, root),
-        "checkpoints": {test.run: file_sha256(root / test.run / BEST) for test in row.tests},
+        "checkpoints": {test.run: checkpoint_sha256(root / test.run / BEST) for test in row.tests},
         "date": environment["time"][:10],
         "commit": environment["commit"] or "unknown",
     }

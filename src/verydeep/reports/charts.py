@@ -79,14 +79,18 @@ def line_chart(
     return render("chart.html", context)
 
 
-def reliability_chart(bins: Sequence[ReliabilityBin]) -> Markup:
-    """The reliability diagram of an evaluation: top-1 accuracy by confidence, and how many images have it."""
-    total = sum(row.images for row in bins)
-    lines = [
-        Line("accuracy equal to confidence", ((0.0, 0.0), (100.0, 100.0))),
-        Line("accuracy", tuple((row.confidence, row.accuracy) for row in bins)),
-        Line("share of images", tuple((row.confidence, 100 * row.images / total) for row in bins)),
-    ]
+def reliability_chart(parts: Sequence[Sequence[ReliabilityBin]]) -> Markup:
+    """The reliability diagram of an evaluation: top-1 accuracy by confidence, and how many images have it.
+
+    Args:
+        parts: the bins of its posteriors and, where there is a temperature, of the calibrated ones.
+    """
+    lines = [Line("accuracy equal to confidence", ((0.0, 0.0), (100.0, 100.0)))]
+    for bins, suffix in zip(parts, ("", ", calibrated"), strict=False):
+        total = sum(row.images for row in bins)
+        lines.append(Line(f"accuracy{suffix}", tuple((row.confidence, row.accuracy) for row in bins)))
+        shares = tuple((row.confidence, 100 * row.images / total) for row in bins)
+        lines.append(Line(f"share of images{suffix}", shares))
     return line_chart("% of images", lines, "confidence: posterior of the predicted class (%)")
 
 

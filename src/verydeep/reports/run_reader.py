@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ..checkpoints.checkpoint import Metadata, read_metadata
+from ..checkpoints.checkpoint import Metadata, checkpoint_sha256, read_metadata
 from ..checkpoints.run_dir import BEST, CLASSIFIER, EVALUATIONS, LAST, LOG, PREVIOUS, read_log, run_name
 from ..core.config import from_json
 from ..core.errors import VerydeepError
-from ..core.files import file_sha256, read_json, taken
+from ..core.files import read_json, taken
+from ..evaluation.temperature import temperature_of
 from ..models.architectures import NetFacts, net_facts
 
 State = Literal["training", "finished", "interrupted", "stopped", "diverged", "a net"]
@@ -204,9 +205,18 @@ class RunRecord:
     @cached_property
     def current(self) -> tuple[EvalRecord, ...]:
         """Evaluations of checkpoints that are still in the directory."""
-        checkpoints = [self.folder / name for name in (BEST, LAST)] if self.evaluations else []
-        hashes = {file_sha256(path) for path in checkpoints if path.is_file()}
-        return tuple(evaluation for evaluation in self.evaluations if evaluation.checkpoint in hashes)
+        return tuple(evaluation for evaluation in self.evaluations if evaluation.checkpoint in self._checkpoints)
+
+    @cached_property
+    def _checkpoints(self) -> dict[str, Path]:
+        """The checkpoints in the directory, by hash."""
+        checkpoints = [self.folder / name for name in (LAST, BEST)] if self.evaluations else []
+        return {checkpoint_sha256(path): path for path in checkpoints if path.is_file()}
+
+    def temperature(self, evaluation: EvalRecord) -> float | None:
+        """The temperature that `verydeep calibrate` fitted for the net and protocol of an evaluation."""
+        path = self._checkpoints.get(evaluation.checkpoint)
+        return None if path is None else temperature_of(read_metadata(path).calibration, evaluation.name)
 
     @property
     def evaluation(self) -> EvalRecord | None:

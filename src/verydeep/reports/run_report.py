@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..data.box_targets import located
 from ..data.open import Data, Dataset, open_data
 from ..evaluation.metrics import RELIABILITY_BINS, probability_metrics, reliability
 from ..evaluation.scores import FILE_NAME, Scores, load_scores
+from ..evaluation.temperature import tempered
 from ..training.rerun import after_divergence, command_of
 from .charts import Line, drops, line_chart, reliability_chart
 from .figures import Read, filters_picture, mistakes, training_crops
@@ -148,7 +150,7 @@ def _write(run: RunRecord, images: _RunImages, path: Path) -> Path:
         "divergence": _divergence(run),
         "training": training_context(run),
         "evaluations": _evaluations_table(run) if run.evaluations else None,
-        **(_evaluation_context(run.evaluation or run.evaluations[0], images) if run.evaluations else {}),
+        **(_evaluation_context(run, run.evaluation or run.evaluations[0], images) if run.evaluations else {}),
         **{"crops": crops, "crops_note": crops_note, "filters": _filters(run.folder), "named_classes": NAMED_CLASSES},
         "command": command_of(run.run, run.metadata, str(run.folder)) if repeatable else None,
     }
@@ -205,7 +207,7 @@ def _evaluations_table(run: RunRecord) -> dict[str, list[Any]]:
     return {"heads": [heads[number] for number in filled], "rows": shown}
 
 
-def _evaluation_context(evaluation: EvalRecord, images: _RunImages) -> dict[str, Any]:
+def _evaluation_context(run: RunRecord, evaluation: EvalRecord, images: _RunImages) -> dict[str, Any]:
     """One evaluation in detail: errors of boxes, or by class with confused pairs and mistakes.
 
     Mistakes are shown on images where they can be read, else as the picture that the evaluation stored.
@@ -219,7 +221,9 @@ def _evaluation_context(evaluation: EvalRecord, images: _RunImages) -> dict[str,
         **{"evaluation": evaluation, "labelled": bool(errors if evaluation.of_boxes else rows), "wrong": wrong},
         **{"box_errors": errors, "by_class": rows, "first_classes": FIRST_CLASSES},
         "mistakes": _mistakes(scores, images.reader(evaluation)) if wrong else [],
-        "probabilities": None if scores is None or scores.truncated else _probabilities(scores),
+        "probabilities": None
+        if scores is None or scores.truncated
+        else _probabilities(scores, run.temperature(evaluation)),
         "stored": {picture: _stored(evaluation, picture) for picture in ("right", "wrong", "mistakes")},
     }
 
@@ -232,10 +236,16 @@ def _labelled_scores(evaluation: EvalRecord) -> Scores | None:
     return None
 
 
-def _probabilities(scores: Scores) -> dict[str, Any]:
-    """How far posteriors are probabilities: figures and the reliability diagram."""
-    chart = reliability_chart(reliability(scores.posteriors, scores.labels))
-    return {"metrics": probability_metrics(scores), "bins": RELIABILITY_BINS, "chart": chart}
+def _probabilities(scores: Scores, temperature: float | None) -> dict[str, Any]:
+    """How far posteriors are probabilities, before and after calibration: figures and the reliability diagram."""
+    parts = {"": scores.posteriors}
+    if temperature is not None:
+        parts["calibrated"] = tempered(scores.posteriors, temperature).astype(np.float32)
+    return {
+        "rows": [(name, probability_metrics(replace(scores, posteriors=part))) for name, part in parts.items()],
+        **{"bins": RELIABILITY_BINS, "temperature": temperature},
+        "chart": reliability_chart([reliability(part, scores.labels) for part in parts.values()]),
+    }
 
 
 def _mistakes(scores: Scores | None, read: Read | None) -> list[Tile]:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.checkpoint import Checkpoint, Metadata, read_metadata
+from ..checkpoints.checkpoint import Checkpoint, Metadata, checkpoint_sha256, read_metadata
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import Weights, read_weights
 from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, RunLog, bad_images, environment
 from ..core.config import flag, to_json, typed, unknown_setting
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
-from ..core.files import LEAVING, check_place, file_sha256, only_one, read_json, write_json
+from ..core.files import LEAVING, check_place, only_one, read_json, write_json
 from ..core.progress import Reporter, Stopping
 from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..core.team import Team
@@ -206,7 +206,7 @@ def _write_config(run: TrainingRun, metadata: Metadata, weights: Weights | None,
     """Writes config.json: enough to repeat the run, and to recognise its images by the digests ``photos``."""
     config: dict[str, Any] = {"run": run.name, "data": metadata.data, "settings": metadata.settings, "photos": photos}
     if weights is not None:  # identifies the file by content and by absolute path
-        config["start_sha256"] = file_sha256(Path(weights.source))
+        config["start_sha256"] = checkpoint_sha256(Path(weights.source))
         config["start_path"] = str(Path(weights.source).absolute())
     write_json(run.folder / "config.json", config)
 
@@ -230,7 +230,7 @@ def _resume(run: TrainingRun, data_overrides: dict[str, Any], setting_overrides:
     sets = {name: opened.sets[name].without(unreadable) for name in SETS}
     state = replace(state, at_once=machine.device_batch or state.at_once)
     run.reporter.say(f"resuming {run.folder} at step {state.step} (epoch {state.epoch + 1})")
-    metadata = replace(metadata, data=to_json(data), settings=to_json(settings))
+    metadata = replace(metadata, data=to_json(data), settings=to_json(settings), calibration={})  # the weights change
     log = RunLog(run.folder, state.epoch, run.machine.tensorboard) if run.team.is_main else None
     start = TrainStart(net, metadata, settings, sets, state, checkpoint.momentum)
     return Trainer(run.task, start, machine, run.folder, log, run.reporter, run.team)

@@ -12,10 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.checkpoint import Metadata, load_checkpoint
+from ..checkpoints.checkpoint import Metadata, checkpoint_sha256, load_checkpoint
 from ..checkpoints.pretrained import has_metadata, locate_weights, read_weights
 from ..core.errors import VerydeepError
-from ..core.files import file_sha256
 from ..evaluation.inference import ResizeToScales
 from ..evaluation.protocols import Protocol
 from ..models.architectures import net_facts
@@ -73,7 +72,12 @@ def open_feature_net(source: str | Path, layer: str = FULL, preprocessing: str =
         fc8 = tensors.get("fc8.weight")
         net = Net(metadata.net, 1 if fc8 is None else fc8.shape[0], metadata.crop, metadata.width)
     _cut(net, layer, tensors, path)
-    file = {"file": str(path.absolute()), "sha256": file_sha256(path), "net": metadata.net, "width": metadata.width}
+    file = {
+        "file": str(path.absolute()),
+        "sha256": checkpoint_sha256(path),
+        "net": metadata.net,
+        "width": metadata.width,
+    }
     file |= {"crop": metadata.crop, "pooling": metadata.pooling, "preprocessing": preprocessing}
     return FeatureNet(net, layer, metadata, file)
 

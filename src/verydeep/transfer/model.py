@@ -70,6 +70,12 @@ class Model(nn.Module, Classifier):
         self.net, self.metadata, self.machine = net, metadata, machine
         self.train(net.training)
 
+    def train(self, mode: bool = True) -> Model:
+        """As of every module. Training mode drops the calibration, which is of the weights as they were."""
+        if mode:
+            self.metadata = replace(self.metadata, calibration={})
+        return super().train(mode)
+
     def forward(self, images: Tensor) -> Tensor:
         """Scores (B,K): the mean over the score map."""
         return self.net.mean_scores(images)
@@ -92,7 +98,8 @@ class Model(nn.Module, Classifier):
         if not names:
             raise VerydeepError("reset_classifier needs at least one class.")
         self.net.reset_classifier(len(names), seed)
-        self.metadata = replace(self.metadata, classes=names, data={}, data_fingerprint="", settings={}, state={})
+        ours: dict[str, Any] = {"data": {}, "data_fingerprint": "", "settings": {}, "state": {}, "calibration": {}}
+        self.metadata = replace(self.metadata, classes=names, **ours)
         return self
 
     def features(
@@ -140,7 +147,7 @@ class Model(nn.Module, Classifier):
         faults: dict[int, str] | None = None,
         reporter: Reporter | None = None,
     ) -> NDArray[np.float32]:
-        """Posteriors (N,K) of images; arguments as for `predict`, and unreadable images have a row of zeros."""
+        """Posteriors (N,K) of images, never calibrated, as `evaluate` stores them; arguments as for `predict`."""
         with self._evaluating():
             return Classifier.posteriors(self, images, protocol, faults, reporter)
 

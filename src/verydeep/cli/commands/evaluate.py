@@ -96,6 +96,8 @@ def _show(summary: dict[str, Any]) -> None:
         show(f"mean class recall: {summary['mean_class_recall']:.2f} %")
     if summary["ece"] is not None:
         show(probability_line(summary))
+        if summary["calibrated"] is not None:
+            show(probability_line(summary["calibrated"]))
     worst = sorted(summary["classes"], key=lambda row: -row["top1_error"])[:10]
     if worst:
         worst_rows = [(row["class"], row["images"], f"{row['top1_error']:.1f} %") for row in worst]

@@ -27,7 +27,7 @@ def add_arguments(parser: CommandParser) -> None:
         default="uint8",
         help="input: uint8 images, for class probabilities, or normalised float pixels, for logits (default: uint8)",
     )
-    add_shared(parser, "--last")
+    add_shared(parser, "--last", "--no-calibration")
     parser.group("Data").add_argument(
         "--photos",
         metavar="DATA",
@@ -49,6 +49,7 @@ def run(options: Options) -> int:
         options.last,
         settings_from(options, MachineSettings),
         Terminal(options.quiet),
+        options.calibration,
     )
     return show_result(options, result, _show)
 

@@ -17,7 +17,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "run", metavar="MODEL", help="a run's folder, a checkpoint, a weight file, or a name such as oxford-D"
     )
-    add_shared(parser, "images", "--last", "--protocol")
+    add_shared(parser, "images", "--last", "--protocol", "--no-calibration")
     shown = parser.group("Output")
     shown.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (default: 5)")
     shown.add_argument(
@@ -38,7 +38,8 @@ def run(options: Options) -> int:
 
     reporter = Terminal(options.quiet)
     images, problems = find_all(options.images, reporter)
-    classifier = load(options.run, options.last, settings_from(options, MachineSettings))
+    machine = settings_from(options, MachineSettings)
+    classifier = load(options.run, options.last, machine, options.calibration)
     explained = None
     if options.explain:
         explained = check_explainable(classifier)

@@ -23,7 +23,7 @@ def add_arguments(parser: CommandParser) -> None:
     net.add_argument(
         "--features", metavar="FILE", help="features file, to also compute descriptors and find similar images in it"
     )
-    add_shared(parser, "--last", "--protocol")
+    add_shared(parser, "--last", "--protocol", "--no-calibration")
     add_settings(parser, ServeSettings)
     add_settings(parser, MachineSettings, only=("device", "precision", "layout", "threads"))
 
@@ -43,10 +43,12 @@ def run(options: Options) -> int:
         reporter.say(f"{options.run} is served at {address} (Ctrl-C stops it)")
 
     def open_models(machine: MachineSettings) -> ServedModels:
+        from ...api import load
         from ...deploy.server.models import open_served
 
-        models = (options.run, options.boxes, options.features, options.protocol, options.last)
-        return open_served(*models, machine, reporter)
+        classifier = load(options.run, options.last, machine, options.calibration)
+        others = (options.boxes, options.features, options.protocol)
+        return open_served(options.run, classifier, *others, machine, reporter)
 
     forced = serve(open_models, settings_from(options, ServeSettings), machine, reporter, ready)
     if forced:

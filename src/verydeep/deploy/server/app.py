@@ -103,11 +103,12 @@ class Site:
         return Response(result, media_type=PNG) if query.picture else {"width": width, "height": height, **result}
 
     async def info(self) -> dict[str, Any]:
-        """What is served: classes, routes that take an image, limits."""
+        """What is served: classes, routes that take an image, limits, calibration."""
         served, settings = self._served, self._settings
         limits = {"bytes": settings.max_bytes, "pixels": settings.max_pixels, "queue": settings.queue}
         classes, ways = list(served.classifier.classes), list(served.routes)
-        return {"name": served.name, "kind": served.kind, "classes": classes, "ways": ways, "limits": limits}
+        named = {"name": served.name, "kind": served.kind, "temperature": served.temperature}
+        return {**named, "classes": classes, "ways": ways, "limits": limits}
 
     async def health(self) -> Response:
         """Whether the server accepts requests, and how many are in progress or waiting."""

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ...api import load
 from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...core.settings import MachineSettings
@@ -104,6 +103,11 @@ class ServedModels:
         """The kind of a class's value: a probability, or an SVM's score."""
         return "probability" if isinstance(self.classifier, Classifier) else "score"
 
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of calibrated probabilities."""
+        return self.classifier.temperature(self.protocol) if isinstance(self.classifier, Classifier) else None
+
     def run(self, query: Query, items: Sequence[QueryImage]) -> list[Any]:
         """JSON values, or the bytes of pictures, one for each image.
 
@@ -156,28 +160,29 @@ def _first_classes(prediction: Prediction, top: int) -> dict[str, Any]:
 
 def open_served(
     run: str,
+    classifier: Classifier | SvmClassifier,
     boxes: str | None,
     features: str | None,
     protocol: str | None,
-    last: bool,
     machine: MachineSettings,
     reporter: Reporter,
 ) -> ServedModels:
-    """Loads all models.
+    """Loads all models beside the classifier.
 
     Args:
-        run: as for `verydeep.api.load`.
+        run: the classifier's source, as for `verydeep.api.load`.
         boxes: a localisation run; its classes are rated by the net that it started from, or by ``run``.
         features: a features file.
 
     Raises:
         VerydeepError: one of them is missing, broken, or does not fit; an invalid protocol.
     """
-    classifier = load(run, last, machine)
     if protocol is not None:
         if not isinstance(classifier, Classifier):
             raise VerydeepError("a classifier on descriptors has its own layer and scales: leave out --protocol.")
         check_protocol(parse_protocol(protocol), classifier.metadata.crop)
+    if isinstance(classifier, Classifier) and (note := classifier.calibration_note(protocol)):
+        reporter.say(note)
     neighbours = None if features is None else NearestNeighbours(features, machine=machine)
     localiser = None if boxes is None else _localiser(boxes, run, machine, reporter)
     thumbnails = _thumbnails(neighbours, reporter)

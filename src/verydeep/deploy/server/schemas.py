@@ -114,13 +114,14 @@ class Limits(BaseModel):
 
 
 class Info(BaseModel):
-    """What is served: classes, routes that take an image, limits."""
+    """What is served: classes, routes that take an image, limits, calibration."""
 
     name: str
     kind: str
     classes: list[str]
     ways: list[str]
     limits: Limits
+    temperature: float | None = Field(description="that of calibrated probabilities")
 
 
 class Health(BaseModel):

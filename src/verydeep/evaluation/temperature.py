@@ -1,0 +1,73 @@
+"""Temperature scaling (Guo et al. 2017, Sect. 4.2): posteriors that are as often right as they say.
+
+One number T for each protocol, fitted by the likelihood of images that training did not see. It is applied last, to the
+logarithm of the posterior that the protocol averaged: p_k becomes p_k^(1/T), normalised. So the order of the classes,
+and with it every error, stays; above 1 it lowers confidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import VerydeepError
+from .metrics import FloatArray
+
+LARGEST = 100.0  # T, and the inverse of the least: beyond, posteriors are uniform or 0 and 1
+HALVINGS = 45  # of the range of log T, to less than 1e-12
+
+
+def temperature_of(calibration: Mapping[str, Any], protocol: object) -> float | None:
+    """The temperature that a net's metadata hold for a protocol; None without one."""
+    fitted = calibration.get(str(protocol))
+    return None if fitted is None else float(fitted["temperature"])
+
+
+def tempered(posteriors: FloatArray, temperature: float) -> NDArray[np.float64]:
+    """Posteriors (N,K) at a temperature; those of 0 count as float32's smallest normal number."""
+    return _softmax(_logarithms(posteriors) / temperature)
+
+
+def fit_temperature(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:
+    """The temperature of least mean log loss.
+
+    The loss is convex in b = 1/T: its slope, the mean of E[log p] - log p of the right class with E at b, rises with b.
+
+    Args:
+        posteriors: (N,K).
+        labels: (N,).
+
+    Raises:
+        VerydeepError: there is no minimum, as all images are classified correctly, or no better than by chance.
+    """
+    logs = _logarithms(posteriors)
+    right = logs[np.arange(len(labels)), labels].mean()
+
+    def slope(inverse: float) -> float:
+        return float(np.einsum("nk,nk->n", _softmax(inverse * logs), logs).mean() - right)
+
+    low, high = 1 / LARGEST, LARGEST
+    if not slope(low) < 0 < slope(high):
+        correct = int((posteriors.argmax(axis=1) == labels).sum())
+        raise VerydeepError(
+            f"no temperature is the best where {correct} of {len(labels)} images are classified correctly: calibrate "
+            "on more images."
+        )
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return 1 / math.sqrt(low * high)
+
+
+def _logarithms(posteriors: FloatArray) -> NDArray[np.float64]:
+    logs: NDArray[np.float64] = np.log(np.maximum(posteriors.astype(np.float64), np.finfo(np.float32).tiny))
+    return logs
+
+
+def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
