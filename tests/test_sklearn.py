@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
@@ -21,6 +24,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import verydeep
 from conftest import TINY
+from verydeep.evaluation.temperature import fit_temperature, tempered
 from verydeep.sklearn import GramLinearSVC, VeryDeepClassifier, VeryDeepFeatures
 from verydeep.transfer.solver import Loss
 from verydeep.transfer.svm import SvmTrainer
@@ -236,6 +240,36 @@ def test_invalid_parameters_raise_when_fitted(estimator: Any, message: str, trai
     X: Any = np.eye(4) if isinstance(estimator, GramLinearSVC) else [np.zeros((40, 40, 3), np.uint8)] * 4
     with pytest.raises(verydeep.VerydeepError, match=message):
         estimator.fit(X, [0, 0, 1, 1])
+
+
+def test_our_temperature_is_that_of_scikit_learn() -> None:
+    """`CalibratedClassifierCV` on the logarithms of posteriors of a fitted estimator."""
+    if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8):
+        pytest.skip("scikit-learn has temperature scaling from version 1.8 on")
+    rng = np.random.default_rng(0)
+    honest = rng.dirichlet(np.full(4, 0.6), 300)
+    labels = (rng.random((300, 1)) > honest.cumsum(axis=1)).sum(axis=1)
+    posteriors = tempered(honest, 0.5)
+    net = FrozenEstimator(_Stored(classes_=np.arange(4)))
+    theirs = CalibratedClassifierCV(net, method="temperature").fit(np.log(posteriors), labels)
+    ours = tempered(posteriors, fit_temperature(posteriors, labels))
+    np.testing.assert_allclose(ours, theirs.predict_proba(np.log(posteriors)), atol=1e-4)
+
+
+class _Stored(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A fitted classifier whose scores are X itself."""
+
+    def __init__(self, classes_: Any) -> None:
+        self.classes_ = classes_
+
+    def fit(self, X: Any, y: Any) -> _Stored:
+        return self
+
+    def decision_function(self, X: Any) -> Any:
+        return X
+
+    def predict(self, X: Any) -> Any:
+        return X.argmax(1)
 
 
 def test_an_unreadable_image_is_named(trained: Path, tmp_path: Path) -> None:
