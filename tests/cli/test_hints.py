@@ -28,7 +28,7 @@ HINTS = [
     ("localize train D", "did you mean localise?"),
     ("localise trian D", "did you mean train?"),
     ("data chekc x", "did you mean check?"),
-    ("paint", "there is no command 'paint'; use benchmark, completion"),  # near none
+    ("paint", "there is no command 'paint'; use benchmark, calibrate, completion"),  # near none
     ("train vgg16 --data x", "VGG-16 is net D."),
     ("train VGG-19 --data x", "VGG-19 is net E."),
     ("nets vgg11", "VGG-11 is net A."),
