@@ -46,6 +46,7 @@ from .reports.write import write_report as write_report
 from .transfer.descriptors import combine as combine
 from .transfer.evaluate import learn_svms as learn_svms
 from .transfer.extract import extract_features as extract_features
+from .transfer.features_file import export_features as export_features
 from .transfer.features_file import load_features as load_features
 from .transfer.learning_curve import learning_curve as learning_curve
 from .transfer.model import Model as Model

@@ -48,7 +48,10 @@ class SvmSplit:
 
 @dataclass(frozen=True)
 class DescriptorRecord:
-    """The descriptors of one net: layer, scales, and the file of the net."""
+    """The descriptors of one net: layer, scales, and the file of the net.
+
+    Those of another program have neither layer nor scales, and their own file.
+    """
 
     net: str
     layer: str
@@ -145,7 +148,7 @@ def write_svm_report(folder: Path, out: Path | None = None) -> tuple[SvmRecord, 
         VerydeepError: the directory has no such classifier and figures, or the page cannot be written.
     """
     svms = read_svms(folder)
-    nets = dict.fromkeys(f"{net.net} {net.layer}" for net in svms.descriptors)
+    nets = dict.fromkeys(f"{net.net} {net.layer}".strip() for net in svms.descriptors)
     context = {
         "title": f"Linear SVMs on {' and '.join(nets)}, {short_name(svms.data)}",
         **{"svms": svms, "figure_name": FIGURE_NAMES[svms.figure], "chart": _chart(svms), "mistakes": _mistakes(svms)},
@@ -186,7 +189,9 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
         train_images=int(images["fit"]) + int(images["dev"]),
         test_images=int(images["test"]),
         descriptors=tuple(
-            DescriptorRecord(str(net["net"]), str(net["layer"]), ", ".join(map(str, net["scales"])), str(net["file"]))
+            DescriptorRecord(
+                str(net["net"]), str(net["layer"] or ""), ", ".join(map(str, net["scales"])), str(net["file"])
+            )
             for net in result["features"]
         ),
         splits=tuple(

@@ -27,7 +27,7 @@ from ..data.datasets.voc import NOT_SCORED
 from ..data.exclude import excluded_images
 from ..evaluation.metrics import average_precision, class_recalls
 from .descriptors import Array, combine
-from .features_file import Features, load_features
+from .features_file import Features, images_of, is_external, load_features
 from .splits import VOC, Parts, parts_of
 from .svm import LinearSvm, SvmTrainer
 
@@ -88,21 +88,24 @@ def learn_svms(
     scales: tuple[int, ...] = (),
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
+    data: str | None = None,
 ) -> Transfer:
     """Trains and evaluates linear SVMs on features files by a protocol; several files (nets) are stacked.
 
     Args:
         protocol: one of `verydeep.transfer.splits.PROTOCOLS`.
-        files: as `verydeep features` writes them, of the same images.
+        files: as `verydeep features` writes them, or of other programs, of the same images.
         descriptor: None combines scales as the paper does for the protocol.
         scales: the scales to use; all by default.
+        data: the images of other programs' files, which are found by their ids; by default those of a features file
+            among ``files``, or else all that the first file names, with its labels.
 
     Raises:
         VerydeepError: no such file or protocol, files of different images, too few images, labels missing.
     """
     descriptor = descriptor or DescriptorSettings(aggregate=usual_aggregate(protocol))
     svm, reporter = svm or SvmSettings(), reporter or Silent()
-    features = _checked([(str(path), _at(scales, str(path), load_features(path))) for path in files])
+    features = _checked(_loaded(list(map(Path, files)), scales, data))
     rows = combine([file.scales for file in features], descriptor)
     parts = parts_of(protocol, features[0], svm.splits, svm.seed)
     excluded = _excluded(features[0], svm, reporter)
@@ -135,8 +138,26 @@ def usual_aggregate(protocol: str) -> Literal["stack", "average"]:
     return "average" if protocol in VOC else "stack"
 
 
+def _loaded(files: list[Path], scales: tuple[int, ...], data: str | None) -> list[tuple[str, Features]]:
+    """The features by the names of their files; all files of other programs are of the same images."""
+    own = {file: load_features(file) for file in files if not is_external(file)}
+    images = None if data is None else images_of(data)
+    if data is not None and len(own) == len(files):
+        raise VerydeepError("--data is of descriptors of other programs, and features files have their own: omit it.")
+    found: list[tuple[str, Features]] = []
+    for file in files:
+        if file not in own and images is None:
+            first = next(iter(own.values()), None) or next((features for _, features in found), None)
+            images = None if first is None else first.images
+        features = own[file] if file in own else load_features(file, images)
+        found.append((str(file), _at(scales, str(file), features)))
+    return found
+
+
 def _at(scales: tuple[int, ...], name: str, features: Features) -> Features:
-    """The features at some scales; at all scales if ``scales`` is empty."""
+    """The features at some scales; at all scales if ``scales`` is empty, or another program computed them."""
+    if features.recipe.get("external"):
+        return features
     missing = [scale for scale in scales if scale not in features.scales]
     if missing:
         known = ", ".join(map(str, features.scales))

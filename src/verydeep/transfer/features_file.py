@@ -5,6 +5,9 @@ several classes ``marks`` int8 (N,K) (1 has, -1 has not, 0 is ignored), and in i
 names, the set of each image if the data come split, the net's file and hash, layer and protocol. During extraction,
 ``FILE.KEY.parts/`` holds finished descriptors in shards, which become the file. Descriptors that the file already has
 are not computed again.
+
+Files of other programs (`descriptor_tables`) are read as one scale, called `EXTERNAL_SCALE`. The labels and sets of
+their images are those of some data, in which their ids are looked up, or else the file's own.
 """
 
 from __future__ import annotations
@@ -23,13 +26,30 @@ from safetensors.numpy import save
 
 from ..checkpoints.integrity import check_seal, open_safetensors, write_sealed
 from ..core.errors import VerydeepError
-from ..core.files import cannot_write, check_text
-from ..data.class_names import distinct
+from ..core.files import cannot_write, check_text, file_sha256
+from ..core.settings import DataSettings
+from ..data.class_names import class_key, distinct
+from ..data.open import lasting_name, open_images
+from .descriptor_tables import READERS, DescriptorTable, check_writable, read_descriptors, write_descriptors
 
 METADATA_KEY = "verydeep-features"
 FLUSH_SECONDS = 30.0
+EXTERNAL_SCALE = 1  # of descriptors of other programs, whose Q is not known
 # Errors of broken files, and of incomplete metadata.
 _BROKEN = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError)
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images with labels, as in `Features`; ``source`` opens them again."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    marks: NDArray[np.int8] | None
+    classes: tuple[str, ...]
+    sets: tuple[str, ...]
+    data: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,12 @@ class Features:
         """Net, layer and scales, as the name of the features in lists."""
         return f"{self.recipe['net']['net']} {self.recipe['layer']}@{','.join(map(str, self.scales))}"
 
+    @property
+    def images(self) -> ImageList:
+        """The images without their descriptors."""
+        own = (self.ids, self.labels, self.marks, self.classes, self.sets, self.data)
+        return ImageList(*own, self.recipe["data"])
+
 
 def save_features(path: Path, features: Features) -> None:
     """Writes a features file atomically; raises VerydeepError if it cannot be written."""
@@ -74,15 +100,106 @@ def save_features(path: Path, features: Features) -> None:
     write_sealed(path, save(arrays, metadata={METADATA_KEY: json.dumps(features.metadata)}))
 
 
-def load_features(path: str | Path) -> Features:
-    """Loads a features file.
+def images_of(data: str) -> ImageList:
+    """The images of some data, as `verydeep.open_data` or `extract_features` take them."""
+    images, sets = open_images(DataSettings(data=data)).everything()
+    return ImageList(images.ids, images.labels, images.marks, images.classes, sets, images.name, lasting_name(data))
+
+
+def is_external(path: Path) -> bool:
+    """Whether another program wrote a file of descriptors."""
+    if path.suffix.lower() not in READERS or not path.is_file():
+        return False
+    if path.suffix.lower() != ".safetensors":
+        return True
+    try:
+        with open_safetensors(path, "numpy") as file:
+            return not any(name.startswith("verydeep") for name in file.metadata() or {})
+    except _BROKEN:
+        return False
+
+
+def export_features(features: Features, path: str | Path) -> None:
+    """Writes descriptors for other programs, as ``.npz`` or ``.parquet``: ids, descriptors, and labels with classes.
+
+    Several scales are side by side, in their order, not normalised.
 
     Raises:
-        VerydeepError: missing, broken, arrays of inconsistent shapes, duplicate images, or NaN.
+        VerydeepError: another ending, no pyarrow, or it cannot be written.
+    """
+    rows = np.concatenate(list(features.scales.values()), axis=1)
+    labelled = features.marks is None and bool((features.labels >= 0).any())
+    classes = features.classes if labelled else ()
+    write_descriptors(Path(path), DescriptorTable(features.ids, rows, features.labels, classes, True))
+
+
+def check_export(path: str | Path, features_file: str | Path) -> None:
+    """Raises VerydeepError where `export_features` could not write, before hours of extraction."""
+    path = Path(path)
+    check_writable(path)
+    if path.absolute() == Path(features_file).absolute():
+        raise VerydeepError(f"{path} is the features file itself: pass another file as --also.")
+
+
+def load_features(path: str | Path, images: ImageList | None = None) -> Features:
+    """Loads a features file, or descriptors that another program stored (`verydeep.transfer.descriptor_tables`).
+
+    Args:
+        images: to whose labels and sets the ids of another program's file refer; without, the file's own labels count.
+
+    Raises:
+        VerydeepError: missing, broken, arrays of inconsistent shapes, duplicate images, or NaN; ids that are not those
+            of ``images``.
     """
     path = Path(path)
     if not path.is_file():
         raise VerydeepError(f"there is no features file {path}: `verydeep features` writes them.")
+    if is_external(path):
+        return _external(path, read_descriptors(path), images)
+    return _load_own(path)
+
+
+def _external(path: Path, table: DescriptorTable, images: ImageList | None) -> Features:
+    """Descriptors of another program as features of some images, or else of its own."""
+    if images is None:
+        sets = ("",) * len(table.ids)
+        images = ImageList(table.ids, table.labels, None, table.classes, sets, path.name, str(path.absolute()))
+    place = {name: number for number, name in enumerate(table.ids)}
+    missing = [name for name in images.ids if name not in place]
+    if missing:
+        raise VerydeepError(
+            f"{path} lacks {len(missing)} of the {len(images.ids)} images of {images.data}, first {missing[0]}; its "
+            f"own ids are such as {table.ids[0]}: they must be those of the data."
+        )
+    if len(place) > len(images.ids):
+        more = sorted(set(place) - set(images.ids))
+        raise VerydeepError(f"{path} has {len(more)} images that {images.data} lacks, first {more[0]}.")
+    order = np.array([place[name] for name in images.ids], dtype=np.int64)
+    _check_labels(path, table, images, order)
+    digest = file_sha256(path)
+    net = {"net": path.stem, "file": str(path.absolute()), "sha256": digest, "preprocessing": "recorded"}
+    recipe = {"net": net, "layer": "descriptors", "pool": "mean", "mirror": False, "precision": "float32"}
+    recipe |= {"data": images.source, "classes": [], "splits": None, "described": {}, "external": True}
+    rows = {EXTERNAL_SCALE: table.rows[order]}
+    own = (images.ids, images.labels, images.marks, images.classes, images.sets)
+    return Features(*own, rows, images.data, digest, recipe)
+
+
+def _check_labels(path: Path, table: DescriptorTable, images: ImageList, order: NDArray[np.int64]) -> None:
+    """Raises VerydeepError where the file names another class of an image than the data."""
+    if not table.named or images.marks is not None:
+        return
+    for name, label, place in zip(images.ids, images.labels, order, strict=True):
+        theirs = int(table.labels[place])
+        if theirs >= 0 and label >= 0 and class_key(table.classes[theirs]) != class_key(images.classes[label]):
+            raise VerydeepError(
+                f"{path} says that {name} is of class {table.classes[theirs]!r}, and {images.data} of class "
+                f"{images.classes[label]!r}."
+            )
+
+
+def _load_own(path: Path) -> Features:
+    """A file that `save_features` wrote; raises VerydeepError as `load_features`."""
     try:
         arrays, header = _read(path)
         metadata = json.loads(header[METADATA_KEY])

@@ -86,6 +86,10 @@ def open_extractor(
 
 def _open(recipe: dict[str, Any]) -> FeatureNet:
     source = recipe["net"]
+    if recipe.get("external"):
+        raise VerydeepError(
+            f"another program computed the descriptors of {source['file']}: new images cannot be described."
+        )
     if str(recipe.get("data", "")).partition(":")[0] == OF_BOXES:
         raise VerydeepError("these descriptors are of boxes of people, which new images do not have.")
     file = _moved_file(Path(source["file"]))

@@ -81,11 +81,18 @@ def summary(transfer: Transfer) -> dict[str, Any]:
 
 def _source(recipe: dict[str, Any], scales: list[int]) -> dict[str, Any]:
     net = recipe["net"]
-    settings = {key: recipe.get(key) for key in ("layer", "pool", "mirror", "precision")}
+    external = bool(recipe.get("external"))
+    settings = {key: None if external else recipe.get(key) for key in ("layer", "pool", "mirror", "precision")}
     settings |= {"width": net.get("width"), "crop": net.get("crop")}
     commits = {str(made.get("commit")) for scale, made in recipe["described"].items() if int(scale) in scales}
     settings |= {"described_at_commits": sorted(commits)}
-    return {"net": net["net"], **settings, "scales": scales, "file": net["file"], "sha256": net["sha256"]}
+    return {
+        "net": net["net"],
+        **settings,
+        "scales": [] if external else scales,
+        "file": net["file"],
+        "sha256": net["sha256"],
+    }
 
 
 def _mean(values: list[float]) -> float | None:

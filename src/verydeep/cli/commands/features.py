@@ -29,6 +29,9 @@ def add_arguments(parser: CommandParser) -> None:
     output.add_argument(
         "--out", metavar="FILE", required=True, help="features file to write; if it exists, missing scales are added"
     )
+    output.add_argument(
+        "--also", metavar="FILE", help="also write the descriptors for other programs, as .npz or .parquet"
+    )
     add_settings(parser, FeatureSettings)
     add_net_settings(parser)
     add_settings(parser, MachineSettings, only=("peer_timeout",))
@@ -49,8 +52,11 @@ def run(options: Options) -> int:
 
 def _extract(options: Options, reporter: Reporter, team: Team) -> int:
     from ...transfer.extract import extract_features
+    from ...transfer.features_file import check_export, export_features
 
-    result = extract_features(
+    if options.also is not None:
+        check_export(options.also, options.out)
+    extraction = extract_features(
         options.run,
         options.data,
         options.out,
@@ -63,7 +69,10 @@ def _extract(options: Options, reporter: Reporter, team: Team) -> int:
         machine=settings_from(options, MachineSettings),
         reporter=reporter,
         team=team,
-    ).to_json()
+    )
+    if options.also is not None and team.is_main:
+        export_features(extraction.features, options.also)
+    result = extraction.to_json()
     text = (
         f"{result['file']}: {result['layer']} of {result['images']} images, {result['dimensions']} dimensions, "
         f"Q = {', '.join(map(str, result['scales']))}; "

@@ -26,9 +26,15 @@ def add_arguments(parser: CommandParser) -> None:
         nargs="+",
         action="extend",
         required=True,
-        help="features files; those of several nets are concatenated",
+        help="features files, or descriptors of other programs: .npz, .npy, .safetensors, .parquet; several are "
+        "concatenated",
     )
     descriptors.add_argument("--scales", metavar="Q,…", help="scales of the files to use (default: all)")
+    parser.group("Data").add_argument(
+        "--data",
+        metavar="DATA",
+        help="dataset of the images of other programs' descriptors, which are found by their ids",
+    )
     parser.group("Output").add_argument(
         "--out", metavar="DIR", help="folder for results and classifier (default: runs/svm/PROTOCOL)"
     )
@@ -75,7 +81,9 @@ def run(options: Options) -> int:
     settings = settings_from(options, SvmSettings)
     reporter = Terminal(options.quiet)
     scales = typed(FeatureSettings, {"scales": options.scales or ()})["scales"]
-    transfer = learn_svms(options.protocol, options.features, descriptor, settings, scales, machine, reporter)
+    transfer = learn_svms(
+        *(options.protocol, options.features, descriptor, settings, scales, machine, reporter, options.data)
+    )
     curve = learning_curve(transfer, draws, machine=machine, reporter=reporter) if options.curve else None
     result = write_transfer(transfer, folder, curve)
     _, page = write_svm_report(folder)
@@ -91,7 +99,8 @@ def show_svms(result: dict[str, Any]) -> None:
     """Prints the errors of SVMs, split by split."""
     name = result["figure"]
     nets = " and ".join(
-        f"{row['net']} {row['layer']}@{','.join(map(str, row['scales']))}" for row in result["features"]
+        f"{row['net']} {row['layer']}@{','.join(map(str, row['scales']))}" if row["scales"] else row["net"]
+        for row in result["features"]
     )
     title = f"{result['protocol']}, {result['data']}: {nets}, {result['aggregate']}, {result['dimensions']} dimensions"
     rows = [
