@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check doll doll-seeds doll-page readme bench docs torture suites clean
+.PHONY: demo test test-all check doll doll-seeds doll-page readme bench docs torture suites sbom clean
 
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
@@ -67,11 +67,25 @@ docs: $(VENV)/dev
 torture: $(VENV)/dev
 	PYTHONPATH=tests:tests/deploy:tests/fuzz OMP_NUM_THREADS=1 $(BIN)/python tests/fault_injection/run.py
 
-# Tests, scanners and files of others, into docs/reliability.md: minutes.
-suites: $(VENV)/dev
+# Tests, scanners and files of others, into docs/reliability.md: half an hour. SUITES names a folder with clones of the
+# repositories in tests/external/photos.py and model_files.py, as OWNER/NAME; without it there are no photos.
+suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(PIP) --editable '.[suites]'
-	for suite in metrics; do \
-		PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/external/$$suite.py || exit 1; done
+	$(EXTERNAL)/metrics.py
+	$(EXTERNAL)/model_files.py $(VENV)/tools/bin/python $(SUITES)
+	if [ -n "$(SUITES)" ]; then $(EXTERNAL)/photos.py $(SUITES); fi
+
+EXTERNAL := PYTHONPATH=tests:tests/fuzz:tests/checkpoints:tests/fault_injection OMP_NUM_THREADS=1 $(BIN)/python tests/external
+
+# What the package and all its extras depend on, as CycloneDX, and the advisories on them.
+sbom: $(VENV)/dev $(VENV)/tools/bin/python
+	$(VENV)/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.cdx.json $(BIN)/python
+	$(VENV)/tools/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+$(VENV)/tools/bin/python: tests/external/tools.txt
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/external/tools.txt
+	touch $@
 
 $(VENV)/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,26 @@ def test_first_frame_of_an_animation() -> None:
     assert (decode(data) == 30).all()
 
 
+@pytest.mark.parametrize("transparency", [None, 0])
+def test_what_the_frame_of_a_gif_leaves_uncovered_is_white(transparency: int | None) -> None:
+    """The frame has 2 x 1 pixels, and the image, by its header, 4 x 2."""
+    options = {} if transparency is None else {"transparency": transparency}
+    data = encoded(Image.fromarray(np.array([[[9, 9, 9], [200, 0, 0]]], np.uint8)).quantize(2), "GIF", **options)
+    read = decode(data[:6] + bytes([4, 0, 2, 0]) + data[10:])
+    assert (decode(data) == read[:1, :2]).all()
+    read[:1, :2] = 255
+    assert read.shape == (2, 4, 3)
+    assert (read == 255).all()
+
+
 def jpeg() -> bytes:
     return encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)), "JPEG")
+
+
+def bitfields() -> bytes:
+    """A BMP of one pixel whose red has 11 bits."""
+    masks = struct.pack("<3I", 0xFFE00000, 0x001FF800, 0x000007FF)
+    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 70, 0, 66, 40, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0) + masks + bytes(4)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +149,8 @@ def jpeg() -> bytes:
         (b"not a photo at all", "not an image in a known format"),
         (jpeg()[:-200], "corrupted"),
         (encoded(Image.new("RGB", (9, 9)))[:40], "corrupted"),
+        (jpeg().replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "a JPEG image, .* 12 bits a sample"),
+        (bitfields(), "of a kind that is not supported .*: save it as JPEG or PNG"),
         (b"<svg></svg>", r"an unsupported format \(SVG\)"),
     ],
 )

@@ -50,7 +50,12 @@ UNREAD = {
 }
 _BY_EXTENSION = {extension: name for name, extensions in UNREAD.items() for extension in extensions.split()}
 # The offset and bytes that identify a format.
-_READ_BY_CONTENT = ((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"), (8, b"WEBP"))
+_READ_BY_CONTENT = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"GIF8", "GIF"),
+    (8, b"WEBP", "WebP"),
+)
 _UNREAD_BY_CONTENT = (
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (0, b"\xff\x0a", "JPEG XL"),
@@ -110,9 +115,7 @@ def kind_of_file(path: str | Path) -> str | None:
     if kind in (None, READ):
         return kind
     head = _head(path)
-    if any(head[offset:].startswith(magic) for offset, magic in _READ_BY_CONTENT):
-        return READ
-    return format_by_content(head) or kind
+    return READ if _named(head, _READ_BY_CONTENT) else format_by_content(head) or kind
 
 
 def format_by_content(head: bytes) -> str | None:
@@ -123,7 +126,11 @@ def format_by_content(head: bytes) -> str | None:
         return known or (HEIC if any(brand in _HEIF_BRANDS for brand in brands) else None)
     if b"<svg" in head and head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return "SVG"
-    return next((name for offset, magic, name in _UNREAD_BY_CONTENT if head[offset:].startswith(magic)), None)
+    return _named(head, _UNREAD_BY_CONTENT)
+
+
+def _named(head: bytes, formats: tuple[tuple[int, bytes, str], ...]) -> str | None:
+    return next((name for offset, magic, name in formats if head[offset:].startswith(magic)), None)
 
 
 def advice(name: str, heic: bool = True) -> str:
@@ -133,6 +140,12 @@ def advice(name: str, heic: bool = True) -> str:
 
 def not_read(head: bytes, file: str, heic: bool = True) -> str:
     """The message for a file that no decoder recognises, by its first `HEAD` bytes."""
+    supported = _named(head, _READ_BY_CONTENT)
+    if supported:
+        return (
+            f"{file} begins as a {supported} image, but is corrupted at its start, or of a rare kind such as 12 bits a "
+            "sample: save it as an ordinary JPEG or PNG."
+        )
     name = format_by_content(head)
     if name is None or name in FORMATS or (name == HEIC and heic and reads_heic()):
         return f"{file} is not an image in a known format ({', '.join(FORMATS)}), or corrupted at its start."

@@ -1,8 +1,8 @@
 """Image files, bytes and arrays to pixels.
 
 Pixels are uint8 RGB arrays (H,W,3), 0-255. All commands decode alike: the content decides the format, not the file
-name; EXIF orientation is applied; of several frames the first is used; transparency is composited over white; 16-bit
-grey is scaled to 8 bits; grey, palette and CMYK are converted to RGB.
+name; EXIF orientation is applied; of several frames the first is used; transparency, and what a GIF's frame leaves
+uncovered, is composited over white; 16-bit grey is scaled to 8 bits; grey, palette and CMYK are converted to RGB.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from PIL import (
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
+from PIL.GifImagePlugin import GifImageFile
 
 from ..core.errors import FormatError, ImageError, NotAnImageError, ReadError, SizeError, first_line
 from ..core.pixel_limit import most_pixels
@@ -193,13 +194,21 @@ def decode(data: bytes, name: str = "image", most: int | None = None, heic: bool
         except UnidentifiedImageError:
             raise FormatError(not_read(data[:HEAD], name, heic)) from None
         except Exception as fault:  # decoders raise many types for untrusted bytes
-            raise ImageError(f"{name} is corrupted and cannot be decoded ({first_line(fault)}).") from None
+            reason = first_line(fault)
+            if reason.lower().startswith("unsupported"):
+                raise ImageError(
+                    f"{name} is of a kind that is not supported ({reason}): save it as JPEG or PNG."
+                ) from None
+            raise ImageError(f"{name} is corrupted and cannot be decoded ({reason}).") from None
     raise SizeError(f"{name} has more than {allowed:,} pixels, the limit: make it smaller, or raise --max-pixels.")
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
+    covered = image.tile[0].extents if isinstance(image, GifImageFile) and image.tile and not image.tell() else None
     image.load()
     turn = TURNS.get(orientation(image))
+    if covered and covered != (0, 0, *image.size):
+        image = _frame(image, covered)
     upright = image if turn is None else image.transpose(turn)
     if upright.mode.startswith("I"):
         return _grey16_to_rgb(upright)
@@ -212,6 +221,13 @@ def _to_rgb(image: Image.Image) -> Pixels:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         upright = Image.alpha_composite(white, rgba)
     return np.array(upright.convert("RGB"), dtype=np.uint8)
+
+
+def _frame(image: Image.Image, covered: tuple[int, int, int, int]) -> Image.Image:
+    """A GIF's first frame on transparent ground, as browsers show it; Pillow fills the rest with any colour."""
+    ground = Image.new("RGBA", image.size)
+    ground.paste(image.convert("RGBA").crop(covered), covered)
+    return ground
 
 
 def orientation(image: Image.Image) -> int:
