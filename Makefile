@@ -73,13 +73,15 @@ suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(PIP) --editable '.[suites]'
 	$(EXTERNAL)/metrics.py
 	$(EXTERNAL)/model_files.py $(VENV)/tools/bin/python $(SUITES)
-	if [ -n "$(SUITES)" ]; then $(EXTERNAL)/photos.py $(SUITES); fi
+	if [ -n "$(SUITES)" ]; then $(EXTERNAL)/photos.py $(SUITES) && \
+		$(EXTERNAL)/advisories.py $(SUITES)/pypa/advisory-database; fi
 
 EXTERNAL := PYTHONPATH=tests:tests/fuzz:tests/checkpoints:tests/fault_injection OMP_NUM_THREADS=1 $(BIN)/python tests/external
 
 # What the package and all its extras depend on, as CycloneDX, and the advisories on them.
 sbom: $(VENV)/dev $(VENV)/tools/bin/python
-	$(VENV)/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.cdx.json $(BIN)/python
+	$(VENV)/tools/bin/cyclonedx-py environment --pyproject pyproject.toml \
+		--output-file sbom.cdx.json $(BIN)/python
 	$(VENV)/tools/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 $(VENV)/tools/bin/python: tests/external/tools.txt
