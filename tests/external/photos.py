@@ -245,7 +245,7 @@ def not_upright(photos: dict[str, Pixels]) -> list[str]:
 def run(top: Path) -> SuiteResult:
     """Judges all images of all repositories, as many at once as there are processors."""
     result = SuiteResult("other projects' images, against OpenCV", versions_of("pillow", "opencv-python-headless"), 0)
-    result.figures = {"slowest, s": 0.0, "most memory, MB": 0.0}
+    result.figures = {"seconds at most": 0.0, "MB at most": 0.0}
     turned: dict[str, Pixels] = {}
     with ProcessPoolExecutor() as pool, Terminal().track("photos", 0) as advance:
         for name, under in REPOSITORIES.items():
@@ -270,8 +270,8 @@ def _count(result: SuiteResult, name: str, path: str, data: bytes, verdict: Verd
     result.cases += 1
     result.details.setdefault(name, {})[path] = f"{digest} {verdict.word}"
     result.faults += [f"{name}/{path}: {verdict.fault}"] if verdict.fault else []
-    result.figures["slowest, s"] = max(result.figures["slowest, s"], verdict.seconds)
-    result.figures["most memory, MB"] = max(result.figures["most memory, MB"], verdict.megabytes)
+    result.figures["seconds at most"] = max(result.figures["seconds at most"], verdict.seconds)
+    result.figures["MB at most"] = max(result.figures["MB at most"], verdict.megabytes)
 
 
 if __name__ == "__main__":

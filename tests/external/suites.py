@@ -82,7 +82,7 @@ def _row(name: str) -> list[object]:
     left = [f"{finding['fault']}: {finding['left']}" for finding in found if "left" in finding]
     left += [f"not fixed: {fault}" for fault in stored["faults"]]
     versions = ", ".join(f"{package} {number}" for package, number in stored["versions"].items())
-    figures = "".join(f", {what} {value:.3g}" for what, value in stored["figures"].items())
+    figures = "".join(f"; {what}: {value:,.4g}" for what, value in stored["figures"].items())
     when = f"{stored['environment']['time'][:10]}, {stored['environment']['commit']}"
     fixed = sum("fixed_by" in finding for finding in found)
     cases = f"{stored['cases']:,}{figures}"
