@@ -86,7 +86,7 @@ FINDINGS = [
 
 def run() -> None:
     """Trains and tests what is missing and stores every row."""
-    _take_boxes()
+    take_boxes()
     commands = {f"{PLACE}/classes": CLASSES, **{net(*kind): training(*kind) for kind in KINDS}}
     for folder, command in commands.items():
         done = TOP / folder / "result.json"
@@ -103,7 +103,7 @@ def run() -> None:
     _keep_pictures(f"{PLACE}/found/{list(ROWS).index('all, PCR')}")
 
 
-def _take_boxes() -> None:
+def take_boxes() -> None:
     """The box files with as many photos per class as are used, evenly spread."""
     (TOP / PLACE).mkdir(parents=True, exist_ok=True)
     for name, file in FILES.items():

@@ -77,6 +77,7 @@ class BoxArguments(TypedDict, total=False):
     dropout: bool
     balance: bool
     half_of_box: bool
+    context: Literal["crop", "photo"]
 
 
 class MachineArguments(TypedDict, total=False):

@@ -272,6 +272,12 @@ class BoxSettings:
     dropout: bool = setting(True, "dropout in training; with few images it makes predicted boxes too small", BOXES)
     balance: bool = setting(True, "rescale the initial FC layers to fit the learning rate, with equal outputs", BOXES)
     half_of_box: bool = setting(False, "train on crops that show at least half of the box, as OverFeat does", BOXES)
+    context: Literal["crop", "photo"] = setting(
+        "crop",
+        "train on crops surrounded by zeros, as in the paper (crop), or on windows of whole images, as dense "
+        "evaluation sees them (photo)",
+        BOXES,
+    )
 
     def outputs(self, classes: int) -> int:
         """The number of outputs of the last layer: 4 per box."""

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
 
-from ..core.config import from_json
+from ..core.config import STRIDE, from_json
 from ..core.device import ONE_BY_ONE, LoaderSettings
 from ..core.errors import VerydeepError
 from ..core.progress import Collected, Reporter, Silent
@@ -169,7 +172,15 @@ def crops_of(
     loader = TrainingLoader(dataset, settings, colour_axes, 1, ONE_BY_ONE, targets)
     crops: list[tuple[Pixels, str, NDArray[np.float32]]] = []
     for batch in loader.epoch(0):
-        pixels = (batch.images.float() + batch.shift[:, :, None, None]).round().clamp(0, 255).byte()
+        images = batch.images if batch.cells is None else _windows(batch.images, batch.cells, settings.crop)
+        pixels = (images.float() + batch.shift[:, :, None, None]).round().clamp(0, 255).byte()
         names = [dataset.classes[label] for label in batch.labels.tolist()]
         crops.extend(zip(pixels.permute(0, 2, 3, 1).numpy(), names, batch.boxes.numpy(), strict=True))
     return crops
+
+
+def _windows(images: Tensor, cells: Tensor, crop: int) -> Tensor:
+    """The pixels of each image's cell, uint8 (B,3,crop,crop), black beyond the image."""
+    extended = pad(images, (0, crop, 0, crop))
+    corners = (cells * STRIDE).tolist()
+    return torch.stack([image[:, y : y + crop, x : x + crop] for image, (y, x) in zip(extended, corners, strict=True)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..core.config import STRIDE
 from ..core.device import LoaderSettings
 from ..core.errors import ImageError, ReadError, VerydeepError
 from ..core.settings import TrainSettings
@@ -18,13 +21,14 @@ from ..core.team import Team
 from .boxes import area, clip, xyxy_to_cxcywh
 from .dataset import Dataset
 from .image_io import Pixels
-from .transforms import Rescaled, Whole, Window, colour_shift, draw_window, reduced
+from .transforms import Rescaled, Whole, Window, colour_shift, draw_window, reduced, rescale
 from .workers import Fault, WatchedLoader
 
 T = TypeVar("T")
 ORDER, PHOTO = 0, 1  # the first number of a random generator's key
 PIXEL = np.dtype("V3")  # copies mirrored crops by pixels of three bytes
 NO_BOX = np.zeros(0, dtype=np.float32)
+NO_PLACE = np.zeros(0, dtype=np.int64)
 DRAWS = 10  # at most, of a crop that should show half of a box
 
 
@@ -67,7 +71,8 @@ class Batch:
     """B training crops: images uint8 (B,3,crop,crop), labels int64 (B,).
 
     ``shift`` is the colour shift, float (B,3); ``keep`` the dropout mask, bool (B,D); ``boxes`` the target boxes of
-    localisation, float (B,4), or (B,0) for classification.
+    localisation, float (B,4), or (B,0) for classification. Of whole images, which are padded to the largest and sorted
+    by size, ``places`` int64 (B,4) are height and width, and row and column of a cell of the last map; of crops (B,0).
     """
 
     images: Tensor
@@ -75,11 +80,29 @@ class Batch:
     shift: Tensor
     keep: Tensor
     boxes: Tensor
+    places: Tensor = field(default_factory=lambda: torch.zeros((0, 0), dtype=torch.int64))
+
+    @property
+    def cells(self) -> Tensor | None:
+        """Row and column of each image's cell, int64 (B,2); None for crops."""
+        return self.places[:, 2:] if self.places.shape[1] else None
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """The batch in parts of at most ``size`` images; an empty batch is one part."""
-        for start in range(0, max(1, len(self.labels)), size):
-            yield Batch(*(column[start : start + size] for column in self._columns))
+        """The batch in parts of at most ``size`` images of one size, without padding; an empty batch is one part."""
+        for run in self._of_one_size():
+            for start in range(0, max(1, len(run.labels)), size):
+                yield Batch(*(column[start : start + size] for column in run._columns))
+
+    def _of_one_size(self) -> Iterator[Batch]:
+        if self.cells is None or not len(self.labels):
+            yield self
+            return
+        start = 0
+        for (height, width), same in groupby(self.places[:, :2].tolist()):
+            end = start + len(list(same))
+            images, *others = (column[start:end] for column in self._columns)
+            yield Batch(images[:, :, :height, :width], *others)
+            start = end
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -87,7 +110,7 @@ class Batch:
 
     @property
     def _columns(self) -> tuple[Tensor, ...]:
-        return self.images, self.labels, self.shift, self.keep, self.boxes
+        return self.images, self.labels, self.shift, self.keep, self.boxes, self.places
 
 
 @dataclass(frozen=True)
@@ -95,11 +118,13 @@ class BoxTargets:
     """App. A: the targets of localisation: centre and size of a box, in fractions of the crop's side.
 
     Of several boxes one is drawn at random. ``half`` is OverFeat's rule: a crop that shows less than half of the box is
-    drawn again, up to `DRAWS` times; then the one that shows most is used.
+    drawn again, up to `DRAWS` times; then the one that shows most is used. With ``context`` the crops are windows of
+    whole images (`draw_cell`).
     """
 
     boxes: tuple[NDArray[np.float64], ...]
     half: bool
+    context: bool = False
 
     def draw(
         self,
@@ -115,14 +140,39 @@ class BoxTargets:
             photo: height and width of the image, in whose pixels boxes are.
             rescaled: those of the rescaled image that is cropped.
         """
-        boxes = self.boxes[index]
+        boxes, draw_one = self.boxes[index], partial(draw_cell, settings) if self.context else partial(_draw, settings)
         scale = np.array([rescaled[1] / photo[1], rescaled[0] / photo[0]] * 2)
         box = boxes[int(rng.integers(len(boxes)))] * scale
-        windows = [draw_window(*rescaled, settings.crop, rng, settings.mirror)]
+        windows = [draw_one(rescaled, rng)]
         while self.half and _shown(box, windows[-1], settings.crop) < 0.5 and len(windows) < DRAWS:
-            windows.append(draw_window(*rescaled, settings.crop, rng, settings.mirror))
+            windows.append(draw_one(rescaled, rng))
         window = max(windows, key=lambda window: _shown(box, window, settings.crop))
         return window, box_in_window(box, window, settings.crop)
+
+
+def _draw(settings: TrainSettings, size: tuple[int, int], rng: np.random.Generator) -> Window:
+    return draw_window(*size, settings.crop, rng, settings.mirror)
+
+
+def draw_cell(settings: TrainSettings, size: tuple[int, int], rng: np.random.Generator) -> Window:
+    """The window of a random cell of a whole image's last map, which dense evaluation takes for a crop.
+
+    Top and left are multiples of `STRIDE`, left from the right edge of an image that is mirrored. Where pooling rounds
+    up, the last windows extend beyond the image.
+
+    Args:
+        size: height and width of the image.
+    """
+    rows, columns = (side - settings.crop // STRIDE + 1 for side in map_size(size, settings.pooling))
+    top, left = STRIDE * int(rng.integers(rows)), STRIDE * int(rng.integers(columns))
+    mirrored = settings.mirror and bool(rng.random() < 0.5)
+    return Window(top, size[1] - settings.crop - left if mirrored else left, mirrored)
+
+
+def map_size(size: tuple[int, int], pooling: str) -> tuple[int, int]:
+    """Height and width of the last pooled map of an image's height and width."""
+    height, width = (-(-side // STRIDE) if pooling == "up" else side // STRIDE for side in size)
+    return height, width
 
 
 def box_in_window(box: NDArray[np.float64], window: Window, crop: int) -> NDArray[np.float32]:
@@ -157,17 +207,23 @@ class _Crops:
         rng = np.random.default_rng([PHOTO, settings.seed, epoch, index])
         scale = int(rng.integers(settings.S.smallest, settings.S.largest + 1))
         try:
-            image = self._rescaled(index, scale)
-            if self.targets is None:
-                window, box = draw_window(*image.size, settings.crop, rng, settings.mirror), NO_BOX
-            else:
-                window, box = self.targets.draw(index, image.photo, image.size, settings, rng)
-            crop = image.cut(window, settings.crop)
+            pixels, box, place = self._seen(index, scale, rng)
         except ImageError as fault:
             return _fault_of(fault, self.dataset, index)
         shift = colour_shift(self.colour_axes, settings.colour_shift, rng)
         keep = rng.random(self.dropout_units, dtype=np.float32) >= 0.5
-        return crop, np.array(self.dataset.labels[index]), shift, keep, box
+        return pixels, np.array(self.dataset.labels[index]), shift, keep, box, place
+
+    def _seen(
+        self, index: int, scale: int, rng: np.random.Generator
+    ) -> tuple[Pixels, NDArray[np.float32], NDArray[np.int64]]:
+        """What the net sees of an image at a scale: pixels, target box and place, as in `Batch`; raises ImageError."""
+        settings, image = self.settings, self._rescaled(index, scale)
+        if self.targets is None:
+            window, box = draw_window(*image.size, settings.crop, rng, settings.mirror), NO_BOX
+        else:
+            window, box = self.targets.draw(index, image.photo, image.size, settings, rng)
+        return image.cut(window, settings.crop), box, NO_PLACE
 
     def _rescaled(self, index: int, scale: int) -> Rescaled:
         """An image at a scale S, to be cropped; raises ImageError."""
@@ -180,16 +236,19 @@ class _Crops:
 
     def stack(self, items: list[tuple[NDArray[Any], ...] | Fault]) -> Batch | Fault:
         """A batch of crops; it may be empty, as a process's share of a small batch."""
+        read: list[tuple[NDArray[Any], ...]] = []
         for item in items:
             if isinstance(item, Fault):
                 return item
-        if not items:
+            read.append(item)
+        if not read:
             return self._empty_batch()
-        images, *columns = zip(*items, strict=True)
-        crops = np.empty((len(items), self.settings.crop, self.settings.crop), dtype=PIXEL)
-        for place, image in enumerate(images):
-            crops[place] = image.view(PIXEL)[..., 0]
-        pixels = torch.from_numpy(crops.view(np.uint8).reshape(*crops.shape, 3))
+        # Sorted by size: crops keep their order, and whole images of one size follow each other.
+        images, *columns = zip(*sorted(read, key=lambda item: item[0].shape), strict=True)
+        padded = np.zeros((len(read), *np.max([image.shape[:2] for image in images], axis=0)), dtype=PIXEL)
+        for number, image in enumerate(images):
+            padded[number, : image.shape[0], : image.shape[1]] = image.view(PIXEL)[..., 0]
+        pixels = torch.from_numpy(padded.view(np.uint8).reshape(*padded.shape, 3))
         others = [torch.from_numpy(np.stack(column)) for column in columns]
         return Batch(pixels.permute(0, 3, 1, 2), *others)  # channels last, without copying
 
@@ -201,7 +260,24 @@ class _Crops:
             torch.zeros((0, 3)),
             torch.zeros((0, self.dropout_units), dtype=torch.bool),
             torch.zeros((0, 4 if self.targets else 0)),
+            torch.zeros((0, 4 if self.targets and self.targets.context else 0), dtype=torch.int64),
         )
+
+
+class _WholeImages(_Crops):
+    """A whole image and a random cell of its last map, for a key (epoch, index)."""
+
+    def _seen(
+        self, index: int, scale: int, rng: np.random.Generator
+    ) -> tuple[Pixels, NDArray[np.float32], NDArray[np.int64]]:
+        settings, pixels = self.settings, self.dataset.pixels(index)
+        scaled = rescale(pixels, scale, settings.resampling, settings.other_side)
+        height, width = scaled.shape[:2]
+        assert self.targets is not None
+        window, box = self.targets.draw(index, (pixels.shape[0], pixels.shape[1]), (height, width), settings, rng)
+        left = width - settings.crop - window.left if window.mirrored else window.left
+        place = np.array([height, width, window.top // STRIDE, left // STRIDE])
+        return np.ascontiguousarray(scaled[:, ::-1]) if window.mirrored else scaled, box, place
 
 
 @dataclass
@@ -243,7 +319,8 @@ class TrainingLoader:
         team: Team | None = None,
     ) -> None:
         self._order = _Order(len(dataset), settings.batch, settings.seed, team or Team())
-        crops = _Crops(dataset, settings, colour_axes, dropout_units, targets)
+        kind = _WholeImages if targets is not None and targets.context else _Crops
+        crops = kind(dataset, settings, colour_axes, dropout_units, targets)
         self._loader = WatchedLoader(
             *(crops, self._order, dataset.where, readers),
             stack=crops.stack,

@@ -507,9 +507,10 @@ def classification_net(box_net: Checkpoint, given: str | Path | None) -> Checkpo
 
 
 def usual_protocol(metadata: Metadata) -> BoxProtocol:
-    """Dense at the training scale, as in the paper; the central crop for nets of a smaller crop than the paper's.
+    """Dense at the training scale for nets trained on windows of whole images, and for those of the paper's crop.
 
-    A small crop's last map has few cells, all near the crop's edge, and such a net relies on that edge to place boxes:
-    on whole images, which lack it, its error is several times as high (NOTES.md).
+    The central crop for the others: trained on crops surrounded by zeros, which reach far into the map of a small crop,
+    such a net errs several times as often on whole images (NOTES.md).
     """
-    return BoxProtocol("dense" if metadata.crop >= PAPER_CROP else "centre", (metadata.test_scale,))
+    dense = metadata.localiser_settings.context == "photo" or metadata.crop >= PAPER_CROP
+    return BoxProtocol("dense" if dense else "centre", (metadata.test_scale,))

@@ -4,11 +4,16 @@ Net D with its last layer replaced by one that predicts boxes: 4 outputs (SCR) o
 the other layers start from the classification run of the same S. The loss is Euclidean, half the squared distance of
 (cx, cy, w, h), all relative to the crop's side; with PCR only the four outputs of an image's class get a gradient.
 Validation is the first procedure: the centre crop at Q = S, the true class, right at an overlap of `BOX_IOU`.
+
+The net is then applied to whole images, whose maps differ from those of crops surrounded by zeros. With ``context``
+photo it is trained on such maps: on whole images, with the crop's place as a cell of the map. Validation is then dense,
+the boxes of all cells merged.
 `verydeep.localisation.evaluate` evaluates.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -18,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints.checkpoint import Metadata
-from ..core.config import to_json
+from ..core.config import STRIDE, to_json
 from ..core.device import Machine
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter
-from ..core.settings import BoxSettings, DataSettings, TrainSettings
+from ..core.settings import BoxSettings, DataSettings, MergeSettings, TrainSettings
 from ..core.team import Team
 from ..data.box_targets import located
 from ..data.boxes import cxcywh_to_xyxy, iou
@@ -34,7 +39,8 @@ from ..evaluation.metrics import BOX_IOU, best_overlap
 from ..evaluation.protocols import BoxProtocol
 from ..models.vgg import Net
 from ..training.task import Task, in_full_precision
-from .inference import BoxPredictor
+from .inference import BoxPredictor, CandidateBoxes
+from .merge import USUAL_T, merge_candidates
 from .rebalance import balance
 from .windows_file import dataset_windows
 
@@ -82,7 +88,13 @@ class LocalisationTask(Task):
     def targets(self, train: Dataset) -> BoxTargets | None:
         """The boxes of the training images."""
         assert train.boxes is not None
-        return BoxTargets(train.boxes, self.boxes.half_of_box)
+        return BoxTargets(train.boxes, self.boxes.half_of_box, self.boxes.context == "photo")
+
+    def input_side(self, settings: TrainSettings) -> int:
+        """The crop's side, or with ``context`` photo that of a square as large as a 4:3 image, at the largest S."""
+        if self.boxes.context == "crop":
+            return settings.crop
+        return STRIDE * math.ceil(math.sqrt(4 / 3) * settings.S.largest / STRIDE)
 
     def class_weights(self, train: Dataset, settings: TrainSettings) -> None:
         """None: the loss is a distance between boxes."""
@@ -111,18 +123,26 @@ class LocalisationTask(Task):
         self, net: Net, metadata: Metadata, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
     ) -> tuple[float, float]:
         """GT-class error in percent, and the mean of 1 - IoU with the nearest box of the class."""
-        protocol = BoxProtocol("centre", (metadata.test_scale,))
+        dense = self.boxes.context == "photo"
+        protocol = BoxProtocol("dense" if dense else "centre", (metadata.test_scale,))
         shard = np.array(team.shard(len(dev)), dtype=np.int64)
         labels = dev.labels[shard, None]
         predictor = BoxPredictor(net, metadata, None, protocol, machine)
         candidates = dataset_windows(predictor, dev.take(shard), labels, reporter, "validating")
-        boxes = [candidates[index].boxes[0, 0] for index in range(len(shard))]
+        boxes = [self._merged(candidates[index], labels[index]) for index in range(len(shard))]
         predicted = np.stack([box for share in team.all_gather(boxes) for box in share])
         if not np.isfinite(predicted).all():
             return np.nan, np.nan
         assert dev.boxes is not None
         overlap = best_overlap(predicted, dev.boxes)
         return 100 * float((overlap < BOX_IOU).mean()), float(1 - overlap.mean())
+
+    def _merged(self, windows: CandidateBoxes, labels: NDArray[np.int64]) -> NDArray[np.floating]:
+        """The box of the true class, xyxy (4,): the only one, or the one that most candidates agree on."""
+        box: NDArray[np.floating] = windows.boxes[0, 0]
+        if len(windows.boxes) > 1 and np.isfinite(windows.boxes).all():
+            box = merge_candidates(windows, labels, MergeSettings(), USUAL_T)[0][0]
+        return box
 
 
 def _corners(boxes: Tensor) -> NDArray[np.float64]:

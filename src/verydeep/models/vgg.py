@@ -177,9 +177,18 @@ class Net(nn.Module):
         x = F.relu(_connected(self.layer("fc7"), x), inplace=True)
         return _dropout(x, keep7, self.training)
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Scores (B,K,h,w) before the soft-max; arguments as for `penultimate`."""
-        return _connected(self.layer("fc8"), self.penultimate(x, keep))
+    def forward(self, x: Tensor, keep: Tensor | None = None, cells: Tensor | None = None) -> Tensor:
+        """Scores (B,K,h,w) before the soft-max; arguments as for `penultimate`.
+
+        Args:
+            cells: row and column of one cell of each image, int64 (B,2): only its scores are computed, (B,K,1,1).
+        """
+        if cells is None or not len(cells):
+            return _connected(self.layer("fc8"), self.penultimate(x, keep))
+        self._check_size(x)
+        side, last = self.crop // STRIDE, self.stages(x)[-1]
+        windows = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(last, cells.tolist(), strict=True)]
+        return _connected(self.layer("fc8"), self._hidden(torch.stack(windows), keep))
 
     def shifted_scores(self, x: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
         """OverFeat's offset pooling (Sermanet et al. 2014): score maps on a grid twice as fine, as four maps.

@@ -218,7 +218,8 @@ def training_crops(train: Dataset, metadata: Metadata) -> list[tuple[Pixels, str
     settings = replace(metadata.train_settings, batch=len(train))
     targets = None
     if metadata.is_localiser and train.boxes is not None:
-        targets = BoxTargets(train.boxes, metadata.localiser_settings.half_of_box)
+        boxes = metadata.localiser_settings
+        targets = BoxTargets(train.boxes, boxes.half_of_box, boxes.context == "photo")
     crops = crops_of(train, settings, np.array(metadata.colour_axes), targets)
     return [
         (draw_boxes(pixels, [(cxcywh_to_xyxy(box) * metadata.crop, "", TRUTH_COLOUR)]) if len(box) else pixels, name)

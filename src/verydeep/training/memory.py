@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..core.device import Machine, free_bytes
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter
@@ -38,10 +40,10 @@ def log_dataset(opened: Data, settings: TrainSettings, reporter: Reporter) -> No
 
 
 def choose_micro_batch(
-    settings: TrainSettings, outputs: int, machine: Machine, reporter: Reporter, processes: int
+    settings: TrainSettings, outputs: int, input_side: int, machine: Machine, reporter: Reporter, processes: int
 ) -> int:
     """The micro-batch size of each process, reported before memory is allocated."""
-    facts = net_facts(settings.net, outputs, settings.crop, settings.width)
+    facts = replace(net_facts(settings.net, outputs, settings.crop, settings.width), crop=input_side)
     share = -(-settings.batch // processes)
     at_once = largest_micro_batch(facts, share, machine)
     need, free = training_bytes(facts, at_once, machine.recompute) / 2**30, free_bytes(machine.device) / 2**30

@@ -192,7 +192,7 @@ class Trainer:
             images = self.machine.to_input(part.images, part.shift + self._minus_mean)
             with self._team.no_sync(learner, last=number == len(parts)):
                 with self.machine.autocast():
-                    outputs = learner(images, part.keep).flatten(1)
+                    outputs = learner(images, part.keep, part.cells).flatten(1)
                 loss, count = self._task.batch_loss(outputs, part, self._class_weights)
                 # DDP averages gradients over shards of unequal size; the loss is the mean over the whole batch.
                 share = loss * self._team.size / total
