@@ -80,8 +80,8 @@ def write() -> None:
     where, commits = parts[-1]["environment"], sorted({part["environment"]["commit"] for part in parts})
     note = (
         f"Error of the true class's box in percent with its 95 % interval, a seed each, on {first['images']} test "
-        f"photos; the best constant box has {first['constant_box_error']:.1f} %. PCR, FC layers, crop 96, at most {EPOCHS} "
-        "epochs. "
+        f"photos; the best constant box has {first['constant_box_error']:.1f} %. PCR, FC layers, crop 96, at most "
+        f"{EPOCHS} epochs. "
         f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, {where['time'][:10]}, "
         f"commit {'/'.join(commits)}."
     )

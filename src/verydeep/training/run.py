@@ -249,7 +249,8 @@ def _saved(run: TrainingRun) -> tuple[dict[str, Any], Checkpoint]:
         )
     checkpoint = last_good(run.folder, run.reporter, run.team)
     metadata = checkpoint.metadata
-    if metadata.box_settings != run.task.box_settings:
+    boxes = to_json(metadata.localiser_settings) if metadata.is_localiser else {}  # with settings newer than the run
+    if boxes != run.task.box_settings:
         settings = ", ".join(f"{flag(name)} {value}" for name, value in metadata.box_settings.items())
         kind = f"localisation model with {settings}" if metadata.is_localiser else "classifier"
         raise VerydeepError(f"{run.folder} contains a {kind}: resume it with the command that started it.")
