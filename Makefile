@@ -71,12 +71,15 @@ torture: $(VENV)/dev
 # repositories in tests/external/photos.py and model_files.py, as OWNER/NAME; without it there are no photos.
 suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(PIP) --editable '.[suites]'
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core vnu-jar
 	$(EXTERNAL)/metrics.py
+	$(EXTERNAL)/http_server.py
+	$(EXTERNAL)/pages.py
 	$(EXTERNAL)/model_files.py $(VENV)/tools/bin/python $(SUITES)
 	if [ -n "$(SUITES)" ]; then $(EXTERNAL)/photos.py $(SUITES) && \
 		$(EXTERNAL)/advisories.py $(SUITES)/pypa/advisory-database; fi
 
-EXTERNAL := PYTHONPATH=tests:tests/fuzz:tests/checkpoints:tests/fault_injection OMP_NUM_THREADS=1 $(BIN)/python tests/external
+EXTERNAL := PYTHONPATH=tests:tests/deploy:tests/fuzz:tests/checkpoints:tests/fault_injection OMP_NUM_THREADS=1 $(BIN)/python tests/external
 
 # What the package and all its extras depend on, as CycloneDX, and the advisories on them.
 sbom: $(VENV)/dev $(VENV)/tools/bin/python

@@ -92,6 +92,14 @@ def _escaped(text: str) -> str:
     return "".join(part for pair in zip(plain, [*code, ""], strict=True) for part in pair)
 
 
+def _make_accessible(_app: Any, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+    """Gives headings of the navigation a level, and what scrolls sideways the keyboard's focus."""
+    tree, body = context["furo_navigation_tree"], context.get("body", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading">', 'role="heading" aria-level="2">')
+    context["body"] = re.sub(r'<(pre|div class="table-wrapper[^"]*")>', r'<\1 tabindex="0">', body)
+
+
 def setup(app: Any) -> None:
     """Sphinx's hook."""
     app.connect("source-read", _read_page)
+    app.connect("html-page-context", _make_accessible, priority=900)  # after the theme's, which makes the tree

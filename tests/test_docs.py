@@ -149,3 +149,9 @@ def test_every_page_is_in_the_index_and_all_build(tmp_path: Path) -> None:
         assert stem(word) in found["terms"] or stem(word) in found["titleterms"], word
     for page in (tmp_path / "html").glob("*.html"):  # nothing is fetched to read a page
         assert not re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="https?:[^"]*"', page.read_text()), page.name
+        assert not re.findall(r'<[^>]*role="heading"(?![^>]*aria-level)[^>]*>', page.read_text()), (
+            page.name
+        )  # valid HTML
+        assert not re.findall(r'<pre>|<div class="table-wrapper[^"]*">', page.read_text()), (
+            page.name
+        )  # scroll by keyboard
