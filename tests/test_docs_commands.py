@@ -26,6 +26,9 @@ ELSEWHERE = {
     "verydeep reproduce": "tests/paper/test_reproduce.py",
     "verydeep benchmark": "tests/deploy/test_benchmark.py",
     "verydeep demo": "tests/cli/test_commands.py",
+    "check photos/ --weights": "tests/transfer/test_suspects.py",
+    "check photos/ --features": "tests/transfer/test_suspects.py",
+    "suspects.csv": "tests/transfer/test_suspects.py",
 }
 SCRIPTS = {"tour.md": "examples/tour.py"}  # pages that a script follows whole
 SMALL = ["--crop", "32", "--width", "0.03125", "--S", "36", "--batch", "8", "--max-epochs", "1", "--workers", "0"]

@@ -3,6 +3,7 @@ __all__: list[str]
 from .api import calibrate as calibrate
 from .api import evaluate as evaluate
 from .api import evaluate_boxes as evaluate_boxes
+from .api import find_suspects as find_suspects
 from .api import load as load
 from .api import predict as predict
 from .api import probe as probe
@@ -20,6 +21,7 @@ from .core.settings import FeatureSettings as FeatureSettings
 from .core.settings import MachineSettings as MachineSettings
 from .core.settings import MergeSettings as MergeSettings
 from .core.settings import ServeSettings as ServeSettings
+from .core.settings import SuspectSettings as SuspectSettings
 from .core.settings import SvmSettings as SvmSettings
 from .core.settings import TrainSettings as TrainSettings
 from .data.check import check_data as check_data

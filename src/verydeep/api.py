@@ -24,6 +24,7 @@ from .core.settings import (
     FeatureSettings,
     MachineSettings,
     MergeSettings,
+    SuspectSettings,
     SvmSettings,
     TrainSettings,
     named_data,
@@ -37,7 +38,9 @@ from .localisation.datasets import open_box_sets
 from .localisation.evaluate import BoxEvaluation, LocalisationEvaluator, open_tests
 from .localisation.task import LocalisationTask
 from .reports.figures import write_box_pictures, write_evaluation_pictures
+from .reports.html import check_page_place
 from .reports.run_report import LiveReport, refresh_report
+from .reports.suspects import SUSPECTS_PAGE, write_suspects_page
 from .reports.svm_report import write_svm_report
 from .training.classification import ClassificationTask
 from .training.recipes import settings_of_box_run, settings_of_run
@@ -46,13 +49,15 @@ from .training.run import TrainingRun, route
 from .transfer.backbone import usual_layer
 from .transfer.evaluate import learn_svms
 from .transfer.extract import extract_features
+from .transfer.features_file import load_features
 from .transfer.fit_layers import fit_start
 from .transfer.learning_curve import DRAWS, learning_curve
 from .transfer.model import Model, open_model
 from .transfer.predict import SvmClassifier, load_svm_classifier
+from .transfer.suspects import images_of, suspects_among, write_suspects
 from .transfer.svm_file import write_transfer
 
-FEATURES = "features.safetensors"
+FEATURES, SUSPECTS = "features.safetensors", "suspects.csv"
 
 
 @takes_settings(DataSettings, TrainSettings, MachineSettings)
@@ -357,3 +362,67 @@ def probe(
     result = write_transfer(transfer, folder, found)
     _, page = write_svm_report(folder)
     return {**result, "page": str(page), "described": extraction.computed, "seconds": round(extraction.seconds, 2)}
+
+
+def find_suspects(
+    data: str | Path,
+    features: str | Path | None = None,
+    weights: str | Path | None = None,
+    out: str | Path = "runs/check",
+    settings: SuspectSettings | None = None,
+    classes: tuple[str, ...] = (),
+    folders: str = "auto",
+    exclude: str | None = None,
+    feature_settings: FeatureSettings | None = None,
+    preprocessing: str = "recorded",
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Finds near duplicates, leaks between sets and labels that are probably wrong, by descriptors of the images.
+
+    Args:
+        data: as `open_data` takes it.
+        features: a features file of these images, at any scales.
+        weights: without ``features``: a run, a checkpoint or a weight file, whose descriptors are extracted into
+            ``out`` and reused; unreadable images are skipped.
+        out: directory of ``suspects.csv`` and of the page that shows the images.
+        exclude: a list of images to leave out, such as an earlier ``suspects.csv``.
+        feature_settings: None takes fc7, or pool5 of a file without FC layers, at the net's own scale.
+
+    Returns:
+        The content of `Suspects.to_json`, ``csv``, and ``page``.
+
+    Raises:
+        VerydeepError: no such data, file or net; features of other images; a file cannot be written.
+    """
+    folder, reporter = Path(out), reporter or Silent()
+    named = {"data": str(data), "classes": classes, "folders": folders, "exclude": exclude}
+    opened = open_data(data_settings := from_json(DataSettings, named), several=True)
+    check_page_place(folder / SUSPECTS_PAGE)
+    if features is None and weights is None:
+        raise VerydeepError("descriptors are needed: pass a features file (--features) or a net (--weights).")
+    if features is None:
+        features = _described(str(weights), data_settings, folder, feature_settings, preprocessing, machine, reporter)
+    images = images_of(opened, load_features(features), str(features), data_settings)
+    found = suspects_among(images, settings or SuspectSettings())
+    write_suspects(folder / SUSPECTS, found)
+    write_suspects_page(folder / SUSPECTS_PAGE, found, opened)
+    return {**found.to_json(), "csv": str(folder / SUSPECTS), "page": str(folder / SUSPECTS_PAGE)}
+
+
+def _described(
+    weights: str,
+    data: DataSettings,
+    folder: Path,
+    settings: FeatureSettings | None,
+    preprocessing: str,
+    machine: MachineSettings | None,
+    reporter: Reporter,
+) -> Path:
+    """The features file of some data in a directory, which is written or completed; unreadable images are skipped."""
+    settings = settings or FeatureSettings(layer=usual_layer(weights, preprocessing))
+    reporter.say(f"extracting {settings.layer} descriptors")
+    return extract_features(
+        *(weights, data.data, folder / FEATURES, None, None, data.classes, settings, preprocessing),
+        *("skip", machine, reporter, None, data.folders),
+    ).path

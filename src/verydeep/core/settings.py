@@ -407,6 +407,31 @@ class SvmSettings:
 
 
 @dataclass(frozen=True)
+class SuspectSettings:
+    """What counts as a near duplicate, and as a doubtful label, in `data check`."""
+
+    near: float = setting(
+        0.45,
+        "largest distance (1 - cosine of descriptors) of near duplicates, as a fraction of the distance to their fifth "
+        "nearest images: a lower value finds fewer",
+        DESCRIPTORS,
+    )
+
+    clear: float = setting(
+        0.2,
+        "smallest margin of a doubtful label: half the difference of the scores of another class and of the label, "
+        "from SVMs trained without the image; a higher value finds fewer",
+        DESCRIPTORS,
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.near < 1:
+            raise VerydeepError(f"near must be above 0 and below 1, not {self.near}.")
+        if not 0 <= self.clear < 1:
+            raise VerydeepError(f"clear must be 0 or more and below 1, not {self.clear}.")
+
+
+@dataclass(frozen=True)
 class ServeSettings:
     """The server: its address, batching and limits."""
 

@@ -46,6 +46,7 @@ def check_data(
     readers: LoaderSettings = ONE_BY_ONE,
     reporter: Reporter | None = None,
     folders: str = "auto",
+    exclude: str | None = None,
 ) -> dict[str, Any]:
     """Reads every image of every set once and reports what is wrong, as JSON values.
 
@@ -59,7 +60,9 @@ def check_data(
     Raises:
         VerydeepError: the data cannot be opened.
     """
-    settings = from_json(DataSettings, {"data": data, "classes": classes, "boxes": boxes, "folders": folders})
+    settings = from_json(
+        DataSettings, {"data": data, "classes": classes, "boxes": boxes, "folders": folders, "exclude": exclude}
+    )
     opened = open_data(settings, least_classes=1 if settings.boxes else 2, several=True)
     faults: list[dict[str, str]] = []
     pictures: dict[str, list[str]] = defaultdict(list)
