@@ -8,7 +8,8 @@
 six photos of each class a copy in the test set: two re-encoded (three quarters of the size, JPEG quality 60), two
 cropped to 90 % of each side, two mirrored. A copy has the label of its original, wrong or not. The other photos are in
 the training and validation sets. cleanlab's Datalab is given the same labels and descriptors, with its usual settings,
-and class probabilities of a logistic regression in ten folds, as in its tutorials.
+and class probabilities of a logistic regression in ten folds, as in its tutorials; with C = 1000 it found more wrong
+labels than with 1, 10 and 100.
 
 A copy is found if it is in a group with its original. An extra photo in a group counts as wrong unless `NATURAL` lists
 it: photos of Caltech-101 that show the same picture, or the same object twice, judged by eye.
@@ -147,7 +148,7 @@ def cleanlab(features: Features, labels: dict[str, str]) -> dict[str, Any]:
     rows, ids = unit(next(iter(features.scales.values()))), list(features.ids)
     names = sorted(set(labels.values()))
     numbers = np.array([names.index(labels[image]) for image in ids])
-    model = LogisticRegression(max_iter=1000)
+    model = LogisticRegression(C=1000, max_iter=1000)
     probabilities = cross_val_predict(model, rows, numbers, cv=10, method="predict_proba")
     lab = Datalab(data={"label": numbers}, label_name="label", verbosity=0)
     lab.find_issues(pred_probs=probabilities, features=rows, issue_types={"label": {}, "near_duplicate": {}})
