@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from verydeep.checkpoints.run_dir import environment
 from verydeep.core.files import read_json, write_json
 from verydeep.core.settings import SuspectSettings
 from verydeep.paper.tables import markdown_table, write_block
-from verydeep.reports.figures import photo_grid, save_figure
+from verydeep.reports.figures import photo_grid, png_of_figure
 from verydeep.transfer.descriptors import unit
 from verydeep.transfer.features_file import Features, load_features, save_features
 from verydeep.transfer.suspects import near_duplicates
@@ -265,7 +266,8 @@ def picture() -> None:
         for image in images:
             with Image.open(Path(os.environ["CALTECH101"]) / image) as opened:
                 photos.append((np.asarray(opened.convert("RGB")), f"{name} {Path(image).stem[-4:]}\n{text}"))
-    save_figure(photo_grid(photos), TOP / "docs" / "pictures" / "near_duplicates.png")
+    with Image.open(BytesIO(png_of_figure(photo_grid(photos)))) as grid:
+        grid.convert("RGB").save(TOP / "docs" / "pictures" / "near_duplicates.jpg", quality=85)
 
 
 if __name__ == "__main__":

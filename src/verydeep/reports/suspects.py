@@ -38,11 +38,11 @@ def _label_text(suspect: Suspect) -> str:
 
 def _group_tiles(found: Suspects, group: Group, opened: Data) -> tuple[Group, list[Tile]]:
     """A group with its first images, the kept one first."""
-    images = found.images
-    return group, tiles(
-        (
-            photo_or_none(opened.sets[images.sets[i]].source.read, images.ids[i]),
-            f"{images.ids[i]}\n{images.sets[i]}, {name_of(images, i) or 'no label'}\n{'left out' if n else 'kept'}",
-        )
-        for n, i in enumerate(group.images[:MOST_COPIES])
-    )
+    images, listed = found.images, {suspect.image for suspect in found.suspects}
+    shown = []
+    for i in group.images[:MOST_COPIES]:
+        image, its_set = images.ids[i], images.sets[i]
+        label, state = name_of(images, i) or "no label", "listed" if image in listed else "kept"
+        pixels = photo_or_none(opened.sets[its_set].source.read, image)
+        shown.append((pixels, f"{image}\n{its_set}, {label}\n{state}"))
+    return group, tiles(shown)
