@@ -238,8 +238,8 @@ def write() -> None:
         f"{stored['classes']} classes of {stored['photos']} photos of Caltech-101, {stored['features']}; cleanlab "
         f"{stored['cleanlab']} with the same descriptors. Copies have a precision as groups: the share of groups that "
         "show one picture or object only, judged by eye. The defaults of verydeep were chosen on these photos. A "
-        "seed took verydeep, which also reads every photo and writes the page, and cleanlab, both with descriptors at hand, "
-        f"{' and '.join(seconds)} ({where['processor']}, busy, {where['time'][:10]}, commit {where['commit']})."
+        "seed took verydeep, which also reads every photo and writes the page, and cleanlab, both with descriptors at "
+        f"hand, {' and '.join(seconds)} ({where['processor']}, busy, {where['time'][:10]}, commit {where['commit']})."
     )
     heading = "Measured by `python examples/suspects.py run`:"
     write_block(TOP / "docs" / "data.md", "suspects", f"{heading}\n\n{markdown_table(columns, rows)}\n\n{note}")

@@ -54,7 +54,7 @@ from .transfer.fit_layers import fit_start
 from .transfer.learning_curve import DRAWS, learning_curve
 from .transfer.model import Model, open_model
 from .transfer.predict import SvmClassifier, load_svm_classifier
-from .transfer.suspects import images_of, suspects_among, write_suspects
+from .transfer.suspects import described_images, suspects_among, write_suspects
 from .transfer.svm_file import write_transfer
 
 FEATURES, SUSPECTS = "features.safetensors", "suspects.csv"
@@ -403,7 +403,7 @@ def find_suspects(
         raise VerydeepError("descriptors are needed: pass a features file (--features) or a net (--weights).")
     if features is None:
         features = _described(str(weights), data_settings, folder, feature_settings, preprocessing, machine, reporter)
-    images = images_of(opened, load_features(features), str(features), data_settings)
+    images = described_images(opened, load_features(features), str(features), data_settings)
     found = suspects_among(images, settings or SuspectSettings())
     write_suspects(folder / SUSPECTS, found)
     write_suspects_page(folder / SUSPECTS_PAGE, found, opened)

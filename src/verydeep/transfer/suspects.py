@@ -224,7 +224,7 @@ def _judged(images: Images, group_of: Indices) -> tuple[NDArray[np.bool_], tuple
     pairs = np.unique(np.stack([images.labels, group_of]), axis=1)
     counts = np.bincount(pairs[0][pairs[0] >= 0], minlength=len(images.classes))
     enough = counts >= FEWEST
-    small = tuple(name for name, large in zip(images.classes, enough, strict=True) if not large)
+    small = tuple(name for name, count in zip(images.classes, counts.tolist(), strict=True) if 0 < count < FEWEST)
     judged = (images.labels >= 0) & np.append(enough, False)[images.labels]  # the last for images without a label
     return judged if enough.sum() > 1 else np.zeros_like(judged), small
 
@@ -336,7 +336,7 @@ def _copies(images: Images, group: Group, cosines: dict[int, float], doubts: dic
 # --- files
 
 
-def images_of(opened: Data, features: Features, name: str, settings: DataSettings) -> Images:
+def described_images(opened: Data, features: Features, name: str, settings: DataSettings) -> Images:
     """The images of all sets with their descriptors; labels are those of the data.
 
     Args:
