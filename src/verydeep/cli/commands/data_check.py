@@ -9,7 +9,7 @@ from ...core.config import typed
 from ...core.progress import Reporter
 from ...core.settings import DataSettings, FeatureSettings, MachineSettings, SuspectSettings, TrainSettings
 from ..execution import MISTAKE, OK, SOME_FAILED, run_extraction, show_result
-from ..output import show, show_note, show_table
+from ..output import Terminal, show, show_note, show_table
 from ..parser import CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 from .features import add_net_settings
 
@@ -39,6 +39,8 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(options: Options) -> int:
     """Checks a dataset; status 2 where an image, a box or a format cannot be read, else 1 where images are suspect."""
+    if options.weights is None:
+        return _check(options, Terminal(options.quiet))
     return run_extraction(options, lambda reporter: _check(options, reporter))
 
 
@@ -48,10 +50,9 @@ def _check(options: Options, reporter: Reporter) -> int:
     from ...data.check import check_data
 
     settings = typed(DataSettings, given_settings(options, DataSettings))
-    result = check_data(options.data, readers=LoaderSettings(cores()), reporter=reporter, **settings)
     by_descriptors = options.features is not None or options.weights is not None
-    if by_descriptors:
-        result["suspects"] = _suspects(options, reporter)
+    suspects = {"suspects": _suspects(options, reporter)} if by_descriptors else {}  # first: its mistakes are quick
+    result = check_data(options.data, readers=LoaderSettings(cores()), reporter=reporter, **settings) | suspects
     show_result(options, result, _show)
     if any(result[key] for key in ("faults", "box_faults", "unread")):
         return MISTAKE
