@@ -13,7 +13,7 @@ import pytest
 import sklearn
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
@@ -24,7 +24,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import verydeep
 from conftest import TINY
-from verydeep.evaluation.temperature import fit_temperature, tempered
+from verydeep.evaluation.temperature import fit_to_scores, softmax
 from verydeep.sklearn import GramLinearSVC, VeryDeepClassifier, VeryDeepFeatures
 from verydeep.transfer.solver import Loss
 from verydeep.transfer.svm import SvmTrainer
@@ -243,33 +243,18 @@ def test_invalid_parameters_raise_when_fitted(estimator: Any, message: str, trai
 
 
 def test_our_temperature_is_that_of_scikit_learn() -> None:
-    """`CalibratedClassifierCV` on the logarithms of posteriors of a fitted estimator."""
+    """`CalibratedClassifierCV` on the scores of SVMs, of images that did not train them."""
     if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8):
         pytest.skip("scikit-learn has temperature scaling from version 1.8 on")
     rng = np.random.default_rng(0)
-    honest = rng.dirichlet(np.full(4, 0.6), 300)
-    labels = (rng.random((300, 1)) > honest.cumsum(axis=1)).sum(axis=1)
-    posteriors = tempered(honest, 0.5)
-    net = FrozenEstimator(_Stored(classes_=np.arange(4)))
-    theirs = CalibratedClassifierCV(net, method="temperature").fit(np.log(posteriors), labels)
-    ours = tempered(posteriors, fit_temperature(posteriors, labels))
-    np.testing.assert_allclose(ours, theirs.predict_proba(np.log(posteriors)), atol=1e-4)
-
-
-class _Stored(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A fitted classifier whose scores are X itself."""
-
-    def __init__(self, classes_: Any) -> None:
-        self.classes_ = classes_
-
-    def fit(self, X: Any, y: Any) -> _Stored:
-        return self
-
-    def decision_function(self, X: Any) -> Any:
-        return X
-
-    def predict(self, X: Any) -> Any:
-        return X.argmax(1)
+    labels = rng.integers(0, 4, 600)
+    rows = rng.normal(size=(600, 6)) + 1.2 * np.eye(4, 6)[labels]
+    fit, held_out, others = slice(0, 200), slice(200, 400), slice(400, 600)
+    svm = GramLinearSVC().fit(rows[fit], labels[fit])
+    theirs = CalibratedClassifierCV(FrozenEstimator(svm), method="temperature").fit(rows[held_out], labels[held_out])
+    temperature = fit_to_scores(svm.decision_function(rows[held_out]), labels[held_out])
+    ours = softmax(svm.decision_function(rows[others]) / temperature)
+    np.testing.assert_allclose(ours, theirs.predict_proba(rows[others]), atol=1e-4)
 
 
 def test_an_unreadable_image_is_named(trained: Path, tmp_path: Path) -> None:

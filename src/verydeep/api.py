@@ -293,7 +293,8 @@ def load(
         run: a run directory (its best checkpoint, or ``last``) or a checkpoint; a directory of `verydeep svm` or
             `verydeep probe`; an exported file; released weights by name (``oxford-D``); any public weight file with all
             layers; or ``hub:owner/name``, which is downloaded from the Hugging Face hub once.
-        calibration: whether probabilities are calibrated, where `verydeep.calibrate` has fitted the protocol.
+        calibration: whether probabilities are calibrated, where `verydeep.calibrate` has fitted the protocol, and SVMs
+            have any.
 
     Raises:
         VerydeepError: none of these, broken, class names or preprocessing that a weight file does not record.
@@ -307,7 +308,7 @@ def load(
     if path.name == CLASSIFIER and path.exists():
         if last:
             raise VerydeepError(f"{path} is an SVM classifier, which has no last checkpoint: omit --last.")
-        return load_svm_classifier(path, settings)
+        return load_svm_classifier(path, settings, calibration)
     return open_model(load_model(run, last, hashed=False, calibration=calibration), settings)
 
 

@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+import verydeep
 from conftest import Command, make_photos, make_voc, paint, run_command
 from verydeep.core.errors import VerydeepError
 from verydeep.core.settings import DescriptorSettings, MachineSettings, SvmSettings
+from verydeep.evaluation.metrics import mean_log_loss
+from verydeep.evaluation.temperature import softmax
 from verydeep.models.vgg import create_net
 from verydeep.transfer.evaluate import Transfer, learn_svms
 from verydeep.transfer.features_file import Features, load_features, save_features
+from verydeep.transfer.predict import SvmClassifier
 from verydeep.transfer.splits import parts_of
 from verydeep.transfer.svm_file import load_svm, write_transfer
 
@@ -119,6 +123,27 @@ def test_metrics_recomputed_from_the_scores(tmp_path: Path, file: Path) -> None:
     place = {photo: index for index, photo in enumerate(features.ids)}
     for photo, scores in answers:
         np.testing.assert_allclose(rows[place[photo]] @ svm.weights + svm.bias, scores, atol=1e-4)
+
+
+def test_svms_have_calibrated_probabilities(tmp_path: Path) -> None:
+    """They are those of the reported images' scores at the stored temperature, which the dev part chose."""
+    easy = made_up(photos=100)
+    rows = easy.scales[256] + np.random.default_rng(1).normal(size=(400, 12))
+    features = replace(easy, scales={256: rows.astype(np.float32)})
+    save_features(tmp_path / "hard.safetensors", features)
+    transfer = learn_svms("own", [tmp_path / "hard.safetensors"], machine=HERE)
+    told = write_transfer(transfer, tmp_path / "out")
+    (first, *_), split = told["splits"], transfer.splits[0]
+    assert (
+        load_svm(tmp_path / "out" / "classifier.safetensors").temperature == first["temperature"] == split.temperature
+    )
+    assert split.temperature is not None
+    labels = features.labels[split.parts.test]
+    assert first["nll"] == pytest.approx(mean_log_loss(softmax(split.scores / split.temperature), labels), abs=1e-5)
+    assert first["nll"] < mean_log_loss(softmax(split.scores / 0.05), labels)
+    assert first["nll"] < np.log(4)  # of no knowledge
+    one = learn_svms("own", [tmp_path / "hard.safetensors"], svm=SvmSettings(C=(1.0,)), machine=HERE)
+    assert one.splits[0].temperature is None  # nothing was held out
 
 
 def test_class_weights_of_svms(tmp_path: Path, file: Path) -> None:
@@ -313,6 +338,18 @@ def test_a_probe_leaves_what_predict_and_similar_use(place: Path) -> None:
     assert len(rest) == 3
     assert all(one["cosine"] <= 1 + 1e-6 for one in rest)
     assert (place / "similar" / "003.png").stat().st_size > 1000
+
+
+def test_probabilities_of_svms_rank_as_their_scores(place: Path) -> None:
+    found = verydeep.load(place / "out", machine=HERE)
+    assert isinstance(found, SvmClassifier)
+    calibrated = replace(found, file=replace(found.file, temperature=0.3))
+    photo = str(place / "photos" / "red" / "003.png")
+    (plain,), (both,) = found.predict([photo], 2), calibrated.predict([photo], 2)
+    assert both.classes == plain.classes
+    assert both.probabilities == pytest.approx(-np.sort(-softmax(found.scores([photo]) / 0.3)[0])[:2])
+    assert set(both.to_json()["predictions"][0]) == {"class", "score", "probability"}
+    assert not plain.probabilities
 
 
 def test_a_second_probe_computes_no_descriptor_again(place: Path) -> None:

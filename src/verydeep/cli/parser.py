@@ -89,7 +89,7 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "dest": "calibration",
             "action": "store_false",
-            "help": "leave out the temperature of `verydeep calibrate`, if there is one",
+            "help": "leave out the temperature of `calibrate`, and of SVMs the probabilities",
         },
     ),
     "--protocol": (

@@ -26,9 +26,7 @@ from .evaluate import dataset_posteriors, open_dataset
 from .metrics import calibration_error, mean_log_loss, reliability
 from .predict import place_classifier, usual_protocol
 from .protocols import Protocol, check_protocol, parse_protocol
-from .temperature import fit_temperature, tempered
-
-LEAST_IMAGES = 20  # fewer say too little, even of one number
+from .temperature import LEAST_IMAGES, fit_temperature, tempered
 
 
 def fit_calibration(

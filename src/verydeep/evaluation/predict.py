@@ -33,16 +33,20 @@ T = TypeVar("T")
 class Prediction:
     """The top classes of an image, the most probable first: (class, probability).
 
-    For SVMs the ``kind`` of value is a score instead: any number, above 0 for the class.
+    For SVMs the ``kind`` of value is a score instead: any number, above 0 for the class. Calibrated SVMs have
+    ``probabilities`` too, one for each class.
     """
 
     image: str
     classes: tuple[tuple[str, float], ...]
     kind: Literal["probability", "score"] = "probability"
+    probabilities: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """``{image, predictions: [{class, probability}]}``; for SVMs ``score`` instead of ``probability``."""
+        """``{image, predictions: [{class, probability}]}``; SVMs have ``score``, and ``probability`` if calibrated."""
         rows = [{"class": name, self.kind: round(value, 6)} for name, value in self.classes]
+        for row, probability in zip(rows, self.probabilities, strict=False):
+            row["probability"] = round(probability, 6)
         return {"image": self.image, "predictions": rows}
 
 

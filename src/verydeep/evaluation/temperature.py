@@ -18,6 +18,7 @@ from ..core.errors import VerydeepError
 from .metrics import FloatArray
 
 LARGEST = 100.0  # T, and the inverse of the least: beyond, posteriors are uniform or 0 and 1
+LEAST_IMAGES = 20  # to fit one on: fewer say too little, even of one number
 HALVINGS = 45  # of the range of log T, to less than 1e-12
 
 
@@ -29,30 +30,35 @@ def temperature_of(calibration: Mapping[str, Any], protocol: object) -> float | 
 
 def tempered(posteriors: FloatArray, temperature: float) -> NDArray[np.float64]:
     """Posteriors (N,K) at a temperature; those of 0 count as float32's smallest normal number."""
-    return _softmax(_logarithms(posteriors) / temperature)
+    return softmax(_logarithms(posteriors) / temperature)
 
 
 def fit_temperature(posteriors: FloatArray, labels: NDArray[np.int64]) -> float:
-    """The temperature of least mean log loss.
+    """The temperature of posteriors (N,K) that has the least mean log loss, as `fit_to_scores`."""
+    return fit_to_scores(_logarithms(posteriors), labels)
 
-    The loss is convex in b = 1/T: its slope, the mean of E[log p] - log p of the right class with E at b, rises with b.
+
+def fit_to_scores(scores: FloatArray, labels: NDArray[np.int64]) -> float:
+    """The temperature of least mean log loss, of soft-max probabilities of scores / T.
+
+    The loss is convex in b = 1/T: its slope, the mean of E[score] - score of the right class with E at b, rises with b.
 
     Args:
-        posteriors: (N,K).
+        scores: (N,K).
         labels: (N,).
 
     Raises:
         VerydeepError: there is no minimum, as all images are classified correctly, or no better than by chance.
     """
-    logs = _logarithms(posteriors)
-    right = logs[np.arange(len(labels)), labels].mean()
+    values: NDArray[np.float64] = scores.astype(np.float64)
+    right = values[np.arange(len(labels)), labels].mean()
 
     def slope(inverse: float) -> float:
-        return float(np.einsum("nk,nk->n", _softmax(inverse * logs), logs).mean() - right)
+        return float(np.einsum("nk,nk->n", softmax(inverse * values), values).mean() - right)
 
     low, high = 1 / LARGEST, LARGEST
     if not slope(low) < 0 < slope(high):
-        correct = int((posteriors.argmax(axis=1) == labels).sum())
+        correct = int((scores.argmax(axis=1) == labels).sum())
         raise VerydeepError(
             f"no temperature is the best where {correct} of {len(labels)} images are classified correctly: calibrate "
             "on more images."
@@ -68,6 +74,7 @@ def _logarithms(posteriors: FloatArray) -> NDArray[np.float64]:
     return logs
 
 
-def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities (N,K) of scores."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))

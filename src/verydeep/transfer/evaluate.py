@@ -1,7 +1,8 @@
 """App. B: trains and evaluates linear SVMs on descriptors by a dataset's protocol (`learn_svms`).
 
 For each split: SVMs of every C are trained on one part of the images, the C that is best on another part is chosen (the
-smaller of equals), SVMs of that C are trained on both parts, and score the test images. The metric of images of one
+smaller of equals), SVMs of that C are trained on both parts, and score the test images. The temperature of
+their probabilities is fitted on the scores that chose C, where images have one class. The metric of images of one
 class is the mean recall over classes, with the top-1 error; of images of several classes the mean over classes of VOC's
 average precision, 11-point for VOC-2007 and the area for VOC-2012. Over splits: the mean and the sample standard
 deviation (n - 1).
@@ -9,6 +10,7 @@ deviation (n - 1).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from ..data.class_weights import NONE, class_weights
 from ..data.datasets.voc import NOT_SCORED
 from ..data.exclude import excluded_images
 from ..evaluation.metrics import average_precision, class_recalls
+from ..evaluation.temperature import LEAST_IMAGES, fit_to_scores
 from .descriptors import Array, combine
 from .features_file import Features, images_of, is_external, load_features
 from .splits import VOC, Parts, parts_of
@@ -40,7 +43,8 @@ class SplitResult:
     """One split: the chosen C, the metric of each C on the dev part, the SVMs, and their results.
 
     ``by_class`` is the metric of each class (K,), in percent, NaN for classes that are not counted; ``scores`` (n,K)
-    are of the test images, ``parts.test``.
+    are of the test images, ``parts.test``. ``temperature`` is None where it cannot be fitted: with one value of C, for
+    images of several classes, and where too few are in the dev part or none of them is wrong.
     """
 
     parts: Parts
@@ -50,6 +54,7 @@ class SplitResult:
     scores: NDArray[np.float64]
     by_class: NDArray[np.float64]
     top1_error: float | None
+    temperature: float | None
 
     @property
     def figure(self) -> float | None:
@@ -211,17 +216,26 @@ class SvmTask:
         self._check(train)
         trainer = self.trainer(train)
         dev: dict[float, float] = {}
+        tried: dict[float, NDArray[np.float64]] = {}
         if len(self.svm.C) > 1:
             for candidate in trainer.fit(self.svm.C, np.searchsorted(train, parts.fit)):
-                scores = candidate.scores(self.rows[parts.dev])
-                dev[candidate.C] = float(np.nanmean(self._by_class(scores, parts.dev)))
+                tried[candidate.C] = candidate.scores(self.rows[parts.dev])
+                dev[candidate.C] = float(np.nanmean(self._by_class(tried[candidate.C], parts.dev)))
         C = max(dev, key=lambda value: (dev[value], -value)) if dev else self.svm.C[0]
         (svm,) = trainer.fit((C,))
         scores = svm.scores(self.rows[test])
         by_class = self._by_class(scores, test)
         known = self.protocol not in VOC and len(test) > 0
         wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if known else None
-        return SplitResult(parts, C, dev, svm, scores, by_class, wrong)
+        temperature = self._temperature(tried.get(C), parts.dev)
+        return SplitResult(parts, C, dev, svm, scores, by_class, wrong, temperature)
+
+    def _temperature(self, scores: NDArray[np.float64] | None, images: NDArray[np.int64]) -> float | None:
+        if scores is None or self.features.marks is not None or len(images) < LEAST_IMAGES:
+            return None
+        with contextlib.suppress(VerydeepError):
+            return fit_to_scores(scores, self.features.labels[images])
+        return None
 
     def trainer(self, images: NDArray[np.int64]) -> SvmTrainer:
         """Trains on images, or on parts of them."""

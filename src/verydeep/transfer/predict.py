@@ -16,6 +16,7 @@ from ..core.progress import Reporter, Silent
 from ..core.settings import DescriptorSettings, MachineSettings
 from ..data.datasets.voc import OF_BOXES
 from ..evaluation.predict import Prediction, best_classes, check_top, each_image, listed
+from ..evaluation.temperature import softmax
 from .backbone import FeatureNet, open_feature_net
 from .descriptors import Array, combine, descriptors
 from .svm_file import SvmFile, load_svm
@@ -109,7 +110,7 @@ def _moved_file(file: Path) -> Path:
 
 @dataclass(frozen=True)
 class SvmClassifier:
-    """SVMs with the nets that compute their descriptors; `predict` gives scores, not probabilities."""
+    """SVMs with the nets that compute their descriptors; `predict` gives scores, and probabilities if calibrated."""
 
     file: SvmFile
     extractor: DescriptorExtractor
@@ -150,11 +151,24 @@ class SvmClassifier:
         check_top(top)
         images = listed(images)
         scores = self.scores(images, faults, reporter)
-        return best_classes(images, scores, self.classes, top, faults or {}, "score")
+        best = best_classes(images, scores, self.classes, top, faults or {}, "score")
+        if self.file.temperature is None:
+            return best
+        likely = softmax(scores / self.file.temperature)
+        shown = best_classes(images, scores, self.classes, top, faults or {}, shown=likely)
+        return [
+            replace(scored, probabilities=tuple(value for _, value in probable.classes))
+            for scored, probable in zip(best, shown, strict=True)
+        ]
 
 
-def load_svm_classifier(path: Path, machine: MachineSettings) -> SvmClassifier:
-    """Loads a classifier file with its nets; raises VerydeepError if one of them is missing or broken."""
+def load_svm_classifier(path: Path, machine: MachineSettings, calibration: bool = True) -> SvmClassifier:
+    """Loads a classifier file with its nets; raises VerydeepError if one of them is missing or broken.
+
+    Args:
+        calibration: False leaves out the temperature, so that there are scores only.
+    """
     file = load_svm(path)
+    file = file if calibration else replace(file, temperature=None)
     nets = [(net["recipe"], net["scales"]) for net in file.nets]
     return SvmClassifier(file, open_extractor(nets, file.descriptor, machine))

@@ -25,6 +25,8 @@ from ..core.errors import VerydeepError
 from ..core.files import check_place, check_text, write_atomically, write_json
 from ..core.settings import DescriptorSettings
 from ..data.class_names import distinct
+from ..evaluation.metrics import calibration_error, mean_log_loss, reliability
+from ..evaluation.temperature import softmax
 from .evaluate import FIGURES, SplitResult, Transfer
 from .features_file import recipe_fits
 from .learning_curve import LearningCurve
@@ -37,13 +39,17 @@ SERVER_NAMES = {"voc2012": "comp2_cls_test_{}.txt", "voc2012-action": "comp10_ac
 
 @dataclass(frozen=True)
 class SvmFile:
-    """A stored classifier; each of ``nets`` has a ``recipe``, as in a features file, and ``scales``."""
+    """A stored classifier; each of ``nets`` has a ``recipe``, as in a features file, and ``scales``.
+
+    ``temperature`` is that of its probabilities, None where it has none.
+    """
 
     classes: tuple[str, ...]
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
     nets: tuple[dict[str, Any], ...]
     descriptor: DescriptorSettings
+    temperature: float | None = None
 
 
 def summary(transfer: Transfer) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def summary(transfer: Transfer) -> dict[str, Any]:
         f"{name}_std": _std(known),
         "top1_error": _mean(errors),
         "top1_error_std": _std(errors),
-        "splits": [_split(split, name) for split in transfer.splits],
+        "splits": [_split(split, name, transfer.first.labels) for split in transfer.splits],
         "by_class": _by_class(transfer),
         "photos": {name: transfer.first.recipe[name] for name in ("data", "classes")},
         "mistakes": [] if several else _mistakes(transfer),
@@ -104,11 +110,21 @@ def _std(values: list[float]) -> float | None:
     return round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
 
 
-def _split(split: SplitResult, name: str) -> dict[str, Any]:
+def _split(split: SplitResult, name: str, labels: NDArray[np.int64]) -> dict[str, Any]:
     dev = {f"{C:g}": round(value, 4) for C, value in split.dev.items()}
     row: dict[str, Any] = {"split": split.parts.name, "C": split.C, "dev": dev, "duality_gap": split.svm.gap}
+    row |= {"temperature": split.temperature, **_probabilities(split, labels[split.parts.test])}
     row[name] = None if split.figure is None else round(split.figure, 4)
     return row | {"top1_error": None if split.top1_error is None else round(split.top1_error, 4)}
+
+
+def _probabilities(split: SplitResult, labels: NDArray[np.int64]) -> dict[str, float | None]:
+    """ECE in percent and NLL of the test images' probabilities; None without a temperature or test images."""
+    if split.temperature is None or not len(labels):
+        return {"ece": None, "nll": None}
+    rows = softmax(split.scores / split.temperature)
+    ece = calibration_error(reliability(rows, labels))
+    return {"ece": round(ece, 4), "nll": round(mean_log_loss(rows, labels), 6)}
 
 
 def _by_class(transfer: Transfer) -> list[dict[str, Any]]:
@@ -174,6 +190,7 @@ def write_transfer(transfer: Transfer, folder: Path, curve: LearningCurve | None
         "nets": nets,
         "descriptor": asdict(transfer.descriptor),
         "C": split.C,
+        "temperature": split.temperature,
     }
     arrays = {"weights": split.svm.weights, "bias": split.svm.bias}
     data = save(arrays, metadata={METADATA_KEY: json.dumps(metadata)})
@@ -226,8 +243,11 @@ def load_svm(path: Path) -> SvmFile:
             metadata = json.loads((file.metadata() or {})[METADATA_KEY])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
         settings = DescriptorSettings(**typed(DescriptorSettings, metadata["descriptor"]))
-        svm = SvmFile(distinct(map(str, metadata["classes"])), weights, bias, tuple(metadata["nets"]), settings)
-        fits = weights.shape[1:] == bias.shape == (len(svm.classes),) and len(svm.nets) > 0
+        temperature = metadata.get("temperature")  # not in files of earlier versions
+        classes, nets = distinct(map(str, metadata["classes"])), tuple(metadata["nets"])
+        svm = SvmFile(classes, weights, bias, nets, settings, temperature)
+        fits = temperature is None or 1e-6 < temperature < 1e6
+        fits = fits and weights.shape[1:] == bias.shape == (len(svm.classes),) and len(svm.nets) > 0
         fits = fits and bool(np.isfinite(weights).all() and np.isfinite(bias).all())
         check_text(*svm.classes)
         fits = fits and all(recipe_fits(net["recipe"]) and _scales_fit(net["scales"]) for net in svm.nets)

@@ -67,8 +67,9 @@ def _show(predictions: list[Any], explanations: list[dict[str, Any]]) -> None:
         if prediction.kind == "probability":
             show_shares(prediction.classes)
         else:
-            for name, value in prediction.classes:
-                show(f"  {value:7.3f}  {name}")
+            for number, (name, value) in enumerate(prediction.classes):
+                likely = f"{prediction.probabilities[number]:6.1%}  " if prediction.probabilities else ""
+                show(f"  {value:7.3f}  {likely}{name}")
         for pictures in more.values():
             show(f"  {pictures['class']}: score map {pictures['map']}, Grad-CAM {pictures['gradcam']}")
 

@@ -106,7 +106,9 @@ class ServedModels:
     @property
     def temperature(self) -> float | None:
         """The temperature of calibrated probabilities."""
-        return self.classifier.temperature(self.protocol) if isinstance(self.classifier, Classifier) else None
+        if isinstance(self.classifier, Classifier):
+            return self.classifier.temperature(self.protocol)
+        return self.classifier.file.temperature
 
     def run(self, query: Query, items: Sequence[QueryImage]) -> list[Any]:
         """JSON values, or the bytes of pictures, one for each image.

@@ -47,7 +47,9 @@ class OfImage(BaseModel):
 
 
 class Prediction(BaseModel):
-    """A class with the probability of a net, or the score of an SVM, positive where it predicts the class."""
+    """A class with its probability, or the score of an SVM, positive where it predicts the class; an SVM has both
+    where its probabilities are calibrated.
+    """
 
     class_: str = Field(alias="class")
     probability: float | None = None
