@@ -17,7 +17,17 @@ from verydeep.checkpoints.registry import ilsvrc_classes
 from verydeep.core.progress import Silent
 from verydeep.core.settings import DataSettings
 from verydeep.data.box_targets import located
-from verydeep.data.class_names import class_key, distinct, names_in, numbered, one_spelling, place_of_class, places_in
+from verydeep.data.class_names import (
+    caption,
+    class_key,
+    display_name,
+    distinct,
+    names_in,
+    numbered,
+    one_spelling,
+    place_of_class,
+    places_in,
+)
 from verydeep.data.dataset import Dataset, FolderSource, split
 from verydeep.data.open import open_data
 from verydeep.evaluation.scores import load_scores
@@ -195,3 +205,18 @@ def test_splitting_looks_at_each_label_a_few_times_whatever_the_number_of_classe
         whole = Dataset("d", "all", tuple(map(str, range(classes))), ids, labels, FolderSource(Path()))
         assert sum(map(len, split(whole, {"dev": 0.1}, 0).values())) == 1200
         assert Looked.looked <= 6 * 1200, (classes, Looked.looked)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "short"),
+    [
+        ("n01440764 tench, Tinca tinca", "tench, Tinca tinca (n01440764)", "tench"),
+        ("n01440764", "n01440764", "n01440764"),  # a folder's
+        ("tench, Tinca tinca", "tench, Tinca tinca", "tench, Tinca tinca"),
+        ("n0144 tench", "n0144 tench", "n0144 tench"),
+        ("n01440764 ", "n01440764 ", "n01440764 "),
+        ("", "", ""),
+    ],
+)
+def test_people_read_the_words_before_the_wnid(name: str, text: str, short: str) -> None:
+    assert (display_name(name), caption(name)) == (text, short)

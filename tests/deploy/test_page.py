@@ -195,7 +195,7 @@ def test_labels_for_screen_readers(page: Any) -> None:
     assert page.evaluate("() => [...document.images].filter((one) => one.getAttribute('alt') === null).length") == 0
     assert page.locator("[aria-live=polite][role=status]").count() == 2
     assert page.locator("html").get_attribute("lang") == "en"
-    assert [one.inner_text() for one in page.get_by_role("heading", level=1).all()] == ["run"]
+    assert [one.inner_text() for one in page.get_by_role("heading", level=1).all()] == ["What does your image show?"]
     groups = page.get_by_role("group").all()
     assert len(groups) == 2  # view and class
     assert page.get_by_role("group", name="Most likely classes").get_by_role("radio").count() == 5

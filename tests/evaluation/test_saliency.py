@@ -21,7 +21,7 @@ from verydeep.checkpoints.checkpoint import Metadata
 from verydeep.core.device import resolve_device
 from verydeep.data.image_io import Pixels
 from verydeep.evaluation.inference import model_input
-from verydeep.evaluation.saliency import PlacedMap, check_explainable, grad_cam, overlay, score_map
+from verydeep.evaluation.saliency import PlacedMap, check_explainable, grad_cam, map_scale, overlay, score_map
 from verydeep.models.vgg import Net, create_net
 
 MACHINE = resolve_device(MachineSettings(workers=0, threads=1, device="cpu"), 1e6)
@@ -68,24 +68,38 @@ def test_the_maps_mean_is_the_dense_score(name: str, height: int, width: int) ->
     asked, pixels = small(name), noise(height, width)
     expected = dense_scores(asked, pixels)
     for label in range(3):
-        found = score_map(asked, pixels, label)
+        found = score_map(asked, pixels, label, scale=96)
         assert found.values.mean() == pytest.approx(expected[label], rel=1e-4, abs=1e-4 * float(np.abs(expected).max()))
 
 
 def test_a_photo_of_the_crops_size_has_one_cell_in_its_middle() -> None:
-    found = score_map(small(test_scale=64), noise(64, 64), 1)
+    found = score_map(small(), noise(64, 64), 1, scale=64)
     assert found.values.shape == (1, 1)
     assert (found.rows.tolist(), found.columns.tolist()) == ([32.0], [32.0])
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (300, 200)])
+def test_by_default_a_map_has_eight_cells_on_the_shorter_side(height: int, width: int) -> None:
+    found = score_map(small(), noise(height, width), 0)
+    assert min(found.values.shape) == 8
+    assert min(grad_cam(small(), noise(height, width), 0).values.shape) == 18  # 288 pixels, 16 apart
+
+
+def test_the_scale_of_maps_is_the_protocols_or_at_least_what_eight_cells_need() -> None:
+    metadata = small().metadata
+    assert map_scale(metadata) == 64 + 7 * 32
+    assert map_scale(replace(metadata, test_scale=400)) == 400
+    assert map_scale(metadata, "dense@96,128") == 128
 
 
 def test_cells_are_placed_in_pixels_of_the_photo() -> None:
     """A photo of twice the test scale: cells are 64 of its pixels apart, and Grad-CAM's 32."""
     asked, pixels = small(), noise(192, 256)
-    found = score_map(asked, pixels, 0)
+    found = score_map(asked, pixels, 0, scale=96)
     assert found.rows.tolist() == [64.0, 128.0]
     assert found.columns.tolist() == [64.0, 128.0, 192.0]
     assert found.size == (192, 256)
-    fine = grad_cam(asked, pixels, 0)
+    fine = grad_cam(asked, pixels, 0, scale=96)
     assert fine.values.shape == (6, 8)
     assert fine.rows.tolist() == [16.0 + 32 * cell for cell in range(6)]
     assert fine.columns.tolist() == [16.0 + 32 * cell for cell in range(8)]
@@ -104,7 +118,7 @@ def test_a_distant_change_does_not_affect_a_cell() -> None:
     asked, pixels = small(), noise(96, 480)
     other = pixels.copy()
     other[:, :16] = 255 - other[:, :16]
-    one, changed = score_map(asked, pixels, 0).values, score_map(asked, other, 0).values
+    one, changed = (score_map(asked, each, 0, scale=96).values for each in (pixels, other))
     assert np.abs(one[:, 0] - changed[:, 0]).min() > 1e-6
     np.testing.assert_allclose(one[:, -4:], changed[:, -4:], rtol=1e-4, atol=1e-6)
 
@@ -130,13 +144,13 @@ def test_grad_cam_by_hand() -> None:
     pixels[:, :, 0] = 130  # 10 above the mean
     pixels[:16, 32:48, 0] = 220  # cell (0, 2) of conv5_2's map
     pixels[48:, 48:, 0] = 160
-    found = grad_cam(asked, pixels, 0).values
+    found = grad_cam(asked, pixels, 0, scale=64).values
     expected = np.full((4, 4), 10)
     expected[0, 2], expected[3, 3] = 100, 40
     np.testing.assert_allclose(found, expected / 16, atol=1e-4)  # the mean gradient is 4 times 1/4 over 16 cells
-    assert score_map(asked, pixels, 0).values.tolist() == [[10, 100], [10, 40]]
-    assert grad_cam(asked, pixels, 1).values.max() == 0  # nothing speaks for it
-    assert score_map(asked, pixels, 1).values.tolist() == [[-10, -100], [-10, -40]]
+    assert score_map(asked, pixels, 0, scale=64).values.tolist() == [[10, 100], [10, 40]]
+    assert grad_cam(asked, pixels, 1, scale=64).values.max() == 0  # nothing speaks for it
+    assert score_map(asked, pixels, 1, scale=64).values.tolist() == [[-10, -100], [-10, -40]]
 
 
 def placed(values: list[list[float]], rows: list[float], columns: list[float], size: tuple[int, int]) -> PlacedMap:

@@ -32,6 +32,18 @@ def class_key(name: str) -> str:
     return wnid[0] if wnid else nfc(name)
 
 
+def display_name(name: str) -> str:
+    """A class name as people read it: of ILSVRC's the words, then the WNID; others as they are."""
+    wnid, _, words = name.partition(" ")
+    return f"{words} ({wnid})" if words and WNID.fullmatch(wnid) else name
+
+
+def caption(name: str) -> str:
+    """The same in a picture, which has room for the first of several words only."""
+    wnid, _, words = name.partition(" ")
+    return words.split(",")[0] if words and WNID.fullmatch(wnid) else name
+
+
 def read_names(path: Path) -> tuple[str, ...]:
     """The lines of a file, without blank lines at its end; raises VerydeepError if it is unreadable or not UTF-8."""
     return names_in(read_text(path))

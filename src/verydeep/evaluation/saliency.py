@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.config import STRIDE
+from ..checkpoints.checkpoint import Metadata
+from ..core.config import LARGEST_SIDE, STRIDE
 from ..core.errors import VerydeepError
 from ..core.files import FreeNames, write_atomically
 from ..core.progress import Reporter, Silent
@@ -35,6 +36,7 @@ from .protocols import Protocol, check_protocol, parse_protocol
 LONGEST = 1280  # pixels of an overlay's longer side: a map of few cells needs no more
 STRENGTH = 0.6  # opacity of the colours over the grey image
 MAP, CAM = "-map.png", "-gradcam.png"
+CELLS = 8  # of a score map on the shorter side, at least, by default
 COLOURS = "viridis"  # of uniform lightness steps, readable without colour vision
 
 
@@ -62,6 +64,16 @@ class PlacedMap:
         }
 
 
+def map_scale(metadata: Metadata, protocol: str | None = None) -> int:
+    """The Q of a net's maps: the largest of the protocol's; by default the training scale's, or what `CELLS` need.
+
+    At the training scale of a small range a map has one cell or four, which say nothing of a place.
+    """
+    if protocol:
+        return max(parse_protocol(protocol).scales)
+    return max(metadata.test_scale, min(metadata.crop + (CELLS - 1) * STRIDE, LARGEST_SIDE))
+
+
 def check_explainable(model: object) -> Classifier:
     """Returns the model if it has score maps.
 
@@ -81,7 +93,7 @@ def score_map(classifier: Classifier, pixels: Pixels, label: int, scale: int | N
     Args:
         pixels: an image, uint8 (H,W,3).
         label: the class, as an index of ``classifier.classes``.
-        scale: smallest side Q in pixels; by default that of the training scale.
+        scale: smallest side Q in pixels; by default that of `map_scale`.
 
     Raises:
         VerydeepError: as `check_explainable`, or a Q below the net's crop.
@@ -120,7 +132,7 @@ def _net(classifier: Classifier) -> Net:
 def _input(classifier: Classifier, pixels: Pixels, scale: int | None) -> Tensor:
     """The net's input from an image at scale Q, float (1,3,H,W)."""
     metadata = classifier.metadata
-    dense = Protocol("dense", (scale or metadata.test_scale,), mirror=False)
+    dense = Protocol("dense", (scale or map_scale(metadata),), mirror=False)
     check_protocol(dense, metadata.crop)
     (view,) = ResizeToScales.for_net(metadata, dense)(pixels)
     shift = torch.tensor(-np.asarray(metadata.mean), dtype=torch.float32)[None]
@@ -189,14 +201,14 @@ def write_explanations(
 
     Args:
         predictions: of image files.
-        protocol: that of the predictions; the maps are at the largest of its scales.
+        protocol: that of the predictions; the maps are at the Q of `map_scale`.
         faults: receives the messages of images whose overlays cannot be written, by index; their item is None.
 
     Raises:
         VerydeepError: as `check_explainable`; an overlay cannot be written, and ``faults`` is None.
     """
     check_explainable(classifier)
-    scale = max(parse_protocol(protocol).scales) if protocol else None
+    scale = map_scale(classifier.metadata, protocol)
     names = FreeNames(folder, [Path(prediction.image) for prediction in predictions])
     written: list[Explained | None] = []
     with (reporter or Silent()).track("explaining", len(predictions)) as advance:
@@ -212,7 +224,7 @@ def write_explanations(
     return written
 
 
-def _explain(classifier: Classifier, prediction: Prediction, names: FreeNames, scale: int | None) -> Explained:
+def _explain(classifier: Classifier, prediction: Prediction, names: FreeNames, scale: int) -> Explained:
     pixels, name = read_image(prediction.image), prediction.classes[0][0]
     label = classifier.classes.index(name)
     explained = Explained(name, *names.after(prediction.image, MAP, CAM))

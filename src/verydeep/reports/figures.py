@@ -19,6 +19,7 @@ from ..core.errors import ImageError, VerydeepError
 from ..core.files import FreeNames, write_atomically
 from ..data.boxes import cxcywh_to_xyxy
 from ..data.check import crops_of
+from ..data.class_names import caption
 from ..data.dataloader import BoxTargets
 from ..data.image_io import Pixels, read_image
 from ..data.open import Dataset
@@ -84,8 +85,8 @@ def mistakes(scores: Scores, read: Read, most: int) -> list[tuple[Pixels | None,
     for index in worst_mistakes(scores, most):
         predicted, label = int(scores.posteriors[index].argmax()), int(scores.labels[index])
         text = (
-            f"{scores.classes[label]} {scores.posteriors[index, label]:.2f}\n"
-            f"predicted {scores.classes[predicted]} {scores.posteriors[index, predicted]:.2f}"
+            f"{caption(scores.classes[label])} {scores.posteriors[index, label]:.2f}\n"
+            f"predicted {caption(scores.classes[predicted])} {scores.posteriors[index, predicted]:.2f}"
         )
         photos.append((photo_or_none(read, scores.ids[index]), text))
     return photos
@@ -112,7 +113,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted class", ylabel="class", title=f"{scores.protocol} on {len(scores.ids)} images")
     if len(scores.classes) <= MOST_NAMED_CLASSES:
-        names = [plain(name) for name in scores.classes]
+        names = [plain(caption(name)) for name in scores.classes]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7)
     return figure
@@ -159,7 +160,7 @@ def _boxes_shown(predictions: Predictions, missed: bool) -> list[tuple[Pixels, s
     for index in (chosen[place] for place in spread if chosen):
         drawn: list[Drawn] = [(box, "", TRUTH_COLOUR) for box in dataset.boxes[index]]
         drawn.append((predictions.true_boxes[index], "", GUESS_COLOUR))
-        text = f"{dataset.classes[dataset.labels[index]]}\noverlap {overlaps[index]:.2f}"
+        text = f"{caption(dataset.classes[dataset.labels[index]])}\noverlap {overlaps[index]:.2f}"
         photos.append((draw_boxes(dataset.pixels(index), drawn), text))
     return photos
 
@@ -200,7 +201,7 @@ def write_boxed_photos(predictions: Sequence[Boxes], folder: Path, faults: list[
 
 def _save_boxed(boxes: Boxes, path: Path) -> None:
     drawn: list[Drawn] = [
-        (np.array(box.xyxy), f"{box.name} {box.score:.2f}", BOX_COLOURS[number % len(BOX_COLOURS)])
+        (np.array(box.xyxy), f"{caption(box.name)} {box.score:.2f}", BOX_COLOURS[number % len(BOX_COLOURS)])
         for number, box in enumerate(boxes.boxes)
     ]
     picture = Image.fromarray(draw_boxes(read_image(boxes.image), drawn[::-1]))  # the likeliest on top
@@ -222,7 +223,10 @@ def training_crops(train: Dataset, metadata: Metadata) -> list[tuple[Pixels, str
         targets = BoxTargets(train.boxes, boxes.half_of_box, boxes.context == "photo")
     crops = crops_of(train, settings, np.array(metadata.colour_axes), targets)
     return [
-        (draw_boxes(pixels, [(cxcywh_to_xyxy(box) * metadata.crop, "", TRUTH_COLOUR)]) if len(box) else pixels, name)
+        (
+            draw_boxes(pixels, [(cxcywh_to_xyxy(box) * metadata.crop, "", TRUTH_COLOUR)]) if len(box) else pixels,
+            caption(name),
+        )
         for pixels, name, box in crops
     ]
 

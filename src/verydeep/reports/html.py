@@ -22,6 +22,7 @@ from PIL import Image
 from ..core.errors import VerydeepError
 from ..core.files import write_atomically
 from ..core.progress import duration
+from ..data.class_names import display_name
 from ..data.image_io import Pixels
 
 MARK = '<meta name="generator" content="verydeep">'  # as in templates/page.html
@@ -52,6 +53,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters |= {"counted": counted, "percent": percent, "signed": signed}
+    templates.filters["display_name"] = display_name
     templates.filters |= {"duration": duration, "command_lines": command_lines}
     return templates
 

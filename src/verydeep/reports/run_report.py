@@ -20,6 +20,7 @@ from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, REPORT, bad_images
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent, duration
 from ..data.box_targets import located
+from ..data.class_names import display_name
 from ..data.open import Data, Dataset, open_data
 from ..evaluation.metrics import RELIABILITY_BINS, probability_metrics, reliability
 from ..evaluation.scores import FILE_NAME, Scores, load_scores
@@ -214,7 +215,7 @@ def _evaluation_context(run: RunRecord, evaluation: EvalRecord, images: _RunImag
     """
     errors = [(text, evaluation.errors[name]) for name, text in BOX_ERRORS.items() if name in evaluation.errors]
     worst = sorted(evaluation.classes, key=lambda row: (-row.top1_error, row.name))
-    rows = [(row.name, f"{row.images:,}", row.top1_error) for row in worst]
+    rows = [(display_name(row.name), f"{row.images:,}", row.top1_error) for row in worst]
     scores = None if evaluation.of_boxes else _labelled_scores(evaluation)
     wrong = not evaluation.of_boxes and evaluation.error is not None and evaluation.error.value > 0
     return {

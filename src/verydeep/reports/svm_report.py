@@ -12,6 +12,7 @@ from typing import Any
 from ..checkpoints.run_dir import REPORT
 from ..core.errors import VerydeepError
 from ..core.files import read_json
+from ..data.class_names import caption, display_name
 from ..data.image_io import Pixels, read_image
 from ..data.open import Dataset
 from ..transfer.retrieval import Similar, photos_of
@@ -201,7 +202,7 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
         figure=figure,
         value=_spread(result, figure),
         top1_error=_spread(result, "top1_error"),
-        by_class=tuple((str(row["class"]), float(row[BY_CLASS[figure]])) for row in result["by_class"]),
+        by_class=tuple((display_name(str(row["class"])), float(row[BY_CLASS[figure]])) for row in result["by_class"]),
         mistakes=tuple(
             SvmMistake(
                 *(str(row["image"]), str(row["class"]), float(row["score"])),
@@ -281,7 +282,7 @@ def _mistakes(svms: SvmRecord) -> list[Tile]:
     return tiles(
         (
             None if dataset is None else photo_or_none(dataset.source.read, row.image),
-            f"{row.name} {row.score:.2f}\npredicted {row.predicted} {row.predicted_score:.2f}",
+            f"{caption(row.name)} {row.score:.2f}\npredicted {caption(row.predicted)} {row.predicted_score:.2f}",
         )
         for row in svms.mistakes
     )
@@ -291,6 +292,6 @@ def write_similar_picture(result: Similar, photos: Dataset, path: Path) -> Path:
     """The query image and its nearest neighbours with their class and cosine similarity."""
     shown: list[tuple[Pixels | None, str]] = [(read_image(result.image), "query")]
     for neighbour in result.neighbours:
-        text = f"{neighbour.name or neighbour.id}\ncosine {neighbour.cosine:.3f}"
+        text = f"{caption(neighbour.name) or neighbour.id}\ncosine {neighbour.cosine:.3f}"
         shown.append((photo_or_none(photos.source.read, neighbour.id), text))
     return save_figure(photo_grid(shown), path)

@@ -89,6 +89,8 @@ def _show_plan(plan: dict[str, Any]) -> None:
 
 
 def _show(summary: dict[str, Any]) -> None:
+    from ...data.class_names import display_name
+
     title = f"{summary['protocol']} on {summary['images']} images of {summary['data']} ({summary['set']})"
     rows = [(name.replace("_", " "), *error_cells(summary, name)) for name in ("top1_error", "top5_error")]
     show_table(title, ["", "error", "95 % interval"], [row for row in rows if row[1]])
@@ -100,10 +102,10 @@ def _show(summary: dict[str, Any]) -> None:
             show(probability_line(summary["calibrated"]))
     worst = sorted(summary["classes"], key=lambda row: -row["top1_error"])[:10]
     if worst:
-        worst_rows = [(row["class"], row["images"], f"{row['top1_error']:.1f} %") for row in worst]
+        worst_rows = [(display_name(row["class"]), row["images"], f"{row['top1_error']:.1f} %") for row in worst]
         show_table("", ["worst classes", "images", "top1 error"], worst_rows)
     for pair in summary["confused"][:5]:
-        show(f"{pair['class']} misclassified as {pair['taken_for']}: {pair['images']}")
+        show(f"{display_name(pair['class'])} misclassified as {display_name(pair['taken_for'])}: {pair['images']}")
     cost = summary["multiply_adds_per_image"] / 1e9
     show(f"{cost:.2f} G multiply-adds per image, {summary['images_per_second']:.1f} images/s")
     show(f"scores, all classes and pictures: {summary['folder']}")

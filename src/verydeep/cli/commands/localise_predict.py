@@ -43,6 +43,7 @@ def add_arguments(parser: CommandParser) -> None:
 def run(options: Options) -> int:
     """Predicts boxes; status 1 where images could not be read or drawn, 2 where none could be read."""
     from ...core.files import check_place
+    from ...data.class_names import display_name
     from ...evaluation.predict import find_all
     from ...localisation.predict import load_localiser
     from ...reports.figures import write_boxed_photos
@@ -66,5 +67,5 @@ def run(options: Options) -> int:
             show(prediction.image if picture is None else f"{prediction.image}  ({picture})")
             for box in prediction.boxes:
                 corners = ", ".join(f"{value:.0f}" for value in box.xyxy)
-                show(f"  {box.name}  score {box.score:.3f}  box {corners}")
+                show(f"  {display_name(box.name)}  score {box.score:.3f}  box {corners}")
     return status_of([*problems, *faults.values(), *unwritten], some_done=bool(predictions))

@@ -62,16 +62,18 @@ def run(options: Options) -> int:
 
 
 def _show(predictions: list[Any], explanations: list[dict[str, Any]]) -> None:
+    from ...data.class_names import display_name
+
     for prediction, more in zip(predictions, explanations, strict=True):
         show(prediction.image)
         if prediction.kind == "probability":
-            show_shares(prediction.classes)
+            show_shares((display_name(name), share) for name, share in prediction.classes)
         else:
             for number, (name, value) in enumerate(prediction.classes):
                 likely = f"{prediction.probabilities[number]:6.1%}  " if prediction.probabilities else ""
-                show(f"  {value:7.3f}  {likely}{name}")
+                show(f"  {value:7.3f}  {likely}{display_name(name)}")
         for pictures in more.values():
-            show(f"  {pictures['class']}: score map {pictures['map']}, Grad-CAM {pictures['gradcam']}")
+            show(f"  {display_name(pictures['class'])}: score map {pictures['map']}, Grad-CAM {pictures['gradcam']}")
 
 
 def _show_csv(predictions: list[Any]) -> None:

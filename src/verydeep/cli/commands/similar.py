@@ -36,6 +36,7 @@ def add_arguments(parser: CommandParser) -> None:
 def run(options: Options) -> int:
     """Finds similar images, a picture each; status 1 where images could not be read, 2 where none could."""
     from ...core.files import check_place
+    from ...data.class_names import display_name
     from ...evaluation.predict import find_all
     from ...transfer.retrieval import find_similar
 
@@ -60,7 +61,7 @@ def run(options: Options) -> int:
         for result, path in zip(results, pictures, strict=True):
             show(f"{result.image}  ({path})" if path else result.image)
             for near in result.neighbours:
-                show(f"  {near.cosine:.3f}  {near.name}  {near.id}")
+                show(f"  {near.cosine:.3f}  {display_name(near.name)}  {near.id}")
     return status_of([*problems, *faults.values(), *unwritten], some_done=bool(results))
 
 

@@ -16,7 +16,7 @@ from ...data.image_io import Pixels
 from ...data.open import Dataset
 from ...evaluation.predict import Classifier, Prediction
 from ...evaluation.protocols import check_protocol, parse_protocol
-from ...evaluation.saliency import check_explainable, grad_cam, overlay, score_map
+from ...evaluation.saliency import check_explainable, grad_cam, map_scale, overlay, score_map
 from ...localisation.predict import Localiser, load_localiser
 from ...reports.html import encoded
 from ...transfer.predict import SvmClassifier
@@ -143,7 +143,7 @@ class ServedModels:
         label = place_of_class(name, net.classes)
         if label is None:
             raise VerydeepError(f"unknown class {name[:60]!r}.")
-        scale = max(parse_protocol(self.protocol).scales) if self.protocol else None
+        scale = map_scale(net.metadata, self.protocol)
         computed = (score_map if query.kind == "map" else grad_cam)(net, pixels, label, scale)
         if query.picture:
             return encoded(overlay(pixels, computed), "PNG", compress_level=1)

@@ -148,7 +148,13 @@ class Card {
     for (const [rank, one] of predictions.entries()) {
       const row = find("#row").content.firstElementChild.cloneNode(true);
       const input = find("input", row);
-      find(".name", row).textContent = one.class;
+      const [words, wnid] = shown(one.class);
+      find(".name", row).append(words);
+      if (wnid) {
+        const small = document.createElement("small");
+        small.textContent = wnid;
+        find(".name", row).append(" ", small);
+      }
       find(".value", row).textContent = "score" in one ? one.score.toFixed(3) : percent(one.probability);
       const share = "score" in one ? (one.score + 1) / 2 : one.probability; // of scores, -1 to 1 are the margin
       find(".fill", row).style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
@@ -193,11 +199,11 @@ class Card {
       if (this.view !== view) return; // another was selected meanwhile
       map.src = this.views.get(view);
       const what = kind === "map" ? "Score map" : "Grad-CAM";
-      map.alt = `${what} of ${this.chosen}`;
+      map.alt = `${what} of ${short(this.chosen)}`;
       map.hidden = this.part(".legend").hidden = false;
       this.part(".unseen").hidden = true;
       if (this.part(".photo").hidden) map.style.position = "static";
-      find("#shown").textContent = `${what} of ${this.chosen} is shown on ${this.part("h2").textContent}`;
+      find("#shown").textContent = `${what} of ${short(this.chosen)} is shown on ${this.part("h2").textContent}`;
     } catch (fault) {
       this.fail(fault);
     }
@@ -218,7 +224,7 @@ class Card {
     line.hidden = !selected;
     if (selected) {
       const [x1, y1, x2, y2] = selected.box.map(Math.round);
-      line.textContent = `Box of ${selected.class}: from ${x1}, ${y1} to ${x2}, ${y2} pixels`;
+      line.textContent = `Box of ${short(selected.class)}: from ${x1}, ${y1} to ${x2}, ${y2} pixels`;
     }
     layer.replaceChildren();
     layer.hidden = !this.part(".boxed").checked;
@@ -229,7 +235,7 @@ class Card {
       const shape = document.createElement("div");
       const text = document.createElement("span");
       shape.className = name === this.chosen ? "box chosen" : "box";
-      text.textContent = `${name} ${score.toFixed(2)}`;
+      text.textContent = `${short(name)} ${score.toFixed(2)}`;
       const places = { left: x1 / width, top: y1 / height, width: (x2 - x1) / width, height: (y2 - y1) / height };
       for (const [side, share] of Object.entries(places)) shape.style[side] = `${100 * share}%`;
       shape.append(text);
@@ -251,7 +257,7 @@ class Card {
         item.append(picture);
       }
       const title = document.createElement("b");
-      title.textContent = name || image;
+      title.textContent = short(name) || image;
       item.title = image;
       item.append(title, document.createElement("br"), `${image.split("/").pop()}, ${cosine.toFixed(3)}`);
       list.append(item);
@@ -267,6 +273,18 @@ class Card {
     (after ? find(".remove", after) : find("#files")).focus();
     showStatus();
   }
+}
+
+// Of a class of ILSVRC the words, then the WNID; of others the name.
+function shown(name) {
+  const match = /^(n\d{8}) (.+)$/.exec(name);
+  return match ? [match[2], match[1]] : [name, ""];
+}
+
+// What fits into a picture: the first of ILSVRC's words.
+function short(name) {
+  const [words, wnid] = shown(name);
+  return wnid ? words.split(",")[0] : words;
 }
 
 function percent(share) {
@@ -315,9 +333,9 @@ async function start() {
   }
   const count = served.classes.length;
   document.title = `${served.name} – verydeep`;
-  find("#title").textContent = served.name;
-  const names = served.classes.slice(0, 6).join(", ");
-  find("#about").textContent = `${count.toLocaleString("en")} ${count === 1 ? "class" : "classes"}: ${names}${count > 6 ? ", …" : ""}`;
+  const names = served.classes.slice(0, 6).map(short).join(", ");
+  const among = `${count.toLocaleString("en")} ${count === 1 ? "class" : "classes"}`;
+  find("#about").textContent = `The net ${served.name} rates ${among}: ${names}${count > 6 ? ", …" : ""}`;
   const { bytes, pixels } = served.limits;
   find("#limits").textContent = `JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF; up to ${Math.floor(bytes / 1e6)} MB and ${Math.floor(pixels / 1e6)} megapixels each`;
   document.body.dataset.ready = "yes";
