@@ -291,7 +291,7 @@ def load(
 
     Args:
         run: a run directory (its best checkpoint, or ``last``) or a checkpoint; a directory of `verydeep svm` or
-            `verydeep probe`; an exported file; released weights by name (``oxford-D``); any public weight file with all
+            `verydeep probe`; an exported file; released weights by name (``oxford-D``); a public weight file with all
             layers; or ``hub:owner/name``, which is downloaded from the Hugging Face hub once.
         calibration: whether probabilities are calibrated, where `verydeep.calibrate` has fitted the protocol, and SVMs
             have any.

@@ -132,6 +132,38 @@ def test_demo(command: Command, tmp_path: Path) -> None:
     assert few == "digits:59: the number of training scenes must be 60 to 6000."
 
 
+def test_a_trained_net_is_shown_on_photos(command: Command, trained: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    words = ("demo", "--weights", trained, "--photos", photos, "--out", tmp_path / "tour")
+    answer = command(*words, "--json")
+    assert answer.status == 0, answer.stderr
+    assert "torn.png" in answer.stderr
+    found = json.loads(answer.stdout)
+    assert (found["images"], len(found["predictions"])) == (30, 6)
+    expected = json.loads(command("predict", trained, *(row["image"] for row in found["predictions"]), "--json").stdout)
+    assert found["predictions"] == [{**row, "predictions": row["predictions"][:3]} for row in expected]
+    page = Path(found["page"]).read_text()
+    assert page.count("<img ") == 6 * (3 + 4)  # the photo and two maps, and similar photos
+    assert page.count("Grad-CAM of") >= 6
+    assert f"page: {tmp_path / 'tour' / 'index.html'}" in command(*words).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--weights", "run"), "--weights MODEL and --photos DIR go together: a trained net, and photos for it."),
+        (("--photos", "."), "--weights MODEL and --photos DIR go together: a trained net, and photos for it."),
+        (
+            ("--weights", "run", "--photos", ".", "--epochs", 1),
+            "--epochs and --scenes are for the demo that trains: leave them out with --weights.",
+        ),
+        (("--weights", "run", "--photos", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_a_tour_needs(command: Command, tmp_path: Path, words: tuple[object, ...], sentence: str) -> None:
+    assert sentence in command("demo", *words, cwd=tmp_path).mistake()
+
+
 def test_other_data_are_evaluated_by_class_name(command: Command, trained: Path, tmp_path: Path) -> None:
     for number, name in enumerate(("red", "blue")):
         for photo in range(4):

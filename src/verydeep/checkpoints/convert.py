@@ -1,4 +1,4 @@
-"""Weights from any public file into a checkpoint of ours, and from ours into the layouts that other programs read.
+"""Weights from public files into a checkpoint of ours, and from ours into the layouts that other programs read.
 
 torchvision's, Keras's and Caffe's layouts are written so that reading them back gives bitwise equal weights, which is
 checked before a file takes its name: conv1_1 takes 0-255 pixels minus the mean. The model card, the sidecar and Caffe's
@@ -49,7 +49,7 @@ def convert(
     """Writes a net's weights in another layout, with a sidecar and a model card beside them.
 
     Args:
-        source: a run directory, a checkpoint, released weights by name (``oxford-D``), or any public weight file.
+        source: a run directory, a checkpoint, released weights by name (``oxford-D``), or a public weight file.
         out: a file, whose extension names the layout; a path without an extension, or with a version's (``net-v1.0``),
             is a run directory, which `evaluate`, `predict` and all others take.
         to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the extension does not name the layout.

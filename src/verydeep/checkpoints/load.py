@@ -23,7 +23,7 @@ def load_model(source: str | Path, last: bool = False, hashed: bool = True, cali
 
     Args:
         source: a run directory (its best checkpoint, or ``last``), a checkpoint, an exported file, the name of released
-            weights, or any public weight file with all layers whose preprocessing and classes are recorded or known.
+            weights, or a public weight file with all layers whose preprocessing and classes are recorded or known.
         hashed: as in `verydeep.checkpoints.checkpoint.load_checkpoint`.
         calibration: False leaves out the temperatures of `verydeep calibrate`.
 

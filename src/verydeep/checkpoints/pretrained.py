@@ -122,7 +122,7 @@ def has_metadata(path: Path) -> bool:
 
 
 def read_weights(source: str, preprocessing: str = "recorded") -> Weights:
-    """Reads weights from a run directory (its best checkpoint), a checkpoint, released weights, or any public file.
+    """Reads weights from a run directory (its best checkpoint), a checkpoint, released weights, or a public file.
 
     Args:
         source: the path or name.

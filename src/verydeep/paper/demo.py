@@ -51,7 +51,7 @@ def demo(
     """
     reporter = reporter or Silent()
     began = time.monotonic()
-    folder = Path(out) if out else _new_folder()
+    folder = Path(out) if out else new_folder("demo")
     settings = {**SETTINGS, "max_epochs": epochs, "seed": seed}
     data = "digits" if scenes is None else f"digits:{scenes}"
     result = train("A", out=folder, data=data, reporter=reporter, stop=stop, **settings)
@@ -77,8 +77,9 @@ def demo(
 _SUMMARY = ("protocol", "set", "images", "top1_error", "top1_error_interval", "top5_error", "seconds")
 
 
-def _new_folder() -> Path:
-    names = ["demo", *(f"demo-{number}" for number in range(2, 1000))]
+def new_folder(name: str) -> Path:
+    """The first of ``runs/NAME``, ``runs/NAME-2``, … that does not exist."""
+    names = [name, *(f"{name}-{number}" for number in range(2, 1000))]
     return next(Path("runs") / name for name in names if not (Path("runs") / name).exists())
 
 

@@ -1,4 +1,4 @@
-"""Convert any public weight file to a run, or a run to torchvision, Keras or Caffe."""
+"""Convert a public weight file to a run, or a run to torchvision, Keras or Caffe."""
 
 from __future__ import annotations
 
