@@ -335,7 +335,7 @@ async function start() {
   document.title = `${served.name} – verydeep`;
   const names = served.classes.slice(0, 6).map(short).join(", ");
   const among = `${count.toLocaleString("en")} ${count === 1 ? "class" : "classes"}`;
-  find("#about").textContent = `The net ${served.name} rates ${among}: ${names}${count > 6 ? ", …" : ""}`;
+  find("#about").textContent = `The net ${served.name} distinguishes ${among}: ${names}${count > 6 ? ", …" : ""}`;
   const { bytes, pixels } = served.limits;
   find("#limits").textContent = `JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF; up to ${Math.floor(bytes / 1e6)} MB and ${Math.floor(pixels / 1e6)} megapixels each`;
   document.body.dataset.ready = "yes";
