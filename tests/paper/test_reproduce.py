@@ -662,3 +662,40 @@ def test_a_plan_of_the_localisation_experiment_needs_no_data(command: Command, t
     assert runs.index("D/384") < runs.index("D/384-PCR")
     assert "E/256-512" in runs  # one of the nets that give the labels
     assert "D/384-SCR-fc" not in runs
+
+
+def test_the_list_says_what_each_row_lacks(command: Command, tmp_path: Path) -> None:
+    for name in ("accordion", "anchor", "BACKGROUND_Google"):
+        paint(tmp_path / "caltech" / name / "image_0001.jpg", 1, (90, 90, 200))
+    (tmp_path / "e.safetensors").write_bytes(b"")
+    files = ("--data", f"caltech101:{tmp_path / 'caltech'}", "--weights", f"E={tmp_path / 'e.safetensors'}")
+    answer = command("reproduce", "--list", *files, "--json", IMAGENET="")
+    assert answer.status == 0, answer.stderr
+    rows = {row["row"]: row for row in json.loads(answer.stdout)}
+    assert [name for name, row in rows.items() if not row["missing"]] == ["table11/E/caltech101"]
+    assert rows["table11/D/caltech101"]["missing"] == ["--weights D=FILE"]
+    assert rows["table11/E/voc2007"]["missing"] == ["--data voc2007:DIR"]
+    assert rows["released/D+E/dense"]["missing"] == ["--data imagenet:DIR", "--weights D=FILE"]
+    assert rows["table3/D/256-512"] == {
+        **{"row": "table3/D/256-512", "missing": ["--data imagenet:DIR"]},
+        "trains": ["A/256", "D/256", "D/384", "D/256-512"],
+    }
+    text = command("reproduce", "table11/E", "--list", *files, IMAGENET="").stdout
+    assert re.search(r"table11/E/caltech101 +can be run", text)
+    assert "1 of 4 rows can be run with the data and weights at hand" in text
+    doll = json.loads(command("reproduce", "classification", "--list", "--doll", "--json").stdout)
+    assert not any(row["missing"] for row in doll)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "name what to reproduce, such as table3/D/256; `verydeep reproduce --list` prints all names."),
+        (("--list", "--data", "caltech101:nowhere"), "nowhere"),
+        (("--list", "--weights", "E=nowhere.h5"), "nowhere.h5"),
+        (("tabel3", "--list"), "there is no row 'tabel3'"),
+        (("released", "--list", "--doll"), "the released models have the paper's size: there is no --doll of them."),
+    ],
+)
+def test_a_list_needs_what_it_names(command: Command, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    assert sentence in command("reproduce", *words, cwd=tmp_path).mistake()

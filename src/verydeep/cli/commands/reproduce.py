@@ -21,7 +21,10 @@ from .table import show_paper_table
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument(
-        "name", metavar="NAME", help="a row (table3/D/256), a table (table3), or classification, released or transfer"
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="a row (table3/D/256), a table (table3), or classification, localisation, released or transfer",
     )
     parser.group("Data").add_argument(
         "--data", metavar="DATA", help="dataset: imagenet:DIR (default with --doll: digits)"
@@ -39,6 +42,11 @@ def add_arguments(parser: CommandParser) -> None:
     evaluation.add_argument(
         "--plan", action="store_true", help="only print what is still to be run, with time and disk space"
     )
+    evaluation.add_argument(
+        "--list",
+        action="store_true",
+        help="only print which rows can be run with --data and --weights, or what they lack",
+    )
     shown.add_argument("--out", metavar="DIR", help="folder for all runs (default: runs; with --doll: runs/doll)")
     add_settings(parser, TrainSettings, only=OF_ALL_RUNS)
     add_settings(parser, MachineSettings)
@@ -48,6 +56,12 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(options: Options) -> int:
     """Trains and evaluates what is missing for some rows; status 130 or 143 where it was interrupted."""
+    if options.list:
+        return _list(options)
+    if options.name is None:
+        raise VerydeepError(
+            "name what to reproduce, such as table3/D/256; `verydeep reproduce --list` prints all names."
+        )
     from ...paper.reproduce import reproduce
 
     with InterruptHandler(reporter := Terminal(options.quiet)) as stop:
@@ -73,6 +87,20 @@ def run(options: Options) -> int:
         _show_plan(result)
     else:
         _show_rows(options.name, result)
+    return OK
+
+
+def _list(options: Options) -> int:
+    """Prints the rows, and what each lacks."""
+    from ...paper.runnable import runnable_rows
+
+    rows = runnable_rows(options.name, options.data, _files_by_net(options.weights or []), options.doll)
+    if options.json:
+        show_json([row.to_json() for row in rows])
+        return OK
+    cells = [(row.row, ", ".join(row.missing) or "can be run", len(row.trains)) for row in rows]
+    show_table("rows of the paper", ["row", "needs", "nets to train"], cells)
+    show(f"{sum(not row.missing for row in rows)} of {len(rows)} rows can be run with the data and weights at hand")
     return OK
 
 
