@@ -259,8 +259,8 @@ def samples(text: str) -> set[str]:
 
 
 def test_the_server_offers_what_it_offered(old: Path) -> None:
-    more = ("--boxes", old / "boxes", "--features", old / "features.safetensors")
-    more += ("--protocol", "dense@36")  # the run's test scale; since then maps have eight cells by default
+    more = ["--boxes", old / "boxes", "--features", old / "features.safetensors"]
+    more += ["--protocol", "dense@36"]  # the run's test scale; since then maps have eight cells by default
     photo = (old / "photos" / "cat" / "cat0.png").read_bytes()
     with contextlib.chdir(old), running(old / "run", old / "words.txt", *more) as server:
         for path, then in json.loads((FROZEN / "answers" / "served.json").read_text()).items():
