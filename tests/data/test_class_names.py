@@ -210,7 +210,7 @@ def test_splitting_looks_at_each_label_a_few_times_whatever_the_number_of_classe
 @pytest.mark.parametrize(
     ("name", "text", "short"),
     [
-        ("n01440764 tench, Tinca tinca", "tench, Tinca tinca (n01440764)", "tench"),
+        ("n01440764 tench, Tinca tinca", "tench (n01440764)", "tench"),
         ("n01440764", "n01440764", "n01440764"),  # a folder's
         ("tench, Tinca tinca", "tench, Tinca tinca", "tench, Tinca tinca"),
         ("n0144 tench", "n0144 tench", "n0144 tench"),

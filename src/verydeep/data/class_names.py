@@ -33,13 +33,13 @@ def class_key(name: str) -> str:
 
 
 def display_name(name: str) -> str:
-    """A class name as people read it: of ILSVRC's the words, then the WNID; others as they are."""
-    wnid, _, words = name.partition(" ")
-    return f"{words} ({wnid})" if words and WNID.fullmatch(wnid) else name
+    """A class name as people read it: of ILSVRC's the first of its words, then the WNID; others as they are."""
+    short = caption(name)
+    return name if short == name else f"{short} ({class_key(name)})"
 
 
 def caption(name: str) -> str:
-    """The same in a picture, which has room for the first of several words only."""
+    """The same in a picture, without the WNID."""
     wnid, _, words = name.partition(" ")
     return words.split(",")[0] if words and WNID.fullmatch(wnid) else name
 
