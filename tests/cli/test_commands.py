@@ -146,6 +146,8 @@ def test_a_trained_net_is_shown_on_photos(command: Command, trained: Path, photo
     assert page.count("<img ") == 6 * (3 + 4)  # the photo and two maps, and similar photos
     assert page.count("Grad-CAM of") >= 6
     assert f"page: {tmp_path / 'tour' / 'index.html'}" in command(*words).stdout
+    nowhere = command("demo", "--weights", trained, "--photos", "nowhere", cwd=tmp_path).mistake()
+    assert nowhere == "none of the photos can be read."
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_a_trained_net_is_shown_on_photos(command: Command, trained: Path, photo
             ("--weights", "run", "--photos", ".", "--epochs", 1),
             "--epochs and --scenes are for the demo that trains: leave them out with --weights.",
         ),
-        (("--weights", "run", "--photos", "nowhere"), "nowhere"),
+        (("--weights", "run", "--photos", "nowhere"), "there is no run or weight file run"),
     ],
 )
 def test_what_a_tour_needs(command: Command, tmp_path: Path, words: tuple[object, ...], sentence: str) -> None:
