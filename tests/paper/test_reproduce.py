@@ -666,7 +666,8 @@ def test_a_plan_of_the_localisation_experiment_needs_no_data(command: Command, t
 
 def test_the_list_says_what_each_row_lacks(command: Command, tmp_path: Path) -> None:
     for name in ("accordion", "anchor", "BACKGROUND_Google"):
-        paint(tmp_path / "caltech" / name / "image_0001.jpg", 1, (90, 90, 200))
+        for number in range(32):  # a split trains on 30
+            paint(tmp_path / "caltech" / name / f"image_{number:04d}.jpg", number, (90, 90, 200))
     (tmp_path / "e.safetensors").write_bytes(b"")
     files = ("--data", f"caltech101:{tmp_path / 'caltech'}", "--weights", f"E={tmp_path / 'e.safetensors'}")
     answer = command("reproduce", "--list", *files, "--json", IMAGENET="")
