@@ -98,7 +98,7 @@ def test_test_images_are_not_trained_on_and_do_not_choose_c(tmp_path: Path, file
     other = learn_svms("own", [tmp_path / "turned.safetensors"], svm=SvmSettings(splits=1), machine=HERE)
     assert one.splits[0].C == other.splits[0].C
     assert one.splits[0].dev == other.splits[0].dev
-    np.testing.assert_array_equal(one.splits[0].svm.weights, other.splits[0].svm.weights)
+    np.testing.assert_array_equal(one.splits[0].svm.arrays()["weights"], other.splits[0].svm.arrays()["weights"])
     assert other.splits[0].figure != one.splits[0].figure
 
 
@@ -118,11 +118,11 @@ def test_metrics_recomputed_from_the_scores(tmp_path: Path, file: Path) -> None:
     assert told["mean_class_recall_std"] == pytest.approx(np.std(figures, ddof=1), abs=1e-3)
     splits = json.loads((tmp_path / "out" / "splits.json").read_text())
     assert [photo for photo, _ in answers] == splits["seed 0"]["test"]
-    svm = load_svm(tmp_path / "out" / "classifier.safetensors")
+    svm = load_svm(tmp_path / "out" / "classifier.safetensors").classifier.arrays()
     rows = features.scales[256] / np.linalg.norm(features.scales[256], axis=1, keepdims=True)
     place = {photo: index for index, photo in enumerate(features.ids)}
     for photo, scores in answers:
-        np.testing.assert_allclose(rows[place[photo]] @ svm.weights + svm.bias, scores, atol=1e-4)
+        np.testing.assert_allclose(rows[place[photo]] @ svm["weights"] + svm["bias"], scores, atol=1e-4)
 
 
 def test_svms_have_calibrated_probabilities(tmp_path: Path) -> None:

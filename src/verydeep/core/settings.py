@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .config import LARGEST_SIDE, STRIDE, Scale, check_crop, flag, setting, typed
+from .config import LARGEST_SIDE, STRIDE, Scale, as_typed, check_crop, flag, setting, typed
 from .errors import VerydeepError
 
 MOST_BATCH, MOST_QUEUE, MOST_PORT = 64, 10_000, 65_535
 LEAST_BYTES, MOST_BYTES = 1_000, 1_000_000_000
 
 FEWEST_SPLITS, MOST_SPLITS = 1, 100
+NEIGHBOURS = (1, 5, 10, 20, 50)
 
 DEV_FRACTION = 0.1
 MOST_SEED = 2**48
@@ -370,7 +371,7 @@ class DescriptorSettings:
 
 @dataclass(frozen=True)
 class SvmSettings:
-    """The linear SVM: its loss, the values of C that are tried, and the random splits of Caltech and own images."""
+    """The classifier on descriptors, the values of C or k that are tried, and the random splits of one's own images."""
 
     loss: Literal["squared-hinge", "hinge"] = setting("squared-hinge", "loss of the SVM", SVM)
     C: tuple[float, ...] = setting(
@@ -394,6 +395,17 @@ class SvmSettings:
     )
     splits: int = setting(3, "number of random training and test splits, of Caltech and own images", SVM)
     seed: int = setting(0, "random seed of the first split; the next splits use the next integers", SVM)
+    classifier: Literal["svm", "logistic", "knn"] = setting(
+        "svm",
+        "linear SVMs as in the paper, logistic regression, or the nearest training images by cosine similarity",
+        SVM,
+    )
+    k: tuple[int, ...] = setting(
+        NEIGHBOURS,
+        "numbers of neighbours of knn, of which the best on the dev images is used",
+        SVM,
+        placeholder="N,…",
+    )
 
     def __post_init__(self) -> None:
         if not self.C or not all(value > 0 for value in self.C):
@@ -401,9 +413,31 @@ class SvmSettings:
             raise VerydeepError(f"C must list values above 0, not {values}.")
         if len(set(self.C)) < len(self.C):
             raise VerydeepError(f"C lists a value twice: {','.join(f'{value:g}' for value in self.C)}.")
+        if not self.k or min(self.k) < 1 or len(set(self.k)) < len(self.k):
+            raise VerydeepError(f"k must list different numbers of neighbours, 1 or more, not {as_typed(self.k)!r}.")
+        self._check_classifier()
         if not FEWEST_SPLITS <= self.splits <= MOST_SPLITS:
             raise VerydeepError(f"splits must be {FEWEST_SPLITS} to {MOST_SPLITS}, not {self.splits}.")
         _check_least(self, 0, "seed")
+
+    def _check_classifier(self) -> None:
+        """Raises VerydeepError for settings of another classifier."""
+        if self.classifier != "svm" and self.loss != "squared-hinge":
+            raise VerydeepError(f"loss is of SVMs: leave it out for classifier {self.classifier}.")
+        if self.classifier != "knn" and self.k != NEIGHBOURS:
+            raise VerydeepError(f"k is of classifier knn, not of {self.classifier}: leave it out.")
+        if self.classifier == "knn" and self.class_weights != "none":
+            raise VerydeepError("class-weights is of classifiers svm and logistic: leave it out for knn.")
+
+    @property
+    def parameter(self) -> str:
+        """What is chosen on the dev images."""
+        return "k" if self.classifier == "knn" else "C"
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values of C, or of k, of which the best on the dev images is used."""
+        return tuple(map(float, self.k)) if self.classifier == "knn" else self.C
 
 
 @dataclass(frozen=True)

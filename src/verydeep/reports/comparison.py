@@ -212,8 +212,9 @@ def write_svm_comparison(svms: Sequence[SvmRecord], path: Path) -> dict[str, Any
         VerydeepError: the page cannot be written.
     """
     names, first = labels_of([record.folder for record in svms]), svms[0]
+    what = "linear SVM" if all(record.classifier == "svm" for record in svms) else "classifier"
     context = {
-        "title": f"{counted(len(svms), 'linear SVM')} on {short_name(first.data)}",
+        "title": f"{counted(len(svms), what)} on {short_name(first.data)}",
         "summary": f"{first.protocol}, {first.classes} classes.",
         **{"svms": list(zip(names, svms, strict=True)), "figure_name": FIGURE_NAMES[first.figure]},
         "chart": _svms_chart(svms, names),

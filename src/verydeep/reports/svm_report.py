@@ -24,6 +24,7 @@ from .run_reader import short_name
 FIRST_CLASSES, MOST_CURVES, MOST_TICKS = 20, 8, 7
 LAW_STEPS, LEAST_APART = 8, 0.6  # points of a fitted line, and doublings between labels that do not overlap
 FIGURE_NAMES = {"mean_class_recall": "mean class recall", "mean_average_precision": "mean average precision"}
+CLASSIFIERS = {"svm": "Linear SVMs", "logistic": "Logistic regression", "knn": "Nearest neighbours"}
 BY_CLASS = {"mean_class_recall": "recall", "mean_average_precision": "average_precision"}
 
 
@@ -132,10 +133,16 @@ class SvmRecord:
     mistakes: tuple[SvmMistake, ...]
     excluded: int
     curve: CurveRecord | None
+    classifier: str
+
+    @property
+    def parameter(self) -> str:
+        """The name of the values that the dev part chooses."""
+        return "k" if self.classifier == "knn" else "C"
 
     @property
     def chosen(self) -> str:
-        """The values of C chosen on the splits, each once."""
+        """The values of C, or k, chosen on the splits, each once."""
         return ", ".join(dict.fromkeys(f"{split.C:g}" for split in self.splits))
 
 
@@ -151,7 +158,7 @@ def write_svm_report(folder: Path, out: Path | None = None) -> tuple[SvmRecord, 
     svms = read_svms(folder)
     nets = dict.fromkeys(f"{net.net} {net.layer}".strip() for net in svms.descriptors)
     context = {
-        "title": f"Linear SVMs on {' and '.join(nets)}, {short_name(svms.data)}",
+        "title": f"{CLASSIFIERS[svms.classifier]} on {' and '.join(nets)}, {short_name(svms.data)}",
         **{"svms": svms, "figure_name": FIGURE_NAMES[svms.figure], "chart": _chart(svms), "mistakes": _mistakes(svms)},
         **{"by_class": sorted(svms.by_class, key=lambda row: (row[1], row[0])), "first_classes": FIRST_CLASSES},
         "by_class_name": BY_CLASS[svms.figure].replace("_", " "),
@@ -186,7 +193,7 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
         classes=int(result["classes"]),
         dimensions=int(result["dimensions"]),
         aggregate=str(result["aggregate"]),
-        loss=str(result["loss"]),
+        loss=str(result["loss"] or ""),
         train_images=int(images["fit"]) + int(images["dev"]),
         test_images=int(images["test"]),
         descriptors=tuple(
@@ -196,7 +203,11 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
             for net in result["features"]
         ),
         splits=tuple(
-            SvmSplit(str(split["split"]), float(split["C"]), {C: float(value) for C, value in split["dev"].items()})
+            SvmSplit(
+                str(split["split"]),
+                float(split["k"] if "k" in split else split["C"]),
+                {C: float(value) for C, value in split["dev"].items()},
+            )
             for split in result["splits"]
         ),
         figure=figure,
@@ -211,6 +222,7 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
             for row in result["mistakes"]
         ),
         excluded=int(result.get("excluded", 0)),
+        classifier=str(result.get("classifier", "svm")),
         curve=_curve(result["curve"]) if "curve" in result else None,
     )
 
@@ -251,9 +263,9 @@ def _chart(svms: SvmRecord) -> str:
         for split in svms.splits[:MOST_CURVES]
     ]
     chosen = f"{first.C:g}"
-    marks = [(float(values.index(chosen)), f"C = {chosen}")] if chosen in values else []
+    marks = [(float(values.index(chosen)), f"{svms.parameter} = {chosen}")] if chosen in values else []
     title = f"{FIGURE_NAMES[svms.figure]} (%)"
-    return line_chart(title, lines, "C", marks, ticks_of_c(values), from_zero=False) if values else ""
+    return line_chart(title, lines, svms.parameter, marks, ticks_of_c(values), from_zero=False) if values else ""
 
 
 def _curve_chart(curve: CurveRecord) -> str:

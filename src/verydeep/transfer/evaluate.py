@@ -29,10 +29,11 @@ from ..data.datasets.voc import NOT_SCORED
 from ..data.exclude import excluded_images
 from ..evaluation.metrics import average_precision, class_recalls
 from ..evaluation.temperature import LEAST_IMAGES, fit_to_scores
+from .classifiers import Classifier, LogisticTrainer, NeighbourTrainer, Trainer
 from .descriptors import Array, combine
 from .features_file import Features, images_of, is_external, load_features
 from .splits import VOC, Parts, parts_of
-from .svm import LinearSvm, SvmTrainer
+from .svm import SvmTrainer
 
 ALL_CORES = 1e12  # multiply-adds: no images are read in the meantime
 FIGURES = {False: "mean_class_recall", True: "mean_average_precision"}
@@ -40,7 +41,7 @@ FIGURES = {False: "mean_class_recall", True: "mean_average_precision"}
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split: the chosen C, the metric of each C on the dev part, the SVMs, and their results.
+    """One split: the chosen C (k of knn), the metric of each C on the dev part, the SVMs, and their results.
 
     ``by_class`` is the metric of each class (K,), in percent, NaN for classes that are not counted; ``scores`` (n,K)
     are of the test images, ``parts.test``. ``temperature`` is None where it cannot be fitted: with one value of C, for
@@ -50,7 +51,7 @@ class SplitResult:
     parts: Parts
     C: float
     dev: dict[float, float]
-    svm: LinearSvm
+    svm: Classifier
     scores: NDArray[np.float64]
     by_class: NDArray[np.float64]
     top1_error: float | None
@@ -118,11 +119,14 @@ def learn_svms(
     device = resolve_device(machine or MachineSettings(), ALL_CORES)
     # Apple's GPUs have no float64, in which SVMs are solved.
     task = SvmTask(protocol, features[0], rows, svm, "cpu" if device.device.type == "mps" else str(device.device))
-    with device.running(), reporter.track(f"values of C: {len(svm.C)}, splits: {len(parts)}", len(parts)) as advance:
+    with (
+        device.running(),
+        reporter.track(f"values of {svm.parameter}: {len(svm.values)}, splits: {len(parts)}", len(parts)) as advance,
+    ):
         results = []
         for split in parts:
             results.append(task.run(split))
-            advance(1, f"C = {results[-1].C:g}")
+            advance(1, f"{svm.parameter} = {results[-1].C:g}")
     return Transfer(
         protocol, features, descriptor, svm, tuple(results), rows.shape[1], device.describe(), len(excluded)
     )
@@ -217,11 +221,11 @@ class SvmTask:
         trainer = self.trainer(train)
         dev: dict[float, float] = {}
         tried: dict[float, NDArray[np.float64]] = {}
-        if len(self.svm.C) > 1:
-            for candidate in trainer.fit(self.svm.C, np.searchsorted(train, parts.fit)):
+        if len(self.svm.values) > 1:
+            for candidate in trainer.fit(self.svm.values, np.searchsorted(train, parts.fit)):
                 tried[candidate.C] = candidate.scores(self.rows[parts.dev])
                 dev[candidate.C] = float(np.nanmean(self._by_class(tried[candidate.C], parts.dev)))
-        C = max(dev, key=lambda value: (dev[value], -value)) if dev else self.svm.C[0]
+        C = max(dev, key=lambda value: (dev[value], -value)) if dev else self.svm.values[0]
         (svm,) = trainer.fit((C,))
         scores = svm.scores(self.rows[test])
         by_class = self._by_class(scores, test)
@@ -237,10 +241,14 @@ class SvmTask:
             return fit_to_scores(scores, self.features.labels[images])
         return None
 
-    def trainer(self, images: NDArray[np.int64]) -> SvmTrainer:
-        """Trains on images, or on parts of them."""
-        weights = self._weights(images)
-        return SvmTrainer(self.rows[images], self.marks[images], self.svm.loss, self.device, weights)
+    def trainer(self, images: NDArray[np.int64]) -> Trainer:
+        """Trains classifiers on images, or on parts of them."""
+        rows, marks = self.rows[images], self.marks[images]
+        if self.svm.classifier == "knn":
+            return NeighbourTrainer(rows, marks)
+        if self.svm.classifier == "logistic":
+            return LogisticTrainer(rows, marks, self.device, self._weights(images))
+        return SvmTrainer(rows, marks, self.svm.loss, self.device, self._weights(images))
 
     def _weights(self, images: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """The factor of the loss of each training image, (n,); None for 1."""

@@ -88,6 +88,7 @@ class LearningCurve:
     seed: int
     classes: int
     test_images: int
+    parameter: str = "C"  # of which C is the value: k of nearest neighbours
 
     @property
     def sentence(self) -> str:
@@ -104,7 +105,8 @@ class LearningCurve:
             doubling = {"gain": round(self.doubling.gain, 4), "gain_interval": [round(low, 4), round(high, 4)]}
             doubling |= {"law": [round(value, 6) for value in self.doubling.law]}
             doubling |= {"fitted_from_images": self.doubling.fitted_from}
-        facts = {"C": self.C, "seed": self.seed, "classes": self.classes, "test_images": self.test_images}
+        facts: dict[str, Any] = {self.parameter: self.C, "seed": self.seed}
+        facts |= {"classes": self.classes, "test_images": self.test_images}
         rows = [point.to_json() for point in self.points]
         return {**facts, "points": rows, "doubling": doubling, "sentence": self.sentence}
 
@@ -144,7 +146,7 @@ class _Curve:
     """The first split of a transfer, trained on parts of its training images."""
 
     def __init__(self, task: SvmTask, transfer: Transfer) -> None:
-        self._task, self._split, self._seed = task, transfer.splits[0], transfer.svm.seed
+        self._task, self._split, self._svm = task, transfer.splits[0], transfer.svm
         self._features = transfer.first
         self._truth = self._features.labels[self._split.parts.test]
 
@@ -158,7 +160,7 @@ class _Curve:
         images = [0] * len(sizes)
         with reporter.track("learning curve", draws * len(sizes)) as advance:
             for draw in range(draws):
-                order = self._drawn(train, self._seed + draw)
+                order = self._drawn(train, self._svm.seed + draw)
                 for number, size in enumerate(sizes):
                     chosen = np.sort(order[_place_in_class(self._features.labels[order]) < size])
                     images[number] = len(chosen)
@@ -167,9 +169,9 @@ class _Curve:
         predicted.append(self._split.scores.argmax(1)[None])
         images.append(len(train))
         points = tuple(map(self._point, [*sizes, None], images, predicted))
-        doubling = fit_doubling(images, [found != self._truth for found in predicted], self._seed)
-        facts = (self._split.C, self._seed, len(self._features.classes), len(self._truth))
-        return LearningCurve(points, doubling, *facts)
+        doubling = fit_doubling(images, [found != self._truth for found in predicted], self._svm.seed)
+        counts = (len(self._features.classes), len(self._truth))
+        return LearningCurve(points, doubling, self._split.C, self._svm.seed, *counts, self._svm.parameter)
 
     def _drawn(self, train: Indices, seed: int) -> Indices:
         """Training images in a random order, which depends on the seed and each image's id."""

@@ -110,7 +110,7 @@ def _moved_file(file: Path) -> Path:
 
 @dataclass(frozen=True)
 class SvmClassifier:
-    """SVMs with the nets that compute their descriptors; `predict` gives scores, and probabilities if calibrated."""
+    """Classifiers with the nets of their descriptors; `predict` gives scores, and probabilities if calibrated."""
 
     file: SvmFile
     extractor: DescriptorExtractor
@@ -128,10 +128,9 @@ class SvmClassifier:
         rows = self.extractor.rows(images, faults, reporter or Silent())
         if rows.shape[1] == 0:
             return np.zeros((len(images), len(self.classes)))
-        if rows.shape[1] != len(self.file.weights):
+        if rows.shape[1] != self.file.dimensions:
             raise VerydeepError("the classifier does not fit the descriptors of its net: run `verydeep svm` again.")
-        scores: NDArray[np.float64] = rows.astype(np.float64) @ self.file.weights + self.file.bias
-        return scores
+        return self.file.classifier.scores(rows)
 
     def predict(
         self,

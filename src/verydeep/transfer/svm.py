@@ -20,7 +20,10 @@ MOST_IMAGES = 20_000  # of a Gram matrix
 
 @dataclass(frozen=True)
 class LinearSvm:
-    """K classifiers: ``weights`` float32 (D,K), ``bias`` float32 (K,), and the largest relative duality gap."""
+    """K linear classifiers: ``weights`` float32 (D,K), ``bias`` float32 (K,), and the largest relative duality gap.
+
+    Those of logistic regression have no gap, NaN.
+    """
 
     C: float
     weights: NDArray[np.float32]
@@ -30,6 +33,10 @@ class LinearSvm:
     def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """w·x + b of descriptors (N,D): (N,K), summed in float64."""
         return rows.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
+
+    def arrays(self) -> dict[str, NDArray[np.float32] | NDArray[np.int8]]:
+        """What a classifier's file holds."""
+        return {"weights": self.weights, "bias": self.bias}
 
 
 class SvmTrainer:

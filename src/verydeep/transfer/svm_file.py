@@ -1,7 +1,8 @@
 """App. B: SVM results on disk: metrics, splits, scores, server files, and the classifier.
 
-A classifier is one safetensors file: ``weights`` float32 (D,K), ``bias`` float32 (K,), and in its header JSON metadata
-with the classes and the recipe of its descriptors (nets by file and hash, layer, scales, how they are combined).
+A classifier is one safetensors file: ``weights`` float32 (D,K), ``bias`` float32 (K,), or of nearest neighbours
+``rows`` float32 (n,D), ``marks`` int8 (n,K), and in its header JSON metadata with the classes and the recipe of its
+descriptors (nets by file and hash, layer, scales, how they are combined).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,11 @@ from ..core.settings import DescriptorSettings
 from ..data.class_names import distinct
 from ..evaluation.metrics import calibration_error, mean_log_loss, reliability
 from ..evaluation.temperature import softmax
+from .classifiers import Neighbours
 from .evaluate import FIGURES, SplitResult, Transfer
 from .features_file import recipe_fits
 from .learning_curve import LearningCurve
+from .svm import LinearSvm
 
 WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", REPORT)
 METADATA_KEY = "verydeep-svm"
@@ -45,11 +49,16 @@ class SvmFile:
     """
 
     classes: tuple[str, ...]
-    weights: NDArray[np.float32]
-    bias: NDArray[np.float32]
+    classifier: LinearSvm | Neighbours
     nets: tuple[dict[str, Any], ...]
     descriptor: DescriptorSettings
     temperature: float | None = None
+
+    @property
+    def dimensions(self) -> int:
+        """D of the descriptors."""
+        stored = self.classifier
+        return stored.rows.shape[1] if isinstance(stored, Neighbours) else len(stored.weights)
 
 
 def summary(transfer: Transfer) -> dict[str, Any]:
@@ -64,7 +73,8 @@ def summary(transfer: Transfer) -> dict[str, Any]:
         "data": transfer.first.data,
         "features": [_source(features.recipe, list(features.scales)) for features in transfer.features],
         **asdict(transfer.descriptor),
-        "loss": transfer.svm.loss,
+        "classifier": transfer.svm.classifier,
+        "loss": transfer.svm.loss if transfer.svm.classifier == "svm" else None,
         "exclude": transfer.svm.exclude,
         "excluded": transfer.excluded,
         "dimensions": transfer.dimensions,
@@ -77,7 +87,7 @@ def summary(transfer: Transfer) -> dict[str, Any]:
         f"{name}_std": _std(known),
         "top1_error": _mean(errors),
         "top1_error_std": _std(errors),
-        "splits": [_split(split, name, transfer.first.labels) for split in transfer.splits],
+        "splits": [_split(split, name, transfer.first.labels, transfer.svm.parameter) for split in transfer.splits],
         "by_class": _by_class(transfer),
         "photos": {name: transfer.first.recipe[name] for name in ("data", "classes")},
         "mistakes": [] if several else _mistakes(transfer),
@@ -110,9 +120,10 @@ def _std(values: list[float]) -> float | None:
     return round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
 
 
-def _split(split: SplitResult, name: str, labels: NDArray[np.int64]) -> dict[str, Any]:
+def _split(split: SplitResult, name: str, labels: NDArray[np.int64], parameter: str) -> dict[str, Any]:
     dev = {f"{C:g}": round(value, 4) for C, value in split.dev.items()}
-    row: dict[str, Any] = {"split": split.parts.name, "C": split.C, "dev": dev, "duality_gap": split.svm.gap}
+    gap = None if math.isnan(split.svm.gap) else split.svm.gap
+    row: dict[str, Any] = {"split": split.parts.name, parameter: split.C, "dev": dev, "duality_gap": gap}
     row |= {"temperature": split.temperature, **_probabilities(split, labels[split.parts.test])}
     row[name] = None if split.figure is None else round(split.figure, 4)
     return row | {"top1_error": None if split.top1_error is None else round(split.top1_error, 4)}
@@ -189,11 +200,10 @@ def write_transfer(transfer: Transfer, folder: Path, curve: LearningCurve | None
         "classes": transfer.first.classes,
         "nets": nets,
         "descriptor": asdict(transfer.descriptor),
-        "C": split.C,
+        transfer.svm.parameter: split.C,
         "temperature": split.temperature,
     }
-    arrays = {"weights": split.svm.weights, "bias": split.svm.bias}
-    data = save(arrays, metadata={METADATA_KEY: json.dumps(metadata)})
+    data = save(split.svm.arrays(), metadata={METADATA_KEY: json.dumps(metadata)})
     write_sealed(folder / CLASSIFIER, data)
     write_json(folder / "splits.json", {split.parts.name: _ids(transfer, split) for split in transfer.splits})
     _write_predictions(transfer, folder / "answers.csv")
@@ -235,20 +245,32 @@ def _scales_fit(scales: Any) -> bool:
     return isinstance(scales, list) and len(scales) > 0 and all(isinstance(Q, int) and Q > 0 for Q in scales)
 
 
+def _classifier(arrays: dict[str, NDArray[Any]], metadata: dict[str, Any], classes: int) -> LinearSvm | Neighbours:
+    """The classifier of a file's arrays; raises ValueError, KeyError or TypeError where they do not fit."""
+    first, second = (arrays[name] for name in (("rows", "marks") if "rows" in arrays else ("weights", "bias")))
+    if "rows" in arrays:
+        k = metadata["k"]
+        fits = second.shape == (len(first), classes) and first.ndim == 2 and first.size > 0 and k >= 1
+        fits = fits and second.dtype == np.int8
+    else:
+        fits = first.shape[1:] == second.shape == (classes,)
+    if not (fits and np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("arrays of other shapes")
+    return Neighbours(k, first, second) if "rows" in arrays else LinearSvm(math.nan, first, second, math.nan)
+
+
 def load_svm(path: Path) -> SvmFile:
     """Loads a classifier file; raises VerydeepError if it is missing or broken."""
     try:
         with open_safetensors(path, "numpy") as file:
             check_seal(path, METADATA_KEY)
             metadata = json.loads((file.metadata() or {})[METADATA_KEY])
-            weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         settings = DescriptorSettings(**typed(DescriptorSettings, metadata["descriptor"]))
         temperature = metadata.get("temperature")  # not in files of earlier versions
         classes, nets = distinct(map(str, metadata["classes"])), tuple(metadata["nets"])
-        svm = SvmFile(classes, weights, bias, nets, settings, temperature)
-        fits = temperature is None or 1e-6 < temperature < 1e6
-        fits = fits and weights.shape[1:] == bias.shape == (len(svm.classes),) and len(svm.nets) > 0
-        fits = fits and bool(np.isfinite(weights).all() and np.isfinite(bias).all())
+        svm = SvmFile(classes, _classifier(arrays, metadata, len(classes)), nets, settings, temperature)
+        fits = len(nets) > 0 and (temperature is None or 1e-6 < temperature < 1e6)
         check_text(*svm.classes)
         fits = fits and all(recipe_fits(net["recipe"]) and _scales_fit(net["scales"]) for net in svm.nets)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError):

@@ -1,4 +1,4 @@
-"""Train and evaluate linear SVMs on descriptors by a dataset's protocol (App. B)."""
+"""Train and evaluate linear SVMs, or another classifier, on descriptors by a dataset's protocol (App. B)."""
 
 from __future__ import annotations
 
@@ -96,28 +96,28 @@ def run(options: Options) -> int:
 
 
 def show_svms(result: dict[str, Any]) -> None:
-    """Prints the errors of SVMs, split by split."""
-    name = result["figure"]
+    """Prints the errors of SVMs or other classifiers, split by split."""
+    name, parameter = result["figure"], "k" if result["classifier"] == "knn" else "C"
     nets = " and ".join(
         f"{row['net']} {row['layer']}@{','.join(map(str, row['scales']))}" if row["scales"] else row["net"]
         for row in result["features"]
     )
     title = f"{result['protocol']}, {result['data']}: {nets}, {result['aggregate']}, {result['dimensions']} dimensions"
     rows = [
-        (row["split"], images["fit"] + images["dev"], images["test"], f"{row['C']:g}", *_percent(row, name))
+        (row["split"], images["fit"] + images["dev"], images["test"], f"{row[parameter]:g}", *_percent(row, name))
         for row, images in zip(result["splits"], result["images"], strict=True)
     ]
     shown = name.replace("_", " ")
-    show_table(title, ["split", "training images", "test images", "C", shown, "top1 error"], rows)
+    show_table(title, ["split", "training images", "test images", parameter, shown, "top1 error"], rows)
     if result[f"{name}_std"] is not None:
         show(f"{shown} {result[name]:.2f} ± {result[f'{name}_std']:.2f} %, over {len(rows)} splits")
     elif result[name] is None:
         show(f"the test images have no labels, so there is no {shown}")
     if "curve" in result:
-        _show_curve(result["curve"])
+        _show_curve(result["curve"], parameter)
 
 
-def _show_curve(curve: dict[str, Any]) -> None:
+def _show_curve(curve: dict[str, Any], parameter: str) -> None:
     rows = [
         (
             "all" if point["images_per_class"] is None else point["images_per_class"],
@@ -128,7 +128,8 @@ def _show_curve(curve: dict[str, Any]) -> None:
         )
         for point in curve["points"]
     ]
-    title = f"error on the same {curve['test_images']} test images by number of training images, C = {curve['C']:g}"
+    title = f"error on the same {curve['test_images']} test images by number of training images"
+    title += f", {parameter} = {curve[parameter]:g}"
     show_table(title, ["images per class", "images", "draws", "top1 error", "mean class recall"], rows)
     show(curve["sentence"])
 
