@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from commands import TOP, error_cell
+from ilsvrc import error, wrong
 
 from verydeep.core.files import read_json
 from verydeep.paper.tables import markdown_table, write_block
@@ -56,6 +57,33 @@ def localisation() -> list[str]:
     return ["Localisation with net D, central crop", data, f"error of the true class's box {cell} %", "localisation"]
 
 
+def ilsvrc() -> list[str]:
+    """Net E with Oxford's weights on real photos of ILSVRC."""
+    found = read_json(STORED / "ilsvrc.json")["ranks"]["small"]["centre@224"]
+    data = f"{len(found):,} validation photos of ILSVRC, 227x227"
+    errors = [f"top-{k} error {error(wrong(found, k))} %" for k in (1, 5)]
+    return ["Net E, Oxford's weights, centre@224", data, ", ".join(errors), "results"]
+
+
+def suspects() -> list[str]:
+    """Planted wrong labels that `data check` finds, beside cleanlab on the same descriptors."""
+    stored = read_json(STORED / "suspects.json")
+    seeds = stored["seeds"]
+    shares = []
+    for who in ("verydeep", "cleanlab"):
+        planted, found = (sum(seed[who]["wrong_labels"][key] for seed in seeds) for key in ("planted", "found"))
+        shares.append(f"{100 * found / planted:.0f} %")
+    data = f"Caltech-101, {stored['classes']} classes, 5 % wrong labels planted, {len(seeds)} seeds"
+    return ["`data check`, wrong labels", data, f"{shares[0]} found; by cleanlab {shares[1]}", "data"]
+
+
+def calibration() -> list[str]:
+    """The calibration error of net E's probabilities before and after one temperature is fitted."""
+    row = read_json(STORED / "calibration.json")["rows"][0]
+    result = f"expected calibration error {row['ece']:.1f} % before, {row['calibrated']['ece']:.1f} % after"
+    return [f"`calibrate`, net {row['net'][0]}", f"{row['images']} other photos of ILSVRC", result, "testing"]
+
+
 def demo() -> list[str]:
     """The demo's seeds."""
     runs = read_json(STORED / "demo.json")["runs"]
@@ -88,7 +116,17 @@ def _beside_rivals(name: str, measured: dict[str, Any]) -> list[str]:
 
 def write() -> None:
     """Writes the table into README.md."""
-    rows = [*fine_tuning(), jittered(), transfer(), localisation(), demo(), *speed()]
+    rows = [
+        ilsvrc(),
+        *fine_tuning(),
+        jittered(),
+        transfer(),
+        localisation(),
+        suspects(),
+        calibration(),
+        demo(),
+        *speed(),
+    ]
     linked = [[*cells, f"[{page}](docs/{page}.md)"] for *cells, page in rows]
     table = markdown_table(["what", "data", "result", "details"], linked)
     note = (

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "verydeep demo": "tests/cli/test_commands.py",
     "check photos/ --weights": "tests/transfer/test_suspects.py",
     "check photos/ --features": "tests/transfer/test_suspects.py",
+    "verydeep calibrate": "tests/evaluation/test_calibration.py",  # needs 20 images that decide
     "suspects.csv": "tests/transfer/test_suspects.py",
 }
 SCRIPTS = {"tour.md": "examples/tour.py"}  # pages that a script follows whole
