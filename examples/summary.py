@@ -57,6 +57,15 @@ def localisation() -> list[str]:
     return ["Localisation with net D, central crop", data, f"error of the true class's box {cell} %", "localisation"]
 
 
+def box_context() -> list[str]:
+    """Boxes on whole photos, by training on whole photos or on crops."""
+    stored = read_json(STORED / "box_context.json")
+    crop, photo = (stored[f"{way}-160-0"]["tests"]["dense"] for way in ("crop", "photo"))
+    data = f"the same classes, {photo['images']} whole photos"
+    result = f"{error_cell(photo, 'gt_class_error')} %, trained on crops {error_cell(crop, 'gt_class_error')} %"
+    return ["Localisation, trained on whole photos", data, result, "localisation"]
+
+
 def ilsvrc() -> list[str]:
     """Net E with Oxford's weights on real photos of ILSVRC."""
     found = read_json(STORED / "ilsvrc.json")["ranks"]["small"]["centre@224"]
@@ -122,6 +131,7 @@ def write() -> None:
         jittered(),
         transfer(),
         localisation(),
+        box_context(),
         suspects(),
         calibration(),
         demo(),
