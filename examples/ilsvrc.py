@@ -5,7 +5,7 @@
     python examples/ilsvrc.py write     # the stored results into docs/results.md
 
 NET_E_INT8 is made by `verydeep export $NET_E --to onnx-int8 --photos imagenet:$ILSVRC_SMALL --out $NET_E_INT8`; its
-answers are compared with the net's.
+predictions are compared with the net's.
 
 Two folders ``<WNID>/<file>``: 1,300 photos warped to 227x227, and 60 of nearly original size. The photos of each are
 drawn in an order by seed and evaluated by the real command in parts of `PART`, one method at one scale each; a

@@ -28,8 +28,8 @@ def run_training(
 ) -> tuple[int, dict[str, Any] | None]:
     """Trains in one process or several; returns the exit status, and the result if it is still to be printed."""
     hours = options.max_hours
-    end = math.inf if hours is None else time.monotonic() + 3600 * hours
     with team_of(options) as team, InterruptHandler(reporter := reporter_of(team, options.quiet)) as stop:
+        end = math.inf if hours is None else time.monotonic() + 3600 * hours  # the same for processes that have joined
         try:
             result = train(reporter, lambda: stop() or time.monotonic() > end, team)
         except Interrupted:

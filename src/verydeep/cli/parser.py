@@ -60,6 +60,14 @@ def positive_hours(text: str) -> float:
 SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     "data": ("Data", {"metavar": "DATA", "help": "dataset: a folder, a list file or a name, as `train --data` takes"}),
     "images": ("Data", {"metavar": "IMAGE", "nargs": "+", "help": "images, folders of images or glob patterns"}),
+    "protocol": (
+        "Prediction",
+        {
+            "metavar": "PROTOCOL",
+            "nargs": "?",
+            "help": "protocol: dense@256,384,512, crops@…, … (default: that of `predict`)",
+        },
+    ),
     "--bad-images": (
         "Data",
         {

@@ -265,7 +265,7 @@ class _Crops:
 
 
 class _WholeImages(_Crops):
-    """A whole image and a random cell of its last map, for a key (epoch, index)."""
+    """A whole image and a random cell of its last map, for a key (epoch, index); it is always decoded whole."""
 
     def _seen(
         self, index: int, scale: int, rng: np.random.Generator

@@ -157,7 +157,7 @@ class BoxProtocol:
     ``centre@Q``: to the central crop, as in the paper's first procedure. ``dense@Q,…``: to the whole image at each Q,
     one box per cell of the map, as in its second; the boxes of all scales are pooled before merging.
     ``crops@Q,…`` is ours: the crops of Sect. 3.2's 5x5 grid instead of the cells of the map. Like training crops, and
-    unlike cells, they have no surroundings, which matters to nets of a small crop (NOTES.md).
+    unlike cells, they have no surroundings, which matters to nets that were trained on crops (NOTES.md).
     The paper mentions neither the mirror image nor the use of OverFeat's offset pooling: both are off by default.
     """
 

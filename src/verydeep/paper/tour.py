@@ -66,8 +66,9 @@ def tour(
     context = {"title": f"Predictions of net {model.metadata.net} on photos", "weights": Path(weights).name}
     more = {"photos": sections, "metadata": model.metadata, "scale": map_scale(model.metadata)}
     write_page(page, "tour.html", {**context, **more, "images": len(paths), "seconds": seconds})
-    told = [prediction.to_json() for prediction in predictions]
-    return {"folder": str(folder), "page": str(page), "seconds": seconds, "images": len(paths), "predictions": told}
+    predicted = [prediction.to_json() for prediction in predictions]
+    result = {"folder": str(folder), "page": str(page), "seconds": seconds, "images": len(paths)}
+    return {**result, "predictions": predicted}
 
 
 def _spread(items: Sequence[T], most: int) -> list[T]:

@@ -16,12 +16,7 @@ from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, se
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("run", metavar="MODEL", help="a run's folder or a checkpoint")
-    parser.add_argument(
-        "protocol",
-        metavar="PROTOCOL",
-        nargs="?",
-        help="protocol: dense@256,384,512, crops@…, … (default: that of `predict`)",
-    )
+    add_shared(parser, "protocol")
     data = parser.group("Data")
     data.add_argument("--data", metavar="DATA", help="labelled dataset to fit on (default: that of the run)")
     data.add_argument("--set", metavar="NAME", default="dev", help="dev, val, test or all (default: dev)")

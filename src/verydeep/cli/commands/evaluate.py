@@ -16,12 +16,7 @@ DISTRIBUTED = True
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("run", metavar="MODEL", help="a run's folder, a checkpoint or a weight file")
-    parser.add_argument(
-        "protocol",
-        metavar="PROTOCOL",
-        nargs="?",
-        help="protocol: dense@256,384,512, crops@…, … (default: that of `predict`)",
-    )
+    add_shared(parser, "protocol")
     data, output = parser.group("Data"), parser.group("Output")
     data.add_argument("--data", metavar="DATA", help="dataset to evaluate on (default: that of the run)")
     data.add_argument(
