@@ -462,6 +462,10 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
         record = {"net": net, "channel_order": "BGR", "mean_bgr": "103.939,116.779,123.68", "input_range": "0-255"}
         save_file(dict(tensors), tmp_path / f"{net}.safetensors", metadata=record)
     words = ("reproduce", "table11", "--data", "voc2007:voc", "--weights", "D=D.safetensors")
+    plan = ("reproduce", "table11/D", *words[2:6], "--plan")
+    planned = run_command(*plan, cwd=tmp_path)
+    left = re.search(r"voc2007 +D/released +fc7@768 +(\d+) ", planned.stdout)
+    assert left, planned.stdout
     one = run_command("reproduce", "table11/D", *words[2:6], "--json", cwd=tmp_path)
     assert one.status == 0, one.stderr
     found = json.loads(one.stdout)
@@ -471,7 +475,8 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
     assert 0 < row["figure"] <= 100
     assert row["figure_std"] is None
     features = load_features(tmp_path / "runs" / "transfer" / "voc2007-D.safetensors")
-    assert list(features.scales) == [256, 384, 512, 640, 768]
+    assert (list(features.scales), len(features)) == ([256, 384, 512, 640, 768], int(left[1]))
+    assert json.loads(run_command(*plan, "--json", cwd=tmp_path).stdout)["plan"]["descriptors"] == []
     told = run_command("table", "11", cwd=tmp_path)
     line = next(line for line in told.stdout.splitlines() if "Net-D (16 layers)" in line and "VOC-2007" in line)
     label = "D of width 0.03125, crop 32"  # no figure of the paper's net
@@ -484,7 +489,6 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
         ("reproduce", "table11/D"): "these rows need the weights of net D: add --weights D=FILE",
         ("reproduce", "table11/D/voc2012", *words[2:6]): "no row uses voc2007:voc: their datasets are voc2012",
         ("reproduce", "table11", "--doll", *words[2:6]): "there is no --doll of them",
-        ("reproduce", "table11", "--plan", *words[2:6]): "--plan is for training, and table11 trains only SVMs",
         ("reproduce", "table11", "--pooling", "down"): "--pooling is for training",
         ("reproduce", "table11/He"): "is a result of other authors",
         ("reproduce", "table11/D", *words[2:4], "--weights", "D=E.safetensors"): "contains net E, but was",

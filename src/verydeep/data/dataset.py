@@ -166,7 +166,7 @@ class Dataset:
 
     def evenly(self, most: int) -> Dataset:
         """At most ``most`` images, evenly spaced in the set."""
-        return self.take(np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)))
+        return self.take(evenly_spaced(len(self), most))
 
     def fingerprint(self, sizes: bool = False) -> str:
         """SHA-256 of ids, class names and boxes, and with ``sizes`` of the files' sizes in bytes.
@@ -354,3 +354,8 @@ def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: in
             start += count
         parts["train"].extend(members[start:])
     return {name: dataset.take(np.array(sorted(part), dtype=np.int64), name) for name, part in parts.items()}
+
+
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """At most ``most`` places of a sequence of length ``count``, with its first and its last."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))

@@ -197,12 +197,7 @@ def _two_sets(metadata: Metadata, photos: str | None) -> tuple[Dataset, Dataset]
     if opened.sets.get("dev") is None and calibration is comparison:
         half = len(comparison) // 2
         calibration, comparison = comparison.take(np.arange(half)), comparison.take(np.arange(half, len(comparison)))
-    return _spread(calibration, CALIBRATION), _spread(comparison, COMPARISON)
-
-
-def _spread(dataset: Dataset, most: int) -> Dataset:
-    """At most ``most`` images, evenly spread over a set."""
-    return dataset.take(np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(np.int64)))
+    return calibration.evenly(CALIBRATION), comparison.evenly(COMPARISON)
 
 
 def _rescaled_images(dataset: Dataset, metadata: Metadata, machine: Machine) -> Iterator[Pixels]:

@@ -46,7 +46,8 @@ def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings
     """
     counts, images = ILSVRC, ImageSample(READ_SECONDS, (USUAL_IMAGE,))
     settings = {work.run: work.settings for work in plan.runs}
-    busy = {settings[work.run].net: settings[work.run] for work in plan.missing}
+    left = [work.run for work in plan.to_train] + [work.run for work in plan.to_test]
+    busy = {settings[run].net: settings[run] for run in left}
     if opened is not None:
         tested = opened.sets[opened.reported]
         train, dev = (len(opened.sets[name]) if name in opened.sets else 0 for name in ("train", "dev"))
@@ -63,6 +64,7 @@ def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings
     return Plan(
         tuple(work if work.state == DONE else costs[work.settings.net].of_run(work) for work in plan.runs),
         tuple(work if work.done else costs[settings[work.run].net].of_test(work) for work in plan.tests),
+        plan.descriptors,
     )
 
 

@@ -131,15 +131,30 @@ class EvalStatus:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All work for some rows, in order, with estimates for what is not done.
+class DescriptorStatus:
+    """Descriptors of a released net at one scale of a data set, for SVMs: how many images still lack theirs."""
 
-    ``rows`` are names of rows that are evaluated whole, without stored parts.
-    """
+    run: str
+    data: str
+    layer: str
+    scale: int
+    images: int
+    seconds: float
+    disk: int
+
+    def to_json(self) -> dict[str, Any]:
+        """``{run, data, layer, scale, images, seconds}``."""
+        rest = {"scale": self.scale, "images": self.images, "seconds": round(self.seconds)}
+        return {"run": self.run, "data": self.data, "layer": self.layer, **rest}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All work for some rows, in order, with estimates for what is not done."""
 
     runs: tuple[RunStatus, ...]
     tests: tuple[EvalStatus, ...]
-    rows: tuple[str, ...] = ()
+    descriptors: tuple[DescriptorStatus, ...] = ()
 
     @property
     def to_train(self) -> list[RunStatus]:
@@ -152,9 +167,14 @@ class Plan:
         return [test for test in self.tests if not test.done]
 
     @property
-    def missing(self) -> list[RunStatus | EvalStatus]:
+    def to_describe(self) -> list[DescriptorStatus]:
+        """Descriptors that are not all extracted."""
+        return [status for status in self.descriptors if status.images]
+
+    @property
+    def missing(self) -> list[RunStatus | EvalStatus | DescriptorStatus]:
         """All work that is not done."""
-        return [*self.to_train, *self.to_test]
+        return [*self.to_train, *self.to_test, *self.to_describe]
 
     @property
     def seconds(self) -> float:
@@ -167,7 +187,7 @@ class Plan:
         return sum(work.disk for work in self.missing)
 
     def to_json(self, with_file: tuple[str, ...] = ()) -> dict[str, Any]:
-        """``{train: […], test: […], done: […], without_file: […], seconds, disk_bytes}``.
+        """``{train: […], test: […], descriptors: […], done: […], without_file: […], seconds, disk_bytes}``.
 
         Args:
             with_file: released nets whose weight files are given with the command.
@@ -179,12 +199,10 @@ class Plan:
                 for run in self.to_train
             ],
             "test": [
-                *(
-                    {"run": test.run, "protocol": str(test.protocol), "seconds": round(test.seconds)}
-                    for test in self.to_test
-                ),
-                *self.rows,
+                {"run": test.run, "protocol": str(test.protocol), "seconds": round(test.seconds)}
+                for test in self.to_test
             ],
+            "descriptors": [status.to_json() for status in self.to_describe],
             "done": [run.run for run in self.runs if run.state == DONE],
             "without_file": [
                 run.run for run in self.runs if run.state == NO_FILE and run.settings.net not in with_file

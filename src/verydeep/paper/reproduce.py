@@ -72,7 +72,7 @@ def reproduce(
     (machine, settings), size = _routed(given), DOLL if doll else PAPER
     root, files, news = Path(out or size.folder), weights or {}, reporter or Silent()
     if experiment.task == "transfer":
-        _check_untrained(name, plan_only, settings)
+        _check_untrained(name, settings)
         place, opened = ExperimentDir.of(root, size, None), None
     else:
         data, opened = _data(experiment.released, data, size, plan_only)
@@ -105,11 +105,10 @@ def _routed(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any]]:
     return machine, typed(TrainSettings, training)
 
 
-def _check_untrained(name: str, plan_only: bool, settings: dict[str, Any]) -> None:
+def _check_untrained(name: str, settings: dict[str, Any]) -> None:
     """Raises VerydeepError for options of training."""
-    if plan_only or settings:
-        wrong = "--plan" if plan_only else f"--{flag(next(iter(settings)))}"
-        raise VerydeepError(f"{wrong} is for training, and {name} trains only SVMs.")
+    if settings:
+        raise VerydeepError(f"--{flag(next(iter(settings)))} is for training, and {name} trains only SVMs.")
 
 
 def _data(released: bool, data: str | None, size: Size, plan_only: bool) -> tuple[str, Data | None]:
@@ -153,6 +152,11 @@ def _log(plan: Plan, reporter: Reporter) -> None:
     if plan.to_test:
         seconds = sum(test.seconds for test in plan.to_test)
         reporter.say(f"to evaluate: {len(plan.to_test)} protocols at one scale each, about {duration(seconds)}")
+    for work in plan.to_describe:
+        reporter.say(
+            f"to describe: {work.data} by {work.run}, {work.layer}@{work.scale} of {work.images} images, "
+            f"about {duration(work.seconds)}"
+        )
     if plan.missing:
         reporter.say(f"in total about {duration(plan.seconds)} and {plan.disk / 2**30:.2f} GiB of disk space")
 

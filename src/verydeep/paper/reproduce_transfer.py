@@ -7,7 +7,6 @@ command.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from ..checkpoints.pretrained import PixelsUnknown
@@ -17,10 +16,12 @@ from ..core.progress import Stopping
 from ..core.settings import DataSettings, DescriptorSettings, FeatureSettings
 from ..data.open import open_data
 from ..transfer.backbone import open_feature_net
+from ..transfer.cost import extraction_costs
 from ..transfer.evaluate import learn_svms
-from ..transfer.extract import extract_features
+from ..transfer.extract import PreparedExtraction, prepare_extraction
 from ..transfer.svm_file import write_transfer
-from .plan import Job, Plan
+from .estimate import BYTES
+from .plan import DescriptorStatus, Job, Plan
 from .results import RESULTS, read_results
 from .rows.row import Row, Test
 from .rows.transfer import BOX, IMAGE, LAYER, RECIPES, data_of
@@ -30,7 +31,7 @@ SPLITS = 3
 
 
 def transfer_plan(job: Job) -> Plan:
-    """The rows of the given data; no net is trained.
+    """The descriptors of the rows of the given data; no net is trained.
 
     Raises:
         VerydeepError: weight files or data are missing.
@@ -38,7 +39,8 @@ def transfer_plan(job: Job) -> Plan:
     rows = _rows(job)
     _check_files(job, rows)
     _check_data(job, rows)
-    return Plan((), (), tuple(row.name for row in rows))
+    tests = dict.fromkeys(test for row in rows for test in row.tests)
+    return Plan((), (), tuple(status for test in tests for status in _status(job, test)))
 
 
 def transfer_results(job: Job) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def _located(job: Job, name: str) -> str:
 
 def _result(job: Job, row: Row) -> dict[str, Any]:
     """A row's result, as in results.json."""
-    files = [_descriptors(job, test) for test in row.tests]
+    files = [_extraction(job, test).run(skip=False).path for test in row.tests]
     data = data_of(row)
     descriptor = DescriptorSettings(aggregate=RECIPES[data].aggregate)
     reporter = Stopping(job.reporter, job.stop)
@@ -122,14 +124,27 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
     }
 
 
-def _descriptors(job: Job, test: Test) -> Path:
-    """The features file of a net and a dataset, extracted where it is missing."""
+def _extraction(job: Job, test: Test) -> PreparedExtraction:
+    """The extraction of a net's descriptors of a dataset into their file."""
     path = job.place.root / "transfer" / f"{test.protocol}-{_net(test)}.safetensors"
     settings = FeatureSettings(layer=LAYER, scales=RECIPES[test.protocol].scales)
     splits = SPLITS if test.protocol.startswith("caltech") else None
     file, data, reporter = job.weights[_net(test)], _located(job, test.protocol), Stopping(job.reporter, job.stop)
-    extract_features(file, data, path, splits=splits, settings=settings, machine=job.machine, reporter=reporter)
-    return path
+    return prepare_extraction(
+        file, data, path, splits=splits, settings=settings, machine=job.machine, reporter=reporter
+    )
+
+
+def _status(job: Job, test: Test) -> list[DescriptorStatus]:
+    """What an extraction lacks, with estimates."""
+    prepared = _extraction(job, test)
+    bytes_of_one = BYTES * prepared.extractor.net.dimensions
+    return [
+        DescriptorStatus(
+            test.run, test.protocol, LAYER, cost.scale, cost.images, cost.seconds, cost.images * bytes_of_one
+        )
+        for cost in extraction_costs(prepared, job.reporter)
+    ]
 
 
 def _net(test: Test) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place
 from ..core.progress import Reporter, Silent
 from ..data.class_names import caption
+from ..data.dataset import evenly_spaced
 from ..data.image_io import Pixels, read_image
 from ..evaluation.predict import Prediction, find_photos
 from ..evaluation.saliency import grad_cam, map_scale, overlay, score_map
@@ -24,7 +25,6 @@ from ..transfer.model import Model
 from .demo import new_folder
 
 SHOWN, COMPARED, SIMILAR, CLASSES = 6, 60, 4, 3
-T = TypeVar("T")
 
 
 def tour(
@@ -46,15 +46,15 @@ def tour(
         VerydeepError: an SVM or exported file, no readable photo, or an unwritable directory.
     """
     reporter, began = reporter or Silent(), time.monotonic()
-    paths, model = _spread(find_photos(photos, reporter=reporter), COMPARED), load(weights)
+    found, model = find_photos(photos, reporter=reporter), load(weights)
     if not isinstance(model, Model):
         raise VerydeepError(f"{weights} is an exported file or an SVM, which has no maps: use the run of its net.")
     folder = Path(out) if out else new_folder("tour")
     page = folder / "index.html"
     check_place(folder, "--out")
     check_page_place(page)
-    paths, rows = _described(model, paths, reporter)
-    places = _spread(range(len(paths)), SHOWN)
+    paths, rows = _described(model, [found[place] for place in evenly_spaced(len(found), COMPARED)], reporter)
+    places = evenly_spaced(len(paths), SHOWN).tolist()
     predictions = model.predict([paths[place] for place in places], CLASSES, reporter=reporter)
     sections, named = [], partial(_name, Path(photos))
     with reporter.track("explaining", len(places)) as advance:
@@ -69,12 +69,6 @@ def tour(
     predicted = [prediction.to_json() for prediction in predictions]
     result = {"folder": str(folder), "page": str(page), "seconds": seconds, "images": len(paths)}
     return {**result, "predictions": predicted}
-
-
-def _spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many items, evenly spaced."""
-    places = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int))
-    return [items[place] for place in places]
 
 
 def _described(model: Model, paths: list[str], reporter: Reporter) -> tuple[list[str], NDArray[np.float32]]:

@@ -38,6 +38,11 @@ class FeatureNet:
         """Multiply-adds of one crop, forward, all layers."""
         return net_facts(self.net.name, 1, self.net.crop, self.net.width).multiply_adds
 
+    @property
+    def dimensions(self) -> int:
+        """D of a descriptor of one scale."""
+        return self.net.specs[-1].outputs
+
     def resize(self, scales: tuple[int, ...]) -> ResizeToScales:
         """The transform of an image to the net's input at each scale."""
         return ResizeToScales.for_net(self.metadata, Protocol("dense", scales, mirror=False))

@@ -83,6 +83,11 @@ def _stored_images(path: Path, dataset: Dataset, stored: Features, readable: lis
     return kept
 
 
+def _parts_folder(path: Path, key: str) -> Path:
+    """The directory of a file's shards; those of other nets and images have other names."""
+    return path.with_name(short_name(path.name, f".{key[:8]}.parts"))
+
+
 class Extractor:
     """Extracts descriptors with one net; ``recipe`` is all that another image's descriptor needs, except the scales."""
 
@@ -123,8 +128,7 @@ class Extractor:
         check_place(path.parent)
         if path.is_dir():
             raise VerydeepError(f"{path} is a folder: pass a file that ends in .safetensors as --out.")
-        # Shards of other nets and images have other names.
-        parts = path.with_name(short_name(path.name, f".{key[:8]}.parts"))
+        parts = _parts_folder(path, key)
         with _only_one(parts) if self.team.is_main else contextlib.nullcontext():
             stored = self._load(path, key)
             shards = Shards(parts, key, self.team.rank, self.team.size)
@@ -151,6 +155,11 @@ class Extractor:
                 shards.remove()
             self.team.all_gather(None)
         return Extraction(path, features, scales, computed, len(faults), time.monotonic() - start)
+
+    def finished(self, path: Path, dataset: Dataset) -> tuple[Features | None, Shards]:
+        """The file's content, None without a file, and the shards beside it; raises VerydeepError as `into_file`."""
+        key = self.key(dataset)
+        return self._load(path, key), Shards(_parts_folder(path, key), key)
 
     def _load(self, path: Path, key: str) -> Features | None:
         """The file's content, None without a file; raises VerydeepError if it is of another net or other images."""
@@ -224,6 +233,39 @@ class Extractor:
             yield index, [view for scale, view in zip(scales, views, strict=True) if not shards.has(scale, index)]
 
 
+@dataclass(frozen=True)
+class PreparedExtraction:
+    """The net, images and file of an extraction; `run` extracts.
+
+    ``sets`` has the set of each image; ``of`` records where the images are from.
+    """
+
+    extractor: Extractor
+    path: Path
+    dataset: Dataset
+    sets: tuple[str, ...]
+    scales: tuple[int, ...]
+    of: dict[str, Any]
+
+    def run(self, skip: bool) -> Extraction:
+        """Extracts what the file lacks; ``skip`` leaves out unreadable images."""
+        return self.extractor.into_file(self.path, self.dataset, self.sets, self.scales, self.of, skip)
+
+    def left(self) -> dict[int, int]:
+        """By scale, how many descriptors the file and the shards of an interrupted extraction lack.
+
+        Raises:
+            VerydeepError: the file is of other images, another net or protocol.
+        """
+        stored, shards = self.extractor.finished(self.path, self.dataset)
+        return {
+            scale: 0
+            if stored is not None and scale in stored.scales
+            else sum(not shards.has(scale, index) for index in range(len(self.dataset)))
+            for scale in self.scales
+        }
+
+
 def extract_features(
     source: str | Path,
     data: str,
@@ -242,6 +284,35 @@ def extract_features(
     """Extracts a descriptor of every image of some data into a features file; computes only what the file lacks.
 
     Args:
+        source, data, …: as of `prepare_extraction`.
+        bad_images: ``stop`` or ``skip`` on unreadable images.
+
+    Raises:
+        VerydeepError: as `prepare_extraction`; an unreadable image; a file of other images, another net or protocol.
+    """
+    prepared = prepare_extraction(
+        *(source, data, out, set_name, splits, classes, settings, preprocessing, machine, reporter, team, folders)
+    )
+    return prepared.run(bad_images == "skip")
+
+
+def prepare_extraction(
+    source: str | Path,
+    data: str,
+    out: str | Path,
+    set_name: str | None = None,
+    splits: int | None = None,
+    classes: tuple[str, ...] = (),
+    settings: FeatureSettings | None = None,
+    preprocessing: str = "recorded",
+    machine: MachineSettings | None = None,
+    reporter: Reporter | None = None,
+    team: Team | None = None,
+    folders: str = "auto",
+) -> PreparedExtraction:
+    """Opens the images and the net of an extraction.
+
+    Args:
         source: a run, a checkpoint or a weight file.
         data: as `verydeep.open_data` takes it, or a folder of images without class folders, which have no label.
         out: the file; missing scales are added.
@@ -250,12 +321,10 @@ def extract_features(
         classes: only the classes that match one of these patterns.
         folders: as in DataSettings.
         preprocessing: a key of `verydeep.checkpoints.preprocessing.KNOWN`, for weight files that do not record theirs.
-        bad_images: ``stop`` or ``skip`` on unreadable images.
         team: the processes that share the images (`verydeep.joined`); they need a directory that all of them can read.
 
     Raises:
-        VerydeepError: no such net, layer or data; Q below the crop of an FC layer; an unreadable image; a file
-            of other images, another net or protocol.
+        VerydeepError: no such net, layer or data; Q below the crop of an FC layer.
     """
     settings, reporter = settings or FeatureSettings(), reporter or Silent()
     data_settings = from_json(DataSettings, {"data": lasting_name(data), "classes": classes, "folders": folders})
@@ -267,7 +336,7 @@ def extract_features(
     of = {"data": data_settings.data, "classes": list(classes), "set": set_name, "splits": splits}
     of |= {} if folders == "auto" else {"folders": folders}
     extractor = Extractor(net, settings, device, reporter, team)
-    return extractor.into_file(Path(out), dataset, sets, scales, of, bad_images == "skip")
+    return PreparedExtraction(extractor, Path(out), dataset, sets, scales, of)
 
 
 def _images(

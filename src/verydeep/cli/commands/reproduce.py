@@ -12,7 +12,7 @@ from ...paper.scale import DOLL
 from ...training.recipes import OF_ALL_RUNS, settings_of_run
 from .. import output
 from ..execution import OK
-from ..output import Terminal, show, show_json, show_table
+from ..output import Terminal, show, show_json, show_note, show_table
 from ..parser import CommandParser, Options, add_settings, given_settings, show_defaults
 from ..signals import InterruptHandler
 from .table import show_paper_table
@@ -116,13 +116,23 @@ def _files_by_net(words: list[str]) -> dict[str, str]:
 
 def _show_plan(result: dict[str, Any]) -> None:
     plan = result["plan"]
-    rows = [
+    trained = [
         (row["run"], row["start"] or "random weights", row["S"], row["most_epochs"], duration(row["seconds"]))
         for row in plan["train"]
     ]
-    show_table(f"{result['name']}, into {result['folder']}", ["to train", "from", "S", "max epochs", "about"], rows)
-    tests = [(f"{row['run']} {row['protocol']}", duration(row["seconds"])) for row in plan["test"]]
-    show_table("", ["to evaluate", "about"], tests)
+    tested = [(f"{row['run']} {row['protocol']}", duration(row["seconds"])) for row in plan["test"]]
+    described = [
+        (row["data"], row["run"], f"{row['layer']}@{row['scale']}", row["images"], duration(row["seconds"]))
+        for row in plan["descriptors"]
+    ]
+    show_note(f"{result['name']}, into {result['folder']}")
+    for columns, rows in (
+        (["to train", "from", "S", "max epochs", "about"], trained),
+        (["to evaluate", "about"], tested),
+        (["to describe", "by", "layer@Q", "images", "about"], described),
+    ):
+        if rows:
+            show_table("", columns, rows)
     if plan["done"]:
         show(f"already done: {', '.join(plan['done'])}")
     for run_name in plan["without_file"]:
