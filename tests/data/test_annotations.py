@@ -217,7 +217,7 @@ def test_broken_xml_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(text)
     with pytest.raises(VerydeepError, match=r"a\.xml is not a PASCAL VOC XML annotation, or corrupted"):
         read_xml(tmp_path / "a.xml")
-    with pytest.raises(VerydeepError, match=r"none of its 1 XML files can be read, the first is .*a\.xml"):
+    with pytest.raises(VerydeepError, match=r"none of its 1 files can be read, the first is .*a\.xml"):
         read_boxes(tmp_path)
     xml(tmp_path / "b.xml", [("cat", 1, 1, 2, 2)])
     assert read_boxes(tmp_path)[1] == [str(tmp_path / "a.xml")]

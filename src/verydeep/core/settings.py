@@ -44,8 +44,8 @@ class DataSettings:
     )
     boxes: tuple[str, ...] = setting(
         (),
-        "box files: folders of PASCAL VOC XML, CSV or COCO JSON; FOLDER=FILE: names in FILE are relative to FOLDER "
-        "below DATA; can be repeated",
+        "box files: folders of PASCAL VOC XML or YOLO labels, CSV, COCO or VIA JSON; FOLDER=FILE: names in FILE are "
+        "relative to FOLDER below DATA; can be repeated",
         DATA,
         placeholder="FILE,…",
     )

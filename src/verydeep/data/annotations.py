@@ -1,7 +1,8 @@
-"""App. A, data: annotation files with boxes: PASCAL VOC XML (ILSVRC's too), CSV, COCO JSON.
+"""App. A, data: annotation files with boxes: PASCAL VOC XML (ILSVRC's too), CSV, COCO JSON, VIA's, YOLO's.
 
-Corners in XML and tables are ``inclusive`` pixels, counted from 1; COCO's boxes, and those of tables with widths, are
-``xywh``. Boxes are returned as ``xyxy`` but otherwise as they are in the file; `verydeep.data.box_targets` checks them.
+Corners in XML and tables are ``inclusive`` pixels, counted from 1; COCO's and VIA's boxes, and those of tables with
+widths, are ``xywh``; YOLO's are ``cxcywh`` in fractions of the image's sides. Boxes are returned as ``xyxy`` but
+otherwise as they are in the file; `verydeep.data.box_targets` checks them.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from ..core.files import check_text, read_text
 from .boxes import inclusive_to_xyxy, xywh_to_xyxy
 from .dataset import NamedBox
 from .tables import CLASS, DELIMITERS, IMAGE, Columns, Row, read_table
+from .via import RECTANGLE, Region, class_attribute, class_of, is_via, is_via_table, regions_in, regions_in_table
+from .via import SIDES as VIA_SIDES
 from .walk import Skipped, files_below, of_extension
+from .yolo import MOST_NORMALISED, read_yolo
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
 LARGEST_SIZE = 1e6  # pixels of a side
 LARGEST_XML = 2**20  # bytes of one image's annotation; ten thousand boxes take less
 ByImage = dict[str, list[NamedBox]]
-MOST_NORMALISED = 1.5  # if no coordinate in a file is larger, they are fractions of the image's sides
 MOST_SWAPPED = 0.2  # share of a table's boxes; if more corners are swapped, the columns are
 CORNERS, SIDES, CENTRE = "corners", "x, y and sides", "centre and sides"
 
@@ -61,11 +64,11 @@ BOXES = Columns(
 
 
 def read_boxes(path: Path) -> tuple[ByImage, list[str], list[str]]:
-    """Reads the boxes of a file (``.csv``, ``.tsv``, ``.json``) or a folder of XML files.
+    """Reads the boxes of a file (``.csv``, ``.tsv``, ``.json``), or a folder of XML files or else of YOLO's.
 
     Returns:
-        The boxes by the image's name, for XML files the file's name without extension; the XML files that are broken;
-        messages about COCO annotations without a box (crowds, segmentation only, empty ones).
+        The boxes by the image's name, for a folder the file's name without extension; the files of a folder that are
+        broken; messages about annotations without a box (crowds, segmentation only, empty ones).
 
     Raises:
         VerydeepError: no such file, an unreadable folder, another kind of file, an invalid line or entry.
@@ -73,29 +76,35 @@ def read_boxes(path: Path) -> tuple[ByImage, list[str], list[str]]:
     broken: list[str] = []
     skipped: list[str] = []
     if path.is_dir():
-        boxes, broken = _read_folder(path)
+        boxes, broken, skipped = _read_folder(path)
     elif path.suffix.lower() in DELIMITERS:
-        boxes = _read_table(path)
+        boxes, skipped = _read_via(path, regions_in_table(path)) if is_via_table(path) else (_read_table(path), [])
     elif path.suffix.lower() == ".json":
-        boxes, skipped = _read_coco(path)
+        boxes, skipped = _read_json(path)
     else:
         what = "is neither a folder of XML files nor a .csv, .tsv or .json file" if path.exists() else "does not exist"
-        raise VerydeepError(f"boxes {path} {what}: use PASCAL VOC XML, rows of {','.join(COLUMNS)}, or COCO JSON.")
+        raise VerydeepError(
+            f"boxes {path} {what}: use PASCAL VOC XML, YOLO's label files, rows of {','.join(COLUMNS)}, COCO JSON, or "
+            "VIA's JSON or CSV."
+        )
     if not boxes:
-        unreadable = f"; none of its {len(broken)} XML files can be read, the first is {broken[0]}" if broken else ""
+        unreadable = f"; none of its {len(broken)} files can be read, the first is {broken[0]}" if broken else ""
         raise VerydeepError(f"{path} contains no boxes{unreadable}{'; '.join(['', *skipped])}.")
     return boxes, broken, skipped
 
 
-def _read_folder(path: Path) -> tuple[ByImage, list[str]]:
-    boxes: ByImage = {}
-    broken = []
-    for file in files_below(path, Skipped(str(path)), of_extension(".xml")):
+def _read_folder(path: Path) -> tuple[ByImage, list[str], list[str]]:
+    files = files_below(path, Skipped(str(path)), of_extension(".xml"))
+    if not files:
+        boxes, broken, boxless = read_yolo(path)
+        return boxes, broken, _skipped(path, boxless)
+    boxes, broken = {}, []
+    for file in files:
         try:
             boxes[str(PurePosixPath(file.relative_to(path).with_suffix("")))] = read_xml(file)
         except VerydeepError:
             broken.append(str(file))
-    return boxes, broken
+    return boxes, broken, []
 
 
 def read_xml(path: Path) -> list[NamedBox]:
@@ -195,18 +204,28 @@ def _is_number(cell: str) -> bool:
     return False
 
 
-def _read_coco(path: Path) -> tuple[ByImage, list[str]]:
-    """The boxes of COCO's ``images``, ``annotations`` and ``categories``, and a message on annotations without one."""
+def _read_json(path: Path) -> tuple[ByImage, list[str]]:
+    """The boxes of COCO's or VIA's JSON, and a message on annotations without one."""
     try:
         content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as fault:
+        raise VerydeepError(_not_coco(path, fault)) from None
+    return _read_via(path, regions_in(path, content)) if is_via(content) else _read_coco(path, content)
+
+
+def _not_coco(path: Path, fault: Exception) -> str:
+    return f"{path} is not COCO JSON with images, annotations and categories, nor VIA's ({first_line(fault)})."
+
+
+def _read_coco(path: Path, content: Any) -> tuple[ByImage, list[str]]:
+    """The boxes of COCO's ``images``, ``annotations`` and ``categories``, and a message on annotations without one."""
+    try:
         images, categories = _by_id(path, content["images"], "file_name"), _by_id(path, content["categories"], "name")
         annotations = list(enumerate(content["annotations"], start=1))
         check_text(*(str(item.get("name")) for item in categories.values()))
         check_text(*(str(item.get("file_name")) for item in images.values()))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
-        raise VerydeepError(
-            f"{path} is not COCO JSON with images, annotations and categories ({first_line(fault)})."
-        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as fault:
+        raise VerydeepError(_not_coco(path, fault)) from None
     by_image: ByImage = {}
     boxless: dict[str, list[str]] = {}
     for number, item in annotations:
@@ -217,10 +236,10 @@ def _read_coco(path: Path) -> tuple[ByImage, list[str]]:
                 continue
             image = _entry(images, item, "image_id", "file_name")
             name = str(_entry(categories, item, "category_id", "name")["name"])
-            by_image.setdefault(_name(str(image["file_name"])), []).append(_coco_box(item["bbox"], name, image))
+            by_image.setdefault(_name(str(image["file_name"])), []).append(_xywh_box(item["bbox"], name, image))
         except (ValueError, TypeError, AttributeError, OverflowError) as fault:
             raise VerydeepError(f"{path}, {which}: {first_line(fault)}.") from None
-    return by_image, [_skipped(path, boxless)] if boxless else []
+    return by_image, _skipped(path, boxless)
 
 
 def _by_id(path: Path, items: list[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
@@ -260,18 +279,41 @@ def _without_box(annotation: dict[str, Any]) -> str:
     return "segmentation only" if annotation.get("segmentation") else "empty"
 
 
-def _skipped(path: Path, boxless: dict[str, list[str]]) -> str:
+def _skipped(path: Path, boxless: dict[str, list[str]]) -> list[str]:
+    """The message on annotations without a box, if there are any."""
+    if not boxless:
+        return []
     reasons = ", ".join(f"{len(annotations)} {reason}" for reason, annotations in boxless.items())
-    return f"{path}: annotations without a box are skipped: {reasons}; the first is {next(iter(boxless.values()))[0]}"
+    first = next(iter(boxless.values()))[0]
+    return [f"{path}: annotations without a box are skipped: {reasons}; the first is {first}"]
 
 
-def _coco_box(bbox: Any, name: str, image: dict[str, Any]) -> NamedBox:
+def _xywh_box(bbox: Any, name: str, image: dict[str, Any]) -> NamedBox:
     """A box from x, y, width and height in pixels; raises ValueError or TypeError if it is invalid."""
     numbers = [float(value) for value in bbox] if isinstance(bbox, list) else []
     if len(numbers) != 4 or not all(abs(value) < LARGEST_SIZE for value in numbers):
         raise ValueError(f"bbox {str(bbox)[:60]} is not x, y, width, height in pixels")
     x1, y1, x2, y2 = xywh_to_xyxy(numbers).tolist()
     return NamedBox(name, (x1, y1, x2, y2), _size([image.get(side) for side in ("height", "width")]))
+
+
+def _read_via(path: Path, regions: list[Region]) -> tuple[ByImage, list[str]]:
+    """The boxes of VIA's rectangles, and a message on other shapes and on those without a class."""
+    by_image: ByImage = {}
+    boxless: dict[str, list[str]] = {}
+    attribute = class_attribute(path, regions)
+    for region in regions:
+        shape, name = str(region.shape.get("name", "no shape")), class_of(region.attributes.get(attribute))
+        if shape != RECTANGLE or not name:
+            boxless.setdefault(shape if shape != RECTANGLE else "without a class", []).append(region.which)
+            continue
+        try:
+            check_text(name, region.image)
+            box = _xywh_box([region.shape.get(side) for side in VIA_SIDES], name, {})
+        except (ValueError, TypeError, OverflowError) as fault:
+            raise VerydeepError(f"{path}, {region.which}: {first_line(fault)}.") from None
+        by_image.setdefault(_name(region.image), []).append(box)
+    return by_image, _skipped(path, boxless)
 
 
 def _name(image: str) -> str:

@@ -84,13 +84,15 @@ class NamedBox:
     """A box of an annotation file: the class's name there, and its corners as ``xyxy`` (see `verydeep.data.boxes`).
 
     ``size`` is the height and width of the annotated image, if recorded; it may differ from the image file's.
-    ``written`` are the corners as the file counts pixels, if that is not ``xyxy``.
+    ``written`` are the corners as the file counts pixels, if that is not ``xyxy``. The corners of a ``relative`` box
+    are fractions of the image's sides, until the image is known (`verydeep.data.datasets.annotated_folder`).
     """
 
     name: str
     xyxy: tuple[float, float, float, float]
     size: tuple[int, int] | None = None
     written: tuple[float, float, float, float] | None = field(default=None, compare=False, repr=False)
+    relative: bool = False
 
     @property
     def swapped(self) -> bool:

@@ -1,4 +1,4 @@
-"""App. A, data: own images with classes and boxes from annotation files.
+"""App. A, data: own images with classes and boxes from annotation files (`verydeep.data.annotations`).
 
 ``boxes`` lists files or folders of boxes, each optionally after the folder that its names are relative to:
 ``boxes.csv``, ``Annotations/``, ``airplanes=airplane.csv,Faces=face.csv``. An image is found by its path below that
@@ -77,7 +77,7 @@ def _match_boxes(root: Path, images: list[str], places: tuple[str, ...]) -> Phot
             if image is None:
                 unmatched.append(written)
             elif boxes:
-                by_image[image] += boxes
+                by_image[image] += _in_pixels(boxes, root / image)
     if not by_image:
         first = f" (the first is {unmatched[0]})" if unmatched else ""
         raise VerydeepError(
@@ -89,6 +89,21 @@ def _match_boxes(root: Path, images: list[str], places: tuple[str, ...]) -> Phot
     for boxes in by_image.values():
         boxes[:] = [replace(box, name=spelling[box.name]) for box in boxes]
     return PhotoBoxes(dict(by_image), tuple(unmatched), without, tuple(broken), tuple(skipped))
+
+
+def _in_pixels(boxes: list[NamedBox], photo: Path) -> list[NamedBox]:
+    """The boxes with the corners of relative ones in pixels of the image."""
+    if not any(box.relative for box in boxes):
+        return boxes
+    try:
+        height, width = image_size(photo)
+    except ImageError:  # reported when the images are read
+        height, width = LARGEST_SIDE, LARGEST_SIDE
+    scaled = []
+    for box in boxes:
+        x1, y1, x2, y2 = box.xyxy
+        scaled.append(replace(box, xyxy=(x1 * width, y1 * height, x2 * width, y2 * height), relative=False))
+    return scaled
 
 
 def parted(place: str) -> tuple[str, str]:
