@@ -583,6 +583,20 @@ def test_a_claim_is_one_sentence(name: str, pairs: list[dict[str, Any]], says: s
     assert lines[2] == f"- a 5.0 %, b 4.0 %: difference {difference:+.1f} points (+0.5 to +1.5), p = {p:.2g}"
 
 
+def test_a_profile_gives_all_runs_its_settings_and_other_flags_change_them(tmp_path: Path) -> None:
+    words = ("reproduce", "table3/A", *FEW, "--max-steps", 1, "--profile", "paper-literal", "--initialise", "glorot")
+    assert run_command(*words, cwd=tmp_path).status == 0
+    settings = json.loads((tmp_path / "runs" / "doll" / "A" / "256" / "config.json").read_text())["settings"]
+    assert (settings["initialise"], settings["bias_lr"]) == ("glorot", 1.0)
+    assert (settings["bias_weight_decay"], settings["colour_shift"]) == (settings["weight_decay"], "eigenvalue")
+    told = run_command("reproduce", "table3/A", *FEW, "--max-steps", 1, cwd=tmp_path).mistake()
+    assert "contains a run that was started with bias-weight-decay 0.0005, not 0.0: use another --out" in told
+    told = run_command("reproduce", "table11", "--profile", "oxford-code", cwd=tmp_path).mistake()
+    assert "--profile is for training, and table11 trains only SVMs" in told
+    with pytest.raises(VerydeepError, match="no profile 'oxford': the profiles are paper-literal, oxford-code"):
+        reproduce("table3/A", doll=True, profile="oxford")
+
+
 def test_settings_of_the_data_are_the_experiments() -> None:
     for fixed in ({"dev_fraction": 0.2}, {"net": "B"}, {"width": 0.25}, {"start": "none"}, {"S": "96"}):
         with pytest.raises(VerydeepError, match=f"{next(iter(fixed)).replace('_', '-')} is part of the experiment"):

@@ -20,7 +20,7 @@ from ..core.progress import Interrupted, Reporter, Silent, Stopping, duration
 from ..core.settings import DataSettings, MachineSettings, TrainSettings
 from ..data.open import Data, open_data
 from ..evaluation.evaluate import prepare_evaluation
-from ..training.recipes import OF_ALL_RUNS, papers_start
+from ..training.recipes import OF_ALL_RUNS, PROFILES, papers_start
 from ..training.run import route
 from .estimate import estimated
 from .plan import STARTED, EvalStatus, ExperimentDir, Job, Plan, RunStatus, is_box_run
@@ -47,6 +47,7 @@ def reproduce(
     doll: bool = False,
     plan_only: bool = False,
     weights: dict[str, str] | None = None,
+    profile: str | None = None,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
     **given: Any,
@@ -59,6 +60,7 @@ def reproduce(
         doll: small nets on small crops, in minutes.
         plan_only: only return the plan.
         weights: for ``released`` and ``transfer``, a weight file by net: ``{"D": …, "E": …}``.
+        profile: a key of `verydeep.training.recipes.PROFILES`, whose settings all runs have; ``given`` changes them.
         stop: called after each step; returns whether to save and leave.
         given: settings that the paper leaves open (`verydeep.training.recipes.OF_ALL_RUNS`), and MachineSettings.
 
@@ -69,10 +71,10 @@ def reproduce(
         VerydeepError: no such row or data, a run's folder with other settings.
     """
     experiment, rows = _rows(name, doll, bool(weights))
-    (machine, settings), size = _routed(given), DOLL if doll else PAPER
+    (machine, settings), size = _routed({**_profile(profile), **given}), DOLL if doll else PAPER
     root, files, news = Path(out or size.folder), weights or {}, reporter or Silent()
     if experiment.task == "transfer":
-        _check_untrained(name, settings)
+        _check_untrained(name, ["profile"] * (profile is not None) + list(settings))
         place, opened = ExperimentDir.of(root, size, None), None
     else:
         data, opened = _data(experiment.released, data, size, plan_only)
@@ -96,6 +98,12 @@ def _rows(name: str, doll: bool, with_weights: bool) -> tuple[Experiment, tuple[
     return experiment, rows
 
 
+def _profile(name: str | None) -> dict[str, Any]:
+    if name is not None and name not in PROFILES:
+        raise VerydeepError(f"no profile {name!r}: the profiles are {', '.join(PROFILES)}.")
+    return {} if name is None else PROFILES[name]
+
+
 def _routed(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any]]:
     """MachineSettings, and the training settings of every run; the experiment fixes the data."""
     machine, data, training = route(given)
@@ -105,10 +113,10 @@ def _routed(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any]]:
     return machine, typed(TrainSettings, training)
 
 
-def _check_untrained(name: str, settings: dict[str, Any]) -> None:
+def _check_untrained(name: str, given: list[str]) -> None:
     """Raises VerydeepError for options of training."""
-    if settings:
-        raise VerydeepError(f"--{flag(next(iter(settings)))} is for training, and {name} trains only SVMs.")
+    if given:
+        raise VerydeepError(f"--{flag(given[0])} is for training, and {name} trains only SVMs.")
 
 
 def _data(released: bool, data: str | None, size: Size, plan_only: bool) -> tuple[str, Data | None]:

@@ -34,6 +34,17 @@ OF_ALL_RUNS = (
     "seed",
 )
 
+# Two readings of the paper, as settings that differ from ours: its text word for word, and the code of its authors.
+PROFILES: dict[str, dict[str, Any]] = {
+    "paper-literal": {
+        "initialise": "gaussian-literal",
+        "bias_lr": 1.0,
+        "bias_weight_decay": 5e-4,
+        "colour_shift": "eigenvalue",
+    },
+    "oxford-code": {"resampling": "bicubic"},
+}
+
 
 def settings_of_run(run: str, overrides: dict[str, Any]) -> TrainSettings:
     """The settings of a run named as in the paper, or of a net's name alone, with ``overrides``.

@@ -9,7 +9,7 @@ from ...core.errors import VerydeepError
 from ...core.progress import duration
 from ...core.settings import MachineSettings, TrainSettings
 from ...paper.scale import DOLL
-from ...training.recipes import OF_ALL_RUNS, settings_of_run
+from ...training.recipes import OF_ALL_RUNS, PROFILES, settings_of_run
 from .. import output
 from ..execution import OK
 from ..output import Terminal, show, show_json, show_note, show_table
@@ -38,6 +38,11 @@ def add_arguments(parser: CommandParser) -> None:
     evaluation, shown = parser.group("Experiments"), parser.group("Output")
     evaluation.add_argument(
         "--doll", action="store_true", help="use small nets on handwritten digits, which take minutes per row"
+    )
+    evaluation.add_argument(
+        "--profile",
+        choices=tuple(PROFILES),
+        help="settings of all runs: the paper's text word for word, or its authors' code; other flags change them",
     )
     evaluation.add_argument(
         "--plan", action="store_true", help="only print what is still to be run, with time and disk space"
@@ -72,6 +77,7 @@ def run(options: Options) -> int:
             doll=options.doll,
             plan_only=options.plan,
             weights=_files_by_net(options.weights or []),
+            profile=options.profile,
             reporter=reporter,
             stop=stop,
             **given_settings(options),
