@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 from collections.abc import Callable
@@ -169,6 +170,45 @@ def keras_archive(path: Path, layers: Layers) -> None:
         archive.writestr("metadata.json", "{}")
         archive.write(inside, "model.weights.h5")
     inside.unlink()
+
+
+def tfjs(
+    path: Path, layers: Layers, store: str = "float32", group: int = 3, shard: int = 10_000, named: bool = True
+) -> None:
+    """A layers model of TensorFlow.js: groups of ``group`` layers, in shards that end anywhere; an optimizer's state.
+
+    ``store`` is float32, float16, uint8 or uint16; ``named`` as from Keras, in a model in a model, else numbered.
+    """
+    entries: list[tuple[dict[str, Any], bytes]] = []
+    counts = {"conv2d": 0, "dense": 0}
+    for name, (kernel, bias) in keras_arrays(layers).items():
+        kind = "conv2d" if kernel.ndim == 4 else "dense"
+        number = f"_{counts[kind]}" if counts[kind] else ""
+        counts[kind] += 1
+        for part, values in (("kernel", kernel), ("bias", bias)):
+            entry: dict[str, Any] = {"shape": list(values.shape), "dtype": "float32"}
+            entry["name"] = f"vgg16/{name}/{part}" if named else f"{kind}{number}/{part}"
+            data = values
+            if store == "float16":
+                entry["quantization"], data = {"dtype": store, "original_dtype": "float32"}, values.astype("<f2")
+            elif store != "float32":
+                low, steps = float(values.min()), np.iinfo(store).max
+                scale = (float(values.max()) - low) / steps or 1.0
+                entry["quantization"] = {"dtype": store, "min": low, "scale": scale}
+                data = np.round((values - low) / scale).astype(store)
+            entries.append((entry, np.ascontiguousarray(data).tobytes()))
+    entries.append(({"name": "iterations", "shape": [], "dtype": "int32", "group": "optimizer"}, bytes(4)))
+    manifest = []
+    for at, start in enumerate(range(0, len(entries), group), start=1):
+        content = b"".join(data for _, data in entries[start : start + group])
+        starts = range(0, len(content), shard)
+        names = [f"{path.name}-group{at}-shard{place}of{len(starts)}.bin" for place in range(1, len(starts) + 1)]
+        for name, first in zip(names, starts, strict=True):
+            (path.parent / name).write_bytes(content[first : first + shard])
+        manifest.append({"paths": names, "weights": [entry for entry, _ in entries[start : start + group]]})
+    topology = {"model_config": {"class_name": "Functional"}, "keras_version": "2.15.0", "backend": "tensorflow"}
+    model = {"format": "layers-model", "generatedBy": "keras v2.15.0", "modelTopology": topology}
+    path.write_text(json.dumps({**model, "weightsManifest": manifest}))
 
 
 def block(rows: list[tuple[bytes, bytes]]) -> bytes:

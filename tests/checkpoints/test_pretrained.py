@@ -151,6 +151,8 @@ FORMATS: dict[str, tuple[Writer, str, str, str]] = {
     "Keras 3": (made.keras_new, "minus mean", "caffe", "rgb-mean"),
     "Keras 3, unnamed": (partial(made.keras_new, named=False), "minus mean", "caffe", "rgb-mean"),
     ".keras": (made.keras_archive, "minus mean", "caffe", "rgb-mean"),
+    "TensorFlow.js": (made.tfjs, "minus mean", "caffe", "rgb-mean"),
+    "TensorFlow.js, numbered": (partial(made.tfjs, named=False), "minus mean", "caffe", "rgb-mean"),
     "TF-Slim": (made.slim_first, "minus mean", "rgb-mean", "caffe"),
     "torchvision": (pth, "torchvision", "torchvision", "rgb-mean"),
     "torchvision, old": (partial(pth, fc=OLD_HEAD), "torchvision", "torchvision", "torchvision-features"),
@@ -185,7 +187,9 @@ def test_each_format_gives_equal_scores_and_wrong_preprocessing_does_not(tmp_pat
     assert far(ours(read_weights(str(path), wrong)), expected) > 1e-2
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS if "Caffe" in kind or "Keras" in kind or "torch" in kind])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in FORMATS if any(name in kind for name in ("Caffe", "Keras", "torch", "Flow"))]
+)
 def test_another_order_of_the_inputs_of_fc6_would_change_the_scores(tmp_path: Path, kind: str) -> None:
     """Row, column, channel in place of channel, row, column, and the other way round."""
     write, taken, named, _ = FORMATS[kind]

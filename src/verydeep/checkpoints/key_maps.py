@@ -68,6 +68,7 @@ class Layout:
 OURS = Layout("ours")
 CAFFE, MATCONVNET = Layout("Caffe"), Layout("MatConvNet")
 KERAS = Layout("Keras", ("fc1", "fc2", "predictions"), "block{stage}_conv{number}")
+TFJS = Layout("TensorFlow.js", KERAS.fc, KERAS.pattern)
 SLIM = Layout("TF-Slim", FC, "conv{stage}/conv{stage}_{number}")
 TORCHVISION = Layout("torchvision", ("classifier.0", "classifier.3", "classifier.6"), "features.{number}", True, 1)
 OLDER = ("classifier.1", "classifier.4", "classifier.6")

@@ -1,8 +1,8 @@
 """Sect. 1, "we have released our two best-performing models": pretrained weights from public files.
 
-A file is recognised by its content, never by its name: Caffe, MatConvNet, Keras, TF-Slim, PyTorch (torchvision,
-jcjohnson, timm, mmpretrain), safetensors. Its preprocessing and classes are read from the file or its sidecar, or known
-of a public file by its hash, and never guessed.
+A file is recognised by its content, never by its name: Caffe, MatConvNet, Keras, TensorFlow.js, TF-Slim, PyTorch
+(torchvision, jcjohnson, timm, mmpretrain), safetensors. Its preprocessing and classes are read from the file or its
+sidecar, or known of a public file by its hash, and never guessed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from .formats.keras import INSIDE, read_keras
 from .formats.matconvnet import read_matconvnet
 from .formats.pytorch import LEGACY, parts_of, read_torch
 from .formats.tf_slim import MAGIC, read_tensorflow
-from .key_maps import CAFFE, FC, KERAS, MATCONVNET, SLIM, TORCH, Recognised, recognise
+from .formats.tfjs import read_tfjs
+from .key_maps import CAFFE, FC, KERAS, MATCONVNET, SLIM, TFJS, TORCH, Recognised, recognise
 from .preprocessing import CHOICES, KNOWN, Preprocessing, Triple, pixels_named, to_our_pixels, triple
 from .registry import NAMES_FILE, Digests, Released, all_released, ilsvrc_classes, known_file, nearest_released
 from .run_dir import checkpoint_of
@@ -188,13 +189,15 @@ def _kind(path: Path) -> str:
         return _kind_of_archive(path)
     if start.startswith((LEGACY, b"\x80")):
         return "PyTorch"
+    if start.lstrip().startswith(b"{"):
+        return "TensorFlow.js"
     if end == MAGIC:
         return "TF-Slim"
     if looks_like_caffe(start):
         return "Caffe"
     raise VerydeepError(
-        f"{path} is corrupted, or not of a supported format: .caffemodel, MatConvNet's .mat, Keras's .h5, TF-Slim's "
-        "checkpoints, PyTorch's .pth, safetensors."
+        f"{path} is corrupted, or not of a supported format: .caffemodel, MatConvNet's .mat, Keras's .h5, "
+        "TensorFlow.js's model.json, TF-Slim's checkpoints, PyTorch's .pth, safetensors."
     )
 
 
@@ -229,6 +232,8 @@ def _foreign(path: Path, kind: str) -> tuple[Recognised, Preprocessing | None, t
         return recognise(path, parts, (MATCONVNET,)), pixels, classes
     if kind == "Keras":
         return recognise(path, read_keras(path), (KERAS,)), None, None
+    if kind == "TensorFlow.js":
+        return recognise(path, read_tfjs(path), (TFJS,)), None, None
     if kind == "TF-Slim":
         return recognise(path, read_tensorflow(path), (SLIM,)), None, None
     return recognise(path, read_torch(path), TORCH), None, None

@@ -40,11 +40,11 @@ def read_keras(path: Path) -> Parts:
         arrays = _older(path, root) if "layer_names" in root.attrs else _newer(path, file)
     parts: Parts = {}
     for name, values in arrays.items():
-        parts[name] = {"weight": _kernel(path, values[0])}
+        parts[name] = {"weight": kernel_of(path, values[0])}
         parts[name] |= {
             part: torch.from_numpy(value) for part, value in zip(("bias", "third"), values[1:3], strict=False)
         }
-    _count_channels_first(parts)
+    count_channels_first(parts)
     return parts
 
 
@@ -91,15 +91,15 @@ def _newer(path: Path, file: Any) -> _Arrays:
     root = file.get("layers", file.get("_layer_checkpoint_dependencies"))
     if root is None:
         raise VerydeepError(f"{path} is an HDF5 file, but not a Keras one: it lists no layers.")
-    groups = [(name, root[name]["vars"]) for name in sorted(root, key=_order) if len(root[name].get("vars", ()))]
+    groups = [(name, root[name]["vars"]) for name in sorted(root, key=layer_order) if len(root[name].get("vars", ()))]
     named = {name: [_numbers(path, values[str(at)]) for at in range(len(values))] for name, values in groups}
     names = {name: _word(values.attrs["name"]) for name, values in groups if "name" in values.attrs}
     if len(names) < len(named):
-        names = _by_order(named)
+        names = names_by_order(named)
     return {names.get(name, name): values for name, values in named.items()}
 
 
-def _by_order(named: _Arrays) -> dict[str, str]:
+def names_by_order(named: _Arrays) -> dict[str, str]:
     """Names by the order of layers, for groups that are only numbered: those of the net with as many convolutions."""
     convs = [name for name, values in named.items() if values[0].ndim == 4]
     dense = [name for name, values in named.items() if values[0].ndim == 2]
@@ -113,7 +113,7 @@ def _by_order(named: _Arrays) -> dict[str, str]:
     return {}
 
 
-def _order(name: str) -> tuple[str, int]:
+def layer_order(name: str) -> tuple[str, int]:
     """``conv2d_10`` after ``conv2d_9``."""
     match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
     return (match[1], int(match[2] or 0)) if match else (name, 0)
@@ -131,7 +131,7 @@ def _numbers(path: Path, values: Any) -> Any:
     return np.asarray(values, dtype=np.float32)
 
 
-def _kernel(path: Path, values: Any) -> Tensor:
+def kernel_of(path: Path, values: Any) -> Tensor:
     """(out,in,k,k) from (k,k,in,out), or (out,in) from (in,out)."""
     if values.ndim != 4:
         return torch.from_numpy(values).t() if values.ndim == 2 else torch.from_numpy(values)
@@ -147,12 +147,13 @@ def _theano(path: Path) -> str:
     )
 
 
-def _count_channels_first(parts: Parts) -> None:
+def count_channels_first(parts: Parts) -> None:
     """Reorders fc1's inputs from row, column, channel to channel, row, column, in place."""
-    convs = [part["weight"] for part in parts.values() if part["weight"].dim() == 4]
-    if "fc1" not in parts or not convs or parts["fc1"]["weight"].dim() != 2:
+    weights = {name: part["weight"] for name, part in parts.items() if "weight" in part}
+    convs = [weight for weight in weights.values() if weight.dim() == 4]
+    if "fc1" not in weights or not convs or weights["fc1"].dim() != 2:
         return
-    weight, channels = parts["fc1"]["weight"], convs[-1].shape[0]
+    weight, channels = weights["fc1"], convs[-1].shape[0]
     side = math.isqrt(weight.shape[1] // channels)
     if side**2 * channels == weight.shape[1]:
         whole = weight.reshape(weight.shape[0], side, side, channels).permute(0, 3, 1, 2)
