@@ -29,6 +29,7 @@ ELSEWHERE = {
     "check photos/ --weights": "tests/transfer/test_suspects.py",
     "check photos/ --features": "tests/transfer/test_suspects.py",
     "verydeep calibrate": "tests/evaluation/test_calibration.py",  # needs 20 images that decide
+    "--reject-at": "tests/evaluation/test_calibration.py",
     "suspects.csv": "tests/transfer/test_suspects.py",
 }
 SCRIPTS = {"tour.md": "examples/tour.py"}  # pages that a script follows whole

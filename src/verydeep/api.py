@@ -34,6 +34,7 @@ from .data.open import Dataset, open_data
 from .evaluation.calibrate import fit_calibration
 from .evaluation.evaluate import Evaluation, prepare_evaluation
 from .evaluation.predict import Classifier, Prediction, find_photos
+from .evaluation.rejection import check_calibrated
 from .localisation.datasets import open_box_sets
 from .localisation.evaluate import BoxEvaluation, LocalisationEvaluator, open_tests
 from .localisation.task import LocalisationTask
@@ -205,8 +206,9 @@ def calibrate(
 ) -> dict[str, Any]:
     """Makes a classifier's probabilities as often right as they say, by one temperature for a protocol.
 
-    It is stored in the checkpoint, in place of an earlier one of the protocol. `load`, `predict`, the server and
-    exported files use it; errors, stored scores and the order of classes stay as they are.
+    It is stored in the checkpoint, in place of an earlier one of the protocol, with the risk-coverage curve that
+    ``reject_at`` of `predict` chooses its threshold from. `load`, `predict`, the server and exported files use it;
+    errors, stored scores and the order of classes stay as they are.
 
     Args:
         run: a run's folder or a checkpoint.
@@ -216,7 +218,7 @@ def calibrate(
         last: the last checkpoint instead of the best.
 
     Returns:
-        ``temperature``, ``images``, and NLL and ECE of these images before and after.
+        ``temperature``, ``images``, NLL and ECE of these images before and after, and ``risk_coverage``.
 
     Raises:
         VerydeepError: no such run, data or set, fewer than 20 labelled images, a file that cannot hold the temperature,
@@ -313,11 +315,22 @@ def load(
 
 
 def predict(
-    run: str | Path, images: Any, top: int = 5, protocol: str | None = None, calibration: bool = True
+    run: str | Path,
+    images: Any,
+    top: int = 5,
+    protocol: str | None = None,
+    calibration: bool = True,
+    reject_at: float | None = None,
 ) -> list[Prediction]:
-    """Loads a classifier and predicts; a single path is a file, a directory of images or a glob."""
+    """Loads a classifier and predicts; a single path is a file, a directory of images or a glob.
+
+    Args:
+        reject_at: a percentage of errors; images too unlike the classes for it are ``unknown``
+            (`verydeep.evaluation.rejection`).
+    """
+    check_calibrated(reject_at, calibration)
     photos = find_photos(images) if isinstance(images, str | Path) else images
-    return load(run, calibration=calibration).predict(photos, top, protocol)
+    return load(run, calibration=calibration).predict(photos, top, protocol, reject_at=reject_at)
 
 
 def probe(

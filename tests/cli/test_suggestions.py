@@ -34,6 +34,7 @@ MENTIONS = {"{options.command}", "COMMAND --help", "train … --start", "{versio
 ELSEWHERE = {
     "localise evaluate {shlex.quote(str(folder))} {usual_test(folder)}": "test_localise_commands.py",
     "localise predict {place} PHOTO": "test_localise_commands.py",
+    "calibrate RUN {tested}": "test_calibration.py",
     "table {table} --from {shlex.quote(result['folder'])}": "test_released_runs.py",
 }
 PROBE = "probe --data"  # of `reports.rerun`, which puts commands together from what a run records

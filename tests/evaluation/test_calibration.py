@@ -67,14 +67,36 @@ def test_temperature_one_changes_nothing() -> None:
     np.testing.assert_allclose(tempered(posteriors, 1.0), posteriors, atol=1e-6)
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 1], [1, 0, 0]])
-def test_there_is_no_temperature_where_all_are_right_or_wrong(labels: list[int]) -> None:
+def test_there_is_no_temperature_where_all_are_wrong() -> None:
     posteriors = np.array([[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]], dtype=np.float32)
     with pytest.raises(VerydeepError, match="no temperature is the best where"):
-        fit_temperature(posteriors, np.array(labels))
+        fit_temperature(posteriors, np.array([1, 0, 0]))
 
 
-@pytest.mark.parametrize("bad", [[], {"p": {}}, {"p": {"temperature": 0.0}}, {"p": {"temperature": "2"}}, {"p": 1.5}])
+def test_where_all_are_right_a_part_of_each_label_counts_as_uniform() -> None:
+    """The temperature has the least log loss with labels of Platt's form, so it is above 0; more images lower it."""
+    posteriors = np.array([[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]], dtype=np.float32)
+    found = fit_temperature(posteriors, np.array([0, 1, 1]))
+    targets = np.where(np.eye(2)[[0, 1, 1]] == 1, 1 - 0.5 / 5, 0.5 / 5)
+
+    def loss(temperature: float) -> float:
+        return float(-(targets * np.log(tempered(posteriors, temperature))).sum())
+
+    assert all(loss(found) <= loss(float(other)) for other in np.geomspace(0.02, 50, 100))
+    assert fit_temperature(np.tile(posteriors, (10, 1)), np.tile([0, 1, 1], 10)) < found
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [],
+        {"p": {}},
+        {"p": {"temperature": 0.0}},
+        {"p": {"temperature": "2"}},
+        {"p": 1.5},
+        {"p": {"temperature": 1.0, "risk_coverage": [[1]]}},
+    ],
+)
 def test_metadata_of_other_forms_are_refused(bad: Any, trained: Path) -> None:
     values = read_metadata(trained / "best.safetensors").to_json()
     with pytest.raises((TypeError, ValueError, KeyError, AttributeError)):
@@ -202,9 +224,11 @@ def test_the_commands(calibrated: Path, tmp_path: Path, command: Command) -> Non
     assert set(read_metadata(tmp_path / "run" / "best.safetensors").calibration) == {PROTOCOL, "centre@36"}
     shown = command("calibrate", "run", *few, cwd=tmp_path)
     assert "temperature: " in shown.stdout, shown.stderr
+    assert result["risk_coverage"][-1][1] == result["images"]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "After calibration (temperature" in page
     assert "accuracy, calibrated" in page
+    assert "the images that choose thresholds" in page
     predicted = command("predict", "run", image, "--json", cwd=tmp_path)
     plain = command("predict", "run", image, "--json", "--no-calibration", cwd=tmp_path)
     assert predicted.stdout != plain.stdout
@@ -214,6 +238,54 @@ def test_the_commands(calibrated: Path, tmp_path: Path, command: Command) -> Non
         "not calibrated for dense@40" in command("predict", "run", image, "--protocol", "dense@40", cwd=tmp_path).stderr
     )
     assert "calibrated (temperature" in command("evaluate", "run", *few, cwd=tmp_path).stdout
+
+
+REJECT_AT = 60  # the net is hardly trained
+
+
+def test_unlikely_images_are_unknown(calibrated: Path, tmp_path: Path, command: Command) -> None:
+    """By `predict` in Python and as a command, in each format, and by the server; of exports as of the run."""
+    run, images = calibrated / "run", images_of(calibrated)
+    model = verydeep.load(run, machine=HERE)
+    rejection = model.rejection(REJECT_AT)
+    found = model.predict(images, 3, reject_at=REJECT_AT)
+    assert [one.unknown for one in found] == [one.classes[0][1] < rejection.threshold for one in found]
+    assert {one.unknown for one in found} == {True, False}
+    verydeep.export(run, "onnx", tmp_path / "net.onnx", machine=HERE)
+    assert verydeep.load(tmp_path / "net.onnx", machine=HERE).rejection(REJECT_AT) == rejection
+    served = open_served("run", model, None, None, None, HERE, Silent(), REJECT_AT)
+    replies = served.run(Query("predict"), [QueryImage(verydeep.read_image(image)) for image in images])
+    assert [reply["unknown"] for reply in replies] == [one.unknown for one in found]
+    words = ("predict", run, *images, "--reject-at", f"{REJECT_AT}%")
+    answer = command(*words, "--json")
+    assert [one["unknown"] for one in json.loads(answer.stdout)] == [one.unknown for one in found]
+    assert str(rejection) in answer.stderr
+    lines = command(*words, "--top", 1, "--csv").stdout.splitlines()
+    assert lines[0] == "image,rank,class,probability,unknown"
+    assert [line.rpartition(",")[2] == "yes" for line in lines[1:]] == [one.unknown for one in found]
+    assert command(*words).stdout.count(": unknown\n") == sum(one.unknown or False for one in found)
+
+
+def test_mistakes_of_reject_at_are_sentences(calibrated: Path, command: Command) -> None:
+    run, image = calibrated / "run", images_of(calibrated)[0]
+    for words, sentence in {
+        (
+            run,
+            image,
+            "--protocol",
+            "centre@36",
+        ): "centre@36 has no threshold yet: run `verydeep calibrate RUN centre@36`",
+        (calibrated / "before", image): "dense@36 has no threshold yet: run `verydeep calibrate RUN dense@36` first",
+        (run, image, "--no-calibration"): "leave out --no-calibration",
+    }.items():
+        assert sentence in command("predict", *words, "--reject-at", 5).mistake()
+        assert sentence in command("serve", *(word for word in words if word != image), "--reject-at", 5).mistake()
+    assert (
+        "images cannot show an error of at most 0.1 %" in command("predict", run, image, "--reject-at", 0.1).mistake()
+    )
+    assert "'all' is not a percentage" in command("predict", run, image, "--reject-at", "all").mistake()
+    with pytest.raises(VerydeepError, match="leave out --no-calibration"):
+        verydeep.predict(run, image, calibration=False, reject_at=5)
 
 
 def test_a_resumed_training_drops_it(calibrated: Path, tmp_path: Path) -> None:

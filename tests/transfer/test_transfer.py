@@ -17,8 +17,11 @@ from conftest import Command, make_photos, make_voc, paint, run_command
 from verydeep.core.errors import VerydeepError
 from verydeep.core.settings import DescriptorSettings, MachineSettings, SvmSettings
 from verydeep.evaluation.metrics import mean_log_loss
+from verydeep.evaluation.rejection import choose_threshold
 from verydeep.evaluation.temperature import softmax
 from verydeep.models.vgg import create_net
+from verydeep.reports.svm_report import write_svm_report
+from verydeep.transfer.descriptors import class_means, combine
 from verydeep.transfer.evaluate import Transfer, learn_svms
 from verydeep.transfer.features_file import Features, load_features, save_features
 from verydeep.transfer.predict import SvmClassifier
@@ -144,6 +147,31 @@ def test_svms_have_calibrated_probabilities(tmp_path: Path) -> None:
     assert first["nll"] < np.log(4)  # of no knowledge
     one = learn_svms("own", [tmp_path / "hard.safetensors"], svm=SvmSettings(C=(1.0,)), machine=HERE)
     assert one.splits[0].temperature is None  # nothing was held out
+    assert split.calibration is not None
+    stored = load_svm(tmp_path / "out" / "classifier.safetensors")
+    assert split.calibration.risk_coverage == told["risk_coverage"]["dev"] == stored.risk_coverage
+    assert write_transfer(one, tmp_path / "one")["risk_coverage"] is None
+    tested = combine([features.scales], DescriptorSettings())[split.parts.test]
+    assert stored.means is not None
+    near = (tested @ stored.means.T).max(axis=1)
+    for row in told["risk_coverage"]["results"]:
+        answered = near >= row["threshold"]
+        assert (row["images"], row["answered"]) == (len(labels), answered.sum())
+        assert row["wrong"] == (split.scores.argmax(axis=1) != labels)[answered].sum()
+    _, page = write_svm_report(tmp_path / "out")
+    assert "Risk and coverage" in page.read_text()
+    assert "Thresholds of --reject-at" in page.read_text()
+    assert "Risk and coverage" not in write_svm_report(tmp_path / "one")[1].read_text()
+
+
+def test_svms_that_make_no_mistake_have_probabilities_too(tmp_path: Path) -> None:
+    """The threshold is then the least similarity of the dev images."""
+    save_features(tmp_path / "easy.safetensors", made_up(photos=100, dimensions=50))
+    split = learn_svms("own", [tmp_path / "easy.safetensors"], machine=HERE).splits[0]
+    assert split.dev[split.C] == 100
+    assert split.calibration is not None
+    chosen = choose_threshold(split.calibration.risk_coverage, 10)
+    assert (chosen.images, chosen.answered, chosen.wrong) == (len(split.parts.dev), len(split.parts.dev), 0)
 
 
 def test_class_weights_of_svms(tmp_path: Path, file: Path) -> None:
@@ -350,6 +378,16 @@ def test_probabilities_of_svms_rank_as_their_scores(place: Path) -> None:
     assert both.probabilities == pytest.approx(-np.sort(-softmax(found.scores([photo]) / 0.3)[0])[:2])
     assert set(both.to_json()["predictions"][0]) == {"class", "score", "probability"}
     assert not plain.probabilities
+    with pytest.raises(VerydeepError, match="these SVMs have no threshold"):
+        found.predict([photo], reject_at=5)
+    features = load_features(place / "out" / "features.safetensors")
+    means = class_means(next(iter(features.scales.values())), features.labels, len(features.classes))
+    row = combine([features.scales], DescriptorSettings())[features.ids.index("red/003.png")]
+    near = float((row @ means.T).max())
+    for threshold, unknown in ((near + 1e-3, True), (near - 1e-3, False)):
+        ruled = replace(calibrated, file=replace(calibrated.file, risk_coverage=[[threshold, 40, 0]], means=means))
+        (one,) = ruled.predict([photo], 2, reject_at=5)
+        assert (one.unknown, one.classes, one.probabilities) == (unknown, both.classes, both.probabilities)
 
 
 def test_a_second_probe_computes_no_descriptor_again(place: Path) -> None:

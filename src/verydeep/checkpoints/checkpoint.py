@@ -42,6 +42,7 @@ from .integrity import (
 
 METADATA_KEY = "verydeep"
 CALIBRATION = "calibration"
+RISK_COVERAGE = "risk_coverage"  # of a calibration, beside its temperature
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOMENTUM = "momentum/"
 
@@ -54,7 +55,8 @@ class Metadata:
     ``settings``, ``state`` and ``box_settings`` are the JSON of DataSettings, TrainSettings, the training's state and
     BoxSettings; the last is empty for classifiers. ``origin`` is the weight file that the net is, or was trained from:
     format, preprocessing, SHA-256, and of a public file its name and licence. ``calibration`` holds, by protocol, the
-    temperature that `verydeep calibrate` fitted, the number of images, and their NLL before and after.
+    temperature that `verydeep calibrate` fitted, the number of images, their NLL before and after, and their
+    risk-coverage curve, as `verydeep.evaluation.rejection` has it.
     """
 
     net: str
@@ -281,11 +283,22 @@ def metadata_of(values: dict[str, Any]) -> Metadata:
     )
     if not all(isinstance(value, dict) for value in objects) or not all(known):
         raise TypeError
-    if not all(1e-6 < fitted["temperature"] < 1e6 for fitted in metadata.calibration.values()):
-        raise ValueError
+    for fitted in metadata.calibration.values():
+        check_probabilities(fitted["temperature"], fitted.get(RISK_COVERAGE))
     if metadata.is_localiser and not metadata.box_settings.get("regression"):
         raise TypeError
     return metadata
+
+
+def check_probabilities(temperature: float | None, curve: list[list[float]] | None) -> None:
+    """Raises TypeError or ValueError unless a stored temperature and risk-coverage curve are of their forms."""
+    if temperature is not None and not 1e-6 < temperature < 1e6:
+        raise ValueError
+    if curve is not None and not curve:
+        raise ValueError
+    for threshold, answered, wrong in curve or ():
+        if not (-1 <= threshold <= 1 and 0 <= wrong <= answered and answered > 0):
+            raise ValueError
 
 
 def read_header(path: Path) -> tuple[dict[str, str], frozenset[str]]:

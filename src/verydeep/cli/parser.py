@@ -56,6 +56,17 @@ def positive_hours(text: str) -> float:
     return hours
 
 
+def percentage(text: str) -> float:
+    """A percentage above 0 and below 100, with or without its sign; raises ArgumentTypeError."""
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent < 100:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a percentage above 0 and below 100")
+    return percent
+
+
 # Arguments of several commands: the title of their group, and the options of argparse.
 SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     "data": ("Data", {"metavar": "DATA", "help": "dataset: a folder, a list file or a name, as `train --data` takes"}),
@@ -98,6 +109,15 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
             "dest": "calibration",
             "action": "store_false",
             "help": "leave out the temperature of `calibrate`, and of SVMs the probabilities",
+        },
+    ),
+    "--reject-at": (
+        "Prediction",
+        {
+            "type": percentage,
+            "metavar": "PERCENT",
+            "help": "call images unknown that are too unlike the classes, so that at most PERCENT %% of the others are "
+            "wrong among the images of `calibrate` or, of SVMs, the dev part",
         },
     ),
     "--protocol": (

@@ -1,7 +1,8 @@
-"""`verydeep calibrate`: the temperature of a protocol, fitted on images that training did not see.
+"""`verydeep calibrate`: the temperature of a protocol, fitted on images that training did not see, and their
+risk-coverage curve, from which `--reject-at` chooses a threshold.
 
-It is stored in the checkpoint's metadata, so whatever is made of the checkpoint carries it. `predict`, `serve` and
-`verydeep.load` apply it; posteriors that are stored, compared, averaged or evaluated are without it.
+Both are stored in the checkpoint's metadata, so whatever is made of the checkpoint carries them. `predict`, `serve` and
+`verydeep.load` use them; posteriors that are stored, compared, averaged or evaluated are without.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.checkpoint import Checkpoint, store_calibration
+from ..checkpoints.checkpoint import RISK_COVERAGE, Checkpoint, store_calibration
 from ..checkpoints.load import load_model
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import has_metadata
@@ -26,6 +27,7 @@ from .evaluate import dataset_posteriors, open_dataset
 from .metrics import calibration_error, mean_log_loss, reliability
 from .predict import place_classifier, usual_protocol
 from .protocols import Protocol, check_protocol, parse_protocol
+from .rejection import risk_coverage
 from .temperature import LEAST_IMAGES, fit_temperature, tempered
 
 
@@ -102,7 +104,9 @@ def _fit(posteriors: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[di
         f"ece_{name}": round(calibration_error(reliability(rows, labels)), 4)
         for name, rows in _named(posteriors, after)
     }
-    return {"temperature": temperature, "images": len(labels), **losses}, errors
+    fitted = {"temperature": temperature, "images": len(labels), **losses}
+    curve = risk_coverage(after.max(axis=1), after.argmax(axis=1) == labels)
+    return {**fitted, RISK_COVERAGE: curve}, errors
 
 
 def _named(before: NDArray[Any], after: NDArray[Any]) -> tuple[tuple[str, NDArray[Any]], ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..checkpoints.checkpoint import Metadata
+from ..checkpoints.checkpoint import RISK_COVERAGE, Metadata
 from ..checkpoints.load import Loaded
 from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, NotAnImageError, VerydeepError
@@ -24,6 +24,7 @@ from ..data.image_io import Pixels, as_pixels
 from ..data.walk import HIDDEN, LINKS, SYSTEM, Skipped, files_below, is_system, unread_sentences
 from .inference import InferenceModel, ResizeToScales, posteriors
 from .protocols import Protocol, check_protocol, parse_protocol
+from .rejection import Rejection, choose_threshold
 from .temperature import temperature_of, tempered
 
 T = TypeVar("T")
@@ -34,20 +35,25 @@ class Prediction:
     """The top classes of an image, the most probable first: (class, probability).
 
     For SVMs the ``kind`` of value is a score instead: any number, above 0 for the class. Calibrated SVMs have
-    ``probabilities`` too, one for each class.
+    ``probabilities`` too, one for each class. ``unknown`` says whether the image is rejected, None without `reject_at`.
     """
 
     image: str
     classes: tuple[tuple[str, float], ...]
     kind: Literal["probability", "score"] = "probability"
     probabilities: tuple[float, ...] = ()
+    unknown: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """``{image, predictions: [{class, probability}]}``; SVMs have ``score``, and ``probability`` if calibrated."""
+        """``{image, predictions: [{class, probability}]}``; SVMs have ``score``, and ``probability`` if calibrated.
+
+        With a threshold there is ``unknown``.
+        """
         rows = [{"class": name, self.kind: round(value, 6)} for name, value in self.classes]
         for row, probability in zip(rows, self.probabilities, strict=False):
             row["probability"] = round(probability, 6)
-        return {"image": self.image, "predictions": rows}
+        unknown = {} if self.unknown is None else {"unknown": self.unknown}
+        return {"image": self.image, "predictions": rows, **unknown}
 
 
 @dataclass(eq=False)
@@ -91,6 +97,7 @@ class Classifier:
         protocol: str | None = None,
         faults: dict[int, str] | None = None,
         reporter: Reporter | None = None,
+        reject_at: float | None = None,
     ) -> list[Prediction]:
         """Predicts the most probable classes of each image, calibrated where `verydeep calibrate` has fitted this.
 
@@ -100,22 +107,36 @@ class Classifier:
             top: number of classes, at least 1; all if there are fewer.
             protocol: such as ``dense@256,384``; by default dense at the Q of the training scale.
             faults: receives the messages of unreadable images, by index; these images are skipped.
+            reject_at: a percentage of errors; images whose calibrated probability is too low for it are ``unknown``
+                (`verydeep.evaluation.rejection`).
 
         Raises:
             ImageError: an image cannot be read, and ``faults`` is None; the message names it. For an object that is not
                 an image it is a NotAnImageError, which is also a TypeError.
+            VerydeepError: ``reject_at`` without a calibration of the protocol.
         """
         check_top(top)
+        rejection = None if reject_at is None else self.rejection(reject_at, protocol)
         images = listed(images)
         values, temperature = self.posteriors(images, protocol, faults, reporter), self.temperature(protocol)
-        if note := self.calibration_note(protocol):
-            (reporter or Silent()).say(note)
+        for note in (self.calibration_note(protocol), "" if rejection is None else str(rejection)):
+            if note:
+                (reporter or Silent()).say(note)
         shown = values if temperature is None else tempered(values, temperature)
-        return best_classes(images, values, self.classes, top, faults or {}, shown=shown)
+        best = best_classes(images, values, self.classes, top, faults or {}, shown=shown)
+        return best if rejection is None else with_unknown(best, shown.max(axis=1), rejection, faults or {})
 
     def temperature(self, protocol: str | None = None) -> float | None:
         """The temperature that `predict` applies; None where `verydeep calibrate` has fitted none for the protocol."""
         return temperature_of(self.metadata.calibration, self._protocol(protocol))
+
+    def rejection(self, percent: float, protocol: str | None = None) -> Rejection:
+        """The threshold below which images are unknown, for a percentage of errors; raises VerydeepError for none."""
+        tested = self._protocol(protocol)
+        curve = self.metadata.calibration.get(str(tested), {}).get(RISK_COVERAGE)
+        if curve is None:
+            raise VerydeepError(f"{tested} has no threshold yet: run `verydeep calibrate RUN {tested}` first.")
+        return choose_threshold(curve, percent)
 
     def calibration_note(self, protocol: str | None = None) -> str:
         """Whether probabilities are calibrated, as a line of text; empty for a net that never was."""
@@ -162,6 +183,14 @@ def best_classes(
         for index, (image, row, ranks) in enumerate(zip(images, values if shown is None else shown, best, strict=True))
         if index not in skipped
     ]
+
+
+def with_unknown(
+    predictions: list[Prediction], scores: NDArray[np.floating], rejection: Rejection, skipped: Container[int]
+) -> list[Prediction]:
+    """Predictions that say whether the image is unknown, by the scores (N,) of all images but the ``skipped`` ones."""
+    kept = (score for index, score in enumerate(scores.tolist()) if index not in skipped)
+    return [replace(one, unknown=score < rejection.threshold) for one, score in zip(predictions, kept, strict=True)]
 
 
 def listed(images: Any) -> list[Any]:

@@ -42,23 +42,27 @@ def fit_to_scores(scores: FloatArray, labels: NDArray[np.int64]) -> float:
     """The temperature of least mean log loss, of soft-max probabilities of scores / T.
 
     The loss is convex in b = 1/T: its slope, the mean of E[score] - score of the right class with E at b, rises with b.
+    Where all N images are classified correctly no T would be the best, and an (N + 2)th of each label counts as uniform
+    over the classes, as in Platt 1999 (Sect. 2.2).
 
     Args:
         scores: (N,K).
         labels: (N,).
 
     Raises:
-        VerydeepError: there is no minimum, as all images are classified correctly, or no better than by chance.
+        VerydeepError: there is no minimum, as the images are classified no better than by chance.
     """
     values: NDArray[np.float64] = scores.astype(np.float64)
     right = values[np.arange(len(labels)), labels].mean()
+    correct = int((scores.argmax(axis=1) == labels).sum())
+    if correct == len(labels):
+        right += (values.mean() - right) / (correct + 2)
 
     def slope(inverse: float) -> float:
         return float(np.einsum("nk,nk->n", softmax(inverse * values), values).mean() - right)
 
     low, high = 1 / LARGEST, LARGEST
     if not slope(low) < 0 < slope(high):
-        correct = int((scores.argmax(axis=1) == labels).sum())
         raise VerydeepError(
             f"no temperature is the best where {correct} of {len(labels)} images are classified correctly: calibrate "
             "on more images."

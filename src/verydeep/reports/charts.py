@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ..evaluation.metrics import ReliabilityBin
+from ..evaluation.rejection import RiskCoverage
 from .html import render
 from .run_reader import EpochRecord
 
@@ -92,6 +93,16 @@ def reliability_chart(parts: Sequence[Sequence[ReliabilityBin]]) -> Markup:
         shares = tuple((row.confidence, 100 * row.images / total) for row in bins)
         lines.append(Line(f"share of images{suffix}", shares))
     return line_chart("% of images", lines, "confidence: posterior of the predicted class (%)")
+
+
+def risk_chart(tested: RiskCoverage, chose: RiskCoverage | None) -> Markup:
+    """The error among the images of the highest scores, by their share: of test and, if any, of calibrating images."""
+    curves = {"these images": tested} | ({} if chose is None else {"the images that choose thresholds": chose})
+    lines = [
+        Line(name, tuple((100 * answered / curve[-1][1], 100 * wrong / answered) for _, answered, wrong in curve))
+        for name, curve in curves.items()
+    ]
+    return line_chart("error among answered images (%)", lines, "images answered (%)")
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:

@@ -13,7 +13,6 @@ from ..checkpoints.run_dir import BEST, CLASSIFIER, EVALUATIONS, LAST, LOG, PREV
 from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import read_json, taken
-from ..evaluation.temperature import temperature_of
 from ..models.architectures import NetFacts, net_facts
 
 State = Literal["training", "finished", "interrupted", "stopped", "diverged", "a net"]
@@ -213,10 +212,10 @@ class RunRecord:
         checkpoints = [self.folder / name for name in (LAST, BEST)] if self.evaluations else []
         return {checkpoint_sha256(path): path for path in checkpoints if path.is_file()}
 
-    def temperature(self, evaluation: EvalRecord) -> float | None:
-        """The temperature that `verydeep calibrate` fitted for the net and protocol of an evaluation."""
+    def calibration(self, evaluation: EvalRecord) -> dict[str, Any]:
+        """What `verydeep calibrate` stored for the net and protocol of an evaluation; empty where it did not."""
         path = self._checkpoints.get(evaluation.checkpoint)
-        return None if path is None else temperature_of(read_metadata(path).calibration, evaluation.name)
+        return {} if path is None else read_metadata(path).calibration.get(evaluation.name, {})
 
     @property
     def evaluation(self) -> EvalRecord | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from ..checkpoints.checkpoint import Metadata
+from ..checkpoints.checkpoint import RISK_COVERAGE, Metadata
 from ..checkpoints.integrity import open_safetensors
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST, REPORT, bad_images
 from ..core.errors import VerydeepError
@@ -23,10 +23,11 @@ from ..data.box_targets import located
 from ..data.class_names import display_name
 from ..data.open import Data, Dataset, open_data
 from ..evaluation.metrics import RELIABILITY_BINS, probability_metrics, reliability
+from ..evaluation.rejection import rejection_results, risk_coverage
 from ..evaluation.scores import FILE_NAME, Scores, load_scores
 from ..evaluation.temperature import tempered
 from ..training.rerun import after_divergence, command_of
-from .charts import Line, drops, line_chart, reliability_chart
+from .charts import Line, drops, line_chart, reliability_chart, risk_chart
 from .figures import Read, filters_picture, mistakes, training_crops
 from .html import Tile, encoded, percent, png_url, tiles, write_page
 from .run_reader import EvalRecord, RunRecord, read_run, short_name
@@ -224,7 +225,7 @@ def _evaluation_context(run: RunRecord, evaluation: EvalRecord, images: _RunImag
         "mistakes": _mistakes(scores, images.reader(evaluation)) if wrong else [],
         "probabilities": None
         if scores is None or scores.truncated
-        else _probabilities(scores, run.temperature(evaluation)),
+        else _probabilities(scores, run.calibration(evaluation)),
         "stored": {picture: _stored(evaluation, picture) for picture in ("right", "wrong", "mistakes")},
     }
 
@@ -237,15 +238,22 @@ def _labelled_scores(evaluation: EvalRecord) -> Scores | None:
     return None
 
 
-def _probabilities(scores: Scores, temperature: float | None) -> dict[str, Any]:
-    """How far posteriors are probabilities, before and after calibration: figures and the reliability diagram."""
-    parts = {"": scores.posteriors}
+def _probabilities(scores: Scores, calibration: dict[str, Any]) -> dict[str, Any]:
+    """How far posteriors are probabilities, before and after calibration: figures, the reliability diagram and the
+    risk-coverage curve.
+    """
+    parts, temperature = {"": scores.posteriors}, calibration.get("temperature")
     if temperature is not None:
         parts["calibrated"] = tempered(scores.posteriors, temperature).astype(np.float32)
+    last = list(parts.values())[-1]  # that `predict` shows
+    confidence, right = last.max(axis=1), last.argmax(axis=1) == scores.labels
+    curve = calibration.get(RISK_COVERAGE)
     return {
         "rows": [(name, probability_metrics(replace(scores, posteriors=part))) for name, part in parts.items()],
         **{"bins": RELIABILITY_BINS, "temperature": temperature},
         "chart": reliability_chart([reliability(part, scores.labels) for part in parts.values()]),
+        "risk_chart": risk_chart(risk_coverage(confidence, right), curve),
+        "rejections": [] if curve is None else rejection_results(curve, confidence, right),
     }
 
 

@@ -9,14 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.checkpoint import RISK_COVERAGE
 from ..checkpoints.run_dir import REPORT
 from ..core.errors import VerydeepError
 from ..core.files import read_json
 from ..data.class_names import caption, display_name
 from ..data.image_io import Pixels, read_image
 from ..data.open import Dataset
+from ..evaluation.rejection import RiskCoverage
 from ..transfer.retrieval import Similar, photos_of
-from .charts import Line, line_chart
+from .charts import Line, line_chart, risk_chart
 from .figures import photo_grid, photo_or_none, save_figure
 from .html import Tile, tiles, write_page
 from .run_reader import short_name
@@ -106,6 +108,20 @@ class CurveRecord:
 
 
 @dataclass(frozen=True)
+class ProbabilityRecord:
+    """The first split's calibration: temperature, ECE in percent and NLL of its test images, their risk-coverage curve,
+    that of the dev part, and what the usual thresholds do.
+    """
+
+    temperature: float
+    ece: float
+    nll: float
+    test: RiskCoverage
+    dev: RiskCoverage
+    rejections: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
 class SvmRecord:
     """SVMs by a protocol as their directory describes them.
 
@@ -134,6 +150,7 @@ class SvmRecord:
     excluded: int
     curve: CurveRecord | None
     classifier: str
+    probabilities: ProbabilityRecord | None
 
     @property
     def parameter(self) -> str:
@@ -162,6 +179,7 @@ def write_svm_report(folder: Path, out: Path | None = None) -> tuple[SvmRecord, 
         **{"svms": svms, "figure_name": FIGURE_NAMES[svms.figure], "chart": _chart(svms), "mistakes": _mistakes(svms)},
         **{"by_class": sorted(svms.by_class, key=lambda row: (row[1], row[0])), "first_classes": FIRST_CLASSES},
         "by_class_name": BY_CLASS[svms.figure].replace("_", " "),
+        "risk_chart": "" if (known := svms.probabilities) is None else risk_chart(known.test, known.dev),
         "curve_chart": "" if svms.curve is None else _curve_chart(svms.curve),
     }
     return svms, write_page(out or folder / REPORT, "svm.html", context)
@@ -224,7 +242,22 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
         excluded=int(result.get("excluded", 0)),
         classifier=str(result.get("classifier", "svm")),
         curve=_curve(result["curve"]) if "curve" in result else None,
+        probabilities=_probabilities(result["splits"][0], result[RISK_COVERAGE]) if result.get(RISK_COVERAGE) else None,
     )
+
+
+def _probabilities(split: dict[str, Any], risk: dict[str, Any]) -> ProbabilityRecord:
+    names = ("reject_at", "threshold", "images", "answered", "wrong")
+    return ProbabilityRecord(
+        *(float(split["temperature"]), float(split["ece"]), float(split["nll"])),
+        test=_points(risk["test"]),
+        dev=_points(risk["dev"]),
+        rejections=tuple({name: float(row[name]) for name in names} for row in risk["results"]),
+    )
+
+
+def _points(curve: list[list[float]]) -> RiskCoverage:
+    return [[float(threshold), float(answered), float(wrong)] for threshold, answered, wrong in curve]
 
 
 def _curve(curve: dict[str, Any]) -> CurveRecord:

@@ -96,3 +96,14 @@ def unit(rows: Array) -> Array:
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]
     divided: Array = (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     return divided
+
+
+def class_means(rows: Array, labels: NDArray[np.int64], classes: int) -> Array:
+    """The mean descriptor of each class, of L2 length 1, (K,D)."""
+    return unit(np.stack([unit(rows[labels == number]).mean(axis=0) for number in range(classes)]))
+
+
+def similarity(rows: Array, means: Array) -> NDArray[np.float32]:
+    """The cosine of descriptors (N,D) and the nearest of class means (K,D), (N,)."""
+    nearest: NDArray[np.float32] = (unit(rows) @ means.T).max(axis=1)
+    return nearest

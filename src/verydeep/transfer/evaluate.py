@@ -28,9 +28,10 @@ from ..data.class_weights import NONE, class_weights
 from ..data.datasets.voc import NOT_SCORED
 from ..data.exclude import excluded_images
 from ..evaluation.metrics import average_precision, class_recalls
+from ..evaluation.rejection import RiskCoverage, risk_coverage
 from ..evaluation.temperature import LEAST_IMAGES, fit_to_scores
 from .classifiers import Classifier, LogisticTrainer, NeighbourTrainer, Trainer
-from .descriptors import Array, combine
+from .descriptors import Array, class_means, combine, similarity
 from .features_file import Features, images_of, is_external, load_features
 from .splits import VOC, Parts, parts_of
 from .svm import SvmTrainer
@@ -40,12 +41,27 @@ FIGURES = {False: "mean_class_recall", True: "mean_average_precision"}
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What the dev images of a split give besides C, by the classifier that is trained on the other part.
+
+    ``temperature`` is that of the probabilities. ``means`` (K,D) are the class means of all training images,
+    ``similarity`` (n,) is that of the test images to the nearest of them, and ``risk_coverage`` the dev images' curve
+    by theirs to the means of the other part.
+    """
+
+    temperature: float
+    means: Array
+    similarity: NDArray[np.float32]
+    risk_coverage: RiskCoverage
+
+
+@dataclass(frozen=True)
 class SplitResult:
     """One split: the chosen C (k of knn), the metric of each C on the dev part, the SVMs, and their results.
 
     ``by_class`` is the metric of each class (K,), in percent, NaN for classes that are not counted; ``scores`` (n,K)
-    are of the test images, ``parts.test``. ``temperature`` is None where it cannot be fitted: with one value of C, for
-    images of several classes, and where too few are in the dev part or none of them is wrong.
+    are of the test images, ``parts.test``. ``calibration`` is None with one value of C, for images of several classes,
+    and where too few are in the dev part.
     """
 
     parts: Parts
@@ -55,7 +71,12 @@ class SplitResult:
     scores: NDArray[np.float64]
     by_class: NDArray[np.float64]
     top1_error: float | None
-    temperature: float | None
+    calibration: Calibration | None
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of the probabilities, where there are any."""
+        return None if self.calibration is None else self.calibration.temperature
 
     @property
     def figure(self) -> float | None:
@@ -231,15 +252,24 @@ class SvmTask:
         by_class = self._by_class(scores, test)
         known = self.protocol not in VOC and len(test) > 0
         wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if known else None
-        temperature = self._temperature(tried.get(C), parts.dev)
-        return SplitResult(parts, C, dev, svm, scores, by_class, wrong, temperature)
+        return SplitResult(parts, C, dev, svm, scores, by_class, wrong, self._calibration(tried.get(C), parts))
 
-    def _temperature(self, scores: NDArray[np.float64] | None, images: NDArray[np.int64]) -> float | None:
-        if scores is None or self.features.marks is not None or len(images) < LEAST_IMAGES:
+    def _calibration(self, scores: NDArray[np.float64] | None, parts: Parts) -> Calibration | None:
+        """What the scores of the dev images give; None where they are too few, or no better than by chance."""
+        if scores is None or self.features.marks is not None or len(parts.dev) < LEAST_IMAGES:
             return None
+        labels = self.features.labels[parts.dev]
+        spread = float(scores.std()) or 1.0  # a small C gives small scores
         with contextlib.suppress(VerydeepError):
-            return fit_to_scores(scores, self.features.labels[images])
+            temperature = spread * fit_to_scores(scores / spread, labels)
+            near = similarity(self.rows[parts.dev], self._means(parts.fit))
+            means = self._means(parts.train)
+            tested = similarity(self.rows[parts.test], means)
+            return Calibration(temperature, means, tested, risk_coverage(near, scores.argmax(axis=1) == labels))
         return None
+
+    def _means(self, images: NDArray[np.int64]) -> Array:
+        return class_means(self.rows[images], self.features.labels[images], len(self.features.classes))
 
     def trainer(self, images: NDArray[np.int64]) -> Trainer:
         """Trains classifiers on images, or on parts of them."""

@@ -15,10 +15,11 @@ from ..core.errors import VerydeepError
 from ..core.progress import Reporter, Silent
 from ..core.settings import DescriptorSettings, MachineSettings
 from ..data.datasets.voc import OF_BOXES
-from ..evaluation.predict import Prediction, best_classes, check_top, each_image, listed
-from ..evaluation.temperature import softmax
+from ..evaluation.predict import Prediction, best_classes, check_top, each_image, listed, with_unknown
+from ..evaluation.rejection import Rejection, choose_threshold
+from ..evaluation.temperature import LEAST_IMAGES, softmax
 from .backbone import FeatureNet, open_feature_net
-from .descriptors import Array, combine, descriptors
+from .descriptors import Array, combine, descriptors, similarity
 from .svm_file import SvmFile, load_svm
 
 
@@ -124,13 +125,16 @@ class SvmClassifier:
         self, images: Any, faults: dict[int, str] | None = None, reporter: Reporter | None = None
     ) -> NDArray[np.float64]:
         """Scores (N,K) of images, above 0 where an SVM predicts its class; arguments as for `predict`."""
-        images = listed(images)
+        return self.file.classifier.scores(self._rows(listed(images), faults, reporter))
+
+    def _rows(self, images: list[Any], faults: dict[int, str] | None, reporter: Reporter | None) -> Array:
+        """The images' descriptors (N,D), 0 for unreadable ones."""
         rows = self.extractor.rows(images, faults, reporter or Silent())
-        if rows.shape[1] == 0:
-            return np.zeros((len(images), len(self.classes)))
+        if rows.shape[1] == 0:  # none can be read
+            return np.zeros((len(images), self.file.dimensions), dtype=np.float32)
         if rows.shape[1] != self.file.dimensions:
             raise VerydeepError("the classifier does not fit the descriptors of its net: run `verydeep svm` again.")
-        return self.file.classifier.scores(rows)
+        return rows
 
     def predict(
         self,
@@ -139,18 +143,24 @@ class SvmClassifier:
         protocol: str | None = None,
         faults: dict[int, str] | None = None,
         reporter: Reporter | None = None,
+        reject_at: float | None = None,
     ) -> list[Prediction]:
         """Predicts the classes of the highest scores of each image; arguments as for `Classifier.predict`.
 
         Raises:
-            VerydeepError: a protocol is given, as the descriptors have their own.
+            VerydeepError: a protocol is given, as the descriptors have their own; ``reject_at`` without probabilities.
         """
         if protocol is not None:
             raise VerydeepError("an SVM classifier has its own layer and scales: omit --protocol.")
         check_top(top)
+        rejection = None if reject_at is None else self.rejection(reject_at)
         images = listed(images)
-        scores = self.scores(images, faults, reporter)
+        rows = self._rows(images, faults, reporter)
+        scores = self.file.classifier.scores(rows)
         best = best_classes(images, scores, self.classes, top, faults or {}, "score")
+        if rejection is not None and self.file.means is not None:
+            (reporter or Silent()).say(str(rejection))
+            best = with_unknown(best, similarity(rows, self.file.means), rejection, faults or {})
         if self.file.temperature is None:
             return best
         likely = softmax(scores / self.file.temperature)
@@ -160,14 +170,23 @@ class SvmClassifier:
             for scored, probable in zip(best, shown, strict=True)
         ]
 
+    def rejection(self, percent: float, protocol: str | None = None) -> Rejection:
+        """The threshold below which images are unknown, as `Classifier.rejection`; there is no protocol."""
+        if self.file.risk_coverage is None:
+            raise VerydeepError(
+                "these SVMs have no threshold: train them again, with several values of C and at least "
+                f"{LEAST_IMAGES} images of one class each to choose among them."
+            )
+        return choose_threshold(self.file.risk_coverage, percent, "similarity")
+
 
 def load_svm_classifier(path: Path, machine: MachineSettings, calibration: bool = True) -> SvmClassifier:
     """Loads a classifier file with its nets; raises VerydeepError if one of them is missing or broken.
 
     Args:
-        calibration: False leaves out the temperature, so that there are scores only.
+        calibration: False leaves out the probabilities, so that there are scores only.
     """
     file = load_svm(path)
-    file = file if calibration else replace(file, temperature=None)
+    file = file if calibration else replace(file, temperature=None, risk_coverage=None, means=None)
     nets = [(net["recipe"], net["scales"]) for net in file.nets]
     return SvmClassifier(file, open_extractor(nets, file.descriptor, machine))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
+from ..checkpoints.checkpoint import RISK_COVERAGE, check_probabilities
 from ..checkpoints.integrity import check_seal, open_safetensors, write_sealed
 from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, REPORT, environment
 from ..core.config import typed
@@ -28,15 +29,17 @@ from ..core.files import check_place, check_text, write_atomically, write_json
 from ..core.settings import DescriptorSettings
 from ..data.class_names import distinct
 from ..evaluation.metrics import calibration_error, mean_log_loss, reliability
+from ..evaluation.rejection import RiskCoverage, rejection_results, risk_coverage
 from ..evaluation.temperature import softmax
 from .classifiers import Neighbours
+from .descriptors import Array
 from .evaluate import FIGURES, SplitResult, Transfer
 from .features_file import recipe_fits
 from .learning_curve import LearningCurve
 from .svm import LinearSvm
 
 WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", REPORT)
-METADATA_KEY = "verydeep-svm"
+METADATA_KEY, MEANS = "verydeep-svm", "means"
 MOST_MISTAKES = 24
 SERVER_NAMES = {"voc2012": "comp2_cls_test_{}.txt", "voc2012-action": "comp10_action_test_{}.txt"}
 
@@ -45,7 +48,8 @@ SERVER_NAMES = {"voc2012": "comp2_cls_test_{}.txt", "voc2012-action": "comp10_ac
 class SvmFile:
     """A stored classifier; each of ``nets`` has a ``recipe``, as in a features file, and ``scales``.
 
-    ``temperature`` is that of its probabilities, None where it has none.
+    ``temperature`` is that of its probabilities, ``risk_coverage`` the curve that thresholds are chosen from, and
+    ``means`` the class means (K,D) that it is of; each is None where there is none.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +57,8 @@ class SvmFile:
     nets: tuple[dict[str, Any], ...]
     descriptor: DescriptorSettings
     temperature: float | None = None
+    risk_coverage: RiskCoverage | None = None
+    means: Array | None = None
 
     @property
     def dimensions(self) -> int:
@@ -89,6 +95,7 @@ def summary(transfer: Transfer) -> dict[str, Any]:
         "top1_error_std": _std(errors),
         "splits": [_split(split, name, transfer.first.labels, transfer.svm.parameter) for split in transfer.splits],
         "by_class": _by_class(transfer),
+        RISK_COVERAGE: _risk_coverage(transfer),
         "photos": {name: transfer.first.recipe[name] for name in ("data", "classes")},
         "mistakes": [] if several else _mistakes(transfer),
         "environment": environment(transfer.machine),
@@ -136,6 +143,16 @@ def _probabilities(split: SplitResult, labels: NDArray[np.int64]) -> dict[str, f
     rows = softmax(split.scores / split.temperature)
     ece = calibration_error(reliability(rows, labels))
     return {"ece": round(ece, 4), "nll": round(mean_log_loss(rows, labels), 6)}
+
+
+def _risk_coverage(transfer: Transfer) -> dict[str, Any] | None:
+    """The first split's curves of the dev part, which chooses thresholds, and of the test images, and their results."""
+    split = transfer.splits[0]
+    if split.calibration is None or not len(split.parts.test):
+        return None
+    dev, near = split.calibration.risk_coverage, split.calibration.similarity
+    right = split.scores.argmax(axis=1) == transfer.first.labels[split.parts.test]
+    return {"dev": dev, "test": risk_coverage(near, right), "results": rejection_results(dev, near, right)}
 
 
 def _by_class(transfer: Transfer) -> list[dict[str, Any]]:
@@ -202,8 +219,10 @@ def write_transfer(transfer: Transfer, folder: Path, curve: LearningCurve | None
         "descriptor": asdict(transfer.descriptor),
         transfer.svm.parameter: split.C,
         "temperature": split.temperature,
+        RISK_COVERAGE: None if split.calibration is None else split.calibration.risk_coverage,
     }
-    data = save(split.svm.arrays(), metadata={METADATA_KEY: json.dumps(metadata)})
+    means = {} if split.calibration is None else {MEANS: split.calibration.means}
+    data = save({**split.svm.arrays(), **means}, metadata={METADATA_KEY: json.dumps(metadata)})
     write_sealed(folder / CLASSIFIER, data)
     write_json(folder / "splits.json", {split.parts.name: _ids(transfer, split) for split in transfer.splits})
     _write_predictions(transfer, folder / "answers.csv")
@@ -245,6 +264,13 @@ def _scales_fit(scales: Any) -> bool:
     return isinstance(scales, list) and len(scales) > 0 and all(isinstance(Q, int) and Q > 0 for Q in scales)
 
 
+def _means_fit(svm: SvmFile) -> bool:
+    """Whether class means are there with a curve, and of the classifier's shape."""
+    if svm.means is None or svm.risk_coverage is None:
+        return svm.means is None and svm.risk_coverage is None
+    return svm.means.shape == (len(svm.classes), svm.dimensions) and bool(np.isfinite(svm.means).all())
+
+
 def _classifier(arrays: dict[str, NDArray[Any]], metadata: dict[str, Any], classes: int) -> LinearSvm | Neighbours:
     """The classifier of a file's arrays; raises ValueError, KeyError or TypeError where they do not fit."""
     first, second = (arrays[name] for name in (("rows", "marks") if "rows" in arrays else ("weights", "bias")))
@@ -267,10 +293,16 @@ def load_svm(path: Path) -> SvmFile:
             metadata = json.loads((file.metadata() or {})[METADATA_KEY])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         settings = DescriptorSettings(**typed(DescriptorSettings, metadata["descriptor"]))
-        temperature = metadata.get("temperature")  # not in files of earlier versions
+        temperature, curve = (
+            metadata.get("temperature"),
+            metadata.get(RISK_COVERAGE),
+        )  # not in files of earlier versions
+        check_probabilities(temperature, curve)
         classes, nets = distinct(map(str, metadata["classes"])), tuple(metadata["nets"])
-        svm = SvmFile(classes, _classifier(arrays, metadata, len(classes)), nets, settings, temperature)
-        fits = len(nets) > 0 and (temperature is None or 1e-6 < temperature < 1e6)
+        svm = SvmFile(
+            classes, _classifier(arrays, metadata, len(classes)), nets, settings, temperature, curve, arrays.get(MEANS)
+        )
+        fits = len(nets) > 0 and _means_fit(svm)
         check_text(*svm.classes)
         fits = fits and all(recipe_fits(net["recipe"]) and _scales_fit(net["scales"]) for net in svm.nets)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError):

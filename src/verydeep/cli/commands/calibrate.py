@@ -1,4 +1,4 @@
-"""Calibrate a net's probabilities: fit one temperature for a protocol.
+"""Calibrate a net's probabilities: fit one temperature for a protocol, and find what `--reject-at` needs.
 
 It is fitted on the dev part and stored in the checkpoint. Errors and the order of classes stay as they are.
 """
@@ -41,8 +41,12 @@ def run(options: Options) -> int:
 
 
 def _show(result: dict[str, Any]) -> None:
+    from ...evaluation.rejection import usual_rejections
+
     show(f"{result['protocol']} on {result['images']} images of {result['data']} ({result['set']})")
     show(f"temperature: {result['temperature']:.4f}")
     show(f"NLL: {result['nll_before']:.4f} before, {result['nll_after']:.4f} after")
     show(f"ECE: {result['ece_before']:.2f} % before, {result['ece_after']:.2f} % after")
+    for chosen in usual_rejections(result["risk_coverage"]):
+        show(f"--reject-at {chosen.percent:g}: {chosen.answered} of these are answered, {chosen.wrong} of them wrongly")
     show(f"stored in {result['checkpoint']}; predict, serve and exports use it, unless --no-calibration is given")

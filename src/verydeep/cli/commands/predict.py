@@ -17,14 +17,16 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "run", metavar="MODEL", help="a run's folder, a checkpoint, a weight file, or a name such as oxford-D"
     )
-    add_shared(parser, "images", "--last", "--protocol", "--no-calibration")
+    add_shared(parser, "images", "--last", "--protocol", "--no-calibration", "--reject-at")
     shown = parser.group("Output")
     shown.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (default: 5)")
     shown.add_argument(
         "--explain", metavar="DIR", help="also write score maps and Grad-CAM of each image's top class to this folder"
     )
     parser.formats.add_argument(
-        "--csv", action="store_true", help="print the result as CSV: image,rank,class,probability"
+        "--csv",
+        action="store_true",
+        help="print the result as CSV: image,rank,class,probability and, with --reject-at, unknown",
     )
     add_settings(parser, MachineSettings, leave_out=ALONE)
 
@@ -34,10 +36,12 @@ def run(options: Options) -> int:
     from ...api import load
     from ...core.files import check_place
     from ...evaluation.predict import find_all
+    from ...evaluation.rejection import check_calibrated
     from ...evaluation.saliency import check_explainable, write_explanations
 
     reporter = Terminal(options.quiet)
     images, problems = find_all(options.images, reporter)
+    check_calibrated(options.reject_at, options.calibration)
     machine = settings_from(options, MachineSettings)
     classifier = load(options.run, options.last, machine, options.calibration)
     explained = None
@@ -45,7 +49,8 @@ def run(options: Options) -> int:
         explained = check_explainable(classifier)
         check_place(Path(options.explain), "--explain")
     faults: dict[int, str] = {}
-    predictions = classifier.predict(images, options.top, options.protocol, faults, reporter) if images else []
+    asked = (options.top, options.protocol, faults, reporter, options.reject_at)
+    predictions = classifier.predict(images, *asked) if images else []
     unexplained: dict[int, str] = {}
     explanations: list[dict[str, Any]] = [{} for _ in predictions]
     if explained is not None:
@@ -65,7 +70,7 @@ def _show(predictions: list[Any], explanations: list[dict[str, Any]]) -> None:
     from ...data.class_names import display_name
 
     for prediction, more in zip(predictions, explanations, strict=True):
-        show(prediction.image)
+        show(f"{prediction.image}: unknown" if prediction.unknown else prediction.image)
         if prediction.kind == "probability":
             show_shares((display_name(name), share) for name, share in prediction.classes)
         else:
@@ -82,8 +87,10 @@ def _show_csv(predictions: list[Any]) -> None:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "rank", "class", predictions[0].kind if predictions else "probability"])
+    kind, unknown = (predictions[0].kind, predictions[0].unknown) if predictions else ("probability", None)
+    writer.writerow(["image", "rank", "class", kind, *([] if unknown is None else ["unknown"])])
     for prediction in predictions:
         for rank, (name, value) in enumerate(prediction.classes, start=1):
-            writer.writerow([output.clean(prediction.image), rank, output.clean(name), f"{value:.6f}"])
+            last = [] if prediction.unknown is None else ["yes" if prediction.unknown else "no"]
+            writer.writerow([output.clean(prediction.image), rank, output.clean(name), f"{value:.6f}", *last])
     output.show_raw(text.getvalue())

@@ -23,7 +23,7 @@ def add_arguments(parser: CommandParser) -> None:
     net.add_argument(
         "--features", metavar="FILE", help="features file, to also compute descriptors and find similar images in it"
     )
-    add_shared(parser, "--last", "--protocol", "--no-calibration")
+    add_shared(parser, "--last", "--protocol", "--no-calibration", "--reject-at")
     add_settings(parser, ServeSettings)
     add_settings(parser, MachineSettings, only=("device", "precision", "layout", "threads"))
 
@@ -45,10 +45,12 @@ def run(options: Options) -> int:
     def open_models(machine: MachineSettings) -> ServedModels:
         from ...api import load
         from ...deploy.server.models import open_served
+        from ...evaluation.rejection import check_calibrated
 
+        check_calibrated(options.reject_at, options.calibration)
         classifier = load(options.run, options.last, machine, options.calibration)
         others = (options.boxes, options.features, options.protocol)
-        return open_served(options.run, classifier, *others, machine, reporter)
+        return open_served(options.run, classifier, *others, machine, reporter, options.reject_at)
 
     forced = serve(open_models, settings_from(options, ServeSettings), machine, reporter, ready)
     if forced:

@@ -108,7 +108,8 @@ class Site:
         limits = {"bytes": settings.max_bytes, "pixels": settings.max_pixels, "queue": settings.queue}
         classes, ways = list(served.classifier.classes), list(served.routes)
         named = {"name": served.name, "kind": served.kind, "temperature": served.temperature}
-        return {**named, "classes": classes, "ways": ways, "limits": limits}
+        threshold = None if served.rejection is None else served.rejection.threshold
+        return {**named, "threshold": threshold, "classes": classes, "ways": ways, "limits": limits}
 
     async def health(self) -> Response:
         """Whether the server accepts requests, and how many are in progress or waiting."""

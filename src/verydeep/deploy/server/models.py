@@ -16,6 +16,7 @@ from ...data.image_io import Pixels
 from ...data.open import Dataset
 from ...evaluation.predict import Classifier, Prediction
 from ...evaluation.protocols import check_protocol, parse_protocol
+from ...evaluation.rejection import Rejection
 from ...evaluation.saliency import check_explainable, grad_cam, map_scale, overlay, score_map
 from ...localisation.predict import Localiser, load_localiser
 from ...reports.html import encoded
@@ -78,6 +79,7 @@ class ServedModels:
     localiser: Localiser | None
     neighbours: NearestNeighbours | None
     thumbnails: Thumbnails | None
+    reject_at: float | None = None
 
     @property
     def routes(self) -> tuple[RouteName, ...]:
@@ -110,6 +112,11 @@ class ServedModels:
             return self.classifier.temperature(self.protocol)
         return self.classifier.file.temperature
 
+    @property
+    def rejection(self) -> Rejection | None:
+        """The threshold below which images are unknown; None without ``reject_at``."""
+        return None if self.reject_at is None else self.classifier.rejection(self.reject_at, self.protocol)
+
     def run(self, query: Query, items: Sequence[QueryImage]) -> list[Any]:
         """JSON values, or the bytes of pictures, one for each image.
 
@@ -120,7 +127,7 @@ class ServedModels:
         images = [item.pixels for item in items]
         if query.route == "predict":
             top = max(item.top for item in items)
-            predictions = self.classifier.predict(images, top, self.protocol)
+            predictions = self.classifier.predict(images, top, self.protocol, reject_at=self.reject_at)
             return [_first_classes(made, item.top) for made, item in zip(predictions, items, strict=True)]
         if query.route == "localise":
             assert self.localiser is not None
@@ -157,7 +164,8 @@ class ServedModels:
 
 
 def _first_classes(prediction: Prediction, top: int) -> dict[str, Any]:
-    return {"predictions": replace(prediction, classes=prediction.classes[:top]).to_json()["predictions"]}
+    shown = replace(prediction, classes=prediction.classes[:top]).to_json()
+    return {name: value for name, value in shown.items() if name != "image"}
 
 
 def open_served(
@@ -168,6 +176,7 @@ def open_served(
     protocol: str | None,
     machine: MachineSettings,
     reporter: Reporter,
+    reject_at: float | None = None,
 ) -> ServedModels:
     """Loads all models beside the classifier.
 
@@ -175,9 +184,10 @@ def open_served(
         run: the classifier's source, as for `verydeep.api.load`.
         boxes: a localisation run; its classes are rated by the net that it started from, or by ``run``.
         features: a features file.
+        reject_at: as for `verydeep.predict`.
 
     Raises:
-        VerydeepError: one of them is missing, broken, or does not fit; an invalid protocol.
+        VerydeepError: one of them is missing, broken, or does not fit; an invalid protocol; no threshold.
     """
     if protocol is not None:
         if not isinstance(classifier, Classifier):
@@ -185,10 +195,12 @@ def open_served(
         check_protocol(parse_protocol(protocol), classifier.metadata.crop)
     if isinstance(classifier, Classifier) and (note := classifier.calibration_note(protocol)):
         reporter.say(note)
+    if reject_at is not None:
+        reporter.say(str(classifier.rejection(reject_at, protocol)))
     neighbours = None if features is None else NearestNeighbours(features, machine=machine)
     localiser = None if boxes is None else _localiser(boxes, run, machine, reporter)
     thumbnails = _thumbnails(neighbours, reporter)
-    return ServedModels(Path(run).name, classifier, protocol, localiser, neighbours, thumbnails)
+    return ServedModels(Path(run).name, classifier, protocol, localiser, neighbours, thumbnails, reject_at)
 
 
 def _localiser(boxes: str, run: str, machine: MachineSettings, reporter: Reporter) -> Localiser:

@@ -57,9 +57,10 @@ class Prediction(BaseModel):
 
 
 class Predictions(OfImage):
-    """The most likely classes, the most likely first."""
+    """The most likely classes, the most likely first; with ``--reject-at`` whether the image is unknown."""
 
     predictions: list[Prediction]
+    unknown: bool | None = None
 
 
 class Map(OfImage):
@@ -124,6 +125,9 @@ class Info(BaseModel):
     ways: list[str]
     limits: Limits
     temperature: float | None = Field(description="that of calibrated probabilities")
+    threshold: float | None = Field(
+        description="images of a lower probability (SVMs: similarity to the nearest class mean) are unknown"
+    )
 
 
 class Health(BaseModel):

@@ -123,8 +123,9 @@ class Card {
   async run() {
     this.part(".state").textContent = "Predicting …";
     try {
-      const { predictions } = await (await send("predict?top=5", this.file)).json();
-      this.part(".state").hidden = true;
+      const { predictions, unknown } = await (await send("predict?top=5", this.file)).json();
+      this.part(".state").textContent = unknown ? "Unknown: probably none of these classes" : "";
+      this.part(".state").hidden = !unknown;
       this.bars(predictions);
       if (served.ways.includes("localise")) await this.locate();
       if (served.ways.includes("similar")) await this.compare();
