@@ -45,7 +45,9 @@ def transfer() -> list[str]:
     best = max(rows, key=lambda row: float(row["mean_class_recall"]))
     recall = f"{best['mean_class_recall']:.1f} ± {best['mean_class_recall_std']:.1f} %"
     data = f"Caltech-101, {best['classes']} classes, {len(best['splits'])} splits"
-    return ["Linear SVM on pool5 of net D", data, f"mean class recall {recall}", "transfer"]
+    features = best["features"][0]
+    svm = f"Linear SVM on {features['layer']} of net {features['net']}"
+    return [svm, data, f"mean class recall {recall}", "transfer"]
 
 
 def localisation() -> list[str]:

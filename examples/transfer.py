@@ -1,11 +1,12 @@
-"""Real photos: Caltech-101 by the paper's protocol, with descriptors of the convolutions alone (App. B).
+"""Real photos: Caltech-101 by the paper's protocol (App. B, Table 11).
 
-    CALTECH101=folder NET_D_CONV=file python examples/transfer.py run
+    CALTECH101=folder NET_D_CONV=file NET_E=run python examples/transfer.py run [D|E]
     python examples/transfer.py write     # the stored results into docs/transfer.md
 
-Three random splits of 30 training photos per class and up to 50 test photos; C is chosen on a fifth of the first. All
-without mirror images; larger scales only for the classes from c to e, to stay within the time of one machine. Stored
-features are not computed again. ``PRECISION=bf16`` halves the time on a processor with bf16 instructions.
+Three random splits of 30 training photos per class and up to 50 test photos; C is chosen on a fifth of the first.
+Descriptors are those of net D's convolutions alone, without mirror images, at larger scales only for the classes from c
+to e, and fc7 of the whole net E, with mirror images as in the paper. Stored features are not computed again, and an
+interrupted extraction resumes. ``PRECISION=bf16`` halves the time on a processor with bf16 instructions.
 """
 
 from __future__ import annotations
@@ -18,40 +19,62 @@ from typing import Any
 from commands import TOP, run_json
 
 from verydeep.core.files import read_json, write_json
+from verydeep.paper.rows.row import find_rows
 from verydeep.paper.tables import markdown_table, write_block
 
 RESULTS = TOP / "docs" / "results" / "transfer.json"
-HOME = "runs/transfer"
+HOME = os.environ.get("TRANSFER_RUNS", "runs/transfer")
 PRECISION = os.environ.get("PRECISION", "float32")
-PAPER = "91.8 ± 1.0"  # Table 11: net D, fc7, stacked over 256, 384 and 512
-FEATURES = (
-    f"features $NET_D_CONV --data caltech101:$CALTECH101 --splits 3 --layer pool5 --mirror no --precision {PRECISION}"
-)
-# Each file: the photos and scales it holds.
-FILES = {"all": f"{FEATURES} --scales 192,256", "some": f"{FEATURES} --classes '[c-e]*' --scales 256,384,512"}
-# Each row: the classes, its name, the file, and the options.
-ROWS: list[tuple[str, str, str, str]] = [
-    ("all", "Q = 192", "all", "--scales 192"),
-    ("all", "Q = 256", "all", "--scales 256"),
-    ("all", "192, 256 stacked", "all", "--aggregate stack"),
-    ("c to e", "Q = 256", "some", "--scales 256"),
-    ("c to e", "Q = 384", "some", "--scales 384"),
-    ("c to e", "Q = 512", "some", "--scales 512"),
-    ("c to e", "256, 384, 512 stacked", "some", "--aggregate stack"),
-    ("c to e", "256, 384, 512 averaged", "some", "--aggregate average"),
-    ("c to e", "256, 384, 512, the maximum", "some", "--aggregate max"),
-]
+FEATURES = f"--data caltech101:$CALTECH101 --splits 3 --precision {PRECISION}"
+# Each file of a net: the photos and scales it holds.
+FILES = {
+    "D": {
+        "all": f"features $NET_D_CONV {FEATURES} --layer pool5 --mirror no --scales 192,256",
+        "some": f"features $NET_D_CONV {FEATURES} --layer pool5 --mirror no --classes '[c-e]*' --scales 256,384,512",
+    },
+    "E": {"fc7": f"features $NET_E {FEATURES} --layer fc7 --scales 256"},
+}
+# Each row of a net: the classes, its name, the file, and the options.
+ROWS: dict[str, list[tuple[str, str, str, str]]] = {
+    "D": [
+        ("all", "Q = 192", "all", "--scales 192"),
+        ("all", "Q = 256", "all", "--scales 256"),
+        ("all", "192, 256 stacked", "all", "--aggregate stack"),
+        ("c to e", "Q = 256", "some", "--scales 256"),
+        ("c to e", "Q = 384", "some", "--scales 384"),
+        ("c to e", "Q = 512", "some", "--scales 512"),
+        ("c to e", "256, 384, 512 stacked", "some", "--aggregate stack"),
+        ("c to e", "256, 384, 512 averaged", "some", "--aggregate average"),
+        ("c to e", "256, 384, 512, the maximum", "some", "--aggregate max"),
+    ],
+    "E": [
+        ("all", "Q = 256", "fc7", ""),
+        ("all", "Q = 256, not normalised", "fc7", "--normalise none"),
+        ("all", "Q = 256, hinge loss", "fc7", "--loss hinge"),
+        ("all", "Q = 256, C = 0.01", "fc7", "--C 0.01"),
+        ("all", "Q = 256, C = 100", "fc7", "--C 100"),
+        ("all", "Q = 256, nearest neighbours", "fc7", "--classifier knn"),
+    ],
+}
 
 
-def run() -> None:
-    """Extracts missing features, trains the SVMs, and stores every row."""
-    rows = []
-    for photos, name, file, options in ROWS:
-        path = f"{HOME}/{file}.safetensors"
-        run_json(f"{FILES[file]} --out {path}")
-        result = run_json(f"svm caltech101 --features {path} {options} --out {HOME}/svm")
-        rows.append({"photos": photos, "descriptor": name, **result})
-        write_json(RESULTS, {"rows": [_kept(row) for row in rows]})
+def run(nets: list[str]) -> None:
+    """Extracts missing features of some nets, trains the SVMs, and stores every row."""
+    rows = [row for row in read_json(RESULTS)["rows"] if _features(row)["net"] not in nets] if RESULTS.exists() else []
+    for net in nets:
+        for photos, name, file, options in ROWS[net]:
+            path = f"{HOME}/{net}-{file}.safetensors"
+            run_json(f"{FILES[net][file]} --out {path}")
+            result = run_json(f"svm caltech101 --features {path} {options} --out {HOME}/svm")
+            rows.append({"photos": photos, "descriptor": name, **result})
+            kept = [_kept(row) for row in sorted(rows, key=lambda row: str(_features(row)["net"]))]
+            write_json(RESULTS, {"rows": kept})
+
+
+def _features(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row records of its features."""
+    features: dict[str, Any] = row["features"][0]
+    return features
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:
@@ -63,8 +86,10 @@ def _kept(row: dict[str, Any]) -> dict[str, Any]:
 def write() -> None:
     """Writes the stored results into docs/transfer.md."""
     rows = read_json(RESULTS)["rows"]
+    nets = sorted({_features(row)["net"] for row in rows})
     cells = [
         [
+            f"{_features(row)['net']}, {_features(row)['layer']}",
             f"{row['photos']} ({row['classes']})",
             row["descriptor"],
             row["dimensions"],
@@ -74,18 +99,25 @@ def write() -> None:
         ]
         for row in rows
     ]
-    heads = ["classes", "descriptor", "dimensions", "test photos per split", "mean class recall %", "top-1 error %"]
-    where, first = rows[0]["environment"], rows[0]["features"][0]
+    heads = ["net", "classes", "descriptor", "dimensions", "test photos per split"]
+    table = markdown_table([*heads, "mean class recall %", "top-1 error %"], cells)
+    notes = "\n".join(_note(net, [row for row in rows if _features(row)["net"] == net]) for net in nets)
+    text = f"{table}\n\nMean ± standard deviation over random splits.\n\n{notes}\n\n{_verdict(rows)}"
+    write_block(TOP / "docs" / "transfer.md", "transfer", text)
+
+
+def _note(net: str, rows: list[dict[str, Any]]) -> str:
+    """How a net's rows were measured, beside the paper's figure."""
+    where, first = rows[0]["environment"], _features(rows[0])
     commits = sorted({str(row["environment"]["commit"]) for row in rows})
-    described = sorted({name for row in rows for one in row["features"] for name in one["described_at_commits"]})
-    note = (
-        f"{first['layer']} of net {first['net']}, mean over the map, {len(rows[0]['splits'])} random splits, mean ± "
-        f"standard deviation; precision {first['precision']}. The paper's net D, with fc7 and three scales stacked, "
-        f"has {PAPER} on all classes. {where['processor']}, torch {where['versions']['torch']}, {where['time'][:10]}, "
-        f"features at commit {'/'.join(described)}, SVMs at {'/'.join(commits)}."
-    )
-    write_block(
-        TOP / "docs" / "transfer.md", "transfer", f"{markdown_table(heads, cells)}\n\n{note}\n\n{_verdict(rows)}"
+    described = sorted({name for row in rows for name in _features(row)["described_at_commits"]})
+    paper = find_rows(f"table11/{net}/caltech101")[1][0].paper
+    return (
+        f"- Net {net}: {first['layer']}, mean over the map, {'with' if first['mirror'] else 'without'} mirror images, "
+        f"{len(rows[0]['splits'])} splits, precision {first['precision']}; the paper's, fc7 of three scales stacked, "
+        f"has {paper.figure} ± {paper.figure_std} on all classes. {where['processor']}, torch "
+        f"{where['versions']['torch']}, {where['time'][:10]}, features at commit {'/'.join(described)}, SVMs at "
+        f"{'/'.join(commits)}."
     )
 
 
@@ -111,4 +143,7 @@ def _compared(stacked: list[float], other: list[float], name: str) -> str:
 
 
 if __name__ == "__main__":
-    {"run": run, "write": write}[sys.argv[1]]()
+    if sys.argv[1] == "run":
+        run(sys.argv[2:] or list(ROWS))
+    else:
+        write()
