@@ -70,9 +70,10 @@ torture: $(VENV)/dev
 # Tests, scanners and files of others, into docs/reliability.md: half an hour. SUITES names a folder with clones of the
 # repositories in tests/external/photos.py and model_files.py, as OWNER/NAME; without it there are no photos.
 suites: $(VENV)/dev $(VENV)/tools/bin/python
-	$(PIP) --editable '.[suites]'
-	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core vnu-jar
+	$(PIP) --editable '.[suites,rivals]'
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core vnu-jar onnxruntime-web
 	$(EXTERNAL)/metrics.py
+	$(EXTERNAL)/exports.py
 	$(EXTERNAL)/http_server.py
 	$(EXTERNAL)/pages.py
 	$(EXTERNAL)/model_files.py $(VENV)/tools/bin/python $(SUITES)
