@@ -240,9 +240,10 @@ def test_ilsvrcs_boxes_by_wnid_by_words_and_the_blacklist(tmp_path: Path) -> Non
     found = located(train.take(np.array(wanted)), False, Silent()).dataset
     assert found.boxes is not None
     by_photo = dict(zip([Path(photo).stem for photo in found.ids], found.boxes, strict=True))
-    assert by_photo["n02084071_3"].tolist() == [[10, 5, 30, 25], [0, 0, 9, 9]]
-    assert by_photo["n02084071_4"].tolist() == [[10, 5, 30, 25]]
-    assert by_photo["n01440764_5"].tolist() == [[10, 5, 30, 25]]
+    # Pixels 11 to 30, counted from 0, are the 20 pixels between the edges 11 and 31.
+    assert by_photo["n02084071_3"].tolist() == [[11, 6, 31, 26], [1, 1, 10, 10]]
+    assert by_photo["n02084071_4"].tolist() == [[11, 6, 31, 26]]
+    assert by_photo["n01440764_5"].tolist() == [[11, 6, 31, 26]]
     every = located(data.set("train"), False, Silent())
     torn = [photo for photo in train.ids if Path(photo).stem in ("n01440764_7", "n01440764_8", "n01440764_9")]
     assert [Path(photo).stem for photo in every.faults.get("broken", [])] == [Path(photo).stem for photo in torn]

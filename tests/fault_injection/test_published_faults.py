@@ -129,9 +129,9 @@ def test_ilsvrcs_faults_of_boxes(tmp_path: Path) -> None:
     train = data.sets["train"]
     first = next(index for index, photo in enumerate(train.ids) if "n01440764" in photo)
     height, width = train.pixels(first).shape[:2]
-    rows = "".join(
-        f"<object><name>{name}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
-        "</bndbox></object>"
+    rows = "".join(  # counted from 0, the numbers below from 1
+        f"<object><name>{name}</name><bndbox><xmin>{x1 - 1}</xmin><ymin>{y1 - 1}</ymin><xmax>{x2 - 1}</xmax>"
+        f"<ymax>{y2 - 1}</ymax></bndbox></object>"
         for name, x1, y1, x2, y2 in (
             ("n01440764", 1, 1, width, height),  # a quarter of the size shown to who drew it
             ("Scottish_deerhound", 3, 5, 2 * width + 40, 2 * height),  # reaches outside

@@ -329,7 +329,7 @@ def test_an_unreadable_photo_has_status_1_and_others_boxes(own: Path, command: C
 
 
 def test_the_localisation_servers_file(tmp_path: Path) -> None:
-    """Sorted by file name, ids of the devkit's own order, first and last pixels counted from 1."""
+    """Sorted by file name, ids of the devkit's own order, first and last pixels counted from 0 as ILSVRC's boxes."""
     from verydeep.data.dataset import Dataset
 
     make_imagenet(tmp_path)
@@ -338,4 +338,4 @@ def test_the_localisation_servers_file(tmp_path: Path) -> None:
     dataset = Dataset("imagenet", "val", classes, ids, np.array([0, 1]), str)  # type: ignore[arg-type]
     boxes: Any = np.array([[[0, 0, 10, 20], [5.4, 5.6, 7.5, 9.5]], [[1, 2, 3, 4], [0, 0, 1, 1]]])
     write_localisation(tmp_path / "loc.txt", dataset, np.array([[0, 2], [1, 0]]), boxes, tmp_path)
-    assert (tmp_path / "loc.txt").read_text() == "3 2 3 3 4 2 1 1 1 1\n2 1 1 10 20 1 6 7 8 10\n"
+    assert (tmp_path / "loc.txt").read_text() == "3 1 2 2 3 2 0 0 0 0\n2 0 0 9 19 1 5 6 7 9\n"

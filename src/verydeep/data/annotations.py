@@ -1,8 +1,8 @@
 """App. A, data: annotation files with boxes: PASCAL VOC XML (ILSVRC's too), CSV, COCO JSON, VIA's, YOLO's.
 
-Corners in XML and tables are ``inclusive`` pixels, counted from 1; COCO's and VIA's boxes, and those of tables with
-widths, are ``xywh``; YOLO's are ``cxcywh`` in fractions of the image's sides. Boxes are returned as ``xyxy`` but
-otherwise as they are in the file; `verydeep.data.box_targets` checks them.
+Corners in XML and tables are ``inclusive`` pixels, counted from 1, in ILSVRC's own XML from 0; COCO's and VIA's boxes,
+and those of tables with widths, are ``xywh``; YOLO's are ``cxcywh`` in fractions of the image's sides. Boxes are
+returned as ``xyxy`` but otherwise as they are in the file; `verydeep.data.box_targets` checks them.
 """
 
 from __future__ import annotations
@@ -107,8 +107,11 @@ def _read_folder(path: Path) -> tuple[ByImage, list[str], list[str]]:
     return boxes, broken, []
 
 
-def read_xml(path: Path) -> list[NamedBox]:
+def read_xml(path: Path, first: int = 1) -> list[NamedBox]:
     """Reads the objects of a PASCAL VOC XML file.
+
+    Args:
+        first: the number of an image's first row and column.
 
     Raises:
         VerydeepError: broken, or an object without a name or four numbers.
@@ -118,7 +121,7 @@ def read_xml(path: Path) -> list[NamedBox]:
             raise ValueError(f"it has more than {LARGEST_XML:,} bytes")
         root = ElementTree.parse(path).getroot()
         size = _size([root.findtext(f"size/{name}") for name in ("height", "width")])
-        return [_xml_box(item, size) for item in root.iter("object")]
+        return [_xml_box(item, size, first) for item in root.iter("object")]
     except (OSError, ElementTree.ParseError, TypeError, ValueError, LookupError, OverflowError) as fault:
         raise VerydeepError(f"{path} is not a PASCAL VOC XML annotation, or corrupted ({first_line(fault)}).") from None
 
@@ -131,20 +134,24 @@ def _size(sides: list[Any]) -> tuple[int, int] | None:
     return int(numbers[0]), int(numbers[1])
 
 
-def _xml_box(item: ElementTree.Element, size: tuple[int, int] | None) -> NamedBox:
+def _xml_box(item: ElementTree.Element, size: tuple[int, int] | None, first: int) -> NamedBox:
     name = (item.findtext("name") or "").strip()
     corners = [float(item.findtext(f"bndbox/{side}") or "") for side in COLUMNS[1:5]]
     if not name:
         raise ValueError("an object without a name")
-    return _inclusive(name, corners, size)
+    return _inclusive(name, corners, size, first)
 
 
-def _inclusive(name: str, corners: list[float], size: tuple[int, int] | None = None) -> NamedBox:
-    """A box from first and last pixels; swapped corners stay swapped, so that they can be reported."""
+def _inclusive(name: str, corners: list[float], size: tuple[int, int] | None = None, first: int = 1) -> NamedBox:
+    """A box from first and last pixels; swapped corners stay swapped, so that they can be reported.
+
+    ``first`` is the number of an image's first row and column.
+    """
     if not all(abs(value) < LARGEST_SIZE for value in corners):
         raise ValueError("a coordinate outside any image")
     x1, x2, y1, y2 = corners[0], corners[2], corners[1], corners[3]
-    left, top, right, bottom = inclusive_to_xyxy([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]).tolist()
+    pixels = [value + 1 - first for value in (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))]
+    left, top, right, bottom = inclusive_to_xyxy(pixels).tolist()
     across = (left, right) if x1 <= x2 else (right, left)
     down = (top, bottom) if y1 <= y2 else (bottom, top)
     return NamedBox(
@@ -322,7 +329,11 @@ def _name(image: str) -> str:
 
 @dataclass(frozen=True)
 class XmlBoxes:
-    """Reads an image's XML file on request, from the first of several folders below ``root`` that has it."""
+    """Reads an image's XML file of ILSVRC on request, from the first of several folders below ``root`` that has it.
+
+    Their pixels count from 0: of the 80,477 boxes of the validation images 7,388 begin in column 0, and none ends in a
+    column of the number of the image's width.
+    """
 
     root: Path
     places: tuple[str, ...]
@@ -334,5 +345,5 @@ class XmlBoxes:
             for file in (self.root / place / image.parent.name / image.stem, self.root / place / image.stem):
                 xml = file.with_name(f"{file.name}.xml")
                 if xml.is_file():
-                    return read_xml(xml)
+                    return read_xml(xml, first=0)
         return []

@@ -43,14 +43,15 @@ def write_localisation(
 
     Args:
         labels: predicted labels, the best first, (N,G).
-        boxes: their boxes, xyxy (N,G,4); in the file they are first and last pixels, counted from 1.
+        boxes: their boxes, xyxy (N,G,4); in the file they are first and last pixels, counted from 0 as in
+            ILSVRC's annotations (`verydeep.data.annotations.XmlBoxes`).
         devkit: as for `write_classification`.
 
     Raises:
         VerydeepError: as `write_classification`.
     """
     numbers = ilsvrc_ids(dataset.classes, Path(devkit))
-    pixels = xyxy_to_inclusive(boxes)
+    pixels = xyxy_to_inclusive(boxes) - 1
     lines = [
         " ".join(f"{numbers[label]} {' '.join(map(str, box.tolist()))}" for label, box in zip(*best, strict=True))
         for best in zip(labels[:, :BEST], pixels[:, :BEST], strict=True)
