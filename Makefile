@@ -68,7 +68,7 @@ torture: $(VENV)/dev
 	PYTHONPATH=tests:tests/deploy:tests/fuzz OMP_NUM_THREADS=1 $(BIN)/python tests/fault_injection/run.py
 
 # Tests, scanners and files of others, into docs/reliability.md: half an hour. SUITES names a folder with clones of the
-# repositories in tests/external/photos.py and model_files.py, as OWNER/NAME; without it there are no photos.
+# repositories in tests/external/photos.py, ilsvrc_val.py and model_files.py, as OWNER/NAME; without it there are no photos.
 suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(PIP) --editable '.[suites,rivals]'
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core vnu-jar onnxruntime-web
@@ -77,7 +77,7 @@ suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(EXTERNAL)/http_server.py
 	$(EXTERNAL)/pages.py
 	$(EXTERNAL)/model_files.py $(VENV)/tools/bin/python $(SUITES)
-	if [ -n "$(SUITES)" ]; then $(EXTERNAL)/photos.py $(SUITES) && \
+	if [ -n "$(SUITES)" ]; then $(EXTERNAL)/photos.py $(SUITES) && $(EXTERNAL)/ilsvrc_val.py $(SUITES) && \
 		$(EXTERNAL)/advisories.py $(SUITES)/pypa/advisory-database; fi
 
 EXTERNAL := PYTHONPATH=tests:tests/deploy:tests/fuzz:tests/checkpoints:tests/fault_injection OMP_NUM_THREADS=1 $(BIN)/python tests/external
