@@ -203,6 +203,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def net_e(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of net E: of the run that NET_E names, or converted, with its check; not to be changed."""
+    if "NET_E" in os.environ:
+        return Path(os.environ["NET_E"]) / "best.safetensors"
+    packed = SHARED / "weights" / "net_e_ilsvrc.packed.safetensors"
+    if not packed.exists():
+        pytest.skip("net E is not on this machine: NET_E names no run of it")
+    place = tmp_path_factory.mktemp("net_e")
+    file = place / "E.safetensors"
+    subprocess.run([sys.executable, packed.with_name("unpack_net_e.py"), file], check=True)
+    converted = run_command("convert", file, place / "E", "--preprocessing", "caffe", "--class-names", "ilsvrc")
+    assert converted.status == 0
+    assert "warning" not in converted.stderr
+    photos = "espresso as espresso (100 %), pizza as pizza (100 %), cab as cab (100 %)"
+    assert f"checked on photos: {photos}\n" in converted.stdout
+    return place / "E" / "best.safetensors"
+
+
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What servers serve in tests: see `servers.make_served`; not to be changed."""
     from servers import make_served

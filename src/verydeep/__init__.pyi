@@ -1,6 +1,7 @@
 __all__: list[str]
 
 from .api import calibrate as calibrate
+from .api import convert as convert
 from .api import evaluate as evaluate
 from .api import evaluate_boxes as evaluate_boxes
 from .api import find_suspects as find_suspects
@@ -9,7 +10,6 @@ from .api import predict as predict
 from .api import probe as probe
 from .api import train as train
 from .api import train_boxes as train_boxes
-from .checkpoints.convert import convert as convert
 from .core.config import Scale as Scale
 from .core.distributed import joined as joined
 from .core.errors import ImageError as ImageError

@@ -11,7 +11,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from .checkpoints.load import load_model
+from .checkpoints.convert import convert_weights
+from .checkpoints.load import load_model, pretrained_checkpoint
+from .checkpoints.pretrained import read_weights
+from .checkpoints.registry import ilsvrc_classes
 from .checkpoints.run_dir import CLASSIFIER, EVALUATIONS, REPORT
 from .core.arguments import ClassifierArguments, LocaliserArguments, takes_settings
 from .core.config import from_json, typed
@@ -35,6 +38,7 @@ from .evaluation.calibrate import fit_calibration
 from .evaluation.evaluate import Evaluation, prepare_evaluation
 from .evaluation.predict import Classifier, Prediction, find_photos
 from .evaluation.rejection import check_calibrated
+from .evaluation.sanity_check import check_on_photos
 from .localisation.datasets import open_box_sets
 from .localisation.evaluate import BoxEvaluation, LocalisationEvaluator, open_tests
 from .localisation.task import LocalisationTask
@@ -144,6 +148,39 @@ def train_boxes(
             task = LocalisationTask(metadata.localiser_settings, strict)
         return replace(training, task=task).resume(data_given, typed(TrainSettings, train_given))
     return training.start(named_data(data_given), settings)
+
+
+def convert(
+    source: str,
+    out: str | Path,
+    to: str | None = None,
+    preprocessing: str = "recorded",
+    class_names: str | None = None,
+    check: bool = True,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Writes a net's weights in another layout, with a sidecar and a model card beside them.
+
+    Args:
+        source: a run directory, a checkpoint, released weights by name (``oxford-D``), or a public weight file.
+        out: a file, whose extension names the layout; a path without an extension, or with a version's (``net-v1.0``),
+            is a run directory, which `evaluate`, `predict` and all others take.
+        to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the extension does not name the layout.
+        preprocessing: a key of `verydeep.checkpoints.preprocessing.KNOWN` for files that do not record theirs.
+        class_names: ``ilsvrc`` or a file with one name per line, for sources without class names.
+        check: whether a net of ILSVRC's 1000 classes classifies three photos, which finds a wrong channel order, mean,
+            scale or order of fc6's inputs (`verydeep.evaluation.sanity_check`); ``check`` of the result, else None.
+        reporter: shows progress, and a warning about a net that does not recognise the photos.
+
+    Raises:
+        VerydeepError: no such source or layout, an output that exists, class names missing, a net that the layout
+            cannot represent, a full disk.
+    """
+    result = convert_weights(source, out, to, preprocessing, class_names)
+    checked = None
+    if check and result["classes"] == len(ilsvrc_classes()) and not result["boxes"]:
+        checked = check_on_photos(pretrained_checkpoint(read_weights(result["file"])), reporter or Silent())
+    return {**result, "check": checked.to_json() if checked else None}
 
 
 def _never() -> bool:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -19,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from conftest import SHARED, TOP, Command
 
 SCRIPT = TOP / "benchmarks" / "independent.py"
-PACKED, PHOTOS = SHARED / "weights" / "net_e_ilsvrc.packed.safetensors", SHARED / "data" / "caltech101"
+PHOTOS = SHARED / "data" / "caltech101"
 DESCRIBED = {"strawberry": "n07745940", "dalmatian": "n02110341", "flamingo": "n02007558"}
 OTHERS = {"llama": "n02437616", "pizza": "n07873807", "platypus": "n01873310", "starfish": "n02317335"}
 OTHERS |= {"grand_piano": "n03452741", "beaver": "n02363005", "dragonfly": "n02268443"}
@@ -94,28 +91,17 @@ def _change_a_descriptor(path: Path) -> None:
     save_file(rows, path, metadata)
 
 
-def _net_e(command: Command, place: Path) -> Path:
-    """Net E as a run: that of the variable, or unpacked from the weights beside the repository."""
-    if "NET_E" in os.environ:
-        return Path(os.environ["NET_E"])
-    if not PACKED.exists():
-        pytest.skip("net E is not on this machine: NET_E names no run of it")
-    file = place / "E.safetensors"
-    subprocess.run([sys.executable, PACKED.with_name("unpack_net_e.py"), file], check=True)
-    known = ("--preprocessing", "caffe", "--class-names", "ilsvrc")
-    assert command("convert", file, place / "E", *known).status == 0
-    return place / "E"
-
-
 @pytest.mark.slow
-def test_net_e_agrees_on_photos(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_net_e_agrees_on_photos(
+    net_e: Path, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if not PHOTOS.is_dir():
         pytest.skip("Caltech-101 is not on this machine")
     photos = tmp_path / "photos"
     for name, wnid in (DESCRIBED | OTHERS).items():
         (photos / wnid).mkdir(parents=True)
         (photos / wnid / "1.jpg").write_bytes((PHOTOS / name / "image_0001.jpg").read_bytes())
-    run = _net_e(command, tmp_path)
+    run = net_e.parent
     written(command, run, photos, tmp_path, low=256, high=288, described=",".join(DESCRIBED.values()))
     assert compared(run, photos, tmp_path, 256) == 0
     printed = capsys.readouterr().out

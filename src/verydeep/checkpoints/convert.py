@@ -39,7 +39,7 @@ ENDINGS |= {".caffemodel": "caffe"}
 Tensors = dict[str, Tensor]
 
 
-def convert(
+def convert_weights(
     source: str,
     out: str | Path,
     to: str | None = None,
@@ -48,17 +48,7 @@ def convert(
 ) -> dict[str, Any]:
     """Writes a net's weights in another layout, with a sidecar and a model card beside them.
 
-    Args:
-        source: a run directory, a checkpoint, released weights by name (``oxford-D``), or a public weight file.
-        out: a file, whose extension names the layout; a path without an extension, or with a version's (``net-v1.0``),
-            is a run directory, which `evaluate`, `predict` and all others take.
-        to: ``verydeep``, ``torchvision``, ``keras`` or ``caffe``, where the extension does not name the layout.
-        preprocessing: a key of `verydeep.checkpoints.preprocessing.KNOWN` for files that do not record theirs.
-        class_names: ``ilsvrc`` or a file with one name per line, for sources without class names.
-
-    Raises:
-        VerydeepError: no such source or layout, an output that exists, class names missing, a net that the layout
-            cannot represent, a full disk.
+    Arguments and errors are those of `verydeep.convert`.
     """
     file, form = _output(out, to)
     weights = read_weights(source, preprocessing)

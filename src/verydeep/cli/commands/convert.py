@@ -6,7 +6,9 @@ import shlex
 from typing import Any
 
 from ...core.settings import TrainSettings
-from ..execution import show_result
+from ...core.team import Team
+from ...data.class_names import caption
+from ..execution import reporter_of, show_result
 from ..output import show
 from ..parser import CommandParser, Options, add_settings, settings_from
 
@@ -27,15 +29,22 @@ def add_arguments(parser: CommandParser) -> None:
     parser.group("Output").add_argument(
         "--to", choices=["verydeep", "torchvision", "keras", "caffe"], help="format of OUT (default: by its extension)"
     )
+    parser.group("Net and weights").add_argument(
+        "--no-check",
+        dest="check",
+        action="store_false",
+        help="do not let a net of ILSVRC's 1000 classes classify three photos, which takes some seconds",
+    )
     add_settings(parser, TrainSettings, only=("preprocessing",))
 
 
 def run(options: Options) -> int:
     """Converts weights."""
-    from ...checkpoints.convert import convert
+    from ...api import convert
 
     preprocessing = settings_from(options, TrainSettings).preprocessing
-    result = convert(options.source, options.out, options.to, preprocessing, options.class_names)
+    given = options.source, options.out, options.to, preprocessing, options.class_names
+    result = convert(*given, options.check, reporter_of(Team(), options.quiet))
     return show_result(options, result, lambda result: _show(result, shlex.quote(options.out)))
 
 
@@ -45,6 +54,8 @@ def _show(result: dict[str, Any], place: str) -> None:
     show(f"{result['file']}: net {result['net']}, {result['layers']} layers{classes}{f', from {name}' if name else ''}")
     if result["card"]:
         show(f"model card: {result['card']}")
+    if result["check"]:
+        show(f"checked on photos: {_predicted(result['check'])}")
     if result["boxes"]:
         show(f"try it: verydeep localise predict {place} PHOTO")
     elif result["classes"]:
@@ -53,3 +64,9 @@ def _show(result: dict[str, Any], place: str) -> None:
         width = "" if result["width"] == 1 else f" --width {result['width']:g}"
         show(f"classify your images with its descriptors: verydeep probe --data DATA --weights {place}")
         show(f"fine-tune it: verydeep train {result['net']} --data DATA --start {place}{width}")
+
+
+def _predicted(check: dict[str, Any]) -> str:
+    """The class that the net predicts for each photo, such as ``cab as cab (100 %)``."""
+    best = ((photo["image"], photo["predictions"][0]) for photo in check["photos"])
+    return ", ".join(f"{image} as {caption(row['class'])} ({100 * row['probability']:.0f} %)" for image, row in best)
