@@ -82,8 +82,7 @@ def reproduce(
             runs = check_files(rows, files)
             if opened is not None and not plan_only:
                 take_released(root, runs, files, DataSettings(data=data), opened, settings, news)
-        skip = settings.get("bad_images") == "skip"
-        place = ExperimentDir.of(root, size, opened, skip, trained=not experiment.released)
+        place = ExperimentDir.of(root, size, opened, settings.get("bad_images") == "skip", not experiment.released)
     job = Job(experiment, rows, place, data, opened, files, settings, machine, news, stop)
     return {"name": name, "folder": str(root), "size": size.name, **_run(job, plan_only)}
 
