@@ -170,12 +170,13 @@ def write() -> None:
     worse = sum(error > before["top1_error_interval"][1] for before, error in first)
     where = next(iter(stored.values()))["environment"]
     commits = sorted({run["commit"] for run in runs})
+    dates = sorted({part["environment"]["time"][:10] for part in stored.values()})
     note = (
         "Top-1 error in percent on held-out photos: mean over seeds (minimum–maximum). Fitted start: FC layers fitted, "
         "before fine-tuning. Restarts: returns to the best epoch after divergence. "
         f"{len(runs)} runs: {ended.count('diverged')} diverged, {worse} ended above the 95 % interval of the "
         "fitted start's error. The probe uses one scale, Q = 224, without mirror images. "
-        f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, {where['time'][:10]}, "
+        f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, {' and '.join(dates)}, "
         f"trained at commit {', '.join(commits)}."
     )
     heading = "Measured on small sets of Caltech-101, by `python examples/fine_tuning.py run`:"
