@@ -79,7 +79,7 @@ def test_rows_are_of_each_contender_in_turn() -> None:
         ("{run} --batch 2", ["run"]),
         ("train A A-LRN --batch 2 --size 32", ["A", "A-LRN"]),
         ("dense {run} --size 48", ["dense@48"]),
-        ("{run} --batch 1 --load 1 --against torchvision", ["vgg11", "run"]),
+        pytest.param("{run} --batch 1 --load 1 --against torchvision", ["vgg11", "run"], marks=pytest.mark.slow),
         ("svm --photos 40 --size 64 --against scikit-learn", ["LinearSVC", "verydeep"]),
         ("data {photos} --photos 4", ["Pillow", "files", "coarsely", "raw pack"]),
     ],

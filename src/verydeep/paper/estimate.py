@@ -60,7 +60,8 @@ def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings
         reporter.say(f"measuring net {net} for the estimate")
         facts = net_facts(net, counts.classes, setting.crop, setting.width)
         machine = resolve_device(machine_settings, 3 * facts.multiply_adds)
-        costs[net] = _Cost(facts, *net_seconds(setting, counts.classes, machine), images, machine, counts)
+        trains = any(work.settings.net == net for work in plan.to_train)
+        costs[net] = _Cost(facts, *net_seconds(setting, counts.classes, machine, trains), images, machine, counts)
     return Plan(
         tuple(work if work.state == DONE else costs[work.settings.net].of_run(work) for work in plan.runs),
         tuple(work if work.done else costs[settings[work.run].net].of_test(work) for work in plan.tests),
@@ -98,8 +99,8 @@ class _Cost:
         return replace(work, seconds=seconds * self.counts.tested, disk=disk)
 
 
-def net_seconds(settings: TrainSettings, classes: int, machine: Machine) -> tuple[float, float]:
-    """Seconds per image of a training step, and per crop of a forward pass, measured on noise."""
+def net_seconds(settings: TrainSettings, classes: int, machine: Machine, trains: bool) -> tuple[float, float]:
+    """Seconds per image of a training step, 0 unless it ``trains``, and per crop of a forward pass, on noise."""
     facts = net_facts(settings.net, classes, settings.crop, settings.width)
     room = max(1, int(TRIAL_WORK[machine.device.type] / (3 * facts.multiply_adds)))
     count = min(settings.batch, room, largest_micro_batch(facts, settings.batch, machine))
@@ -120,8 +121,8 @@ def net_seconds(settings: TrainSettings, classes: int, machine: Machine) -> tupl
             net.mean_scores(images)
 
     with machine.running():
-        backward_seconds = fastest_seconds(gradient, machine)
-        update_seconds = fastest_seconds(sgd.step, machine)
+        step = 0.0
+        if trains:
+            step = fastest_seconds(gradient, machine) / count + fastest_seconds(sgd.step, machine) / settings.batch
         net.eval()
-        forward_seconds = fastest_seconds(forward, machine)
-    return backward_seconds / count + update_seconds / settings.batch, forward_seconds / count
+        return step, fastest_seconds(forward, machine) / count
