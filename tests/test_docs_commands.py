@@ -84,6 +84,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.open(place / "first.png").save(place / name)
     rows = [f"{path.relative_to(photos)},3,3,30,30,{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
     (place / "boxes.csv").write_text("image,xmin,ymin,xmax,ymax,class\n" + "\n".join(rows) + "\n")
+    animals = [f"{path.relative_to(place)},{path.parent.name},{path.stem}" for path in sorted(photos.rglob("*.png"))]
+    (place / "cats.csv").write_text("path,label,animal\n" + "\n".join(animals) + "\n")
     base = ["--data", "photos/", "--boxes", "boxes.csv", *SMALL]
     for words in (
         ["train", "D", *base, "--start", "none"],

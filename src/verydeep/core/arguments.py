@@ -28,6 +28,7 @@ class DataArguments(TypedDict, total=False):
     dev_fraction: float | None
     test_fraction: float
     split_seed: int
+    group_by: str | None
 
 
 class TrainArguments(TypedDict, total=False):

@@ -76,6 +76,13 @@ class DataSettings:
         0.2, "fraction of the images held out for testing, if the dataset has no test split", DATA
     )
     split_seed: int = setting(0, "random seed of the split", DATA)
+    group_by: str | None = setting(
+        None,
+        "split whole groups of images, such as those of an animal or a video: a column of the list file, or a regular "
+        "expression that finds the group in an image's path",
+        DATA,
+        placeholder="COLUMN|PATTERN",
+    )
 
     def __post_init__(self) -> None:
         dev = dev_share(self, DEV_FRACTION)
@@ -392,6 +399,13 @@ class SvmSettings:
         "leave out the images that this CSV file lists, such as suspects.csv of `data check`",
         SVM,
         placeholder="FILE",
+    )
+    group_by: str | None = setting(
+        None,
+        "split whole groups of own images, such as those of an animal or a video: a regular expression that finds the "
+        "group in an image's path",
+        SVM,
+        placeholder="PATTERN",
     )
     splits: int = setting(3, "number of random training and test splits, of Caltech and own images", SVM)
     seed: int = setting(0, "random seed of the first split; the next splits use the next integers", SVM)

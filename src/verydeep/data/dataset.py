@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -332,7 +333,7 @@ def _joined_subjects(sets: list[Dataset]) -> NDArray[np.int64] | None:
 
 
 def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: int = 1) -> dict[str, Dataset]:
-    """Splits a set class by class; the rest is ``train``.
+    """Splits a set class by class; the rest is ``train``. Images of one subject stay together.
 
     Args:
         shares: by part, the fraction of each class's images, or their number as an int.
@@ -347,6 +348,11 @@ def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: in
         if labels[index] >= 0:
             by_class[labels[index]].append(index)
     parts: dict[str, list[int]] = {name: [] for name in ("train", *shares)}
+    if dataset.subjects is not None:
+        part_of = _parts_of_groups(by_class, dataset.subjects.tolist(), shares)
+        for index, group in enumerate(dataset.subjects.tolist()):
+            parts[part_of.get(group, "train")].append(index)
+        by_class = []
     for members in by_class:
         start = 0
         for name, share in shares.items():
@@ -361,3 +367,28 @@ def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: in
 def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
     """At most ``most`` places of a sequence of length ``count``, with its first and its last."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+
+
+def _parts_of_groups(by_class: list[list[int]], groups: list[int], shares: dict[str, float | int]) -> dict[int, str]:
+    """The part of each group that is not in ``train``.
+
+    Each class, those of the fewest groups first, gives a part the groups, in the order of their first images, that
+    bring the number of its images there closer to its share; if that is none, its smallest. A class of as many groups
+    as parts or fewer gives none. With one image a group, this is the split by images.
+    """
+    part_of: dict[int, str] = {}
+    for members in sorted(by_class, key=lambda members: len({groups[index] for index in members})):
+        sizes = Counter(groups[index] for index in members)
+        if len(sizes) <= len(shares):
+            continue
+        for kept, (name, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
+            free = [group for group in sizes if group not in part_of]
+            target = share if isinstance(share, int) else max(1, round(share * len(members)))
+            count = sum(size for group, size in sizes.items() if part_of.get(group) == name)
+            spare = len(free) - kept  # the other parts and train get at least one each
+            for group in free:
+                if spare > 0 and abs(count + sizes[group] - target) < abs(count - target):
+                    part_of[group], count, spare = name, count + sizes[group], spare - 1
+            if count == 0 and spare > 0:
+                part_of[min(free, key=sizes.__getitem__)] = name
+    return part_of

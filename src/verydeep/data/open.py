@@ -55,6 +55,7 @@ MODULES = {
     for module in iter_modules(datasets.__path__)
 }
 NAMES = {name: home for home, module in MODULES.items() for name in getattr(module, "NAMES", ())}
+WITHOUT_GROUPS = ("caltech", "digits", "imagenet", "voc")  # their splits are those of the protocols
 PATHS, BOXED = "folder", "annotated_folder"  # the modules that open paths, without and with box files
 
 
@@ -84,8 +85,7 @@ def open_data(
     packed = not named and is_pack(Path(settings.data))
     home = NAMES[name] if named else BOXED if settings.boxes else PATHS
     module: Any = MODULES[home]
-    if settings.folders != "auto" and (named or packed or settings.boxes or not Path(settings.data).is_dir()):
-        raise VerydeepError(f"--folders applies to folders of images only, unlike {settings.data}: leave it out.")
+    _check_applicable(settings, named, packed or home in WITHOUT_GROUPS)
     opened: Data
     if packed:
         opened = open_pack(Path(settings.data), settings)
@@ -103,6 +103,15 @@ def open_data(
     if settings.exclude is not None:
         opened = without_excluded(opened, settings.exclude)
     return _only_classes(opened, settings.classes, least_classes, empty_sets, absent_classes)
+
+
+def _check_applicable(settings: DataSettings, named: bool, has_split: bool) -> None:
+    """Raises VerydeepError for a setting that has no meaning for the data."""
+    if settings.group_by is not None and has_split:
+        raise VerydeepError(f"--group-by applies to folders, list files and tar files, unlike {settings.data}.")
+    packed = is_pack(Path(settings.data))
+    if settings.folders != "auto" and (named or packed or settings.boxes or not Path(settings.data).is_dir()):
+        raise VerydeepError(f"--folders applies to folders of images only, unlike {settings.data}: leave it out.")
 
 
 def open_images(settings: DataSettings) -> Data:

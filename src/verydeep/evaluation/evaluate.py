@@ -36,6 +36,7 @@ from ..core.files import short_name, write_json
 from ..core.progress import Reporter, Silent
 from ..core.settings import DataSettings, MachineSettings
 from ..core.team import Team
+from ..data.copies import copies_message
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
 from .inference import LEAVE_OUT, Posteriors, ResizeToScales, concatenate, posteriors, readable_images
 from .metrics import probability_metrics, summarise
@@ -209,12 +210,12 @@ def open_dataset(metadata: Metadata, data: str | None, set_name: str | None, rep
     settings = (
         trained_on
         if data is None
-        else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto", exclude=None)
+        else replace(trained_on, data=lasting_name(data), boxes=(), folders="auto", exclude=None, group_by=None)
     )
     opened = _moved_data(metadata, trained_on, data) or _open(settings, of_run=data is None)
-    for message in opened.warnings:
-        reporter.warn(message)
     same = settings.data == trained_on.data
+    for message in [*opened.warnings, *filter(None, [copies_message(opened) if same else None])]:
+        reporter.warn(message)
     known = metadata.data_fingerprint != "" and opened.fingerprint() == metadata.data_fingerprint
     if same and not known and metadata.data_fingerprint:
         reporter.warn(f"{opened.name} has changed since the net was trained: images may have moved between its sets.")
@@ -228,7 +229,9 @@ def open_dataset(metadata: Metadata, data: str | None, set_name: str | None, rep
 
 def _moved_data(metadata: Metadata, trained_on: DataSettings, data: str | None) -> Data | None:
     """The run's own images in another directory, if its settings are needed to recognise them; None for others."""
-    if data is None or not (trained_on.boxes or trained_on.exclude or trained_on.folders != "auto"):
+    if data is None or not (
+        trained_on.boxes or trained_on.exclude or trained_on.group_by or trained_on.folders != "auto"
+    ):
         return None
     with contextlib.suppress(VerydeepError):
         opened = open_data(moved(trained_on, data))

@@ -57,7 +57,7 @@ def open_box_sets(
     set_name: str | None = None,
     strict: bool = False,
 ) -> BoxSets:
-    """Opens the datasets for evaluating a localisation model.
+    """Opens the datasets for evaluating a localisation model, or the maps of a classifier.
 
     Args:
         data, boxes: instead of those it was trained on.
@@ -69,11 +69,11 @@ def open_box_sets(
         VerydeepError: no such data or set; no image with a box of a known class.
     """
     metadata = checkpoint.metadata
-    trained_on = metadata.data_settings
+    trained_on = metadata.data_settings if metadata.data else DataSettings()
     settings, own = _test_settings(metadata, trained_on, data, boxes)
     same = own or settings == trained_on
     other = not own and settings.data != trained_on.data  # the same images with other boxes keep their split
-    opened = open_data(settings if same else replace(settings, classes=()), least_classes=1)
+    opened = open_data(settings if same else replace(settings, classes=()), least_classes=1, empty_sets=not same)
     chosen = opened.set(set_name or ("all" if opened.split_by_us and other else opened.reported))
     known = relabel(chosen, metadata.classes, strict)
     faults: dict[str, list[str]] = {}
@@ -91,7 +91,8 @@ def open_box_sets(
         known, faults = checked.dataset, {**faults, **checked.faults}
     apart = "" if same else short_name(f"of-{Path(settings.data).name}")
     bad = bad_images(checkpoint.path.parent)
-    return BoxSets(known, opened if same else _own(trained_on), metadata.classes, apart, faults, bad)
+    own_data = opened if same else _own(trained_on) if metadata.data else None
+    return BoxSets(known, own_data, metadata.classes, apart, faults, bad)
 
 
 def _test_settings(
@@ -104,7 +105,7 @@ def _test_settings(
     elif not boxes and _are_own(metadata, moved(trained_on, data)):
         return moved(trained_on, data), True
     else:
-        settings = replace(trained_on, data=lasting_name(data), boxes=(), folders="auto", exclude=None)
+        settings = replace(trained_on, data=lasting_name(data), boxes=(), folders="auto", exclude=None, group_by=None)
     return (replace(settings, boxes=lasting_boxes(boxes)) if boxes else settings), False
 
 

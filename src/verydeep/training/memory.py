@@ -8,6 +8,7 @@ from ..core.device import Machine, free_bytes
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter
 from ..core.settings import TrainSettings
+from ..data.copies import copies_message
 from ..data.dataset import first_names
 from ..data.open import Data
 from ..models.architectures import NetFacts, net_facts
@@ -27,7 +28,7 @@ def log_dataset(opened: Data, settings: TrainSettings, reporter: Reporter) -> No
     others = opened.skipped.total - sum(opened.skipped.unread.values())
     if others:
         reporter.say(f"skipped {others} files and folders that are not images (`verydeep data check` lists them)")
-    for warning in opened.warnings:
+    for warning in [*opened.warnings, *filter(None, [copies_message(opened)])]:
         reporter.warn(warning)
     steps = -(-len(train_set) // settings.batch)
     if settings.start == "none":

@@ -134,7 +134,7 @@ def learn_svms(
     svm, reporter = svm or SvmSettings(), reporter or Silent()
     features = _checked(_loaded(list(map(Path, files)), scales, data))
     rows = combine([file.scales for file in features], descriptor)
-    parts = parts_of(protocol, features[0], svm.splits, svm.seed)
+    parts = parts_of(protocol, features[0], svm.splits, svm.seed, svm.group_by)
     excluded = _excluded(features[0], svm, reporter)
     parts = [split.without(excluded) for split in parts]
     device = resolve_device(machine or MachineSettings(), ALL_CORES)

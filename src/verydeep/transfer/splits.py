@@ -49,8 +49,8 @@ class Parts:
         return Parts(self.name, *(part[~np.isin(part, images)] for part in (self.fit, self.dev, self.test)))
 
 
-def parts_of(protocol: str, features: Features, splits: int, seed: int) -> list[Parts]:
-    """The splits of a protocol.
+def parts_of(protocol: str, features: Features, splits: int, seed: int, group_by: str | None = None) -> list[Parts]:
+    """The splits of a protocol; of ``own`` those that are drawn keep the groups of ``group_by`` in one part.
 
     Raises:
         VerydeepError: no such protocol, a class with too few images, or missing sets.
@@ -66,6 +66,8 @@ def parts_of(protocol: str, features: Features, splits: int, seed: int) -> list[
         unlabelled = features.ids[int((features.labels < 0).argmax())]
         raise VerydeepError(f"{unlabelled} has no label: SVMs are trained on labelled images.")
     has_sets = any(features.sets)
+    if group_by is not None and (protocol != "own" or has_sets):
+        raise VerydeepError("--group-by applies to random splits of own images: these features have fixed sets.")
     if protocol in VOC or (protocol == "own" and has_sets):
         return [_fixed(features)]
     known = int(features.recipe.get("splits") or 0)
@@ -78,7 +80,7 @@ def parts_of(protocol: str, features: Features, splits: int, seed: int) -> list[
         raise VerydeepError(f"protocol {protocol} draws random splits, and these features are of fixed sets.")
     no_images = FolderSource(Path())  # splits depend on ids and labels only
     whole = Dataset(features.data, "all", features.classes, features.ids, features.labels, no_images)
-    return [_drawn(protocol, whole, number) for number in range(seed, seed + splits)]
+    return [_drawn(protocol, whole, number, group_by) for number in range(seed, seed + splits)]
 
 
 def _fixed(features: Features) -> Parts:
@@ -96,8 +98,8 @@ def _fixed(features: Features) -> Parts:
     return Parts("given", sets["train"], sets[dev], sets[reported] if reported != dev and reported in sets else empty)
 
 
-def _drawn(protocol: str, whole: Dataset, seed: int) -> Parts:
-    settings = DataSettings(split_seed=seed)
+def _drawn(protocol: str, whole: Dataset, seed: int, group_by: str | None) -> Parts:
+    settings = DataSettings(split_seed=seed, group_by=group_by)
     sets = split_whole(whole, settings).sets if protocol == "own" else caltech_sets(protocol, whole, settings)
     index_of = {image: index for index, image in enumerate(whole.ids)}
     names = ("train", "dev", "test")

@@ -82,6 +82,7 @@ def summary(transfer: Transfer) -> dict[str, Any]:
         "classifier": transfer.svm.classifier,
         "loss": transfer.svm.loss if transfer.svm.classifier == "svm" else None,
         "exclude": transfer.svm.exclude,
+        "group_by": transfer.svm.group_by,
         "excluded": transfer.excluded,
         "dimensions": transfer.dimensions,
         "classes": len(transfer.first.classes),

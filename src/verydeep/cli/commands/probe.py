@@ -56,12 +56,13 @@ def _probe(options: Options, reporter: Reporter) -> int:
     draws = draws_of(options)
     preprocessing = typed(TrainSettings, given_settings(options, TrainSettings)).get("preprocessing", "recorded")
     given = typed(FeatureSettings, given_settings(options, FeatureSettings))
+    data = typed(DataSettings, given_settings(options, DataSettings))
     layer = given.get("layer") or usual_layer(options.weights, preprocessing)
     result = probe(
         options.data,
         options.weights,
         options.out,
-        **typed(DataSettings, given_settings(options, DataSettings)),
+        **{name: value for name, value in data.items() if not hasattr(SvmSettings, name)},
         features=FeatureSettings(**{**given, "layer": layer}),
         descriptor=settings_from(options, DescriptorSettings),
         svm=settings_from(options, SvmSettings),

@@ -16,9 +16,10 @@ from ...core.errors import VerydeepError
 from ...core.settings import DEV_FRACTION, DataSettings, dev_share
 from ..class_names import numbered, one_spelling
 from ..dataset import Data, Dataset, FolderSource, relabel, split
+from ..groups import described_split, group_notes, with_groups
 from ..image_formats import EXTENSIONS, READ, kind_of_file
 from ..layout import SET_OF, read_layout
-from ..tables import CLASS, ENDINGS, IMAGE, Columns, read_table
+from ..tables import CLASS, ENDINGS, IMAGE, Columns, Row, read_table
 from ..walk import Skipped, extension_of, files_below, list_folder, unread_sentences
 
 OUTSIDE = "images outside the class folders"
@@ -50,7 +51,8 @@ def open_path(path: Path, settings: DataSettings) -> Data:
     _count_outside(path, list_folder(path, beside).files, beside)
     sets = {name: class_folders(path, folder) for name, folder in layout.sets.items()}
     places = {name: f"{folder.name}/" for name, folder in layout.sets.items()}
-    return replace(from_sets(str(path), sets, settings, places), notes=notes, beside=beside)
+    opened = from_sets(str(path), sets, settings, places)
+    return replace(opened, notes=(*notes, *opened.notes), beside=beside)
 
 
 def is_flat(path: Path) -> bool:
@@ -72,8 +74,10 @@ def flat_folder(path: Path) -> Data:
 def split_whole(whole: Dataset, settings: DataSettings) -> Data:
     """Splits data that have no split of their own, by fraction and seed."""
     dev, test, seed = dev_share(settings, DEV_FRACTION), settings.test_fraction, settings.split_seed
+    whole = with_groups({"all": whole}, settings.group_by)["all"]
     sets = split(whole, {"dev": dev, "test": test}, seed)
-    description = f"{100 * dev:g} % dev and {100 * test:g} % test of each class, drawn by seed {seed}"
+    grouped = described_split(whole, settings.group_by)
+    description = f"{100 * dev:g} % dev and {100 * test:g} % test of each class{grouped}, drawn by seed {seed}"
     return Data(whole.name, sets, split_by_us=True, split=description)
 
 
@@ -85,8 +89,10 @@ def from_sets(
     Args:
         places: the folder of each set, for messages.
     """
+    sets = with_groups(sets, settings.group_by)
     train = sets["train"]
     sets = {key: relabel(dataset, train.classes, strict=True) for key, dataset in sets.items()}
+    notes = group_notes(train, {key: dataset for key, dataset in sets.items() if key != "train"}, settings.group_by)
     val_is_dev = "test" in sets and "val" in sets
     roles = {key: "dev" if key == "val" and val_is_dev else key for key in sets}
     description = ", ".join(f"{(places or {}).get(key, key)} is {role}" for key, role in roles.items())
@@ -96,8 +102,8 @@ def from_sets(
     else:
         share = dev_share(settings, DEV_FRACTION)
         sets = {**split(sets.pop("train"), {"dev": share}, settings.split_seed), **sets}
-        description += f", {100 * share:g} % of train is dev"
-    return Data(name, sets, split_by_us=False, split=description)
+        description += f", {100 * share:g} % of train is dev{described_split(train, settings.group_by)}"
+    return Data(name, sets, split_by_us=False, split=description, notes=notes)
 
 
 def class_folders(top: Path, folder: Path) -> Dataset:
@@ -141,7 +147,7 @@ def _no_images(folder: Path, name: str, skipped: Skipped) -> str:
 
 def _from_rows(path: Path, settings: DataSettings) -> Data:
     """A list file of images, their classes and, optionally, their sets."""
-    rows = _listed(path)
+    rows, groups = _listed(path, settings.group_by)
     if not rows:
         raise VerydeepError(f"{path} lists no images: write one per line, as path,label.")
     by_path: dict[str, tuple[str, str]] = {}
@@ -155,7 +161,9 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
         members = sorted({(image, label) for image, label, its_set in rows if its_set == set_name})
         classes, labels = numbered([label for _, label in members])  # of this set; `from_sets` relabels it
         ids = tuple(image for image, _ in members)
-        sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, FolderSource(path.parent))
+        subjects = np.array([groups[image] for image in ids], dtype=np.int64) if groups else None
+        source = FolderSource(path.parent)
+        sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, source, subjects=subjects)
     if set(sets) == {""}:
         return split_whole(sets[""], settings)
     if "train" not in sets or not set(sets) <= set(SETS) or len(sets) < 2:
@@ -163,8 +171,11 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
     return from_sets(str(path), sets, settings)
 
 
-def _listed(path: Path) -> list[tuple[str, str, str]]:
-    """The path, class and set of each row; without a set column, one that contains only names of sets is used."""
+def _listed(path: Path, group_by: str | None) -> tuple[list[tuple[str, str, str]], dict[str, int]]:
+    """The path, class and set of each row, and the groups of images; empty without a column of that name.
+
+    Without a set column, one that contains only names of sets is used.
+    """
     folder = path.parent
     rows = read_table(path, replace(LISTED, is_row=lambda cells: _names_image(folder, cells[0])))
     for row in rows[:1]:
@@ -187,7 +198,23 @@ def _listed(path: Path) -> list[tuple[str, str, str]]:
     images = [_local(folder, row.cells["image"]) for row in rows]
     spelling = one_spelling(row.cells["class"] for row in rows)
     classes = [spelling[row.cells["class"]] for row in rows]
-    return list(zip(map(os.path.normpath, images), classes, sets, strict=True))
+    paths = list(map(os.path.normpath, images))
+    return list(zip(paths, classes, sets, strict=True)), _groups(path, paths, rows, group_by)
+
+
+def _groups(path: Path, images: list[str], rows: list[Row], column: str | None) -> dict[str, int]:
+    """The number of each image's group, from a column; empty if no row has it. VerydeepError: a row without a group."""
+    if not any(column in row.others for row in rows):
+        return {}
+    numbers: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    for image, row in zip(images, rows, strict=True):
+        name = row.others.get(column or "", "").strip()
+        number = numbers.setdefault(name, len(numbers))
+        if not name or groups.setdefault(image, number) != number:
+            what = f"{image} has another {column} before" if name else f"the {column} is empty"
+            raise VerydeepError(f"{path}, line {row.line}: {what}, and --group-by needs one for each image.")
+    return groups
 
 
 def _set_of(text: str) -> str:
