@@ -42,7 +42,8 @@ class Terminal:
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        # Notebooks show the text of stderr; rich's own output there is HTML, and its bars need ipywidgets.
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
 
     def say(self, text: str) -> None:
         """Prints a line to stderr."""
@@ -58,7 +59,7 @@ class Terminal:
         """A progress bar on a terminal; elsewhere a line now and then."""
         if self._quiet:
             yield lambda count, note: None
-        elif self._console.is_terminal:
+        elif self._console.is_terminal and sys.stderr.isatty():  # FORCE_COLOR makes any file a terminal for rich
             with _bar(self._console) as bar:
                 task = bar.add_task(clean(label), total=total, note="")
                 yield lambda count, note: bar.update(task, advance=count, note=note)
