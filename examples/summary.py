@@ -95,6 +95,19 @@ def calibration() -> list[str]:
     return [f"`calibrate`, net {row['net'][0]}", f"{row['images']} other photos of ILSVRC", result, "testing"]
 
 
+def rejection() -> list[str]:
+    """What `--reject-at 5` does to photos of known classes and of others."""
+    seeds = read_json(STORED / "reject.json")["svm"]
+    answered, wrong, rejected = (
+        statistics.mean(seed["class mean"][key] for seed in seeds) for key in ("answered", "wrong", "rejected")
+    )
+    result = (
+        f"{answered:.0f} % answered, {wrong:.1f} % of these wrong; {rejected:.0f} % of photos of other classes unknown"
+    )
+    data = f"Caltech-101, SVMs, {seeds[0]['test']} photos of known and {seeds[0]['unknown']} of other classes"
+    return ["`predict --reject-at 5`", f"{data}, {len(seeds)} seeds", result, "testing"]
+
+
 def demo() -> list[str]:
     """The demo's seeds."""
     runs = read_json(STORED / "demo.json")["runs"]
@@ -136,6 +149,7 @@ def write() -> None:
         box_context(),
         suspects(),
         calibration(),
+        rejection(),
         demo(),
         *speed(),
     ]

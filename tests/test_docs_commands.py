@@ -33,7 +33,10 @@ ELSEWHERE = {
     "--reject-at": "tests/evaluation/test_calibration.py",
     "suspects.csv": "tests/transfer/test_suspects.py",
 }
-SCRIPTS = {"tour.md": "examples/tour.py"}  # pages that a script follows whole
+SCRIPTS = {
+    "tour.md": "examples/tour.py",
+    "own_photos.md": "examples/own_photos.py",
+}  # pages that a script follows whole
 SMALL = ["--crop", "32", "--width", "0.03125", "--S", "36", "--batch", "8", "--max-epochs", "1", "--workers", "0"]
 SIZES = {"224": "32", "256": "36", "288": "41", "384": "54", "512": "72"}
 WEIGHTS = "weights.safetensors"

@@ -109,8 +109,10 @@ def test_settings_of_other_classifiers_are_refused() -> None:
 def test_a_probe_by_nearest_neighbours_predicts(command: Command, trained: Path, tmp_path: Path) -> None:
     photos = trained.parent / "photos"
     words = ("probe", "--data", photos, "--weights", trained, "--out", "out", "--splits", 1)
-    done = command(*words, "--classifier", "knn", "--k", "1,3", cwd=tmp_path)
+    (tmp_path / "listed.csv").write_text("image\nred/000.png\n")
+    done = command(*words, "--classifier", "knn", "--k", "1,3", "--exclude", "listed.csv", cwd=tmp_path)
     assert done.status == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["excluded"] == 1
     assert "Nearest neighbours on" in (tmp_path / "out" / "report.html").read_text()
     asked = command("predict", "out", photos / "red" / "003.png", "--json", "--top", 1, cwd=tmp_path)
     ((best,),) = (answer["predictions"] for answer in json.loads(asked.stdout))

@@ -22,6 +22,7 @@ from .charts import Line, line_chart, risk_chart
 from .figures import photo_grid, photo_or_none, save_figure
 from .html import Tile, tiles, write_page
 from .run_reader import short_name
+from .suspects import SUSPECTS_PAGE
 
 FIRST_CLASSES, MOST_CURVES, MOST_TICKS = 20, 8, 7
 LAW_STEPS, LEAST_APART = 8, 0.6  # points of a fitted line, and doublings between labels that do not overlap
@@ -180,9 +181,17 @@ def write_svm_report(folder: Path, out: Path | None = None) -> tuple[SvmRecord, 
         **{"by_class": sorted(svms.by_class, key=lambda row: (row[1], row[0])), "first_classes": FIRST_CLASSES},
         "by_class_name": BY_CLASS[svms.figure].replace("_", " "),
         "risk_chart": "" if (known := svms.probabilities) is None else risk_chart(known.test, known.dev),
+        "suspects": SUSPECTS_PAGE if _listed_by_page(svms) else "",
         "curve_chart": "" if svms.curve is None else _curve_chart(svms.curve),
     }
     return svms, write_page(out or folder / REPORT, "svm.html", context)
+
+
+def _listed_by_page(svms: SvmRecord) -> bool:
+    """Whether the list of images that are left out has a page beside it, in the directory of the report."""
+    listed = svms.result.get("exclude")
+    beside = listed and Path(str(listed)).resolve().parent == svms.folder.resolve()
+    return bool(beside) and (svms.folder / SUSPECTS_PAGE).is_file()
 
 
 def read_svms(folder: Path) -> SvmRecord:
