@@ -37,6 +37,7 @@ from .evaluation.saliency import grad_cam as grad_cam
 from .evaluation.saliency import overlay as overlay
 from .evaluation.saliency import score_map as score_map
 from .evaluation.scores import load_scores as load_scores
+from .localisation.maps import evaluate_maps as evaluate_maps
 from .localisation.predict import load_localiser as load_localiser
 from .models.architectures import NET_NAMES as NET_NAMES
 from .models.architectures import net_facts as net_facts

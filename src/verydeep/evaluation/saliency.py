@@ -11,7 +11,7 @@ Both are of the image without its mirror image, and before the soft-max.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,14 @@ class PlacedMap:
     """The map of a class on an image: ``values`` float32 (h,w), and its position in the image.
 
     ``rows`` (h,) and ``columns`` (w,) are the cells' centres in pixels from the upper left corner. ``size`` is the
-    image's height and width.
+    image's height and width. ``top`` is the class of the largest mean score, at the same Q and without mirror image.
     """
 
     values: NDArray[np.float32]
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
     size: tuple[int, int]
+    top: int = -1
 
     def to_json(self) -> dict[str, Any]:
         """``{values: [[…]], rows: […], columns: […], height, width}``."""
@@ -102,8 +103,9 @@ def score_map(classifier: Classifier, pixels: Pixels, label: int, scale: int | N
     net, machine = _net(classifier), classifier.machine
     with machine.running(), torch.no_grad(), machine.autocast():
         x = _input(classifier, pixels, scale)
-        scores = net(x)[0, label].float().cpu().numpy()
-    return _placed(scores, STRIDE, net.crop / 2, x, pixels)
+        maps = net(x)[0].float()
+    found = _placed(maps[label].cpu().numpy(), STRIDE, net.crop / 2, x, pixels)
+    return replace(found, top=int(maps.mean(dim=(1, 2)).argmax()))
 
 
 def grad_cam(classifier: Classifier, pixels: Pixels, label: int, scale: int | None = None) -> PlacedMap:
@@ -116,11 +118,11 @@ def grad_cam(classifier: Classifier, pixels: Pixels, label: int, scale: int | No
             maps = net.activations(x, last)
         with torch.enable_grad():  # without autocast: gradients in half precision vanish
             maps = maps.to(machine.dtype).requires_grad_()
-            score = net.mean_scores_from(maps)[0, label]
-            (gradient,) = torch.autograd.grad(score, maps)
+            scores = net.mean_scores_from(maps)[0]
+            (gradient,) = torch.autograd.grad(scores[label], maps)
         weights = gradient.mean(dim=(2, 3), keepdim=True)
         cam = F.relu((weights * maps.detach()).sum(dim=1))[0].float().cpu().numpy()
-    return _placed(cam, STRIDE // 2, STRIDE / 4, x, pixels)
+    return replace(_placed(cam, STRIDE // 2, STRIDE / 4, x, pixels), top=int(scores.argmax()))
 
 
 def _net(classifier: Classifier) -> Net:
