@@ -51,13 +51,13 @@ RAMP = [
 def test_the_box_above_a_threshold(threshold: float, box: tuple[float, ...], reason: str) -> None:
     found = largest_box(ramp(), threshold)
     assert found is not None
-    assert found.tolist() == pytest.approx(box, abs=1e-6), reason
+    assert found.tolist() == pytest.approx(box, abs=1e-4), reason
 
 
 def test_values_are_constant_beyond_the_outermost_centres() -> None:
     found = largest_box(placed(np.array([[1, 0]]), (10, 20)), 0.5)
     assert found is not None
-    assert found.tolist() == pytest.approx([0, 0, 10, 10], abs=1e-6)
+    assert found.tolist() == pytest.approx([0, 0, 10, 10], abs=1e-4)
 
 
 def test_a_constant_map_has_no_region() -> None:
@@ -73,7 +73,7 @@ def test_the_largest_region_counts_for_v1_and_the_best_for_v2() -> None:
     true = np.array([[50, 0, 60, 10.0]])  # at 0.5 the region of the cell of 1 is from 50 to 60
     largest, best = overlaps_of(found, true)
     at = int(np.flatnonzero(THRESHOLDS == 0.5)[0])
-    assert (largest[at], best[at]) == (0, pytest.approx(1, abs=1e-6))
+    assert (largest[at], best[at]) == (0, pytest.approx(1, abs=1e-4))
     assert largest[950] == best[950] > 0  # above 0.9 only the right one is left
 
 
@@ -81,7 +81,7 @@ def test_any_of_several_true_boxes_counts() -> None:
     first, second = [5, 0, 35, 10.0], [0, 0, 1, 1.0]
     alone, both = (overlaps_of(ramp(), np.array(boxes))[0] for boxes in ([first], [second, first]))
     assert both.tolist() == alone.tolist()
-    assert alone[0] == pytest.approx(1)
+    assert alone[0] == pytest.approx(1, abs=1e-4)
 
 
 def test_accuracies_of_overlaps_worked_out_by_hand() -> None:
