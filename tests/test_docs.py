@@ -126,6 +126,7 @@ def test_the_api_is_all_that_is_public() -> None:
     assert sorted(documented) == sorted(verydeep.__all__)
 
 
+@pytest.mark.slow
 def test_every_page_is_in_the_index_and_all_build(tmp_path: Path) -> None:
     """As `make docs` does."""
     sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]

@@ -79,6 +79,7 @@ def test_separate_sets_and_classes_without_names(tmp_path: Path) -> None:
     assert data.sets["val"].ids[0] == "val/a.tar/deep/er/0020.png"
 
 
+@pytest.mark.slow
 def test_the_real_commands(tars: Path, tmp_path: Path, command: Command) -> None:
     """Trained on, tested, and described by two processes, each photo once; without classes too."""
     words = [*(f"--{key}={value}" for key, value in TINY.items()), "--start", "none", "--max-epochs", 1, "--quiet"]

@@ -77,10 +77,12 @@ def test_rows_are_of_each_contender_in_turn() -> None:
     [
         ("infer {run} --batch 2 --against torchvision", ["vgg11", "run"]),
         ("{run} --batch 2", ["run"]),
-        ("train A A-LRN --batch 2 --size 32", ["A", "A-LRN"]),
+        pytest.param("train A A-LRN --batch 2 --size 32", ["A", "A-LRN"], marks=pytest.mark.slow),
         ("dense {run} --size 48", ["dense@48"]),
         pytest.param("{run} --batch 1 --load 1 --against torchvision", ["vgg11", "run"], marks=pytest.mark.slow),
-        ("svm --photos 40 --size 64 --against scikit-learn", ["LinearSVC", "verydeep"]),
+        pytest.param(
+            "svm --photos 40 --size 64 --against scikit-learn", ["LinearSVC", "verydeep"], marks=pytest.mark.slow
+        ),
         ("data {photos} --photos 4", ["Pillow", "files", "coarsely", "raw pack"]),
     ],
 )

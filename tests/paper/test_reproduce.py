@@ -370,6 +370,7 @@ def test_a_plan_lists_the_work_and_does_nothing(command: Command, tmp_path: Path
     assert re.search(r"in total about \S+ \w+ and 0\.\d+ GiB of disk", table)
 
 
+@pytest.mark.slow
 def test_a_plan_needs_no_images(command: Command, tmp_path: Path) -> None:
     answer = command("reproduce", "table3/A/256", "--plan", "--json", cwd=tmp_path, IMAGENET="")
     assert answer.status == 0, answer.stderr
