@@ -1,7 +1,7 @@
 """A converted net's check on photos: a small net that knows these three only, and net E where it is on this machine.
 
 The small net has random layers but for fc8, which is solved so that each photo's class leads by `LEAD` logits. Without
-biases its scores are proportional to the contrast, as the check supposes of a net: 8 in fog, 1 in dense fog.
+biases its scores are proportional to the contrast, as the check supposes of a net: 8 at low contrast, 1 at the lowest.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from verydeep.checkpoints.registry import ilsvrc_classes
 from verydeep.core.progress import Collected, Silent
 from verydeep.data.class_names import caption
 from verydeep.evaluation.sanity_check import (
-    CLEAR,
-    DENSE_FOG,
-    FOG,
+    FULL,
+    LOW,
+    LOWEST,
     PHOTOS,
     PhotoCheck,
     Photos,
@@ -143,11 +143,11 @@ def test_trying_leaves_the_net_as_it_was(knowing: Checkpoint) -> None:
     assert all(torch.equal(value, before[name]) for name, value in photos.net.state_dict().items())
 
 
-def test_fog_is_what_it_says(knowing: Checkpoint) -> None:
+def test_contrast_is_what_it_says(knowing: Checkpoint) -> None:
     photos = photos_before(knowing, LABELS)
-    clear, fog, dense = (photos.log_posterior(Reading(BGR), contrast) for contrast in (CLEAR, FOG, DENSE_FOG))
-    expected = [torch.tensor([LEAD * contrast] + [0.0] * 999).log_softmax(0)[0] for contrast in (CLEAR, FOG, DENSE_FOG)]
-    assert [clear, fog, dense] == pytest.approx([float(value) for value in expected], abs=0.02)
+    full, low, lowest = (photos.log_posterior(Reading(BGR), contrast) for contrast in (FULL, LOW, LOWEST))
+    expected = [torch.tensor([LEAD * contrast] + [0.0] * 999).log_softmax(0)[0] for contrast in (FULL, LOW, LOWEST)]
+    assert [full, low, lowest] == pytest.approx([float(value) for value in expected], abs=0.02)
 
 
 def test_only_nets_of_ilsvrc_are_judged(knowing: Checkpoint) -> None:

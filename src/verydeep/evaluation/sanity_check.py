@@ -1,8 +1,8 @@
 """Sect. 1, released weights: a converted 1000-class net of ILSVRC classifies three photos that come with the package.
 
 A wrong channel order, mean, scale or order of fc6's inputs raises no error, and net E recognises a clear photo with its
-channels reversed or without its mean. In fog it does not: at 1/16 of the contrast an offset of the mean outweighs what
-is left of the photo. Pixels that are too large show in a fog of 1/128, where a sound net sees nothing.
+channels reversed or without its mean. At low contrast it does not: at 1/16 an offset of the mean outweighs what is left
+of the photo. Pixels that are too large show at 1/128, where a correct net recognises nothing.
 
 Protocol: a photo is x = m + contrast · (photo - m), with m the mean colour of ILSVRC. A net as it was converted is
 sound if the mean logarithm of the true classes' posteriors is above `SEEN` at full contrast and below it at 1/128. Then
@@ -39,7 +39,7 @@ from ..models.vgg import Net
 from .predict import Prediction, best_classes, place_classifier
 
 PHOTOS = {"espresso": "n07920052 espresso", "pizza": "n07873807 pizza", "cab": "n02930766 cab"}
-CLEAR, FOG, DENSE_FOG = 1.0, 1 / 16, 1 / 128  # contrast
+FULL, LOW, LOWEST = 1.0, 1 / 16, 1 / 128  # contrast
 SEEN, MARGIN = -2.0, 1.0  # of the mean logarithm of the true classes' posteriors
 SURE = 0.5
 CONVENTIONS = (
@@ -152,7 +152,7 @@ class Photos:
     def judge(self, reporter: Reporter) -> PhotoCheck:
         """Finds out whether the net is sound, and else why; the protocol is that of the module."""
         given = Reading(self.stated)
-        clear = self.posteriors(given, CLEAR)
+        clear = self.posteriors(given, FULL)
         shown = best_classes(list(PHOTOS), clear, self.metadata.classes, 1, ())
         cause = self._cause(given, reporter)
         if cause is None:
@@ -168,10 +168,10 @@ class Photos:
         tried = []
         with reporter.track("checking the net on photos", len(readings)) as advance:
             for reading in readings:
-                tried.append((self.log_posterior(reading, FOG), reading))
+                tried.append((self.log_posterior(reading, LOW), reading))
                 advance(1, "")
         tried.sort(key=lambda pair: -pair[0])
-        least = self.log_posterior(given, FOG) + MARGIN if sound else -np.inf
+        least = self.log_posterior(given, LOW) + MARGIN if sound else -np.inf
         better = (reading for value, reading in tried if value > least and self._is_sound(reading))
         return next(better, None if sound else given)
 
@@ -183,7 +183,7 @@ class Photos:
         return [*pixels, *(Reading(self.stated, order) for order in orders)]
 
     def _is_sound(self, reading: Reading) -> bool:
-        return self.log_posterior(reading, CLEAR) > SEEN > self.log_posterior(reading, DENSE_FOG)
+        return self.log_posterior(reading, FULL) > SEEN > self.log_posterior(reading, LOWEST)
 
     def log_posterior(self, reading: Reading, contrast: float) -> float:
         """The mean over the photos of the logarithm of the true class's posterior."""
@@ -191,7 +191,7 @@ class Photos:
         return float(np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
 
     def posteriors(self, reading: Reading, contrast: float) -> NDArray[np.float32]:
-        """The posteriors (N,K) of the photos in fog, as the net would give them if its file were meant so."""
+        """The posteriors (N,K) of the photos at a contrast, as the net would give them if its file were meant so."""
         mean = torch.tensor(MEAN_RGB).to(self.images)[:, None, None]
         pixels = self._input(mean + contrast * (self.images - mean), reading.pixels)
         with torch.inference_mode(), _fc6_in_order(self.net, reading.fc6):
@@ -212,7 +212,7 @@ class Photos:
     def _unexplained(self, shown: list[Prediction]) -> str:
         """The warning about a net that no reading makes sound."""
         given = Reading(self.stated)
-        sure = self.posteriors(given, CLEAR).max(1).mean() > SURE > self.posteriors(given, DENSE_FOG).max(1).mean()
+        sure = self.posteriors(given, FULL).max(1).mean() > SURE > self.posteriors(given, LOWEST).max(1).mean()
         if sure:
             found = ", ".join(f"{photo.image}: {display_name(photo.classes[0][0])}" for photo in shown)
             return f"the net is sure of other classes ({found}): its class names are probably in another order."

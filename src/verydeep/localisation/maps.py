@@ -184,12 +184,17 @@ def evaluate_maps(
 
 
 def _labelled_boxes(
-    checkpoint: Checkpoint, data: str | None, boxes: tuple[str, ...], set_name: str | None, strict: bool, news: Reporter
+    checkpoint: Checkpoint,
+    data: str | None,
+    boxes: tuple[str, ...],
+    set_name: str | None,
+    strict: bool,
+    reporter: Reporter,
 ) -> tuple[Dataset, str]:
     """The images with boxes of their classes, and the directory name of other data than the run's."""
     if not checkpoint.metadata.data and data is None:
         raise VerydeepError("the checkpoint does not record a dataset: pass --data and --boxes.")
-    sets = open_box_sets(checkpoint, data, news, boxes, set_name, strict)
+    sets = open_box_sets(checkpoint, data, reporter, boxes, set_name, strict)
     if sets.tested.boxes is None:
         raise VerydeepError(f"{sets.tested.name} has no labels, so no boxes of the true class: use labelled data.")
     return sets.tested, sets.apart
