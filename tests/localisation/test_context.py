@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +58,10 @@ def train_set(images: Path) -> Dataset:
 
 def batches(dataset: Dataset, **changes: Any) -> list[Batch]:
     """Two epochs of whole images."""
-    settings = replace(TrainSettings(net="A", crop=32, S=Scale(64, 96), batch=5, colour_shift="off"), **changes)
+    usual: dict[str, Any] = {"net": "A", "crop": 32, "S": Scale(64, 96), "batch": 5, "colour_shift": "off"}
+    settings = TrainSettings(**{**usual, "context": "photo", **changes})
     assert dataset.boxes is not None
-    loader = TrainingLoader(dataset, settings, np.eye(3), 1, ONE_BY_ONE, BoxTargets(dataset.boxes, False, True))
+    loader = TrainingLoader(dataset, settings, np.eye(3), 1, ONE_BY_ONE, BoxTargets(dataset.boxes, False))
     return [batch for epoch in range(2) for batch in loader.epoch(epoch)]
 
 
@@ -166,4 +166,4 @@ def test_a_net_trained_on_whole_images_is_tested_on_them(command: Command, image
 
 def test_a_net_of_before_this_setting_was_trained_on_crops(tmp_path: Path) -> None:
     shutil.copytree(FROZEN / "boxes", tmp_path / "boxes")
-    assert load_checkpoint(tmp_path / "boxes" / "best.safetensors").metadata.localiser_settings.context == "crop"
+    assert load_checkpoint(tmp_path / "boxes" / "best.safetensors").metadata.train_settings.context == "crop"

@@ -60,6 +60,7 @@ class TrainArguments(TypedDict, total=False):
     divergence_retries: int
     max_epochs: int
     max_steps: int
+    context: Literal["crop", "photo"]
     mirror: bool
     colour_shift: Literal["sqrt", "eigenvalue", "off"]
     validate: Literal["centre", "dense"]
@@ -78,7 +79,6 @@ class BoxArguments(TypedDict, total=False):
     dropout: bool
     balance: bool
     half_of_box: bool
-    context: Literal["crop", "photo"]
 
 
 class MachineArguments(TypedDict, total=False):

@@ -165,6 +165,12 @@ class TrainSettings:
     )
     max_epochs: int = setting(74, "maximum number of epochs", SCHEDULE)
     max_steps: int = setting(370_000, "maximum number of steps", SCHEDULE)
+    context: Literal["crop", "photo"] = setting(
+        "crop",
+        "train on crops surrounded by zeros, as in the paper (crop), or on windows of whole images, as dense "
+        "evaluation sees them (photo)",
+        IMAGES,
+    )
     mirror: bool = setting(True, "flip half of the crops horizontally", IMAGES)
     colour_shift: Literal["sqrt", "eigenvalue", "off"] = setting(
         "sqrt", "PCA colour shift in proportion to the square root of the eigenvalues, or to the eigenvalues", IMAGES
@@ -280,12 +286,6 @@ class BoxSettings:
     dropout: bool = setting(True, "dropout in training; with few images it makes predicted boxes too small", BOXES)
     balance: bool = setting(True, "rescale the initial FC layers to fit the learning rate, with equal outputs", BOXES)
     half_of_box: bool = setting(False, "train on crops that show at least half of the box, as OverFeat does", BOXES)
-    context: Literal["crop", "photo"] = setting(
-        "crop",
-        "train on crops surrounded by zeros, as in the paper (crop), or on windows of whole images, as dense "
-        "evaluation sees them (photo)",
-        BOXES,
-    )
 
     def outputs(self, classes: int) -> int:
         """The number of outputs of the last layer: 4 per box."""

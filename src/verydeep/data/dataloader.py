@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from typing import Any, Generic, TypeVar
 
@@ -118,13 +117,11 @@ class BoxTargets:
     """App. A: the targets of localisation: centre and size of a box, in fractions of the crop's side.
 
     Of several boxes one is drawn at random. ``half`` is OverFeat's rule: a crop that shows less than half of the box is
-    drawn again, up to `DRAWS` times; then the one that shows most is used. With ``context`` the crops are windows of
-    whole images (`draw_cell`).
+    drawn again, up to `DRAWS` times; then the one that shows most is used.
     """
 
     boxes: tuple[NDArray[np.float64], ...]
     half: bool
-    context: bool = False
 
     def draw(
         self,
@@ -140,28 +137,28 @@ class BoxTargets:
             photo: height and width of the image, in whose pixels boxes are.
             rescaled: those of the rescaled image that is cropped.
         """
-        boxes, draw_one = self.boxes[index], partial(draw_cell, settings) if self.context else partial(_draw, settings)
+        boxes = self.boxes[index]
         scale = np.array([rescaled[1] / photo[1], rescaled[0] / photo[0]] * 2)
         box = boxes[int(rng.integers(len(boxes)))] * scale
-        windows = [draw_one(rescaled, rng)]
+        windows = [draw_crop(settings, rescaled, rng)]
         while self.half and _shown(box, windows[-1], settings.crop) < 0.5 and len(windows) < DRAWS:
-            windows.append(draw_one(rescaled, rng))
+            windows.append(draw_crop(settings, rescaled, rng))
         window = max(windows, key=lambda window: _shown(box, window, settings.crop))
         return window, box_in_window(box, window, settings.crop)
 
 
-def _draw(settings: TrainSettings, size: tuple[int, int], rng: np.random.Generator) -> Window:
+def draw_crop(settings: TrainSettings, size: tuple[int, int], rng: np.random.Generator) -> Window:
+    """A random crop of an image of some height and width: anywhere, or with ``context`` photo that of a random cell."""
+    if settings.context == "photo":
+        return _draw_cell(settings, size, rng)
     return draw_window(*size, settings.crop, rng, settings.mirror)
 
 
-def draw_cell(settings: TrainSettings, size: tuple[int, int], rng: np.random.Generator) -> Window:
+def _draw_cell(settings: TrainSettings, size: tuple[int, int], rng: np.random.Generator) -> Window:
     """The window of a random cell of a whole image's last map, which dense evaluation takes for a crop.
 
     Top and left are multiples of `STRIDE`, left from the right edge of an image that is mirrored. Where pooling rounds
     up, the last windows extend beyond the image.
-
-    Args:
-        size: height and width of the image.
     """
     rows, columns = (side - settings.crop // STRIDE + 1 for side in map_size(size, settings.pooling))
     top, left = STRIDE * int(rng.integers(rows)), STRIDE * int(rng.integers(columns))
@@ -218,12 +215,17 @@ class _Crops:
         self, index: int, scale: int, rng: np.random.Generator
     ) -> tuple[Pixels, NDArray[np.float32], NDArray[np.int64]]:
         """What the net sees of an image at a scale: pixels, target box and place, as in `Batch`; raises ImageError."""
-        settings, image = self.settings, self._rescaled(index, scale)
+        image = self._rescaled(index, scale)
+        window, box = self._draw(index, image.photo, image.size, rng)
+        return image.cut(window, self.settings.crop), box, NO_PLACE
+
+    def _draw(
+        self, index: int, photo: tuple[int, int], rescaled: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[Window, NDArray[np.float32]]:
+        """A random crop of an image and its target box, as `BoxTargets.draw`."""
         if self.targets is None:
-            window, box = draw_window(*image.size, settings.crop, rng, settings.mirror), NO_BOX
-        else:
-            window, box = self.targets.draw(index, image.photo, image.size, settings, rng)
-        return image.cut(window, settings.crop), box, NO_PLACE
+            return draw_crop(self.settings, rescaled, rng), NO_BOX
+        return self.targets.draw(index, photo, rescaled, self.settings, rng)
 
     def _rescaled(self, index: int, scale: int) -> Rescaled:
         """An image at a scale S, to be cropped; raises ImageError."""
@@ -260,7 +262,7 @@ class _Crops:
             torch.zeros((0, 3)),
             torch.zeros((0, self.dropout_units), dtype=torch.bool),
             torch.zeros((0, 4 if self.targets else 0)),
-            torch.zeros((0, 4 if self.targets and self.targets.context else 0), dtype=torch.int64),
+            torch.zeros((0, 4 if self.settings.context == "photo" else 0), dtype=torch.int64),
         )
 
 
@@ -273,8 +275,7 @@ class _WholeImages(_Crops):
         settings, pixels = self.settings, self.dataset.pixels(index)
         scaled = rescale(pixels, scale, settings.resampling, settings.other_side)
         height, width = scaled.shape[:2]
-        assert self.targets is not None
-        window, box = self.targets.draw(index, (pixels.shape[0], pixels.shape[1]), (height, width), settings, rng)
+        window, box = self._draw(index, (pixels.shape[0], pixels.shape[1]), (height, width), rng)
         left = width - settings.crop - window.left if window.mirrored else window.left
         place = np.array([height, width, window.top // STRIDE, left // STRIDE])
         return np.ascontiguousarray(scaled[:, ::-1]) if window.mirrored else scaled, box, place
@@ -319,7 +320,7 @@ class TrainingLoader:
         team: Team | None = None,
     ) -> None:
         self._order = _Order(len(dataset), settings.batch, settings.seed, team or Team())
-        kind = _WholeImages if targets is not None and targets.context else _Crops
+        kind = _WholeImages if settings.context == "photo" else _Crops
         crops = kind(dataset, settings, colour_axes, dropout_units, targets)
         self._loader = WatchedLoader(
             *(crops, self._order, dataset.where, readers),

@@ -512,5 +512,5 @@ def usual_protocol(metadata: Metadata) -> BoxProtocol:
     The central crop for the others: trained on crops surrounded by zeros, which reach far into the map of a small crop,
     such a net errs several times as often on whole images (NOTES.md).
     """
-    dense = metadata.localiser_settings.context == "photo" or metadata.crop >= PAPER_CROP
+    dense = metadata.train_settings.context == "photo" or metadata.crop >= PAPER_CROP
     return BoxProtocol("dense" if dense else "centre", (metadata.test_scale,))

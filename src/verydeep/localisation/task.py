@@ -13,7 +13,6 @@ the boxes of all cells merged.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints.checkpoint import Metadata
-from ..core.config import STRIDE, to_json
+from ..core.config import to_json
 from ..core.device import Machine
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter
@@ -88,13 +87,7 @@ class LocalisationTask(Task):
     def targets(self, train: Dataset) -> BoxTargets | None:
         """The boxes of the training images."""
         assert train.boxes is not None
-        return BoxTargets(train.boxes, self.boxes.half_of_box, self.boxes.context == "photo")
-
-    def input_side(self, settings: TrainSettings) -> int:
-        """The crop's side, or with ``context`` photo that of a square as large as a 4:3 image, at the largest S."""
-        if self.boxes.context == "crop":
-            return settings.crop
-        return STRIDE * math.ceil(math.sqrt(4 / 3) * settings.S.largest / STRIDE)
+        return BoxTargets(train.boxes, self.boxes.half_of_box)
 
     def class_weights(self, train: Dataset, settings: TrainSettings) -> None:
         """None: the loss is a distance between boxes."""
@@ -123,7 +116,7 @@ class LocalisationTask(Task):
         self, net: Net, metadata: Metadata, dev: Dataset, machine: Machine, reporter: Reporter, team: Team
     ) -> tuple[float, float]:
         """GT-class error in percent, and the mean of 1 - IoU with the nearest box of the class."""
-        dense = self.boxes.context == "photo"
+        dense = metadata.train_settings.context == "photo"
         protocol = BoxProtocol("dense" if dense else "centre", (metadata.test_scale,))
         shard = np.array(team.shard(len(dev)), dtype=np.int64)
         labels = dev.labels[shard, None]

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from ..core.config import STRIDE
 from ..core.errors import VerydeepError
 from .architectures import Layer, has_lrn, layers
+from .map_cache import MapCache
 from .matmul import linear
 from .winograd import Convolution
 
@@ -37,6 +38,7 @@ class Net(nn.Module):
 
     takes = "float"
     recompute = False  # gradient checkpointing of stages (Chen et al. 2016): slower, less memory
+    map_cache: MapCache | None = None  # of the last maps, while the convolutions do not change
 
     def __init__(self, name: str, classes: int, crop: int, width: float, pooling: Pooling = "up") -> None:
         super().__init__()
@@ -157,8 +159,21 @@ class Net(nn.Module):
             keep: dropout mask in training mode, bool (B, units of fc6 + units of fc7); None draws it from PyTorch's
                 generator. Ignored in evaluation mode.
         """
+        return self._hidden(self.windows(x), keep)
+
+    def windows(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
+        """What fc6 sees: the last pooled map (B,D,h,w), or its windows (B,D,k,k) for ``cells`` as in `forward`."""
         self._check_size(x)
-        return self._hidden(self.stages(x)[-1], keep)
+        last = self._last_map(x) if self.map_cache is None else self.map_cache(x, self._last_map)
+        if cells is None or not len(cells):
+            return last
+        side = self.crop // STRIDE
+        return torch.stack(
+            [image[:, y : y + side, x : x + side] for image, (y, x) in zip(last, cells.tolist(), strict=True)]
+        )
+
+    def _last_map(self, x: Tensor) -> Tensor:
+        return self.stages(x)[-1]
 
     def _check_size(self, x: Tensor) -> None:
         # If sizes are rounded up, one pixel is enough for the last cell of fc6's kernel.
@@ -183,12 +198,11 @@ class Net(nn.Module):
         Args:
             cells: row and column of one cell of each image, int64 (B,2): only its scores are computed, (B,K,1,1).
         """
-        if cells is None or not len(cells):
-            return _connected(self.layer("fc8"), self.penultimate(x, keep))
-        self._check_size(x)
-        side, last = self.crop // STRIDE, self.stages(x)[-1]
-        windows = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(last, cells.tolist(), strict=True)]
-        return _connected(self.layer("fc8"), self._hidden(torch.stack(windows), keep))
+        return self.scores_of(self.windows(x, cells), keep)
+
+    def scores_of(self, windows: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Scores (B,K,h,w) from what `windows` returns: the FC layers."""
+        return _connected(self.layer("fc8"), self._hidden(windows, keep))
 
     def shifted_scores(self, x: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
         """OverFeat's offset pooling (Sermanet et al. 2014): score maps on a grid twice as fine, as four maps.
@@ -226,6 +240,18 @@ class Net(nn.Module):
     def _mean_scores(self, penultimate: Tensor) -> Tensor:
         mean = penultimate.mean(dim=(2, 3), keepdim=True)
         return _connected(self.layer("fc8"), mean).flatten(1)
+
+
+class Head(nn.Module):
+    """The FC layers of a net as a module: from `Net.windows` to scores (B,K,h,w)."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, windows: Tensor, keep: Tensor | None = None, _cells: Tensor | None = None) -> Tensor:
+        """As `Net.forward`, whose arguments it takes; the windows are those of the cells already."""
+        return self.net.scores_of(windows, keep)
 
 
 def _convolution(spec: Layer) -> nn.Conv2d:

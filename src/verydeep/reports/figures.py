@@ -219,8 +219,7 @@ def training_crops(train: Dataset, metadata: Metadata) -> list[tuple[Pixels, str
     settings = replace(metadata.train_settings, batch=len(train))
     targets = None
     if metadata.is_localiser and train.boxes is not None:
-        boxes = metadata.localiser_settings
-        targets = BoxTargets(train.boxes, boxes.half_of_box, boxes.context == "photo")
+        targets = BoxTargets(train.boxes, metadata.localiser_settings.half_of_box)
     crops = crops_of(train, settings, np.array(metadata.colour_axes), targets)
     return [
         (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+from ..core.config import STRIDE
 from ..core.device import Machine, free_bytes
 from ..core.errors import VerydeepError
 from ..core.progress import Reporter
@@ -41,10 +43,10 @@ def log_dataset(opened: Data, settings: TrainSettings, reporter: Reporter) -> No
 
 
 def choose_micro_batch(
-    settings: TrainSettings, outputs: int, input_side: int, machine: Machine, reporter: Reporter, processes: int
+    settings: TrainSettings, outputs: int, machine: Machine, reporter: Reporter, processes: int
 ) -> int:
     """The micro-batch size of each process, reported before memory is allocated."""
-    facts = replace(net_facts(settings.net, outputs, settings.crop, settings.width), crop=input_side)
+    facts = replace(net_facts(settings.net, outputs, settings.crop, settings.width), crop=_input_side(settings))
     share = -(-settings.batch // processes)
     at_once = largest_micro_batch(facts, share, machine)
     need, free = training_bytes(facts, at_once, machine.recompute) / 2**30, free_bytes(machine.device) / 2**30
@@ -55,6 +57,13 @@ def choose_micro_batch(
         f"batch {settings.batch}{shares}{parts}; about {need:.2f} GiB of {free:.1f} GiB free on {machine.device.type}"
     )
     return at_once
+
+
+def _input_side(settings: TrainSettings) -> int:
+    """The side of the square, a multiple of 32, that is about as large as a training input: of a 4:3 image if whole."""
+    if settings.context == "crop":
+        return settings.crop
+    return STRIDE * math.ceil(math.sqrt(4 / 3) * settings.S.largest / STRIDE)
 
 
 def training_bytes(facts: NetFacts, batch: int, recompute: bool = False) -> int:

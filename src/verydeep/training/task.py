@@ -54,10 +54,6 @@ class Task(ABC):
         """The boxes that crops are regressed to; None for none."""
         return None
 
-    def input_side(self, settings: TrainSettings) -> int:
-        """The side in pixels, a multiple of 32, of the square that is about as large as a training input."""
-        return settings.crop
-
     def class_weights(self, train: Dataset, settings: TrainSettings) -> Tensor | None:
         """The factor of the loss of each class's images, float32 (K,); None for 1."""
         weights = class_weights(settings.class_weights, train.labels, train.classes)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..checkpoints.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
 from ..checkpoints.run_dir import BEST, LAST, PREVIOUS, RunLog
-from ..core.device import Machine
+from ..core.device import Machine, free_bytes
 from ..core.errors import Diverged, VerydeepError
 from ..core.files import write_json
 from ..core.progress import Interrupted, Reporter, Stopping
@@ -33,7 +33,8 @@ from ..core.settings import TrainSettings
 from ..core.team import Team
 from ..data.dataloader import Batch, TrainingLoader
 from ..data.open import Dataset
-from ..models.vgg import Net
+from ..models.map_cache import MapCache
+from ..models.vgg import Head, Net
 from .optim import (
     LEFT_CHANCE,
     TrainState,
@@ -47,6 +48,7 @@ from .optim import (
 from .task import Task
 
 SAVE_EVERY_SECONDS = 900.0
+CACHE_SHARE = 0.25  # of the free memory, for the maps of frozen convolutions
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class Trainer:
         weights = task.class_weights(self.sets["train"], self.settings)
         self._class_weights = None if weights is None else weights.to(machine.device)
         self._minus_mean = -torch.tensor(self.metadata.mean, dtype=torch.float32, device=machine.device)[None]
+        self._only_fc = False  # whether the trained layers take the maps of whole images
+        frozen = self.settings.learn != "all" and machine.device.type == "cpu"
+        self._cache = MapCache(int(CACHE_SHARE * free_bytes(machine.device))) if frozen else None
 
     @property
     def rate(self) -> float:
@@ -150,7 +155,9 @@ class Trainer:
         learning = learning_layers(self.net, self.settings, list(self.state.random), head)
         freeze_all_but(self.net, learning)
         self.net.train(self._task.dropout)  # training mode changes dropout only
-        learner = self._team.wrap_ddp(self._placed, self.machine.bf16_gradients)
+        self.net.map_cache = self._cache if _sees_images_again(self.settings) else None
+        self._only_fc = self.settings.context == "photo" and not any(name.startswith("conv") for name in learning)
+        learner = self._team.wrap_ddp(Head(self.net) if self._only_fc else self._placed, self.machine.bf16_gradients)
         started, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
         label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
         with self.reporter.track(label, len(self.sets["train"])) as advance:
@@ -187,12 +194,13 @@ class Trainer:
         total = min(self.settings.batch, len(self.sets["train"]) - first)
         loss_sum, wrong = 0.0, 0.0
         self._sgd.zero_grad(set_to_none=True)
-        parts = list(batch.to(self.machine.device).parts(self.state.at_once))
+        batch = batch.to(self.machine.device)
+        parts = list((self._windows(batch) if self._only_fc else batch).parts(self.state.at_once))
         for number, part in enumerate(parts, start=1):
-            images = self.machine.to_input(part.images, part.shift + self._minus_mean)
+            inputs = part.images if self._only_fc else self._input(part)
             with self._team.no_sync(learner, last=number == len(parts)):
                 with self.machine.autocast():
-                    outputs = learner(images, part.keep, part.cells).flatten(1)
+                    outputs = learner(inputs, part.keep, part.cells).flatten(1)
                 loss, count = self._task.batch_loss(outputs, part, self._class_weights)
                 # DDP averages gradients over shards of unequal size; the loss is the mean over the whole batch.
                 share = loss * self._team.size / total
@@ -208,6 +216,15 @@ class Trainer:
         sums = (before.sums[0] + loss_sum, before.sums[1] + int(wrong), before.sums[2] + total)
         self.state = replace(before, step=before.step + 1, batch=before.batch + 1, sums=sums)
 
+    def _input(self, part: Batch) -> Tensor:
+        return self.machine.to_input(part.images, part.shift + self._minus_mean)
+
+    def _windows(self, batch: Batch) -> Batch:
+        """A batch of whole images of any sizes as one of the windows that fc6 sees, (B,D,k,k)."""
+        with self.machine.autocast():
+            windows = [self.net.windows(self._input(part), part.cells) for part in batch.parts(self.state.at_once)]
+        return replace(batch, images=torch.cat(windows), places=torch.zeros((len(batch.labels), 0), dtype=torch.int64))
+
     def _gradient_is_finite(self) -> bool:
         """Whether a step can be taken; fp16's gradient scaler skips such steps by itself."""
         gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
@@ -219,6 +236,7 @@ class Trainer:
     def _validate(self, stop: Callable[[], bool]) -> tuple[float, float]:
         """The dev error in percent, and the dev loss."""
         self.net.eval()
+        self.net.map_cache = self._cache
         watched = Stopping(self.reporter, stop)
         return self._task.validate(self.net, self.metadata, self.sets["dev"], self.machine, watched, self._team)
 
@@ -331,6 +349,12 @@ class Trainer:
         if self._team.is_main:
             write_json(self.folder / "result.json", result)
         return result
+
+
+def _sees_images_again(settings: TrainSettings) -> bool:
+    """Whether the net's inputs are the same in every epoch: whole images at one scale, with their mirror images."""
+    one_scale = settings.S.smallest == settings.S.largest
+    return settings.context == "photo" and one_scale and settings.colour_shift == "off"
 
 
 def resumed(checkpoint: Checkpoint) -> tuple[Net, TrainState]:
