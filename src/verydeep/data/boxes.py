@@ -59,6 +59,11 @@ def xyxy_to_inclusive(boxes: ArrayLike) -> NDArray[np.int64]:
     return np.concatenate([first, last], axis=-1)
 
 
+def whole_pixels(boxes: ArrayLike) -> Array:
+    """The boxes as a file of inclusive pixels has them, (…,4)."""
+    return inclusive_to_xyxy(xyxy_to_inclusive(boxes))
+
+
 def clip(boxes: ArrayLike, height: float, width: float) -> Array:
     """Boxes clipped to an image, (…,4)."""
     return np.clip(np.asarray(boxes, dtype=np.float64), 0.0, np.array([width, height, width, height]))

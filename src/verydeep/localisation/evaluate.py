@@ -3,7 +3,8 @@
 ``centre@Q`` is the first procedure: the box of the image's true class on its central crop. ``dense@Q,…`` (or
 ``crops@Q,…``) is the second: boxes at all positions and scales for the labels that a classification net predicts (five,
 or one if there are fewer than `FEW_CLASSES`), merged, scored by the classification net, one box per label. Several
-models are combined by the union of their boxes. The error is ILSVRC's (`verydeep.evaluation.metrics.boxes_wrong`).
+models are combined by the union of their boxes. Predicted boxes are rounded to whole pixels, as the devkit reads them
+from a server file, so the error is ILSVRC's (`verydeep.evaluation.metrics.boxes_wrong`) of the boxes as written.
 
 Candidate boxes are stored by model and scale and reused; merging and errors then take seconds.
 """
@@ -28,7 +29,7 @@ from ..core.errors import VerydeepError
 from ..core.files import check_place, read_json, short_name, write_atomically, write_json
 from ..core.progress import Reporter
 from ..core.settings import MachineSettings, MergeSettings
-from ..data.boxes import Array
+from ..data.boxes import Array, whole_pixels
 from ..data.class_names import places_in, same_classes
 from ..data.datasets.imagenet import blacklisted
 from ..data.open import Dataset
@@ -185,7 +186,7 @@ def _constant(dataset: Dataset, sets: BoxSets) -> dict[str, float | None]:
     except VerydeepError:  # a missing or broken training image must not stop the evaluation
         return {"constant_box_error": None}
     sizes = np.array([dataset.size(index) for index in range(len(dataset))])
-    boxes = shares * np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)
+    boxes = whole_pixels(shares * np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1))
     return {"constant_box_error": round(100 * float((best_overlap(boxes, dataset.boxes) < BOX_IOU).mean()), 4)}
 
 
@@ -235,7 +236,7 @@ class Predictions:
     """One box for each of N images and G labels, the most probable first; and one for the true class.
 
     ``labels`` int64 (N,G), ``boxes`` xyxy (N,G,4), ``ratings`` (N,G); ``true_boxes`` (N,4), of the true class, are
-    0 for unlabelled images.
+    0 for unlabelled images. Boxes are whole pixels.
     """
 
     dataset: Dataset
@@ -416,6 +417,7 @@ class LocalisationEvaluator:
                 advance(1, "")
         if self.settings.rate == "image" and posteriors is not None:
             ratings *= np.take_along_axis(posteriors, located, axis=1)
+        boxes = whole_pixels(boxes)
         true_boxes = boxes[:, -1] if known else np.zeros((len(dataset), 4))
         return Predictions(dataset, labels, boxes[:, :count], ratings[:, :count], true_boxes)
 
