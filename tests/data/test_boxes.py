@@ -57,6 +57,8 @@ def test_formats_by_hand() -> None:
     assert xywh_to_xyxy([2, 0, 3, 2]).tolist() == edges
     assert area(edges) == 6
     assert xyxy_to_inclusive([2.4, 0.4, 2.45, 0.45]).tolist() == [3, 1, 3, 1]  # at least one pixel
+    assert xyxy_to_inclusive([7.6, 3.6, 7.7, 3.7]).tolist() == [8, 4, 8, 4]  # that of the box's centre
+    assert xyxy_to_inclusive([2.4, 0.6, 5.6, 2.4]).tolist() == [3, 2, 6, 2]  # edges are rounded
     assert cxcywh_to_xyxy([5, 5, -2, 4]).tolist() == [5, 3, 5, 7]  # a negative size counts as none
     assert clip([-3, 2, 50, 70], 60, 40).tolist() == [0, 2, 40, 60]
 
@@ -144,6 +146,16 @@ def test_merging_equals_a_literal_implementation(seed: int, count: int, t: float
 
 
 @settings(max_examples=60, deadline=None)
+@given(box_lists(), st.sampled_from([2.0, 5.0, 12.0, 30.0]))
+def test_ties_are_broken_as_in_a_literal_implementation(boxes: Array, t: float) -> None:
+    """Halves of whole pixels and their distances are exact, so equal distances are equal to the bit."""
+    ratings = (np.arange(len(boxes)) % 3).astype(np.float64)
+    found = greedy_merge(boxes, ratings, t, "literal", "pair")
+    expected: Array = np.array(reference(boxes, ratings, t, literal=True, pair=True))
+    assert np.array_equal(np.concatenate([found[0], found[1][:, None], found[2][:, None]], axis=1), expected)
+
+
+@settings(max_examples=60, deadline=None)
 @given(box_lists(), st.randoms(use_true_random=False), st.sampled_from([0.0, 0.3, 0.8, 2.0]))
 def test_merging_does_not_depend_on_the_order_of_boxes(boxes: Array, random: object, t: float) -> None:
     """Boxes of whole pixels have many ties."""
@@ -165,6 +177,21 @@ def test_continuing_to_a_larger_t_equals_merging_at_it(boxes: Array, match: str)
         assert np.array_equal(steps.boxes, boxes_at_once)
         assert np.array_equal(steps.ratings, ratings_at_once)
         assert steps.windows.sum() == windows.sum() == len(boxes)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 2**16])
+def test_clusters_of_many_boxes_become_their_means(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five clusters far apart, of 12 boxes each: many merged boxes are removed from the arrays on the way."""
+    monkeypatch.setattr("verydeep.data.boxes.PAIRS_AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    offsets = np.repeat(1000.0 * np.arange(5), 12)[:, None]
+    boxes = offsets + np.array([0.0, 0, 40, 40]) + rng.uniform(0, 9, (60, 4))
+    ratings = rng.random(60)
+    order = rng.permutation(60)
+    merged, summed, counts = greedy_merge(boxes[order], ratings[order], 0.9)
+    assert merged == pytest.approx(boxes.reshape(5, 12, 4).mean(axis=1))
+    assert summed == pytest.approx(ratings.reshape(5, 12).sum(axis=1))
+    assert counts.tolist() == [12] * 5
 
 
 def test_five_boxes_by_hand() -> None:

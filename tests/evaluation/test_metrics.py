@@ -16,18 +16,27 @@ from numpy.typing import NDArray
 from conftest import SHARED
 from verydeep.core.errors import VerydeepError
 from verydeep.evaluation.metrics import (
+    average_precision,
+    best_overlap,
+    boxes_wrong,
     brier_score,
     calibration_error,
     chance_error,
+    class_recalls,
+    confused_pairs,
     confusion,
     difference_interval,
     error_interval,
+    headline,
     label_ranks,
     mcnemar,
     mean_log_loss,
     probability_metrics,
     reliability,
+    summarise,
     topk_error,
+    worst_mistakes,
+    wrong_images,
 )
 from verydeep.evaluation.scores import Scores
 
@@ -239,9 +248,164 @@ def test_probabilities_need_labels_and_all_classes() -> None:
         assert set(probability_metrics(unknown).values()) == {None}
 
 
+# Scores and marks of images, average precision in percent by 11 points and by area, and why.
+INF = float("inf")
+PRECISIONS = [
+    (
+        [5, 4, 3, 2, 1],
+        [1, -1, 1, -1, 1],
+        (4 + 3 * 2 / 3 + 4 * 0.6) / 11,
+        (1 + 2 / 3 + 0.6) / 3,
+        "1/1, 2/3, 3/5 at thirds",
+    ),
+    ([1, 2, 3], [1, 1, -1], 2 / 3, 2 / 3, "a better precision at a higher recall counts for the lower ones"),
+    ([3, 3, 1], [1, -1, -1], 0.5, 0.5, "of equal scores neither is before the other"),
+    ([3, 2, 1], [0, 1, -1], 1.0, 1.0, "an ignored image is not there"),
+    ([3, 2, 1, *[-INF] * 7], [1] * 10, 4 / 11, 0.3, "a recall of 3 in 10 reaches .3, and 7 images are not ranked"),
+    ([-INF, -INF], [1, -1], 0.0, 0.0, "nothing is ranked"),
+]
+
+
+@pytest.mark.parametrize(("scores", "marks", "points", "area", "reason"), PRECISIONS)
+def test_average_precision_by_hand(
+    scores: list[float], marks: list[int], points: float, area: float, reason: str
+) -> None:
+    values, classes = np.array(scores, dtype=np.float64), np.array(marks, dtype=np.int8)
+    assert average_precision(values, classes, "11-point") == pytest.approx(100 * points), reason
+    assert average_precision(values, classes, "area") == pytest.approx(100 * area), reason
+
+
+def test_average_precision_needs_an_image_of_the_class_and_numbers() -> None:
+    with pytest.raises(VerydeepError, match="no image has the class"):
+        average_precision(np.array([1.0, 2.0]), np.array([-1, 0], dtype=np.int8), "area")
+    with pytest.raises(VerydeepError, match="the score of image number 1 is NaN"):
+        average_precision(np.array([1.0, np.nan]), np.array([1, 1], dtype=np.int8), "area")
+
+
+def test_recalls_by_hand() -> None:
+    """A class without images has none, whatever is predicted."""
+    recalls = class_recalls(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 4)
+    np.testing.assert_array_equal(recalls, [50.0, 50.0, np.nan, np.nan])
+
+
+def six_classes() -> Scores:
+    """Four images: one right, two b taken for a, and a c taken for b whose class is the last of six."""
+    rows = [[0.9, 0.1, 0, 0, 0, 0], [0.6, 0.4, 0, 0, 0, 0], [0.7, 0.3, 0, 0, 0, 0], [0.3, 0.4, 0, 0.1, 0.1, 0.1]]
+    return replace(scores_for(rows, [0, 1, 1, 2]), classes=tuple("abcdef"))
+
+
+def test_a_summary_by_hand() -> None:
+    summary = summarise(six_classes())
+    assert (summary["top1_error"], summary["top5_error"]) == (75.0, 25.0)
+    assert summary["top1_error_interval"] == [30.0642, 95.4413]  # Wilson's of 3 in 4
+    assert summary["top5_error_interval"] == [4.5587, 69.9358]
+    assert (summary["mean_class_error"], summary["mean_class_recall"]) == (66.6667, 33.3333)  # of a, b and c
+    assert summary["classes"] == [
+        {"class": "a", "images": 1, "top1_error": 0.0},
+        {"class": "b", "images": 2, "top1_error": 100.0},
+        {"class": "c", "images": 1, "top1_error": 100.0},
+    ]
+    pairs = [{"class": "b", "taken_for": "a", "images": 2}, {"class": "c", "taken_for": "b", "images": 1}]
+    assert summary["confused"] == pairs
+    assert confused_pairs(six_classes(), most=1) == pairs[:1]
+    assert worst_mistakes(six_classes(), 2) == [3, 2]  # 0 for the right class, then .3
+    assert (summary["images"], summary["run"], summary["protocol"], summary["set"], summary["data"]) == (
+        *(4, "A", "dense@36", "test", "photos"),
+    )
+    text = "dense@36 on 4 images (test): top-1 error 75.00 % (95 % interval 30.06 to 95.44)"
+    assert headline(summary) == text
+
+
+def test_errors_are_rounded_to_four_digits_and_probabilities_to_six() -> None:
+    scores = scores_for([[0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], [0, 0, 1])
+    summary, exact = summarise(scores), (scores.posteriors, scores.labels)
+    assert summary["top1_error"] == 33.3333
+    assert summary["ece"] == round(calibration_error(reliability(*exact)), 4)
+    for name, figure in (("nll", mean_log_loss(*exact)), ("brier", brier_score(*exact))):
+        assert summary[name] == round(figure, 6) != round(figure, 7)
+
+
+def test_a_summary_without_labels() -> None:
+    unlabelled = replace(six_classes(), labels=np.array([0, 1, -1, 2]))
+    summary = summarise(unlabelled)
+    assert (summary["classes"], summary["confused"]) == ([], [])
+    unknown = ("top1_error", "top1_error_interval", "top5_error", "mean_class_error", "mean_class_recall", "ece", "nll")
+    assert {name: summary[name] for name in unknown} == dict.fromkeys(unknown)
+    assert headline(summary) == "dense@36 on 4 images (test): no labels"
+
+
+def test_classes_that_truncated_posteriors_leave_out_are_in_no_top_k() -> None:
+    """By the rule of ties alone, class 1 would be the second of three, and class 2 the third."""
+    scores = scores_for([[0.6, 0.0, 0.0], [0.6, 0.3, 0.0]], [1, 1])
+    truncated = replace(scores, truncated=True)
+    for found, expected in ((scores, [False, False]), (truncated, [True, False])):
+        wrong = wrong_images(found, 2)
+        assert wrong is not None
+        assert wrong.tolist() == expected
+
+
+def test_flipping_very_many_groups_is_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The normal distribution of the sum replaces the sums themselves."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(400), rng.integers(1, 5, 400))
+    for share in (0.3, 0.34, 0.36):
+        first, second = rng.random(len(groups)) < 0.3, rng.random(len(groups)) < share
+        exact = mcnemar(first, second, groups)["p"]
+        with monkeypatch.context() as patch:
+            patch.setattr("verydeep.evaluation.metrics.MOST_SUMS", 1000)
+            assert mcnemar(first, second, groups)["p"] == pytest.approx(exact, abs=0.03)
+
+
+def test_the_best_overlap_is_with_the_nearest_box() -> None:
+    truths = [np.array([[0.0, 0, 10, 10], [0, 0, 10, 5]]), np.array([[50.0, 50, 60, 60]])]
+    boxes = np.array([[0.0, 0, 10, 5], [0, 0, 10, 10]])
+    assert best_overlap(boxes, truths).tolist() == [1.0, 0.0]
+    with pytest.raises(ValueError, match="longer"):  # each image has its true boxes
+        best_overlap(boxes[:1], truths)
+
+
+def test_localisation_errors_of_several_images_at_once() -> None:
+    """The same as each alone; each has its true boxes."""
+    labels, boxes, classes, truths = ([row[place] for row in ERRORS if len(row[0]) == 1] for place in range(4))
+    truth = [np.array(rows) for rows in truths]
+    found = boxes_wrong(np.array(labels), np.array(boxes), np.array(classes), truth)
+    expected = [[row[place] for row in ERRORS if len(row[0]) == 1] for place in (4, 5)]
+    assert [wrong.tolist() for wrong in found] == expected
+    with pytest.raises(ValueError, match="longer"):
+        boxes_wrong(np.array(labels), np.array(boxes), np.array(classes), [*truth, np.array([G])])
+
+
 def scores_for(posteriors: list[list[float]], labels: list[int]) -> Scores:
     """Scores of images that each are their own subject."""
     numbers = np.arange(len(labels))
     names = (tuple(map(str, numbers)), tuple(map(str, range(len(posteriors[0])))))
     values = np.array(posteriors, dtype=np.float32)
     return Scores(names[0], np.array(labels), numbers, names[1], values, "test", "photos", "A", "dense@36", "")
+
+
+G = [0.0, 0, 10, 10]
+ERRORS: list[tuple[list[int], list[list[float]], int, list[list[float]], bool, bool, str]] = [
+    ([1], [G], 1, [G], False, False, "the right label and box"),
+    ([1], [[0, 0, 10, 5]], 1, [G], False, False, "exactly .50 counts"),
+    ([1], [[0, 0, 10, 4.99]], 1, [G], False, True, "less does not"),
+    ([0], [G], 1, [G], True, True, "a perfect box of a wrong label"),
+    ([0, 1], [[0, 0, 1, 1], G], 1, [G], False, False, "the second guess"),
+    ([0, 1], [G, [50, 50, 60, 60]], 1, [G], False, True, "the box belongs to the wrong guess"),
+    ([1], [G], 1, [[50, 50, 60, 60], [1, 0, 10, 10]], False, False, "any of several boxes of the class"),
+    ([1, -1, -1, -1, -1], [G] * 5, 1, [G], False, False, "fewer than five guesses"),
+    ([-1, -1], [G] * 2, 1, [G], True, True, "no guess at all"),
+]
+
+
+@pytest.mark.parametrize(("labels", "boxes", "label", "truth", "unnamed", "unplaced", "reason"), ERRORS)
+def test_the_devkits_error_by_hand(
+    labels: list[int],
+    boxes: list[list[float]],
+    label: int,
+    truth: list[list[float]],
+    unnamed: bool,
+    unplaced: bool,
+    reason: str,
+) -> None:
+    found = boxes_wrong(np.array([labels]), np.array([boxes]), np.array([label]), [np.array(truth)])
+    assert (bool(found[0][0]), bool(found[1][0])) == (unnamed, unplaced), reason

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verydeep.core.errors import VerydeepError
-from verydeep.evaluation.protocols import METHODS, Protocol, check_protocol, parse_protocol
+from verydeep.evaluation.protocols import (
+    METHODS,
+    BoxProtocol,
+    Protocol,
+    check_protocol,
+    parse_box_protocol,
+    parse_protocol,
+)
 from verydeep.models.architectures import layers, multiply_adds, net_facts
 
 NAMES = (
@@ -31,6 +38,11 @@ def test_the_mirror_is_on_except_for_centre() -> None:
     assert str(parse_protocol("dense@256:mirror")) == "dense@256"  # one name for one thing
     assert str(parse_protocol("dense@256:softmax-first:no-mirror")) == "dense@256:no-mirror:softmax-first"
     assert str(parse_protocol("centre@256:no-mirror")) == "centre@256"
+
+
+def test_equal_protocols_are_one_key() -> None:
+    assert len({parse_protocol("dense@256"), parse_protocol("dense@256:mirror"), parse_protocol("dense@384")}) == 2
+    assert len({parse_box_protocol("dense@256", 32), parse_box_protocol("dense@256", 224)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -63,6 +75,15 @@ def test_inconsistent_protocols_are_refused() -> None:
         parse_protocol("dense@256,256")
     with pytest.raises(VerydeepError, match=r"Q = 200 in dense@256,200 is below the net's crop of 224"):
         check_protocol(parse_protocol("dense@256,200"), 224)
+
+
+def test_scales_are_bounded_by_the_crop_and_the_limit() -> None:
+    """Both bounds are allowed themselves; the largest Q counts, wherever it is in the list."""
+    check_protocol(parse_protocol("dense@256,224"), 224)
+    assert parse_protocol("dense@8192").scales == (8192,)
+    for text in ("dense@8193", "dense@8193,256"):
+        with pytest.raises(VerydeepError, match=f"Q = 8193 in '{text}' is above the limit of 8192 pixels"):
+            parse_protocol(text)
 
 
 def test_parts_are_of_one_method_and_scale() -> None:
@@ -98,6 +119,83 @@ def test_the_grid_is_regular(room: int) -> None:
     lefts = sorted({left for _, left in Protocol("crops", (224,), True).corners(224, 224 + room, 224)})
     steps = [after - before for before, after in itertools.pairwise(lefts)]
     assert max(steps, default=0) - min(steps, default=0) <= 1
+
+
+# A localisation protocol of a net of crop 32, and what it is; None where it is refused.
+BOX_GRAMMAR = [
+    ("dense@32,8192", BoxProtocol("dense", (32, 8192))),
+    ("dense@31", None),
+    ("dense@8193", None),
+    ("dense@64,96", BoxProtocol("dense", (64, 96))),
+    ("centre@64", BoxProtocol("centre", (64,))),
+    ("dense@64:offsets:mirror", BoxProtocol("dense", (64,), True, True)),
+    ("dense@64:mirror", BoxProtocol("dense", (64,), True)),
+    ("crops@64:mirror", BoxProtocol("crops", (64,), True)),
+    ("ten@64", None),
+    ("crops@64:offsets", None),
+    ("dense@", None),
+    ("dense@64:mirror:mirror", None),
+    ("centre@64:offsets", None),
+    ("dense@64,64", None),
+    ("dense@16", None),
+    ("dense@9000", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), BOX_GRAMMAR)
+def test_box_protocols(text: str, expected: BoxProtocol | None) -> None:
+    if expected is None:
+        with pytest.raises(VerydeepError, match=r"write centre@Q, dense@Q|each Q once, from the net's crop of 32"):
+            parse_box_protocol(text, 32)
+    else:
+        assert parse_box_protocol(text, 32) == expected
+        assert parse_box_protocol(str(expected), 32) == expected
+        assert [part.scales for part in expected.parts()] == [(scale,) for scale in sorted(expected.scales)]
+
+
+def test_the_centre_crop_and_dense_by_hand() -> None:
+    """An odd remainder is halved downwards; dense has no crops."""
+    assert parse_protocol("centre@256").corners(257, 342, 224) == [(16, 59)]
+    assert parse_protocol("dense@256").corners(256, 341, 224) == []
+
+
+def test_box_protocols_have_the_crops_of_evaluation() -> None:
+    for name, crops in (("centre@48", 1), ("crops@48", 25), ("dense@48", 0)):
+        corners = parse_box_protocol(name, 32).corners(48, 72, 32)
+        assert corners == parse_protocol(name).corners(48, 72, 32)
+        assert len(corners) == crops
+
+
+# A protocol, and how many pixels of a 256 x 341 image it shows a net of crop 224.
+SHOWN = [
+    ("centre@256", 224 * 224),
+    ("centre@256:mirror", 2 * 224 * 224),
+    ("ten@256", 10 * 224 * 224),
+    ("crops@256", 50 * 224 * 224),
+    ("dense@256", 2 * 256 * 341),
+    ("dense@256:no-mirror", 256 * 341),
+    ("both@256", 2 * 256 * 341 + 50 * 224 * 224),
+]
+
+
+@pytest.mark.parametrize(("text", "pixels"), SHOWN)
+def test_the_pixels_that_a_net_is_shown(text: str, pixels: int) -> None:
+    assert parse_protocol(text).shown_pixels(224, 256, 341) == pixels
+
+
+def test_costs_of_mirror_images_of_both_and_of_softmax_first() -> None:
+    """The mirror image doubles a cost, ``both`` is a sum, and softmax-first applies fc8 to each cell of the map."""
+
+    def cost(text: str) -> int:
+        return parse_protocol(text).multiply_adds(layers("A"), 224, 256, 341, "up")
+
+    last = layers("A")[-1]
+    cells = (8 - 6) * (11 - 6)  # of fc6 on maps of 256 / 32 and 341 / 32, rounded up
+    assert cost("dense@256") == 2 * cost("dense@256:no-mirror")
+    assert cost("both@256") == cost("dense@256") + cost("crops@256")
+    assert cost("crops@256") == 25 * cost("centre@256:mirror")
+    first = cost("dense@256:no-mirror:softmax-first") - cost("dense@256:no-mirror")
+    assert first == (cells - 1) * last.inputs * last.outputs
 
 
 def test_one_crop_costs_what_the_net_costs() -> None:

@@ -9,20 +9,19 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from test_merge import A, B, C, windows
 from torch.nn import functional as F
 
 import verydeep
-from verydeep.checkpoints.checkpoint import Checkpoint, Metadata
+from verydeep.checkpoints.checkpoint import Metadata
 from verydeep.core.config import to_json
 from verydeep.core.device import resolve_device
 from verydeep.core.errors import VerydeepError
-from verydeep.core.progress import Silent
-from verydeep.core.settings import BoxSettings, MachineSettings, MergeSettings
+from verydeep.core.settings import BoxSettings, MachineSettings
 from verydeep.data.boxes import iou
 from verydeep.data.dataloader import Batch
 from verydeep.data.image_io import Pixels
-from verydeep.evaluation.metrics import best_overlap, boxes_wrong
-from verydeep.evaluation.protocols import BoxProtocol, parse_box_protocol
+from verydeep.evaluation.protocols import parse_box_protocol
 from verydeep.localisation.inference import (
     BoxPredictor,
     BoxViews,
@@ -30,15 +29,6 @@ from verydeep.localisation.inference import (
     ScoringNet,
     check_classes,
     check_rater,
-)
-from verydeep.localisation.merge import (
-    T_GRID,
-    best_constant_box,
-    load_t,
-    merge_candidates,
-    save_t,
-    tune_threshold,
-    union,
 )
 from verydeep.localisation.rebalance import balance
 from verydeep.localisation.task import LocalisationTask
@@ -223,34 +213,6 @@ def test_a_classification_net_of_other_classes_is_refused() -> None:
             check_classes(metadata(), metadata("", classes=classes))
 
 
-GRAMMAR = [
-    ("dense@64,96", BoxProtocol("dense", (64, 96))),
-    ("centre@64", BoxProtocol("centre", (64,))),
-    ("dense@64:offsets:mirror", BoxProtocol("dense", (64,), True, True)),
-    ("dense@64:mirror", BoxProtocol("dense", (64,), True)),
-    ("crops@64:mirror", BoxProtocol("crops", (64,), True)),
-    ("ten@64", None),
-    ("crops@64:offsets", None),
-    ("dense@", None),
-    ("dense@64:mirror:mirror", None),
-    ("centre@64:offsets", None),
-    ("dense@64,64", None),
-    ("dense@16", None),
-    ("dense@9000", None),
-]
-
-
-@pytest.mark.parametrize(("text", "expected"), GRAMMAR)
-def test_box_protocols(text: str, expected: BoxProtocol | None) -> None:
-    if expected is None:
-        with pytest.raises(VerydeepError, match=r"write centre@Q, dense@Q|each Q once, from the net's crop of 32"):
-            parse_box_protocol(text, 32)
-    else:
-        assert parse_box_protocol(text, 32) == expected
-        assert parse_box_protocol(str(expected), 32) == expected
-        assert [part.scales for part in expected.parts()] == [(scale,) for scale in sorted(expected.scales)]
-
-
 def batch(labels: list[int], boxes: list[list[float]]) -> Batch:
     count = len(labels)
     return Batch(
@@ -287,112 +249,6 @@ def test_under_pcr_only_the_labelled_class_gets_a_gradient() -> None:
 
 
 # guessed labels, guessed boxes, the class, its boxes; whether no guess has the class, whether none is right; why
-G = [0.0, 0, 10, 10]
-ERRORS: list[tuple[list[int], list[list[float]], int, list[list[float]], bool, bool, str]] = [
-    ([1], [G], 1, [G], False, False, "the right label and box"),
-    ([1], [[0, 0, 10, 5]], 1, [G], False, False, "exactly .50 counts"),
-    ([1], [[0, 0, 10, 4.99]], 1, [G], False, True, "less does not"),
-    ([0], [G], 1, [G], True, True, "a perfect box of a wrong label"),
-    ([0, 1], [[0, 0, 1, 1], G], 1, [G], False, False, "the second guess"),
-    ([0, 1], [G, [50, 50, 60, 60]], 1, [G], False, True, "the box belongs to the wrong guess"),
-    ([1], [G], 1, [[50, 50, 60, 60], [1, 0, 10, 10]], False, False, "any of several boxes of the class"),
-    ([1, -1, -1, -1, -1], [G] * 5, 1, [G], False, False, "fewer than five guesses"),
-    ([-1, -1], [G] * 2, 1, [G], True, True, "no guess at all"),
-]
-
-
-@pytest.mark.parametrize(("labels", "boxes", "label", "truth", "unnamed", "unplaced", "reason"), ERRORS)
-def test_the_devkits_error_by_hand(
-    labels: list[int],
-    boxes: list[list[float]],
-    label: int,
-    truth: list[list[float]],
-    unnamed: bool,
-    unplaced: bool,
-    reason: str,
-) -> None:
-    found = boxes_wrong(np.array([labels]), np.array([boxes]), np.array([label]), [np.array(truth)])
-    assert (bool(found[0][0]), bool(found[1][0])) == (unnamed, unplaced), reason
-
-
-def windows(boxes: list[list[list[float]]], ratings: list[list[float]]) -> CandidateBoxes:
-    return CandidateBoxes(np.array(boxes, dtype=np.float32), np.array(ratings, dtype=np.float32))
-
-
-A, B, C = [0.0, 0, 10, 10], [1.0, 0, 11, 10], [40.0, 40, 50, 50]
-
-
-def test_the_best_rated_merged_box_of_each_label() -> None:
-    """Label 7: A and B merge and together outweigh C. Label 3: C alone is best."""
-    photo_windows = windows([[A, A], [B, B], [C, C]], [[0.3, 0.1], [0.3, 0.1], [0.5, 0.9]])
-    boxes, ratings = merge_candidates(photo_windows, np.array([7, 3]), MergeSettings(), 0.5)
-    assert boxes.tolist() == [[0.5, 0, 10.5, 10], C]
-    assert ratings == pytest.approx([0.6, 0.9])
-    unmerged = merge_candidates(photo_windows, np.array([7, 3]), MergeSettings(), 0.0)
-    assert unmerged[0].tolist() == [C, C]
-
-
-def test_boxes_merge_across_labels_only_with_merge_across() -> None:
-    """Two labels' windows at the same place: within a label each keeps its own rating; across they share a box."""
-    photo_windows = windows([[A, B], [C, C]], [[0.9, 0.2], [0.1, 0.1]])
-    within = merge_candidates(photo_windows, np.array([0, 1]), MergeSettings(), 0.5)
-    across = merge_candidates(photo_windows, np.array([0, 1]), MergeSettings(merge="across"), 0.5)
-    assert within[0].tolist() == [A, B]
-    assert across[0].tolist() == [[0.5, 0, 10.5, 10]] * 2
-    assert across[1] == pytest.approx([0.9, 0.2])
-
-
-def test_equal_labels_have_one_box_and_the_order_of_candidates_does_not_matter() -> None:
-    first, second = windows([[A, A]], [[0.4, 0.4]]), windows([[B, B], [C, C]], [[0.4, 0.4], [0.5, 0.5]])
-    found = [
-        merge_candidates(union(parts), np.array([2, 2]), MergeSettings(), 0.5)
-        for parts in ((first, second), (second, first))
-    ]
-    assert found[0][0].tolist() == [[0.5, 0, 10.5, 10]] * 2
-    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
-
-
-def test_t_is_tuned_where_the_error_is_least() -> None:
-    """Windows scatter about the truth: alone each overlaps too little, their mean is right."""
-    truth = np.array([[20.0, 20, 60, 60]])
-    rng = np.random.default_rng(0)
-    scattered = [truth + rng.normal(0, 9, (30, 4)) for _ in range(40)]
-    photos = [CandidateBoxes(boxes[:, None].astype(np.float32), np.ones((30, 1), np.float32)) for boxes in scattered]
-    t, errors = tune_threshold(photos, [truth] * 40, MergeSettings(), Silent())
-    assert len(errors) == len(T_GRID)
-    assert errors[T_GRID.index(t)] == min(errors)
-    assert errors[0] > 0
-    assert min(errors) == 0
-    found = np.array([merge_candidates(photo, np.array([0]), MergeSettings(), t)[0][0] for photo in photos])
-    assert (best_overlap(found, [truth] * 40) >= 0.5).all()
-    with pytest.raises(VerydeepError, match="pass --t, the largest distance at which"):
-        tune_threshold(photos, [truth] * 40, MergeSettings(match="literal"), Silent())
-
-
-def test_the_best_constant_box() -> None:
-    """Three photos of different sizes: two have a box in the left third, one on the right."""
-    sizes = [(10, 30), (100, 300), (60, 60)]
-    boxes = [np.array([[0.0, 0, 10, 10]]), np.array([[0.0, 0, 100, 100]]), np.array([[40.0, 0, 60, 60]])]
-    assert best_constant_box(sizes, boxes) == pytest.approx(np.array([0, 0, 1 / 3, 1]))
-
-
-def test_a_stored_t_is_loaded(tmp_path: Path) -> None:
-    """For the same net and settings; that of another scale rather than none; a broken file is empty."""
-    here, other, usual = BoxProtocol("dense", (64,)), BoxProtocol("dense", (96,)), MergeSettings()
-    net, another = (Checkpoint(tmp_path / "best.safetensors", metadata(), {}, {}, digit * 64) for digit in "ab")
-    assert load_t(net, here, usual) is None
-    save_t(net, other, usual, 0.7)
-    assert load_t(net, here, usual) == 0.7
-    assert load_t(another, here, usual) is None
-    assert load_t(net, here, MergeSettings(coordinates="pair")) is None
-    save_t(net, here, usual, 0.4)
-    assert load_t(net, here, usual) == 0.4
-    (tmp_path / "t.json").write_text("[1")
-    assert load_t(net, here, usual) is None
-    save_t(net, here, usual, 0.4)
-    assert load_t(net, here, usual) == 0.4
-
-
 def test_stored_candidates_are_loaded_by_key(tmp_path: Path) -> None:
     photos = (windows([[A, B], [B, C]], [[0.1, 0.2], [0.3, 0.4]]), windows([[C, C]], [[1, 1]]))
     save_windows(tmp_path, ("x", "y"), np.array([[0, 1], [1, 1]]), photos, "key")

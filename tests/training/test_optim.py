@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import FrozenInstanceError, asdict, replace
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from verydeep import create_net
 from verydeep.core.settings import TrainSettings
 from verydeep.training.optim import (
     Plateau,
+    TrainState,
     drop_rate,
     freeze_all_but,
     learning_layers,
@@ -47,6 +51,51 @@ def test_no_drop_at_chance() -> None:
     assert [state.drops for state in followed([90.0] * 4, hold_at_chance=False)] == [0, 0, 1, 1]
     left = followed([90.0] * 4 + [60.0] * 3)
     assert [state.drops for state in left] == [0] * 6 + [1]
+
+
+def test_chance_is_left_below_nine_tenths_of_its_error() -> None:
+    """Of a chance error of 90 %, that is 81 %."""
+    assert [state.stale for state in followed([81.5, 81.5, 81.5])] == [0, 0, 0]
+    assert [state.stale for state in followed([81.0, 81.0])] == [0, 1]
+    assert [state.stale for state in followed([80.5, 80.5])] == [0, 1]
+
+
+def test_the_first_error_is_the_best_and_later_ones_below_it() -> None:
+    assert [state.best for state in followed([60.0, 50.0, 55.0, 49.0], drop_at=(9,))] == [60.0, 50.0, 50.0, 49.0]
+    assert [state.best for state in followed([60.0, 50.0, 55.0, 49.0])] == [60.0, 50.0, 50.0, 49.0]
+    assert [state.stale for state in followed([60.0, 60.0, 60.0], drop_at=(9,))] == [0, 0, 0]
+
+
+def test_earlier_states_stay_as_they_were() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Plateau().stale = 1  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        TrainState().step = 1  # type: ignore[misc]
+
+
+def test_a_plateau_begins_its_count_again_after_a_drop() -> None:
+    states = followed([50.0] * 5, patience=3)
+    assert [(state.stale, state.drops) for state in states] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]
+
+
+def test_no_drops_end_at_the_first_plateau() -> None:
+    assert [state.finished for state in followed([50.0] * 3, drops=0)] == [False, False, True]
+
+
+def test_a_state_is_restored_from_json() -> None:
+    """A new one too, and one of a checkpoint from before ``returns``; all that is counted starts at 0."""
+    states = [
+        TrainState(),
+        TrainState(2, 3, 40, Plateau(50.0, 1, 2), (50.0, 1.5), 1, (3.5, 2, 8), ("fc8",), 4, {"a": 1}, ("x",), "y", 9.0),
+    ]
+    for state in states:
+        values = json.loads(json.dumps(asdict(state)))
+        assert TrainState.from_json(values) == state
+        del values["returns"]
+        assert TrainState.from_json(values) == replace(state, returns=())
+    new = states[0]
+    assert (new.epoch, new.batch, new.step, new.best_epoch, new.sums, new.at_once) == (0, 0, 0, 0, (0, 0, 0), 0)
+    assert new.plateau == Plateau(None, 0, 0, False)
 
 
 def test_drops_at_given_epochs_replace_the_rule() -> None:

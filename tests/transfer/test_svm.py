@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from verydeep.core.errors import VerydeepError
-from verydeep.transfer.solver import Form, GramForm, Loss, PrimalForm, solve_path
+from verydeep.transfer.solver import Form, GramForm, Loss, PrimalForm, Problem, _check_gap, _Steps, solve_path
 from verydeep.transfer.svm import LinearSvm, SvmTrainer, gram
 
 C_VALUES = (0.01, 1.0, 100.0)
@@ -65,31 +65,110 @@ def form(kind: str, rows: NDArray[Any]) -> Form:
     return PrimalForm(whole) if kind == "primal" else GramForm(whole @ whole.T)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("loss", ["squared-hinge", "hinge"])
-def test_the_objective_is_that_of_scikit_learn(name: str, loss: Loss) -> None:
-    rows, marks = problem(name)
-    for kind in ("gram", "primal"):
-        for found in solve_path(form(kind, rows), torch.from_numpy(marks), C_VALUES, loss):
-            expected, settled = least(rows, marks, found.C, loss)
-            assert float(found.objective) <= expected * (1 + 1e-4), (kind, found.C)
-            assert settled or found.C == 100  # with contradicting copies a million of its steps may be too few
-            if settled:
-                assert float(found.objective) == pytest.approx(expected, rel=1e-4), (kind, found.C)
-            assert -1e-6 < float(found.gap) < 1e-4, (kind, found.C)
+def quadratic(rows: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, curvature: float) -> torch.Tensor:
+    """|w|² / 2 + sum of curvature / 2 (target - f)²."""
+    return w.square().sum() / 2 + curvature / 2 * (targets - rows @ w).square().sum()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7, 1.0])
+@pytest.mark.parametrize("dimensions", [4, 40])
+def test_both_forms_solve_the_parabolas_of_active_images(share: float, dimensions: int) -> None:
+    """At their solution the gradient of |w|²/2 + sum over active of curvature/2 (target - f)² - sum of slope f is 0."""
+    rng = torch.Generator().manual_seed(dimensions)
+    rows = torch.randn(25, dimensions, dtype=torch.float64, generator=rng)
+    active = torch.arange(25) < 25 * share
+    targets = torch.randn(25, dtype=torch.float64, generator=rng)
+    slopes = torch.randn(25, dtype=torch.float64, generator=rng) * (~active & (torch.arange(25) % 2 > 0))
+    for curvature in (0.3, 20.0):
+        forms = PrimalForm(rows), GramForm(rows @ rows.T)
+        first, second = (form.solve(active, targets, slopes, curvature) for form in forms)
+        w = first.clone().requires_grad_()
+        loss = quadratic(rows[active], w, targets[active], curvature) - (slopes * (rows @ w)).sum()
+        (gradient,) = torch.autograd.grad(loss, w)
+        assert float(gradient.abs().max()) < 1e-9
+        torch.testing.assert_close(rows.T @ second, first, rtol=1e-9, atol=1e-9)
+
+
+def test_both_forms_solve_ridge_regression() -> None:
+    """At several curvatures in turn: the inverse of one does not serve another."""
+    rng = torch.Generator().manual_seed(0)
+    rows, targets = (torch.randn(12, size, dtype=torch.float64, generator=rng) for size in (5, 3))
+    gram_form, primal = GramForm(rows @ rows.T), PrimalForm(rows)
+    for curvature in (2.0, 0.1, 2.0):
+        state, scores = primal.ridge(targets, curvature)
+        w = state.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(quadratic(rows, w, targets, curvature), w)
+        assert float(gradient.abs().max()) < 1e-9
+        torch.testing.assert_close(scores, rows @ state)
+        beta, same = gram_form.ridge(targets, curvature)
+        torch.testing.assert_close(same, scores)
+        torch.testing.assert_close(rows.T @ beta, state)
+
+
+def small_problem(loss: Loss) -> tuple[Problem, torch.Tensor]:
+    """Three classes, some images of none, images of several weights; and any coefficients."""
+    rng = torch.Generator().manual_seed(1)
+    rows, state = (torch.randn(*size, dtype=torch.float64, generator=rng) for size in ((30, 6), (6, 3)))
+    marks = torch.randint(-1, 2, (30, 3), generator=rng).double()
+    margins = 0.5 + torch.rand(30, 1, dtype=torch.float64, generator=rng)
+    return Problem(PrimalForm(rows * margins), marks, loss, margins), state
+
+
+@pytest.mark.parametrize(("loss", "power"), [("squared-hinge", 2), ("hinge", 1)])
+def test_the_objective_as_it_is_written(loss: Loss, power: int) -> None:
+    problem, state = small_problem(loss)
+    scores = problem.form.scores(state)
+    for k in range(3):
+        total = float(state[:, k].square().sum()) / 2
+        for mark, score, margin in zip(problem.marks[:, k], scores[:, k], problem.margins[:, 0], strict=True):
+            total += 0.7 * max(0.0, float(margin - mark * score)) ** power if mark else 0.0
+        assert float(problem.objective(0.7, state, scores)[k]) == pytest.approx(total)
+
+
+@pytest.mark.parametrize("corner", [0.0, 0.01, 0.5])
+def test_steps_have_the_losses_derivative(corner: float) -> None:
+    """By autograd; of the squared hinge (corner 0) the losses are those of the objective."""
+    problem, state = small_problem("hinge" if corner else "squared-hinge")
+    steps = _Steps(problem, 0.7, corner, state)
+    scores = steps.scores.clone().requires_grad_()
+    losses = steps.losses(scores, torch.arange(3))
+    (slope,) = torch.autograd.grad(losses.sum(), scores)
+    torch.testing.assert_close(steps.beta(steps.scores), -slope)
+    exact = problem.objective(0.7, state, steps.scores) - state.square().sum(0) / 2
+    if corner:  # the parabola's highest point above the hinge, an image, is C corner / 4 at its margin
+        assert ((losses - exact).abs() <= 0.7 * corner / 4 * 30).all()
+        assert (losses >= exact - 1e-12).all()
+    else:
+        torch.testing.assert_close(losses, exact)
 
 
 @pytest.mark.parametrize("loss", ["squared-hinge", "hinge"])
-def test_all_classes_at_once_are_each_class_alone(loss: Loss) -> None:
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(90, 30)).astype(np.float32)
-    marks = np.where(rng.random((90, 4)) < 0.3, 1, -1).astype(np.int8)
-    together = list(fit_svms(rows, marks, C_VALUES, loss))
-    for k in range(4):
-        for whole, alone in zip(together, fit_svms(rows, marks[:, [k]], C_VALUES, loss), strict=True):
-            np.testing.assert_allclose(
-                whole.weights[:, k], alone.weights[:, 0], atol=2e-3 * np.abs(alone.weights).max()
-            )
+def test_the_dual_is_a_lower_bound_that_the_solution_meets(loss: Loss) -> None:
+    """At any dual point, of which the hinge's has alpha of 0 to C; images of weight v have v times the loss."""
+    problem, state = small_problem(loss)
+    solution = next(solve_path(problem.form, problem.marks, (0.7,), loss, problem.margins))
+    assert (solution.gap.abs() < 1e-4).all()
+    assert (problem.objective(0.7, state, problem.form.scores(state)) > solution.objective).all()
+    rng = torch.Generator().manual_seed(2)
+    for largest in (0.01, 0.1, 0.7):
+        alpha = largest * torch.rand(30, 3, dtype=torch.float64, generator=rng)
+        assert (problem.dual(0.7, alpha * problem.marks) <= solution.objective).all()
+
+
+@pytest.mark.parametrize("loss", ["squared-hinge", "hinge"])
+@pytest.mark.parametrize("dimensions", [3, 60])  # the primal form, and the Gram form
+def test_an_image_of_weight_three_is_three_images(loss: Loss, dimensions: int) -> None:
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(50, dimensions)).astype(np.float32)
+    marks = np.where(rng.random((50, 1)) < 0.4, 1, -1).astype(np.int8)
+    weights = rng.integers(1, 4, 50)
+    chosen = np.arange(0, 50, 1 if dimensions == 3 else 2)
+    copies = np.repeat(chosen, weights[chosen])
+    weighted = SvmTrainer(rows, marks, loss, weights=weights.astype(np.float64)).fit((0.3,), chosen)
+    for one, other in zip(weighted, fit_svms(rows[copies], marks[copies], (0.3,), loss), strict=True):
+        scale = np.abs(other.weights).max()
+        np.testing.assert_allclose(one.weights, other.weights, atol=2e-3 * scale)
+        np.testing.assert_allclose(one.bias, other.bias, atol=2e-3 * scale)
 
 
 def test_an_ignored_image_has_no_effect() -> None:
@@ -138,8 +217,11 @@ def test_a_path_of_c_equals_single_values() -> None:
 def test_a_class_that_cannot_be_separated_is_refused() -> None:
     rows = np.eye(4, dtype=np.float32)
     for marks in (np.ones((4, 1)), -np.ones((4, 1)), np.array([[1], [0], [1], [0]])):
-        with pytest.raises(VerydeepError, match="cannot be separated"):
+        with pytest.raises(VerydeepError, match="class 0 has no training images, or all of them: it cannot be sep"):
             list(fit_svms(rows, marks.astype(np.int8), (1.0,)))
+    three = np.array([[1, 1, -1], [-1, 1, 1], [1, 1, 1], [0, 1, 1]], dtype=np.int8)
+    with pytest.raises(VerydeepError, match="class 1 has no training images"):
+        list(fit_svms(rows, three, (1.0,)))
 
 
 def test_a_value_that_float64_cannot_solve_is_refused() -> None:
@@ -148,6 +230,14 @@ def test_a_value_that_float64_cannot_solve_is_refused() -> None:
     marks = np.where(rng.random((200, 1)) < 0.5, 1, -1).astype(np.int8)
     with pytest.raises(VerydeepError, match=r"cannot be solved in float64 .* use a smaller C"):
         list(fit_svms(rows, marks, (1e12,)))
+
+
+@pytest.mark.parametrize(("loss", "largest"), [("squared-hinge", 1e-4), ("hinge", 1e-2)])
+def test_one_class_far_from_its_minimum_refuses_all(loss: Loss, largest: float) -> None:
+    _check_gap(1.0, loss, torch.tensor([0.0, largest], dtype=torch.float64))
+    for gap in (1.1 * largest, 0.5, float("nan")):
+        with pytest.raises(VerydeepError, match="the SVM of C = 1 cannot be solved"):
+            _check_gap(1.0, loss, torch.tensor([0.0, gap], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("dimensions", [3, 300])  # the primal form, and the Gram form
@@ -183,3 +273,30 @@ def test_long_descriptors_converge() -> None:
     for found in fit_svms(rows, marks, C_VALUES):
         assert found.gap < 1e-8
         assert (found.scores(rows) * marks > 0.9).all()
+
+
+@pytest.mark.parametrize("loss", ["squared-hinge", "hinge"])
+def test_all_classes_at_once_are_each_class_alone(loss: Loss) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(90, 30)).astype(np.float32)
+    marks = np.where(rng.random((90, 4)) < 0.3, 1, -1).astype(np.int8)
+    together = list(fit_svms(rows, marks, C_VALUES, loss))
+    for k in range(4):
+        for whole, alone in zip(together, fit_svms(rows, marks[:, [k]], C_VALUES, loss), strict=True):
+            np.testing.assert_allclose(
+                whole.weights[:, k], alone.weights[:, 0], atol=2e-3 * np.abs(alone.weights).max()
+            )
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("loss", ["squared-hinge", "hinge"])
+def test_the_objective_is_that_of_scikit_learn(name: str, loss: Loss) -> None:
+    rows, marks = problem(name)
+    for kind in ("gram", "primal"):
+        for found in solve_path(form(kind, rows), torch.from_numpy(marks), C_VALUES, loss):
+            expected, settled = least(rows, marks, found.C, loss)
+            assert float(found.objective) <= expected * (1 + 1e-4), (kind, found.C)
+            assert settled or found.C == 100  # with contradicting copies a million of its steps may be too few
+            if settled:
+                assert float(found.objective) == pytest.approx(expected, rel=1e-4), (kind, found.C)
+            assert -1e-6 < float(found.gap) < 1e-4, (kind, found.C)

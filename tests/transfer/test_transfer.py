@@ -61,22 +61,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "one.safetensors"
 
 
-def test_caltechs_protocol_counts_as_the_paper_does() -> None:
-    features = made_up(photos=100)
-    parts = parts_of("caltech101", features, splits=3, seed=0)
-    assert [part.name for part in parts] == ["seed 0", "seed 1", "seed 2"]
-    for part in parts:
-        assert np.bincount(features.labels[part.fit]).tolist() == [24] * 4
-        assert np.bincount(features.labels[part.dev]).tolist() == [6] * 4  # a fifth of 30
-        assert np.bincount(features.labels[part.test]).tolist() == [50] * 4
-        assert len(set(part.fit) | set(part.dev) | set(part.test)) == 4 * 80  # no photo in two parts
-        assert part.train.tolist() == sorted([*part.fit, *part.dev])
-    assert len({tuple(part.test) for part in parts}) == 3
-    (rest,) = parts_of("caltech256", features, splits=1, seed=0)
-    assert np.bincount(features.labels[rest.train]).tolist() == [60] * 4
-    assert np.bincount(features.labels[rest.test]).tolist() == [40] * 4  # all that is left
-
-
 def test_a_split_is_that_of_training_whatever_other_images_there_are(tmp_path: Path) -> None:
     from verydeep.core.settings import DataSettings
     from verydeep.data.open import open_data
