@@ -18,9 +18,11 @@ class Store:
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
         self.away = False
+        self.blocks = 0.0  # seconds
 
     def _reached(self) -> None:
         if self.away:
+            time.sleep(self.blocks)
             raise RuntimeError("Connection reset by peer")
 
     def set(self, key: str, value: str) -> None:
@@ -105,3 +107,15 @@ def test_an_unreachable_store_times_out_and_a_short_interruption_does_not(store:
     assert messages.first.wait(10 * LIMIT)
     heartbeat.leave()
     assert messages.received[0] == "torchrun on the first machine has not responded for 0.5 s; this process exits."
+
+
+def test_a_store_behind_a_cut_link_times_out_with_its_first_call(store: Store) -> None:
+    """No error comes then but that of the call's own timeout, which looks like a suspension of this process."""
+    messages = Messages()
+    store.away, store.blocks = True, LIMIT
+    start = time.monotonic()
+    heartbeat = started(store, 1, 2, messages)
+    assert messages.first.wait(10 * LIMIT)
+    assert time.monotonic() - start < 5 * LIMIT
+    heartbeat.leave()
+    assert messages.received[0].startswith("torchrun on the first machine has not responded")

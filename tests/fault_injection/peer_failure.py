@@ -48,11 +48,11 @@ def _tried(
     told = (place / f"{out}.txt").open("w+")
     job = subprocess.Popen(_started(base, out, restarts), cwd=place, env=environment(), stdout=told, stderr=told)
     log = place / out / "log.jsonl"
-    _until(lambda: log.exists() and log.read_text().count("\n") >= 2, 120)
+    until(lambda: log.exists() and log.read_text().count("\n") >= 2, 120)
     ours = _ranks(job.pid)
     os.kill(ours[rank], what)
     began = time.monotonic()
-    noticed = _until(lambda: not Path(f"/proc/{ours[1 - rank]}").exists(), TIMEOUT + SLACK)
+    noticed = until(lambda: not Path(f"/proc/{ours[1 - rank]}").exists(), TIMEOUT + SLACK)
     seconds = time.monotonic() - began
     faults = [] if noticed else ["the other process did not end"]
     try:
@@ -93,7 +93,7 @@ def _ranks(launcher: int) -> dict[int, int]:
     return found
 
 
-def _until(holds: Callable[[], bool], seconds: float) -> bool:
+def until(holds: Callable[[], bool], seconds: float) -> bool:
     """Waits for something; whether it came."""
     until = time.monotonic() + seconds
     while not holds():

@@ -34,6 +34,7 @@ from published_cases import tested
 from sharding import counting
 from signals import signals_and_the_save_of_d
 from targets import NAMES
+from two_machines import machines
 from world_size_change import regrouped
 
 from verydeep.checkpoints.run_dir import environment
@@ -140,6 +141,14 @@ ROWS = (
             *("test_metrics.py", "test_voc.py", "test_boxes.py", "test_published_faults.py"),
             "test_vgg.py::test_lrn_meets_published_cases",
         ),
+    ),
+    Row(
+        "R14",
+        "two machines: the link is cut, 40 ms and 1 % loss, silence for half of --peer-timeout, a third one joins",
+        "cut: both sides end within --peer-timeout and say why, and go on by --resume; always the run of one machine "
+        "to the bit",
+        4,
+        machines,
     ),
     Row(
         "F",

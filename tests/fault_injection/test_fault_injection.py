@@ -14,12 +14,14 @@ from fuzzing import Fuzzing
 from harness import Outcome
 from malformed_images import EXTERNAL, photos
 from malicious_files import hostile
+from network import missing
 from nonfinite_numbers import lost_numbers
 from peer_failure import peers
 from run import ROWS
 from sharding import counting
 from signals import signals
 from targets import NAMES, parsers
+from two_machines import machines
 from world_size_change import regrouped
 
 pytestmark = pytest.mark.slow
@@ -85,6 +87,11 @@ def test_parsers_of_changed_files_raise_nothing_but_sentences(tmp_path: Path) ->
 
 def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     check(peers(tmp_path, 1, lambda: None))
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_a_cut_link_ends_both_sides(tmp_path: Path) -> None:
+    check(machines(tmp_path, 1, lambda: None))
 
 
 def test_each_photo_is_counted_once(tmp_path: Path) -> None:

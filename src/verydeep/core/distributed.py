@@ -12,10 +12,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from .team import Team
 
 T = TypeVar("T")
 TIMEOUT = timedelta(days=2)  # one share of an evaluation may take hours longer; heartbeats detect hangs
+MESSAGE_TIMEOUT = 5.0  # seconds in which the first process to notice a silence is agreed on
 PEER_TIMEOUT = 300.0
 CONNECT_TIMEOUT = 600.0  # seconds for all processes of a job to connect
 _log = logging.getLogger(__name__).critical
@@ -105,9 +107,17 @@ class DistributedTeam(Team):
         beats, messages = PrefixStore(self._attempt, self._agents.clone()), self._agents.clone()
         for store in (beats, messages):
             store.set_timeout(timedelta(seconds=limit))
+        numbers: list[int] = []
+
+        def take_number() -> None:
+            with suppress(RuntimeError):
+                numbers.append(messages.add(f"{self._attempt}/silence", 1))
 
         def exit_process(message: str) -> None:
-            if messages.add(f"{self._attempt}/silence", 1) == 1:
+            taking = threading.Thread(target=take_number, daemon=True)
+            taking.start()
+            taking.join(MESSAGE_TIMEOUT)
+            if numbers in ([1], []):  # the first to notice, or the link to the store is cut
                 tell(message)
             os._exit(2)  # nothing else ends a process inside an all-reduce
 

@@ -18,69 +18,81 @@ LEFT = "left"
 
 
 class Heartbeat(threading.Thread):
-    """Writes this process's heartbeat and calls `on_timeout` once another process's has stopped.
+    """Watches the heartbeats of all processes and calls `on_timeout` once another's has stopped.
 
-    Time during which this process was itself suspended does not count.
+    Time during which this process was itself suspended does not count. A second thread writes and reads the heartbeats,
+    as that blocks, some operations without end, while the link to the store's machine is cut.
     """
 
     def __init__(self, store: Any, rank: int, size: int, limit: float, on_timeout: Callable[[str], object]) -> None:
         """Creates the thread.
 
         Args:
-            store: shared by all processes, used by this thread only; it has ``set``, ``check`` and ``get``.
+            store: shared by all processes, used by this object only; it has ``set``, ``check`` and ``get``.
             limit: seconds that a process may be unresponsive.
             on_timeout: is passed the message; it should not return.
         """
         super().__init__(name="heartbeat", daemon=True)
         self._store, self._rank, self._size, self._limit, self._on_timeout = store, rank, size, limit, on_timeout
         self._process = f"process {os.getpid()} on {socket.gethostname()}"
+        self._pause = min(1.0, limit / 10)
         self._last: dict[int, str] = {}
-        self._unchanged = {other: 0.0 for other in range(size) if other != rank}  # seconds
-        self._unreachable = 0.0
+        self._clock = self._reached = 0.0  # seconds that this process was awake: now, and when the store last responded
+        self._changed = {
+            other: 0.0 for other in range(size) if other != rank
+        }  # the same of each heartbeat's last change
         self._done = threading.Event()
+        self._exchange = threading.Thread(target=self._exchange_until_done, name="heartbeat-store", daemon=True)
 
     def run(self) -> None:
-        """Writes and reads heartbeats until it is stopped or another process times out."""
-        pause = min(1.0, self._limit / 10)
-        beat, before = 0, time.monotonic()
-        while not self._done.wait(pause):
+        """Watches until it is stopped or another process times out."""
+        self._exchange.start()
+        before = time.monotonic()
+        while not self._done.wait(self._pause):
             passed, before = time.monotonic() - before, time.monotonic()
-            if passed > self._limit / 2:
-                passed = 0.0
-            beat += 1
-            message = self._exchange(f"{beat} {self._process}", passed)
+            if passed <= self._limit / 2:  # else this process was suspended
+                self._clock += passed
+            message = self._timeout()
             if message and not self._done.is_set():
                 self._on_timeout(message)
                 return
 
     def leave(self) -> None:
-        """Records that this process has finished, and stops the thread."""
+        """Records that this process has finished, and stops the threads."""
         self._done.set()
         self.join(self._limit)
+        self._exchange.join(self._limit)
         try:
             self._store.set(self._key(self._rank), LEFT)
         except RuntimeError:  # the other processes have ended
             return
 
-    def _exchange(self, value: str, passed: float) -> str | None:
-        """Writes this process's heartbeat and reads the others'; a message if one has timed out."""
-        try:
-            self._store.set(self._key(self._rank), value)
-            for rank in self._unchanged:
-                self._read(rank, passed)
-            self._unreachable = 0.0
-        except RuntimeError:  # PyTorch's DistError: the store does not respond
-            self._unreachable += passed
-            if self._unreachable > self._limit:
-                return f"torchrun on the first machine has not responded for {self._limit:g} s; this process exits."
-        return next((self._message(rank) for rank, seconds in self._unchanged.items() if seconds > self._limit), None)
+    def _exchange_until_done(self) -> None:
+        """Writes this process's heartbeat and reads the others'."""
+        beat = 0
+        while not self._done.wait(self._pause):
+            beat += 1
+            try:
+                self._store.set(self._key(self._rank), f"{beat} {self._process}")
+                for rank in self._changed:
+                    self._read(rank)
+                self._reached = self._clock
+            except RuntimeError:  # PyTorch's DistError: the store does not respond
+                continue
 
-    def _read(self, rank: int, passed: float) -> None:
+    def _read(self, rank: int) -> None:
         key = self._key(rank)
         value = self._store.get(key).decode() if self._store.check([key]) else ""
-        hangs = value == self._last.get(rank, "") and value != LEFT
-        self._unchanged[rank] = self._unchanged[rank] + passed if hangs else 0.0
+        if value == LEFT or value != self._last.get(rank, ""):
+            self._changed[rank] = self._clock
         self._last[rank] = value
+
+    def _timeout(self) -> str | None:
+        """The message of a timeout; None without one."""
+        if self._clock - self._reached > self._limit:
+            return f"torchrun on the first machine has not responded for {self._limit:g} s; this process exits."
+        silent = (rank for rank, changed in self._changed.items() if self._reached - changed > self._limit)
+        return next(map(self._message, silent), None)
 
     def _message(self, rank: int) -> str:
         name = self._last[rank].partition(" ")[2]
