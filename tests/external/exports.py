@@ -1,9 +1,10 @@
-"""Exported ONNX files in the runtimes of others: every net, both kinds of input, sizes at which pooling rounds.
+"""Exported ONNX files in the runtimes of others: every net, each kind of input, sizes at which pooling rounds.
 
     python tests/external/exports.py [RUN]     # RUN: a whole net too; needs `suites` and `rivals`: make suites
 
 Each file passes onnx's full check. onnx's reference implementation, ONNX Runtime, OpenVINO and OpenCV's dnn here, and
 ONNX Runtime Web (WebAssembly, in node), give the posteriors of our own net, to `verydeep.deploy.export.TOLERANCE`.
+So do the programs that `--example` writes: Python's, JavaScript's, and C++'s, compiled with OpenVINO's package.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,13 @@ import openvino
 import torch
 from onnx.reference import ReferenceEvaluator
 from pages import PACKAGES
+from PIL import Image
 from suites import HERE, SuiteResult, store
+from test_example import central_posteriors
 
 import verydeep
 from verydeep.checkpoints.checkpoint import Metadata, load_checkpoint, save_checkpoint
-from verydeep.checkpoints.exported import FLOAT, INPUTS, UINT8
+from verydeep.checkpoints.exported import FLOAT, INPUTS, PHOTO, UINT8
 from verydeep.checkpoints.run_dir import checkpoint_of
 from verydeep.deploy.export import TOLERANCE
 from verydeep.models.architectures import NET_NAMES
@@ -57,7 +61,7 @@ class Case:
     def posteriors(self, output: Any) -> Posteriors:
         """A file's output as posteriors: a float file has scores."""
         values = np.asarray(output, dtype=np.float64).reshape(len(self.expected), -1)
-        if self.takes == UINT8:
+        if self.takes != FLOAT:
             return values.astype(np.float32)
         powers = np.exp(values - values.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
@@ -76,7 +80,7 @@ def small_nets(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def cases(name: str, checkpoint: Path, shapes: tuple[tuple[int, int, int], ...], folder: Path) -> Iterator[Case]:
-    """A net's two files, each with noise of every shape."""
+    """A net's three files, each with noise of every shape; one that takes photos with a photo at a time."""
     loaded = load_checkpoint(checkpoint)
     net, mean = loaded.net(), np.array(loaded.metadata.mean, dtype=np.float32)
     rng = np.random.default_rng(0)
@@ -89,6 +93,13 @@ def cases(name: str, checkpoint: Path, shapes: tuple[tuple[int, int, int], ...],
             centred = np.ascontiguousarray((images - mean).transpose(0, 3, 1, 2))
             label = f"{name}, {takes}, {'x'.join(map(str, shape))}"
             yield Case(label, file, takes, images if takes == UINT8 else centred, _ours(net, centred))
+    file = folder / f"{name}-{PHOTO}.onnx"
+    verydeep.export(checkpoint, "onnx", file, PHOTO)
+    onnx.checker.check_model(str(file), full_check=True)
+    for _, height, width in shapes:
+        photo = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        expected = central_posteriors(checkpoint, [photo])
+        yield Case(f"{name}, {PHOTO}, {height}x{width}", file, PHOTO, photo, expected)
 
 
 def _ours(net: Net, pixels: np.ndarray[Any, Any]) -> Posteriors:
@@ -105,14 +116,22 @@ def reference(case: Case) -> Any:
 
 def runtime(case: Case) -> Any:
     """ONNX Runtime's output."""
-    session = onnxruntime.InferenceSession(str(case.file), providers=["CPUExecutionProvider"])
-    return session.run(None, {INPUTS[case.takes]: case.pixels})[0]
+    return _session(case.file).run(None, {INPUTS[case.takes]: case.pixels})[0]
+
+
+@lru_cache(maxsize=1)  # many photos go through one net
+def _session(file: Path) -> Any:
+    return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
 
 def intel(case: Case) -> Any:
     """OpenVINO's output, in float32."""
-    model = openvino.Core().compile_model(str(case.file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return next(iter(model([case.pixels]).values()))
+    return next(iter(_compiled(case.file)([case.pixels]).values()))
+
+
+@lru_cache(maxsize=1)
+def _compiled(file: Path) -> Any:
+    return openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def opencv(case: Case) -> Any:
@@ -128,8 +147,7 @@ def web(some: list[Case], folder: Path) -> list[Any]:
     for number, case in enumerate(some):
         raw = folder / f"{number}.raw"
         raw.write_bytes(case.pixels.tobytes())
-        kind = "uint8" if case.takes == UINT8 else "float32"
-        job = {"file": str(case.file), "input": INPUTS[case.takes], "raw": str(raw), "type": kind}
+        job = {"file": str(case.file), "input": INPUTS[case.takes], "raw": str(raw), "type": case.pixels.dtype.name}
         jobs.append({**job, "dims": list(case.pixels.shape)})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     words = ["node", str(HERE / "exports_web.cjs"), str(PACKAGES), str(folder / "jobs.json")]
@@ -157,7 +175,7 @@ def left_out(name: str, case: Case) -> bool:
 def compared(some: list[Case], folder: Path) -> tuple[int, list[str], dict[str, float]]:
     """How many outputs were compared, a sentence for each that differs, and the largest difference by runtime."""
     tried = {name: [case for case in some if not left_out(name, case)] for name in RUNTIMES}
-    outputs = [(name, case, _output(RUNTIMES[name], case)) for name, of_name in tried.items() for case in of_name]
+    outputs = [(name, case, output_of(RUNTIMES[name], case)) for name, of_name in tried.items() for case in of_name]
     outputs += [("ONNX Runtime Web", case, output) for case, output in zip(some, web(some, folder), strict=True)]
     faults: list[str] = []
     figures: dict[str, float] = {}
@@ -172,7 +190,43 @@ def compared(some: list[Case], folder: Path) -> tuple[int, list[str], dict[str, 
     return len(outputs), faults, {f"largest difference, {name}": value for name, value in figures.items()}
 
 
-def _output(run: Callable[[Case], Any], case: Case) -> Any:
+def programs(checkpoint: Path, folder: Path) -> tuple[int, list[str], dict[str, float]]:
+    """The same of the programs of the examples of a net's three files, each run as it stands in its folder."""
+    photo = folder / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 90, 3)).astype(np.uint8)).save(photo)
+    faults: list[str] = []
+    figures: dict[str, float] = {}
+    for takes in INPUTS:
+        file = folder / f"example-{takes}.onnx"
+        place = Path(verydeep.export(checkpoint, "onnx", file, takes, example=photo)["example"])
+        (place / "node_modules").symlink_to(PACKAGES)
+        for name, commands in _ways(place).items():
+            printed = ""
+            for words in commands:
+                printed = subprocess.run(words, cwd=place, capture_output=True, text=True, check=True).stdout
+            difference = float(printed.splitlines()[-1].removeprefix("largest difference: "))
+            figures[name] = max(figures.get(name, 0.0), difference)
+            if not difference <= TOLERANCE:
+                faults.append(f"{name}, {takes}: posteriors differ by {difference:.1e}")
+    count = len(INPUTS) * len(figures)
+    return count, faults, {f"largest difference, {name}": value for name, value in figures.items()}
+
+
+def _ways(place: Path) -> dict[str, list[list[str]]]:
+    """How the programs are run; OpenVINO's package has its headers and its library, whose name ends in a number."""
+    package = Path(openvino.__file__).parent
+    (library,) = (package / "libs").glob("libopenvino.so.*")
+    flags = [f"-I{package / 'include'}", str(library), f"-Wl,-rpath,{library.parent}"]
+    compiled = ["g++", "-std=c++17", "classify.cpp", *flags, "-o", str(place / "classify")]
+    return {
+        "classify.py": [[sys.executable, "classify.py"]],
+        "classify.mjs": [["node", "classify.mjs"]],
+        "classify.cpp": [compiled, [str(place / "classify")]],
+    }
+
+
+def output_of(run: Callable[[Case], Any], case: Case) -> Any:
+    """A runtime's output, or its message."""
     try:
         return run(case)
     except Exception as fault:
@@ -183,10 +237,13 @@ def main(whole: list[str]) -> int:
     """Compares all files; 1 where an output differs."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        some = [case for name, path in small_nets(folder) for case in cases(name, path, SHAPES, folder)]
+        nets = list(small_nets(folder))
+        some = [case for name, path in nets for case in cases(name, path, SHAPES, folder)]
         for run in whole:
             some += cases(WHOLE, checkpoint_of(run, last=False), WHOLE_SHAPES, folder)
         count, faults, figures = compared(some, folder)
+        more, their_faults, their_figures = programs(nets[0][1], folder)
+    count, faults, figures = count + more, faults + their_faults, figures | their_figures
     web_version = json.loads((PACKAGES / "onnxruntime-web" / "package.json").read_text())["version"]
     packages = {name: version(name) for name in ("onnx", "onnxruntime", "openvino")}
     versions = {**packages, "opencv": cv2.__version__, "onnxruntime-web": web_version}

@@ -7,13 +7,24 @@ const ort = require(path.join(packages, "onnxruntime-web"));
 ort.env.wasm.numThreads = 1;
 const ARRAYS = { uint8: Uint8Array, float32: Float32Array };
 
+let open = { file: "", session: null }; // of the last job: many photos go through one net
+
+async function opened(file) {
+  if (open.file !== file) {
+    if (open.session) await open.session.release();
+    open = { file: "", session: null };
+    const session = await ort.InferenceSession.create(fs.readFileSync(file), { executionProviders: ["wasm"] });
+    open = { file, session };
+  }
+  return open.session;
+}
+
 async function output(job) {
   try {
-    const session = await ort.InferenceSession.create(fs.readFileSync(job.file), { executionProviders: ["wasm"] });
+    const session = await opened(job.file);
     const raw = fs.readFileSync(job.raw);
     const values = new ARRAYS[job.type](raw.buffer.slice(raw.byteOffset, raw.byteOffset + raw.byteLength));
     const answers = await session.run({ [job.input]: new ort.Tensor(job.type, values, job.dims) });
-    await session.release();
     return Array.from(answers[session.outputNames[0]].data);
   } catch (fault) {
     return String(fault).slice(0, 200);

@@ -24,9 +24,9 @@ from .formats.protobuf import data, fields, text
 
 ENDINGS = (".onnx", ".pt2")
 TAKES_KEY = "takes"
-UINT8, FLOAT = "uint8", "float"
-INPUTS = {UINT8: "photos", FLOAT: "pixels"}  # names in the graph
-OUTPUTS = {UINT8: "posterior", FLOAT: "scores"}
+UINT8, PHOTO, FLOAT = "uint8", "photo", "float"
+INPUTS = {UINT8: "photos", PHOTO: "photo", FLOAT: "pixels"}  # names in the graph
+OUTPUTS = {UINT8: "posterior", PHOTO: "posterior", FLOAT: "scores"}
 METADATA_PROPS = 14  # of ONNX's ModelProto: key 1, value 2
 NO_PT2 = "version 0.2.0 dropped .pt2 files; export the run to ONNX instead: `verydeep export RUN --to onnx`."
 
@@ -54,7 +54,7 @@ def open_exported(path: Path) -> ExportedFile:
     """Opens an ONNX file that `verydeep export` wrote.
 
     Raises:
-        VerydeepError: no such file, a ``.pt2`` file, a broken one, or one that another program wrote.
+        VerydeepError: no such file, a ``.pt2`` file, a broken one, one of another program or for whole photos.
     """
     if not path.is_file():
         raise VerydeepError(f"there is no file {path}.")
@@ -65,13 +65,18 @@ def open_exported(path: Path) -> ExportedFile:
         opened = ExportedFile(
             path, metadata_of(json.loads(entries[METADATA_KEY])), entries[TAKES_KEY], file_sha256(path)
         )
-        if opened.takes not in (UINT8, FLOAT):
+        if opened.takes not in INPUTS:
             raise ValueError
-        return opened
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError):
         raise VerydeepError(
             f"{path} is corrupted, or was not written by `verydeep export`: it has no metadata."
         ) from None
+    if opened.takes == PHOTO:
+        raise VerydeepError(
+            f"{path} takes whole photos for other programs, and classifies their centre only: use the run that it was "
+            "exported from, or a file with uint8 input."
+        )
+    return opened
 
 
 def _metadata_entries(path: Path) -> dict[str, str]:

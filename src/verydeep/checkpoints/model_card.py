@@ -17,7 +17,7 @@ from ..core.errors import VerydeepError
 from ..core.files import file_sha256, read_json, short_name, write_atomically
 from ..models.architectures import has_lrn, net_facts
 from .checkpoint import METADATA_KEY, Metadata
-from .exported import INPUTS, OUTPUTS, UINT8
+from .exported import FLOAT, INPUTS, OUTPUTS, PHOTO, UINT8
 from .preprocessing import Preprocessing, our_pixels
 from .run_dir import BEST, EVALUATIONS, LAST
 
@@ -84,18 +84,24 @@ def export_usage(metadata: Metadata, takes: str) -> dict[str, str]:
     """How an exported file, which contains its layers, is used: ``pixels``, ``input``, ``output``, ``resize``.
 
     Args:
-        takes: ``uint8`` or ``float``.
+        takes: ``uint8``, ``photo`` or ``float``.
     """
-    names = {"input name": f"`{INPUTS[takes]}`", "output name": f"`{OUTPUTS[takes]}` (batch, class)"}
-    if takes == UINT8:
-        rows = {
+    rows = {
+        UINT8: {
             "pixels": "RGB, x, from 0 to 255: the file subtracts the mean itself",
             "input": "uint8 (batch, row, column, 3)",
             "output": "posteriors",
-        }
-    else:
-        rows = {"pixels": our_pixels(metadata.mean).formula(), "input": CHANNELS_FIRST, "output": SCORES}
-    return {**rows, **names, "resize": _resize(metadata, dense=True)}
+        },
+        PHOTO: {
+            "pixels": "RGB, x, from 0 to 255: the file resizes, crops and subtracts the mean itself",
+            "input": "uint8 (row, column, 3), one upright photo of any size",
+            "output": "posteriors",
+        },
+        FLOAT: {"pixels": our_pixels(metadata.mean).formula(), "input": CHANNELS_FIRST, "output": SCORES},
+    }
+    names = {"input name": f"`{INPUTS[takes]}`", "output name": f"`{OUTPUTS[takes]}` (batch, class)"}
+    resize = _resize(metadata, dense=takes != PHOTO)
+    return {**rows[takes], **names, "resize": f"in the file: {resize}" if takes == PHOTO else resize}
 
 
 # An ONNX file in ONNX Runtime, without verydeep: the central crop, to the most probable classes.
@@ -108,38 +114,44 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession({file!r})
 classes = json.loads(session.get_modelmeta().custom_metadata_map[{key!r}])["classes"]
-image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
-width, height = (int(side * {scale} / min(image.size) + {rounding}) for side in image.size)
-left, top = (width - {crop}) // 2, (height - {crop}) // 2
-image = image.resize((width, height), Image.Resampling.{resampling}).crop((left, top, left + {crop}, top + {crop}))
+image = ImageOps.exif_transpose(Image.open({photo!r})).convert("RGB")
 {pixels}
-output = session.run(None, {{{input!r}: pixels[None]}})[0][0]
+output = session.run(None, {{{input!r}: pixels}})[0][0]
 {posteriors}
 for number in np.argsort(-posteriors)[:5]:
     print(f"{{posteriors[number]:.4f}} {{classes[number]}}")
 """
-INTO_UINT8 = "pixels = np.asarray(image)"
-INTO_FLOAT = "pixels = (np.asarray(image) - np.float32({mean})).transpose(2, 0, 1)"
+CROP = """\
+width, height = (int(side * {scale} / min(image.size) + {rounding}) for side in image.size)
+left, top = (width - {crop}) // 2, (height - {crop}) // 2
+image = image.resize((width, height), Image.Resampling.{resampling}).crop((left, top, left + {crop}, top + {crop}))
+"""
+TO_PIXELS = {
+    UINT8: CROP + "pixels = np.asarray(image)[None]",
+    PHOTO: "pixels = np.asarray(image)",
+    FLOAT: CROP + "pixels = (np.asarray(image) - np.float32({mean})).transpose(2, 0, 1)[None]",
+}
 SOFTMAX = "posteriors = np.exp(output - output.max()) / np.exp(output - output.max()).sum()"
 
 
-def onnx_program(file: str, metadata: Metadata, takes: str) -> str:
-    """A Python program that prints the most probable classes of ``photo.jpg`` by ONNX Runtime.
+def onnx_program(file: str, metadata: Metadata, takes: str, photo: str = "photo.jpg") -> str:
+    """A Python program that prints the most probable classes of a photo by ONNX Runtime.
 
     Args:
-        file: name of the ONNX file, in the working directory.
-        takes: ``uint8`` or ``float``.
+        file: the ONNX file, seen from the working directory.
+        takes: ``uint8``, ``photo`` or ``float``.
+        photo: the photo, seen from there.
     """
-    return PROGRAM.format(
-        file=file,
-        key=METADATA_KEY,
+    pixels = TO_PIXELS[takes].format(
         scale=metadata.test_scale,
         rounding=0.5 if metadata.other_side == "round" else 0.0,
         crop=metadata.crop,
         resampling=metadata.resampling.upper(),
-        pixels=INTO_UINT8 if takes == UINT8 else INTO_FLOAT.format(mean=list(metadata.mean)),
-        input=INPUTS[takes],
-        posteriors="posteriors = output" if takes == UINT8 else SOFTMAX,
+        mean=list(metadata.mean),
+    )
+    posteriors = SOFTMAX if takes == FLOAT else "posteriors = output"
+    return PROGRAM.format(
+        file=file, photo=photo, key=METADATA_KEY, pixels=pixels, input=INPUTS[takes], posteriors=posteriors
     )
 
 

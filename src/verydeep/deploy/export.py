@@ -1,8 +1,8 @@
 """Export to ONNX, int8 ONNX and safetensors.
 
 Every file contains the net's metadata. A float file is compared with its net, at the crop and at a larger, non-square
-size, before it gets its name; int8 is compared on real images that were not used for calibration, and the difference is
-reported.
+size, before it gets its name, one that takes photos on two of them; int8 is compared on real images that were not used
+for calibration, and the difference is reported.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import numpy as np
 import torch
 
 from ..checkpoints.checkpoint import METADATA_KEY, Checkpoint, Metadata, save_checkpoint
-from ..checkpoints.exported import FLOAT, NO_PT2, TAKES_KEY, UINT8, open_exported
+from ..checkpoints.exported import INPUTS, NO_PT2, PHOTO, TAKES_KEY, UINT8, onnx_session, open_exported
 from ..checkpoints.load import load_model
 from ..checkpoints.model_card import export_usage, write_model_card
-from ..checkpoints.preprocessing import Triple
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import check_place, write_atomically
@@ -34,8 +33,9 @@ from ..data.workers import Fault
 from ..evaluation.evaluate import dataset_posteriors
 from ..evaluation.inference import InferenceModel, ResizeToScales, model_input
 from ..evaluation.predict import Classifier
-from ..evaluation.protocols import parse_protocol
+from ..evaluation.protocols import check_protocol, parse_protocol
 from ..models.vgg import Net
+from .example import read_example, write_example
 from .onnx import build
 from .quantise import quantise
 
@@ -54,6 +54,7 @@ def export(
     machine: MachineSettings | None = None,
     reporter: Reporter | None = None,
     calibration: bool = True,
+    example: str | Path | None = None,
 ) -> dict[str, Any]:
     """Writes a net in a format for other runtimes, and its model card beside it.
 
@@ -61,11 +62,14 @@ def export(
         run: a run directory, a checkpoint, released weights or a weight file with all its layers.
         form: ``onnx``, ``onnx-int8`` or ``safetensors``.
         out: the file; by default beside the run's checkpoint, or in the current directory.
-        takes: ``uint8``: images (B,H,W,3) to posteriors (B,K); ``float``: pixels (B,3,H,W) minus the mean to scores
-            (B,K) before softmax.
+        takes: ``uint8``: images (B,H,W,3) to posteriors (B,K); ``photo``: one image (H,W,3) of any size, whose central
+            crop at Q it classifies, to a posterior (1,K); ``float``: pixels (B,3,H,W) minus the mean to scores (B,K)
+            before softmax.
         photos: for int8, data to calibrate with and to compare on; by default the run's own.
         last: the last checkpoint instead of the best.
         calibration: whether the file's metadata keep the temperatures of `verydeep.calibrate`; its outputs are without.
+        example: a photo, which is written in a folder beside an ONNX file with its pixels, its posteriors and programs
+            in Python, JavaScript and C++ that reproduce them.
 
     Returns:
         The file, its input, and the largest difference of its posteriors; for int8 the comparison on images.
@@ -74,31 +78,59 @@ def export(
         VerydeepError: no such net or format, the file exists, a missing library, missing images, or an exported file
             whose output differs from the net's.
     """
-    _check_form(form, takes)
-    loaded = load_model(run, last, calibration=calibration)
-    if not isinstance(loaded, Checkpoint):
-        raise VerydeepError(f"{run} is already an exported file: export the run it was made from.")
+    _check_form(form, takes, example is not None)
+    loaded = _loaded_net(run, last, calibration)
     path = Path(out) if out else _default_path(loaded, run, form)
     _check_free(path, form)
+    pixels = _checked_example(path, loaded.metadata, takes, example)
     machine, reporter = machine or MachineSettings(), reporter or Silent()
     if form == "onnx-int8":
         facts = _export_int8(loaded, path, photos, machine, reporter)
     else:
         facts = _export_float(loaded, path, form, takes, reporter)
+    return _written(path, loaded, form, facts, pixels)
+
+
+def _loaded_net(run: str | Path, last: bool, calibration: bool) -> Checkpoint:
+    loaded = load_model(run, last, calibration=calibration)
+    if not isinstance(loaded, Checkpoint):
+        raise VerydeepError(f"{run} is already an exported file: export the run it was made from.")
+    return loaded
+
+
+def _checked_example(path: Path, metadata: Metadata, takes: str, example: str | Path | None) -> Pixels | None:
+    """The example's photo, if any, read before anything is written."""
+    if takes == PHOTO or example is not None:  # both use the central crop
+        check_protocol(parse_protocol(f"centre@{metadata.test_scale}"), metadata.crop)
+    return None if example is None else read_example(path, example)
+
+
+def _written(path: Path, loaded: Checkpoint, form: str, facts: dict[str, Any], photo: Pixels | None) -> dict[str, Any]:
+    """Writes the model card and the example of a file, and says what was written."""
     use = None if form == "safetensors" else export_usage(loaded.metadata, facts["takes"])
-    card_path = write_model_card(path, loaded.metadata, facts, use)
-    return {"file": str(path), "form": form, **facts, "bytes": path.stat().st_size, "card": str(card_path)}
+    card = write_model_card(path, loaded.metadata, facts, use)
+    written = {"file": str(path), "form": form, **facts, "bytes": path.stat().st_size, "card": str(card)}
+    if photo is not None:
+        net = open_exported(path).net() if form == "onnx-int8" else loaded.net()
+        written["example"] = str(write_example(path, Classifier(net, loaded.metadata, _cpu()), facts["takes"], photo))
+    return written
 
 
-def _check_form(form: str, takes: str) -> None:
+def _cpu() -> Machine:
+    return resolve_device(MachineSettings(device="cpu"), 0)
+
+
+def _check_form(form: str, takes: str, example: bool) -> None:
     if form == "pt2":
         raise VerydeepError(f"cannot export to .pt2: {NO_PT2}")
-    if form not in ENDING or takes not in (UINT8, FLOAT):
-        raise VerydeepError(
-            f"nets are exported to {', '.join(ENDING)} with uint8 or float input, not to {form!r} with {takes!r}."
-        )
+    if form not in ENDING or takes not in INPUTS:
+        kinds = f"{', '.join(ENDING)} with uint8, photo or float input"
+        raise VerydeepError(f"nets are exported to {kinds}, not to {form!r} with {takes!r}.")
     if form == "onnx-int8" and takes != UINT8:
-        raise VerydeepError("int8 models take uint8 images: leave out --takes float.")
+        raise VerydeepError(f"int8 models take uint8 images: leave out --takes {takes}.")
+    if form == "safetensors" and (takes == PHOTO or example):
+        flag = "--example" if example else "--takes photo"
+        raise VerydeepError(f"a safetensors file has weights only, no program to run: leave out {flag}.")
 
 
 def _check_free(path: Path, form: str) -> None:
@@ -126,7 +158,7 @@ def _export_float(loaded: Checkpoint, out: Path, form: str, takes: str, reporter
     unverified = out.with_name(f".unverified.{out.name}")
     try:
         write_atomically(unverified, lambda file: file.write(_onnx_bytes(net, metadata, takes)))
-        difference = _largest_difference(net, metadata.mean, unverified)
+        difference = (_photo_difference if takes == PHOTO else _largest_difference)(net, metadata, unverified)
         if not difference <= TOLERANCE:
             raise VerydeepError(f"the exported file's posteriors differ from the net's by {difference:.1e}: removed.")
         unverified.replace(out)
@@ -147,10 +179,10 @@ def _with_metadata(model: Any, metadata: Metadata, takes: str) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _largest_difference(net: Net, mean: Triple, out: Path) -> float:
+def _largest_difference(net: Net, metadata: Metadata, out: Path) -> float:
     """The largest difference between an exported file's posteriors and the net's, on random images of two sizes."""
     nets: tuple[InferenceModel, InferenceModel] = (net, open_exported(out).net())
-    machine, shift, largest = resolve_device(MachineSettings(device="cpu"), 0), -torch.tensor(mean)[None], 0.0
+    machine, shift, largest = _cpu(), -torch.tensor(metadata.mean)[None], 0.0
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for shape in ((1, net.crop, net.crop, 3), (2, net.crop + 33, net.crop + 70, 3)):
@@ -158,6 +190,16 @@ def _largest_difference(net: Net, mean: Triple, out: Path) -> float:
             pair = [torch.softmax(model.mean_scores(model_input(model, images, machine, shift)), 1) for model in nets]
             largest = max(largest, float((pair[0] - pair[1]).abs().max()))
     return largest
+
+
+def _photo_difference(net: Net, metadata: Metadata, out: Path) -> float:
+    """The same of a file that takes photos, which Pillow resizes for the net: one is enlarged, one reduced."""
+    rng, q = np.random.default_rng(0), metadata.test_scale
+    photos = [rng.integers(0, 256, (*sides, 3), dtype=np.uint8) for sides in ((q - q // 4, q), (q + 70, 2 * q + 33))]
+    expected = Classifier(net, metadata, _cpu()).posteriors(photos, f"centre@{q}")
+    session = onnx_session(out)
+    found = [session.run(None, {INPUTS[PHOTO]: photo})[0] for photo in photos]
+    return float(np.abs(np.concatenate(found) - expected).max())
 
 
 def _export_int8(

@@ -10,59 +10,39 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ..checkpoints.checkpoint import Metadata
-from ..checkpoints.exported import FLOAT, INPUTS, OUTPUTS, UINT8
-from ..core.errors import VerydeepError
+from ..checkpoints.exported import FLOAT, INPUTS, OUTPUTS, PHOTO, UINT8
 from ..models.architectures import has_lrn
 from ..models.vgg import Net
+from .graph import Graph
+from .resize import add_resize
 
 OPSET, IR = 17, 8  # supported by ONNX Runtime since 2022
 IMAGES, PIXELS = INPUTS[UINT8], INPUTS[FLOAT]
 POSTERIOR, SCORES = OUTPUTS[UINT8], OUTPUTS[FLOAT]
 
 
-class Graph:
-    """Nodes and weights of a graph under construction; each node's output has the node's name."""
-
-    def __init__(self) -> None:
-        try:
-            import onnx
-        except ImportError:
-            raise VerydeepError("exporting to ONNX needs onnx: pip install 'verydeep[onnx]'.") from None
-        self.onnx: Any = onnx
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-
-    def add(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Adds a node; returns the name of its output."""
-        self.nodes.append(self.onnx.helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name
-
-    def store(self, name: str, value: Any) -> str:
-        """Adds a constant tensor; returns its name."""
-        array = value.detach().contiguous().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        self.weights.append(self.onnx.numpy_helper.from_array(array, name))
-        return name
-
-
 def build(net: Net, metadata: Metadata, takes: str) -> Any:
     """The graph of a net as an ONNX model.
 
     Args:
-        takes: ``uint8``, images (B,H,W,3) to posteriors (B,K); or ``float``, pixels (B,3,H,W) minus the mean to
-            scores (B,K).
+        takes: ``uint8``, images (B,H,W,3) to posteriors (B,K); ``photo``, an image (H,W,3) of any size to the
+            posterior (1,K) of its central crop at Q; or ``float``, pixels (B,3,H,W) minus the mean to scores (B,K).
     """
     graph = Graph()
     helper, types = graph.onnx.helper, graph.onnx.TensorProto
-    if takes == UINT8:
-        end = graph.add("Softmax", [_scores(graph, net, _centred(graph, metadata))], POSTERIOR, axis=1)
-        source = helper.make_tensor_value_info(IMAGES, types.UINT8, ["batch", "height", "width", 3])
-    else:
-        end = _scores(graph, net, PIXELS)
-        source = helper.make_tensor_value_info(PIXELS, types.FLOAT, ["batch", 3, "height", "width"])
-    return _model(graph, net, source, helper.make_tensor_value_info(end, types.FLOAT, ["batch", net.classes]))
+    shapes = {
+        UINT8: (types.UINT8, ["batch", "height", "width", 3]),
+        PHOTO: (types.UINT8, ["height", "width", 3]),
+        FLOAT: (types.FLOAT, ["batch", 3, "height", "width"]),
+    }
+    end = _scores(graph, net, _pixels(graph, metadata, takes))
+    if takes != FLOAT:
+        end = graph.add("Softmax", [end], POSTERIOR, axis=1)
+    source = helper.make_tensor_value_info(INPUTS[takes], *shapes[takes])
+    count = 1 if takes == PHOTO else "batch"
+    return _model(graph, net, source, helper.make_tensor_value_info(end, types.FLOAT, [count, net.classes]))
 
 
 def build_static(net: Net, batch: int, side: int) -> Any:
@@ -88,13 +68,17 @@ def _model(graph: Graph, net: Net, source: Any, result: Any) -> Any:
     return model
 
 
-def _centred(graph: Graph, metadata: Metadata) -> str:
-    """uint8 (B,H,W,3) to float (B,3,H,W) minus the mean."""
-    x = graph.add("Cast", [IMAGES], "as_float", to=graph.onnx.TensorProto.FLOAT)
-    x = graph.add("Transpose", [x], "channels_first", perm=[0, 3, 1, 2])
-    return graph.add(
-        "Sub", [x, graph.store("mean", np.array(metadata.mean, dtype=np.float32).reshape(1, 3, 1, 1))], "centred"
-    )
+def _pixels(graph: Graph, metadata: Metadata, takes: str) -> str:
+    """The input as float (B,3,H,W) minus the mean."""
+    if takes == FLOAT:
+        return PIXELS
+    if takes == PHOTO:
+        x = graph.add("Unsqueeze", [add_resize(graph, metadata), graph.store("batch_axis", np.array([0]))], "batch")
+    else:
+        x = graph.add("Cast", [IMAGES], "as_float", to=graph.onnx.TensorProto.FLOAT)
+        x = graph.add("Transpose", [x], "channels_first", perm=[0, 3, 1, 2])
+    mean = graph.store("mean", np.array(metadata.mean, dtype=np.float32).reshape(1, 3, 1, 1))
+    return graph.add("Sub", [x, mean], "centred")
 
 
 def _scores(graph: Graph, net: Net, x: str) -> str:

@@ -23,9 +23,16 @@ def add_arguments(parser: CommandParser) -> None:
     output.add_argument("--out", metavar="FILE", help="file to write (default: in the run's folder)")
     output.add_argument(
         "--takes",
-        choices=["uint8", "float"],
+        choices=["uint8", "photo", "float"],
         default="uint8",
-        help="input: uint8 images, for class probabilities, or normalised float pixels, for logits (default: uint8)",
+        help="input: resized uint8 images, for class probabilities; one photo of any size, which the file resizes; or "
+        "normalised float pixels, for logits (default: uint8)",
+    )
+    output.add_argument(
+        "--example",
+        metavar="PHOTO",
+        help="also write FILE.example: this photo, its pixels and probabilities, and programs in Python, JavaScript "
+        "and C++ that reproduce them",
     )
     add_shared(parser, "--last", "--no-calibration")
     parser.group("Data").add_argument(
@@ -50,6 +57,7 @@ def run(options: Options) -> int:
         settings_from(options, MachineSettings),
         Terminal(options.quiet),
         options.calibration,
+        options.example,
     )
     return show_result(options, result, _show)
 
@@ -65,4 +73,7 @@ def _show(result: dict[str, Any]) -> None:
         )
     for name, error in result.get("top1_error", {}).items():
         show(f"top-1 error of {name}: {error:.2f} %")
-    show(f"try it: verydeep predict {shlex.quote(result['file'])} PHOTO")
+    if "example" in result:
+        show(f"programs that reproduce its probabilities: {result['example']}")
+    if result["takes"] != "photo":
+        show(f"try it: verydeep predict {shlex.quote(result['file'])} PHOTO")
