@@ -446,6 +446,9 @@ MISTAKES = [
     ("reproduce table3 --doll --data digits:7", r"digits:7: the number of training scenes must be 60 to 6000"),
     ("reproduce table3 --doll --lr 1", r"unknown setting '--lr'"),
     ("reproduce table3 --doll --weights D=x", r"--weights is for released; the runs of table3 are trained"),
+    ("reproduce table3 --doll --dropout no", r"--dropout is for localisation models, and table3 has none"),
+    ("reproduce table9 --doll --softmax-first", r"--softmax-first is for the dense evaluation of classifiers, not for"),
+    ("reproduce table9 --doll --match literal", r"the literal distance is in pixels, for which no --t is tuned"),
     ("reproduce released --doll", r"the released models have the paper's size: there is no --doll of them"),
     ("reproduce released --weights D --data {imagenet}", r"pass weights as NET=FILE, once per net, .*not 'D'"),
     ("reproduce released --data {imagenet}", r"D/released needs its weight file: add --weights D=FILE"),
@@ -598,7 +601,27 @@ def test_a_profile_gives_all_runs_its_settings_and_other_flags_change_them(tmp_p
         reproduce("table3/A", doll=True, profile="oxford")
 
 
+@pytest.mark.slow
+def test_softmax_first_is_another_evaluation_of_the_same_runs(
+    doll: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    shutil.copytree(doll[0], tmp_path / "runs")
+    answer = run_command("reproduce", "table5/D/both", *FEW, "--softmax-first", "--out", "runs", "--json", cwd=tmp_path)
+    assert answer.status == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["plan"]["train"] == []
+    assert [test["protocol"] for test in found["plan"]["test"]] == [
+        f"dense@{scale}:softmax-first" for scale in (73, 110, 146)
+    ]
+    assert set(found["rows"]) == {"table5/D/both"}  # rows of the other evaluation do not stay beside it
+    assert found["rows"]["table5/D/both"]["tests"][0]["protocol"] == "both@73,110,146:softmax-first"
+    again = run_command("reproduce", "table5/D/both", *FEW, "--out", "runs", "--plan", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["plan"]["test"] == []  # its own scores are still there
+
+
 def test_settings_of_the_data_are_the_experiments() -> None:
+    with pytest.raises(VerydeepError, match="--regression is part of the experiment"):
+        reproduce("table8/PCR", doll=True, plan_only=True, regression="SCR")
     for fixed in ({"dev_fraction": 0.2}, {"net": "B"}, {"width": 0.25}, {"start": "none"}, {"S": "96"}):
         with pytest.raises(VerydeepError, match=f"{next(iter(fixed)).replace('_', '-')} is part of the experiment"):
             reproduce("table3/A/256", doll=True, plan_only=True, **fixed)
@@ -659,6 +682,26 @@ def test_tables_8_to_10_have_the_papers_errors_and_ours(boxed: tuple[Path, dict[
     assert json.loads(again.stdout)["claims"].keys() == found["claims"].keys()  # of all rows that are there
     other = command("reproduce", "table8/PCR", *FEW, "--pooling", "down", cwd=folder.parents[1])
     assert "pooling up, not down" in other.mistake()
+
+
+@pytest.mark.slow
+def test_choices_of_boxes_reach_localisation_models_alone(boxed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, before = boxed
+    shutil.copytree(folder, tmp_path / "runs")
+    words = ("reproduce", "table9/256", *FEW, "--out", "runs")
+    told = run_command(*words, "--dropout", "no", cwd=tmp_path).mistake()
+    assert "contains a run that was started with dropout yes, not no: use another --out" in told
+    shutil.rmtree(tmp_path / "runs" / "D" / "256-PCR")
+    answer = run_command(*words, "--dropout", "no", "--t", "0.3", "--json", cwd=tmp_path)
+    assert answer.status == 0, answer.stderr
+    row = json.loads(answer.stdout)["rows"]["table9/256"]
+    assert (row["t"], row["merging"]["t"], row["merging"]["match"]) == (0.3, 0.3, "relative")
+    settings = load_checkpoint(tmp_path / "runs" / "D" / "256-PCR" / "best.safetensors").metadata.localiser_settings
+    assert not settings.dropout
+    kept = json.loads((tmp_path / "runs" / "results.json").read_text())["rows"]
+    assert "table8/PCR" in kept  # of one box, without merging
+    assert "table9/384" not in kept
+    assert before["rows"]["table9/256"]["merging"]["t"] is None
 
 
 def test_a_localisation_run_of_another_start_is_refused(boxed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.checkpoint import checkpoint_sha256, read_metadata
 from ..checkpoints.run_dir import BEST, EVALUATIONS, LAST
-from ..core.config import flag, to_json
+from ..core.config import as_typed, flag, to_json
 from ..core.errors import VerydeepError
 from ..core.files import read_json
 from ..core.progress import Reporter
-from ..core.settings import MachineSettings, TrainSettings
+from ..core.settings import BoxSettings, MachineSettings, MergeSettings, TrainSettings
 from ..data.open import Data
 from ..evaluation.protocols import Protocol, parse_protocol
 from ..evaluation.scores import FILE_NAME
@@ -91,7 +91,8 @@ class Job:
     """Rows of one experiment to reproduce, and with what.
 
     ``data`` is as on the command line; ``opened`` is None where a plan is made without data, and where the rows name
-    their data sets themselves. ``weights`` are files of released models by net.
+    their data sets themselves. ``weights`` are files of released models by net; ``settings`` fields of TrainSettings
+    and BoxSettings.
     """
 
     experiment: Experiment
@@ -101,6 +102,7 @@ class Job:
     opened: Data | None
     weights: dict[str, str]
     settings: dict[str, Any]
+    merging: MergeSettings
     machine: MachineSettings
     reporter: Reporter
     stop: Callable[[], bool]
@@ -223,6 +225,12 @@ def is_box_run(run: str) -> bool:
     return re.search(r"-(SCR|PCR)(-fc)?$", run) is not None
 
 
+def run_settings(run: str, size: Size, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run besides those of its name; those of boxes are for localisation models only."""
+    boxes = () if is_box_run(run) else {item.name for item in fields(BoxSettings)}
+    return {**size.settings(run), **{name: value for name, value in given.items() if name not in boxes}}
+
+
 def make_plan(
     rows: tuple[Row, ...], place: ExperimentDir, settings: dict[str, Any], trained: tuple[Row, ...] = ()
 ) -> Plan:
@@ -252,13 +260,15 @@ def _run_status(run: str, place: ExperimentDir, overrides: dict[str, Any]) -> Ru
             return RunStatus(run, folder, NO_FILE, TrainSettings(net=run.partition("/")[0]))
         metadata = read_metadata(folder / BEST)
         return RunStatus(run, folder, DONE, TrainSettings(net=metadata.net, crop=metadata.crop, width=metadata.width))
-    overrides = {**place.size.settings(run), **overrides}
-    settings = settings_of_box_run(run, overrides)[0] if is_box_run(run) else settings_of_run(run, overrides)
+    overrides = run_settings(run, place.size, overrides)
+    settings, boxes = (
+        settings_of_box_run(run, overrides) if is_box_run(run) else (settings_of_run(run, overrides), None)
+    )
     # A run that has ended does not need its last checkpoint any more.
     checkpoint = next((folder / name for name in (LAST, BEST) if (folder / name).exists()), None)
     if checkpoint is None:
         return RunStatus(run, folder, MISSING, settings)
-    _check_same(run, place, settings)
+    _check_same(run, place, settings, boxes)
     return RunStatus(run, folder, _state(folder, settings, read_metadata(checkpoint).state.get("step", 0)), settings)
 
 
@@ -308,18 +318,22 @@ def _state(folder: Path, settings: TrainSettings, step: int) -> str:
     return DONE
 
 
-def _check_same(run: str, place: ExperimentDir, settings: TrainSettings) -> None:
+def _check_same(run: str, place: ExperimentDir, settings: TrainSettings, boxes: BoxSettings | None) -> None:
     """Raises VerydeepError where a folder holds a run of another name, start, data or settings."""
     folder = place.root / run
     config = read_json(folder / "config.json")
     metadata = read_metadata(folder / (BEST if (folder / BEST).exists() else LAST))
     stored, now = to_json(metadata.train_settings), to_json(settings)
+    if boxes is not None:
+        stored, now = {**stored, **to_json(metadata.localiser_settings)}, {**now, **to_json(boxes)}
     wrong = [name for name in now if name not in FREE and now[name] != stored[name]]
     start, difference = papers_start(run), ""
     if config.get("run") != run:
         difference = f"named {config.get('run')}, not {run}"
     elif wrong:
-        difference = f"that was started with {flag(wrong[0])} {stored[wrong[0]]}, not {now[wrong[0]]}"
+        difference = (
+            f"that was started with {flag(wrong[0])} {as_typed(stored[wrong[0]])}, not {as_typed(now[wrong[0]])}"
+        )
     # The fingerprint of a localisation model is that of the images whose boxes are usable.
     elif metadata.data_fingerprint != place.data_fingerprint and not is_box_run(run):
         difference = f"on other images (it was started with --data {metadata.data.get('data')})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,19 @@ from ..core.config import flag, typed
 from ..core.errors import VerydeepError
 from ..core.files import check_place, only_one
 from ..core.progress import Interrupted, Reporter, Silent, Stopping, duration
-from ..core.settings import DataSettings, MachineSettings, TrainSettings
+from ..core.settings import BoxSettings, DataSettings, MachineSettings, MergeSettings, TrainSettings
 from ..data.open import Data, open_data
 from ..evaluation.evaluate import prepare_evaluation
-from ..training.recipes import OF_ALL_RUNS, PROFILES, papers_start
+from ..training.recipes import OF_ALL_BOX_RUNS, OF_ALL_RUNS, PROFILES, papers_start
 from ..training.run import route
 from .estimate import estimated
-from .plan import STARTED, EvalStatus, ExperimentDir, Job, Plan, RunStatus, is_box_run
+from .plan import STARTED, EvalStatus, ExperimentDir, Job, Plan, RunStatus, is_box_run, run_settings
 from .released_runs import check_files, released_data, take_released
 from .reproduce_classification import classification_plan, classification_results
 from .reproduce_localisation import localisation_plan, localisation_results
 from .reproduce_transfer import transfer_plan, transfer_results
 from .results import RESULTS, read_results
-from .rows.row import Experiment, Row, find_rows
+from .rows.row import Experiment, Row, early_softmax, find_rows
 from .scale import DOLL, PAPER, Size
 
 # How rows of each task are planned, and computed and stored once all runs and tests are done.
@@ -50,6 +50,7 @@ def reproduce(
     profile: str | None = None,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    softmax_first: bool = False,
     **given: Any,
 ) -> dict[str, Any]:
     """Reproduces rows of the paper's tables; trains and evaluates what is missing.
@@ -62,7 +63,9 @@ def reproduce(
         weights: for ``released`` and ``transfer``, a weight file by net: ``{"D": …, "E": …}``.
         profile: a key of `verydeep.training.recipes.PROFILES`, whose settings all runs have; ``given`` changes them.
         stop: called after each step; returns whether to save and leave.
-        given: settings that the paper leaves open (`verydeep.training.recipes.OF_ALL_RUNS`), and MachineSettings.
+        softmax_first: dense evaluation of classification and released rows takes the soft-max before the spatial mean.
+        given: settings that the paper leaves open (`verydeep.training.recipes.OF_ALL_RUNS`, and of localisation models
+            ``OF_ALL_BOX_RUNS`` and MergeSettings), and MachineSettings.
 
     Returns:
         ``plan``, ``ended`` (``planned``, ``interrupted``, ``done``), ``rows`` and ``claims`` as in results.json.
@@ -70,31 +73,60 @@ def reproduce(
     Raises:
         VerydeepError: no such row or data, a run's folder with other settings.
     """
-    experiment, rows = _rows(name, doll, bool(weights))
+    experiment, rows = _rows(name, doll, bool(weights), softmax_first)
+    boxes, merging, given = _box_choices(name, experiment, given)
     (machine, settings), size = _routed({**_profile(profile), **given}), DOLL if doll else PAPER
     root, files, news = Path(out or size.folder), weights or {}, reporter or Silent()
     if experiment.task == "transfer":
         _check_untrained(name, ["profile"] * (profile is not None) + list(settings))
-        place, opened = ExperimentDir.of(root, size, None), None
-    else:
-        data, opened = _data(experiment.released, data, size, plan_only)
-        if experiment.released:
-            runs = check_files(rows, files)
-            if opened is not None and not plan_only:
-                take_released(root, runs, files, DataSettings(data=data), opened, settings, news)
-        place = ExperimentDir.of(root, size, opened, settings.get("bad_images") == "skip", not experiment.released)
-    job = Job(experiment, rows, place, data, opened, files, settings, machine, news, stop)
+    data, opened = _data(experiment, data, size, plan_only)
+    place = ExperimentDir.of(root, size, opened, settings.get("bad_images") == "skip", not experiment.released)
+    job = Job(experiment, rows, place, data, opened, files, settings | boxes, merging, machine, news, stop)
+    _take_released(job, plan_only)
     return {"name": name, "folder": str(root), "size": size.name, **_run(job, plan_only)}
 
 
-def _rows(name: str, doll: bool, with_weights: bool) -> tuple[Experiment, tuple[Row, ...]]:
+def _take_released(job: Job, plan_only: bool) -> None:
+    """Checks the weight files of rows that evaluate them, and makes runs of them unless the job is only planned."""
+    if job.data is None or not job.experiment.released or job.experiment.task == "transfer":
+        return
+    runs = check_files(job.rows, job.weights)
+    if job.opened is not None and not plan_only:
+        data = DataSettings(data=job.data)
+        take_released(job.place.root, runs, job.weights, data, job.opened, job.settings, job.reporter)
+
+
+def _rows(name: str, doll: bool, with_weights: bool, early: bool) -> tuple[Experiment, tuple[Row, ...]]:
     """The rows of a name; raises VerydeepError where the other arguments do not apply to them."""
     experiment, rows = find_rows(name)
     if doll and experiment.released:
         raise VerydeepError("the released models have the paper's size: there is no --doll of them.")
     if with_weights and not experiment.released:
         raise VerydeepError(f"--weights is for released; the runs of {name} are trained.")
+    if early and experiment.task != "classification":
+        raise VerydeepError(f"--softmax-first is for the dense evaluation of classifiers, not for {name}.")
+    if early:
+        names, experiment = {row.name for row in rows}, early_softmax(experiment)
+        rows = tuple(row for row in experiment.rows if row.name in names)
     return experiment, rows
+
+
+def _box_choices(
+    name: str, experiment: Experiment, given: dict[str, Any]
+) -> tuple[dict[str, Any], MergeSettings, dict[str, Any]]:
+    """The settings of all localisation models, those of merging, and the other settings.
+
+    Raises:
+        VerydeepError: there are such settings, and none of the rows is of a localisation model.
+    """
+    of_boxes, of_merging = ({item.name for item in fields(kind)} for kind in (BoxSettings, MergeSettings))
+    boxes, merging = ({key: given[key] for key in given if key in of} for of in (of_boxes, of_merging))
+    if chosen := [*boxes, *merging] if experiment.task != "localisation" else []:
+        raise VerydeepError(f"--{flag(chosen[0])} is for localisation models, and {name} has none.")
+    if fixed := [key for key in boxes if key not in OF_ALL_BOX_RUNS]:
+        raise VerydeepError(f"--{flag(fixed[0])} is part of the experiment and cannot be changed.")
+    rest = {key: value for key, value in given.items() if key not in of_boxes | of_merging}
+    return typed(BoxSettings, boxes), MergeSettings(**typed(MergeSettings, merging)), rest
 
 
 def _profile(name: str | None) -> dict[str, Any]:
@@ -118,9 +150,11 @@ def _check_untrained(name: str, given: list[str]) -> None:
         raise VerydeepError(f"--{flag(given[0])} is for training, and {name} trains only SVMs.")
 
 
-def _data(released: bool, data: str | None, size: Size, plan_only: bool) -> tuple[str, Data | None]:
-    """The data's name, and the data; None where a plan is made before ILSVRC is there."""
-    name = data or size.data
+def _data(experiment: Experiment, data: str | None, size: Size, plan_only: bool) -> tuple[str | None, Data | None]:
+    """The data's name, and the data; None where rows name their own, or a plan is made before ILSVRC is there."""
+    if experiment.task == "transfer":
+        return data, None
+    name, released = data or size.data, experiment.released
     settings = DataSettings(data=released_data(name) if released else name)
     if plan_only and data is None and name == "imagenet" and not os.environ.get("IMAGENET"):
         return settings.data, None
@@ -182,7 +216,7 @@ def _train(job: Job, run: RunStatus) -> None:
     settings: dict[str, Any] = {"max_epochs": run.settings.max_epochs, "max_steps": run.settings.max_steps}
     if run.state != STARTED:
         start = papers_start(run.run)
-        settings = {**job.place.size.settings(run.run), **job.settings, "data": job.data}
+        settings = {**run_settings(run.run, job.place.size, job.settings), "data": job.data}
         settings |= {} if start is None else {"start": str(job.place.root / start)}
     result = (train_boxes if is_box_run(run.run) else train)(
         run.run,

@@ -7,6 +7,7 @@ row of the classification experiment that is required first.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from ..checkpoints.checkpoint import checkpoint_sha256
 from ..checkpoints.run_dir import BEST
 from ..core.files import read_json
 from ..core.progress import Stopping
+from ..core.settings import MergeSettings
 from ..evaluation.ensemble import fuse
 from ..localisation.datasets import open_box_sets
 from ..localisation.evaluate import GUESSES, LocalisationEvaluator, open_tests
+from ..localisation.merge import check_tunable
 from .plan import ExperimentDir, Job, Plan, make_plan, real_parts
 from .reproduce_classification import rows_from_scores
 from .results import RESULTS, WrongImages, read_results, trainings, write_results
@@ -29,21 +32,32 @@ LABELS = "localisation-labels"  # folder, beside the runs, of the fused posterio
 
 
 def localisation_plan(job: Job) -> Plan:
-    """The runs of a job's rows, with the runs and evaluations of the classification rows they need."""
+    """The runs of a job's rows, with the runs and evaluations of the classification rows they need.
+
+    Raises:
+        VerydeepError: as `make_plan`; boxes would be merged at a threshold that is neither given nor tuned.
+    """
+    if job.merging.t is None:
+        check_tunable(job.merging)
     return make_plan(_needed(job), job.place, job.settings, trained=job.rows)
 
 
 def localisation_results(job: Job) -> dict[str, Any]:
-    """Evaluates and stores a job's rows; keeps earlier rows of the same checkpoints. Returns results.json."""
+    """Evaluates and stores a job's rows; keeps earlier rows of the same checkpoints and merging.
+
+    Returns results.json.
+    """
     root = job.place.root
     rows_from_scores(job.place, experiment("classification"), _needed(job), job.reporter)
     tested = {row.name: _result(job, row) for row in job.rows}
     checkpoints = {run: digest for result in tested.values() for run, digest in result["checkpoints"].items()}
-    names = {row.name for row in job.experiment.rows}
+    names, usual = {row.name for row in job.experiment.rows}, asdict(MergeSettings())
     kept = {
         name: row
         for name, row in read_results(root / RESULTS)["rows"].items()
-        if name in names and all(checkpoints.get(run, digest) == digest for run, digest in row["checkpoints"].items())
+        if name in names
+        and row.get("merging", usual) in (None, asdict(job.merging))  # None: nothing is merged on the central crop
+        and all(checkpoints.get(run, digest) == digest for run, digest in row["checkpoints"].items())
     }
     rows = {**kept, **tested}
     evaluated = [name for name in rows if (root / "localisation" / name / GUESSES).exists()]
@@ -64,7 +78,7 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
     scores, reporter = _labels(place) if labelled else None, Stopping(job.reporter, job.stop)
     tests = open_tests([(root / test.run, place.size.protocol(test.protocol)) for test in row.tests], reporter)
     sets, rater = open_box_sets(tests[0].checkpoint, job.data, reporter), root / RATING_RUN if labelled else None
-    evaluator = LocalisationEvaluator(tests, rater, sets, None, job.machine, reporter)
+    evaluator = LocalisationEvaluator(tests, rater, sets, job.merging, job.machine, reporter)
     evaluation = evaluator.run(scores, root / "localisation" / row.name)
     summary, environment = evaluation.summary, read_json(evaluation.folder / "result.json")["environment"]
     return {
@@ -82,6 +96,7 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
         "gt_class_val_interval": None if labelled else summary["gt_class_error_interval"],
         "classification_error": summary["classification_error"],
         "constant_box_error": summary["constant_box_error"],
+        "merging": summary["merging"],
         "t": summary["t"],
         **trainings(row, root),
         "checkpoints": {test.run: checkpoint_sha256(root / test.run / BEST) for test in row.tests},

@@ -33,6 +33,7 @@ OF_ALL_RUNS = (
     *("resampling", "other_side", "patience", "improvement", "validate", "bad_images", "max_epochs", "max_steps"),
     "seed",
 )
+OF_ALL_BOX_RUNS = ("dropout", "balance", "half_of_box")  # the same of localisation models
 
 # Two readings of the paper, as settings that differ from ours: its text word for word, and the code of its authors.
 PROFILES: dict[str, dict[str, Any]] = {

@@ -7,9 +7,9 @@ from typing import Any
 
 from ...core.errors import VerydeepError
 from ...core.progress import duration
-from ...core.settings import MachineSettings, TrainSettings
+from ...core.settings import BoxSettings, MachineSettings, MergeSettings, TrainSettings
 from ...paper.scale import DOLL
-from ...training.recipes import OF_ALL_RUNS, PROFILES, settings_of_run
+from ...training.recipes import OF_ALL_BOX_RUNS, OF_ALL_RUNS, PROFILES, settings_of_run
 from .. import output
 from ..execution import OK
 from ..output import Terminal, show, show_json, show_note, show_table
@@ -35,7 +35,20 @@ def add_arguments(parser: CommandParser) -> None:
         action="append",
         help="weight file of net D or E, for released and transfer; can be repeated",
     )
-    evaluation, shown = parser.group("Experiments"), parser.group("Output")
+    _add_choices(parser)
+    parser.group("Output").add_argument(
+        "--out", metavar="DIR", help="folder for all runs (default: runs; with --doll: runs/doll)"
+    )
+    add_settings(parser, TrainSettings, only=OF_ALL_RUNS)
+    add_settings(parser, BoxSettings, only=OF_ALL_BOX_RUNS)
+    add_settings(parser, MergeSettings)
+    add_settings(parser, MachineSettings)
+    doll = settings_of_run("D/256", DOLL.settings("D/256"))
+    show_defaults(parser, ("", (settings_of_run("D/256", {}),)), ("--doll", (doll,)))
+
+
+def _add_choices(parser: CommandParser) -> None:
+    evaluation = parser.group("Experiments")
     evaluation.add_argument(
         "--doll", action="store_true", help="use small nets on handwritten digits, which take minutes per row"
     )
@@ -45,6 +58,11 @@ def add_arguments(parser: CommandParser) -> None:
         help="settings of all runs: the paper's text word for word, or its authors' code; other flags change them",
     )
     evaluation.add_argument(
+        "--softmax-first",
+        action="store_true",
+        help="in dense evaluation of classifiers, take the softmax at each position, before the spatial mean",
+    )
+    evaluation.add_argument(
         "--plan", action="store_true", help="only print what is still to be run, with time and disk space"
     )
     evaluation.add_argument(
@@ -52,11 +70,6 @@ def add_arguments(parser: CommandParser) -> None:
         action="store_true",
         help="only print which rows can be run with --data and --weights, or what they lack",
     )
-    shown.add_argument("--out", metavar="DIR", help="folder for all runs (default: runs; with --doll: runs/doll)")
-    add_settings(parser, TrainSettings, only=OF_ALL_RUNS)
-    add_settings(parser, MachineSettings)
-    doll = settings_of_run("D/256", DOLL.settings("D/256"))
-    show_defaults(parser, ("", (settings_of_run("D/256", {}),)), ("--doll", (doll,)))
 
 
 def run(options: Options) -> int:
@@ -78,6 +91,7 @@ def run(options: Options) -> int:
             plan_only=options.plan,
             weights=_files_by_net(options.weights or []),
             profile=options.profile,
+            softmax_first=options.softmax_first,
             reporter=reporter,
             stop=stop,
             **given_settings(options),

@@ -8,12 +8,14 @@ A `Row` names the runs and protocols that it fuses, in the paper's pixels; runs 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...core.errors import VerydeepError
 from ...core.nearest import nearest
+from ...evaluation.protocols import SOFTMAX_FIRST
 from ...training.recipes import papers_start
 
+DENSE = ("dense@", "both@")  # protocols with a spatial mean
 MODULES = ("classification", "localisation", "released", "transfer")
 
 
@@ -109,6 +111,18 @@ def experiment(name: str) -> Experiment:
     loaded = importlib.import_module(f".{name}", __package__).EXPERIMENT
     assert isinstance(loaded, Experiment)
     return loaded
+
+
+def early_softmax(of: Experiment) -> Experiment:
+    """The experiment with the soft-max at each place, before the spatial mean, in every dense evaluation."""
+
+    def changed(test: Test) -> Test:
+        return replace(test, protocol=test.protocol + SOFTMAX_FIRST * test.protocol.startswith(DENSE))
+
+    def rows(table: Table) -> tuple[Row, ...]:
+        return tuple(replace(row, tests=tuple(map(changed, row.tests))) for row in table.rows)
+
+    return replace(of, tables=tuple(replace(table, rows=rows(table)) for table in of.tables))
 
 
 def find_table(name: str) -> Table:
