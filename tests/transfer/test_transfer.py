@@ -476,6 +476,21 @@ def test_a_net_that_changed_since_is_reported(trained: Path, tmp_path: Path) -> 
         assert "has changed since it computed these descriptors" in told
 
 
+def check_voc_2012(place: Path) -> None:
+    """Its test set has no labels: the row has the mean AP on val, as `svm` finds it, and names the server's files."""
+    make_voc(place / "voc2012", "2012")
+    words = ("reproduce", "table11/D", "--data", "voc2012:voc2012", "--weights", "D=D.safetensors")
+    done = run_command(*words, cwd=place)
+    assert done.status == 0, done.stderr
+    row = json.loads((place / "runs" / "results.json").read_text())["rows"]["table11/D/voc2012"]
+    split = json.loads((place / "runs" / "transfer" / "table11/D/voc2012" / "result.json").read_text())["splits"][0]
+    assert (row["figure"], row["figure_val"]) == (None, max(split["dev"].values()))
+    assert len(list((place / "runs" / row["server_files"]).glob("comp2_cls_test_*.txt"))) == 20
+    assert f"val: {row['figure_val']:.1f}, D of width" in done.stdout
+    told = f"table11/D/voc2012: files for VOC's server in {row['server_files']}, beside results.json, mean AP on val"
+    assert told in " ".join(done.stdout.split())
+
+
 @pytest.mark.slow
 def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) -> None:
     make_voc(tmp_path / "voc", "2007")
@@ -507,6 +522,7 @@ def test_rows_of_tables_11_and_12_by_their_names(trained: Path, tmp_path: Path) 
     assert "6 photos of voc2007 (test, size: narrow nets)" in told.stdout
     both = run_command("reproduce", "table11", *words[2:], "--weights", "E=E.safetensors", "--json", cwd=tmp_path)
     assert sorted(json.loads(both.stdout)["rows"]) == sorted(f"table11/{net}/voc2007" for net in ("D", "E", "D+E"))
+    check_voc_2012(tmp_path)
     faults = {
         ("reproduce", "table11/D"): "these rows need the weights of net D: add --weights D=FILE",
         ("reproduce", "table11/D/voc2012", *words[2:6]): "no row uses voc2007:voc: their datasets are voc2012",

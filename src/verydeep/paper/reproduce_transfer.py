@@ -19,15 +19,16 @@ from ..transfer.backbone import open_feature_net
 from ..transfer.cost import extraction_costs
 from ..transfer.evaluate import learn_svms
 from ..transfer.extract import PreparedExtraction, prepare_extraction
-from ..transfer.svm_file import write_transfer
+from ..transfer.splits import VOC
+from ..transfer.svm_file import SERVER, SERVER_NAMES, write_transfer
 from .estimate import BYTES
 from .plan import DescriptorStatus, Job, Plan
-from .results import RESULTS, read_results
+from .results import FIGURE_VAL, RESULTS, SERVER_FILES, read_results
 from .rows.row import Row, Test
 from .rows.transfer import BOX, IMAGE, LAYER, RECIPES, data_of
 from .scale import PAPER_CROP
 
-SPLITS = 3
+SPLITS, TRANSFER = 3, "transfer"
 
 
 def transfer_plan(job: Job) -> Plan:
@@ -100,8 +101,8 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
     descriptor = DescriptorSettings(aggregate=RECIPES[data].aggregate)
     reporter = Stopping(job.reporter, job.stop)
     transfer = learn_svms(data, files, descriptor, machine=job.machine, reporter=reporter)
-    summary = write_transfer(transfer, job.place.root / "transfer" / row.name)
-    figure, nets = summary["figure"], summary["features"]
+    summary = write_transfer(transfer, job.place.root / TRANSFER / row.name)
+    figure, nets, first = summary["figure"], summary["features"], transfer.splits[0]
     full_size = all(net["width"] == 1 and net["crop"] == PAPER_CROP for net in nets)
     return {
         "top1_val": None,
@@ -109,6 +110,8 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
         "top5_test": None,
         "figure": summary[figure],
         "figure_std": summary[f"{figure}_std"],
+        FIGURE_VAL: round(first.dev[first.C], 4) if data in VOC else None,
+        SERVER_FILES: f"{TRANSFER}/{row.name}/{SERVER}" if data in SERVER_NAMES else None,
         "images": summary["images"][0]["test"],
         "subjects": summary["images"][0]["test"],
         "size": "paper" if full_size else "narrow nets",
@@ -126,7 +129,7 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
 
 def _extraction(job: Job, test: Test) -> PreparedExtraction:
     """The extraction of a net's descriptors of a dataset into their file."""
-    path = job.place.root / "transfer" / f"{test.protocol}-{_net(test)}.safetensors"
+    path = job.place.root / TRANSFER / f"{test.protocol}-{_net(test)}.safetensors"
     settings = FeatureSettings(layer=LAYER, scales=RECIPES[test.protocol].scales)
     splits = SPLITS if test.protocol.startswith("caltech") else None
     file, data, reporter = job.weights[_net(test)], _located(job, test.protocol), Stopping(job.reporter, job.stop)

@@ -26,6 +26,9 @@ RESULTS = "results.json"
 ERRORS = ("top1_val", "top5_val", "top5_test")
 BOX_ERRORS = ("gt_class_val",)  # in rows of App. A only
 FIGURE = "figure"  # in rows of App. B only: a mean average precision or class recall
+# Of VOC's rows: the mean average precision on val, by the SVMs of train with the C that is best there; and where the
+# files for VOC's server are, beside results.json: it alone has the labels of 2012's test set.
+FIGURE_VAL, SERVER_FILES = "figure_val", "server_files"
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def _check_row(row: dict[str, Any]) -> None:
             _require(all(map(_percent, (low, row[name], high))) and low <= row[name] <= high)
     if FIGURE in row:
         _require(all(row[name] is None or _percent(row[name]) for name in (FIGURE, f"{FIGURE}_std")))
+    _require(row.get(FIGURE_VAL) is None or _percent(row[FIGURE_VAL]))
+    _require(isinstance(row.get(SERVER_FILES), str | None))
     _require(all(_whole(row[name]) and row[name] > 0 for name in ("images", "subjects")))
     _require(all(isinstance(row[name], str) for name in ("size", "data", "set", "date", "commit")))
     _require(row["seed"] is None or _whole(row["seed"]))

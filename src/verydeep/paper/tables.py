@@ -11,7 +11,7 @@ from typing import Any
 from ..core.errors import VerydeepError
 from ..core.files import read_json, write_atomically
 from ..models.architectures import TABLE_1, net_facts
-from .results import BOX_ERRORS, ERRORS, FIGURE, RESULTS, read_results
+from .results import BOX_ERRORS, ERRORS, FIGURE, FIGURE_VAL, RESULTS, SERVER_FILES, read_results
 from .rows.row import MODULES, Paper, Table, experiment, find_table
 from .scale import DOLL, PAPER_CROP
 
@@ -154,9 +154,12 @@ def _pair(row: dict[str, Any], error: str) -> tuple[str, str]:
     """The paper's figure and ours, empty where there is none."""
     paper, ours = row["paper"].get(error), row["measured"]
     shown = "" if paper is None else _with_spread(row["paper"], error)
-    if ours is None or ours.get(error) is None:
+    if ours is None:
         return shown, ""
     size = f", {sizes}" if (sizes := _other_sizes(ours)) else ""
+    if ours.get(error) is None:
+        val = ours.get(FIGURE_VAL) if error == FIGURE else None
+        return shown, "" if val is None else f"val: {val:.1f}{size}"
     if ours["seeds"] > 1 or error == FIGURE:
         return shown, _with_spread(ours, error) + size
     low, high = ours[f"{error}_interval"]
@@ -171,6 +174,7 @@ def _with_spread(row: dict[str, Any], name: str) -> str:
 def _note(table: Table, rows: list[dict[str, Any]]) -> str:
     """The paper's notes, and the data, dates and commits of our figures."""
     notes = [f"{row.name}: {row.paper.note}." for row in table.rows if row.paper.note]
+    notes += [_server_note(row) for row in rows if row["measured"] and row["measured"].get(SERVER_FILES)]
     results = [row["measured"] for row in rows if row["measured"]]
     if FIGURE in table.errors:
         results = [result for result in results if result[FIGURE] is not None]
@@ -193,6 +197,14 @@ def _note(table: Table, rows: list[dict[str, Any]]) -> str:
     sizes = sorted({text for row in results if (text := _other_sizes(row))})
     notes += [f"Not of the paper's size, and no result of its nets: {'; '.join(sizes)}."] if sizes else []
     return " ".join(notes)
+
+
+def _server_note(row: dict[str, Any]) -> str:
+    """Where a row's files for VOC's server are, and what is known without it."""
+    ours = row["measured"]
+    val = ours.get(FIGURE_VAL)
+    known = "" if val is None else f", mean AP on val {val:.1f} % by the SVMs of train (val chose their C)"
+    return f"{row['row']}: files for VOC's server in {ours[SERVER_FILES]}, beside results.json{known}."
 
 
 def _other_sizes(row: dict[str, Any]) -> str:

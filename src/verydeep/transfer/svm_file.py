@@ -41,6 +41,7 @@ from .svm import LinearSvm
 WRITTEN = (CLASSIFIER, "splits.json", "answers.csv", "result.json", REPORT)
 METADATA_KEY, MEANS = "verydeep-svm", "means"
 MOST_MISTAKES = 24
+SERVER = "server"  # folder of the files for VOC-2012's server
 SERVER_NAMES = {"voc2012": "comp2_cls_test_{}.txt", "voc2012-action": "comp10_action_test_{}.txt"}
 
 
@@ -210,7 +211,7 @@ def write_transfer(transfer: Transfer, folder: Path, curve: LearningCurve | None
     """
     content = {**summary(transfer), "folder": str(folder)}
     content |= {} if curve is None else {"curve": curve.to_json()}
-    for old in (folder / "result.json", *(folder / "server").glob("comp*_test_*.txt")):
+    for old in (folder / "result.json", *(folder / SERVER).glob("comp*_test_*.txt")):
         old.unlink(missing_ok=True)  # no files of another SVM remain beside this one's
     split = transfer.splits[0]
     nets = [{"recipe": features.recipe, "scales": list(features.scales)} for features in transfer.features]
@@ -228,7 +229,7 @@ def write_transfer(transfer: Transfer, folder: Path, curve: LearningCurve | None
     write_json(folder / "splits.json", {split.parts.name: _ids(transfer, split) for split in transfer.splits})
     _write_predictions(transfer, folder / "answers.csv")
     if transfer.protocol in SERVER_NAMES and len(split.parts.test):
-        _write_server_files(transfer, folder / "server")
+        _write_server_files(transfer, folder / SERVER)
     write_json(folder / "result.json", content)
     return content
 
