@@ -1,12 +1,11 @@
 """What an evaluation costs before it is run: multiply-adds by arithmetic, time from a short measurement.
 
 The multiply-adds of an image follow from the protocol and the image's size after rescaling. The rate at which this
-machine does them is measured once, by a dense evaluation, and taken for all protocols.
+machine does them is measured by a dense evaluation, kept (`verydeep.evaluation.rates`), and taken for all protocols.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from .evaluate import PreparedEvaluation
 from .inference import posteriors
 from .predict import place_classifier, usual_protocol
 from .protocols import Method, Protocol
+from .rates import load_per_core, timing
 
 TRIALS = 2
 IMAGES_READ = 8
@@ -82,7 +82,6 @@ def protocol_costs(
     Raises:
         VerydeepError: a device or precision that this machine does not have.
     """
-    warn_if_busy(reporter)
     classifier = place_classifier(prepared.checkpoint, settings)
     net, metadata, machine = classifier.net, classifier.metadata, classifier.machine
     trial = usual_protocol(metadata)
@@ -94,8 +93,12 @@ def protocol_costs(
     def dense() -> None:
         posteriors(net, np.array(metadata.mean), trial, [(0, noise)], 1, machine)
 
-    with machine.running():
-        seconds = fastest_seconds(dense, machine)
+    def measured() -> tuple[float]:
+        with machine.running():
+            return (fastest_seconds(dense, machine),)
+
+    details = {"file": prepared.checkpoint.sha256, "protocol": str(trial), "shape": shape}
+    (seconds,) = timing(f"net {metadata.net}", details, machine, measured, reporter).seconds
     rate = one.multiply_adds(trial, net.specs, net.crop, net.pooling) / seconds
     costs = []
     for protocol in protocols:
@@ -103,17 +106,6 @@ def protocol_costs(
         each = max(adds / rate, images.read / max(1, machine.readers.count))
         costs.append(ProtocolCost(protocol, adds, each * len(prepared.dataset)))
     return costs
-
-
-def warn_if_busy(reporter: Reporter) -> None:
-    """Warns where other processes use the processors, as the times are of a machine at rest."""
-    if (load := load_per_core()) > 1:
-        reporter.warn(f"this machine is busy (load {load:.1f} per core): a rough estimate, for an idle machine")
-
-
-def load_per_core() -> float:
-    """Running processes and threads per core of this machine, over a minute; 0 where unknown."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def fastest_seconds(work: Callable[[], object], machine: Machine) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from ..core.device import Machine, resolve_device
 from ..core.progress import Reporter
 from ..core.settings import MachineSettings, TrainSettings
 from ..data.open import Data
-from ..evaluation.cost import USUAL_IMAGE, ImageSample, fastest_seconds, sample_images, warn_if_busy
+from ..evaluation.cost import USUAL_IMAGE, ImageSample, fastest_seconds, sample_images
+from ..evaluation.rates import timing
 from ..models.architectures import NetFacts, net_facts
 from ..models.vgg import create_net
 from ..training.memory import largest_micro_batch
@@ -39,7 +41,7 @@ ILSVRC = Counts(1_281_167 - 10_000, 10_000, 50_000, 1000)  # 10 training images 
 
 
 def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings, reporter: Reporter) -> Plan:
-    """The plan with seconds and bytes of what is not done; each net with work left is measured once.
+    """The plan with seconds and bytes of what is not done, by kept times of each net with work left, or measured ones.
 
     Args:
         opened: None stands for ILSVRC-2012, with images of a typical size.
@@ -53,19 +55,21 @@ def estimated(plan: Plan, opened: Data | None, machine_settings: MachineSettings
         train, dev = (len(opened.sets[name]) if name in opened.sets else 0 for name in ("train", "dev"))
         counts = Counts(train, dev, len(tested), len(opened.classes))
         images = sample_images(tested, next(iter(settings.values())).S.smallest) if busy else images
-    if busy:
-        warn_if_busy(reporter)
-    costs = {}
+    costs, rates = {}, []
     for net, setting in busy.items():
-        reporter.say(f"measuring net {net} for the estimate")
         facts = net_facts(net, counts.classes, setting.crop, setting.width)
         machine = resolve_device(machine_settings, 3 * facts.multiply_adds)
         trains = any(work.settings.net == net for work in plan.to_train)
-        costs[net] = _Cost(facts, *net_seconds(setting, counts.classes, machine, trains), images, machine, counts)
+        measure = partial(net_seconds, setting, counts.classes, machine, trains)
+        details = {"classes": counts.classes, "crop": setting.crop, "width": setting.width, "batch": setting.batch}
+        rates.append(timing(f"net {net}", {**details, "trains": trains}, machine, measure, reporter))
+        step, forward = rates[-1].seconds
+        costs[net] = _Cost(facts, step, forward, images, machine, counts)
     return Plan(
         tuple(work if work.state == DONE else costs[work.settings.net].of_run(work) for work in plan.runs),
         tuple(work if work.done else costs[settings[work.run].net].of_test(work) for work in plan.tests),
         plan.descriptors,
+        tuple(rates),
     )
 
 

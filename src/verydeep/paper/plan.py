@@ -21,6 +21,7 @@ from ..core.progress import Reporter
 from ..core.settings import BoxSettings, MachineSettings, MergeSettings, TrainSettings
 from ..data.open import Data
 from ..evaluation.protocols import Protocol, parse_protocol
+from ..evaluation.rates import Timing
 from ..evaluation.scores import FILE_NAME
 from ..training.recipes import papers_start, settings_of_box_run, settings_of_run
 from .rows.released import is_released
@@ -152,11 +153,12 @@ class DescriptorStatus:
 
 @dataclass(frozen=True)
 class Plan:
-    """All work for some rows, in order, with estimates for what is not done."""
+    """All work for some rows, in order, with estimates for what is not done, by the times of ``rates``."""
 
     runs: tuple[RunStatus, ...]
     tests: tuple[EvalStatus, ...]
     descriptors: tuple[DescriptorStatus, ...] = ()
+    rates: tuple[Timing, ...] = ()
 
     @property
     def to_train(self) -> list[RunStatus]:
@@ -189,7 +191,7 @@ class Plan:
         return sum(work.disk for work in self.missing)
 
     def to_json(self, with_file: tuple[str, ...] = ()) -> dict[str, Any]:
-        """``{train: […], test: […], descriptors: […], done: […], without_file: […], seconds, disk_bytes}``.
+        """``{train: […], test: […], descriptors: […], done: […], without_file: […], rates: […], seconds, disk_bytes}``.
 
         Args:
             with_file: released nets whose weight files are given with the command.
@@ -209,6 +211,7 @@ class Plan:
             "without_file": [
                 run.run for run in self.runs if run.state == NO_FILE and run.settings.net not in with_file
             ],
+            "rates": [rate.to_json() for rate in self.rates],
             "seconds": round(self.seconds),
             "disk_bytes": self.disk,
         }

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..core.progress import Reporter
 from ..data.transforms import rescaled_size
-from ..evaluation.cost import ImageSample, fastest_seconds, sample_images, warn_if_busy
+from ..evaluation.cost import ImageSample, fastest_seconds, sample_images
 from ..evaluation.protocols import Protocol
+from ..evaluation.rates import timing
 from .descriptors import descriptors
 from .extract import PreparedExtraction
 
@@ -45,8 +46,7 @@ def extraction_costs(prepared: PreparedExtraction, reporter: Reporter) -> list[S
     images = sample_images(prepared.dataset, min(left))
     rate = math.inf
     if any(left.values()):
-        warn_if_busy(reporter)
-        rate = _rate(prepared, images, min(left))
+        rate = _rate(prepared, images, min(left), reporter)
     costs = []
     for scale, count in left.items():
         adds = _multiply_adds(prepared, images, scale)
@@ -61,7 +61,7 @@ def _multiply_adds(prepared: PreparedExtraction, images: ImageSample, scale: int
     return images.multiply_adds(Protocol("dense", (scale,), mirror=mirror), net.specs, net.crop, net.pooling)
 
 
-def _rate(prepared: PreparedExtraction, images: ImageSample, scale: int) -> float:
+def _rate(prepared: PreparedExtraction, images: ImageSample, scale: int, reporter: Reporter) -> float:
     """Multiply-adds a second, of noise of an image's size."""
     extractor, one = prepared.extractor, replace(images, sizes=images.sizes[:1])
     shape = (*rescaled_size(*one.sizes[0], scale), 3)
@@ -71,6 +71,11 @@ def _rate(prepared: PreparedExtraction, images: ImageSample, scale: int) -> floa
     def describe() -> None:
         list(descriptors(extractor.net, [(0, [noise])], pool, mirror, machine))
 
-    with machine.running():
-        seconds = fastest_seconds(describe, machine)
+    def measured() -> tuple[float]:
+        with machine.running():
+            return (fastest_seconds(describe, machine),)
+
+    net, work = extractor.net, f"{extractor.net.layer} of net {extractor.net.source['net']}"
+    details = {"file": net.source["sha256"], "layer": net.layer, "pool": pool, "mirror": mirror, "shape": shape}
+    (seconds,) = timing(work, details, machine, measured, reporter).seconds
     return _multiply_adds(prepared, one, scale) / seconds

@@ -159,6 +159,8 @@ def _show_plan(result: dict[str, Any]) -> None:
         net = run_name.partition("/")[0]
         fetch = f"`verydeep weights fetch oxford-{net}` downloads it, then --weights {net}=oxford-{net}"
         show(f"the weight file of {run_name} is missing: add --weights {net}=FILE ({fetch})")
+    if kept := [f"{rate['work']} ({rate['measured']})" for rate in plan["rates"] if rate["kept"]]:
+        show(f"times by earlier measurements on this machine: {', '.join(kept)}")
     show(f"in total about {duration(plan['seconds'])} and {plan['disk_bytes'] / 2**30:.2f} GiB of disk space")
 
 
