@@ -39,7 +39,7 @@ doll-seeds: doll
 
 DOLLS := docs/results/doll.json
 doll-page: $(VENV)/core
-	for table in claims 3 4 5 6 7 text; do \
+	for table in claims doll 3 4 5 6 7 text; do \
 		$(BIN)/verydeep table $$table --from $(DOLLS) --write docs/doll.md || exit 1; done
 
 # The examples' results, into their pages in docs/ and the table of README: five demos, and real photos where CALTECH101

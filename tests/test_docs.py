@@ -79,7 +79,7 @@ for script in sys.argv[1].split():
     sys.path[0] = script.rpartition("/")[0]
     sys.argv = [script, "write"]
     runpy.run_path(script, run_name="__main__")
-for table in ("claims", "3", "4", "5", "6", "7", "text"):
+for table in ("claims", "doll", "3", "4", "5", "6", "7", "text"):
     assert main(["table", table, "--from", "docs/results/doll.json", "--write", "docs/doll.md"]) == 0
 """
 

@@ -23,6 +23,7 @@ from conftest import Command, make_imagenet, paint, run_command
 from verydeep import VerydeepError, create_net, reproduce
 from verydeep.checkpoints.checkpoint import load_checkpoint
 from verydeep.core.files import only_one
+from verydeep.paper.doll_recipe import recipe_rows
 from verydeep.paper.rows.row import experiment, find_rows, runs_of
 from verydeep.paper.scale import DOLL, PAPER
 from verydeep.paper.tables import claim_lines, measured, table_rows
@@ -568,6 +569,18 @@ def test_seeds_have_a_mean_and_a_spread() -> None:
 
 def pair(difference: float, p: float) -> dict[str, Any]:
     return {"first": "a", "second": "b", "errors": [5.0, 4.0], "difference": difference, "interval": [0.5, 1.5], "p": p}
+
+
+def test_the_stored_dolls_were_trained_as_the_page_says() -> None:
+    """Runs of a line of the page have its number of epochs, all of equally many steps."""
+    stored = json.loads((Path(__file__).parents[2] / "docs" / "results" / "doll.json").read_text())["rows"]
+    epochs = {run: row["doll"]["max_epochs"] for row in recipe_rows() for run in row["runs"]}
+    steps = {
+        run: of_run
+        for row in OWN
+        for run, of_run in zip(dict.fromkeys(test.run for test in row.tests), stored[row.name]["steps"], strict=True)
+    }
+    assert len({steps[run] / epochs[run] for run in steps}) == 1
 
 
 @pytest.mark.parametrize(

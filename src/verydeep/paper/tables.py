@@ -11,6 +11,7 @@ from typing import Any
 from ..core.errors import VerydeepError
 from ..core.files import read_json, write_atomically
 from ..models.architectures import TABLE_1, net_facts
+from .doll_recipe import recipe_rows, recipe_text
 from .results import BOX_ERRORS, ERRORS, FIGURE, FIGURE_VAL, RESULTS, SERVER_FILES, read_results
 from .rows.row import MODULES, Paper, Table, experiment, find_table
 from .scale import DOLL, PAPER_CROP
@@ -43,7 +44,8 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
     """The rows of a table as JSON values: ``row``, ``cells``, ``paper``, ``measured``.
 
     Args:
-        name: ``1`` to ``12``, ``text``, ``localisation-text`` or ``released``.
+        name: ``1`` to ``12``, ``text``, ``localisation-text`` or ``released``; or ``doll``, how nets of doll size are
+            trained, whose rows have ``runs``, ``start``, ``doll`` and ``paper``.
         results: of one reproduction, or of several with different seeds, whose mean is taken.
 
     Raises:
@@ -53,6 +55,8 @@ def table_rows(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, A
         return [_layers_row(net) for net in PRINTED]
     if name == "2":
         return [_parameters_row(net) for net in PRINTED]
+    if name == DOLL.name:
+        return recipe_rows()
     table = find_table(name)
     rows: list[dict[str, Any]] = [
         {
@@ -134,6 +138,8 @@ def table_text(name: str, results: Sequence[dict[str, Any]]) -> tuple[str, list[
     Raises:
         VerydeepError: no such table.
     """
+    if name == DOLL.name:
+        return recipe_text()
     rows = table_rows(name, results)
     if name == "1":
         return _layers_text(rows)

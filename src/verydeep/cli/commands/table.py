@@ -12,7 +12,7 @@ from ..parser import CommandParser, Options
 
 def add_arguments(parser: CommandParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("table", metavar="N", help="1 to 12, text, released, fusion or claims")
+    parser.add_argument("table", metavar="N", help="1 to 12, text, released, doll, fusion or claims")
     folders = "folders written by `reproduce` (default: runs); of several: the mean over seeds; fusion: by `fuse --out`"
     parser.group("Data").add_argument("--from", dest="results", metavar="DIR", nargs="+", action="extend", help=folders)
     markers = "also write the table to a Markdown page, between <!-- table-N --> and <!-- /table-N -->"

@@ -134,7 +134,7 @@ def find_table(name: str) -> Table:
     known = {table.name: table for module in MODULES for table in experiment(module).tables}
     if name not in known:
         raise VerydeepError(
-            f"there is no table {name!r} here: the tables are {', '.join(['1', '2', *known])}, fusion and claims."
+            f"there is no table {name!r} here: the tables are {', '.join(['1', '2', *known])}, doll, fusion and claims."
         )
     return known[name]
 
