@@ -51,7 +51,7 @@ def rows_from_scores(
         before = stored.get(row.name)
         if row in rows:
             results[row.name] = table.result(row)[0]
-        elif before is not None and "nets" in before and before["checkpoints"] == hashes[row.name]:
+        elif before is not None and "nets" in before and table.is_current(row, before):
             results[row.name] = before
     scored = {row.name: row for row in experiment.rows if hashes[row.name]}
     decidable = scored, lambda name: table.result(scored[name])[1]
@@ -73,6 +73,14 @@ class _Rows:
             return None
         return {run: digest for run, digest, _ in tested if digest is not None}
 
+    def tests(self, row: Row) -> list[dict[str, str]]:
+        """The row's runs and protocols, in this size's pixels."""
+        return [{"run": test.run, "protocol": self._place.size.protocol(test.protocol)} for test in row.tests]
+
+    def is_current(self, row: Row, result: dict[str, Any]) -> bool:
+        """Whether a stored result is of these protocols and of the runs' checkpoints."""
+        return result["checkpoints"] == self.checkpoints(row) and result.get("tests") == self.tests(row)
+
     def _compute(self, row: Row) -> tuple[dict[str, Any], WrongImages]:
         """A row's result, and which images it classifies wrongly."""
         checkpoints = self.checkpoints(row)
@@ -92,7 +100,7 @@ class _Rows:
             "set": fused.set_name,
             "images": len(fused.ids),
             "subjects": len(np.unique(fused.subjects)),
-            "tests": [{"run": test.run, "protocol": place.size.protocol(test.protocol)} for test in row.tests],
+            "tests": self.tests(row),
             **top_errors(fused, "_val"),
             "top5_test": None,  # only the server has the test set's classes
             **trainings(row, place.root),
