@@ -93,6 +93,18 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an address": (first_path("https://host/x.bin"), "is incomplete: its weights .* are missing"),
     "a folder": (first_path("."), "is incomplete: its weights .* are missing"),
     "too many values": (entry(shape=[3, 3, 3, 2**40]), "have .* bytes, and 118,747,256,433,152 in the manifest"),
+    "a long name": (first_path("x" * 5000), "is incomplete: its weights .* are missing"),
+    "a side of 4,000 digits": (entry(shape=[10**4000, 10**4000]), "has an invalid weight"),
+    "a layer's number of 5,000 digits": (
+        entry(name=f"vgg16/conv_{'9' * 5000}/kernel"),
+        "has no layers of these nets|conv_9",
+    ),
+    "one shard many times": (
+        lambda content: [
+            group.update(paths=["./" + path for path in group["paths"]] * 9) for group in content["weightsManifest"]
+        ],
+        "names a file of weights twice",
+    ),
     "a negative side": (entry(shape=[-3, 3]), "has an invalid weight"),
     "half a side": (entry(shape=[1.5]), "has an invalid weight"),
     "many sides": (entry(shape=[1] * 40), "stores .*block1_conv1/kernel as float32 of the shape"),

@@ -1,4 +1,7 @@
-"""Files that changed bytes were found in (tests/fuzz/fuzzing.py), which once raised something else than a sentence."""
+"""Files that once raised something else than a sentence, or took all memory or time, or read other files.
+
+Found by changed bytes (tests/fuzz/fuzzing.py), and by reading the parsers for what such changes do not reach.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import json
 import re
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +23,9 @@ import torch
 import verydeep
 from conftest import Command, make_photos, save_sealed
 from verydeep.checkpoints.checkpoint import METADATA_KEY, load_checkpoint, read_header
+from verydeep.checkpoints.formats.protobuf import field_bytes, number_bytes
+from verydeep.checkpoints.formats.tf_slim import MAGIC
+from verydeep.checkpoints.pretrained import read_weights
 from verydeep.checkpoints.run_dir import RunLog
 from verydeep.core.config import from_json
 from verydeep.core.errors import VerydeepError
@@ -27,6 +35,8 @@ from verydeep.data.open import open_data
 from verydeep.data.pack_writer import Packing, pack_data
 from verydeep.deploy.export import export
 from verydeep.evaluation.scores import Scores, load_scores, save_scores
+from verydeep.models.architectures import check_net_name
+from weight_files import block, shape_proto, table
 
 HALF = "\\ud800"  # of a pair of surrogates, as JSON can tell it and no file can hold it
 DEEP = "[" * 100_000
@@ -240,3 +250,124 @@ def test_an_onnx_file_reads_nothing_outside_its_folder(trained: Path, tmp_path: 
         (tmp_path / "inside" / "x.onnx").write_bytes(model.SerializeToString())
         with pytest.raises(VerydeepError, match="refused by ONNX Runtime"):
             verydeep.predict(tmp_path / "inside" / "x.onnx", trained.parent / "photos" / "red" / "000.png")
+
+
+def yolo(folder: Path, names: str) -> Path:
+    (folder / "data.yaml").write_text(names)
+    (folder / "a.txt").write_text("0 .5 .5 .2 .3\n")
+    return folder
+
+
+def test_lists_of_names_that_are_none(tmp_path: Path) -> None:
+    """An infinite index, which is no integer; a list that PyYAML would read for minutes."""
+    with pytest.raises(VerydeepError, match=r"data\.yaml does not name the classes"):
+        read_boxes(yolo(tmp_path, "names: {.inf: a}"))
+    with pytest.raises(VerydeepError, match=r"data\.yaml: it has more than 262,144 bytes"):
+        read_boxes(yolo(tmp_path, f"names: [{'a,' * 150_000}]"))
+
+
+def test_a_table_of_via_without_a_column(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('filename,region_shape_attributes\na.jpg,"{""name"": ""rect"", ""x"": 1}"\n')
+    with pytest.raises(VerydeepError, match=r"contains no boxes; .* 1 without a class"):
+        read_boxes(tmp_path / "x.csv")
+
+
+def test_weights_with_more_sides_than_any(tmp_path: Path) -> None:
+    """Their product would have millions of digits."""
+    many = field_bytes(1, number_bytes(2**62) * 200_000)
+    blob = field_bytes(7, field_bytes(7, many) + field_bytes(5, bytes(4)))
+    (tmp_path / "x.caffemodel").write_bytes(field_bytes(100, field_bytes(1, b"conv1_1") + blob))
+    with pytest.raises(VerydeepError, match=r"not a complete \.caffemodel \(a shape of 200000 dimensions"):
+        read_weights(str(tmp_path / "x.caffemodel"), "caffe")
+    table(tmp_path / "x.index", [(b"", bundle()), (b"a", bundle(shape=(2**40,) * 9))])
+    (tmp_path / "x.data-00000-of-00001").write_bytes(bytes(4))
+    with pytest.raises(VerydeepError, match="a shape of 9 dimensions"):
+        read_weights(str(tmp_path / "x"), "caffe")
+
+
+def bundle(start: int = 0, size: int = 0, shape: tuple[int, ...] = ()) -> bytes:
+    """The entry of a tensor in TensorFlow's index."""
+    numbers = b"".join(number_bytes(key << 3) + number_bytes(value) for key, value in ((1, 1), (4, start), (5, size)))
+    return numbers + field_bytes(2, shape_proto(shape))
+
+
+def test_checkpoints_of_tensorflow_whose_parts_overlap(tmp_path: Path) -> None:
+    """A tensor, a block or a name that a small file repeats without number, each a copy in memory."""
+    (tmp_path / "x.data-00000-of-00001").write_bytes(bytes(400))
+    tensors = [(b"layer/%03d" % number, bundle(0, 400, (100,))) for number in range(9)]
+    table(tmp_path / "x.index", [(b"", bundle()), *tensors])
+    with pytest.raises(VerydeepError, match="its tensors overlap"):
+        read_weights(str(tmp_path / "x"), "caffe")
+    table(tmp_path / "x.index", [(b"", bundle()), (b"n" * 5000, bundle())])
+    with pytest.raises(VerydeepError, match="a name of more than 4,096 bytes"):
+        read_weights(str(tmp_path / "x"), "caffe")
+    rows = block([(b"%d" % number, b"") for number in range(100)])
+    index = block([(b"%03d" % number, number_bytes(0) + number_bytes(len(rows))) for number in range(100)])
+    places = b"".join(map(number_bytes, (0, 0, len(rows) + 5, len(index))))
+    footer = places.ljust(40, b"\0") + MAGIC
+    (tmp_path / "x.index").write_bytes(rows + bytes(5) + index + bytes(5) + footer)
+    with pytest.raises(VerydeepError, match="its blocks overlap"):
+        read_weights(str(tmp_path / "x"), "caffe")
+
+
+def keras(path: Path, add: Callable[[h5py.Group], object], names: int = 1) -> Path:
+    """A file of one layer, whose weight ``k`` is added by a function."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("fc1")
+        file.attrs["layer_names"], group.attrs["weight_names"] = [b"fc1"], [b"k"] * names
+        add(group)
+    return path
+
+
+def test_a_keras_file_reads_nothing_but_itself(tmp_path: Path, command: Command) -> None:
+    """HDF5 lets tensors lie in other files, of any kind, and a downloaded file may name any of this machine."""
+    (tmp_path / "secret").write_bytes(bytes(16))
+    keras(tmp_path / "other.h5", lambda group: group.create_dataset("k", data=np.ones((2, 2), np.float32)))
+    layout = h5py.VirtualLayout((2, 2), np.float32)
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "fc1/k", (2, 2))
+    ways: dict[str, Callable[[h5py.Group], object]] = {
+        "/fc1/k": lambda group: group.create_dataset("k", (2, 2), "<f4", external=[(str(tmp_path / "secret"), 0, 16)]),
+        "k": lambda group: group.__setitem__("k", h5py.ExternalLink(str(tmp_path / "other.h5"), "/fc1/k")),
+        "/fc1/k ": lambda group: group.create_virtual_dataset("k", layout),
+        "k ": lambda group: group.__setitem__("k", h5py.SoftLink("/fc1")),
+    }
+    for named, add in ways.items():
+        keras(tmp_path / "x.h5", add)
+        with pytest.raises(VerydeepError, match=rf"x\.h5 refers to another place for {named.strip()}, which Keras"):
+            read_weights(str(tmp_path / "x.h5"), "caffe")
+    assert "refers to another place" in command("convert", tmp_path / "x.h5", tmp_path / "run").mistake()
+
+
+def test_tensors_that_share_their_values_take_no_more_memory(tmp_path: Path) -> None:
+    keras(tmp_path / "x.h5", lambda group: group.create_dataset("k", data=np.ones((99, 99), np.float32)), names=99)
+    with pytest.raises(VerydeepError, match=r"would unpack /fc1/k to 39,204 bytes, and is not loaded"):
+        read_weights(str(tmp_path / "x.h5"), "caffe")
+    torch.save({"features.0.weight": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "x.pth")
+    with pytest.raises(VerydeepError, match="has tensors of more bytes than the file: they overlap"):
+        read_weights(str(tmp_path / "x.pth"), "caffe")
+
+
+def test_a_torch_file_whose_tensors_are_only_numbered(tmp_path: Path) -> None:
+    """As the state of an optimizer is."""
+    torch.save({0: torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(VerydeepError, match="contains other things than named tensors"):
+        read_weights(str(tmp_path / "x.pth"), "caffe")
+
+
+def test_a_pack_reads_nothing_outside_its_folder(tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    pack_data(DataSettings(str(make_photos(tmp_path / "photos", 4))), pack, Packing(32))
+    card = pack / "pack.json"
+    told = json.loads(card.read_text())
+    shard = told["sets"]["train"]["shards"][0]
+    (pack / shard["file"]).rename(tmp_path / "outside")
+    for place in ("../outside", str(tmp_path / "outside")):
+        shard["file"] = place
+        card.write_text(json.dumps(told))
+        with pytest.raises(VerydeepError, match="outside' is not in its folder"):
+            open_data(DataSettings(str(pack)))
+
+
+def test_a_net_named_by_a_number_of_5000_digits() -> None:
+    with pytest.raises(VerydeepError, match="there is no net 'vgg999"):
+        check_net_name(f"vgg{'9' * 5000}")

@@ -57,7 +57,7 @@ def regions_in_table(path: Path) -> list[Region]:
     """The regions of a CSV file; images without one have an empty row."""
     regions = []
     for row in read_table(path, TABLE):
-        shape, attributes = (_json(path, row.line, row.cells[kind]) for kind in ("shape", "attributes"))
+        shape, attributes = (_json(path, row.line, row.cells.get(kind, "")) for kind in ("shape", "attributes"))
         if shape:
             regions.append(Region(row.cells["image"], f"line {row.line}", shape, attributes))
     return regions

@@ -20,6 +20,7 @@ LEVELS_UP = 2  # labels/train/ is two levels below data.yaml
 LABELS, IMAGES = "labels", "images"  # the folders of a dataset, which are parallel
 MOST_NORMALISED = 1.5  # if no coordinate in a file is larger, they are fractions of the image's sides
 LARGEST_FILE = 2**20  # bytes of one image's labels; ten thousand boxes take less
+LARGEST_NAMES = 2**18  # bytes of a list of class names; PyYAML takes seconds for them
 NUMBERS = (5, 6)  # of a box; detectors add its probability
 OTHER = "polygon or keypoints"  # lines of more numbers
 NAMED = "`names: [cat, dog]` or, in a .txt, one name a line"
@@ -58,10 +59,8 @@ def _image(labels: PurePosixPath) -> str:
 
 def _boxes(file: Path, names: dict[int, str], boxless: dict[str, list[str]]) -> list[NamedBox]:
     """The boxes of a file; adds its other lines to ``boxless``."""
-    if file.stat().st_size > LARGEST_FILE:
-        raise VerydeepError(f"{file}: it has more than {LARGEST_FILE:,} bytes.")
     boxes = []
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
+    for number, line in enumerate(_text(file, LARGEST_FILE).splitlines(), start=1):
         cells = line.split()
         if len(cells) > max(NUMBERS):
             boxless.setdefault(OTHER, []).append(f"{file}, line {number}")
@@ -71,6 +70,13 @@ def _boxes(file: Path, names: dict[int, str], boxless: dict[str, list[str]]) -> 
             except ValueError as fault:
                 raise VerydeepError(f"{file}, line {number}: {fault}.") from None
     return boxes
+
+
+def _text(file: Path, most: int) -> str:
+    """A file's text; raises VerydeepError if it has more than so many bytes, or is not UTF-8."""
+    if file.stat().st_size > most:
+        raise VerydeepError(f"{file}: it has more than {most:,} bytes.")
+    return read_text(file)
 
 
 def _box(cells: list[str], names: dict[int, str]) -> NamedBox:
@@ -95,7 +101,7 @@ def _class_names(folder: Path) -> dict[int, str]:
     for place in (folder, *folder.absolute().parents[:LEVELS_UP]):
         for file in (place / name for name in (*YAML, *LISTS)):
             if file.is_file():
-                text = read_text(file)
+                text = _text(file, LARGEST_NAMES)
                 names = _yaml_names(file, text) if file.name in YAML else dict(enumerate(names_in(text)))
                 if names and all(names.values()):
                     return names
@@ -119,5 +125,5 @@ def _yaml_names(file: Path, text: str) -> dict[int, str]:
         names = yaml.safe_load(text)["names"]
         items = enumerate(names) if isinstance(names, list) else names.items()
         return {int(index): str(name) for index, name in items if isinstance(name, str | int)}
-    except (yaml.YAMLError, RecursionError, TypeError, KeyError, ValueError, AttributeError):
+    except (yaml.YAMLError, RecursionError, TypeError, KeyError, ValueError, AttributeError, OverflowError):
         return {}

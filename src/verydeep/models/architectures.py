@@ -77,7 +77,7 @@ def check_net_name(name: str) -> str:
 def _suggestion(name: str) -> str:
     """The net that an unknown name may mean, as a sentence; empty if there is none."""
     plain = re.sub(r"[-_ ]|^net|^model", "", name.lower())
-    number = re.fullmatch(r"vgg(?:net)?(\d+)(bn)?", plain)
+    number = re.fullmatch(r"vgg(?:net)?(\d{1,3})(bn)?", plain)
     if number and int(number[1]) in BY_LAYERS:
         net = BY_LAYERS[int(number[1])]
         batch_norm = "no net here has batch normalisation; " if number[2] else ""

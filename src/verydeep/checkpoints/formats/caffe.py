@@ -19,7 +19,7 @@ from torch import Tensor
 from ...core.errors import VerydeepError
 from ...models.architectures import layers
 from ..key_maps import FC, Parts
-from .protobuf import data, field_bytes, fields, number_bytes, text, varints
+from .protobuf import checked_sides, data, field_bytes, fields, number_bytes, text, varints
 
 LRN_OF_VERSION_1 = 15  # V1LayerParameter.LayerType
 NET_FIELDS = {1, 2, 3, 4, 8, 100}  # name, layers, input, input_dim, input_shape, layer
@@ -87,7 +87,7 @@ def _blob(view: memoryview) -> Tensor:
         elif number in (5, 8):
             kind = np.dtype("<f4" if number == 5 else "<f8")
             chunks.append(np.frombuffer(data(value), dtype=kind).astype(np.float32))
-    shape = list(sides.values()) if shape is None else shape
+    shape = checked_sides(list(sides.values()) if shape is None else shape)
     values = np.concatenate(chunks) if len(chunks) > 2 else chunks[-1]
     if len(values) == 0 or len(values) != math.prod(shape):
         raise ValueError(f"a blob of the shape {shape} has {len(values)} numbers")

@@ -36,8 +36,9 @@ def read_keras(path: Path) -> Parts:
         VerydeepError: h5py is missing; the file is broken, in Theano's order, or unpacks to too much.
     """
     with _opened(path) as file:
-        root = file.get("model_weights", file)
-        arrays = _older(path, root) if "layer_names" in root.attrs else _newer(path, file)
+        tensors = _Tensors(path)
+        root = tensors.member(file, "model_weights") if "model_weights" in file else file
+        arrays = _older(path, root, tensors) if "layer_names" in root.attrs else _newer(path, file, tensors)
     parts: Parts = {}
     for name, values in arrays.items():
         parts[name] = {"weight": kernel_of(path, values[0])}
@@ -74,26 +75,74 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from None
 
 
-def _older(path: Path, root: Any) -> _Arrays:
+class _Tensors:
+    """Reads the tensors of a file from that file alone: HDF5 can refer to other files of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._left = path, PACKED * path.stat().st_size
+
+    def member(self, group: Any, name: Any) -> Any:
+        """What a path below a group names.
+
+        Raises:
+            KeyError: nothing.
+            VerydeepError: a link to another place, which Keras does not write.
+        """
+        import h5py
+
+        for part in filter(None, _word(name).split("/")):
+            link = group.get(part, getlink=True)
+            if link is not None and not isinstance(link, h5py.HardLink):
+                raise self._elsewhere(part)
+            group = group[part]
+        return group
+
+    def read(self, values: Any) -> Any:
+        """A tensor, float32; raises VerydeepError for integers, and if it is elsewhere or unpacks to too much."""
+        if values.external or values.is_virtual:
+            raise self._elsewhere(values.name)
+        self._left -= values.nbytes  # of all tensors: a small file could name one many times
+        if values.nbytes > PACKED * values.id.get_storage_size() or self._left < 0:
+            raise VerydeepError(
+                f"{self._path} would unpack {values.name} to {values.nbytes:,} bytes, and is not loaded."
+            )
+        if values.dtype.kind != "f":
+            raise unsupported_dtype(self._path, values.name, str(values.dtype))
+        return np.asarray(values, dtype=np.float32)
+
+    def _elsewhere(self, name: str) -> VerydeepError:
+        return VerydeepError(
+            f"{self._path} refers to another place for {name[:80]}, which Keras does not do, and is not loaded."
+        )
+
+
+def _older(path: Path, root: Any, tensors: _Tensors) -> _Arrays:
     """Of files that list their layers' names."""
     if _word(root.attrs.get("backend", "")) == "theano":
         raise VerydeepError(_theano(path))
     arrays = {}
     for layer in map(_word, root.attrs["layer_names"]):
-        names = [_word(name) for name in root[layer].attrs["weight_names"]]
-        if names:
-            arrays[layer] = [_numbers(path, root[layer][name]) for name in names]
+        group = tensors.member(root, layer)
+        names = group.attrs["weight_names"]
+        if len(names):
+            arrays[layer] = [tensors.read(tensors.member(group, name)) for name in names]
     return arrays
 
 
-def _newer(path: Path, file: Any) -> _Arrays:
+def _newer(path: Path, file: Any, tensors: _Tensors) -> _Arrays:
     """Layers of Keras 3, whose groups are named by class and number, with the layer's name as an optional attribute."""
-    root = file.get("layers", file.get("_layer_checkpoint_dependencies"))
-    if root is None:
+    place = next((name for name in ("layers", "_layer_checkpoint_dependencies") if name in file), None)
+    if place is None:
         raise VerydeepError(f"{path} is an HDF5 file, but not a Keras one: it lists no layers.")
-    groups = [(name, root[name]["vars"]) for name in sorted(root, key=layer_order) if len(root[name].get("vars", ()))]
-    named = {name: [_numbers(path, values[str(at)]) for at in range(len(values))] for name, values in groups}
-    names = {name: _word(values.attrs["name"]) for name, values in groups if "name" in values.attrs}
+    root = tensors.member(file, place)
+    layers = {name: tensors.member(root, name) for name in sorted(root, key=layer_order)}
+    groups = [(name, tensors.member(layer, "vars")) for name, layer in layers.items() if "vars" in layer]
+    named = {
+        name: [tensors.read(tensors.member(values, str(at))) for at in range(len(values))]
+        for name, values in groups
+        if len(values)
+    }
+    names = {name: _word(values.attrs["name"]) for name, values in groups if name in named and "name" in values.attrs}
     if len(names) < len(named):
         names = names_by_order(named)
     return {names.get(name, name): values for name, values in named.items()}
@@ -115,20 +164,12 @@ def names_by_order(named: _Arrays) -> dict[str, str]:
 
 def layer_order(name: str) -> tuple[str, int]:
     """``conv2d_10`` after ``conv2d_9``."""
-    match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
+    match = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", name)
     return (match[1], int(match[2] or 0)) if match else (name, 0)
 
 
 def _word(value: Any) -> str:
     return value.decode("utf8") if isinstance(value, bytes) else str(value)
-
-
-def _numbers(path: Path, values: Any) -> Any:
-    if values.nbytes > PACKED * values.id.get_storage_size():
-        raise VerydeepError(f"{path} would unpack {values.name} to {values.nbytes:,} bytes, and is not loaded.")
-    if values.dtype.kind != "f":
-        raise unsupported_dtype(path, values.name, str(values.dtype))
-    return np.asarray(values, dtype=np.float32)
 
 
 def kernel_of(path: Path, values: Any) -> Tensor:

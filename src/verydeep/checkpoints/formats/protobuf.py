@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+MOST_SIDES, LARGEST_SIDE = 8, 2**40
+
 
 def varint(view: memoryview, at: int) -> tuple[int, int]:
     """The number at an offset, and the offset after it; raises ValueError or IndexError where it has no end."""
@@ -56,6 +58,16 @@ def fields(view: memoryview, whole: bool = True) -> Iterator[tuple[int, Any]]:
             raise ValueError(f"{at + size - end} bytes are missing at its end")
         yield number, view[at : at + size]
         at += size
+
+
+def checked_sides(sides: list[int]) -> list[int]:
+    """A tensor's shape; raises ValueError for more dimensions than weights have, or a size that no file has.
+
+    The product of a million large sides would take minutes.
+    """
+    if len(sides) > MOST_SIDES or max(sides, default=0) > LARGEST_SIDE:
+        raise ValueError(f"a shape of {len(sides)} dimensions, the largest {max(sides)}")
+    return sides
 
 
 def data(value: Any) -> memoryview:

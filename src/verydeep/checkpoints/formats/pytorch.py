@@ -44,7 +44,8 @@ def read_torch(path: Path) -> Parts:
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, Tensor) for value in content.values()):
         raise VerydeepError(f"{path} is not a weight file: it contains other things than named tensors.")
     return parts_of(path, dict(content))
 
@@ -78,6 +79,8 @@ def parts_of(path: Path, tensors: dict[str, Any]) -> Parts:
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     check_weights(path, tensors)
+    if sum(value.nbytes for value in tensors.values()) > path.stat().st_size:  # views of the same values
+        raise VerydeepError(f"{path} has tensors of more bytes than the file: they overlap, and it is not loaded.")
     parts: Parts = {}
     for key, value in tensors.items():
         layer, _, part = key.rpartition(".")

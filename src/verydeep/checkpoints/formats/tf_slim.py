@@ -18,10 +18,11 @@ import torch
 
 from ...core.errors import VerydeepError
 from ..key_maps import Parts
-from .protobuf import data, fields, text, varint
+from .protobuf import checked_sides, data, fields, text, varint
 
 MAGIC = bytes.fromhex("57fb808b247547db")
-FOOTER, FLOAT, WIDEST = 48, 1, 2**40
+FOOTER, FLOAT = 48, 1
+LONGEST_KEY = 4096  # bytes
 NO_LAYERS = ("global_step", "mean_rgb", "Momentum", "ExponentialMovingAverage", "RMSProp", "Adam", "Adam_1")
 
 
@@ -53,9 +54,14 @@ def _rows(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         _, at = varint(footer, at)
     start, at = varint(footer, at)
     size, at = varint(footer, at)
+    left = len(view)
     for _, handle in _block(view, start, size):
         at, after = varint(handle, 0)
-        yield from _block(view, at, varint(handle, after)[0])
+        size, _ = varint(handle, after)
+        left -= size
+        if left < 0:  # a small file could name one block many times
+            raise ValueError("its blocks overlap")
+        yield from _block(view, at, size)
 
 
 def _block(view: memoryview, start: int, size: int) -> Iterator[tuple[bytes, memoryview]]:
@@ -71,13 +77,15 @@ def _block(view: memoryview, start: int, size: int) -> Iterator[tuple[bytes, mem
         own, at = varint(block, at)
         length, at = varint(block, at)
         key = key[:shared] + bytes(block[at : at + own])
+        if len(key) > LONGEST_KEY:  # what keys share is not repeated in the file
+            raise ValueError(f"a name of more than {LONGEST_KEY:,} bytes")
         at += own
         yield key, block[at : at + length]
         at += length
 
 
 def _shape(view: memoryview) -> list[int]:
-    return [dict(fields(data(side))).get(1, 0) for at, side in fields(view) if at == 2]
+    return checked_sides([dict(fields(data(side))).get(1, 0) for at, side in fields(view) if at == 2])
 
 
 def _first(rows: list[tuple[bytes, memoryview]], kind: int) -> dict[str, Any]:
@@ -106,11 +114,15 @@ def _second(path: Path, rows: list[tuple[bytes, memoryview]]) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{file.name} is missing beside it")
     content = np.memmap(file, dtype=np.uint8, mode="r")
+    left = len(content)
     tensors = {}
     for key, row in rows:
         entry = dict(fields(row))
         if entry.get(1) == FLOAT and 7 not in entry:
             start, size = entry.get(4, 0), entry.get(5, 0)
+            left -= size
+            if left < 0:
+                raise ValueError("its tensors overlap")
             tensors[key.decode("utf8")] = _array(
                 key.decode("utf8"), content[start : start + size].tobytes(), _shape(entry[2])
             )

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +26,7 @@ from ..key_maps import Parts
 from .keras import count_channels_first, kernel_of, layer_order, names_by_order
 
 LARGEST_JSON = 2**26  # bytes; that of a VGG net has 20,000
-MOST_SIDES = 5  # of a shape
+MOST_SIDES, LARGEST_SIDE = 5, 2**40  # of a shape
 DTYPES = {"float32": "<f4", "float16": "<f2"}
 CODES = {"uint8": "|u1", "uint16": "<u2"}
 SIZES = {"float32": 4, "int32": 4, "bool": 1, "complex64": 8}  # of weights that are not quantised
@@ -44,9 +46,13 @@ def read_tfjs(path: Path) -> Parts:
             weights.
     """
     groups = _manifest(path)
+    files = [_shard(path, name) for group in groups for name in group["paths"]]
+    if len(set(files)) < len(files):  # a small file could name one shard many times
+        raise VerydeepError(f"{path} is corrupted: it names a file of weights twice.")
+    remaining = iter(files)
     arrays: dict[str, dict[str, Any]] = {}
     for group in groups:
-        shards = [_shard(path, name) for name in group["paths"]]
+        shards = list(islice(remaining, len(group["paths"])))
         weights = [_Weight(path, entry) for entry in group["weights"]]
         for weight, values in _read(path, shards, weights):
             scope, _, last = weight.name.rpartition("/")
@@ -122,7 +128,7 @@ class _Weight:
 
 
 def _side(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_SIDE:
         raise ValueError(f"{value!r} is not a side of a shape")
     return value
 
@@ -133,7 +139,7 @@ def _shard(path: Path, name: Any) -> Path:
     file = path.parent / inside
     if inside.is_absolute() or ".." in inside.parts or "\\" in str(inside) or "\0" in str(inside):
         raise VerydeepError(f"{path} names weights outside its folder, {str(name)[:80]!r}, and is not loaded.")
-    if not file.is_file():
+    if not os.path.isfile(file):  # also for a name longer than any may be
         raise VerydeepError(f"{path} is incomplete: its weights {file} are missing.")
     return file
 

@@ -96,6 +96,8 @@ def _set(folder: Path, name: str, metadata: dict[str, Any]) -> Dataset:
     if index.dtype != ROW or not len(ids) == len(index) == entry["photos"]:
         raise ValueError(f"the index of {name} does not match")
     for shard in entry["shards"]:
+        if Path(shard["file"]).name != shard["file"]:  # a stranger's pack reads nothing outside its folder
+            raise ValueError(f"{shard['file'][:80]!r} is not in its folder")
         if (folder / shard["file"]).stat().st_size != shard["bytes"]:
             raise ValueError(f"{shard['file']} has another size")
     classes, labels = distinct(map(str, metadata["classes"])), np.array(index["label"])
