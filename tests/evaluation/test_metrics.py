@@ -208,6 +208,7 @@ def test_log_loss_by_hand() -> None:
 
 def test_chance() -> None:
     assert chance_error(np.array([0, 0, 0, 1])) == 25.0
+    assert chance_error(np.array([0, 0, 1, 2, 2, 2, 2, 3])) == 50.0
 
 
 def test_calibration_error_by_hand() -> None:

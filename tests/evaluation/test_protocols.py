@@ -66,6 +66,8 @@ def test_ten_crops_are_of_the_central_square() -> None:
     """Krizhevsky's photos were cut to their central 256x256 pixels first."""
     assert parse_protocol("ten@256").corners(256, 400, 224) == [(0, 72), (0, 104), (32, 72), (32, 104), (16, 88)]
     assert parse_protocol("ten@256").corners(400, 256, 224)[0] == (72, 0)
+    assert parse_protocol("ten@256").corners(401, 256, 224)[0] == (72, 0)  # half of 145, down to whole pixels
+    assert parse_protocol("ten@256").corners(256, 401, 224)[0] == (0, 72)
 
 
 def test_inconsistent_protocols_are_refused() -> None:
