@@ -317,6 +317,13 @@ def test_a_summary_by_hand() -> None:
     assert headline(summary) == text
 
 
+def test_confusions_as_frequent_as_others_are_in_the_order_of_classes() -> None:
+    scores = scores_for([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]], [0, 1])
+    first, second, third = scores.classes
+    found = [(pair["class"], pair["taken_for"]) for pair in confused_pairs(scores)]
+    assert found == [(first, third), (second, first)]
+
+
 def test_errors_are_rounded_to_four_digits_and_probabilities_to_six() -> None:
     scores = scores_for([[0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], [0, 0, 1])
     summary, exact = summarise(scores), (scores.posteriors, scores.labels)
