@@ -121,6 +121,9 @@ def test_differences_are_paired() -> None:
     low, high = difference_interval(first, second, np.arange(400))
     assert (low, high) == pytest.approx((1.0, 4.1), abs=0.4)  # 2.5 ± 1.96 · sqrt(.025·.975/400)
     assert difference_interval(first, first, np.arange(400)) == (0, 0)
+    many = np.arange(10_000)
+    interval = difference_interval(many < 2500, many < 0, many)
+    assert interval == pytest.approx((25 - 0.849, 25 + 0.849), abs=0.04)  # 1.96 · sqrt(.25·.75/10,000)
 
 
 @pytest.mark.parametrize(
