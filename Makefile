@@ -67,12 +67,13 @@ docs: $(VENV)/dev
 torture: $(VENV)/dev
 	PYTHONPATH=tests:tests/deploy:tests/fuzz OMP_NUM_THREADS=1 $(BIN)/python tests/fault_injection/run.py
 
-# Tests, scanners and files of others, into docs/reliability.md: half an hour. SUITES names a folder with clones of the
+# Tests, scanners and files of others, into docs/reliability.md: an hour. SUITES names a folder with clones of the
 # repositories in tests/external/photos.py, ilsvrc_val.py and model_files.py, as OWNER/NAME; without it there are no photos.
 suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(PIP) --editable '.[suites,rivals]'
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core vnu-jar onnxruntime-web
 	$(EXTERNAL)/metrics.py
+	$(EXTERNAL)/mutation.py
 	$(EXTERNAL)/exports.py
 	$(EXTERNAL)/http_server.py
 	$(EXTERNAL)/pages.py

@@ -56,6 +56,11 @@ def test_formats_by_hand() -> None:
     assert xyxy_to_cxcywh(edges).tolist() == [3.5, 1.0, 3.0, 2.0]
     assert xywh_to_xyxy([2, 0, 3, 2]).tolist() == edges
     assert area(edges) == 6
+    assert area([(0, 0, 4, 0.5), (0, 0, 4, -1), (3, 0, 1, 5)]).tolist() == [
+        2,
+        0,
+        0,
+    ]  # of less than a pixel, and of none
     assert xyxy_to_inclusive([2.4, 0.4, 2.45, 0.45]).tolist() == [3, 1, 3, 1]  # at least one pixel
     assert xyxy_to_inclusive([7.6, 3.6, 7.7, 3.7]).tolist() == [8, 4, 8, 4]  # that of the box's centre
     assert xyxy_to_inclusive([2.4, 0.6, 5.6, 2.4]).tolist() == [3, 2, 6, 2]  # edges are rounded

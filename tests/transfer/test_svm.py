@@ -300,3 +300,10 @@ def test_the_objective_is_that_of_scikit_learn(name: str, loss: Loss) -> None:
             if settled:
                 assert float(found.objective) == pytest.approx(expected, rel=1e-4), (kind, found.C)
             assert -1e-6 < float(found.gap) < 1e-4, (kind, found.C)
+
+
+def test_the_first_class_that_cannot_be_separated_is_named() -> None:
+    """Class 1 has no image, class 2 every one."""
+    marks = np.array([[1, -1, 1], [-1, -1, 1]], dtype=np.int8)
+    with pytest.raises(VerydeepError, match="class 1 has no training images, or all of them"):
+        list(SvmTrainer(np.eye(2, 3, dtype=np.float32), marks).fit((1.0,)))
