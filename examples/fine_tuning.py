@@ -6,9 +6,9 @@
 Sets of 2 to 102 classes of Caltech-101 are folders of links, `train/` and `val/`, drawn once. Each run trains as a
 user would, by the recipe for own photos; a run of one step beside it is the start as it was fitted. Both nets are
 tested on the same photos by their centre crop, and so is `verydeep probe` on the same split. There are two starts: net
-D's convolutions alone (its FC layers are then new), and net E whole. At a crop of 224 only the FC layers learn. Each
-part is stored when it ends and not repeated; after HOURS no further part starts. Several processes can share the work:
-the Kth of N runs every Nth part.
+D's convolutions alone (its FC layers are then new), and net E whole. At a crop of 224 only the FC layers learn, on
+windows of whole photos, and the net is tested densely too. Each part is stored when it ends and not repeated; after
+HOURS no further part starts. Several processes can share the work: the Kth of N runs every Nth part.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ RUNS = Path(os.environ.get("FINE_TUNING_RUNS", TOP / "runs" / "fine-tuning"))
 SETS = {2: (36, 44), 5: (36, 30), 10: (36, 20), 23: (30, 10), 50: (26, 5), 102: (12, 3)}
 STARTS = {"D": "net D's convolutions", "E": "net E whole"}
 START_FLAGS = {"D": "--start $NET_D_CONV --preprocessing caffe", "E": "--start $NET_E"}
-CROPS = {96: ("", "@110"), 224: ("--learn fc", "@256")}
-LARGEST_AT_224 = 10  # classes: larger sets would take hours
+CROPS = {96: ("", "@110"), 224: ("--learn fc --context photo --colour-shift off", "@256")}
+LARGEST_AT_224 = 50  # classes: larger sets would take hours
 SEEDS = (0, 1, 2)
 QUIETLY = "--threads 1 --workers 0"
 
@@ -90,14 +90,17 @@ def train_and_test(run: Run) -> dict[str, Any]:
         place = RUNS / f"{run.name}-{phase}"
         shutil.rmtree(place, ignore_errors=True)
         trained = _trained(f"{base} {steps} --out {place}", place)
-        tested = run_json(f"evaluate {place} centre{protocol} {QUIETLY}")
         result |= {"commit": read_json(place / "environment.json")["commit"]}
-        result[phase] = {
-            "training": trained,
-            "test": {name: tested[name] for name in ("protocol", "images", "top1_error", "top1_error_interval")},
-        }
+        result[phase] = {"training": trained, "test": _tested(place, f"centre{protocol}")}
+        if run.crop == 224:
+            result[phase]["dense"] = _tested(place, f"dense{protocol}")
         shutil.rmtree(place)
     return {**result, "seconds": round(time.monotonic() - start, 1)}
+
+
+def _tested(place: Path, protocol: str) -> dict[str, Any]:
+    tested = run_json(f"evaluate {place} {protocol} {QUIETLY}")
+    return {name: tested[name] for name in ("protocol", "images", "top1_error", "top1_error_interval")}
 
 
 def _trained(command: str, place: Path) -> dict[str, Any]:
@@ -160,11 +163,12 @@ def write() -> None:
             [
                 *(str(classes), STARTS[net], f"{crop}{', FC layers' if CROPS[crop][0] else ''}", str(len(same))),
                 *(str(same[0]["end"]["test"]["images"]), _spread(same, "fitted"), _spread(same, "end")),
+                _spread(same, "end", "dense") if crop == 224 else "",
                 f"{probed['probe']['top1_error']:.1f}" if probed else "",
                 str(sum(len(run["end"]["training"]["returns"]) for run in same)),
             ]
         )
-    columns = ["classes", "start", "crop", "seeds", "test photos", "fitted start", "end", "probe", "restarts"]
+    columns = ["classes", "start", "crop", "seeds", "test photos", "fitted start", "end", "dense", "probe", "restarts"]
     ended = [run["end"]["training"]["ended"] for run in runs]
     first = [(run["fitted"]["test"], run["end"]["test"]["top1_error"]) for run in runs]
     worse = sum(error > before["top1_error_interval"][1] for before, error in first)
@@ -173,7 +177,8 @@ def write() -> None:
     dates = sorted({part["environment"]["time"][:10] for part in stored.values()})
     note = (
         "Top-1 error in percent on held-out photos: mean over seeds (minimum–maximum). Fitted start: FC layers fitted, "
-        "before fine-tuning. Restarts: returns to the best epoch after divergence. "
+        "before fine-tuning; end: afterwards, on the centre crop; dense: the same net on whole photos. Restarts: "
+        "returns to the best epoch after divergence. "
         f"{len(runs)} runs: {ended.count('diverged')} diverged, {worse} ended above the 95 % interval of the "
         "fitted start's error. The probe uses one scale, Q = 224, without mirror images. "
         f"{where['processor']}, {where['cores']} cores, torch {where['versions']['torch']}, {' and '.join(dates)}, "
@@ -183,8 +188,8 @@ def write() -> None:
     write_block(TOP / "docs" / "train.md", "fine-tuning", f"{heading}\n\n{markdown_table(columns, rows)}\n\n{note}")
 
 
-def _spread(runs: list[dict[str, Any]], phase: str) -> str:
-    errors = [run[phase]["test"]["top1_error"] for run in runs]
+def _spread(runs: list[dict[str, Any]], phase: str, test: str = "test") -> str:
+    errors = [run[phase][test]["top1_error"] for run in runs]
     spread = f" ({min(errors):.1f}–{max(errors):.1f})" if len(errors) > 1 else ""
     return f"{sum(errors) / len(errors):.1f}{spread}"
 
