@@ -57,12 +57,12 @@ class Part:
     @property
     def title(self) -> str:
         """Its name in a list."""
-        return f"{NAMES[self.data]}, {self.regression}, {LAYERS[self.learn]} layers, seed {self.seed}"
+        return f"{NAMES[self.data]}, {self.regression}, {LAYERS[self.learn]}, seed {self.seed}"
 
 
 WAYS = [("ilsvrc", "SCR", "fc"), ("ilsvrc", "SCR", "last"), ("caltech", "SCR", "fc"), ("caltech", "PCR", "fc")]
 PARTS = [Part(*way, seed) for seed in SEEDS for way in WAYS]
-LAYERS = {"fc": "all FC", "last": "last"}
+LAYERS = {"fc": "all FC layers", "last": "last layer"}
 NAMES = {"ilsvrc": "ILSVRC validation, one class", "caltech": "Caltech-101, three classes"}
 
 
@@ -131,7 +131,7 @@ def write() -> None:
     columns = [
         "photos",
         "boxes",
-        "trained layers",
+        "trained",
         "seed",
         "test photos",
         "central crop",
@@ -143,12 +143,15 @@ def write() -> None:
     last = stored[done[-1].name]["environment"]
     commits = sorted({stored[part.name]["environment"]["commit"] for part in done})
     note = (
-        f"Error of the true class's box in percent (95 % interval). Net E, crop 224, "
-        f"S = Q = {SCALE}, at most {EPOCHS} epochs on windows of whole photos; half of the photos trained, a tenth "
-        f"validated. {last['processor']}, {last['cores']} cores, torch {last['versions']['torch']}, "
+        f"Error of the true class's box in percent (95 % interval). Net E, crop 224, S = Q = {SCALE}, at most {EPOCHS} "
+        "epochs on windows of whole photos; trained on half of the photos, validated on a tenth. Times are beside "
+        f"other work. {last['processor']}, {last['cores']} cores, torch {last['versions']['torch']}, "
         f"{last['time'][:10]}, commit {'/'.join(commits)}."
     )
-    claim = 'The paper finds that "application to the whole image substantially improves the results":'
+    claim = (
+        'The paper finds that "application of the localisation ConvNet to the whole image substantially improves the '
+        'results":'
+    )
     text = "\n\n".join([markdown_table(columns, rows), note, claim, "\n".join(lines)])
     write_block(TOP / "docs" / "localisation.md", "boxes-224", text)
 

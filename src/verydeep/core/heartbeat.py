@@ -37,10 +37,9 @@ class Heartbeat(threading.Thread):
         self._process = f"process {os.getpid()} on {socket.gethostname()}"
         self._pause = min(1.0, limit / 10)
         self._last: dict[int, str] = {}
-        self._clock = self._reached = 0.0  # seconds that this process was awake: now, and when the store last responded
-        self._changed = {
-            other: 0.0 for other in range(size) if other != rank
-        }  # the same of each heartbeat's last change
+        # Seconds that this process was awake: now, when the store last responded, and when each heartbeat last changed.
+        self._clock = self._reached = 0.0
+        self._changed = {other: 0.0 for other in range(size) if other != rank}
         self._done = threading.Event()
         self._exchange = threading.Thread(target=self._exchange_until_done, name="heartbeat-store", daemon=True)
 

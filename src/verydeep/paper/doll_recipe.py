@@ -36,7 +36,7 @@ def recipe_text() -> tuple[str, list[str], list[list[str]], str]:
     net = settings_of_run("A/256", DOLL.settings("A/256"))
     note = (
         f"Crops of {net.crop} pixels ({PAPER.crop}), nets of {net.width:g} of the width. In parentheses: the paper's, "
-        "where another. Everything else is as at the paper's size."
+        "where it differs. Everything else is as at the paper's size."
     )
     return "How the nets of doll size are trained", list(HEADS), lines, note
 

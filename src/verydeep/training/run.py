@@ -154,7 +154,7 @@ def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
     scan, dev = _scan(run, opened, settings, machine)
     metadata = _metadata(run.task, settings, scan, weights)
     metadata = replace(metadata, data=to_json(data), data_fingerprint=opened.fingerprint())
-    micro_batch = choose_micro_batch(*(settings, metadata.outputs, machine, run.reporter, run.team.size))
+    micro_batch = choose_micro_batch(settings, metadata.outputs, machine, run.reporter, run.team.size)
     net, random = first_net(settings, weights, metadata, run.reporter)
     fitted = Fitted(random, None)
     if weights is not None:
