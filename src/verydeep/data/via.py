@@ -1,7 +1,9 @@
-"""App. A, data: regions in the files of VIA 1 and 2 (VGG Image Annotator): JSON of annotations or a project, and CSV.
+"""App. A, data: regions in the files of VIA 1 to 3 (VGG Image Annotator): JSON of annotations or a project, and CSV.
 
 The class is the value of a region attribute: of that named as a class (``class``, ``label``, …), or else the only one.
-A dropdown's value is the identifier of its option, a checkbox's a mapping with one ``true``.
+A dropdown's value is the identifier of its option, a checkbox's a mapping with one ``true``. A project of VIA 3 has
+``metadata``, each of a view, which has one image: ``xy`` is the number of a shape and its coordinates, ``av`` has a
+value by the number of the attribute, of a choice the number of an option, or several with commas.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ PROJECT, SHAPE, ATTRIBUTES = "_via_img_metadata", "region_shape_attributes", "re
 RECTANGLE = "rect"
 SIDES = ("x", "y", "width", "height")  # from 0, in pixels of the image
 NONE_CHOSEN = ("", "undefined")
+VIA_3 = ("file", "view", "metadata", "attribute")
+SHAPES = dict(enumerate(("point", RECTANGLE, "circle", "ellipse", "line", "polyline", "polygon"), start=1))
+CHOICES = (2, 3, 4)  # types of attributes with options: checkbox, radio, select
+BY_ADDRESS = (2, 3)  # places of files whose ``src`` is the path
 TABLE = Columns(
     names={
         "image": IMAGE,
@@ -50,7 +56,11 @@ def is_via(content: Any) -> bool:
     """Whether the content of a JSON file is VIA's."""
     items = list(content.values()) if isinstance(content, dict) else []
     of_images = all(isinstance(item, dict) and {"filename", "regions"} <= set(item) for item in items)
-    return bool(items) and (PROJECT in content or of_images)
+    return bool(items) and (PROJECT in content or of_images or _is_via_3(content))
+
+
+def _is_via_3(content: dict[str, Any]) -> bool:
+    return all(isinstance(content.get(name), dict) for name in VIA_3)
 
 
 def regions_in_table(path: Path) -> list[Region]:
@@ -76,7 +86,7 @@ def _json(path: Path, line: int, cell: str) -> dict[str, Any]:
 def regions_in(path: Path, content: dict[str, Any]) -> list[Region]:
     """The regions of a JSON file; raises VerydeepError if it is not as VIA writes it."""
     try:
-        return list(_regions(content.get(PROJECT, content)))
+        return list(_regions_of_3(content) if _is_via_3(content) else _regions(content.get(PROJECT, content)))
     except (TypeError, KeyError, AttributeError, ValueError) as fault:
         raise VerydeepError(f"{path} is not JSON as VIA writes it ({first_line(fault)}).") from None
 
@@ -92,6 +102,38 @@ def _regions(images: dict[str, Any]) -> Iterator[Region]:
                 dict(region["shape_attributes"]),
                 dict(region["region_attributes"]),
             )
+
+
+def _regions_of_3(content: dict[str, Any]) -> Iterator[Region]:
+    """The regions of a project of VIA 3; metadata without a shape are of a whole image."""
+    for number, item in content["metadata"].items():
+        if item["xy"]:
+            places = content["view"][str(item["vid"])]["fid_list"]
+            if len(places) != 1:
+                raise ValueError(f"the view of {number} has {len(places)} files, not one")
+            file = content["file"][str(places[0])]
+            image = str(file["src"] if file["loc"] in BY_ADDRESS else file["fname"])
+            attributes = dict(_attribute_of_3(content["attribute"][name], value) for name, value in item["av"].items())
+            yield Region(image, f"region {number} of {image}", _shape_of_3(item), attributes)
+
+
+def _shape_of_3(item: dict[str, Any]) -> dict[str, Any]:
+    """The shape of a region, as VIA 2 writes it; only a rectangle has its coordinates."""
+    kind, *xy = item["xy"]
+    name = "in a video" if item["z"] else SHAPES.get(kind, f"shape {kind}")
+    if name != RECTANGLE:
+        return {"name": name}
+    if len(xy) != len(SIDES):
+        raise ValueError(f"xy {str(item['xy'])[:60]} of a rectangle is not [2, x, y, width, height]")
+    return {"name": name, **dict(zip(SIDES, xy, strict=True))}
+
+
+def _attribute_of_3(attribute: dict[str, Any], value: Any) -> tuple[str, Any]:
+    """An attribute's name and, of a choice, the chosen options as a mapping, as VIA 2 writes a checkbox."""
+    if attribute["type"] not in CHOICES:
+        return str(attribute["aname"]), value
+    chosen = str(value).split(",")
+    return str(attribute["aname"]), {str(attribute["options"].get(key, key)): True for key in chosen if key}
 
 
 def class_attribute(path: Path, regions: Iterable[Region]) -> str:
