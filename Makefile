@@ -73,6 +73,7 @@ suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(PIP) --editable '.[suites,rivals]'
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core vnu-jar onnxruntime-web
 	$(EXTERNAL)/metrics.py
+	$(PYTEST) tests/external/test_hugging_face_peer.py
 	$(EXTERNAL)/mutation.py
 	$(EXTERNAL)/exports.py
 	$(EXTERNAL)/http_server.py

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "verydeep demo": "tests/cli/test_commands.py",
     "check photos/ --weights": "tests/transfer/test_suspects.py",
     "check photos/ --features": "tests/transfer/test_suspects.py",
+    "cifar10": "tests/data/test_hugging_face.py",
     "verydeep convert oxford-E": "tests/evaluation/test_sanity_check.py",
     "verydeep calibrate": "tests/evaluation/test_calibration.py",  # needs 20 images that decide
     "--reject-at": "tests/evaluation/test_calibration.py",

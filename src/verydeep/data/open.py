@@ -5,9 +5,10 @@
 - ``val`` or ``test``: reported; nothing is ever chosen on it.
 
 ``--data`` is a folder with a folder per class, the same under ``train/`` and ``val/`` (and ``test/``), a packed dataset
-(`verydeep.data.pack_writer`), a list file (`verydeep.data.datasets.folder`), or a name: ``digits``, ``imagenet:DIR``,
-``caltech101:DIR``, ``caltech256:DIR``, ``webdataset:DIR`` (tar files), ``voc2007:DIR``, ``voc2012:DIR``,
-``voc2012-action:DIR``, ``voc2012-action-box:DIR``; with ``boxes`` always a folder. For a name without DIR the folder is
+(`verydeep.data.pack_writer`), a data set of Hugging Face on disk (`verydeep.data.datasets.hugging_face`), a list file
+(`verydeep.data.datasets.folder`), or a name: ``digits``, ``imagenet:DIR``, ``caltech101:DIR``, ``caltech256:DIR``,
+``webdataset:DIR`` (tar files), ``hf:DIR``, ``voc2007:DIR``, ``voc2012:DIR``, ``voc2012-action:DIR``,
+``voc2012-action-box:DIR``; with ``boxes`` always a folder. For a name without DIR the folder is
 read from the environment variable of that name in upper case, with ``_`` for ``-``. Listings are sorted, and a split
 depends on (seed, image) only.
 """
@@ -31,6 +32,7 @@ from .class_names import nfc
 from .dataset import Data, Dataset, first_names, relabel
 from .datasets.annotated_folder import parted
 from .datasets.folder import flat_folder, is_flat
+from .datasets.hugging_face import is_saved_dataset, not_on_disk
 from .datasets.packed import is_pack, open_pack
 from .exclude import without_excluded
 from .walk import Skipped, list_folder
@@ -56,7 +58,8 @@ MODULES = {
 }
 NAMES = {name: home for home, module in MODULES.items() for name in getattr(module, "NAMES", ())}
 WITHOUT_GROUPS = ("caltech", "digits", "imagenet", "voc")  # their splits are those of the protocols
-PATHS, BOXED = "folder", "annotated_folder"  # the modules that open paths, without and with box files
+# The modules that open paths: images and lists, images with box files, and data sets of Hugging Face.
+PATHS, BOXED, SAVED = "folder", "annotated_folder", "hugging_face"
 
 
 def open_data(
@@ -83,9 +86,9 @@ def open_data(
     name, _, path = settings.data.partition(":")
     named = name in NAMES and not settings.boxes  # a folder with the name of a dataset is written ./digits
     packed = not named and is_pack(Path(settings.data))
-    home = NAMES[name] if named else BOXED if settings.boxes else PATHS
+    home = NAMES[name] if named else BOXED if settings.boxes else _home_of_path(Path(settings.data))
     module: Any = MODULES[home]
-    _check_applicable(settings, named, packed or home in WITHOUT_GROUPS)
+    _check_applicable(settings, home, packed)
     opened: Data
     if packed:
         opened = open_pack(Path(settings.data), settings)
@@ -105,12 +108,16 @@ def open_data(
     return _only_classes(opened, settings.classes, least_classes, empty_sets, absent_classes)
 
 
-def _check_applicable(settings: DataSettings, named: bool, has_split: bool) -> None:
+def _home_of_path(path: Path) -> str:
+    """The module that opens a path without box files."""
+    return SAVED if is_saved_dataset(path) else PATHS
+
+
+def _check_applicable(settings: DataSettings, home: str, packed: bool) -> None:
     """Raises VerydeepError for a setting that has no meaning for the data."""
-    if settings.group_by is not None and has_split:
+    if settings.group_by is not None and (packed or home in WITHOUT_GROUPS):
         raise VerydeepError(f"--group-by applies to folders, list files and tar files, unlike {settings.data}.")
-    packed = is_pack(Path(settings.data))
-    if settings.folders != "auto" and (named or packed or settings.boxes or not Path(settings.data).is_dir()):
+    if settings.folders != "auto" and (packed or home != PATHS or not Path(settings.data).is_dir()):
         raise VerydeepError(f"--folders applies to folders of images only, unlike {settings.data}: leave it out.")
 
 
@@ -190,6 +197,8 @@ def _root(name: str, path: str) -> Path | None:
     if not folder:
         raise VerydeepError(f"where is {name}? Use --data {name}:DIR, or set the variable {variable} to its folder.")
     if not Path(folder).is_dir():
+        if NAMES[name] == SAVED:
+            raise VerydeepError(not_on_disk(folder))
         raise VerydeepError(
             f"{folder}, the folder of {name}, does not exist or is not a folder: pass another as --data {name}:DIR."
         )

@@ -125,7 +125,7 @@ class _Places:
 
 def _places(where: str, header: tuple[str, ...], columns: Columns) -> _Places:
     """The positions of a header's columns; raises VerydeepError if one is missing or ambiguous."""
-    keys = [_key(name) for name in header]
+    keys = [column_key(name) for name in header]
     form, numbers = _form(where, header, keys, columns)
     kinds: dict[str, int] = {}
     for strength, kind in itertools.product((0, 1), columns.names):
@@ -154,7 +154,8 @@ def _form(where: str, header: tuple[str, ...], keys: list[str], columns: Columns
     return "", ()
 
 
-def _key(name: str) -> str:
+def column_key(name: str) -> str:
+    """A column's name as `Names` has it."""
     return re.sub(r"[\W_]", "", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -242,7 +243,7 @@ def _is_header(cells: Sequence[str], columns: Columns) -> bool:
 def _may_be_header(cells: Sequence[str], after: list[tuple[int, list[str]]], columns: Columns) -> bool:
     """Whether an invalid first row contains the name of a column, or precedes a valid row."""
     known = {name for names in columns.names.values() for several in names for name in several}
-    return not known.isdisjoint(map(_key, cells)) or any(columns.fits(row) for _, row in after)
+    return not known.isdisjoint(map(column_key, cells)) or any(columns.fits(row) for _, row in after)
 
 
 def _delimiter(path: Path, text: str, columns: Columns) -> str:

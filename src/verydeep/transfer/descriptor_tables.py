@@ -24,6 +24,7 @@ from ..checkpoints.integrity import open_safetensors
 from ..core.errors import VerydeepError
 from ..core.files import check_place, check_text, read_text, write_atomically
 from ..data.class_names import distinct
+from ..data.datasets.hugging_face import NO_PYARROW
 from ..data.tables import CLASS, IMAGE, Columns, read_table
 
 Arrays = dict[str, NDArray[Any]]
@@ -42,7 +43,6 @@ LISTED = Columns(
     optional=("class",),
 )
 MOST_CLASSES = 1_000_000  # larger class numbers are no class numbers
-NO_PYARROW = "parquet files need pyarrow: pip install 'verydeep[parquet]'."
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ LISTED = Columns(
     optional=("set",),
 )
 SETS = ("train", "val", "test")
+METADATA = ("metadata.csv", "metadata.jsonl")  # lists in Hugging Face's image folders
 
 
 def open_path(path: Path, settings: DataSettings) -> Data:
@@ -41,7 +42,7 @@ def open_path(path: Path, settings: DataSettings) -> Data:
         what = "is not a folder, .csv, .tsv or .jsonl file" if path.exists() else "does not exist"
         raise VerydeepError(
             f"data {path} {what}: use a folder with a folder per class, a list file of path,label, "
-            "or a name (digits, imagenet:DIR, caltech101:DIR, caltech256:DIR)."
+            "or a name (digits, imagenet:DIR, caltech101:DIR, caltech256:DIR, hf:DIR)."
         )
     beside = Skipped(str(path))
     layout = read_layout(path, settings.folders, beside)
@@ -115,7 +116,11 @@ def class_folders(top: Path, folder: Path) -> Dataset:
     skipped = Skipped(str(folder))
     listing = list_folder(folder, skipped)
     if not listing.folders:
-        raise VerydeepError(f"{folder} has no class folders: put the images of each class in a folder of their own.")
+        lists = [name for name in METADATA if name in listing.files]
+        hint = f", or use its list as data: {folder / lists[0]}" if lists else ""
+        raise VerydeepError(
+            f"{folder} has no class folders: put the images of each class in a folder of their own{hint}."
+        )
     _count_outside(folder, listing.files, skipped)
     ids: list[str] = []
     labels: list[str] = []
