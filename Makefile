@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -p no:randomly --durations=10
 
 # What a change is likely to break, in minutes.
 test: check
@@ -63,11 +63,12 @@ docs: $(VENV)/dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/build/trees docs docs/build/html
 	@echo docs/build/html/index.html
 
-# Faults put into real commands, at length, into docs/reliability.md: an hour; interrupted, it goes on with the next row.
+# Faults put into real commands, at length, into docs/reliability.md: two hours; interrupted, it goes on with the next row.
+# NET_E may name a run of net E, which is served then.
 torture: $(VENV)/dev
 	PYTHONPATH=tests:tests/deploy:tests/fuzz OMP_NUM_THREADS=1 $(BIN)/python tests/fault_injection/run.py
 
-# Tests, scanners and files of others, into docs/reliability.md: an hour. SUITES names a folder with clones of the
+# Tests, scanners and files of others, into docs/reliability.md: two hours. SUITES names a folder with clones of the
 # repositories in tests/external/photos.py, ilsvrc_val.py and model_files.py, as OWNER/NAME; without it there are no photos.
 suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(PIP) --editable '.[suites,rivals]'
@@ -75,6 +76,7 @@ suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(EXTERNAL)/metrics.py
 	$(PYTEST) tests/external/test_hugging_face_peer.py
 	$(EXTERNAL)/mutation.py
+	$(EXTERNAL)/conditions.py
 	$(EXTERNAL)/exports.py
 	$(EXTERNAL)/http_server.py
 	$(EXTERNAL)/pages.py

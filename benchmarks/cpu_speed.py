@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.checkpoints.run_dir import environment
-from verydeep.cli.output import Terminal
 from verydeep.core.files import read_json, write_json
+from verydeep.core.terminal import Terminal
 from verydeep.deploy.benchmark.plot import draw_rates
 from verydeep.paper.tables import markdown_table, write_block
 

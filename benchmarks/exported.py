@@ -18,8 +18,8 @@ from typing import Any
 from verydeep.checkpoints.checkpoint import Metadata, save_checkpoint
 from verydeep.checkpoints.preprocessing import MEAN_RGB
 from verydeep.checkpoints.run_dir import environment
-from verydeep.cli.output import Terminal
 from verydeep.core.files import read_json, write_json
+from verydeep.core.terminal import Terminal
 from verydeep.deploy.benchmark.benchmark import benchmark
 from verydeep.deploy.export import ENDING, export
 from verydeep.models.vgg import create_net

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from verydeep.checkpoints.run_dir import environment
-from verydeep.cli.output import Terminal
 from verydeep.core.config import Scale
 from verydeep.core.device import LoaderSettings, resolve_device
 from verydeep.core.files import read_json, write_json
 from verydeep.core.settings import DataSettings, MachineSettings, TrainSettings
+from verydeep.core.terminal import Terminal
 from verydeep.data.dataloader import TrainingLoader
 from verydeep.data.datasets.packed import CARD, FORMAT, ROW, ids_file, index_file
 from verydeep.data.open import open_data

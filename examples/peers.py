@@ -129,7 +129,7 @@ def write() -> None:
     where = first["environment"]
     note = (
         f"Classifiers: fc7 of net E, Caltech-101, first split, {first['images']} test photos of {first['classes']} "
-        f"classes; time with {where['threads']} thread, beside other work, for all values of C or k and the last "
+        f"classes; time with {where['threads']} thread, for all values of C or k and the last "
         "training. "
         f"scikit-learn {first['scikit-learn']}; {where['processor']}, {where['cores']} cores, {where['time'][:10]}, "
         f"commit {where['commit']} (`python examples/peers.py run`). Wrong labels: [data.md](data.md); unknown "

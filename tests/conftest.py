@@ -27,6 +27,7 @@ from safetensors.numpy import save
 from verydeep.checkpoints.integrity import write_sealed
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs, and by the commands they start
 settings.register_profile("any_machine", settings.default, deadline=None)  # a busy one is slow at times
 settings.register_profile("many", settings.default, deadline=None, max_examples=1000)
 settings.load_profile("any_machine")

@@ -14,6 +14,7 @@ from .core.config import Scale as Scale
 from .core.distributed import joined as joined
 from .core.errors import ImageError as ImageError
 from .core.errors import VerydeepError as VerydeepError
+from .core.progress import Silent as Silent
 from .core.settings import BoxSettings as BoxSettings
 from .core.settings import DataSettings as DataSettings
 from .core.settings import DescriptorSettings as DescriptorSettings
@@ -24,6 +25,7 @@ from .core.settings import ServeSettings as ServeSettings
 from .core.settings import SuspectSettings as SuspectSettings
 from .core.settings import SvmSettings as SvmSettings
 from .core.settings import TrainSettings as TrainSettings
+from .core.terminal import Terminal as Terminal
 from .data.check import check_data as check_data
 from .data.image_io import read_image as read_image
 from .data.open import open_data as open_data

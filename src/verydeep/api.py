@@ -19,7 +19,7 @@ from .checkpoints.run_dir import CLASSIFIER, EVALUATIONS, REPORT
 from .core.arguments import ClassifierArguments, LocaliserArguments, takes_settings
 from .core.config import from_json, typed
 from .core.errors import VerydeepError
-from .core.progress import Reporter, Silent
+from .core.progress import Reporter
 from .core.settings import (
     BoxSettings,
     DataSettings,
@@ -33,6 +33,7 @@ from .core.settings import (
     named_data,
 )
 from .core.team import Team
+from .core.terminal import default_reporter
 from .data.open import Dataset, open_data
 from .evaluation.calibrate import fit_calibration
 from .evaluation.evaluate import Evaluation, prepare_evaluation
@@ -98,7 +99,7 @@ def train(
     machine, data_given, train_given = route({**given})
     fit = fit_start if "/" not in run else None  # a run of the paper starts as the paper says
     training = TrainingRun(
-        *(ClassificationTask(), run, folder, machine, reporter or Silent(), team or Team()),
+        *(ClassificationTask(), run, folder, machine, reporter or default_reporter(), team or Team()),
         *(stop or _never, live_report, fit),
     )
     if resume or training.restarted:
@@ -140,7 +141,7 @@ def train_boxes(
     folder = Path(out) if out else Path("runs") / (run if "/" in run else f"{run}-{boxes.regression}")
     task = LocalisationTask(boxes, strict)
     training = TrainingRun(
-        *(task, run, folder, machine, reporter or Silent(), team or Team(), stop or _never, live_report)
+        *(task, run, folder, machine, reporter or default_reporter(), team or Team(), stop or _never, live_report)
     )
     if resume or training.restarted:
         metadata = None if box_given else metadata_of_run(folder)
@@ -179,7 +180,7 @@ def convert(
     result = convert_weights(source, out, to, preprocessing, class_names)
     checked = None
     if check and result["classes"] == len(ilsvrc_classes()) and not result["boxes"]:
-        checked = check_on_photos(pretrained_checkpoint(read_weights(result["file"])), reporter or Silent())
+        checked = check_on_photos(pretrained_checkpoint(read_weights(result["file"])), reporter or default_reporter())
     return {**result, "check": checked.to_json() if checked else None}
 
 
@@ -222,7 +223,7 @@ def evaluate(
     Raises:
         VerydeepError: no such run or data, unknown classes, Q below the crop, an unreadable image.
     """
-    reporter, team = reporter or Silent(), team or Team()
+    reporter, team = reporter or default_reporter(), team or Team()
     prepared = prepare_evaluation(run, protocol, data, set_name, last, out, reporter)
     evaluation = prepared.run(bad_images, machine, team)
     if not team.is_main:
@@ -261,7 +262,7 @@ def calibrate(
         VerydeepError: no such run, data or set, fewer than 20 labelled images, a file that cannot hold the temperature,
             or images of which no temperature is the best. Unreadable images are skipped with a warning.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or default_reporter()
     result = fit_calibration(run, protocol, data, set_name, last, machine, reporter)
     folder = Path(result["checkpoint"]).parent
     if (folder / REPORT).exists():
@@ -303,7 +304,7 @@ def evaluate_boxes(
     Raises:
         VerydeepError: no such run or data; models of other classes; scores of other images; faults with ``strict``.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or default_reporter()
     opened = open_tests(tests, reporter)
     sets = open_box_sets(opened[0].checkpoint, data, reporter, boxes, set_name, strict)
     evaluator = LocalisationEvaluator(opened, classifier, sets, merging, machine, reporter)
@@ -400,7 +401,7 @@ def probe(
     Raises:
         VerydeepError: as `extract_features`, `learn_svms` and `learning_curve`.
     """
-    folder, reporter, machine = Path(out), reporter or Silent(), machine or MachineSettings()
+    folder, reporter, machine = Path(out), reporter or default_reporter(), machine or MachineSettings()
     open_data(from_json(DataSettings, {"data": data, "classes": classes, "folders": folders}))  # fails early
     features = features or FeatureSettings(layer=usual_layer(weights, preprocessing))
     reporter.say(f"extracting {features.layer} descriptors")
@@ -446,7 +447,7 @@ def find_suspects(
     Raises:
         VerydeepError: no such data, file or net; features of other images; a file cannot be written.
     """
-    folder, reporter = Path(out), reporter or Silent()
+    folder, reporter = Path(out), reporter or default_reporter()
     named = {"data": str(data), "classes": classes, "folders": folders, "exclude": exclude}
     opened = open_data(data_settings := from_json(DataSettings, named), several=True)
     check_page_place(folder / SUSPECTS_PAGE)

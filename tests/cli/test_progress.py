@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from verydeep.cli import output
-from verydeep.cli.output import Terminal
+from verydeep.core import terminal
+from verydeep.core.progress import Silent
+from verydeep.core.terminal import Terminal, default_reporter
 
 
 class OutStream(io.TextIOBase):
@@ -45,7 +46,7 @@ def test_progress_is_whole_lines(
         monkeypatch.setenv("NO_COLOR", "1")
     if place == "notebook":
         monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
-    monkeypatch.setattr(output, "PLAIN_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "PLAIN_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(sys, "stderr", stream := OutStream())
     reporter = Terminal()
     reporter.say("read 3 images")
@@ -59,3 +60,32 @@ def test_progress_is_whole_lines(
     assert lines[4:] == ["warning: one is dark", ""]
     assert not set("\r\x1b\b") & set("".join(stream.written))
     assert capsys.readouterr().out == ""  # where a notebook's rich output would go
+
+
+@pytest.mark.parametrize(
+    ("watched", "variables", "expected"),
+    [
+        (True, {}, Terminal),
+        (False, {}, Silent),
+        (True, {"VERYDEEP_PROGRESS": "off"}, Silent),
+        (True, {"RANK": "1"}, Silent),
+    ],
+)
+def test_functions_report_where_a_person_is_watching(
+    watched: bool, variables: dict[str, str], expected: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VERYDEEP_PROGRESS", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(sys, "stderr", stream := OutStream())
+    monkeypatch.setattr(stream, "isatty", lambda: watched)
+    assert type(default_reporter()) is expected
+
+
+def test_functions_report_in_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VERYDEEP_PROGRESS", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    assert type(default_reporter()) is Terminal

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from PIL.GifImagePlugin import GifImageFile
 from suites import SuiteResult, store, versions_of
 
-from verydeep.cli.output import Terminal
 from verydeep.core.errors import VerydeepError
+from verydeep.core.terminal import Terminal
 from verydeep.data.image_io import PNG, decode, image_size, open_photo, orientation, read_image
 
 REPOSITORIES = {  # folder in DIR: where its images lie

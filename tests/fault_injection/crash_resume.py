@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from harness import TRAIN, Going, Outcome, begun, differences, each
+from harness import TRAIN, Going, Outcome, begun, differences, each, killed
 
 from verydeep.checkpoints.checkpoint import load_checkpoint
 from verydeep.core.errors import VerydeepError
@@ -27,7 +24,7 @@ def kills(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
         rng, processes = np.random.default_rng([1, number]), _processes(number)
         run = place / f"trial-{number}"
         for _ in range(int(rng.integers(1, MOST_KILLS + 1))):
-            _killed(_begun(run, processes), float(rng.uniform(0, 1.1 * spans[processes])))
+            killed(_begun(run, processes), float(rng.uniform(0, 1.1 * spans[processes])))
             fault = _lost(run)
             if fault:
                 return [fault]
@@ -66,23 +63,6 @@ def _begun(run: Path, processes: int) -> Going:
     resume = ["--resume"] if (run / "last.safetensors").exists() else []
     typed: list[object] = [*TRAIN, "--max-epochs", EPOCHS, "--quiet", "--out", run.name, *resume]
     return begun(processes, *typed, cwd=run.parent, told=_told(run))
-
-
-def _killed(going: Going, after: float) -> None:
-    """Kills all processes of a command after some seconds."""
-    time.sleep(after)
-    for process in (going.pid, *_children(going.pid)):
-        try:
-            os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    going.wait()
-
-
-def _children(parent: int) -> list[int]:
-    """All that descend from a process."""
-    born = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False).stdout.split()
-    return [child for first in map(int, born) for child in (first, *_children(first))]
 
 
 def _lost(run: Path) -> str | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,6 +93,23 @@ def begun(processes: int, *typed: object, cwd: Path, told: Path) -> Going:
         )
 
 
+def killed(going: Going, after: float) -> bool:
+    """Kills all processes of a command after some seconds; whether it was still going on."""
+    time.sleep(after)
+    went_on = going.poll() is None
+    for process in (going.pid, *children(going.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    going.wait()
+    return went_on
+
+
+def children(parent: int) -> list[int]:
+    """All that descend from a process."""
+    born = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False).stdout.split()
+    return [child for first in map(int, born) for child in (first, *children(first))]
+
+
 def done(*typed: object, cwd: Path) -> None:
     """Runs a command that has to succeed."""
     ended = command(*typed, cwd=cwd)
@@ -103,7 +123,7 @@ def differences(one: Path, other: Path) -> list[str]:
         first, second = load_checkpoint(one / name), load_checkpoint(other / name)
         if first.metadata.state != second.metadata.state or not _equal(first, second):
             found.append(f"{name} is not that of the unbroken run")
-    if _log(one) != _log(other):
+    if rows(one) != rows(other):
         found.append("log.jsonl is not that of the unbroken run")
     left = [path.name for path in other.iterdir() if path.name.endswith(".tmp")]
     return found + [f"{name} was left" for name in left]
@@ -114,6 +134,7 @@ def _equal(one: Checkpoint, other: Checkpoint) -> bool:
     return all(a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
 
 
-def _log(folder: Path) -> list[dict[str, object]]:
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
+def rows(folder: Path) -> list[dict[str, object]]:
+    """A run's log, times apart."""
+    read = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in read]

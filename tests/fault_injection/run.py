@@ -24,6 +24,7 @@ from dataset_layouts import folders
 from disk_full import disks
 from fuzzing import fuzzed
 from harness import Row
+from long_runs import long_runs
 from malformed_images import photos
 from malicious_files import CASES as HOSTILE
 from malicious_files import hostile
@@ -38,8 +39,8 @@ from two_machines import machines
 from world_size_change import regrouped
 
 from verydeep.checkpoints.run_dir import environment
-from verydeep.cli.output import Terminal
 from verydeep.core.files import read_json, write_json
+from verydeep.core.terminal import Terminal
 from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[2]
@@ -149,6 +150,15 @@ ROWS = (
         "to the bit",
         4,
         machines,
+    ),
+    Row(
+        "R15",
+        "45 minutes of a server with mixed load, of a training, and of one whose reader is killed every minute; a "
+        "training killed 100 times in a row",
+        "memory and open files stay what they were, photos keep their responses, broken trainings have the unbroken "
+        "one's log or end to the bit",
+        100,
+        long_runs,
     ),
     Row(
         "F",

@@ -12,6 +12,7 @@ from dataset_layouts import folders
 from disk_full import disks
 from fuzzing import Fuzzing
 from harness import Outcome
+from long_runs import long_runs
 from malformed_images import EXTERNAL, photos
 from malicious_files import hostile
 from network import missing
@@ -92,6 +93,11 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_a_cut_link_ends_both_sides(tmp_path: Path) -> None:
     check(machines(tmp_path, 1, lambda: None))
+
+
+def test_long_work_grows_in_nothing(tmp_path: Path) -> None:
+    """Half a minute of what `make torture` does for 45."""
+    check(long_runs(tmp_path, 1, lambda: None))
 
 
 def test_each_photo_is_counted_once(tmp_path: Path) -> None:

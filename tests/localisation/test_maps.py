@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +170,14 @@ def test_the_command_writes_errors_and_boxes_that_boxes_reads(trained: Path, tmp
     boxes, true = read_boxes(tmp_path / "found" / "boxes.csv")[0], read_boxes(place / "boxes.csv")[0]
     wrong = [image not in boxes or float(iou(boxes[image][0].xyxy, true[image][0].xyxy)) < 0.5 for image in true]
     assert 100 * np.mean(wrong) == pytest.approx(summary["gt_known_error"], abs=100 / 24)  # boxes are whole pixels here
-    shown = run_command(*given, "--threshold", 0.5, "--threads", 1).stdout
+    run = shutil.copytree(trained, tmp_path / "run")
+    typed = ("localise", "evaluate", run, "--from", "gradcam", "--data", place / "photos")
+    shown = run_command(*typed, "--boxes", place / "boxes.csv", "--threshold", 0.5, "--threads", 1).stdout
     assert "MaxBoxAcc V2" in shown
     assert "GT-known localisation, threshold 0.5" in shown
+    report = (run / "report.html").read_text()
+    assert "Boxes from maps" in report
+    assert f'<td class="figure">{summary["max_box_acc"]:.2f} %</td>' in report
 
 
 REFUSED = [

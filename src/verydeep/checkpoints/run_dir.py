@@ -23,6 +23,7 @@ LAST, BEST, PREVIOUS = "last.safetensors", "best.safetensors", "previous.safeten
 BROKEN = "last.broken"  # a corrupt `LAST`, kept under this name
 CLASSIFIER = "classifier.safetensors"  # of SVMs, in their own directory
 EVALUATIONS, EVALUATIONS_OF_LAST = "evaluations", "evaluations-of-last"
+MAPS_RESULT = "localisation.json"  # of boxes from maps, in a directory of evaluations
 LOG, REPORT = "log.jsonl", "report.html"
 
 

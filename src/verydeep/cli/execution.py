@@ -14,8 +14,8 @@ from ..core.files import write_json
 from ..core.progress import Interrupted, Reporter, Silent, Stopping
 from ..core.settings import MachineSettings
 from ..core.team import Team
+from ..core.terminal import Terminal
 from . import output
-from .output import Terminal
 from .parser import Options, settings_from
 from .signals import InterruptHandler
 

@@ -1,4 +1,4 @@
-"""Terminal output: results to stdout, messages and progress bars to stderr; plain lines without a terminal."""
+"""Results of commands as text on stdout, and errors on stderr; progress is `core.terminal`'s."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import json
 import shutil
 import sys
 import textwrap
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from rich.bar import Bar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..core.progress import Advance, duration
+from ..core.terminal import clean
 
-PLAIN_EVERY_SECONDS = 20.0
 PIPE_WIDTH, WIDEST_FIGURE, BAR_WIDTH = 200, 24, 20
 
 
@@ -29,64 +25,6 @@ def escape_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def clean(text: str) -> str:
-    """Text with control characters escaped, which could move or colour a terminal."""
-    shown = text.encode("utf8", "backslashreplace").decode("utf8")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
-
-
-class Terminal:
-    """The reporter of the command line; with ``quiet`` only warnings are printed."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
-        # Notebooks show the text of stderr; rich's own output there is HTML, and its bars need ipywidgets.
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
-
-    def say(self, text: str) -> None:
-        """Prints a line to stderr."""
-        if not self._quiet:
-            self._console.print(Text(clean(text)))
-
-    def warn(self, text: str) -> None:
-        """Prints a warning to stderr."""
-        self._console.print(Text(f"warning: {clean(text)}", style="yellow"))
-
-    @contextmanager
-    def track(self, label: str, total: int) -> Iterator[Advance]:
-        """A progress bar on a terminal; elsewhere a line now and then."""
-        if self._quiet:
-            yield lambda count, note: None
-        elif self._console.is_terminal and sys.stderr.isatty():  # FORCE_COLOR makes any file a terminal for rich
-            with _bar(self._console) as bar:
-                task = bar.add_task(clean(label), total=total, note="")
-                yield lambda count, note: bar.update(task, advance=count, note=note)
-        else:
-            yield _PlainLines(self, label, total).advance
-
-
-class _PlainLines:
-    """Progress as lines, one every `PLAIN_EVERY_SECONDS`."""
-
-    def __init__(self, terminal: Terminal, label: str, total: int) -> None:
-        self._terminal, self._label, self._total = terminal, label, total
-        self._started = self._printed = time.monotonic()
-        self._done = 0
-
-    def advance(self, count: int, note: str) -> None:
-        self._done += count
-        now = time.monotonic()
-        if now - self._printed >= PLAIN_EVERY_SECONDS and self._done:
-            left = (now - self._started) / self._done * (self._total - self._done)
-            self._terminal.say(f"{self._label}: {self._done}/{self._total}  {note}  {duration(left)} left")
-            self._printed = now
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True)
 
 
 def show(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Progress of long work: a reporter is passed in, as the library itself never prints, and may stop the work."""
+"""Progress of long work: a reporter receives it, and may stop the work."""
 
 from __future__ import annotations
 

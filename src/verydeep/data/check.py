@@ -19,6 +19,7 @@ from ..core.device import ONE_BY_ONE, LoaderSettings
 from ..core.errors import VerydeepError
 from ..core.progress import Collected, Reporter, Silent
 from ..core.settings import DataSettings, TrainSettings
+from ..core.terminal import default_reporter
 from .box_targets import located
 from .dataloader import BoxTargets, TrainingLoader, each_photo
 from .dataset import Dataset
@@ -68,7 +69,7 @@ def check_data(
     pictures: dict[str, list[str]] = defaultdict(list)
     sets = {}
     for name, dataset in opened.sets.items():
-        sides = _read_all(name, dataset, faults, pictures, readers, reporter or Silent())
+        sides = _read_all(name, dataset, faults, pictures, readers, reporter or default_reporter())
         sets[name] = {"photos": len(dataset), "balance": _balance(opened, name), "smallest_side": _spread(sides)}
     return {
         "data": opened.name,

@@ -24,8 +24,9 @@ from PIL import Image
 from ..core.device import ONE_BY_ONE, LoaderSettings
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, file_sha256, only_one, read_json, write_atomically, write_json
-from ..core.progress import Advance, Reporter, Silent
+from ..core.progress import Advance, Reporter
 from ..core.settings import DataSettings
+from ..core.terminal import default_reporter
 from .dataloader import each_photo
 from .datasets.packed import CARD, FORMAT, ROW, boxes_file, ids_file, index_file, marks_file
 from .image_io import Pixels
@@ -92,7 +93,7 @@ def pack_data(
     """
     opened = open_data(data, least_classes=1, several=True, empty_sets=True)
     for sentence in opened.warnings:
-        (reporter or Silent()).warn(sentence)
+        (reporter or default_reporter()).warn(sentence)
     packing = replace(packing or Packing(), shard_bytes=shard_bytes)
     return pack_sets(opened, data, Path(out), packing, readers, bad_images, reporter)
 
@@ -107,7 +108,7 @@ def pack_sets(
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Packs opened sets, all of ``data`` or a part; otherwise as `pack_data`."""
-    reporter = reporter or Silent()
+    reporter = reporter or default_reporter()
     if bad_images not in ("stop", "skip"):
         raise VerydeepError(f"bad_images must be stop or skip, not {bad_images!r}.")
     check_place(folder)

@@ -23,8 +23,9 @@ from ..checkpoints.model_card import export_usage, write_model_card
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import check_place, write_atomically
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
 from ..core.settings import DataSettings, MachineSettings
+from ..core.terminal import default_reporter
 from ..data.class_names import places_in
 from ..data.dataloader import each_photo
 from ..data.image_io import Pixels
@@ -83,7 +84,7 @@ def export(
     path = Path(out) if out else _default_path(loaded, run, form)
     _check_free(path, form)
     pixels = _checked_example(path, loaded.metadata, takes, example)
-    machine, reporter = machine or MachineSettings(), reporter or Silent()
+    machine, reporter = machine or MachineSettings(), reporter or default_reporter()
     if form == "onnx-int8":
         facts = _export_int8(loaded, path, photos, machine, reporter)
     else:

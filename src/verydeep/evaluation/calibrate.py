@@ -20,8 +20,9 @@ from ..checkpoints.pretrained import has_metadata
 from ..checkpoints.run_dir import BEST
 from ..core.errors import VerydeepError
 from ..core.files import only_one
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
 from ..core.settings import MachineSettings
+from ..core.terminal import default_reporter
 from ..data.open import Dataset
 from .evaluate import dataset_posteriors, open_dataset
 from .metrics import calibration_error, mean_log_loss, reliability
@@ -41,7 +42,7 @@ def fit_calibration(
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Fits the temperature and stores it; arguments as of `verydeep.calibrate`."""
-    reporter = reporter or Silent()
+    reporter = reporter or default_reporter()
     checkpoint = _own_checkpoint(run, last)
     tested = parse_protocol(protocol) if protocol else usual_protocol(checkpoint.metadata)
     check_protocol(tested, checkpoint.metadata.crop)

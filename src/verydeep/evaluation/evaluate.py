@@ -33,9 +33,10 @@ from ..checkpoints.run_dir import (
 from ..core.device import Machine
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import short_name, write_json
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
 from ..core.settings import DataSettings, MachineSettings
 from ..core.team import Team
+from ..core.terminal import default_reporter
 from ..data.copies import copies_message
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
 from .inference import LEAVE_OUT, Posteriors, ResizeToScales, concatenate, posteriors, readable_images
@@ -163,7 +164,7 @@ def prepare_evaluation(
     Raises:
         VerydeepError: no such run or data, unknown classes, Q below the crop, ``out`` cannot take the results.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or default_reporter()
     requested = None if protocol is None else parse_protocol(protocol)
     checkpoint = load_model(run, last)
     tested = requested or usual_protocol(checkpoint.metadata)

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoints.registry import named_classes
+from ..core.arrays import opened_arrays
 from ..core.errors import VerydeepError
 from ..core.files import check_place, check_text, file_sha256
 from ..data.class_names import distinct, places_in
@@ -133,11 +134,13 @@ def _check_out(out: Path, inputs: Sequence[Path]) -> None:
 def _arrays(path: Path, needed: str, keys: Sequence[str], described: str) -> dict[str, NDArray[Any]]:
     """The arrays of an ``.npz`` called ``keys``; raises VerydeepError where it is corrupted or lacks ``needed``."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with opened_arrays(path) as stored:
             arrays = {key: np.asarray(stored[key]) for key in keys if key in stored.files}
             there = ", ".join(stored.files)
     except OSError as fault:
         raise VerydeepError(f"cannot read {path}: {fault.strerror or 'it is corrupted'}.") from None
+    except VerydeepError:
+        raise
     except Exception:  # numpy and zipfile raise many types for untrusted bytes
         raise VerydeepError(f"{path} is not an .npz file of plain arrays, or corrupted.") from None
     if needed not in arrays:

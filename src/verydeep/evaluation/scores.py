@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.arrays import opened_arrays
 from ..core.errors import VerydeepError
 from ..core.files import check_text, write_atomically
 from ..data.class_names import class_key, distinct, same_classes
@@ -80,7 +81,7 @@ def load_scores(path: str | Path) -> Scores:
     """
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with opened_arrays(path) as stored:
             text = {name: str(stored[name]) for name in TEXTS}
             posteriors = np.asarray(stored["posteriors"])
             scores = Scores(
@@ -96,6 +97,8 @@ def load_scores(path: str | Path) -> Scores:
         check_text(*scores.ids, *scores.classes, *text.values())
     except FileNotFoundError:
         raise VerydeepError(f"there is no scores file {path}: `verydeep evaluate` writes them.") from None
+    except VerydeepError:
+        raise
     except Exception:  # numpy and zipfile raise many types for untrusted bytes
         raise VerydeepError(
             f"{path} is not a scores file, or corrupted: `verydeep evaluate` writes them again."

@@ -31,11 +31,12 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.load import load_model
-from ..checkpoints.run_dir import check_results_place, environment
+from ..checkpoints.run_dir import MAPS_RESULT, check_results_place, environment
 from ..core.errors import VerydeepError
 from ..core.files import short_name, write_atomically, write_json
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
 from ..core.settings import MachineSettings
+from ..core.terminal import default_reporter
 from ..data.boxes import Array, iou, xyxy_to_inclusive
 from ..data.dataset import Dataset
 from ..evaluation.evaluate import evaluation_folder
@@ -51,7 +52,7 @@ OVERLAPS = (0.3, 0.5, 0.7)  # δ of V2
 OVERLAP = 0.5  # of V1
 USUAL_THRESHOLD = 0.2
 ABOVE = 1e-6  # regions are above a threshold, not at it but for rounding: a map has large regions of 0
-RESULT, BOXES = "localisation.json", "boxes.csv"
+BOXES = "boxes.csv"
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")  # as `--boxes` reads them
 
 
@@ -164,7 +165,7 @@ def evaluate_maps(
         VerydeepError: no such run or data, no boxes, a net without maps, a threshold outside 0 to 1.
         ImageError: an image cannot be read.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or default_reporter()
     if kind not in MAPS or not 0 <= threshold < 1:
         raise VerydeepError(f"maps are {' or '.join(MAPS)}, at a threshold from 0 to below 1, not {kind} {threshold}.")
     checkpoint = load_model(run)
@@ -178,7 +179,7 @@ def evaluate_maps(
     evaluation = _MapTest(classifier, dataset, kind, scale, threshold).run(reporter, folder)
     identity = {"run": str(checkpoint.path), "checkpoint_sha256": checkpoint.sha256, "folder": str(folder)}
     summary = {**evaluation.summary, **identity}
-    write_json(folder / RESULT, {**summary, "environment": environment(classifier.machine.describe())})
+    write_json(folder / MAPS_RESULT, {**summary, "environment": environment(classifier.machine.describe())})
     _write_boxes(folder / BOXES, evaluation)
     return replace(evaluation, summary=summary)
 

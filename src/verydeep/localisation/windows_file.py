@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.arrays import opened_arrays
 from ..core.files import write_atomically
 from ..core.progress import Reporter
 from ..data.open import Dataset
@@ -67,7 +68,7 @@ def save_windows(
 def load_windows(folder: Path, key: str) -> tuple[CandidateBoxes, ...] | None:
     """The stored candidate boxes of a dataset's images; None if there are none of this key, or they are broken."""
     try:
-        with (folder / FILE_NAME).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with opened_arrays(folder / FILE_NAME) as stored:
             if str(stored["key"]) != key:
                 return None
             counts, labels, arrays = stored["counts"], stored["labels"], (stored["boxes"], stored["ratings"])

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..api import load, train
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
+from ..core.terminal import default_reporter
 from ..data.check import sample_crops
 from ..data.dataset import Dataset
 from ..data.image_io import Pixels
@@ -49,7 +50,7 @@ def demo(
     Returns:
         ``folder``, ``page``, ``training`` (result.json), ``evaluations`` and ``predictions`` as JSON values.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or default_reporter()
     began = time.monotonic()
     folder = Path(out) if out else new_folder("demo")
     settings = {**SETTINGS, "max_epochs": epochs, "seed": seed}

@@ -16,8 +16,9 @@ from ..api import train, train_boxes
 from ..core.config import flag, typed
 from ..core.errors import VerydeepError
 from ..core.files import check_place, only_one
-from ..core.progress import Interrupted, Reporter, Silent, Stopping, duration
+from ..core.progress import Interrupted, Reporter, Stopping, duration
 from ..core.settings import BoxSettings, DataSettings, MachineSettings, MergeSettings, TrainSettings
+from ..core.terminal import default_reporter
 from ..data.open import Data, open_data
 from ..evaluation.evaluate import prepare_evaluation
 from ..training.recipes import OF_ALL_BOX_RUNS, OF_ALL_RUNS, PROFILES, papers_start
@@ -76,7 +77,7 @@ def reproduce(
     experiment, rows = _rows(name, doll, bool(weights), softmax_first)
     boxes, merging, given = _box_choices(name, experiment, given)
     (machine, settings), size = _routed({**_profile(profile), **given}), DOLL if doll else PAPER
-    root, files, news = Path(out or size.folder), weights or {}, reporter or Silent()
+    root, files, news = Path(out or size.folder), weights or {}, reporter or default_reporter()
     if experiment.task == "transfer":
         _check_untrained(name, ["profile"] * (profile is not None) + list(settings))
     data, opened = _data(experiment, data, size, plan_only)

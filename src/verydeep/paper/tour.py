@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ..api import load
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
+from ..core.terminal import default_reporter
 from ..data.class_names import caption
 from ..data.dataset import evenly_spaced
 from ..data.image_io import Pixels, read_image
@@ -45,7 +46,7 @@ def tour(
     Raises:
         VerydeepError: an SVM or exported file, no readable photo, or an unwritable directory.
     """
-    reporter, began = reporter or Silent(), time.monotonic()
+    reporter, began = reporter or default_reporter(), time.monotonic()
     found, model = find_photos(photos, reporter=reporter), load(weights)
     if not isinstance(model, Model):
         raise VerydeepError(f"{weights} is an exported file or an SVM, which has no maps: use the run of its net.")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.arrays import opened_arrays
 from ..core.errors import VerydeepError
 from ..data.class_names import same_classes
 from ..evaluation.metrics import difference_interval, mcnemar, wrong_at
@@ -138,9 +139,9 @@ def _outcome(evaluation: EvalRecord) -> Outcome | None:
     """Which images an evaluation got wrong; None where that is not stored, or there are no labels."""
     if evaluation.of_boxes:
         try:
-            with np.load(evaluation.folder / GUESSES, allow_pickle=False) as stored:
+            with opened_arrays(evaluation.folder / GUESSES) as stored:
                 return tuple(map(str, stored["ids"])), stored["wrong"], stored["subjects"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, VerydeepError):
             return None
     try:
         scores = load_scores(evaluation.folder / FILE_NAME)

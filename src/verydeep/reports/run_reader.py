@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..checkpoints.checkpoint import Metadata, checkpoint_sha256, read_metadata
-from ..checkpoints.run_dir import BEST, CLASSIFIER, EVALUATIONS, LAST, LOG, PREVIOUS, read_log, run_name
+from ..checkpoints.run_dir import (
+    BEST,
+    CLASSIFIER,
+    EVALUATIONS,
+    LAST,
+    LOG,
+    MAPS_RESULT,
+    PREVIOUS,
+    read_log,
+    run_name,
+)
 from ..core.config import from_json
 from ..core.errors import VerydeepError
 from ..core.files import read_json, taken
@@ -125,6 +135,20 @@ class EvalRecord:
 
 
 @dataclass(frozen=True)
+class MapRecord:
+    """Boxes from a classifier's maps, as `verydeep.evaluate_maps` stored their errors; accuracies in percent."""
+
+    name: str
+    photos: str
+    images: int
+    gt_known: ErrorRate
+    top1: ErrorRate
+    max_box_acc: float
+    max_box_acc_v2: float
+    centre_max_box_acc: float
+
+
+@dataclass(frozen=True)
 class RunEnvironment:
     """The machine and software of a run, as text."""
 
@@ -150,6 +174,7 @@ class RunRecord:
     environment: RunEnvironment | None
     state: State
     evaluations: tuple[EvalRecord, ...]
+    maps: tuple[MapRecord, ...]
 
     @property
     def status(self) -> str:
@@ -247,6 +272,7 @@ def read_run(folder: Path, running: bool | None = None) -> RunRecord:
         _environment(_json(folder / "environment.json")),
         state,
         () if running else _evaluations(folder),
+        () if running else _maps(folder),
     )
 
 
@@ -337,6 +363,27 @@ def _evaluation(folder: Path, values: dict[str, Any]) -> EvalRecord:
             for row in values.get("confused") or []
         ),
     )
+
+
+def _maps(folder: Path) -> tuple[MapRecord, ...]:
+    """The boxes from maps in a directory; damaged files are left out."""
+    found = []
+    for path in sorted(folder.glob(f"{EVALUATIONS}*/**/{MAPS_RESULT}")):
+        values = _json(path)
+        with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
+            found.append(
+                MapRecord(
+                    name=f"{values['maps']}@{values['scale']}, threshold {values['threshold']}",
+                    photos=f"{short_name(str(values['data']))}, {values['set']}",
+                    images=int(values["images"]),
+                    gt_known=_rate(values, "gt_known_error"),
+                    top1=_rate(values, "top1_localisation_error"),
+                    max_box_acc=float(values["max_box_acc"]),
+                    max_box_acc_v2=float(values["max_box_acc_v2"]),
+                    centre_max_box_acc=float(values["centre_box"]["max_box_acc"]),
+                )
+            )
+    return tuple(found)
 
 
 def _is_error(name: str, value: Any) -> bool:

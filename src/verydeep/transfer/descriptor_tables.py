@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoints.integrity import open_safetensors
+from ..core.arrays import opened_arrays
 from ..core.errors import VerydeepError
 from ..core.files import check_place, check_text, read_text, write_atomically
 from ..data.class_names import distinct
@@ -177,7 +178,7 @@ def _chosen(arrays: dict[str, Any]) -> Arrays:
 
 
 def _npz(path: Path) -> Arrays:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+    with opened_arrays(path) as stored:
         wanted = {name for names in NAMES.values() for name in names}
         return _chosen({name: stored[name] for name in stored.files if name in wanted})
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ..core.device import resolve_device
 from ..core.errors import VerydeepError
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
 from ..core.settings import DescriptorSettings, MachineSettings, SvmSettings
+from ..core.terminal import default_reporter
 from ..data.class_names import same_classes
 from ..data.class_weights import NONE, class_weights
 from ..data.datasets.voc import NOT_SCORED
@@ -131,7 +132,7 @@ def learn_svms(
         VerydeepError: no such file or protocol, files of different images, too few images, labels missing.
     """
     descriptor = descriptor or DescriptorSettings(aggregate=usual_aggregate(protocol))
-    svm, reporter = svm or SvmSettings(), reporter or Silent()
+    svm, reporter = svm or SvmSettings(), reporter or default_reporter()
     features = _checked(_loaded(list(map(Path, files)), scales, data))
     rows = combine([file.scales for file in features], descriptor)
     parts = parts_of(protocol, features[0], svm.splits, svm.seed, svm.group_by)

@@ -18,9 +18,10 @@ from ..core.config import from_json
 from ..core.device import Machine, resolve_device
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place, only_one, short_name
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
 from ..core.settings import DataSettings, FeatureSettings, MachineSettings
 from ..core.team import Team
+from ..core.terminal import default_reporter
 from ..data.image_io import Pixels
 from ..data.open import Dataset, lasting_name, open_data, open_images
 from ..evaluation.inference import readable_images
@@ -326,7 +327,7 @@ def prepare_extraction(
     Raises:
         VerydeepError: no such net, layer or data; Q below the crop of an FC layer.
     """
-    settings, reporter = settings or FeatureSettings(), reporter or Silent()
+    settings, reporter = settings or FeatureSettings(), reporter or default_reporter()
     data_settings = from_json(DataSettings, {"data": lasting_name(data), "classes": classes, "folders": folders})
     dataset, sets = _images(data_settings, set_name, splits, reporter)
     net = open_feature_net(source, settings.layer, preprocessing)

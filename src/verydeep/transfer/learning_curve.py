@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ..core.device import resolve_device
 from ..core.errors import VerydeepError
-from ..core.progress import Reporter, Silent
+from ..core.progress import Reporter
 from ..core.settings import MachineSettings
+from ..core.terminal import default_reporter
 from ..evaluation.metrics import class_recalls
 from .descriptors import combine
 from .evaluate import ALL_CORES, SvmTask, Transfer
@@ -139,7 +140,7 @@ def learning_curve(
     rows = combine([file.scales for file in transfer.features], transfer.descriptor)
     curve = _Curve(SvmTask(transfer.protocol, transfer.first, rows, transfer.svm, place), transfer)
     with device.running():
-        return curve.run(draws, sorted(set(sizes)), reporter or Silent())
+        return curve.run(draws, sorted(set(sizes)), reporter or default_reporter())
 
 
 class _Curve:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...core.settings import MachineSettings
+from ...core.terminal import Terminal
 from ..execution import show_result
-from ..output import Terminal, show
+from ..output import show
 from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from ...core.config import typed
 from ...core.progress import Reporter
 from ...core.settings import DataSettings, FeatureSettings, MachineSettings, SuspectSettings, TrainSettings
+from ...core.terminal import Terminal
 from ..execution import MISTAKE, OK, SOME_FAILED, run_extraction, show_result
-from ..output import Terminal, show, show_note, show_table
+from ..output import show, show_note, show_table
 from ..parser import CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 from .features import add_net_settings
 

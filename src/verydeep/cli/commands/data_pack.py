@@ -7,8 +7,9 @@ from typing import Any
 
 from ...core.config import STRIDE, typed
 from ...core.settings import DataSettings, MachineSettings, TrainSettings
+from ...core.terminal import Terminal
 from ..execution import show_result
-from ..output import Terminal, show
+from ..output import show
 from ..parser import READING, CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 
 

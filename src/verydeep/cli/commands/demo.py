@@ -7,9 +7,10 @@ from typing import Any
 
 from ...core.errors import VerydeepError
 from ...core.progress import Interrupted
+from ...core.terminal import Terminal
 from .. import output
 from ..execution import NOTHING_SAVED, OK, show_result
-from ..output import Terminal, show, show_json, show_shares
+from ..output import show, show_json, show_shares
 from ..parser import CommandParser, Options
 from ..signals import InterruptHandler
 

@@ -6,8 +6,9 @@ import shlex
 from typing import Any
 
 from ...core.settings import MachineSettings
+from ...core.terminal import Terminal
 from ..execution import show_result
-from ..output import Terminal, show
+from ..output import show
 from ..parser import READING, CommandParser, Options, add_settings, add_shared, settings_from
 
 

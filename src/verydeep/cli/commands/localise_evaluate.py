@@ -7,8 +7,9 @@ from typing import Any
 from ...core.config import flag, typed
 from ...core.errors import VerydeepError
 from ...core.settings import DataSettings, MachineSettings, MergeSettings
+from ...core.terminal import Terminal
 from ..execution import show_result, status_of
-from ..output import Terminal, error_cells, show, show_table
+from ..output import error_cells, show, show_table
 from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, boxes_of, settings_from
 
 
@@ -85,6 +86,7 @@ def run(options: Options) -> int:
 
 def _run_maps(options: Options) -> int:
     from ...localisation.maps import USUAL_THRESHOLD, evaluate_maps
+    from ...reports.run_report import refresh_report
 
     others = [
         f"--{flag(name)}" for name in ("classifier", "scores", "server_file") if getattr(options, name) is not None
@@ -92,6 +94,7 @@ def _run_maps(options: Options) -> int:
     if others or len(options.tests) > 2:
         what = f"{others[0]} does not apply" if others else "one model is evaluated"
         raise VerydeepError(f"with --from, {what}: pass a classifier, and no more than a protocol such as dense@256.")
+    reporter = Terminal(options.quiet)
     evaluation = evaluate_maps(
         options.tests[0],
         options.maps,
@@ -103,8 +106,9 @@ def _run_maps(options: Options) -> int:
         threshold=USUAL_THRESHOLD if options.threshold is None else options.threshold,
         strict=options.strict,
         machine=settings_from(options, MachineSettings),
-        reporter=Terminal(options.quiet),
+        reporter=reporter,
     )
+    refresh_report(evaluation.folder, reporter)
     return show_result(options, evaluation.summary, _show_maps)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...core.settings import MachineSettings, MergeSettings
+from ...core.terminal import Terminal
 from ..execution import status_of, write_rows
-from ..output import Terminal, show, show_json
+from ..output import show, show_json
 from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ...core.settings import MachineSettings
-from .. import output
+from ...core.terminal import Terminal, clean
 from ..execution import status_of
-from ..output import Terminal, show, show_json, show_shares
+from ..output import show, show_json, show_raw, show_shares
 from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from
 
 
@@ -92,5 +92,5 @@ def _show_csv(predictions: list[Any]) -> None:
     for prediction in predictions:
         for rank, (name, value) in enumerate(prediction.classes, start=1):
             last = [] if prediction.unknown is None else ["yes" if prediction.unknown else "no"]
-            writer.writerow([output.clean(prediction.image), rank, output.clean(name), f"{value:.6f}", *last])
-    output.show_raw(text.getvalue())
+            writer.writerow([clean(prediction.image), rank, clean(name), f"{value:.6f}", *last])
+    show_raw(text.getvalue())

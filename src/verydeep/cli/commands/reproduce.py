@@ -8,11 +8,12 @@ from typing import Any
 from ...core.errors import VerydeepError
 from ...core.progress import duration
 from ...core.settings import BoxSettings, MachineSettings, MergeSettings, TrainSettings
+from ...core.terminal import Terminal
 from ...paper.scale import DOLL
 from ...training.recipes import OF_ALL_BOX_RUNS, OF_ALL_RUNS, PROFILES, settings_of_run
 from .. import output
 from ..execution import OK
-from ..output import Terminal, show, show_json, show_note, show_table
+from ..output import show, show_json, show_note, show_table
 from ..parser import CommandParser, Options, add_settings, given_settings, show_defaults
 from ..signals import InterruptHandler
 from .table import show_paper_table

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ...core.config import typed
 from ...core.settings import MachineSettings, ServeSettings
+from ...core.terminal import Terminal
 from .. import output
 from ..execution import OK
-from ..output import Terminal
 from ..parser import CommandParser, Options, add_settings, add_shared, given_settings, settings_from
 
 if TYPE_CHECKING:

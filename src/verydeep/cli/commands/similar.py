@@ -7,8 +7,9 @@ from typing import Any
 
 from ...core.errors import VerydeepError
 from ...core.settings import DescriptorSettings, MachineSettings
+from ...core.terminal import Terminal
 from ..execution import status_of, write_rows
-from ..output import Terminal, show, show_json
+from ..output import show, show_json
 from ..parser import ALONE, CommandParser, Options, add_settings, add_shared, settings_from, show_defaults
 
 LIST = "similar.json"

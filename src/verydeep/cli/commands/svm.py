@@ -9,8 +9,9 @@ from typing import Any
 from ...core.config import typed
 from ...core.errors import VerydeepError
 from ...core.settings import DescriptorSettings, FeatureSettings, MachineSettings, SvmSettings
+from ...core.terminal import Terminal
 from ..execution import OK
-from ..output import Terminal, show, show_json, show_table
+from ..output import show, show_json, show_table
 from ..parser import CommandParser, Options, add_settings, settings_from
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...core.terminal import Terminal
 from ..execution import OK
-from ..output import Terminal, show, show_json, show_note, show_table
+from ..output import show, show_json, show_note, show_table
 from ..parser import CommandParser, Options
 
 

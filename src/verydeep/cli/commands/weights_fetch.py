@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ...core.terminal import Terminal
 from ..execution import show_result
-from ..output import Terminal, show
+from ..output import show
 from ..parser import CommandParser, Options
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from ...core.errors import VerydeepError
-from ...core.progress import Reporter, Silent
+from ...core.progress import Reporter
 from ...core.settings import MachineSettings
 from ...core.team import Team
+from ...core.terminal import default_reporter
 from ...models.architectures import check_net_name
 from .runner import Options
 
@@ -53,7 +54,7 @@ def benchmark(
         VerydeepError: no such net or data, a size below a net's crop, a peer that is missing or fails.
     """
     _check(what, batch, size, photos, load)
-    machine, reporter, team = machine or MachineSettings(), reporter or Silent(), team or Team()
+    machine, reporter, team = machine or MachineSettings(), reporter or default_reporter(), team or Team()
     options = Options(batch, size, repeats, _peers(against), load if team.is_main else 0, machine, reporter, team)
     if what == "svm":
         from .svm import train_svms
