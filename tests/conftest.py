@@ -31,6 +31,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in backgroun
 settings.register_profile("any_machine", settings.default, deadline=None)  # a busy one is slow at times
 settings.register_profile("many", settings.default, deadline=None, max_examples=1000)
 settings.load_profile("any_machine")
+if not os.access(Path.home(), os.W_OK):  # matplotlib makes a folder then, and each fork of a process would remove it
+    os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="matplotlib-"))
 TOP = Path(__file__).resolve().parents[1]
 FILES = TOP / "tests" / "files"
 SHARED = TOP.parent / "shared"
