@@ -46,31 +46,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-# The command, run in that folder, and whether its output names the class.
+# The command, or several of which each needs the one before, run in that folder; and whether the last names the class.
 COMMANDS = [
     ("--help", False),
     ("data check photos", False),
     ("data show photos --crop 32 --S 36 --out {odd}.png", False),
     ("data pack photos {odd}-pack --size 40 --workers 0", False),
-    (f"train A --data photos --out {{odd}}-run {SMALL}", False),
-    (f"train A --out {{odd}}-run --resume --max-epochs 2 {ON_CPU}", False),
+    (
+        f"train A --data photos --out {{odd}}-run {SMALL} && "
+        f"train A --out {{odd}}-run --resume --max-epochs 2 {ON_CPU} && report run {{odd}}-run --out {{odd}}.html",
+        False,
+    ),
     (f"evaluate run dense@36 {ON_CPU}", True),
     ("predict run photos --explain {odd}-why", True),
     ("predict run photos --csv", True),
     ("predict run photos --json", True),
     ("fuse run/evaluations/test/dense@36 --out {odd}-fused", False),
     (f"features run --data photos --out {{odd}}.safetensors --scales 36 {ON_CPU}", False),
-    ("svm own --features known.safetensors --out {odd}-svm", False),
-    ("predict {odd}-svm photos", True),
+    ("svm own --features known.safetensors --out {odd}-svm && predict {odd}-svm photos", True),
     ("similar photos/blue --features known.safetensors --top 30 --out {odd}-similar", True),
     (f"probe --data photos --weights run --scales 36 --out {{odd}}-probe {ON_CPU}", False),
     ("report run", False),
-    ("report run {odd}-run --out {odd}.html", False),
     ("convert run {odd}.h5", False),
-    ("convert run {odd}.pth", False),
-    ("convert {odd}.pth {odd}-converted", False),
-    ("export run --out {odd}.onnx", False),
-    ("predict {odd}.onnx photos", True),
+    ("convert run {odd}.pth && convert {odd}.pth {odd}-converted", False),
+    ("export run --out {odd}.onnx && predict {odd}.onnx photos", True),
     ("localise evaluate boxes", False),
     ("localise predict boxes own/photos --class {name} --out {odd}-boxes", True),
     ("benchmark data photos --photos 4 --repeats 1 --batch 2", False),
@@ -86,9 +85,10 @@ def typed(line: str) -> list[str]:
 
 @pytest.mark.parametrize(("line", "named"), COMMANDS, ids=[row[0] for row in COMMANDS])
 def test_every_command_prints_ascii(command: Command, place: Path, line: str, named: bool) -> None:
-    answer = command(*typed(line), cwd=place, PYTHONIOENCODING="ascii")
-    assert answer.status == 0, answer.stderr
-    assert (answer.stdout + answer.stderr).isascii()
+    for part in line.split(" && "):
+        answer = command(*typed(part), cwd=place, PYTHONIOENCODING="ascii")
+        assert answer.status == 0, answer.stderr
+        assert (answer.stdout + answer.stderr).isascii()
     # In JSON the escapes are JSON's own.
     assert (ASCII_CLASS if "--json" not in line else json.dumps(CLASS)) in answer.stdout or not named
 

@@ -642,10 +642,11 @@ def test_settings_of_the_data_are_the_experiments() -> None:
 
 
 @pytest.fixture(scope="module")
-def boxed(doll: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
-    """Tables 8 to 10 on top of the runs that are there, from one command."""
-    folder, _ = doll
-    answer = run_command("reproduce", "localisation", *FEW, "--json", cwd=folder.parents[1])
+def boxed(doll: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Tables 8 to 10 on top of a copy of the runs that are there, from one command."""
+    place = tmp_path_factory.mktemp("boxed")
+    folder = copied(doll, place)
+    answer = run_command("reproduce", "localisation", *FEW, "--json", cwd=place)
     assert answer.status == 0, answer.stderr
     return folder, json.loads(answer.stdout)
 

@@ -35,6 +35,13 @@ def test_one_factor_on_all_descriptors_changes_nothing() -> None:
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+def test_where_it_starts_changes_nothing() -> None:
+    rows, labels = problem(60, 8, 3, 4)
+    start = fit_logistic(rows, labels, 3, decay=0.1)
+    one = F.linear(rows, *fit_logistic(rows, labels, 3, decay=0.001, start=start))
+    torch.testing.assert_close(one, F.linear(rows, *fit_logistic(rows, labels, 3, decay=0.001)), rtol=1e-3, atol=1e-3)
+
+
 def test_photos_it_can_separate_are_right_and_classes_without_photos_improbable() -> None:
     rows, labels = problem(40, 80, 4, 3)
     weights, biases = fit_logistic(rows.float(), labels, 6)

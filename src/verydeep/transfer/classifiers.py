@@ -66,20 +66,26 @@ class LogisticTrainer:
         for number in range(marks.shape[1]):
             if not bool((marks[:, number] == 1).any() & (marks[:, number] == -1).any()):
                 raise VerydeepError(f"class {number} has no training images, or all of them: it cannot be separated.")
+        found: tuple[Tensor, Tensor] | None = None  # of the C before, from which the next one needs fewer steps
         for C in sorted(values):
             if bool(((marks == 1).sum(1) == 1).all() & (marks != 0).all()):
-                coefficients, biases = _softmax(rows, marks.argmax(1), weights, C)
+                found = _softmax(rows, marks.argmax(1), weights, C, found)
             else:
-                coefficients, biases = _one_vs_rest(rows, marks, C)
+                found = _one_vs_rest(rows, marks, C)
+            coefficients, biases = found
             yield LinearSvm(C, coefficients.contiguous().cpu().numpy(), biases.cpu().numpy(), math.nan)
 
 
-def _softmax(rows: Tensor, labels: Tensor, weights: NDArray[np.float64], C: float) -> tuple[Tensor, Tensor]:
-    """Weights (D,K) and biases (K,); ``weights`` (n,) are equal for images of a class."""
+def _softmax(
+    rows: Tensor, labels: Tensor, weights: NDArray[np.float64], C: float, start: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Weights (D,K) and biases (K,); ``weights`` (n,) are equal for images of a class, ``start`` is of another C."""
     classes = int(labels.max()) + 1
     factors = torch.ones(classes, dtype=rows.dtype, device=rows.device)
     factors[labels] = torch.from_numpy(weights).to(rows)
-    found, biases = fit_logistic(rows, labels, classes, _decay(rows, C * float(weights.sum())), factors)
+    begin = None if start is None else (start[0].T, start[1])
+    decay = _decay(rows, C * float(weights.sum()))
+    found, biases = fit_logistic(rows, labels, classes, decay, factors, begin)
     return found.T, biases
 
 

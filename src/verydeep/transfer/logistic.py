@@ -11,21 +11,27 @@ MOST_STEPS = 200
 
 
 def fit_logistic(
-    rows: Tensor, labels: Tensor, classes: int, decay: float = DECAY, factors: Tensor | None = None
+    rows: Tensor,
+    labels: Tensor,
+    classes: int,
+    decay: float = DECAY,
+    factors: Tensor | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weights (K,D) and biases (K,) that minimise mean cross-entropy plus ``decay`` / 2 times the squared weights.
 
-    The penalty applies to descriptors scaled by one factor to a mean squared length of 1. Solved by L-BFGS from 0.
+    The penalty applies to descriptors scaled by one factor to a mean squared length of 1. Solved by L-BFGS.
 
     Args:
         rows: descriptors, float (N,D).
         labels: class numbers, long (N,).
         factors: of the cross-entropy of each class's rows, (K,); None for 1.
+        start: weights and biases to start from, such as those of another ``decay``; None for 0.
     """
     scale = rows.square().sum(1).mean().sqrt().clamp_min(torch.finfo(rows.dtype).tiny)
     scaled = rows / scale
-    weights = torch.zeros(classes, rows.shape[1], dtype=rows.dtype, device=rows.device, requires_grad=True)
-    biases = torch.zeros(classes, dtype=rows.dtype, device=rows.device, requires_grad=True)
+    weights, biases = (rows.new_zeros(classes, rows.shape[1]), rows.new_zeros(classes)) if start is None else start
+    weights, biases = (weights * scale).requires_grad_(), biases.clone().requires_grad_()
     solver = torch.optim.LBFGS(
         [weights, biases],
         max_iter=MOST_STEPS,
