@@ -90,6 +90,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "boxes.csv").write_text("image,xmin,ymin,xmax,ymax,class\n" + "\n".join(rows) + "\n")
     animals = [f"{path.relative_to(place)},{path.parent.name},{path.stem}" for path in sorted(photos.rglob("*.png"))]
     (place / "cats.csv").write_text("path,label,animal\n" + "\n".join(animals) + "\n")
+    tags = [
+        f"{path.relative_to(place)},{path.parent.name}|{'ab'[int(path.stem) % 2]}"
+        for path in sorted(photos.rglob("*.png"))
+    ]
+    (place / "tags.csv").write_text("path,labels\n" + "\n".join(tags) + "\n")
     base = ["--data", "photos/", "--boxes", "boxes.csv", *SMALL]
     for words in (
         ["train", "D", *base, "--start", "none"],

@@ -34,6 +34,7 @@ from .core.settings import (
 )
 from .core.team import Team
 from .core.terminal import default_reporter
+from .data.datasets.voc import NAMES as VOC_NAMES
 from .data.open import Dataset, open_data
 from .evaluation.calibrate import fit_calibration
 from .evaluation.evaluate import Evaluation, prepare_evaluation
@@ -390,7 +391,7 @@ def probe(
     """Extracts descriptors of images with a frozen net, and trains and evaluates linear SVMs on them (App. B).
 
     Args:
-        data: a directory with a subdirectory per class, or other data with one class per image.
+        data: a directory with a subdirectory per class, or other data with one class per image or several.
         weights: a run, a checkpoint or a weight file.
         out: directory of descriptors, classifier, figures and page; results in it are reused.
         features: None takes fc7, or pool5 of a file without FC layers, at the net's own scale.
@@ -402,7 +403,8 @@ def probe(
         VerydeepError: as `extract_features`, `learn_svms` and `learning_curve`.
     """
     folder, reporter, machine = Path(out), reporter or default_reporter(), machine or MachineSettings()
-    open_data(from_json(DataSettings, {"data": data, "classes": classes, "folders": folders}))  # fails early
+    settings = from_json(DataSettings, {"data": data, "classes": classes, "folders": folders})
+    open_data(settings, several=data.partition(":")[0] not in VOC_NAMES)  # fails early: VOC has protocols of its own
     features = features or FeatureSettings(layer=usual_layer(weights, preprocessing))
     reporter.say(f"extracting {features.layer} descriptors")
     extraction = extract_features(

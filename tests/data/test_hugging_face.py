@@ -323,3 +323,35 @@ def test_an_image_folder_with_metadata_is_a_list(ending: str, tmp_path: Path) ->
     with pytest.raises(VerydeepError, match=rf"has no class folders: .* use its list as data: .*/metadata.{ending}"):
         opened(tmp_path)
     assert opened(tmp_path / f"metadata.{ending}").classes == NAMES
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("named", [True, False])
+def test_lists_of_labels_are_several_classes(named: bool, tmp_path: Path) -> None:
+    """Numbers of names, which `datasets` describes as a list of ClassLabel, or texts."""
+    import pyarrow
+
+    numbers = [[0, 2], [2], [], [1, 0]] * 6
+    cells = numbers if named else [["abcd"[k] for k in several] for several in numbers]
+    content = [{**row, "label": cell} for row, cell in zip(rows(0, 24), cells, strict=True)]
+    whole = table(content, None, label=pyarrow.list_(pyarrow.int64() if named else pyarrow.string()))
+    kind = {"feature": {"names": list("abcd"), "_type": "ClassLabel"}, "_type": "List"}
+    if named:
+        whole = whole.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": {"label": kind}}})})
+    write_parquet(tmp_path / "train.parquet", whole)
+    write_parquet(tmp_path / "test.parquet", whole.slice(0, 3))
+    data = opened_with_several(tmp_path)
+    assert data.classes == ("a", "b", "c")
+    assert data.sets["test"].marks.tolist() == [[1, -1, 1], [-1, -1, 1], [-1, -1, -1]]
+    with pytest.raises(VerydeepError, match="has several labels per image"):
+        opened(tmp_path)
+    if named:
+        content[1]["label"] = [9]
+        write_parquet(tmp_path / "train.parquet", table(content, None, label=pyarrow.list_(pyarrow.int64())))
+        write_parquet(tmp_path / "test.parquet", whole.slice(0, 3))
+        with pytest.raises(VerydeepError, match=r"images of class 'a', which the net does not know"):
+            opened_with_several(tmp_path)
+
+
+def opened_with_several(place: Path) -> Any:
+    return open_data(DataSettings(str(place)), several=True)

@@ -291,19 +291,37 @@ def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool = False) ->
     """
     if dataset.marks is not None:
         columns = places_in(dataset.classes, classes)
-        return replace(dataset, classes=classes, marks=dataset.marks[:, columns])
+        marks = np.where(columns >= 0, dataset.marks[:, columns], np.int8(-1))
+        lost = (places_in(classes, dataset.classes) < 0) & (dataset.marks == 1).any(axis=0)
+        if strict and lost.any():
+            raise _unknown_class(dataset, int(lost.argmax()), classes)
+        return replace(dataset, classes=classes, marks=marks)
     if not dataset.labelled:
         return replace(dataset, classes=classes)
     new = places_in(classes, dataset.classes)[dataset.labels]
     if strict and (new < 0).any():
-        unknown = dataset.classes[int(dataset.labels[int(np.argmin(new))])]
-        several = [name for name in classes if name.startswith(f"{unknown} (")]
-        known = f"its {len(classes)} classes are {', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}"
-        if len(several) > 1:
-            known = f"several of its classes have that name: use {' or '.join(several)}"
-        raise VerydeepError(f"{dataset.name} has images of class {unknown!r}, which the net does not know: {known}.")
+        raise _unknown_class(dataset, int(dataset.labels[int(np.argmin(new))]), classes)
     kept = np.flatnonzero(new >= 0)
     return replace(dataset.take(kept), classes=classes, labels=new[kept])
+
+
+def _unknown_class(dataset: Dataset, number: int, classes: tuple[str, ...]) -> VerydeepError:
+    """The error for images of a class that is not among ``classes``."""
+    unknown = dataset.classes[number]
+    several = [name for name in classes if name.startswith(f"{unknown} (")]
+    known = f"its {len(classes)} classes are {', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}"
+    if len(several) > 1:
+        known = f"several of its classes have that name: use {' or '.join(several)}"
+    return VerydeepError(f"{dataset.name} has images of class {unknown!r}, which the net does not know: {known}.")
+
+
+def marks_of(names: Sequence[Sequence[str]], classes: tuple[str, ...]) -> NDArray[np.int8]:
+    """The marks (N,K) of images that have the classes of these names, and no others."""
+    place = {name: number for number, name in enumerate(classes)}
+    marks = np.full((len(names), len(classes)), -1, dtype=np.int8)
+    for row, several in zip(marks, names, strict=True):
+        row[[place[name] for name in several]] = 1
+    return marks
 
 
 def join(sets: list[Dataset], set_name: str) -> Dataset:
@@ -335,6 +353,8 @@ def _joined_subjects(sets: list[Dataset]) -> NDArray[np.int64] | None:
 def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: int = 1) -> dict[str, Dataset]:
     """Splits a set class by class; the rest is ``train``. Images of one subject stay together.
 
+    An image of several classes counts for the rarest of them, and images of none are a class.
+
     Args:
         shares: by part, the fraction of each class's images, or their number as an int.
             A class of three or more images gives at least one to each part.
@@ -342,8 +362,8 @@ def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: in
         leave: the number of images of each class that must stay in ``train``.
     """
     rank = [hashlib.sha256(f"{seed}\t{name}".encode("utf8", "surrogateescape")).digest() for name in dataset.ids]
-    by_class: list[list[int]] = [[] for _ in dataset.classes]
-    labels = dataset.labels.tolist()
+    by_class: list[list[int]] = [[] for _ in range(len(dataset.classes) + 1)]
+    labels = (dataset.labels if dataset.marks is None else _rarest_class(dataset.marks)).tolist()
     for index in sorted(range(len(dataset)), key=rank.__getitem__):
         if labels[index] >= 0:
             by_class[labels[index]].append(index)
@@ -362,6 +382,14 @@ def split(dataset: Dataset, shares: dict[str, float | int], seed: int, leave: in
             start += count
         parts["train"].extend(members[start:])
     return {name: dataset.take(np.array(sorted(part), dtype=np.int64), name) for name, part in parts.items()}
+
+
+def _rarest_class(marks: NDArray[np.int8]) -> NDArray[np.int64]:
+    """The class with the fewest images among those of each image of marks (N,K), (N,); K for none."""
+    counts = np.append((marks == 1).sum(axis=0), len(marks))
+    has = np.hstack([marks == 1, np.ones((len(marks), 1), dtype=bool)])
+    rarest: NDArray[np.int64] = np.where(has, counts, len(marks) + 1).argmin(axis=1)
+    return rarest
 
 
 def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:

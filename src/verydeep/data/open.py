@@ -101,7 +101,7 @@ def open_data(
     if not several and any(part.marks is not None for part in opened.sets.values()):
         raise VerydeepError(
             f"{opened.name} has several labels per image, which nets are not trained on here: extract features with "
-            "`verydeep features`, and train SVMs with `verydeep svm`."
+            "`verydeep features`, and train SVMs with `verydeep svm`; `verydeep probe` does both for your own images."
         )
     if settings.exclude is not None:
         opened = without_excluded(opened, settings.exclude)

@@ -28,8 +28,8 @@ DELIMITERS = {".csv": ",\t;", ".tsv": "\t,;"}  # by file extension, the likelies
 ENDINGS = (*DELIMITERS, ".jsonl")
 SHOWN = 4  # names of a column in a message
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
-# Usual names of columns in lower case without punctuation; those of the second list count if none of the first occurs.
-Names = tuple[tuple[str, ...], tuple[str, ...]]
+# Usual names of columns in lower case without punctuation; those of a list count if none of the lists before it occurs.
+Names = tuple[tuple[str, ...], ...]
 IMAGE: Names = (
     (
         *("path", "image", "filename", "file", "filepath", "imagepath", "imagefile", "imagefilename", "imagename"),
@@ -41,6 +41,8 @@ CLASS: Names = (
     ("label", "class", "category", "classname", "labelname", "categoryname", "classlabel", "labels"),
     ("classid", "labelid", "categoryid", "target", "species", "breed", "name"),
 )
+SEVERAL = ("labels", "classes", "categories", "tags")  # of columns whose cells may hold several classes
+SEPARATORS = re.compile(r"[|;]")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class Columns:
 
     ``names`` are the names of each kind of cell; ``optional`` kinds may be missing. ``forms`` are alternative groups of
     number columns, the preferred first, each with its possible lists of names. ``usual`` are the columns of a table
-    without a header, of which the first ``least`` are required; ``is_row`` recognises the cells of such a row.
+    without a header, of which the first ``least`` are required; ``is_row`` recognises the cells of such a row. A cell
+    of a kind in ``several`` may hold several names, if its column has one of the names `SEVERAL`: as a text with
+    `SEPARATORS`, or a JSON array.
     """
 
     names: dict[str, Names]
@@ -57,6 +61,7 @@ class Columns:
     least: int
     is_row: Callable[[Sequence[str]], bool]
     optional: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
     forms: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = ()
 
     def fits(self, cells: Sequence[str]) -> bool:
@@ -76,13 +81,17 @@ class Columns:
 
 
 class Row(NamedTuple):
-    """A row of a table: its line, its cells by kind, the numbers of a form, and other cells by column name."""
+    """A row of a table: its line, its cells by kind, the numbers of a form, and other cells by column name.
+
+    ``several`` are the names, perhaps none, of a cell that may hold several.
+    """
 
     line: int
     cells: dict[str, str]
     form: str
     numbers: tuple[float, ...]
     others: dict[str, str]
+    several: dict[str, tuple[str, ...]]
 
 
 Line = tuple[int, tuple[str, ...], Sequence[Any]]  # its number, the names of its columns, its cells
@@ -115,12 +124,16 @@ def read_table(path: Path, columns: Columns) -> list[Row]:
 
 @dataclass(frozen=True)
 class _Places:
-    """The positions of the cells of each kind, of those of a form, and of the others."""
+    """The positions of the cells of each kind, of those of a form, and of the others.
+
+    ``several`` are the kinds whose columns are named in the plural.
+    """
 
     kinds: dict[str, int]
     form: str
     numbers: tuple[int, ...]
     others: tuple[int, ...]
+    several: tuple[str, ...]
 
 
 def _places(where: str, header: tuple[str, ...], columns: Columns) -> _Places:
@@ -128,8 +141,9 @@ def _places(where: str, header: tuple[str, ...], columns: Columns) -> _Places:
     keys = [column_key(name) for name in header]
     form, numbers = _form(where, header, keys, columns)
     kinds: dict[str, int] = {}
-    for strength, kind in itertools.product((0, 1), columns.names):
-        names, used = columns.names[kind][strength], {*numbers, *kinds.values()}
+    for strength, kind in itertools.product(range(max(map(len, columns.names.values()))), columns.names):
+        names = columns.names[kind][strength] if strength < len(columns.names[kind]) else ()
+        used = {*numbers, *kinds.values()}
         matches = [place for place, key in enumerate(keys) if key in names and place not in used]
         if matches and kind not in kinds:
             _check_unique(where, header, matches, 1, kind, columns)
@@ -140,7 +154,8 @@ def _places(where: str, header: tuple[str, ...], columns: Columns) -> _Places:
         shown = ",".join(header)[:120]
         raise VerydeepError(f"{where}: no column of {shown!r} is the {missing[0]}; accepted are {columns.accepted()}.")
     others = tuple(place for place in range(len(header)) if place not in {*kinds.values(), *numbers})
-    return _Places(kinds, form, numbers, others)
+    several = tuple(kind for kind in columns.several if kind in kinds and keys[kinds[kind]] in SEVERAL)
+    return _Places(kinds, form, numbers, others, several)
 
 
 def _form(where: str, header: tuple[str, ...], keys: list[str], columns: Columns) -> tuple[str, tuple[int, ...]]:
@@ -173,10 +188,22 @@ def _row(
     line: int, header: tuple[str, ...], cells: Sequence[Any], places: _Places, delimiter: str, columns: Columns
 ) -> Row:
     """A row from its cells; raises ValueError if one is invalid."""
-    kinds = {kind: _text(kind, cells[place], columns) for kind, place in places.kinds.items()}
+    several = {kind: _names(kind, cells[places.kinds[kind]], columns) for kind in places.several}
+    kinds = {
+        kind: "|".join(several[kind]) if kind in several else _text(kind, cells[place], columns)
+        for kind, place in places.kinds.items()
+    }
     numbers = tuple([_number(cells[place], delimiter, columns) for place in places.numbers])
     others = {header[place]: str(cells[place]) for place in places.others}
-    return Row(line, kinds, places.form, numbers, others)
+    return Row(line, kinds, places.form, numbers, others, several)
+
+
+def _names(kind: str, value: Any, columns: Columns) -> tuple[str, ...]:
+    """The names in a cell, each once; raises ValueError for another JSON value."""
+    if isinstance(value, list):
+        return tuple(dict.fromkeys(_text(kind, name, columns) for name in value))
+    text = "" if value in (None, "") else _text(kind, value, columns)
+    return tuple(dict.fromkeys(name.strip() for name in SEPARATORS.split(text) if name.strip()))
 
 
 def _text(kind: str, value: Any, columns: Columns) -> str:
@@ -191,7 +218,10 @@ def _text(kind: str, value: Any, columns: Columns) -> str:
         check_text(str(value))
         if named or number:
             return str(value)
-    raise ValueError(f"the {kind} is {json.dumps(value, ensure_ascii=False)[:80]}: use a name or an integer")
+    more = f"; several names are read in a column {SEVERAL[0]!r}" * (
+        isinstance(value, list) and kind in columns.several
+    )
+    raise ValueError(f"the {kind} is {json.dumps(value, ensure_ascii=False)[:80]}: use a name or an integer{more}")
 
 
 def _number(value: Any, delimiter: str, columns: Columns) -> float:

@@ -252,6 +252,33 @@ def average_precision(scores: FloatArray, marks: NDArray[np.int8], form: Literal
     return float(100 * np.mean([precision.max(initial=0.0) for precision in reached]))
 
 
+def f1_score(has: NDArray[np.bool_], marks: NDArray[np.int8]) -> float:
+    """F1, 0 to 1, of all decisions together (micro average): 2 TP / (2 TP + FP + FN); NaN if there is nothing to find.
+
+    Args:
+        has: whether each image is said to have each class, (N,K).
+        marks: 1 where it has, -1 where not, 0 where that is ignored, (N,K).
+    """
+    hits, said, true = (int(np.sum(part)) for part in (has & (marks == 1), has & (marks != 0), marks == 1))
+    return 2 * hits / (said + true) if true else float("nan")
+
+
+def best_threshold(scores: FloatArray, marks: NDArray[np.int8]) -> float:
+    """The threshold of scores (N,K) above which an image has a class: that of the largest `f1_score`.
+
+    Of equals it is the highest; it is half-way between two scores, or below all. At least one image has a class.
+    """
+    counted = marks != 0
+    order = np.argsort(-scores[counted], kind="stable")
+    falling, hits = scores[counted][order], np.cumsum(marks[counted][order] == 1)
+    last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of each run of equal scores
+    f1 = 2 * hits[last] / (last + 1 + hits[-1])
+    end = int(last[int(f1.argmax())])
+    if end == len(falling) - 1:
+        return float(np.nextafter(falling[end], -np.inf))
+    return float(falling[end] + falling[end + 1]) / 2
+
+
 def best_overlap(guesses: FloatArray, truths: Sequence[FloatArray]) -> NDArray[np.float64]:
     """The IoU of each image's predicted box, xyxy (N,4), with the nearest of its true boxes (n,4) each, (N,)."""
     return np.array([float(iou(guess, boxes).max()) for guess, boxes in zip(guesses, truths, strict=True)])

@@ -36,6 +36,7 @@ class Prediction:
 
     For SVMs the ``kind`` of value is a score instead: any number, above 0 for the class. Calibrated SVMs have
     ``probabilities`` too, one for each class. ``unknown`` says whether the image is rejected, None without `reject_at`.
+    ``labels`` are all classes that the image has, perhaps none, by SVMs of images of several classes; else None.
     """
 
     image: str
@@ -43,17 +44,19 @@ class Prediction:
     kind: Literal["probability", "score"] = "probability"
     probabilities: tuple[float, ...] = ()
     unknown: bool | None = None
+    labels: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """``{image, predictions: [{class, probability}]}``; SVMs have ``score``, and ``probability`` if calibrated.
 
-        With a threshold there is ``unknown``.
+        With ``reject_at`` there is ``unknown``, and of images of several classes ``labels``.
         """
         rows = [{"class": name, self.kind: round(value, 6)} for name, value in self.classes]
         for row, probability in zip(rows, self.probabilities, strict=False):
             row["probability"] = round(probability, 6)
         unknown = {} if self.unknown is None else {"unknown": self.unknown}
-        return {"image": self.image, "predictions": rows, **unknown}
+        labels = {} if self.labels is None else {"labels": list(self.labels)}
+        return {"image": self.image, "predictions": rows, **labels, **unknown}
 
 
 @dataclass(eq=False)

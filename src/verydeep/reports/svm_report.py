@@ -123,6 +123,14 @@ class ProbabilityRecord:
 
 
 @dataclass(frozen=True)
+class LabelsRecord:
+    """Of images of several classes: the first split's threshold of scores, and F1 of its test images in percent."""
+
+    threshold: float
+    f1: float | None
+
+
+@dataclass(frozen=True)
 class SvmRecord:
     """SVMs by a protocol as their directory describes them.
 
@@ -152,6 +160,7 @@ class SvmRecord:
     curve: CurveRecord | None
     classifier: str
     probabilities: ProbabilityRecord | None
+    labels: LabelsRecord | None
 
     @property
     def parameter(self) -> str:
@@ -252,7 +261,12 @@ def _record(folder: Path, result: dict[str, Any]) -> SvmRecord:
         classifier=str(result.get("classifier", "svm")),
         curve=_curve(result["curve"]) if "curve" in result else None,
         probabilities=_probabilities(result["splits"][0], result[RISK_COVERAGE]) if result.get(RISK_COVERAGE) else None,
+        labels=_labels(result["splits"][0]) if "threshold" in result["splits"][0] else None,
     )
+
+
+def _labels(split: dict[str, Any]) -> LabelsRecord:
+    return LabelsRecord(float(split["threshold"]), None if split["f1"] is None else float(split["f1"]))
 
 
 def _probabilities(split: dict[str, Any], risk: dict[str, Any]) -> ProbabilityRecord:

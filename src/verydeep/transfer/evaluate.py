@@ -4,8 +4,9 @@ For each split: SVMs of every C are trained on one part of the images, the C tha
 smaller of equals), SVMs of that C are trained on both parts, and score the test images. The temperature of
 their probabilities is fitted on the scores that chose C, where images have one class. The metric of images of one
 class is the mean recall over classes, with the top-1 error; of images of several classes the mean over classes of VOC's
-average precision, 11-point for VOC-2007 and the area for VOC-2012. Over splits: the mean and the sample standard
-deviation (n - 1).
+average precision, 11-point for VOC-2007 and the area for VOC-2012 and own images. Their scores that chose C also choose
+the threshold above which an image has a class: the same for all classes, that of the largest F1 of all decisions
+together. Over splits: the mean and the sample standard deviation (n - 1).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ..data.class_names import same_classes
 from ..data.class_weights import NONE, class_weights
 from ..data.datasets.voc import NOT_SCORED
 from ..data.exclude import excluded_images
-from ..evaluation.metrics import average_precision, class_recalls
+from ..evaluation.metrics import average_precision, best_threshold, class_recalls, f1_score
 from ..evaluation.rejection import RiskCoverage, risk_coverage
 from ..evaluation.temperature import LEAST_IMAGES, fit_to_scores
 from .classifiers import Classifier, LogisticTrainer, NeighbourTrainer, Trainer
@@ -62,7 +63,8 @@ class SplitResult:
 
     ``by_class`` is the metric of each class (K,), in percent, NaN for classes that are not counted; ``scores`` (n,K)
     are of the test images, ``parts.test``. ``calibration`` is None with one value of C, for images of several classes,
-    and where too few are in the dev part.
+    and where too few are in the dev part. ``threshold`` and ``f1``, in percent, of the test images' decisions together,
+    are of images of several classes, and None with one value of C.
     """
 
     parts: Parts
@@ -73,6 +75,8 @@ class SplitResult:
     by_class: NDArray[np.float64]
     top1_error: float | None
     calibration: Calibration | None
+    threshold: float | None = None
+    f1: float | None = None
 
     @property
     def temperature(self) -> float | None:
@@ -244,6 +248,8 @@ class SvmTask:
         dev: dict[float, float] = {}
         tried: dict[float, NDArray[np.float64]] = {}
         if len(self.svm.values) > 1:
+            if not (self.marks[parts.dev] == 1).any():
+                raise VerydeepError(f"no image of {self.features.data} that chooses {self.svm.parameter} has a class.")
             for candidate in trainer.fit(self.svm.values, np.searchsorted(train, parts.fit)):
                 tried[candidate.C] = candidate.scores(self.rows[parts.dev])
                 dev[candidate.C] = float(np.nanmean(self._by_class(tried[candidate.C], parts.dev)))
@@ -251,9 +257,16 @@ class SvmTask:
         (svm,) = trainer.fit((C,))
         scores = svm.scores(self.rows[test])
         by_class = self._by_class(scores, test)
-        known = self.protocol not in VOC and len(test) > 0
-        wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if known else None
-        return SplitResult(parts, C, dev, svm, scores, by_class, wrong, self._calibration(tried.get(C), parts))
+        single = self.features.marks is None and len(test) > 0
+        wrong = float(100 * (scores.argmax(1) != self.features.labels[test]).mean()) if single else None
+        result = SplitResult(parts, C, dev, svm, scores, by_class, wrong, self._calibration(tried.get(C), parts))
+        if self.features.marks is None or C not in tried:
+            return result
+        threshold = best_threshold(tried[C], self.marks[parts.dev])
+        known = bool((self.marks[test] == 1).any())
+        return replace(
+            result, threshold=threshold, f1=100 * f1_score(scores > threshold, self.marks[test]) if known else None
+        )
 
     def _calibration(self, scores: NDArray[np.float64] | None, parts: Parts) -> Calibration | None:
         """What the scores of the dev images give; None where they are too few, or no better than by chance."""
@@ -297,13 +310,14 @@ class SvmTask:
 
     def _by_class(self, scores: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
         """Recall or average precision of each class, (K,)."""
-        if self.protocol not in VOC:
+        if self.features.marks is None:
             return class_recalls(scores.argmax(1), self.features.labels[images], len(self.features.classes))
         form: Literal["11-point", "area"] = "11-point" if self.protocol == "voc2007" else "area"
         marks = self.marks[images]
         precisions = np.full(marks.shape[1], np.nan)
         for number, name in enumerate(self.features.classes):
-            if name != NOT_SCORED and (marks[:, number] == 1).any():
+            counted = self.protocol not in VOC or name != NOT_SCORED
+            if counted and (marks[:, number] == 1).any():
                 precisions[number] = average_precision(scores[:, number], marks[:, number], form)
         return precisions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,6 +162,11 @@ class SvmClassifier:
         if rejection is not None and self.file.means is not None:
             (reporter or Silent()).say(str(rejection))
             best = with_unknown(best, similarity(rows, self.file.means), rejection, faults or {})
+        if self.file.threshold is not None:
+            read = (row > self.file.threshold for index, row in enumerate(scores) if index not in (faults or {}))
+            best = [
+                replace(one, labels=tuple(compress(self.classes, has))) for one, has in zip(best, read, strict=True)
+            ]
         if self.file.temperature is None:
             return best
         likely = softmax(scores / self.file.temperature)

@@ -4,7 +4,7 @@
   chosen on a fifth of the former, and the final SVM is trained on all of them.
 - ``voc2007``, ``voc2012``, ``voc2012-action``: C is chosen on ``val``, the final SVM is trained on both sets.
 - ``own``: the sets of the data (``train``, ``dev`` or ``val``, ``test``), or random splits in the proportions that
-  training uses.
+  training uses; images have one class each, or several.
 
 A split depends on (seed, image) only, and is the one that training a net would use.
 """
@@ -57,7 +57,8 @@ def parts_of(protocol: str, features: Features, splits: int, seed: int, group_by
     """
     if protocol not in PROTOCOLS:
         raise VerydeepError(f"unknown protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}.")
-    if (features.marks is not None) != (protocol in VOC):
+    own = protocol == "own" and features.data not in (*VOC, OF_BOXES)
+    if (features.marks is not None) != (protocol in VOC) and not own:
         kind = "several classes per image" if features.marks is not None else "one class per image"
         raise VerydeepError(f"protocol {protocol} does not fit {features.data}, which has {kind}.")
     if protocol in VOC and features.data.removesuffix(OF_BOXES.removeprefix(VOC[-1])) != protocol:
@@ -79,7 +80,8 @@ def parts_of(protocol: str, features: Features, splits: int, seed: int, group_by
     if has_sets:
         raise VerydeepError(f"protocol {protocol} draws random splits, and these features are of fixed sets.")
     no_images = FolderSource(Path())  # splits depend on ids and labels only
-    whole = Dataset(features.data, "all", features.classes, features.ids, features.labels, no_images)
+    labels, marks = features.labels, features.marks
+    whole = Dataset(features.data, "all", features.classes, features.ids, labels, no_images, marks=marks)
     return [_drawn(protocol, whole, number, group_by) for number in range(seed, seed + splits)]
 
 

@@ -50,7 +50,8 @@ class SvmFile:
     """A stored classifier; each of ``nets`` has a ``recipe``, as in a features file, and ``scales``.
 
     ``temperature`` is that of its probabilities, ``risk_coverage`` the curve that thresholds are chosen from, and
-    ``means`` the class means (K,D) that it is of; each is None where there is none.
+    ``means`` the class means (K,D) that it is of; ``threshold`` is the score above which an image has a class, where it
+    may have several. Each is None where there is none.
     """
 
     classes: tuple[str, ...]
@@ -60,6 +61,7 @@ class SvmFile:
     temperature: float | None = None
     risk_coverage: RiskCoverage | None = None
     means: Array | None = None
+    threshold: float | None = None
 
     @property
     def dimensions(self) -> int:
@@ -134,6 +136,8 @@ def _split(split: SplitResult, name: str, labels: NDArray[np.int64], parameter: 
     gap = None if math.isnan(split.svm.gap) else split.svm.gap
     row: dict[str, Any] = {"split": split.parts.name, parameter: split.C, "dev": dev, "duality_gap": gap}
     row |= {"temperature": split.temperature, **_probabilities(split, labels[split.parts.test])}
+    if split.threshold is not None:
+        row |= {"threshold": split.threshold, "f1": None if split.f1 is None else round(split.f1, 4)}
     row[name] = None if split.figure is None else round(split.figure, 4)
     return row | {"top1_error": None if split.top1_error is None else round(split.top1_error, 4)}
 
@@ -222,6 +226,7 @@ def write_transfer(transfer: Transfer, folder: Path, curve: LearningCurve | None
         transfer.svm.parameter: split.C,
         "temperature": split.temperature,
         RISK_COVERAGE: None if split.calibration is None else split.calibration.risk_coverage,
+        **({} if split.threshold is None else {"threshold": split.threshold}),
     }
     means = {} if split.calibration is None else {MEANS: split.calibration.means}
     data = save({**split.svm.arrays(), **means}, metadata={METADATA_KEY: json.dumps(metadata)})
@@ -301,10 +306,10 @@ def load_svm(path: Path) -> SvmFile:
         )  # not in files of earlier versions
         check_probabilities(temperature, curve)
         classes, nets = distinct(map(str, metadata["classes"])), tuple(metadata["nets"])
-        svm = SvmFile(
-            classes, _classifier(arrays, metadata, len(classes)), nets, settings, temperature, curve, arrays.get(MEANS)
-        )
-        fits = len(nets) > 0 and _means_fit(svm)
+        threshold = metadata.get("threshold")
+        classifier = _classifier(arrays, metadata, len(classes))
+        svm = SvmFile(classes, classifier, nets, settings, temperature, curve, arrays.get(MEANS), threshold)
+        fits = len(nets) > 0 and _means_fit(svm) and (threshold is None or math.isfinite(threshold))
         check_text(*svm.classes)
         fits = fits and all(recipe_fits(net["recipe"]) and _scales_fit(net["scales"]) for net in svm.nets)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, VerydeepError):

@@ -70,7 +70,7 @@ def _show(predictions: list[Any], explanations: list[dict[str, Any]]) -> None:
     from ...data.class_names import display_name
 
     for prediction, more in zip(predictions, explanations, strict=True):
-        show(f"{prediction.image}: unknown" if prediction.unknown else prediction.image)
+        show(f"{prediction.image}: unknown" if prediction.unknown else prediction.image + _labels(prediction))
         if prediction.kind == "probability":
             show_shares((display_name(name), share) for name, share in prediction.classes)
         else:
@@ -79,6 +79,15 @@ def _show(predictions: list[Any], explanations: list[dict[str, Any]]) -> None:
                 show(f"  {value:7.3f}  {likely}{display_name(name)}")
         for pictures in more.values():
             show(f"  {display_name(pictures['class'])}: score map {pictures['map']}, Grad-CAM {pictures['gradcam']}")
+
+
+def _labels(prediction: Any) -> str:
+    """All classes of an image that may have several, as the end of a line."""
+    from ...data.class_names import display_name
+
+    if prediction.labels is None:
+        return ""
+    return f": {', '.join(map(display_name, prediction.labels)) or 'none of the classes'}"
 
 
 def _show_csv(predictions: list[Any]) -> None:

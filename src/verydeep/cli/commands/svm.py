@@ -114,6 +114,9 @@ def show_svms(result: dict[str, Any]) -> None:
         show(f"{shown} {result[name]:.2f} ± {result[f'{name}_std']:.2f} %, over {len(rows)} splits")
     elif result[name] is None:
         show(f"the test images have no labels, so there is no {shown}")
+    first = result["splits"][0]
+    if first.get("f1") is not None:
+        show(f"classes with scores above {first['threshold']:.4f}, chosen on the dev part: F1 {first['f1']:.2f} %")
     if "curve" in result:
         _show_curve(result["curve"], parameter)
 

@@ -9,26 +9,28 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ...core.errors import VerydeepError
 from ...core.settings import DEV_FRACTION, DataSettings, dev_share
 from ..class_names import numbered, one_spelling
-from ..dataset import Data, Dataset, FolderSource, relabel, split
+from ..dataset import Data, Dataset, FolderSource, marks_of, relabel, split
 from ..groups import described_split, group_notes, with_groups
 from ..image_formats import EXTENSIONS, READ, kind_of_file
 from ..layout import SET_OF, read_layout
-from ..tables import CLASS, ENDINGS, IMAGE, Columns, Row, read_table
+from ..tables import CLASS, ENDINGS, IMAGE, SEVERAL, Columns, Row, read_table
 from ..walk import Skipped, extension_of, files_below, list_folder, unread_sentences
 
 OUTSIDE = "images outside the class folders"
 LISTED = Columns(
-    names={"image": IMAGE, "class": CLASS, "set": (("set", "split"), ())},
+    names={"image": IMAGE, "class": (*CLASS, SEVERAL), "set": (("set", "split"), ())},
     usual=("path", "label", "set"),
     least=2,
     is_row=bool,
     optional=("set",),
+    several=("class",),
 )
 SETS = ("train", "val", "test")
 METADATA = ("metadata.csv", "metadata.jsonl")  # lists in Hugging Face's image folders
@@ -152,23 +154,23 @@ def _no_images(folder: Path, name: str, skipped: Skipped) -> str:
 
 def _from_rows(path: Path, settings: DataSettings) -> Data:
     """A list file of images, their classes and, optionally, their sets."""
-    rows, groups = _listed(path, settings.group_by)
-    if not rows:
+    entries, groups = _listed(path, settings.group_by)
+    if not entries:
         raise VerydeepError(f"{path} lists no images: write one per line, as path,label.")
-    by_path: dict[str, tuple[str, str]] = {}
-    for image, *entry in rows:
-        earlier = by_path.setdefault(image, (entry[0], entry[1]))
-        if earlier != tuple(entry):
-            one, other = (" in ".join(filter(None, pair)) for pair in (earlier, entry))
-            raise VerydeepError(f"{path} lists {image} twice, as {one!r} and as {other!r}: keep one.")
+    several = any(len(entry.classes) > 1 for entry in entries.values())
+    all_classes = tuple(sorted({name for entry in entries.values() for name in entry.classes}))
     sets = {}
-    for set_name in sorted({row[2] for row in rows}):
-        members = sorted({(image, label) for image, label, its_set in rows if its_set == set_name})
-        classes, labels = numbered([label for _, label in members])  # of this set; `from_sets` relabels it
-        ids = tuple(image for image, _ in members)
+    for set_name in sorted({entry.set_name for entry in entries.values()}):
+        ids = tuple(sorted(image for image, entry in entries.items() if entry.set_name == set_name))
+        names = [entries[image].classes for image in ids]
         subjects = np.array([groups[image] for image in ids], dtype=np.int64) if groups else None
-        source = FolderSource(path.parent)
-        sets[set_name] = Dataset(str(path), set_name, classes, ids, labels, source, subjects=subjects)
+        labels, source = np.full(len(ids), -1, dtype=np.int64), FolderSource(path.parent)
+        dataset = Dataset(str(path), set_name, all_classes, ids, labels, source, subjects=subjects)
+        if several:
+            sets[set_name] = replace(dataset, marks=marks_of(names, all_classes))
+        else:
+            classes, labels = numbered([name for (name,) in names])  # of this set; `from_sets` relabels it
+            sets[set_name] = replace(dataset, classes=classes, labels=labels)
     if set(sets) == {""}:
         return split_whole(sets[""], settings)
     if "train" not in sets or not set(sets) <= set(SETS) or len(sets) < 2:
@@ -176,8 +178,18 @@ def _from_rows(path: Path, settings: DataSettings) -> Data:
     return from_sets(str(path), sets, settings)
 
 
-def _listed(path: Path, group_by: str | None) -> tuple[list[tuple[str, str, str]], dict[str, int]]:
-    """The path, class and set of each row, and the groups of images; empty without a column of that name.
+class _Entry(NamedTuple):
+    """The classes of an image, sorted, and its set."""
+
+    classes: tuple[str, ...]
+    set_name: str
+
+    def __str__(self) -> str:
+        return " in ".join(filter(None, ("|".join(self.classes), self.set_name)))
+
+
+def _listed(path: Path, group_by: str | None) -> tuple[dict[str, _Entry], dict[str, int]]:
+    """The images with their entries, and with their groups; empty without a column of that name.
 
     Without a set column, one that contains only names of sets is used.
     """
@@ -201,10 +213,23 @@ def _listed(path: Path, group_by: str | None) -> tuple[list[tuple[str, str, str]
     if set(sets) == {"train"}:  # the other sets are in other lists
         sets = [""] * len(rows)
     images = [_local(folder, row.cells["image"]) for row in rows]
-    spelling = one_spelling(row.cells["class"] for row in rows)
-    classes = [spelling[row.cells["class"]] for row in rows]
+    classes = _classes(path, rows)
     paths = list(map(os.path.normpath, images))
-    return list(zip(paths, classes, sets, strict=True)), _groups(path, paths, rows, group_by)
+    entries: dict[str, _Entry] = {}
+    for image, entry in zip(paths, map(_Entry, classes, sets), strict=True):
+        earlier = entries.setdefault(image, entry)
+        if earlier != entry:
+            raise VerydeepError(f"{path} lists {image} twice, as {str(earlier)!r} and as {str(entry)!r}: keep one.")
+    return entries, _groups(path, paths, rows, group_by)
+
+
+def _classes(path: Path, rows: list[Row]) -> list[tuple[str, ...]]:
+    """The classes of each row: one, or any number in a list where an image has several."""
+    names = [row.several.get("class", (row.cells["class"],)) for row in rows]
+    if max(map(len, names), default=0) < 2 and () in names:
+        raise VerydeepError(f'{path}, line {rows[names.index(())].line}: the class is "": use a name or an integer.')
+    spelling = one_spelling(name for several in names for name in several)
+    return [tuple(sorted(spelling[name] for name in several)) for several in names]
 
 
 def _groups(path: Path, images: list[str], rows: list[Row], column: str | None) -> dict[str, int]:

@@ -3,6 +3,7 @@
 A row is an image. Its encoded bytes are in a column of structs of ``bytes`` and ``path``, or of bytes; where there are
 no bytes, ``path`` is a file, relative to the folder. Its class is in another column: the number of a name of the
 ``ClassLabel`` that the files' metadata describe, or else any number or text; -1, null and an empty text are no label.
+A list of numbers or texts is any number of classes.
 
 - Parquet: the name of a file, without the number of its shard, or else that of a folder is its set
   (``data/train-00000-of-00002.parquet``, ``train/0000.parquet``).
@@ -36,7 +37,7 @@ from ..dataset import Data, Dataset, ImageSource, relabel
 from ..image_formats import EXTENSIONS
 from ..image_io import Pixels, decode, read_bytes
 from ..layout import named_sets, set_of_name
-from ..tables import CLASS, IMAGE, Names, column_key
+from ..tables import CLASS, IMAGE, SEVERAL, Names, column_key
 from ..walk import Skipped, files_below, of_extension, passed_over
 from .folder import from_sets, split_whole
 
@@ -46,7 +47,7 @@ NO_PYARROW = "parquet and Arrow files need pyarrow: pip install 'verydeep[parque
 SETS_FILE, SET_FILE, INFO_FILE, PARQUET = "dataset_dict.json", "state.json", "dataset_info.json", ".parquet"
 METADATA, UNKNOWN = b"huggingface", "unknown"
 SHARD = re.compile(r"-\d{5}-of-\d{5}(-\w+)?$")
-LABEL: Names = (CLASS[0], tuple(name for name in CLASS[1] if name not in IMAGE[1]))
+LABEL: Names = (CLASS[0], tuple(name for name in CLASS[1] if name not in IMAGE[1]), SEVERAL)
 MOST_KEPT, MOST_OPEN = 2**28, 64  # bytes of the row groups that a process keeps, and its open files
 
 
@@ -94,12 +95,12 @@ def open_path(root: Path, settings: DataSettings) -> Data:
     named, notes = _named_sets(root, list(splits))
     sets = {key: reader.read(key, splits[split]) for key, split in named.items()}
     train, *others = sets
-    if not sets[train].labelled:
+    if not _has_labels(sets[train]):
         if others:
             raise VerydeepError(f"{root}: the images of {named[train]} have no labels, which training needs.")
         return Data(name, {"test": sets[train].take(np.arange(len(sets[train])), "test")}, split_by_us=False)
     sets[train] = _used_classes(sets[train])
-    for key in [key for key in others if not sets[key].labelled]:
+    for key in [key for key in others if not _has_labels(sets[key])]:
         del sets[key]
         notes += (f"{root}: {named[key]} has no labels and is not read",)
     if len(sets) == 1:
@@ -108,9 +109,14 @@ def open_path(root: Path, settings: DataSettings) -> Data:
     return replace(opened, notes=(*notes, *opened.notes))
 
 
+def _has_labels(dataset: Dataset) -> bool:
+    return dataset.labelled or dataset.marks is not None
+
+
 def _used_classes(dataset: Dataset) -> Dataset:
     """The set without the classes that no image has, as after a `filter`."""
-    used = tuple(dataset.classes[number] for number in np.unique(dataset.labels))
+    numbers = np.unique(dataset.labels if dataset.marks is None else np.nonzero(dataset.marks == 1)[1])
+    used = tuple(dataset.classes[number] for number in numbers)
     return relabel(dataset, used) if len(used) < len(dataset.classes) else dataset
 
 
@@ -180,11 +186,15 @@ def _named_sets(root: Path, splits: list[str]) -> tuple[dict[str, str], tuple[st
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a file: images, labels if there are any, and the names of these if they are numbers of names."""
+    """The columns of a file: images, labels if there are any, and the names of these if they are numbers of names.
+
+    ``several`` says whether a cell is a list of labels.
+    """
 
     image: str
     label: str | None
     names: tuple[str, ...] | None
+    several: bool
 
 
 @dataclass(frozen=True)
@@ -214,10 +224,14 @@ class _SetReader:
                 groups += file.column(self.group_by or "") if self.group_by in file.schema.names else []
         if columns is None or not ids:
             raise VerydeepError(f"{paths[0] if paths else self.root} has no rows.")
-        classes, labels = _labels(ids, values, columns.names)
         source = TableReader(self.root, columns.image)
         subjects = self._subjects(ids, groups)
-        return Dataset(str(self.root), set_name, classes, tuple(ids), labels, source, self.skipped, subjects)
+        labels = np.full(len(ids), -1, dtype=np.int64)
+        dataset = Dataset(str(self.root), set_name, (), tuple(ids), labels, source, self.skipped, subjects)
+        if columns.several:
+            return _marked(dataset, [cell or () for cell in values], columns.names)
+        classes, labels = _labels(ids, values, columns.names)
+        return replace(dataset, classes=classes, labels=labels)
 
     def _subjects(self, ids: list[str], groups: list[Any]) -> NDArray[np.int64] | None:
         if not groups:
@@ -225,6 +239,17 @@ class _SetReader:
         if len(groups) < len(ids) or any(group is None for group in groups):
             raise VerydeepError(f"{self.root}: an image has no {self.group_by}, and --group-by needs one for each.")
         return np.array([self.numbers.setdefault(str(group), len(self.numbers)) for group in groups], dtype=np.int64)
+
+
+def _marked(dataset: Dataset, cells: Sequence[Sequence[Any]], names: tuple[str, ...] | None) -> Dataset:
+    """The set with several labels per image; raises VerydeepError for one that is out of range."""
+    owners = [image for image, cell in zip(dataset.ids, cells, strict=True) for _ in cell]
+    classes, labels = _labels(owners, [label for cell in cells for label in cell], names)
+    if (labels < 0).any():
+        raise VerydeepError(f"{owners[int(labels.argmin())]} has a label in its list that is none: remove it.")
+    marks = np.full((len(cells), len(classes)), -1, dtype=np.int8)
+    marks[np.repeat(np.arange(len(cells)), [len(cell) for cell in cells]), labels] = 1
+    return replace(dataset, classes=classes, marks=marks)
 
 
 def _labels(
@@ -257,13 +282,21 @@ def _columns(path: Path, schema: Any) -> _Columns:
             f"{path} has no column of images, as structs of bytes and path: its columns are {', '.join(schema.names)}."
         )
     described = json.loads((schema.metadata or {}).get(METADATA, b"{}")).get("info", {}).get("features", {})
-    labels = [field.name for field in schema if _is_label(field.type)]
-    whole = [name for name in labels if pyarrow.types.is_integer(schema.field(name).type)]
-    numbers = [name for name in whole if described.get(name, {}).get("_type") == "ClassLabel"]
-    label = _only(path, numbers or _called(labels, LABEL), LABEL, "class")
-    names = tuple(map(str, described[label]["names"])) if label in numbers else None
+    lists = [field.name for field in schema if pyarrow.types.is_list(field.type)]
+    kinds = {field.name: field.type.value_type if field.name in lists else field.type for field in schema}
+    labels = [name for name, kind in kinds.items() if _is_label(kind)]
+    numbers = [name for name in labels if pyarrow.types.is_integer(kinds[name])]
+    named = {name: _class_label(described.get(name, {})) for name in numbers}
+    label = _only(path, [name for name in numbers if named[name]] or _called(labels, LABEL), LABEL, "class")
+    names = named.get(label or "")
     check_text(*schema.names, *(names or ()))
-    return _Columns(_only(path, images, IMAGE, "image") or "", label, names)
+    return _Columns(_only(path, images, IMAGE, "image") or "", label, names, label in lists)
+
+
+def _class_label(feature: dict[str, Any]) -> tuple[str, ...] | None:
+    """The names of a feature that is a ``ClassLabel``, or a list of them."""
+    feature = feature.get("feature", feature)
+    return tuple(map(str, feature["names"])) if feature.get("_type") == "ClassLabel" else None
 
 
 def _is_label(kind: Any) -> bool:
@@ -284,7 +317,7 @@ def _is_image(kind: Any) -> bool:
 def _called(columns: Sequence[str], names: Names) -> list[str]:
     """The columns of some names, the preferred ones if there are any."""
     found = [[column for column in columns if column_key(column) in several] for several in names]
-    return found[0] or found[1]
+    return next(filter(None, found), [])
 
 
 def _only(path: Path, columns: list[str], names: Names, kind: str) -> str | None:

@@ -57,9 +57,12 @@ class Prediction(BaseModel):
 
 
 class Predictions(OfImage):
-    """The most likely classes, the most likely first; with ``--reject-at`` whether the image is unknown."""
+    """The most likely classes, the most likely first; with ``--reject-at`` whether the image is unknown; ``labels`` are
+    all classes of an image, where the SVMs are of images of several classes.
+    """
 
     predictions: list[Prediction]
+    labels: list[str] | None = None
     unknown: bool | None = None
 
 

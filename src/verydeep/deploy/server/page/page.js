@@ -123,9 +123,10 @@ class Card {
   async run() {
     this.part(".state").textContent = "Predicting …";
     try {
-      const { predictions, unknown } = await (await send("predict?top=5", this.file)).json();
-      this.part(".state").textContent = unknown ? "Unknown: probably none of these classes" : "";
-      this.part(".state").hidden = !unknown;
+      const { predictions, labels, unknown } = await (await send("predict?top=5", this.file)).json();
+      const all = labels ? labels.join(", ") || "None of the classes" : "";
+      this.part(".state").textContent = unknown ? "Unknown: probably none of these classes" : all;
+      this.part(".state").hidden = !(unknown || all);
       this.bars(predictions);
       if (served.ways.includes("localise")) await this.locate();
       if (served.ways.includes("similar")) await this.compare();
