@@ -19,6 +19,7 @@ import resource
 import runpy
 import sys
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -44,7 +45,7 @@ def serve() -> dict[str, Any] | None:
 
 def become(asked: dict[str, Any]) -> None:
     """Takes on what a process is given at its start."""
-    for number, path in ((0, os.devnull), (1, asked["stdout"]), (2, asked["stderr"])):
+    for number, path in ((0, asked["stdin"]), (1, asked["stdout"]), (2, asked["stderr"])):
         opened = os.open(path, os.O_RDWR if number else os.O_RDONLY)
         os.dup2(opened, number)
         os.close(opened)
@@ -53,6 +54,9 @@ def become(asked: dict[str, Any]) -> None:
     os.environ.update(asked["env"])
     if asked["file_limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked["file_limit"],) * 2)
+    if asked["memory_limit"] is not None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + asked["memory_limit"],) * 2)
     encoding, _, errors = asked["env"].get("PYTHONIOENCODING", "").partition(":")
     if encoding:
         for stream, if_not in ((sys.stdout, errors or "strict"), (sys.stderr, "backslashreplace")):

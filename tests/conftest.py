@@ -65,8 +65,21 @@ PYTHON = [sys.executable, "-W", "error::UserWarning:verydeep"]
 SECONDS = 300.0
 
 
-def run_command(*words: object, cwd: Path | None = None, file_limit: int | None = None, **env: str) -> Answer:
-    """Runs `verydeep` in a process of its own; ``file_limit`` bounds the bytes of any file it writes."""
+def run_command(
+    *words: object,
+    cwd: Path | None = None,
+    file_limit: int | None = None,
+    memory_limit: int | None = None,
+    stdin: Path | None = None,
+    **env: str,
+) -> Answer:
+    """Runs `verydeep` in a process of its own.
+
+    Args:
+        file_limit: bytes of any file that it writes.
+        memory_limit: bytes that it may allocate (Linux).
+        stdin: the file that it reads as standard input.
+    """
     typed, variables = list(map(str, words)), {**os.environ, "OMP_NUM_THREADS": "1", **env}
     if any(name.startswith("PYTHON") for name in env.keys() - {"PYTHONIOENCODING"}):  # which Python reads as it starts
         new = [*PYTHON, "-m", "verydeep", *typed]
@@ -75,8 +88,9 @@ def run_command(*words: object, cwd: Path | None = None, file_limit: int | None 
     with tempfile.NamedTemporaryFile() as stdout, tempfile.NamedTemporaryFile() as stderr:
         status = _commands().run(
             {
-                **{"words": typed, "cwd": str(cwd or Path.cwd()), "env": variables, "file_limit": file_limit},
-                **{"stdout": stdout.name, "stderr": stderr.name},
+                **{"words": typed, "cwd": str(cwd or Path.cwd()), "env": variables},
+                **{"file_limit": file_limit, "memory_limit": memory_limit},
+                **{"stdin": str(stdin or os.devnull), "stdout": stdout.name, "stderr": stderr.name},
             }
         )
         return Answer(status, *(_text(Path(file.name).read_bytes()) for file in (stdout, stderr)))

@@ -361,7 +361,7 @@ def predict(
     calibration: bool = True,
     reject_at: float | None = None,
 ) -> list[Prediction]:
-    """Loads a classifier and predicts; a single path is a file, a directory of images or a glob.
+    """Loads a classifier and predicts; a single path is a file, a directory of images, a glob, or a URL to download.
 
     Args:
         reject_at: a percentage of errors; images too unlike the classes for it are ``unknown``

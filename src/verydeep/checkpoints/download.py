@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import VerydeepError
 from ..core.files import cache_folder, cannot_write, check_place
 from ..core.progress import Reporter
+from ..core.url import FAULTS, is_url, open_url, why_not
 from .registry import Digests, Released, all_released, released_named
 
 PIECE = 2**20
-SECONDS = 30.0  # timeout of a connection that sends nothing
 MOST_BYTES = 2 * 2**30  # no file of these nets is larger
 
 
@@ -132,20 +131,14 @@ def _progress(reporter: Reporter, released: Released, size: int) -> Iterator[Any
 
 @contextlib.contextmanager
 def _connected(address: str, done: int, part: Path) -> Iterator[Any]:
-    if not address.startswith(("https://", "http://")):
+    if not is_url(address):
         raise VerydeepError(f"{address} is not a URL: it must begin with https:// or http://.")
-    request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as response:
+        with open_url(address, {"Range": f"bytes={done}-"} if done else None) as response:
             yield response
-    except urllib.error.HTTPError as fault:
-        if fault.code == 416:  # nothing is left to download
+    except FAULTS as fault:
+        if getattr(fault, "code", None) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # nothing is left to download
             part.unlink(missing_ok=True)
         raise VerydeepError(
-            f"{address} returns {fault.code} ({fault.reason}): try again, or pass another copy as --from."
-        ) from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as fault:
-        reason = getattr(fault, "reason", None) or fault
-        raise VerydeepError(
-            f"cannot reach {address} ({reason}): check the network, or pass a copy of the file as --from FILE."
+            f"{why_not(address, fault)}: check the network, or pass a copy of the file as --from FILE."
         ) from None

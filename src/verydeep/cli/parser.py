@@ -70,7 +70,15 @@ def percentage(text: str) -> float:
 # Arguments of several commands: the title of their group, and the options of argparse.
 SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     "data": ("Data", {"metavar": "DATA", "help": "dataset: a folder, a list file or a name, as `train --data` takes"}),
-    "images": ("Data", {"metavar": "IMAGE", "nargs": "+", "help": "images, folders of images or glob patterns"}),
+    "images": (
+        "Data",
+        {
+            "metavar": "IMAGE",
+            "nargs": "+",
+            "help": "images, folders of images, glob patterns, http(s) URLs, which are downloaded, or - for one image "
+            "from standard input",
+        },
+    ),
     "protocol": (
         "Prediction",
         {

@@ -52,6 +52,18 @@ TURNS = {
 SIDEWAYS = [turn for number, turn in TURNS.items() if number >= 5]
 
 
+class NamedImage(str):
+    """An encoded image in memory, as a text that is its name in messages and results; it is read like a path."""
+
+    data: bytes
+
+    def __new__(cls, name: str, data: bytes) -> NamedImage:
+        """``name`` is what the image came from, such as a URL."""
+        image = super().__new__(cls, name)
+        image.data = data
+        return image
+
+
 def open_photo(source: bytes | IO[bytes], heic: bool = True) -> Image.Image:
     """Opens an encoded image and reads its header; a PNG file is read completely.
 
@@ -119,6 +131,8 @@ def read_image(source: str | Path) -> Pixels:
 
 def read_bytes(source: str | Path) -> bytes:
     """The bytes of an image file; raises ImageError if it cannot be read."""
+    if isinstance(source, NamedImage):
+        return source.data
     try:
         with open(source, "rb", opener=_open_file) as file:
             return file.read()

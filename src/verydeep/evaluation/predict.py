@@ -20,6 +20,8 @@ from ..core.errors import ImageError, NotAnImageError, VerydeepError
 from ..core.paths import files_matching
 from ..core.progress import Reporter, Silent
 from ..core.settings import MachineSettings
+from ..core.url import is_url
+from ..data.fetch import STDIN, download_image, image_of_stdin
 from ..data.image_io import Pixels, as_pixels
 from ..data.walk import HIDDEN, LINKS, SYSTEM, Skipped, files_below, is_system, unread_sentences
 from .inference import InferenceModel, ResizeToScales, posteriors
@@ -225,7 +227,9 @@ def _read(file: Any) -> Any:
 
 def name_of(image: Any, index: int) -> str:
     """The name of an image in messages: its path, or its index in the list."""
-    return str(image) if isinstance(image, str | os.PathLike) else f"image {index}"
+    if isinstance(image, str):
+        return image  # a NamedImage stays one, so that it can be read again
+    return str(image) if isinstance(image, os.PathLike) else f"image {index}"
 
 
 def each_image(
@@ -263,7 +267,7 @@ def find_all(patterns: Iterable[str], reporter: Reporter | None = None) -> tuple
     reporter = reporter or Silent()
     photos: dict[str, None] = {}
     problems: list[str] = []
-    for pattern in patterns:
+    for pattern in dict.fromkeys(patterns):
         try:
             photos |= dict.fromkeys(find_photos(pattern, problems, reporter))
         except ImageError as problem:
@@ -274,7 +278,7 @@ def find_all(patterns: Iterable[str], reporter: Reporter | None = None) -> tuple
 
 
 def find_photos(pattern: str | Path, problems: list[str] | None = None, reporter: Reporter | None = None) -> list[str]:
-    """The images that a file name, a directory (its images, sorted) or a glob matches.
+    """The images of a file name, a directory (sorted), a glob, a URL, which is downloaded, or ``-``, standard input.
 
     Args:
         problems: receives the messages about unreadable directories and images of unsupported formats.
@@ -283,6 +287,10 @@ def find_photos(pattern: str | Path, problems: list[str] | None = None, reporter
         ImageError: there are none.
         VerydeepError: a directory cannot be read, without ``problems``.
     """
+    if pattern == STDIN:
+        return [image_of_stdin()]
+    if isinstance(pattern, str) and is_url(pattern):
+        return [download_image(pattern, reporter)]
     path = Path(pattern)
     if path.is_dir():
         return _photos_below(path, problems, reporter or Silent())
