@@ -16,7 +16,7 @@ import sys
 import time
 
 from ..core.distributed import peer_is_gone, processes, speaks
-from ..core.errors import ToldElsewhere, VerydeepError
+from ..core.errors import ToldElsewhere, VerydeepError, first_line
 from ..core.settings import PIXEL_LIMIT, MachineSettings
 from . import output
 from .execution import MISTAKE, OK
@@ -74,10 +74,11 @@ def _status(arguments: list[str] | None) -> int:
     except VerydeepError as mistake:
         output.fail(str(mistake))
         return MISTAKE
-    except RuntimeError as fault:
-        if processes() == 1 or not peer_is_gone(fault):
+    except (RuntimeError, MemoryError) as fault:
+        sentence = _sentence_of(fault)
+        if sentence is None:
             raise
-        output.fail("another process of this job has ended, so this one stops.")
+        output.fail(sentence)
         return MISTAKE
     except BrokenPipeError:  # the reader of stdout has ended, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,6 +89,20 @@ def _status(arguments: list[str] | None) -> int:
         return MISTAKE
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
+
+
+def _sentence_of(fault: RuntimeError | MemoryError) -> str | None:
+    """The sentence for an error that no code could foresee; None for a fault of this program."""
+    from ..core.out_of_memory import is_out_of_memory  # loads torch
+
+    if processes() > 1 and peer_is_gone(fault):
+        return "another process of this job has ended, so this one stops."
+    if is_out_of_memory(fault):
+        return (
+            f"memory ran out ({first_line(fault)}): free memory, or use smaller images (--crop, --S, the Q of a "
+            "protocol, --scales), a smaller --device-batch or fewer --workers."
+        )
+    return None
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:

@@ -8,6 +8,9 @@ the soft-max.
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,6 +20,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from ..core.config import STRIDE
 from ..core.errors import VerydeepError
+from ..core.out_of_memory import within_memory
 from .architectures import Layer, has_lrn, layers
 from .map_cache import MapCache
 from .matmul import linear
@@ -39,6 +43,7 @@ class Net(nn.Module):
     takes = "float"
     recompute = False  # gradient checkpointing of stages (Chen et al. 2016): slower, less memory
     map_cache: MapCache | None = None  # of the last maps, while the convolutions do not change
+    most_values = math.inf  # of the images of a pass without gradients, lowered where memory runs out
 
     def __init__(self, name: str, classes: int, crop: int, width: float, pooling: Pooling = "up") -> None:
         super().__init__()
@@ -85,6 +90,9 @@ class Net(nn.Module):
         """
         if layer.startswith("fc"):
             self._check_size(x)
+        return self._within_memory(partial(self._activations, layer=layer), x)
+
+    def _activations(self, x: Tensor, layer: str) -> Tensor:
         names = self.map_names()
         names = names[: names.index(layer) + 1]
         passed = [stage for stage in range(1, 6) if f"pool{stage}" in names]
@@ -173,7 +181,22 @@ class Net(nn.Module):
         )
 
     def _last_map(self, x: Tensor) -> Tensor:
-        return self.stages(x)[-1]
+        return self._within_memory(lambda part: self.stages(part)[-1], x)
+
+    def _within_memory(self, convolutions: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """A map (B,D,h,w) of images (B,3,H,W), computed in parts of the batch where memory runs out without gradients.
+
+        The maps of the convolutions need nearly all of a net's memory. With gradients all of them are kept, and
+        training halves its micro-batches.
+        """
+        if torch.is_grad_enabled():
+            return convolutions(x)
+        values = math.prod(x.shape[1:])
+        size = max(1, int(min(len(x), self.most_values / values)))
+        maps, fits = within_memory(lambda count: [convolutions(part) for part in x.split(count)], size)
+        if fits < size:
+            self.most_values = fits * values
+        return maps[0] if len(maps) == 1 else torch.cat(maps)
 
     def _check_size(self, x: Tensor) -> None:
         # If sizes are rounded up, one pixel is enough for the last cell of fc6's kernel.
@@ -214,9 +237,7 @@ class Net(nn.Module):
             leave less than the net's crop are omitted.
         """
         self._check_size(x)
-        for stage in range(1, 5):
-            x = self._pooled_stage(stage, x)
-        x = self._stage(5, x)
+        x = self._within_memory(self._unpooled_last_map, x)
         maps = []
         up = 1 if self.pooling == "up" else 0
         for down, across in itertools.product((0, 1), repeat=2):
@@ -225,6 +246,11 @@ class Net(nn.Module):
                 scores = self.layer("fc8")(self._hidden(self._pool(x[:, :, down:, across:]), None))
                 maps.append(((down * STRIDE // 2, across * STRIDE // 2), scores))
         return maps
+
+    def _unpooled_last_map(self, x: Tensor) -> Tensor:
+        for stage in range(1, 5):
+            x = self._pooled_stage(stage, x)
+        return self._stage(5, x)
 
     def mean_scores(self, x: Tensor) -> Tensor:
         """The score map averaged over its cells, (B,K).

@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..checkpoints.run_dir import BEST, LAST, PREVIOUS, RunLog
 from ..core.device import Machine, free_bytes
 from ..core.errors import Diverged, VerydeepError
 from ..core.files import write_json
+from ..core.out_of_memory import within_memory
 from ..core.progress import Interrupted, Reporter, Stopping
 from ..core.settings import TrainSettings
 from ..core.team import Team
@@ -192,10 +194,30 @@ class Trainer:
         """One step of SGD on the mean loss of the batch, accumulated over its micro-batches and the team's shards."""
         first = self.state.batch * self.settings.batch
         total = min(self.settings.batch, len(self.sets["train"]) - first)
+        batch, at_once = batch.to(self.machine.device), self.state.at_once
+        size = max(1, min(at_once, len(batch.labels)))
+        least = size if self._team.size > 1 else 1  # another process would wait for a gradient that is not computed
+        (loss_sum, wrong), fits = within_memory(partial(self._gradients, learner, batch, total), size, least)
+        loss_sum, wrong = self._team.all_reduce(loss_sum, wrong)
+        if not (math.isfinite(loss_sum) and self._gradient_is_finite()):
+            raise Diverged(f"the loss or its gradient is not finite {self._where(self.state.step + 1)}")
+        self._scaler.step(self._sgd)
+        self._scaler.update()
+        before = self.state
+        sums = (before.sums[0] + loss_sum, before.sums[1] + int(wrong), before.sums[2] + total)
+        at_once = fits if fits < size else at_once
+        self.state = replace(before, step=before.step + 1, batch=before.batch + 1, sums=sums, at_once=at_once)
+
+    def _gradients(self, learner: Callable[..., Any], batch: Batch, total: int, at_once: int) -> tuple[float, float]:
+        """Adds up the gradients of a shard's micro-batches; returns the sum of its losses, and how many are wrong.
+
+        Args:
+            total: the number of images of the whole batch.
+            at_once: the micro-batch size.
+        """
         loss_sum, wrong = 0.0, 0.0
         self._sgd.zero_grad(set_to_none=True)
-        batch = batch.to(self.machine.device)
-        parts = list((self._windows(batch) if self._only_fc else batch).parts(self.state.at_once))
+        parts = list((self._windows(batch, at_once) if self._only_fc else batch).parts(at_once))
         for number, part in enumerate(parts, start=1):
             inputs = part.images if self._only_fc else self._input(part)
             with self._team.no_sync(learner, last=number == len(parts)):
@@ -207,22 +229,15 @@ class Trainer:
                 self._scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
             wrong += count
-        loss_sum, wrong = self._team.all_reduce(loss_sum, wrong)
-        if not (math.isfinite(loss_sum) and self._gradient_is_finite()):
-            raise Diverged(f"the loss or its gradient is not finite {self._where(self.state.step + 1)}")
-        self._scaler.step(self._sgd)
-        self._scaler.update()
-        before = self.state
-        sums = (before.sums[0] + loss_sum, before.sums[1] + int(wrong), before.sums[2] + total)
-        self.state = replace(before, step=before.step + 1, batch=before.batch + 1, sums=sums)
+        return loss_sum, wrong
 
     def _input(self, part: Batch) -> Tensor:
         return self.machine.to_input(part.images, part.shift + self._minus_mean)
 
-    def _windows(self, batch: Batch) -> Batch:
+    def _windows(self, batch: Batch, at_once: int) -> Batch:
         """A batch of whole images of any sizes as one of the windows that fc6 sees, (B,D,k,k)."""
         with self.machine.autocast():
-            windows = [self.net.windows(self._input(part), part.cells) for part in batch.parts(self.state.at_once)]
+            windows = [self.net.windows(self._input(part), part.cells) for part in batch.parts(at_once)]
         return replace(batch, images=torch.cat(windows), places=torch.zeros((len(batch.labels), 0), dtype=torch.int64))
 
     def _gradient_is_finite(self) -> bool:
