@@ -4,6 +4,7 @@ from .api import calibrate as calibrate
 from .api import convert as convert
 from .api import evaluate as evaluate
 from .api import evaluate_boxes as evaluate_boxes
+from .api import find_rate as find_rate
 from .api import find_suspects as find_suspects
 from .api import load as load
 from .api import predict as predict

@@ -50,6 +50,7 @@ from .reports.run_report import LiveReport, refresh_report
 from .reports.suspects import SUSPECTS_PAGE, write_suspects_page
 from .reports.svm_report import write_svm_report
 from .training.classification import ClassificationTask
+from .training.rate_finder import RateTest, range_test
 from .training.recipes import settings_of_box_run, settings_of_run
 from .training.resume import metadata_of_run
 from .training.run import TrainingRun, route
@@ -106,6 +107,27 @@ def train(
     if resume or training.restarted:
         return training.resume(data_given, typed(TrainSettings, train_given))
     return training.start(named_data(data_given), settings_of_run(run, train_given))
+
+
+@takes_settings(DataSettings, TrainSettings, MachineSettings)
+def find_rate(run: str, reporter: Reporter | None = None, **given: Unpack[ClassifierArguments]) -> RateTest:
+    """Tests learning rates by some steps of `train` whose rate rises, and suggests one; writes nothing.
+
+    Args:
+        run, reporter, given: as of `train`; ``lr`` is only what the suggestion is compared with.
+
+    Returns:
+        The loss at each learning rate, and the suggestion (`verydeep.training.rate_finder`).
+
+    Raises:
+        VerydeepError: invalid settings or data.
+    """
+    machine, data_given, train_given = route({**given})
+    fit = fit_start if "/" not in run else None
+    test = TrainingRun(
+        ClassificationTask(), run, Path(), machine, reporter or default_reporter(), Team(), _never, live_report, fit
+    )
+    return range_test(test, named_data(data_given), settings_of_run(run, train_given))
 
 
 @takes_settings(DataSettings, TrainSettings, BoxSettings, MachineSettings)

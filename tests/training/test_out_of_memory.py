@@ -81,8 +81,7 @@ def test_errors_of_memory_are_recognised(fault: Exception, expected: bool) -> No
     assert is_out_of_memory(fault) == expected
 
 
-@pytest.mark.parametrize("learn", ["all", "fc"])
-@pytest.mark.parametrize("patched", [of_forward, of_backward])
+@pytest.mark.parametrize(("patched", "learn"), [(of_forward, "all"), (of_backward, "all"), (of_forward, "fc")])
 def test_a_halved_training_step_is_the_same_step(
     tmp_path: Path,
     photos: Path,
@@ -91,8 +90,6 @@ def test_a_halved_training_step_is_the_same_step(
     patched: Any,
     learn: str,
 ) -> None:
-    if (learn, patched) == ("fc", of_backward):
-        pytest.skip("the convolutions have no gradient")
     given: dict[str, Any] = {**TINY, "data": str(photos), "max_epochs": 1, "learn": learn}
     verydeep.train("A", tmp_path / "whole", **given)
     verydeep.train("A", tmp_path / "twos", device_batch=2, **given)
@@ -100,9 +97,7 @@ def test_a_halved_training_step_is_the_same_step(
     monkeypatch.setattr(Net, "stages", patched(Net.stages))
     verydeep.train("A", tmp_path / "halved", **given)
     told = [record.getMessage() for record in caplog.records]
-    step = "memory ran out with 8 images at once: going on with 2, which changes results by rounding only"
-    assert told.count(step) == 1
-    assert len(told) == (2 if patched is of_forward else 1)  # and validation, which has batches of its own
+    assert told == ["memory ran out with 8 images at once: going on with 2, which changes results by rounding only"]
     whole, twos, halved = (
         load_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "twos", "halved")
     )

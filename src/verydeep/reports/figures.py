@@ -28,6 +28,7 @@ from ..evaluation.metrics import BOX_IOU, best_overlap, confusion, worst_mistake
 from ..evaluation.scores import Scores
 from ..localisation.evaluate import Predictions
 from ..localisation.predict import Boxes
+from ..training.rate_finder import RateTest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,6 +117,22 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
         names = [plain(caption(name)) for name in scores.classes]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7)
+    return figure
+
+
+def rate_figure(test: RateTest) -> Figure:
+    """The loss of each step by its learning rate, and smoothed, with the suggestion and the rate that `train` uses."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(test.rates, test.losses, color="0.75", label="loss")
+    axes.plot(test.rates, test.smoothed, label="smoothed loss")
+    if test.suggestion is not None:
+        axes.axvline(test.suggestion, color="tab:green", label=f"suggestion {test.suggestion:.2g}")
+    axes.axvline(test.lr, color="tab:orange", linestyle="--", label=f"train {test.lr:g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axes.legend()
     return figure
 
 

@@ -136,10 +136,38 @@ def route(given: dict[str, Any]) -> tuple[MachineSettings, dict[str, Any], dict[
     return MachineSettings(**typed(MachineSettings, machine)), data, training
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What training starts from, before anything is written."""
+
+    start: TrainStart
+    machine: Machine
+    opened: Data
+    weights: Weights | None
+    faults: dict[str, str]
+
+    def trainer(self, run: TrainingRun, log: RunLog | None) -> Trainer:
+        """The trainer of a run."""
+        return Trainer(run.task, self.start, self.machine, run.folder, log, run.reporter, run.team)
+
+
 def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Trainer:
-    machine = _machine(settings, run.machine)
     _check_new(run.folder)
     run.team.mark(str(run.folder.absolute()))
+    prepared = prepare(run, data, settings)
+    log = None
+    if run.team.is_main:
+        _write_config(run, prepared.start.metadata, prepared.weights, _contents(prepared.opened))
+        write_json(run.folder / "environment.json", environment(prepared.machine.describe()))
+        log = RunLog(run.folder, tensorboard=run.machine.tensorboard)
+        if prepared.faults:
+            write_json(run.folder / "bad_images.json", prepared.faults)
+    return prepared.trainer(run, log)
+
+
+def prepare(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Prepared:
+    """Opens the data, reads all images once, and makes the net that training starts from; writes nothing."""
+    machine = _machine(settings, run.machine)
     data = lasting(data)
     opened = run.task.open(data, run.reporter)
     settings = chosen_start(settings)
@@ -161,16 +189,9 @@ def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
         run.task.prepare(net, metadata, scan.dataset, settings, run.reporter)
         if run.fit is not None:
             fitted = run.fit(net, metadata, random, (scan.dataset, dev), machine, run.interruptible, run.team)
-    log = None
-    if run.team.is_main:
-        _write_config(run, metadata, weights, _contents(opened))
-        write_json(run.folder / "environment.json", environment(machine.describe()))
-        log = RunLog(run.folder, tensorboard=run.machine.tensorboard)
-        if scan.faults:
-            write_json(run.folder / "bad_images.json", scan.faults)
     state = TrainState(random=fitted.random, at_once=micro_batch, probe_error=fitted.probe_error)
     beginning = TrainStart(net, metadata, settings, {"train": scan.dataset, "dev": dev}, state, momentum={})
-    return Trainer(run.task, beginning, machine, run.folder, log, run.reporter, run.team)
+    return Prepared(beginning, machine, opened, weights, scan.faults)
 
 
 def _check_new(folder: Path) -> None:

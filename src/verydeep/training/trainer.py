@@ -12,9 +12,10 @@ it may retry, the initial weights are evaluated as epoch 0, so the result is nev
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -113,15 +114,7 @@ class Trainer:
         Raises:
             VerydeepError: an image cannot be read, the disk is full.
         """
-        loader = TrainingLoader(
-            self.sets["train"],
-            self.settings,
-            np.array(self.metadata.colour_axes),
-            sum(self.net.dropout_units),
-            self.machine.loaders,
-            self._task.targets(self.sets["train"]),
-            self._team,
-        )
+        loader = self._loader()
         if self.state.step == 0:
             if self.settings.divergence_retries:
                 self._validate_start(stop)
@@ -142,6 +135,43 @@ class Trainer:
             self._save(LAST)
         return self._result(ended, time.monotonic() - started)
 
+    def losses_at(self, rates: Iterable[float]) -> Iterator[float]:
+        """Takes a step at each learning rate; yields the mean loss of each step's batch, before the step.
+
+        It ends early where a loss or a gradient is not finite. The layers learn that do after the head epochs; epochs
+        follow each other without validation, and nothing is saved.
+        """
+        loader, learner = self._loader(), self._learner(learning_layers(self.net, self.settings, [], head=False))
+        batches = (batch for epoch in itertools.count() for batch in loader.epoch(epoch))
+        steps = -(-len(self.sets["train"]) // self.settings.batch)
+        for number, (rate, batch) in enumerate(zip(rates, batches, strict=False)):
+            set_rate(self._sgd, rate)
+            self.state = replace(self.state, batch=number % steps, sums=(0.0, 0, 0))
+            try:
+                self._step(learner, batch)
+            except Diverged:
+                return
+            yield self.state.sums[0] / self.state.sums[2]
+
+    def _loader(self) -> TrainingLoader:
+        return TrainingLoader(
+            self.sets["train"],
+            self.settings,
+            np.array(self.metadata.colour_axes),
+            sum(self.net.dropout_units),
+            self.machine.loaders,
+            self._task.targets(self.sets["train"]),
+            self._team,
+        )
+
+    def _learner(self, learning: list[str]) -> Callable[..., Any]:
+        """The callable that steps call, of which only the layers ``learning`` are trained."""
+        freeze_all_but(self.net, learning)
+        self.net.train(self._task.dropout)  # training mode changes dropout only
+        self.net.map_cache = self._cache if _sees_images_again(self.settings) else None
+        self._only_fc = self.settings.context == "photo" and not any(name.startswith("conv") for name in learning)
+        return self._team.wrap_ddp(Head(self.net) if self._only_fc else self._placed, self.machine.bf16_gradients)
+
     def _ended(self) -> str | None:
         if self.state.diverged:
             return "diverged"
@@ -155,11 +185,7 @@ class Trainer:
         """Trains the rest of an epoch and validates; False where ``stop`` interrupted it."""
         head = self.state.epoch < self.settings.head_epochs and bool(self.state.random)
         learning = learning_layers(self.net, self.settings, list(self.state.random), head)
-        freeze_all_but(self.net, learning)
-        self.net.train(self._task.dropout)  # training mode changes dropout only
-        self.net.map_cache = self._cache if _sees_images_again(self.settings) else None
-        self._only_fc = self.settings.context == "photo" and not any(name.startswith("conv") for name in learning)
-        learner = self._team.wrap_ddp(Head(self.net) if self._only_fc else self._placed, self.machine.bf16_gradients)
+        learner = self._learner(learning)
         started, saved, first = time.monotonic(), time.monotonic(), self.state.sums[2]
         label = f"epoch {self.state.epoch + 1}" + (f" ({', '.join(learning)} only)" if head else "")
         with self.reporter.track(label, len(self.sets["train"])) as advance:
