@@ -64,7 +64,7 @@ def small(words: list[str]) -> list[str]:
     """A command of a page on small data: a tiny net, its scales, and weights that are here."""
     words = [re.sub(r"(?<![\w-])\d{3}(?![\w-])", lambda size: SIZES.get(size[0], size[0]), word) for word in words]
     words = [{"FILE": WEIGHTS, "oxford-D": WEIGHTS}.get(word, word) for word in words]
-    if "train" in words and "--help" not in words:
+    if {"train", "rate"} & set(words) and "--help" not in words:
         words += [*SMALL, *([] if "--start" in words else ["--start", "none"])]
     return words
 

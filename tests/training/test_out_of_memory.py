@@ -41,7 +41,7 @@ def of_backward(stages: Callable[[Net, Tensor], list[Tensor]]) -> Callable[[Net,
     def checked(net: Net, x: Tensor) -> list[Tensor]:
         maps = stages(net, x)
         if maps[0].requires_grad:
-            maps[0].register_hook(lambda gradient: full(len(gradient)))
+            maps[0].register_hook(lambda gradient: full(len(gradient)))  # type: ignore[no-untyped-call]
         return maps
 
     return checked
@@ -111,8 +111,9 @@ def test_predictions_and_descriptors_are_computed_in_parts(
     trained: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     photos = sorted((trained.parent / "photos").glob("*/*.png"))
-    whole = verydeep.load(trained)
-    model = verydeep.load(trained)
+    whole, model = verydeep.load(trained), verydeep.load(trained)
+    assert isinstance(whole, verydeep.Model)
+    assert isinstance(model, verydeep.Model)
     before = [whole.posteriors(photos, "dense@36,54"), whole.posteriors(photos, "crops@54"), whole.features(photos)]
     passes: list[int] = []
     pooled = Net._pooled_stage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import time
 from typing import Any
 
@@ -48,9 +48,13 @@ def _content(response: Any, url: str) -> bytes:
 
 def image_of_stdin() -> NamedImage:
     """The image whose bytes arrive on standard input; raises ImageError for a terminal, and for too many bytes."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if os.isatty(0):
         raise ImageError("- reads an image from standard input: pipe one in, such as `cat photo.jpg | verydeep …`.")
-    content = sys.stdin.buffer.read(MOST_BYTES + 1)
+    try:
+        with open(0, "rb", closefd=False) as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as fault:  # it is closed
+        raise ImageError(f"cannot read standard input: {fault.strerror or fault}.") from None
     if len(content) > MOST_BYTES:
         raise ImageError(f"standard input has more than {MOST_BYTES:,} bytes, the limit: pass a file instead.")
     return NamedImage("stdin", content)

@@ -193,7 +193,7 @@ class Net(nn.Module):
             return convolutions(x)
         values = math.prod(x.shape[1:])
         size = max(1, int(min(len(x), self.most_values / values)))
-        maps, fits = within_memory(lambda count: [convolutions(part) for part in x.split(count)], size)
+        maps, fits = within_memory(lambda count: [convolutions(part) for part in torch.split(x, count)], size)
         if fits < size:
             self.most_values = fits * values
         return maps[0] if len(maps) == 1 else torch.cat(maps)
