@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check doll doll-seeds doll-page readme bench docs torture suites sbom clean
+.PHONY: demo test test-all check doll doll-seeds doll-page readme bench docs torture suites fuzz sbom clean
 
 demo: $(VENV)/core
 	$(BIN)/verydeep demo
@@ -77,12 +77,19 @@ suites: $(VENV)/dev $(VENV)/tools/bin/python
 	$(PYTEST) tests/external/test_hugging_face_peer.py
 	$(EXTERNAL)/mutation.py
 	$(EXTERNAL)/conditions.py
+	$(MAKE) fuzz
 	$(EXTERNAL)/exports.py
 	$(EXTERNAL)/http_server.py
 	$(EXTERNAL)/pages.py
 	$(EXTERNAL)/model_files.py $(VENV)/tools/bin/python $(SUITES)
 	if [ -n "$(SUITES)" ]; then $(EXTERNAL)/photos.py $(SUITES) && $(EXTERNAL)/ilsvrc_val.py $(SUITES) && \
 		$(EXTERNAL)/advisories.py $(SUITES)/pypa/advisory-database; fi
+
+# Coverage-guided fuzzing, FUZZ_SECONDS for each of 34 parsers, added to what earlier runs did, into docs/reliability.md:
+# 15 minutes in all. A run begins with the inputs that the last one kept.
+fuzz: $(VENV)/dev
+	$(PIP) --editable '.[suites]'
+	$(EXTERNAL)/guided_fuzzing.py --seconds $(or $(FUZZ_SECONDS),10) --corpus $(VENV)/fuzz
 
 EXTERNAL := PYTHONPATH=tests:tests/deploy:tests/fuzz:tests/checkpoints:tests/fault_injection OMP_NUM_THREADS=1 $(BIN)/python tests/external
 

@@ -28,7 +28,7 @@ from verydeep.checkpoints.sidecar import write_sidecar  # noqa: E402
 from verydeep.core.settings import DataSettings  # noqa: E402
 from verydeep.data.pack_writer import Packing, pack_data  # noqa: E402
 from verydeep.deploy.export import export  # noqa: E402
-from weight_files import slim_second  # noqa: E402
+from weight_files import Layers, slim_second, tfjs  # noqa: E402
 
 KINDS = {
     "Caffe": ("Caffe, version 1", "Caffe, version 2"),
@@ -115,6 +115,51 @@ def boxes() -> list[Files]:
     return [{"x.csv": rows}, {"x.csv": b'"b c.jpg",1.5,2,10,12,"b, c"\r\na\\b.jpg,1,2,10,12,d\r\n'}]
 
 
+def yolo() -> list[Files]:
+    """Label files of two images, with both lists of names."""
+    labels = {"labels/train/a.txt": b"0 .5 .5 .2 .3\n1 0.25 .5 .1 .1 .9\n", "labels/train/b.txt": b""}
+    names = (b"names: [ant, bee]\n", b"path: .\nnc: 2\nnames:\n  0: ant\n  1: 'a bee'\n")
+    return [
+        *({"data.yaml": text, **labels} for text in names),
+        {"classes.txt": b"ant\nbee\n", "a.txt": b"1 .5 .5 .2 .3\n0 .1 .1 .2 .1 .2 .2\n"},
+    ]
+
+
+def via() -> list[Files]:
+    """Annotations of VIA 2 and of a project, of VIA 1, and a table."""
+    shape: dict[str, Any] = {"name": "rect", "x": 1, "y": 2, "width": 10, "height": 12}
+    polygon = {"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}
+    regions = [
+        {"shape_attributes": shape, "region_attributes": {"class": "ant"}},
+        {"shape_attributes": shape, "region_attributes": {"class": {"bee": True, "cat": False}}},
+        {"shape_attributes": polygon, "region_attributes": {"class": "ant"}},
+    ]
+    second = {"a.jpg5": {"filename": "a.jpg", "size": 5, "regions": regions, "file_attributes": {}}}
+    first = {"a.jpg5": {**second["a.jpg5"], "regions": {str(at): region for at, region in enumerate(regions)}}}
+    cells = [json.dumps(value).replace('"', '""') for value in (shape, {"class": "ant"})]
+    heads = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    rows = f'{heads}\na.jpg,5,"{{}}",1,0,"{cells[0]}","{cells[1]}"\nb.jpg,5,"{{}}",0,0,"{{}}","{{}}"\n'
+    told = (second, {"_via_settings": {}, "_via_img_metadata": second}, first)
+    return [*({"x.json": json.dumps(content).encode()} for content in told), {"x.csv": rows.encode()}]
+
+
+def http() -> list[Files]:
+    """Requests with photos in several formats, by length and in chunks, and without a body."""
+    photos = [data for files in images()[:4] for data in files.values()]
+    paths = (b"/predict?top=2", b"/explain?class=ant&kind=gradcam&form=png", b"/localise", b"/describe")
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\n"
+    found = [
+        head % path + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+        for path, data in zip(paths, photos, strict=True)
+    ]
+    chunks = b"%x;a=b\r\n%s\r\n0\r\nX: y\r\n\r\n" % (len(photos[0]), photos[0])
+    found.append(head % b"/similar?top=3" + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    more = b"Host: 127.0.0.1:80\r\nRange: bytes=0-9\r\nOrigin: null\r\nAccept: */*\r\n\r\n"
+    gets = (b"GET /photos/0", b"HEAD /page.js", b"GET /info", b"GET http://localhost/health", b"GET /openapi.json")
+    found += [get + b" HTTP/1.1\r\n" + more + gets[2] + b" HTTP/1.0\r\nHost: localhost\r\n\r\n" for get in gets]
+    return [{"x.http": data} for data in found]
+
+
 def weights(place: Path) -> dict[str, list[Files]]:
     """Weight files of each layout, of a net D of few channels."""
     found: dict[str, list[Files]] = {}
@@ -126,6 +171,9 @@ def weights(place: Path) -> dict[str, list[Files]]:
             found.setdefault(kind, []).append({f"x{ending}": path.read_bytes()})
     jcjohnson(path, layers)
     found["torch"].append({"x.old": path.read_bytes()})
+    found["TensorFlow.js"] = [
+        _tfjs(place / f"tfjs-{store}", layers, store) for store in ("float32", "float16", "uint8")
+    ]
     slim_second(place / "x", layers)
     found["TF-Slim"].append({name: (place / name).read_bytes() for name in ("x.index", "x.data-00000-of-00001")})
     FORMATS["timm"][0](place / "timm", layers)
@@ -134,6 +182,12 @@ def weights(place: Path) -> dict[str, list[Files]]:
     found["safetensors"] = [{"net.safetensors": save_torch(taken.tensors, metadata=told)}]
     found["sidecar"] = [_with_card(place, found["torch"][0]["x.pth"], taken)]
     return found
+
+
+def _tfjs(folder: Path, layers: Layers, store: str) -> Files:
+    folder.mkdir()
+    tfjs(folder / "model.json", layers, store, group=100, shard=100_000)
+    return files_of(folder, ("",))
 
 
 def _with_card(place: Path, data: bytes, taken: Weights) -> Files:

@@ -1,22 +1,24 @@
 """Parsers under changed bytes: each of many files from strangers is read, or refused with a sentence, soon.
 
     python tests/fuzz/fuzzing.py --seconds 600 [--parsers images,csv] [--jobs 2]   # into results, then the page
+    python tests/fuzz/fuzzing.py --parsers csv --read FOLDER   # reads the stored files of a fault again
     python tests/fuzz/fuzzing.py --page    # docs/reliability.md from what is stored
 
 Seeds are good files (`corpus`), which are changed (`mutators`); what is refused in a way not seen before is a seed of
 others. Each parser is fuzzed in a process of its own, which may take 4 GB more than it had. A fault is what raises
-anything but a `VerydeepError`, a warning too, takes five seconds of a processor, is silent for a minute, or ends the
-process.
+anything but a `VerydeepError`, a warning too, takes five seconds of a processor, or ends the process, which a minute
+of a processor or ten minutes of silence do too.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import resource
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -24,13 +26,15 @@ import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from findings import Tried
 from harness import Outcome
 from mutations import Draw
 from mutators import Files, changed
-from targets import NAMES, Parser, parsers
+from own_corpus import files_of
+from targets import NAMES, READERS, Parser, parsers
 
 from verydeep.checkpoints.run_dir import environment
 from verydeep.core.errors import VerydeepError
@@ -39,42 +43,58 @@ from verydeep.paper.tables import markdown_table, write_block
 
 TOP = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = TOP / "tests" / "fault_injection" / "results" / "fuzz.json", TOP / "docs" / "reliability.md"
-SLOW, HANGS = 5.0, 60.0  # seconds
+GUIDED = TOP / "tests" / "external" / "results" / "guided_fuzzing.json"  # by tests/external/guided_fuzzing.py
+SLOW, HANGS = 5.0, 60.0  # seconds of a processor for one input: a fault, and the end of the process
+SILENT = 600.0  # seconds
 MORE_MEMORY = 4 * 2**30
 MOST_SEEDS, LARGEST_SEED = 400, 1_000_000  # bytes
 IN_A_ROW = 10  # seconds a parser in the row of the torture
 TOLD_EVERY = 2.0
 Way = tuple[str, ...]
+Work = Callable[[str, float, int, Path], None]  # of a parser's process: as `child`
 
 
 class Fuzzing:
     """A parser and its seeds at work in a folder; `run` gives it changed files."""
 
-    def __init__(self, name: str, parser: Parser, place: Path) -> None:
-        self.parser, self.place, self.found = parser, place / name, Tried()
+    def __init__(self, name: str, parser: Parser, place: Path, first: int = 0) -> None:
+        self.parser, self.place, self.first, self.found = parser, place / name, first, Tried()
         self._seeds = [*parser.seeds]
         self._ways: set[Way] = set()
+        self._told = time.monotonic()
         (self.place / "now").mkdir(parents=True, exist_ok=True)
         for files in parser.seeds:
             self._written(files)
             parser.read(self.place / "now")
 
-    def run(self, seconds: float, most: float = float("inf"), first: int = 0) -> Tried:
+    @property
+    def number(self) -> int:
+        """That of the trial at work, counted on from an earlier process's."""
+        return self.first + self.found.tried
+
+    def run(self, seconds: float, most: float = float("inf")) -> Tried:
         """Tries for some seconds, or so many files; trial by trial what is in ``now`` is being read."""
-        began = told = time.monotonic()
+        began = time.monotonic()
         while time.monotonic() - began < seconds and self.found.tried < most:
-            (self.place / "number").write_text(str(first + self.found.tried))
-            draw = Draw((13, first + self.found.tried))
+            draw = Draw((13, self.number))
             among = self.parser.seeds if draw.chance(0.5) else self._seeds
-            files = changed(draw.one(among), draw.one(self._seeds), draw)
-            self._try(files)
-            self.found.tried += 1
+            self.attempt(changed(draw.one(among), self.other(draw), draw))
             self.found.seconds = time.monotonic() - began
-            if time.monotonic() - told > TOLD_EVERY:
-                told = time.monotonic()
-                self.tell()
         self.tell()
         return self.found
+
+    def other(self, draw: Draw) -> Files:
+        """Files that pieces may be taken from."""
+        return draw.one(self._seeds)
+
+    def attempt(self, files: Files) -> None:
+        """One trial; what was found is written down every few seconds."""
+        (self.place / "number").write_text(str(self.number))
+        self._try(files)
+        self.found.tried += 1
+        if time.monotonic() - self._told > TOLD_EVERY:
+            self._told = time.monotonic()
+            self.tell()
 
     def tell(self) -> None:
         """Writes down what was found so far."""
@@ -92,7 +112,7 @@ class Fuzzing:
             return
         way = _way(fault)
         if not isinstance(fault, VerydeepError):
-            self._keep(f"{type(fault).__name__} at {way[0]}", str(fault)[:200], files)
+            self._keep(f"{type(fault).__name__} at {way[0]}", "".join(traceback.format_exception(fault)), files)
         else:
             self.found.sentences.add(_gist(str(fault), self.place))
         if way not in self._ways:
@@ -101,26 +121,30 @@ class Fuzzing:
                 self._seeds.append(files)
 
     def _once(self) -> tuple[float, Exception | None]:
-        began = _used()
+        began = seconds_used()
+        signal.setitimer(signal.ITIMER_PROF, HANGS)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 self.parser.read(self.place / "now")
-            return _used() - began, None
+            return seconds_used() - began, None
         except Exception as fault:
-            return _used() - began, fault
+            return seconds_used() - began, fault
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _written(self, files: Files) -> None:
         _write(self.place / "now", files)
 
     def _keep(self, name: str, told: str, files: Files) -> None:
         if name not in self.found.faults:
-            _write(self.place / f"fault-{len(self.found.faults)}", files)
-            shown = told.encode("ascii", "backslashreplace").decode()
-            self.found.faults[name] = f"{shown} (fault-{len(self.found.faults)})"
+            _write(self.place / f"fault-{self.number}", files)
+            shown = told.encode("ascii", "backslashreplace").decode().rstrip()
+            print(shown, file=sys.stderr)
+            self.found.faults[name] = shown.rpartition("\n")[2][:200] + f" (fault-{self.number})"
 
 
-def _used() -> float:
+def seconds_used() -> float:
     """Seconds of a processor that this process and its children have used: a busy machine is no parser's fault."""
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
@@ -152,30 +176,45 @@ def _gist(sentence: str, place: Path) -> str:
 
 def child(name: str, seconds: float, first: int, place: Path) -> None:
     """The process of one parser."""
-    sys.stdout = open(os.devnull, "w", encoding="utf8")  # noqa: SIM115 - --help may be typed
-    work = Fuzzing(name, parsers(place / "seeds" / f"{name}-{first}")[name], place)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + MORE_MEMORY, resource.RLIM_INFINITY))
+    log_to(place / f"{name}.stderr")
+    work = Fuzzing(name, parsers(place / "seeds" / f"{name}-{first}")[name], place, first)
+    limit_memory()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    work.run(seconds, first=first)
+    work.run(seconds)
     work.found.megabytes = round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     work.tell()
 
 
-def watched(name: str, seconds: float, place: Path) -> Tried:
-    """Fuzzes a parser in a process that is begun again where it ends or hangs."""
-    whole, first = Tried(), 0
+def log_to(path: Path) -> None:
+    """Standard error of this process goes to a file, standard output nowhere: --help may be typed."""
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def limit_memory() -> None:
+    """Lets this process take so many bytes more."""
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MORE_MEMORY, resource.RLIM_INFINITY))
+
+
+def watched(name: str, seconds: float, place: Path, work: Work = child, method: str = "spawn", first: int = 0) -> Tried:
+    """Fuzzes a parser in a process begun by a method of multiprocessing, and begun again where it ends or hangs."""
+    context, whole = multiprocessing.get_context(method), Tried()
     while whole.seconds < seconds - TOLD_EVERY and len(whole.faults) < 20:
         shutil.rmtree(place / name / "now", ignore_errors=True)
-        (place / name / "told.json").unlink(missing_ok=True)
-        words = [sys.executable, __file__, "--child", name, str(seconds - whole.seconds), str(first), str(place)]
-        with (place / f"{name}.stderr").open("ab") as errors:
-            process = subprocess.Popen(words, stderr=errors, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            ended = _ended(process, place / name / "number")
+        for file in ("told.json", "number"):
+            (place / name / file).unlink(missing_ok=True)
+        process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=work, args=(name, seconds - whole.seconds, first, place)
+        )
+        process.start()
+        ended = _ended(process, place / name / "number")
         told = place / name / "told.json"
         part = Tried.of(read_json(told)) if told.is_file() else Tried(seconds=TOLD_EVERY)
         if ended:
-            number = int((place / name / "number").read_text()) if (place / name / "number").is_file() else first
+            if not (place / name / "number").is_file():
+                raise RuntimeError(f"the process of {name} {ended} before its first trial; see {place / name}.stderr")
+            number = int((place / name / "number").read_text() or first)  # empty where the end was in its writing
             shutil.copytree(place / name / "now", place / name / f"end-{number}", dirs_exist_ok=True)
             part.faults[ended] = f"trial {number} (end-{number})"
             first = number + 1
@@ -185,19 +224,29 @@ def watched(name: str, seconds: float, place: Path) -> Tried:
     return whole
 
 
-def _ended(process: subprocess.Popen[bytes], number: Path) -> str:
+def _ended(process: BaseProcess, number: Path) -> str:
     """How a process ended; empty where it did by itself."""
     at, since = "", time.monotonic()
-    while process.poll() is None:
+    while process.is_alive():
         time.sleep(0.2)
         now = number.read_text() if number.is_file() else ""
         if now != at:
             at, since = now, time.monotonic()
-        if time.monotonic() - since > HANGS:
+        if now and time.monotonic() - since > SILENT:  # not while it begins
             process.kill()
-            process.wait()
-            return f"no answer for {HANGS:.0f} s"
-    return "" if process.returncode == 0 else f"the process ended with {process.returncode}"
+            process.join()
+            return f"no answer for {SILENT:.0f} s"
+    if process.exitcode == -signal.SIGPROF:
+        return f"{HANGS:.0f} s of a processor"
+    return "" if process.exitcode == 0 else f"the process ended with {process.exitcode}"
+
+
+def read_again(name: str, folder: Path) -> int:
+    """Reads the stored files of a fault in this process; 1, and the fault on stderr, where it is still there."""
+    with tempfile.TemporaryDirectory() as place:
+        work = Fuzzing(name, Parser(READERS[name], []), Path(place))
+        work.attempt(files_of(folder, ("",)))
+    return int(bool(work.found.faults))
 
 
 def fuzzed(place: Path, trials: int, advance: Callable[[], object]) -> Outcome:
@@ -224,23 +273,17 @@ def _all(
 def page() -> None:
     """Puts what is stored into docs/reliability.md."""
     stored = read_json(RESULTS)["parsers"] if RESULTS.is_file() else {}
+    guided = read_json(GUIDED)["details"] if GUIDED.is_file() else {}
     rows = []
     for name in (name for name in NAMES if name in stored):
         told = stored[name]
         numbers = [f"{told[key]:,.0f}" for key in ("seconds", "tried", "read")]
         numbers += [str(len(told["sentences"])), str(told["ways"]), f"{told['slowest']:.2f}", str(len(told["faults"]))]
-        rows.append([f"`{name}`", NAMES[name], *numbers, told["commit"]])
+        more = [f"{guided[name][key]:,.0f}" if name in guided else "" for key in ("seconds", "tried", "edges")]
+        rows.append([f"`{name}`", NAMES[name], *numbers, told["commit"], *more])
     heads = [
-        "",
-        "what is read",
-        "seconds",
-        "files",
-        "read",
-        "sentences",
-        "ways refused",
-        "slowest, s",
-        "faults",
-        "commit",
+        *("", "what is read", "seconds", "files", "read", "sentences", "ways refused", "slowest, s", "faults"),
+        *("commit", "guided, s", "guided, files", "edges"),
     ]
     write_block(PAGE, "fuzz", markdown_table(heads, rows))
 
@@ -251,8 +294,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=IN_A_ROW)
     parser.add_argument("--parsers", default=",".join(NAMES))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--read", type=Path)
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
+    if options.read:
+        limit_memory()
+        return read_again(options.parsers, options.read)
     if options.page:
         page()
         return 0
@@ -276,7 +323,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
-    else:
-        sys.exit(main())
+    sys.exit(main())

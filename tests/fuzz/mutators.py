@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import struct
 import warnings
 import zipfile
@@ -171,6 +172,17 @@ def _tar(data: bytes, draw: Draw) -> bytes:
     return data[:at] + bytes(head) + data[at + 512 :]
 
 
+def _http(data: bytes, draw: Draw) -> bytes:
+    """A request's head is changed, or its photo, with a length that fits."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    if draw.chance(0.5):
+        head = change_text(head, draw)
+    elif body:
+        body = _png(body, draw) if body.startswith(b"\x89PNG") and draw.chance(0.6) else change_bytes(body, b"", draw)
+        head = re.sub(rb"(?i)(content-length: )\d+", rb"\g<1>%d" % len(body), head)
+    return head + b"\r\n\r\n" + body
+
+
 def _safetensors(data: bytes, draw: Draw) -> bytes:
     """The header's JSON is changed, or that within its metadata, with its length counted anew."""
     length = int.from_bytes(data[:8], "little")
@@ -239,7 +251,7 @@ def _joined(part: tuple[int, Any]) -> bytes:
 
 
 _BY_ENDING: dict[str, Callable[[bytes, Draw], bytes]] = {
-    **dict.fromkeys((".csv", ".txt", ".typed", ".ids"), change_text),
+    **dict.fromkeys((".csv", ".txt", ".typed", ".ids", ".yaml"), change_text),
     **dict.fromkeys((".npz", ".pth", ".keras"), _zip),
     **dict.fromkeys((".onnx", ".caffemodel"), _protobuf),
     **{
@@ -250,6 +262,7 @@ _BY_ENDING: dict[str, Callable[[bytes, Draw], bytes]] = {
         ".png": _png,
         ".mat": _mat,
         ".tar": _tar,
+        ".http": _http,
     },
     ".safetensors": _safetensors,
 }

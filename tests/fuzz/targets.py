@@ -54,10 +54,13 @@ NAMES = {
     "xml": "boxes as VOC keeps them",
     "coco": "boxes as COCO keeps them",
     "boxes": "boxes in rows",
+    "yolo": "boxes as YOLO keeps them",
+    "via": "boxes as VIA keeps them",
     "caffemodel": "Caffe's weights",
     "mat": "MatConvNet's weights",
     "keras": "Keras's weights",
     "tensorflow": "TF-Slim's weights, both forms",
+    "tfjs": "TensorFlow.js's weights",
     "pth": "PyTorch's weights",
     "safetensors": "safetensors without our metadata",
     "sidecar": "the card beside a foreign file",
@@ -78,7 +81,9 @@ NAMES = {
     "results": "stored results",
     "names": "names of classes",
     "typed": "command lines, protocols, scales",
+    "http": "requests to the server",
 }
+DEAR = ("mat", "devkit")  # each file takes a process
 
 
 @dataclass(frozen=True)
@@ -224,46 +229,94 @@ def _typed(folder: Path) -> object:
     return options
 
 
-def parsers(place: Path) -> dict[str, Parser]:
-    """All of them; their seeds are made in an empty folder."""
+def _http(folder: Path) -> object:
+    from http_target import handle  # the server's modules take seconds to import
+
+    return handle(_only(folder).read_bytes())
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "images": _image,
+    "csv": _data(""),
+    "jsonl": _data(""),
+    "xml": read_boxes,
+    "coco": lambda folder: read_boxes(_only(folder)),
+    "boxes": lambda folder: read_boxes(_only(folder)),
+    "yolo": read_boxes,
+    "via": lambda folder: read_boxes(_only(folder)),
+    "caffemodel": _weights,
+    "mat": _weights,
+    "keras": _weights,
+    "tensorflow": _weights,
+    "tfjs": lambda folder: read_weights(str(folder / "model.json"), "rgb-mean"),
+    "pth": _weights,
+    "safetensors": _recorded,
+    "sidecar": _beside,
+    "onnx": _exported,
+    "devkit": _imagenet,
+    "imagenet": _imagenet,
+    "voc": _data("voc2007:"),
+    "webdataset": _data("webdataset:"),
+    "pack": _pack,
+    "scores": lambda folder: load_scores(_only(folder)),
+    "windows": lambda folder: load_windows(folder, "k"),
+    "features": _sealed(load_features),
+    "checkpoint": _sealed(_checkpoint),
+    "svm": _sealed(load_svm),
+    "settings": _settings,
+    "run": _run,
+    "log": _log,
+    "results": lambda folder: read_results(_only(folder)),
+    "names": _names,
+    "typed": _typed,
+    "http": _http,
+}
+
+
+def seeds(place: Path) -> dict[str, list[Files]]:
+    """Good files for each reader, made in an empty folder."""
     torch.set_num_threads(1)
     place.mkdir(parents=True, exist_ok=True)
     run = own.trained(place)
     weights = corpus.weights(place)
     return {
-        "images": Parser(_image, corpus.images()),
-        "csv": Parser(_data(""), corpus.lists()),
-        "jsonl": Parser(_data(""), corpus.json_lists()),
-        "xml": Parser(read_boxes_of_folder, corpus.xml()),
-        "coco": Parser(lambda folder: read_boxes(_only(folder)), corpus.coco()),
-        "boxes": Parser(lambda folder: read_boxes(_only(folder)), corpus.boxes()),
-        "caffemodel": Parser(_weights, weights["Caffe"]),
-        "mat": Parser(_weights, weights["MatConvNet"], dear=True),
-        "keras": Parser(_weights, weights["Keras"]),
-        "tensorflow": Parser(_weights, weights["TF-Slim"]),
-        "pth": Parser(_weights, weights["torch"]),
-        "safetensors": Parser(_recorded, weights["safetensors"]),
-        "sidecar": Parser(_beside, weights["sidecar"]),
-        "onnx": Parser(_exported, corpus.onnx(run, place)),
-        "devkit": Parser(_imagenet, corpus.devkit(place), dear=True),
-        "imagenet": Parser(_imagenet, corpus.imagenet()),
-        "voc": Parser(_data("voc2007:"), corpus.voc(place)),
-        "webdataset": Parser(_data("webdataset:"), corpus.tars()),
-        "pack": Parser(_pack, corpus.pack(place)),
-        "scores": Parser(lambda folder: load_scores(_only(folder)), own.scores(place)),
-        "windows": Parser(lambda folder: load_windows(folder, "k"), own.windows(place)),
-        "features": Parser(_sealed(load_features), own.features()),
-        "checkpoint": Parser(_sealed(_checkpoint), own.checkpoint(run)),
-        "svm": Parser(_sealed(load_svm), own.svm()),
-        "settings": Parser(_settings, own.settings()),
-        "run": Parser(_run, own.run(run)),
-        "log": Parser(_log, own.log(run)),
-        "results": Parser(lambda folder: read_results(_only(folder)), own.results()),
-        "names": Parser(_names, own.names()),
-        "typed": Parser(_typed, own.typed()),
+        "images": corpus.images(),
+        "csv": corpus.lists(),
+        "jsonl": corpus.json_lists(),
+        "xml": corpus.xml(),
+        "coco": corpus.coco(),
+        "boxes": corpus.boxes(),
+        "yolo": corpus.yolo(),
+        "via": corpus.via(),
+        "caffemodel": weights["Caffe"],
+        "mat": weights["MatConvNet"],
+        "keras": weights["Keras"],
+        "tensorflow": weights["TF-Slim"],
+        "tfjs": weights["TensorFlow.js"],
+        "pth": weights["torch"],
+        "safetensors": weights["safetensors"],
+        "sidecar": weights["sidecar"],
+        "onnx": corpus.onnx(run, place),
+        "devkit": corpus.devkit(place),
+        "imagenet": corpus.imagenet(),
+        "voc": corpus.voc(place),
+        "webdataset": corpus.tars(),
+        "pack": corpus.pack(place),
+        "scores": own.scores(place),
+        "windows": own.windows(place),
+        "features": own.features(),
+        "checkpoint": own.checkpoint(run),
+        "svm": own.svm(),
+        "settings": own.settings(),
+        "run": own.run(run),
+        "log": own.log(run),
+        "results": own.results(),
+        "names": own.names(),
+        "typed": own.typed(),
+        "http": corpus.http(),
     }
 
 
-def read_boxes_of_folder(folder: Path) -> object:
-    """The boxes of XML files."""
-    return read_boxes(folder)
+def parsers(place: Path) -> dict[str, Parser]:
+    """All of them; their seeds are made in an empty folder."""
+    return {name: Parser(READERS[name], files, name in DEAR) for name, files in seeds(place).items()}
