@@ -79,8 +79,17 @@ def test_the_suggestion_is_where_the_loss_falls_most() -> None:
     assert steepest(rates, smoothed) == rates[60]
     assert steepest(rates, sorted(smoothed)) is None  # it only rises
     assert steepest(rates, smoothed[:12]) is None  # too few
-    none = RateTest(rates, (1.0,) * 100, (1.0,) * 100, None, None, 0.1)
-    assert none.sentence == "The loss falls at none of these rates in 100 steps, so none is suggested."
+
+
+def test_nothing_is_suggested_where_the_loss_stays_at_chance(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three classes it is ln 3, about 1.1."""
+    for last, suggested in ((1.05, False), (0.8, True)):
+        losses = np.linspace(1.5, last, 80).tolist() + [last] * 20
+        monkeypatch.setattr("verydeep.training.trainer.Trainer.losses_at", lambda *_, losses=losses: iter(losses))
+        test = verydeep.find_rate("A", data=str(place / "photos"), **TINY)
+        assert (test.suggestion is not None) == suggested
+        told = "The loss stays at chance in these 100 steps, so no learning rate is suggested."
+        assert (test.sentence == told) != suggested
 
 
 def test_the_command_prints_a_table_and_writes_the_plot_only(

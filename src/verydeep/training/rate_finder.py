@@ -5,7 +5,8 @@ from `LOWEST` to `HIGHEST`. The loss of each batch, before its step, is smoothed
 bias correction. The test ends where the smoothed loss is above `DIVERGED` times its minimum, or is not finite. The
 suggestion is the rate at which the smoothed loss falls most steeply by the logarithm of the rate, without the first
 steps, whose mean is of few losses, and the last. These are the rules and values of PyTorch Lightning's `lr_find`, but
-for the lowest rate, which is 1e-8 there.
+for the lowest rate, which is 1e-8 there, and that nothing is suggested where the loss does not leave chance: it then
+moves by noise and by the size of the outputs only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..core.settings import DataSettings, TrainSettings
+from .optim import LEFT_CHANCE
 from .run import TrainingRun, prepare
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 100
@@ -29,7 +31,7 @@ SKIP_FIRST, SKIP_LAST = 10, 1  # steps that are not suggested
 class RateTest:
     """The loss at each learning rate, from the lowest on, and smoothed; ``lr`` is the rate that `train` would use.
 
-    ``suggestion`` is None where the loss falls nowhere; ``diverged_at`` is the rate that ended the test, if any.
+    ``suggestion`` is None where the loss stays at chance; ``diverged_at`` is the rate that ended the test, if any.
     """
 
     rates: tuple[float, ...]
@@ -43,7 +45,7 @@ class RateTest:
     def sentence(self) -> str:
         """What the test says about the learning rate."""
         if self.suggestion is None:
-            return f"The loss falls at none of these rates in {len(self.rates)} steps, so none is suggested."
+            return f"The loss stays at chance in these {len(self.rates)} steps, so no learning rate is suggested."
         end = "" if self.diverged_at is None else f" and diverges at {self.diverged_at:.2g}"
         return f"The loss falls fastest at a learning rate of {self.suggestion:.2g}{end}; train would use {self.lr:g}."
 
@@ -77,7 +79,8 @@ def range_test(run: TrainingRun, data: DataSettings, settings: TrainSettings) ->
             advance(1, f"lr {rate:.1e}  loss {smooth:.3f}")
     count = len(losses)
     diverged_at = rates[count] if count < STEPS else None
-    suggestion = steepest(rates, smoothed)
+    learns = min(smoothed, default=0.0) < LEFT_CHANCE * run.task.chance_loss(trainer.sets["dev"])
+    suggestion = steepest(rates, smoothed) if learns else None
     return RateTest(rates[:count], tuple(losses), tuple(smoothed), suggestion, diverged_at, trainer.settings.lr)
 
 
