@@ -32,6 +32,7 @@ ELSEWHERE = {
     "verydeep convert oxford-E": "tests/evaluation/test_sanity_check.py",
     "verydeep calibrate": "tests/evaluation/test_calibration.py",  # needs 20 images that decide
     "--reject-at": "tests/evaluation/test_calibration.py",
+    "--track": "tests/training/test_trackers.py",
     "suspects.csv": "tests/transfer/test_suspects.py",
 }
 SCRIPTS = {

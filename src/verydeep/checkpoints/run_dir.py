@@ -1,9 +1,9 @@
 """The files of a run directory.
 
 ``config.json`` (settings) and ``environment.json`` (machine, versions) are written before step 1; ``log.jsonl`` has a
-line per epoch; ``result.json`` the outcome; ``last.safetensors`` and ``best.safetensors`` are checkpoints, and
-``previous.safetensors`` the one before ``last``; ``evaluations/<set>/<protocol>/`` holds the results of `evaluate`;
-``report.html`` shows all of it.
+line per epoch; ``tracking.json`` the ids of the run in trackers; ``result.json`` the outcome; ``last.safetensors`` and
+``best.safetensors`` are checkpoints, and ``previous.safetensors`` the one before ``last``;
+``evaluations/<set>/<protocol>/`` holds the results of `evaluate`; ``report.html`` shows all of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from ..core.errors import VerydeepError
 from ..core.files import cannot_write, check_place, read_json, write_atomically
+from .trackers import Trackers
 
 LAST, BEST, PREVIOUS = "last.safetensors", "best.safetensors", "previous.safetensors"
 BROKEN = "last.broken"  # a corrupt `LAST`, kept under this name
@@ -116,18 +117,26 @@ def commit() -> str | None:
 
 
 class RunLog:
-    """log.jsonl: one JSON object per line, flushed; with ``tensorboard`` its numbers are also written there."""
+    """log.jsonl: one JSON object per line, flushed; its numbers are also written to TensorBoard and ``trackers``."""
 
-    def __init__(self, folder: Path, keep_epochs: int | None = None, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep_epochs: int | None = None,
+        tensorboard: bool = False,
+        trackers: Trackers | None = None,
+    ) -> None:
         """Opens the log.
 
         Args:
             keep_epochs: removes lines of later epochs, which a resumed run writes again.
+            trackers: of the same run.
 
         Raises:
             VerydeepError: TensorBoard is requested but not installed.
         """
         self._board = _board(folder / "tensorboard", keep_epochs) if tensorboard else None
+        self._trackers = trackers
         self.path = folder / LOG
         rows = [] if keep_epochs is None else read_log(folder)
         kept = "".join(json.dumps(row) + "\n" for row in rows if row["epoch"] <= (keep_epochs or 0))
@@ -144,6 +153,13 @@ class RunLog:
             for name, value in row.items():
                 self._board.add_scalar(name, value, row["epoch"])
             self._board.flush()
+        if self._trackers is not None:
+            self._trackers.log(row)
+
+    def close(self) -> None:
+        """Ends the run in the trackers."""
+        if self._trackers is not None:
+            self._trackers.finish()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ FAMILIES = {
 }
 READING = ("workers", "read_timeout", "read_retries", "max_pixels")  # machine settings of commands that read images
 # Machine settings of training only.
-OF_TRAINING = ("compile", "tensorboard", "device_batch", "recompute", "bf16_gradients")
+OF_TRAINING = ("compile", "tensorboard", "track", "device_batch", "recompute", "bf16_gradients")
 ALONE = (*OF_TRAINING, "peer_timeout")  # not read by commands that run in one process
 RECIPES = (
     "Defaults are those of `{0} {1}`, the recipe for your own images, and those of the paper's {2} where they differ. "

@@ -95,6 +95,7 @@ class MachineArguments(TypedDict, total=False):
     max_pixels: int
     threads: int
     tensorboard: bool
+    track: Sequence[Literal["wandb", "mlflow", "trackio"]] | str
     device_batch: int
     recompute: bool
     bf16_gradients: bool

@@ -249,6 +249,12 @@ class MachineSettings:
         0, "number of CPU threads; 0: all cores within the CPU quota (cgroup), affinity and OMP_NUM_THREADS", MACHINE
     )
     tensorboard: bool = setting(False, "also write a TensorBoard log into the run's folder", OUTPUT)
+    track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = setting(
+        (),
+        "also log each epoch to these experiment trackers, which have to be installed: wandb, mlflow, trackio",
+        OUTPUT,
+        placeholder="NAME,…",
+    )
     device_batch: int = setting(0, "micro-batch size for gradient accumulation; 0: chosen by free memory", MACHINE)
     recompute: bool = setting(False, "gradient checkpointing: recompute feature maps to save memory", MACHINE)
     bf16_gradients: bool = setting(False, "all-reduce gradients in bf16: half the traffic, less exact sums", MACHINE)

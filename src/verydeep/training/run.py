@@ -16,6 +16,7 @@ from ..checkpoints.checkpoint import Checkpoint, Metadata, checkpoint_sha256, re
 from ..checkpoints.model_card import write_model_card
 from ..checkpoints.pretrained import Weights, read_weights
 from ..checkpoints.run_dir import BEST, CLASSIFIER, LAST, RunLog, bad_images, environment
+from ..checkpoints.trackers import Trackers, check_trackers
 from ..core.config import flag, to_json, typed, unknown_setting
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
@@ -82,6 +83,8 @@ class TrainingRun:
         return self._run(lambda: _resume(self, data_overrides, setting_overrides))
 
     def _run(self, prepare: Callable[[], Trainer]) -> dict[str, Any]:
+        if self.team.is_main:
+            check_trackers(self.machine.track)
         patience = LINGERING if self.team.restarted else LEAVING
         with only_one(self.folder, patience) if self.team.is_main else nullcontext():
             trainer = prepare()
@@ -117,6 +120,7 @@ class TrainingRun:
             yield lambda: report(True)
         finally:
             report(False)
+            trainer.close_log()
 
 
 def _machine(settings: TrainSettings, machine: MachineSettings) -> Machine:
@@ -159,7 +163,7 @@ def _start(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Tra
     if run.team.is_main:
         _write_config(run, prepared.start.metadata, prepared.weights, _contents(prepared.opened))
         write_json(run.folder / "environment.json", environment(prepared.machine.describe()))
-        log = RunLog(run.folder, tensorboard=run.machine.tensorboard)
+        log = _log(run)
         if prepared.faults:
             write_json(run.folder / "bad_images.json", prepared.faults)
     return prepared.trainer(run, log)
@@ -192,6 +196,12 @@ def prepare(run: TrainingRun, data: DataSettings, settings: TrainSettings) -> Pr
     state = TrainState(random=fitted.random, at_once=micro_batch, probe_error=fitted.probe_error)
     beginning = TrainStart(net, metadata, settings, {"train": scan.dataset, "dev": dev}, state, momentum={})
     return Prepared(beginning, machine, opened, weights, scan.faults)
+
+
+def _log(run: TrainingRun, keep_epochs: int | None = None) -> RunLog:
+    """The log of a run, of which a resumed one keeps some epochs."""
+    trackers = Trackers(run.machine.track, run.folder, keep_epochs is not None, run.reporter.warn)
+    return RunLog(run.folder, keep_epochs, run.machine.tensorboard, trackers)
 
 
 def _check_new(folder: Path) -> None:
@@ -252,7 +262,7 @@ def _resume(run: TrainingRun, data_overrides: dict[str, Any], setting_overrides:
     state = replace(state, at_once=machine.device_batch or state.at_once)
     run.reporter.say(f"resuming {run.folder} at step {state.step} (epoch {state.epoch + 1})")
     metadata = replace(metadata, data=to_json(data), settings=to_json(settings), calibration={})  # the weights change
-    log = RunLog(run.folder, state.epoch, run.machine.tensorboard) if run.team.is_main else None
+    log = _log(run, state.epoch) if run.team.is_main else None
     start = TrainStart(net, metadata, settings, sets, state, checkpoint.momentum)
     return Trainer(run.task, start, machine, run.folder, log, run.reporter, run.team)
 

@@ -153,6 +153,11 @@ class Trainer:
                 return
             yield self.state.sums[0] / self.state.sums[2]
 
+    def close_log(self) -> None:
+        """Ends the run in its trackers."""
+        if self._log is not None:
+            self._log.close()
+
     def _loader(self) -> TrainingLoader:
         return TrainingLoader(
             self.sets["train"],

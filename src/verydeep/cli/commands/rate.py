@@ -21,7 +21,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.group("Output").add_argument("--plot", metavar="FILE", help="also write the losses as a picture, a PNG file")
     add_settings(parser, DataSettings)
     add_settings(parser, TrainSettings, leave_out=("net",))
-    add_settings(parser, MachineSettings, leave_out=("tensorboard", "peer_timeout", "bf16_gradients"))
+    add_settings(parser, MachineSettings, leave_out=("tensorboard", "track", "peer_timeout", "bf16_gradients"))
     ways = {"D": (settings_of_run("D", {}),), "D/256": (settings_of_run("D/256", {}),)}
     show_defaults(parser, *ways.items())
     parser.epilog = RECIPES.format("rate", *ways)
