@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +60,7 @@ class _Trackio:
         self._trackio: Any = import_module("trackio")
         self.id = folder.absolute().name if run_id is None else run_id
         resume = "allow" if run_id else "never"
-        self._run = self._trackio.init(project=PROJECT, name=self.id, config=settings, resume=resume)
+        self._trackio.init(project=PROJECT, name=self.id, config=settings, resume=resume, embed=False)  # no dashboard
 
     def log(self, row: dict[str, float]) -> None:
         self._trackio.log(row, step=int(row["epoch"]))
@@ -111,7 +112,7 @@ class Trackers:
         self._warn, self._open = warn, dict[str, Tracker]()
         ids = read_json(folder / IDS) if resumed and (folder / IDS).is_file() else {}
         for name in names:
-            self._try(name, lambda name=name: self._start(name, folder, ids.get(name)))
+            self._try(name, partial(self._start, name, folder, ids.get(name)))
         if self._open:
             write_json(folder / IDS, ids | {name: tracker.id for name, tracker in self._open.items()})
 
@@ -121,7 +122,7 @@ class Trackers:
     def log(self, row: dict[str, float]) -> None:
         """Stores the numbers of an epoch in each tracker."""
         for name, tracker in list(self._open.items()):
-            self._try(name, lambda tracker=tracker: tracker.log(row))
+            self._try(name, partial(tracker.log, row))
 
     def finish(self) -> None:
         """Ends the run in each tracker."""
