@@ -140,7 +140,8 @@ def _plain_names(path: Path, names: Any) -> list[str]:
 
 def _arrow_files(folder: Path) -> list[Path]:
     files = read_json(folder / SET_FILE).get("_data_files")
-    names = [file.get("filename") if isinstance(file, dict) else None for file in files or ()]
+    listed = files if isinstance(files, list) else []
+    names = [file.get("filename") if isinstance(file, dict) else None for file in listed]
     return [folder / name for name in _plain_names(folder / SET_FILE, names)]
 
 
@@ -220,8 +221,8 @@ class _SetReader:
                     raise VerydeepError(f"{path} has other columns or class names than {paths[0]}.")
                 columns = found
                 ids += [f"{path.relative_to(self.root)}/{row:06d}" for row in range(file.rows)]
-                values += [None] * file.rows if found.label is None else file.column(found.label)
-                groups += file.column(self.group_by or "") if self.group_by in file.schema.names else []
+                values += [None] * file.rows if found.label is None else _cells(file, found.label)
+                groups += _cells(file, self.group_by or "") if self.group_by in file.schema.names else []
         if columns is None or not ids:
             raise VerydeepError(f"{paths[0] if paths else self.root} has no rows.")
         source = TableReader(self.root, columns.image)
@@ -406,6 +407,14 @@ class _ArrowFile:
 
 def _open(path: Path) -> _ParquetFile | _ArrowFile:
     return _ParquetFile(path) if path.suffix.lower() == PARQUET else _ArrowFile(path)
+
+
+def _cells(file: _ParquetFile | _ArrowFile, name: str) -> list[Any]:
+    """All cells of a column; raises ValueError if they are not as many as the file declares."""
+    cells = file.column(name)
+    if len(cells) != file.rows:
+        raise ValueError(f"column {name} has {len(cells)} of {file.rows} rows")
+    return cells
 
 
 class TableReader(ImageSource):
