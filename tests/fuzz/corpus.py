@@ -126,7 +126,7 @@ def yolo() -> list[Files]:
 
 
 def via() -> list[Files]:
-    """Annotations of VIA 2 and of a project, of VIA 1, and a table."""
+    """Annotations of VIA 2 and of a project, of VIA 1, a project of VIA 3, and a table."""
     shape: dict[str, Any] = {"name": "rect", "x": 1, "y": 2, "width": 10, "height": 12}
     polygon = {"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}
     regions = [
@@ -139,7 +139,14 @@ def via() -> list[Files]:
     cells = [json.dumps(value).replace('"', '""') for value in (shape, {"class": "ant"})]
     heads = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
     rows = f'{heads}\na.jpg,5,"{{}}",1,0,"{cells[0]}","{cells[1]}"\nb.jpg,5,"{{}}",0,0,"{{}}","{{}}"\n'
-    told = (second, {"_via_settings": {}, "_via_img_metadata": second}, first)
+    of_3 = {"vid": "1", "flg": 0, "z": [], "av": {"1": "0"}}
+    third = {
+        "attribute": {"1": {"aname": "class", "type": 4, "options": {"0": "ant", "1": "bee"}}},
+        "file": {"1": {"fid": 1, "fname": "a.jpg", "type": 2, "loc": 1, "src": ""}},
+        "view": {"1": {"fid_list": [1]}},
+        "metadata": {"1_a": {**of_3, "xy": [2, 1, 2, 10, 12]}, "1_b": {**of_3, "xy": [7, 1, 2, 3, 4, 5, 6]}},
+    }
+    told = (second, {"_via_settings": {}, "_via_img_metadata": second}, first, third)
     return [*({"x.json": json.dumps(content).encode()} for content in told), {"x.csv": rows.encode()}]
 
 
@@ -263,6 +270,38 @@ def tars() -> list[Files]:
                     file.addfile(told, io.BytesIO(data))
         found.append({"x.tar": out.getvalue(), "classes.txt": b"one\ntwo\n"})
     return found
+
+
+def hugging_face() -> list[Files]:
+    """Data sets of Hugging Face: parquet files of two sets, and what `save_to_disk` writes, with lists of classes."""
+    import pyarrow.parquet
+
+    pictures = []
+    for number in range(12):
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(picture, "PNG")
+        pictures.append({"bytes": picture.getvalue(), "path": f"{number}.png"})
+    kind: dict[str, Any] = {"names": ["ant", "bee"], "_type": "ClassLabel"}
+    lists = {"feature": kind, "_type": "List"}
+    found: list[Files] = []
+    for labels, feature in (([n % 2 for n in range(12)], kind), ([[0, 1][: n % 3] for n in range(12)], lists)):
+        described = {"info": {"features": {"image": {"_type": "Image"}, "label": feature}}}
+        table = pyarrow.table({"image": pictures, "label": labels, "animal": [f"a{n // 3}" for n in range(12)]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(described)})
+        parts = [io.BytesIO(), io.BytesIO()]
+        pyarrow.parquet.write_table(
+            table, parts[0], row_group_size=5, compression="none" if feature is kind else "snappy"
+        )
+        with pyarrow.ipc.new_stream(parts[1], table.schema) as stream:
+            stream.write_table(table, 5)
+        parquet, arrow = (part.getvalue() for part in parts)
+        state = json.dumps({"_data_files": [{"filename": "d.arrow"}]}).encode()
+        found += [
+            {"data/train-00000-of-00001.parquet": parquet, "data/test-00000-of-00001.parquet": parquet},
+            {"dataset_info.json": b"{}", "state.json": state, "d.arrow": arrow},
+        ]
+    sets = {f"{name}/{file}": data for name in ("train", "test") for file, data in found[-1].items()}
+    return [*found, {"dataset_dict.json": b'{"splits": ["train", "test"]}', **sets}]
 
 
 def pack(place: Path) -> list[Files]:

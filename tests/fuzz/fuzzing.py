@@ -34,7 +34,7 @@ from harness import Outcome
 from mutations import Draw
 from mutators import Files, changed
 from own_corpus import files_of
-from targets import NAMES, READERS, Parser, parsers
+from targets import NAMES, READERS, WITH_PYARROW, Parser, parsers
 
 from verydeep.checkpoints.run_dir import environment
 from verydeep.core.errors import VerydeepError
@@ -274,13 +274,13 @@ def page() -> None:
     """Puts what is stored into docs/reliability.md."""
     stored = read_json(RESULTS)["parsers"] if RESULTS.is_file() else {}
     guided = read_json(GUIDED)["details"] if GUIDED.is_file() else {}
-    rows = []
-    for name in (name for name in NAMES if name in stored):
+    rows, known = [], {**NAMES, **WITH_PYARROW}
+    for name in (name for name in known if name in stored):
         told = stored[name]
         numbers = [f"{told[key]:,.0f}" for key in ("seconds", "tried", "read")]
         numbers += [str(len(told["sentences"])), str(told["ways"]), f"{told['slowest']:.2f}", str(len(told["faults"]))]
         more = [f"{guided[name][key]:,.0f}" if name in guided else "" for key in ("seconds", "tried", "edges")]
-        rows.append([f"`{name}`", NAMES[name], *numbers, told["commit"], *more])
+        rows.append([f"`{name}`", known[name], *numbers, told["commit"], *more])
     heads = [
         *("", "what is read", "seconds", "files", "read", "sentences", "ways refused", "slowest, s", "faults"),
         *("commit", "guided, s", "guided, files", "edges"),

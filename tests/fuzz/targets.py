@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import corpus
@@ -47,6 +48,7 @@ from verydeep.transfer.svm_file import load_svm
 
 SETTINGS = (TrainSettings, DataSettings, MachineSettings, BoxSettings, MergeSettings)
 OF_FEATURES = (FeatureSettings, DescriptorSettings, SvmSettings)
+WITH_PYARROW = {"hf": "data sets of Hugging Face"}
 NAMES = {
     "images": "photos of all formats",
     "csv": "list files",
@@ -82,6 +84,7 @@ NAMES = {
     "names": "names of classes",
     "typed": "command lines, protocols, scales",
     "http": "requests to the server",
+    **(WITH_PYARROW if find_spec("pyarrow") else {}),
 }
 DEAR = ("mat", "devkit")  # each file takes a process
 
@@ -120,7 +123,7 @@ def _data(name: str) -> Callable[[Path], object]:
         opened = open_data(DataSettings(f"{name}{_only(folder) if not name else folder}"), several=True)
         for found in opened.sets.values():
             found.fingerprint()
-            for photo in found.ids if name in ("webdataset:", "./") else ():
+            for photo in found.ids if name in ("webdataset:", "./", "hf:") else ():
                 found.source.read(photo)
                 if found.find_boxes is not None:
                     found.find_boxes(photo)
@@ -270,6 +273,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "names": _names,
     "typed": _typed,
     "http": _http,
+    "hf": _data("hf:"),
 }
 
 
@@ -314,6 +318,7 @@ def seeds(place: Path) -> dict[str, list[Files]]:
         "names": own.names(),
         "typed": own.typed(),
         "http": corpus.http(),
+        **({"hf": corpus.hugging_face()} if "hf" in NAMES else {}),
     }
 
 
