@@ -61,7 +61,7 @@ class Running:
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection(*self.place, timeout=60)
+        connection = http.client.HTTPConnection(*self.place, timeout=300)  # of a busy machine
         try:
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
@@ -82,7 +82,7 @@ class Running:
 
     def becomes_idle(self) -> None:
         """Waits until no place is taken."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while self.ask("GET", "/health").json["queue"]:
             assert time.monotonic() < until
             time.sleep(0.05)
