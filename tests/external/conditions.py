@@ -31,7 +31,7 @@ from verydeep.deploy.benchmark.busy import busy
 
 NOBODY, GIGABYTES, CORES, BUSY = 65534, 2, 1.0, 4
 CGROUPS = Path("/sys/fs/cgroup")
-TESTS = ["-m", "pytest", "--numprocesses", "2", "--dist", "loadfile", "-m", "not slow", "-r", "fE", "--tb", "short"]
+TESTS = ["-m", "pytest", "--dist", "loadfile", "-m", "not slow", "-r", "fE", "--tb", "short"]
 DEMO = ["-m", "verydeep", "demo", "--out", "demo"]
 VERSIONS = "import json, sys, torch; print(json.dumps([sys.version.split()[0], torch.__version__]))"
 
@@ -44,6 +44,7 @@ class Condition:
         what: a sentence's part, for the table.
         folder: the name of the clone.
         options: of pytest.
+        workers: of pytest-xdist, each of a gigabyte.
         variables: of the environment.
         user: whether a user without rights runs the tests, whose home cannot be written.
         before: words that start the command.
@@ -54,6 +55,7 @@ class Condition:
     what: str
     folder: str = "checkout"
     options: tuple[str, ...] = ("-p", "no:randomly")
+    workers: int = 2
     variables: dict[str, str] = field(default_factory=dict)
     user: bool = False
     before: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ CONDITIONS = {
         f"no network, {GIGABYTES} GB of memory and the time of one core for all processes together, LANG=C",
         variables={"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"},
         before=("unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"),
+        workers=1,
         limited=True,
     ),
     "busy": Condition(f"{BUSY} busy processes on two cores", load=BUSY),
@@ -128,7 +131,7 @@ def run(condition: Condition, python: str, place: Path) -> dict[str, Any]:
             subprocess.run(
                 [*enter, *begin, python, *words], cwd=clone, env=variables, capture_output=True, text=True, check=False
             )
-            for words in ([*TESTS, *condition.options], DEMO)
+            for words in ([*TESTS, "--numprocesses", str(condition.workers), *condition.options], DEMO)
         ]
     return _found(told[0], told[1]) | {"what": condition.what, "minutes": round((time.monotonic() - began) / 60, 1)}
 
