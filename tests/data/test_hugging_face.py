@@ -307,9 +307,13 @@ def test_what_is_not_on_disk_must_be_downloaded(tmp_path: Path, command: Command
     told = command("data", "check", "hf:uoft-cs/cifar10").mistake()
     assert "there is no folder uoft-cs/cifar10: data sets are only read from disk" in told
     assert "hf download --repo-type dataset uoft-cs/cifar10 --local-dir DIR" in told
-    if find_spec("pyarrow") is None:
-        (tmp_path / "x.parquet").write_bytes(b"PAR1")
-        assert "need pyarrow: pip install 'verydeep[parquet]'" in command("data", "check", tmp_path).mistake()
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hugging_face, "find_spec", lambda _: None)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(VerydeepError, match=r"need pyarrow: pip install 'verydeep\[parquet\]'"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
