@@ -303,7 +303,7 @@ def test_the_real_commands(tmp_path: Path, command: Command) -> None:
     assert "x.parquet" in command("data", "check", f"hf:{tmp_path / 'torn'}").mistake()
 
 
-def test_what_is_not_on_disk_must_be_downloaded(tmp_path: Path, command: Command) -> None:
+def test_what_is_not_on_disk_must_be_downloaded(command: Command) -> None:
     told = command("data", "check", "hf:uoft-cs/cifar10").mistake()
     assert "there is no folder uoft-cs/cifar10: data sets are only read from disk" in told
     assert "hf download --repo-type dataset uoft-cs/cifar10 --local-dir DIR" in told
