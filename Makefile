@@ -85,8 +85,8 @@ suites: $(VENV)/dev $(VENV)/tools/bin/python
 	if [ -n "$(SUITES)" ]; then $(EXTERNAL)/photos.py $(SUITES) && $(EXTERNAL)/ilsvrc_val.py $(SUITES) && \
 		$(EXTERNAL)/advisories.py $(SUITES)/pypa/advisory-database; fi
 
-# Coverage-guided fuzzing, FUZZ_SECONDS for each of 34 parsers, added to what earlier runs did, into docs/reliability.md:
-# 15 minutes in all. A run begins with the inputs that the last one kept.
+# Coverage-guided fuzzing, FUZZ_SECONDS for each parser, added to what earlier runs did, into docs/reliability.md: by
+# default ten minutes in all. A run begins with the inputs that the last one kept.
 fuzz: $(VENV)/dev
 	$(PIP) --editable '.[suites]'
 	$(EXTERNAL)/guided_fuzzing.py --seconds $(or $(FUZZ_SECONDS),10) --corpus $(VENV)/fuzz

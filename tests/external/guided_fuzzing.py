@@ -10,6 +10,9 @@ one kept.
 
 Seconds are a processor's. They and the number of inputs are added to those stored by earlier runs. A fault stays in the
 stored result until reading its files again succeeds, which each run tries first.
+
+The inputs that were kept are not in the repository: they are whole files, megabytes of weights among them, and depend
+on the code that they reached. Seeds are made by tests/fuzz/corpus.py, and a fault becomes a test of its kind.
 """
 
 from __future__ import annotations

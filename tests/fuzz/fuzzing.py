@@ -200,7 +200,7 @@ def limit_memory() -> None:
 def watched(name: str, seconds: float, place: Path, work: Work = child, method: str = "spawn", first: int = 0) -> Tried:
     """Fuzzes a parser in a process begun by a method of multiprocessing, and begun again where it ends or hangs."""
     context, whole = multiprocessing.get_context(method), Tried()
-    while whole.seconds < seconds - TOLD_EVERY and len(whole.faults) < 20:
+    while True:
         shutil.rmtree(place / name / "now", ignore_errors=True)
         for file in ("told.json", "number"):
             (place / name / file).unlink(missing_ok=True)
@@ -219,9 +219,8 @@ def watched(name: str, seconds: float, place: Path, work: Work = child, method: 
             part.faults[ended] = f"trial {number} (end-{number})"
             first = number + 1
         whole.add(part)
-        if not ended:
-            break
-    return whole
+        if not ended or whole.seconds > seconds - TOLD_EVERY or len(whole.faults) >= 20:
+            return whole
 
 
 def _ended(process: BaseProcess, number: Path) -> str:
@@ -275,12 +274,14 @@ def page() -> None:
     stored = read_json(RESULTS)["parsers"] if RESULTS.is_file() else {}
     guided = read_json(GUIDED)["details"] if GUIDED.is_file() else {}
     rows, known = [], {**NAMES, **WITH_PYARROW}
-    for name in (name for name in known if name in stored):
-        told = stored[name]
-        numbers = [f"{told[key]:,.0f}" for key in ("seconds", "tried", "read")]
-        numbers += [str(len(told["sentences"])), str(told["ways"]), f"{told['slowest']:.2f}", str(len(told["faults"]))]
+    for name in (name for name in known if name in stored or name in guided):
+        numbers = [""] * 8
+        if told := stored.get(name):
+            numbers = [f"{told[key]:,.0f}" for key in ("seconds", "tried", "read")]
+            numbers += [str(len(told["sentences"])), str(told["ways"]), f"{told['slowest']:.2f}"]
+            numbers += [str(len(told["faults"])), told["commit"]]
         more = [f"{guided[name][key]:,.0f}" if name in guided else "" for key in ("seconds", "tried", "edges")]
-        rows.append([f"`{name}`", known[name], *numbers, told["commit"], *more])
+        rows.append([f"`{name}`", known[name], *numbers, *more])
     heads = [
         *("", "what is read", "seconds", "files", "read", "sentences", "ways refused", "slowest, s", "faults"),
         *("commit", "guided, s", "guided, files", "edges"),
