@@ -364,7 +364,7 @@ def test_a_pack_reads_nothing_outside_its_folder(tmp_path: Path) -> None:
     for place in ("../outside", str(tmp_path / "outside")):
         shard["file"] = place
         card.write_text(json.dumps(told))
-        with pytest.raises(VerydeepError, match="outside' is not in its folder"):
+        with pytest.raises(VerydeepError, match="is not in its folder"):
             open_data(DataSettings(str(pack)))
 
 
