@@ -2,7 +2,7 @@
 
     python tests/external/conditions.py                       # all of CONDITIONS, one after the other: an hour
     python tests/external/conditions.py scarce busy           # these
-    python tests/external/conditions.py plain PYTHON          # nothing unusual but an interpreter with other versions
+    python tests/external/conditions.py plain PYTHON          # an interpreter with other versions
 
 Each runs in a clone of the last commit. Conditions need root, to become another user or to limit memory,
 pytest-randomly (the extra `suites`), and Debian's packages `locales` and `iproute2`.
@@ -81,7 +81,7 @@ CONDITIONS = {
         limited=True,
     ),
     "busy": Condition(f"{BUSY} busy processes on two cores", load=BUSY),
-    "plain": Condition("nothing"),
+    "plain": Condition("other versions"),
 }
 
 
@@ -183,7 +183,7 @@ def summary(found: dict[str, Any]) -> SuiteResult:
     cases = sum(result["passed"] + result.get("failed", 0) for result in found.values())
     versions = {"Python": _listed(found, "python"), "torch": _listed(found, "torch")}
     suite = "the quick tests and the demo, with " + "; ".join(
-        result["what"] for name, result in found.items() if not name.startswith("plain")
+        dict.fromkeys(result["what"] for result in found.values())
     )
     return SuiteResult(suite, versions, cases, faults, figures, found)
 
