@@ -72,10 +72,11 @@ def write() -> None:
     ]
     last = list(stored.values())[-1]
     where = last["environment"]
+    commits = "/".join(dict.fromkeys(str(measured["environment"]["commit"]) for measured in stored.values()))
     note = (
         f"Net D, 1000 classes, {last['size']}x{last['size']} pixels; median of {last['repeats']} turns. "
         f"{where['processor']}, {where['threads']} threads for each; torch {where['versions']['torch']}, "
-        f"{where['time'][:10]}, commit {where['commit']}."
+        f"{where['time'][:10]}, commit {commits}."
     )
     picture = "![Images/s of each runtime, quiet and busy](pictures/cpu_speed.png)"
     write_block(page, "cpu_speed", "\n\n".join([*tables, note, picture]))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pickle
 import struct
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import weight_files as made
-from conftest import SHARED
+from conftest import SHARED, http_server
 from verydeep.checkpoints import registry
 from verydeep.checkpoints.download import cached, fetch, first_of
 from verydeep.checkpoints.formats.caffe import looks_like_caffe
@@ -506,13 +505,8 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[tuple[str, type[Server]]]:
     kind = type("Handler", (Server,), {"asked": []})
-    running = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}", kind
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    with http_server(kind) as address:
+        yield address, kind
 
 
 @pytest.mark.parametrize("ranges", [True, False])

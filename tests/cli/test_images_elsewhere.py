@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from test_many_inputs import asked, pictures_of
 
 import verydeep
-from conftest import paint, run_command
+from conftest import http_server, paint, run_command
 from verydeep.core.errors import ImageError
 from verydeep.data import fetch
 
@@ -59,13 +58,8 @@ class Photos(BaseHTTPRequestHandler):
 def server(tmp_path: Path) -> Iterator[tuple[str, type[Photos]]]:
     paint(tmp_path / "photo.png", 1, (90, 120, 200))
     kind = type("Handler", (Photos,), {"asked": [], "photo": (tmp_path / "photo.png").read_bytes()})
-    running = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}", kind
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    with http_server(kind) as address:
+        yield address, kind
 
 
 def without_names(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

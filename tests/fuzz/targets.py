@@ -66,7 +66,7 @@ NAMES = {
     "pth": "PyTorch's weights",
     "safetensors": "safetensors without our metadata",
     "sidecar": "the card beside a foreign file",
-    "onnx": "exported nets, opened and asked",
+    "onnx": "exported nets, loaded and run",
     "devkit": "ILSVRC's `meta.mat`",
     "imagenet": "ILSVRC's lists",
     "voc": "VOC's lists",
@@ -78,7 +78,7 @@ NAMES = {
     "checkpoint": "checkpoints",
     "svm": "SVMs",
     "settings": "settings as JSON",
-    "run": "a run's folder, gone on with",
+    "run": "a run directory, resumed",
     "log": "a run's log",
     "results": "stored results",
     "names": "names of classes",
@@ -154,7 +154,7 @@ def _settings(folder: Path) -> object:
 
 
 def _run(folder: Path) -> object:
-    """A run's folder, gone on with."""
+    """A run directory, resumed."""
     if (folder / "last.safetensors").is_file():
         _seal(folder / "last.safetensors")
     run_name(folder / "last.safetensors")

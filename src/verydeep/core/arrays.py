@@ -16,7 +16,7 @@ MOST_BYTES = 16 * 2**30  # posteriors of 200,000 images and 21,000 classes
 
 @contextmanager
 def opened_arrays(path: Path) -> Iterator[np.lib.npyio.NpzFile[Any]]:
-    """The arrays of an ``.npz`` file by name, read when they are asked for.
+    """The arrays of an ``.npz`` file by name, each read on access.
 
     Raises:
         VerydeepError: they take more than `MOST_BYTES`.
