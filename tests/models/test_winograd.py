@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from verydeep.core.compiled import library
 from verydeep.core.settings import TrainSettings
 from verydeep.models import matmul, winograd_compiled, winograd_matmuls
+from verydeep.models.layers import Convolution
 from verydeep.models.vgg import create_net
-from verydeep.models.winograd import COMPILED, MATMULS, Algorithm, Convolution, from_transformed, pays
+from verydeep.models.winograd import COMPILED, MATMULS, Algorithm, from_transformed, pays
 from verydeep.training.optim import optimiser
 
 LAST = torch.channels_last

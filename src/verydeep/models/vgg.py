@@ -22,14 +22,12 @@ from ..core.config import STRIDE
 from ..core.errors import VerydeepError
 from ..core.out_of_memory import within_memory
 from .architectures import Layer, has_lrn, layers
+from .layers import Convolution, FullyConnected
 from .map_cache import MapCache
-from .matmul import linear
-from .winograd import Convolution
 
 Initialiser = Literal["glorot", "gaussian", "gaussian-literal"]
 Pooling = Literal["up", "down"]
 BEFORE_RELU = "-before-relu"  # suffix of the name of a map before ReLU
-WINDOWS = 256  # of fc6 in one matmul: 100 kB each
 GAUSSIAN_STD = {"gaussian": 0.01, "gaussian-literal": 0.1}  # Sect. 3.1: "10^-2 variance" and how all code read it
 
 
@@ -133,8 +131,7 @@ class Net(nn.Module):
     def _next_map(self, name: str, x: Tensor) -> Tensor:
         """A map (B,D,h,w) from the one before it in `map_names`, which ReLU overwrites."""
         if name.endswith(BEFORE_RELU) or name == "fc8":
-            layer = self.layer(name.removesuffix(BEFORE_RELU))
-            return _connected(layer, x) if name.startswith("fc") else torch.as_tensor(layer(x))
+            return torch.as_tensor(self.layer(name.removesuffix(BEFORE_RELU))(x))
         x = F.relu(x, inplace=True)
         return self.lrn(x) if self.lrn is not None and name == "conv1_1" else x
 
@@ -210,9 +207,9 @@ class Net(nn.Module):
         """fc6 and fc7 with ReLU and dropout on the last pooled map, (B,D,h,w)."""
         units = self.dropout_units[0]
         keep6, keep7 = (None, None) if keep is None else (keep[:, :units], keep[:, units:])
-        x = F.relu(_connected(self.layer("fc6"), x), inplace=True)
+        x = F.relu(self.layer("fc6")(x), inplace=True)
         x = _dropout(x, keep6, self.training)
-        x = F.relu(_connected(self.layer("fc7"), x), inplace=True)
+        x = F.relu(self.layer("fc7")(x), inplace=True)
         return _dropout(x, keep7, self.training)
 
     def forward(self, x: Tensor, keep: Tensor | None = None, cells: Tensor | None = None) -> Tensor:
@@ -225,7 +222,7 @@ class Net(nn.Module):
 
     def scores_of(self, windows: Tensor, keep: Tensor | None = None) -> Tensor:
         """Scores (B,K,h,w) from what `windows` returns: the FC layers."""
-        return _connected(self.layer("fc8"), self._hidden(windows, keep))
+        return torch.as_tensor(self.layer("fc8")(self._hidden(windows, keep)))
 
     def shifted_scores(self, x: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
         """OverFeat's offset pooling (Sermanet et al. 2014): score maps on a grid twice as fine, as four maps.
@@ -265,7 +262,7 @@ class Net(nn.Module):
 
     def _mean_scores(self, penultimate: Tensor) -> Tensor:
         mean = penultimate.mean(dim=(2, 3), keepdim=True)
-        return _connected(self.layer("fc8"), mean).flatten(1)
+        return torch.as_tensor(self.layer("fc8")(mean).flatten(1))
 
 
 class Head(nn.Module):
@@ -284,25 +281,11 @@ def _convolution(spec: Layer) -> nn.Conv2d:
     padding = spec.kernel // 2 if spec.stage <= 5 else 0
     # Weights are initialised later: PyTorch's own initialisation would only cost time.
     with torch.device("meta"):
-        kind = Convolution if spec.stage <= 5 else nn.Conv2d
+        kind = Convolution if spec.stage <= 5 else FullyConnected
         layer = kind(spec.inputs, spec.outputs, spec.kernel, padding=padding)
     for name, value in list(layer.named_parameters()):  # `to_empty` would import parts of PyTorch for half a second
         setattr(layer, name, nn.Parameter(torch.empty(value.shape)))
     return layer
-
-
-def _connected(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """An FC layer on a map (B,D,h,w), as matmuls over its windows of the kernel's size; the weights are not copied."""
-    side = layer.kernel_size[0]
-    whole = tuple(x.shape[2:]) == layer.kernel_size
-    windows = x[:, :, None, None] if whole else x.unfold(2, side, 1).unfold(3, side, 1)  # (B,D,h,w,k,k)
-    if layer.weight.is_contiguous():
-        windows, weight = windows.permute(0, 2, 3, 1, 4, 5), layer.weight.flatten(1)
-    else:  # channels last
-        windows, weight = windows.permute(0, 2, 3, 4, 5, 1), layer.weight.permute(0, 2, 3, 1).flatten(1)
-    lines = max(1, WINDOWS // max(1, windows.shape[0] * windows.shape[2]))
-    maps = [linear(part.flatten(3), weight, layer.bias) for part in torch.split(windows, lines, dim=1)]
-    return torch.cat(maps, dim=1).permute(0, 3, 1, 2)
 
 
 def _dropout(x: Tensor, keep: Tensor | None, training: bool) -> Tensor:

@@ -16,9 +16,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from . import winograd_compiled, winograd_matmuls
 from .winograd_matmuls import G_TWICE, PLACES, TILE
@@ -44,53 +43,9 @@ def algorithm(weight: Tensor) -> Algorithm:
     return COMPILED if winograd_compiled.supports(weight) else MATMULS
 
 
-class Convolution(nn.Conv2d):
-    """A convolution that uses Winograd's algorithm where it is faster, forward and backward; else PyTorch's."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """From float (B,C,H,W) to (B,K,H,W)."""
-        if not self._pays(input):
-            return super().forward(input)
-        if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
-            self._clear_cache()
-            return torch.as_tensor(_Learning.apply(input, self.weight, self.bias))  # type: ignore[no-untyped-call]
-        return algorithm(self.weight).convolve(input, self._transformed(), self.bias)
-
-    def rectified(self, input: Tensor, pooled: bool = False) -> Tensor:
-        """The convolution and ReLU, (B,K,H,W); ``pooled``: and 2x2 max-pooling of even maps, (B,K,H/2,W/2)."""
-        if torch.is_grad_enabled() or not self._pays(input):
-            x = F.relu(self(input), inplace=True)
-            return F.max_pool2d(x, 2) if pooled else x
-        return algorithm(self.weight).convolve(input, self._transformed(), self.bias, relu=True, pooled=pooled)
-
-    def train(self, mode: bool = True) -> Convolution:
-        """Clears the cache: the steps of a fused optimiser change weights without changing their version."""
-        self._clear_cache()
-        return super().train(mode)
-
-    def _pays(self, x: Tensor) -> bool:
-        plain = (self.padding, self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), (1, 1), 1)
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        traced = torch.compiler.is_compiling() or tracing or type(x) is not Tensor
-        return plain and not traced and pays(x, self.weight)
-
-    def _clear_cache(self) -> None:
-        self.__dict__.pop("_kept", None)
-
-    def _transformed(self) -> Tensor:
-        """The transformed weights, cached until they change."""
-        transformed = algorithm(self.weight).transformed
-        if self.weight.is_inference():  # inference tensors have no version
-            return transformed(self.weight)
-        stamp = (self.weight.data_ptr(), self.weight._version)
-        kept = self.__dict__.get("_kept")
-        if kept is None or kept[0] != stamp:
-            kept = (stamp, transformed(self.weight.detach()))
-            self.__dict__["_kept"] = kept
-        return torch.as_tensor(kept[1])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_kept"}
+def learn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of maps (B,C,H,W) with weights (K,C,3,3), (B,K,H,W), with gradients."""
+    return torch.as_tensor(_Learning.apply(x, weight, bias))  # type: ignore[no-untyped-call]
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
