@@ -24,9 +24,9 @@ from verydeep.core.progress import Collected, Silent
 from verydeep.core.settings import MachineSettings
 from verydeep.deploy.benchmark.benchmark import benchmark
 from verydeep.deploy.benchmark.busy import busy
-from verydeep.deploy.benchmark.order import RUNTIMES, Order
+from verydeep.deploy.benchmark.order import IN_BF16, RUNTIMES, Order
 from verydeep.deploy.benchmark.peer_process import at_work
-from verydeep.deploy.benchmark.runner import Contender, compare, measured_peak
+from verydeep.deploy.benchmark.runner import HALF_TOLERANCE, Contender, compare, measured_peak
 from verydeep.deploy.benchmark.torch_peer import normalised, plain_net
 from verydeep.models.architectures import net_facts
 from verydeep.models.vgg import create_net
@@ -194,6 +194,27 @@ def test_a_runtime_predicts_what_ours_does(command: Command, trained: Path, name
     assert theirs["name"].startswith(f"{name} ")
     assert theirs["largest_difference"] < 1e-5
     assert (theirs["ratio_to_best_rival"], ours["largest_difference"]) == (1.0, None)
+
+
+@pytest.mark.parametrize("name", IN_BF16)
+def test_rivals_in_bf16(command: Command, trained: Path, name: str) -> None:
+    if name in RUNTIMES and name not in INSTALLED:
+        pytest.skip(f"{name} is not installed")
+    words = ["benchmark", "infer", trained, "--batch", 2, "--repeats", 1, "--threads", 1, "--precision", "bf16"]
+    done = command(*words, "--against", name, "--json")
+    assert done.status == 0, done.stderr
+    theirs, ours = json.loads(done.stdout)["rows"]
+    assert theirs["largest_difference"] < HALF_TOLERANCE
+    assert (theirs["ratio_to_best_rival"], ours["largest_difference"]) == (1.0, None)
+
+
+def test_a_rival_without_bf16_is_a_sentence(command: Command, trained: Path) -> None:
+    done = command("benchmark", "infer", trained, "--precision", "bf16", "--against", "mnn")
+    assert done.status == 2
+    assert done.stderr.endswith(
+        "mnn is compared in float32 on a CPU alone (torchvision and openvino in bf16 too): add --device cpu "
+        "--precision float32.\n"
+    )
 
 
 def test_a_runtime_that_is_missing_is_named(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,10 @@ PRECISIONS = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16
 
 @dataclass(frozen=True)
 class Machine:
-    """The settings that hold on this machine."""
+    """The settings that hold on this machine.
+
+    ``may_lower``: whether bf16 may be tried for inference, as no precision was requested and the CPU has units for it.
+    """
 
     device: torch.device
     autocast_dtype: torch.dtype | None
@@ -42,6 +45,16 @@ class Machine:
     device_batch: int
     recompute: bool
     bf16_gradients: bool
+    may_lower: bool
+
+    def in_bf16(self) -> Machine:
+        """The same machine with inference in bf16."""
+        return replace(self, autocast_dtype=torch.bfloat16)
+
+    @property
+    def precision(self) -> str:
+        """Its name, as in the settings."""
+        return PRECISIONS[self.autocast_dtype or self.dtype]
 
     @property
     def readers(self) -> LoaderSettings:
@@ -93,7 +106,7 @@ class Machine:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return {
             "device": name,
-            "precision": PRECISIONS[self.autocast_dtype or self.dtype],
+            "precision": self.precision,
             "layout": str(self.layout).removeprefix("torch."),
             "compile": self.compile,
             "workers": self.loaders.count,
@@ -106,7 +119,8 @@ def resolve_device(settings: MachineSettings, multiply_adds: float) -> Machine:
     """Resolves ``auto`` and 0 in machine settings.
 
     By default CPUs compute in float32: bf16 is slow without hardware support, and differs in bits between CPU models.
-    CUDA devices use bf16 if they support it, else fp16 with loss scaling.
+    Long inference may choose bf16 (`verydeep.evaluation.agreement`). CUDA devices use bf16 if they support it, else
+    fp16 with loss scaling.
 
     Args:
         multiply_adds: of an image, which decide how many threads the net gets.
@@ -132,6 +146,7 @@ def resolve_device(settings: MachineSettings, multiply_adds: float) -> Machine:
         device_batch=settings.device_batch,
         recompute=settings.recompute,
         bf16_gradients=settings.bf16_gradients,
+        may_lower=settings.precision == "auto" and device.type == "cpu" and _has_matrix_units(),
     )
 
 
@@ -157,6 +172,11 @@ def _device(name: str) -> torch.device:
             f"device {name} is not available to PyTorch on this machine: use --device {', '.join(available)}."
         )
     return torch.device(name)
+
+
+def _has_matrix_units() -> bool:
+    """Whether the CPU has AMX. With AVX512-BF16 alone bf16 is no faster than Winograd convolution in float32."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def _precision(device: torch.device, name: str) -> torch.dtype:

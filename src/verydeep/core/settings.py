@@ -227,7 +227,8 @@ class MachineSettings:
     precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = setting(
         "auto",
         "precision of convolutions and matmuls; auto: bf16 on CUDA, or fp16 if bf16 is not supported, and float32 "
-        "elsewhere; float64: for checks",
+        "elsewhere, but bf16 for long inference on a CPU with AMX if it agrees with float32 on a sample of the images; "
+        "float64: for checks",
         MACHINE,
     )
     layout: Literal["auto", "channels_last", "contiguous"] = setting(

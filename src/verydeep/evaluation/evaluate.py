@@ -9,6 +9,7 @@ import contextlib
 import csv
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from ..core.team import Team
 from ..core.terminal import default_reporter
 from ..data.copies import copies_message
 from ..data.open import Data, Dataset, check_still_there, lasting_name, moved, open_data, relabel
+from .agreement import Agreement
 from .inference import LEAVE_OUT, Posteriors, ResizeToScales, concatenate, posteriors, readable_images
 from .metrics import probability_metrics, summarise
 from .predict import Classifier, place_classifier, usual_protocol
@@ -116,21 +118,31 @@ class PreparedEvaluation:
         faults: dict[int, str] = {}
         collected = faults if bad_images == "skip" else None
         label, started = f"{self.protocol} on {len(dataset)} images", time.monotonic()
+
+        def of_sample(tried: Classifier, indices: Sequence[int]) -> NDArray[np.float32]:
+            sample, trial = dataset.take(np.array(indices, dtype=np.int64)), f"trying {tried.machine.precision}"
+            return dataset_posteriors(tried, sample, self.protocol, reporter, trial, {}, team).posteriors
+
         with classifier.machine.running():
+            classifier, agreement = classifier.in_agreed_precision(
+                len(dataset), self.protocol, of_sample, reporter, team
+            )
             computed = dataset_posteriors(classifier, dataset, self.protocol, reporter, label, collected, team)
         seconds = time.monotonic() - started
         for message in faults.values():
             reporter.warn(f"skipped: {message}")
         if len(faults) == len(dataset):
             raise ImageError(f"no image of {dataset.name} can be read: `verydeep data check` lists the reasons.")
-        evaluation = self._summarised(computed, faults, seconds)
+        evaluation = self._summarised(computed, faults, seconds, agreement)
         if team.is_main:
             _write(evaluation, classifier.machine)
             if self.checkpoint.path.name == BEST:
                 write_model_card(self.checkpoint.path, self.checkpoint.metadata)
         return evaluation
 
-    def _summarised(self, computed: Posteriors, faults: dict[int, str], seconds: float) -> Evaluation:
+    def _summarised(
+        self, computed: Posteriors, faults: dict[int, str], seconds: float, agreement: Agreement | None
+    ) -> Evaluation:
         readable = np.array([index for index in range(len(self.dataset)) if index not in faults], dtype=np.int64)
         dataset, checkpoint = self.dataset.take(readable), self.checkpoint
         run, protocol = run_name(checkpoint.path), str(self.protocol)
@@ -139,6 +151,7 @@ class PreparedEvaluation:
             **summarise(scores),
             "calibrated": calibrated_metrics(scores, temperature_of(checkpoint.metadata.calibration, self.protocol)),
             "skipped": len(faults),
+            "agreement": None if agreement is None else agreement.to_json(),
             "multiply_adds_per_image": round(computed.multiply_adds),
             "images_per_second": round(len(dataset) / max(seconds, 1e-9), 2),
             "seconds": round(seconds, 2),

@@ -20,10 +20,13 @@ from ..core.errors import ImageError, NotAnImageError, VerydeepError
 from ..core.paths import files_matching
 from ..core.progress import Reporter, Silent
 from ..core.settings import MachineSettings
+from ..core.team import Team
 from ..core.url import is_url
 from ..data.fetch import STDIN, download_image, image_of_stdin
 from ..data.image_io import Pixels, as_pixels
 from ..data.walk import HIDDEN, LINKS, SYSTEM, Skipped, files_below, is_system, unread_sentences
+from ..models.vgg import Net
+from .agreement import POSTERIORS, Agreement, agreed_machine
 from .inference import InferenceModel, ResizeToScales, posteriors
 from .protocols import Protocol, check_protocol, parse_protocol
 from .rejection import Rejection, choose_threshold
@@ -88,12 +91,45 @@ class Classifier:
         images = listed(images)
         tested = self._protocol(protocol)
         check_protocol(tested, self.metadata.crop)
-        views = each_image(images, ResizeToScales.for_net(self.metadata, tested), faults)
-        total, mean = len(images) * len(tested.scales), np.array(self.metadata.mean)
-        with self.machine.running(), (reporter or Silent()).track("predicting", total) as advance:
+        reporter = reporter or Silent()
+
+        def of_sample(classifier: Classifier, indices: Sequence[int]) -> NDArray[np.float32]:
+            return classifier._posteriors([images[index] for index in indices], tested, {}, Silent())
+
+        agreed, _ = self.in_agreed_precision(len(images), tested, of_sample, reporter)
+        return agreed._posteriors(images, tested, faults, reporter)
+
+    def _posteriors(
+        self, images: list[Any], protocol: Protocol, faults: dict[int, str] | None, reporter: Reporter
+    ) -> NDArray[np.float32]:
+        views = each_image(images, ResizeToScales.for_net(self.metadata, protocol), faults)
+        total, mean = len(images) * len(protocol.scales), np.array(self.metadata.mean)
+        with self.machine.running(), reporter.track("predicting", total) as advance:
             return posteriors(
-                self.net, mean, tested, views, len(images), self.machine, lambda n: advance(n, "")
+                self.net, mean, protocol, views, len(images), self.machine, lambda n: advance(n, "")
             ).posteriors
+
+    def in_agreed_precision(
+        self,
+        count: int,
+        protocol: Protocol,
+        of_sample: Callable[[Classifier, Sequence[int]], NDArray[np.float32]],
+        reporter: Reporter,
+        team: Team | None = None,
+    ) -> tuple[Classifier, Agreement | None]:
+        """This classifier in the precision that `agreed_machine` chooses; an exported file keeps its own.
+
+        Args:
+            count: images to classify.
+            of_sample: the posteriors (n,K) by a classifier of the images at some indices.
+        """
+        work = count * len(protocol.scales) * self.metadata.multiply_adds if isinstance(self.net, Net) else 0
+        machine, agreement = agreed_machine(
+            *(self.machine, count, work),
+            lambda machine, indices: of_sample(Classifier(self.net, self.metadata, machine), indices),
+            *(POSTERIORS, reporter, team),
+        )
+        return Classifier(self.net, self.metadata, machine), agreement
 
     def predict(
         self,

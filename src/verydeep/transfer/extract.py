@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from ..core.team import Team
 from ..core.terminal import default_reporter
 from ..data.image_io import Pixels
 from ..data.open import Dataset, lasting_name, open_data, open_images
+from ..evaluation.agreement import DESCRIPTORS, agreed_machine
 from ..evaluation.inference import readable_images
 from .backbone import FeatureNet, open_feature_net
-from .descriptors import descriptors
+from .descriptors import Array, descriptors
 from .features_file import Features, Shards, load_features, save_features
 
 
@@ -51,6 +52,7 @@ class Extraction:
             "scales": list(self.features.scales),
             "dimensions": dimensions,
             "layer": self.features.recipe["layer"],
+            "precision": self.features.recipe["precision"],
             "data": self.features.data,
             "computed": self.computed,
             "skipped": self.skipped,
@@ -102,7 +104,7 @@ class Extractor:
             "layer": net.layer,
             "pool": settings.pool,
             "mirror": settings.mirror,
-            "precision": machine.describe()["precision"],
+            "precision": machine.precision,
             "resampling": net.metadata.resampling,
             "other_side": net.metadata.other_side,
         }
@@ -336,8 +338,34 @@ def prepare_extraction(
     device = resolve_device(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
     of = {"data": data_settings.data, "classes": list(classes), "set": set_name, "splits": splits}
     of |= {} if folders == "auto" else {"folders": folders}
-    extractor = Extractor(net, settings, device, reporter, team)
+    machine_used = _in_agreed_precision(net, settings, dataset, scales, device, reporter, team)
+    extractor = Extractor(net, settings, machine_used, reporter, team)
     return PreparedExtraction(extractor, Path(out), dataset, sets, scales, of)
+
+
+def _in_agreed_precision(
+    net: FeatureNet,
+    settings: FeatureSettings,
+    dataset: Dataset,
+    scales: tuple[int, ...],
+    machine: Machine,
+    reporter: Reporter,
+    team: Team | None,
+) -> Machine:
+    """The machine with the precision that `agreed_machine` chooses by the first scale's descriptors."""
+
+    def compute(tried: Machine, indices: Sequence[int]) -> Array:
+        tried.place_model(net.net)
+        with tried.running(), reporter.track(f"trying {tried.precision}", len(indices)) as advance:
+            views = readable_images(dataset, indices, net.resize(scales[:1]), tried, "", {})
+            found: dict[int, Array] = {}
+            for _, several, rows in descriptors(net, views, settings.pool, settings.mirror, tried):
+                found.update(zip(several, rows, strict=True))
+                advance(len(several), "")
+        return np.array([found[index] for index in sorted(found)], dtype=np.float32)
+
+    work = len(dataset) * len(scales) * (1 + settings.mirror) * net.multiply_adds
+    return agreed_machine(machine, len(dataset), work, compute, DESCRIPTORS, reporter, team)[0]
 
 
 def _images(

@@ -23,7 +23,7 @@ from ...evaluation.protocols import Protocol
 from ...models.architectures import NET_NAMES
 from ...models.vgg import Net, create_net
 from .rivals import installed, rivals_of
-from .runner import TOLERANCE, Contender, Options, compare, random_images
+from .runner import Contender, Options, compare, random_images, tolerance
 
 CLASSES, CROP, USUAL_SCALE = 1000, 224, 256
 SPREAD = 3.0  # standard deviation of the scores of a net with random weights that is compared
@@ -59,7 +59,7 @@ def infer(sources: list[str], options: Options) -> dict[str, Any]:
             random = sources[0] in NET_NAMES
             net, posteriors = _reference(nets[0], random, first, images, machine)
             rivals = processes.enter_context(rivals_of(against, net, images, first.mean, posteriors, machine))
-            _report(rivals, options.reporter)
+            _report(rivals, tolerance(machine), options.reporter)
         contenders = [*rivals, *contenders]
         measured = compare(contenders, options.repeats, machine, options.reporter, options.load)
     not_compared = [name for name in options.against if name not in against]
@@ -85,10 +85,10 @@ def _reference(
     return net, posteriors
 
 
-def _report(rivals: list[Contender], reporter: Reporter) -> None:
-    """Warns of each rival that predicts something else than ours."""
+def _report(rivals: list[Contender], most: float, reporter: Reporter) -> None:
+    """Warns of each rival whose posteriors differ from ours by more than ``most``."""
     for rival in rivals:
-        if rival.difference is not None and rival.difference > TOLERANCE:
+        if rival.difference is not None and rival.difference > most:
             reporter.warn(
                 f"the posteriors of {rival.name} differ from those of verydeep by up to {rival.difference:.1g}."
             )

@@ -11,6 +11,7 @@ TORCHVISION = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 # The Python modules of the runtimes that predict with an ONNX file, directly or converted.
 RUNTIMES = {"onnxruntime": ("onnxruntime",), "openvino": ("openvino",), "mnn": ("MNN",), "ncnn": ("ncnn", "pnnx")}
 PEERS = ("torchvision", *RUNTIMES)
+IN_BF16 = ("torchvision", "openvino")  # the peers that have bf16 for these nets on a CPU
 IMAGES, WEIGHTS, ONNX = "images.npy", "weights.safetensors", "net.onnx"  # files of an order's folder
 
 
@@ -34,6 +35,7 @@ class Order:
     width: float = 1.0
     mean: tuple[float, ...] = ()
     folder: str = ""
+    precision: str = "float32"  # or bf16
 
     def file(self, name: str) -> Path:
         """A file of the folder."""

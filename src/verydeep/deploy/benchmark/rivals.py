@@ -22,7 +22,7 @@ from ...core.errors import VerydeepError
 from ...core.progress import Reporter
 from ...models.vgg import Net
 from ..onnx import build_static
-from .order import IMAGES, ONNX, RUNTIMES, WEIGHTS, Order, check_peer
+from .order import IMAGES, IN_BF16, ONNX, RUNTIMES, WEIGHTS, Order, check_peer
 from .peer_process import at_work
 from .runner import Contender
 
@@ -35,8 +35,7 @@ def installed(names: Sequence[str], net: str, machine: Machine, reporter: Report
     """
     for name in names:
         check_peer(name, net)
-        if name in RUNTIMES and (machine.device.type != "cpu" or machine.dtype == torch.float64):
-            raise VerydeepError(f"{name} is compared in float32 on a CPU alone: add --device cpu --precision float32.")
+        _check_precision(name, machine)
     there = []
     for name in names:
         missing = [module for module in RUNTIMES.get(name, ()) if find_spec(module) is None]
@@ -47,6 +46,17 @@ def installed(names: Sequence[str], net: str, machine: Machine, reporter: Report
     if not there:
         raise VerydeepError(f"none to compare with is installed ({', '.join(names)}): pip install 'verydeep[rivals]'.")
     return there
+
+
+def _check_precision(name: str, machine: Machine) -> None:
+    """Raises VerydeepError where a rival does not run with this device or precision."""
+    if name in IN_BF16 and machine.device.type == "cpu" and machine.precision == "bf16":
+        return
+    if name in RUNTIMES and (machine.device.type != "cpu" or machine.precision != "float32"):
+        in_bf16 = f" ({' and '.join(IN_BF16)} in bf16 too)"
+        raise VerydeepError(
+            f"{name} is compared in float32 on a CPU alone{in_bf16}: add --device cpu --precision float32."
+        )
 
 
 @contextmanager
@@ -65,8 +75,9 @@ def rivals_of(
     """
     count, size = images.shape[:2]
     order = Order("", net.name, net.classes, count, size, False, str(machine.device), machine.threads)
+    precision = "bf16" if machine.precision == "bf16" else "float32"
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
-        order = replace(order, crop=net.crop, width=net.width, mean=mean, folder=folder)
+        order = replace(order, crop=net.crop, width=net.width, mean=mean, folder=folder, precision=precision)
         np.save(order.file(IMAGES), images.numpy())
         if "torchvision" in names:
             weights = {name: value.float().cpu().contiguous() for name, value in net.state_dict().items()}

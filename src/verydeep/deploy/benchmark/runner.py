@@ -29,7 +29,8 @@ from .busy import busy
 WARM_UP = 1  # turns
 PRODUCT, GPU_PRODUCT = 2048, 8192  # side of the matrices
 PRODUCT_REPEATS = 5
-TOLERANCE = 1e-3  # of a posterior: a rival that differs by more computes something else
+# Of a posterior, in full and in half precision: a rival that differs by more computes something else.
+TOLERANCE, HALF_TOLERANCE = 1e-3, 5e-2
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def compare(
         peak = max(peak, measured_peak(machine))  # other load on the machine affects this as well
     pairs = zip(contenders, seconds, strict=True)
     rates = [sorted(contender.images / spent for spent in measured) for contender, measured in pairs]
-    first, best = statistics.median(rates[0]), _best_rival(contenders, rates)
+    first, best = statistics.median(rates[0]), _best_rival(contenders, rates, tolerance(machine))
     rows = [_row(one, measured, first, best, peak) for one, measured in zip(contenders, rates, strict=True)]
     return Comparison(repeats, rows, round(peak), _memory(machine), machine.describe(), load)
 
@@ -131,9 +132,14 @@ def _seconds(contenders: list[Contender], repeats: int, machine: Machine, report
     return seconds
 
 
-def _best_rival(contenders: list[Contender], rates: list[list[float]]) -> float | None:
-    """The rate of the fastest rival that predicts what ours does."""
-    equal = [one.is_rival and (one.difference is None or one.difference <= TOLERANCE) for one in contenders]
+def tolerance(machine: Machine) -> float:
+    """The largest difference of a rival's posteriors from ours."""
+    return TOLERANCE if machine.autocast_dtype is None else HALF_TOLERANCE
+
+
+def _best_rival(contenders: list[Contender], rates: list[list[float]], most: float) -> float | None:
+    """The rate of the fastest rival whose posteriors differ from ours by at most ``most``."""
+    equal = [one.is_rival and (one.difference is None or one.difference <= most) for one in contenders]
     return max((statistics.median(each) for each, counts in zip(rates, equal, strict=True) if counts), default=None)
 
 

@@ -1,7 +1,7 @@
-"""Other runtimes on a CPU, each with its defaults in float32: uint8 images to posteriors by a static ONNX file.
+"""Other runtimes on a CPU, each with its defaults in the ordered precision: uint8 images to posteriors by an ONNX file.
 
-MNN and ncnn run files of their own, which their converters make of the ONNX file. PyTorch is not imported here: its
-threads would be in the same process.
+The file is static. MNN and ncnn run files of their own, which their converters make of it. PyTorch is not imported
+here: its threads would be in the same process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def start(order: Order) -> tuple[str, Callable[[], object]]:
     images: NDArray[np.uint8] = np.load(order.file(IMAGES)).transpose(0, 3, 1, 2)
     mean = np.array(order.mean, dtype=np.float32)[:, None, None]
     pixels = np.empty(images.shape, dtype=np.float32)
-    run = OPENERS[order.peer](order.file(ONNX), order.threads, pixels)
+    in_bf16 = {"in_bf16": True} if order.precision == "bf16" else {}
+    run = OPENERS[order.peer](order.file(ONNX), order.threads, pixels, **in_bf16)
 
     def once() -> Floats:
         np.subtract(images, mean, out=pixels)
@@ -47,10 +48,10 @@ def _onnxruntime(path: Path, threads: int, _: Floats) -> Run:
     return lambda pixels: np.asarray(session.run(None, {name: pixels})[0])
 
 
-def _openvino(path: Path, threads: int, _: Floats) -> Run:
+def _openvino(path: Path, threads: int, _: Floats, in_bf16: bool = False) -> Run:
     openvino = import_module("openvino")
-    # Where the processor has bf16 its default would not be float32.
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    precision = "bf16" if in_bf16 else "f32"  # its default is bf16 where the processor has it
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     return lambda pixels: np.array(compiled(pixels)[0])
 
@@ -101,6 +102,6 @@ def _convert(words: list[str], converted: Path) -> None:
         raise VerydeepError(f"{words[2]} could not convert the net")
 
 
-OPENERS: dict[str, Callable[[Path, int, Floats], Run]] = {
+OPENERS: dict[str, Callable[..., Run]] = {
     **{"onnxruntime": _onnxruntime, "openvino": _openvino, "mnn": _mnn, "ncnn": _ncnn},
 }
