@@ -4,8 +4,8 @@
     python benchmarks/cpu_speed.py write    # into docs/scale.md
 
 `pip install 'verydeep[rivals]'` installs the runtimes. Each measurement is one `verydeep benchmark`: all contenders in
-turns, batches of 8 and of 1, alone and beside four other busy processes. Measurements of another processor or commit
-are made anew. The machine should do nothing else.
+turns, batches of 8 and of 1, alone and beside four other busy processes; in bf16 only where the processor has units for
+it. Measurements of another processor or commit are made anew. The machine should do nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.checkpoints.run_dir import environment
+from verydeep.core.device import resolve_device
 from verydeep.core.files import read_json, write_json
+from verydeep.core.settings import MachineSettings
 from verydeep.core.terminal import Terminal
 from verydeep.deploy.benchmark.plot import draw_rates
 from verydeep.paper.tables import markdown_table, write_block
@@ -25,26 +27,39 @@ from verydeep.paper.tables import markdown_table, write_block
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "docs" / "results" / "cpu_speed.json"
 PICTURE = TOP / "docs" / "pictures" / "cpu_speed.png"
-RIVALS, REPEATS, BUSY = "torchvision,onnxruntime,openvino,mnn,ncnn", 7, 4
-MEASUREMENTS: dict[str, tuple[str, int, int]] = {
-    "inference, batch 8, quiet": ("infer", 8, 0),
-    "inference, batch 1, quiet": ("infer", 1, 0),
-    "training, batch 8, quiet": ("train", 8, 0),
-    f"inference, batch 8, beside {BUSY} busy processes": ("infer", 8, BUSY),
-    f"inference, batch 1, beside {BUSY} busy processes": ("infer", 1, BUSY),
-    f"training, batch 8, beside {BUSY} busy processes": ("train", 8, BUSY),
+REPEATS, BUSY = 7, 4
+RIVALS = {
+    ("infer", "float32"): "torchvision,onnxruntime,openvino,mnn,ncnn",
+    ("infer", "bf16"): "torchvision,openvino",
+    ("train", "float32"): "torchvision",
+}
+# By name: what is measured, the precision, the images of a batch, and the busy processes beside it.
+MEASUREMENTS: dict[str, tuple[str, str, int, int]] = {
+    "inference, batch 8, quiet": ("infer", "float32", 8, 0),
+    "inference, batch 1, quiet": ("infer", "float32", 1, 0),
+    "inference in bf16, batch 8, quiet": ("infer", "bf16", 8, 0),
+    "inference in bf16, batch 1, quiet": ("infer", "bf16", 1, 0),
+    "training, batch 8, quiet": ("train", "float32", 8, 0),
+    f"inference, batch 8, beside {BUSY} busy processes": ("infer", "float32", 8, BUSY),
+    f"inference, batch 1, beside {BUSY} busy processes": ("infer", "float32", 1, BUSY),
+    f"inference in bf16, batch 8, beside {BUSY} busy processes": ("infer", "bf16", 8, BUSY),
+    f"training, batch 8, beside {BUSY} busy processes": ("train", "float32", 8, BUSY),
 }
 
 
 def run() -> None:
     """Makes each measurement that is not stored, and stores it."""
     reporter, stored = Terminal(), read_json(RESULTS) if RESULTS.exists() else {}
-    for name, (what, batch, load) in MEASUREMENTS.items():
-        reporter.say(name)
+    has_bf16 = resolve_device(MachineSettings(device="cpu"), 0).may_lower
+    for name, (what, precision, batch, load) in MEASUREMENTS.items():
         if name in stored and _same(stored[name]["environment"], environment({})):
             continue
-        against = RIVALS if what == "infer" else "torchvision"
-        words = [what, "D", "--batch", batch, "--repeats", REPEATS, "--against", against, "--load", load, "--json"]
+        stored.pop(name, None)
+        if precision == "bf16" and not has_bf16:
+            continue
+        reporter.say(name)
+        words = [what, "D", "--batch", batch, "--precision", precision, "--repeats", REPEATS, "--load", load, "--json"]
+        words += ["--against", RIVALS[what, precision]]
         command = [sys.executable, "-m", "verydeep", "benchmark", *map(str, words)]
         measured = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
         stored[name] = {**measured, "environment": environment(measured["machine"])}
@@ -62,6 +77,7 @@ def write() -> None:
     if not stored:
         write_block(page, "cpu_speed", "Not measured yet.")
         return
+    stored = {name: stored[name] for name in MEASUREMENTS if name in stored}
     for measured in stored.values():
         measured["rows"][-1]["name"] = "verydeep"
     draw_rates([(name, measured["rows"]) for name, measured in stored.items()], PICTURE)
