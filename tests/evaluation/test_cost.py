@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from conftest import Command
+from verydeep.core import device
+from verydeep.core.device import Machine
+from verydeep.core.progress import Silent
+from verydeep.core.settings import MachineSettings
+from verydeep.evaluation import agreement, cost
 from verydeep.evaluation.cost import ImageSample
+from verydeep.evaluation.evaluate import prepare_evaluation
 from verydeep.evaluation.protocols import parse_protocol
 from verydeep.models.architectures import net_facts
 
@@ -50,6 +59,26 @@ def test_a_plan_tells_what_an_evaluation_then_reports_and_leaves_nothing(command
         *(f"{method}@32,36,41" for method in ("dense", "crops", "both")),
     ]
     assert "both@32,36,41" in command("evaluate", tmp_path / "run", "--plan", *data).stdout
+
+
+@pytest.mark.parametrize(("shared", "precision"), [(1, "bf16"), (1000, "float32")])
+def test_a_plan_measures_the_precision_that_would_be_tried(
+    monkeypatch: pytest.MonkeyPatch, shared: int, precision: str
+) -> None:
+    """On a processor with AMX, for a set that is large enough, and for one that is too small."""
+    measured: list[str] = []
+
+    def timing(_name: str, _details: object, machine: Machine, *_: object) -> SimpleNamespace:
+        measured.append(machine.precision)
+        return SimpleNamespace(seconds=(1.0,))
+
+    monkeypatch.setattr(cost, "timing", timing)
+    monkeypatch.setattr(device, "_has_matrix_units", lambda: True)
+    for name, least in {"LEAST_WORK": 0, "LEAST_SAMPLE": 1, "SHARE": shared}.items():
+        monkeypatch.setattr(agreement, name, least)
+    prepared = prepare_evaluation(FROZEN / "run", data=str(FROZEN / "photos"), reporter=Silent())
+    cost.protocol_costs(prepared, [prepared.protocol], MachineSettings(device="cpu", workers=0), Silent())
+    assert measured == [precision]
 
 
 def test_a_plan_of_a_wrong_protocol_says_so(command: Command) -> None:

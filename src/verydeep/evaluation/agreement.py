@@ -71,6 +71,11 @@ POSTERIORS = Measure("the mean total variation of posteriors", total_variation, 
 DESCRIPTORS = Measure("the mean of 1 - cosine of descriptors", angle, 0.001)
 
 
+def tries_bf16(machine: Machine, count: int, multiply_adds: float) -> bool:
+    """Whether bf16 is tried for ``count`` images of so many multiply-adds in all."""
+    return machine.may_lower and count // SHARE >= LEAST_SAMPLE and multiply_adds >= LEAST_WORK
+
+
 def agreed_machine(
     machine: Machine,
     count: int,
@@ -90,10 +95,9 @@ def agreed_machine(
         team: the processes that share the work, which have to choose alike.
     """
     team = team or Team()
-    sample = min(LARGEST_SAMPLE, count // SHARE)
-    is_long = sample >= LEAST_SAMPLE and multiply_adds >= LEAST_WORK
-    if not (is_long and all(team.all_gather(machine.may_lower))):
+    if not all(team.all_gather(tries_bf16(machine, count, multiply_adds))):
         return machine, None
+    sample = min(LARGEST_SAMPLE, count // SHARE)
     indices = np.linspace(0, count - 1, sample).astype(int).tolist()
     lowered = machine.in_bf16()
     exact, rounded = compute(machine, indices), compute(lowered, indices)

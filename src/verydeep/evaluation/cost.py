@@ -1,7 +1,8 @@
 """What an evaluation costs before it is run: multiply-adds by arithmetic, time from a short measurement.
 
 The multiply-adds of an image follow from the protocol and the image's size after rescaling. The rate at which this
-machine does them is measured by a dense evaluation, kept (`verydeep.evaluation.rates`), and taken for all protocols.
+machine does them, in bf16 where that would be tried, is measured by a dense evaluation, kept
+(`verydeep.evaluation.rates`), and taken for all protocols.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from ..core.settings import MachineSettings
 from ..data.open import Dataset
 from ..data.transforms import rescale, rescaled_size
 from ..models.architectures import Layer
+from ..models.vgg import Net
+from .agreement import tries_bf16
 from .evaluate import PreparedEvaluation
 from .inference import posteriors
 from .predict import place_classifier, usual_protocol
@@ -84,6 +87,9 @@ def protocol_costs(
     """
     classifier = place_classifier(prepared.checkpoint, settings)
     net, metadata, machine = classifier.net, classifier.metadata, classifier.machine
+    count = len(prepared.dataset)
+    if isinstance(net, Net) and tries_bf16(machine, count, count * metadata.multiply_adds):
+        machine = machine.in_bf16()
     trial = usual_protocol(metadata)
     images = sample_images(prepared.dataset, trial.scales[0])
     one = replace(images, sizes=images.sizes[:1])
@@ -104,7 +110,7 @@ def protocol_costs(
     for protocol in protocols:
         adds = images.multiply_adds(protocol, net.specs, net.crop, net.pooling)
         each = max(adds / rate, images.read / max(1, machine.readers.count))
-        costs.append(ProtocolCost(protocol, adds, each * len(prepared.dataset)))
+        costs.append(ProtocolCost(protocol, adds, each * count))
     return costs
 
 
