@@ -146,3 +146,7 @@ def test_commands_choose_and_record_it(trained: Path, tmp_path: Path, monkeypatc
     assert np.array_equal(by_choice.posteriors(images), in_bf16.posteriors(images))
     made = extract_features(trained, data, tmp_path / "f.safetensors", machine=here)
     assert made.to_json()["precision"] == "bf16"
+    monkeypatch.setattr(agreement, "LEAST_WORK", math.inf)  # a file that is there has the precision chosen before
+    again = extract_features(trained, data, tmp_path / "f.safetensors", machine=here)
+    assert (again.computed, again.to_json()["precision"]) == (0, "bf16")
+    assert extract_features(trained, data, tmp_path / "g.safetensors", machine=here).to_json()["precision"] == "float32"

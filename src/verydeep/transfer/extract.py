@@ -110,6 +110,33 @@ class Extractor:
         }
         machine.place_model(net.net)
 
+    def on(self, machine: Machine) -> Extractor:
+        """The same on another machine."""
+        return Extractor(self.net, self.settings, machine, self.reporter, self.team)
+
+    def has_begun(self, path: Path, dataset: Dataset) -> bool:
+        """Whether the file, or shards of an interrupted extraction beside it, are of this net, machine and images."""
+        key = self.key(dataset)
+        if _parts_folder(path, key).is_dir():
+            return True
+        try:
+            return path.is_file() and load_features(path).key == key
+        except VerydeepError:
+            return False
+
+    def sample(self, dataset: Dataset, indices: Sequence[int], scale: int) -> Array:
+        """Descriptors (n,D) of the readable images at some indices, at one scale."""
+        found: dict[int, Array] = {}
+        views = readable_images(dataset, indices, self.net.resize((scale,)), self.machine, "", {})
+        label = f"trying {self.machine.precision}"
+        with self.machine.running(), self.reporter.track(label, len(indices)) as advance:
+            for _, several, rows in descriptors(
+                self.net, views, self.settings.pool, self.settings.mirror, self.machine
+            ):
+                found.update(zip(several, rows, strict=True))
+                advance(len(several), "")
+        return np.array([found[index] for index in sorted(found)], dtype=np.float32)
+
     def key(self, dataset: Dataset) -> str:
         """A digest of all that descriptors depend on, except the scales and the net's directory."""
         net = {name: value for name, value in self.net.source.items() if name != "file"}
@@ -338,34 +365,26 @@ def prepare_extraction(
     device = resolve_device(replace(machine or MachineSettings(), compile=False), net.multiply_adds)
     of = {"data": data_settings.data, "classes": list(classes), "set": set_name, "splits": splits}
     of |= {} if folders == "auto" else {"folders": folders}
-    machine_used = _in_agreed_precision(net, settings, dataset, scales, device, reporter, team)
-    extractor = Extractor(net, settings, machine_used, reporter, team)
+    extractor = _in_agreed_precision(Extractor(net, settings, device, reporter, team), Path(out), dataset, scales)
     return PreparedExtraction(extractor, Path(out), dataset, sets, scales, of)
 
 
-def _in_agreed_precision(
-    net: FeatureNet,
-    settings: FeatureSettings,
-    dataset: Dataset,
-    scales: tuple[int, ...],
-    machine: Machine,
-    reporter: Reporter,
-    team: Team | None,
-) -> Machine:
-    """The machine with the precision that `agreed_machine` chooses by the first scale's descriptors."""
+def _in_agreed_precision(exact: Extractor, path: Path, dataset: Dataset, scales: tuple[int, ...]) -> Extractor:
+    """The extractor in the precision that `agreed_machine` chooses by the first scale, or chose for the file before."""
+    if not exact.machine.may_lower:
+        return exact
+    rounded = exact.on(exact.machine.in_bf16())
+    for extractor in (rounded, exact):
+        if extractor.has_begun(path, dataset):
+            return extractor
 
-    def compute(tried: Machine, indices: Sequence[int]) -> Array:
-        tried.place_model(net.net)
-        with tried.running(), reporter.track(f"trying {tried.precision}", len(indices)) as advance:
-            views = readable_images(dataset, indices, net.resize(scales[:1]), tried, "", {})
-            found: dict[int, Array] = {}
-            for _, several, rows in descriptors(net, views, settings.pool, settings.mirror, tried):
-                found.update(zip(several, rows, strict=True))
-                advance(len(several), "")
-        return np.array([found[index] for index in sorted(found)], dtype=np.float32)
+    def of_sample(machine: Machine, indices: Sequence[int]) -> Array:
+        return exact.on(machine).sample(dataset, indices, scales[0])
 
+    settings, net = exact.settings, exact.net
     work = len(dataset) * len(scales) * (1 + settings.mirror) * net.multiply_adds
-    return agreed_machine(machine, len(dataset), work, compute, DESCRIPTORS, reporter, team)[0]
+    arguments = (exact.machine, len(dataset), work, of_sample, DESCRIPTORS, exact.reporter, exact.team)
+    return exact.on(agreed_machine(*arguments)[0])
 
 
 def _images(
