@@ -18,13 +18,13 @@ from torch.nn import functional as F
 import verydeep
 from conftest import make_photos, save_sealed
 from verydeep.core.errors import VerydeepError
-from verydeep.core.progress import Interrupted, Silent, Stopping
+from verydeep.core.progress import Interrupted, Reporter, Silent, Stopping
 from verydeep.core.settings import DescriptorSettings, FeatureSettings, MachineSettings
 from verydeep.models.vgg import create_net
 from verydeep.transfer import features_file
 from verydeep.transfer.backbone import open_feature_net, usual_layer
 from verydeep.transfer.descriptors import combine, descriptor
-from verydeep.transfer.extract import extract_features
+from verydeep.transfer.extract import Extraction, extract_features
 from verydeep.transfer.features_file import METADATA_KEY, Features, Shards, load_features, save_features
 
 HERE = MachineSettings(workers=0, threads=1)
@@ -175,6 +175,27 @@ def test_a_resumed_extraction_is_complete_and_computes_nothing_twice(
     added = extract_features(home / "run", str(home / "photos"), out, settings=more, machine=HERE)
     assert added.computed == len(whole)
     assert list(load_features(out).scales) == [36, 40, 44]
+
+
+def test_an_interrupted_scale_survives_the_extraction_of_another(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that computes nothing, as its scale is in the file."""
+    out, photos = tmp_path / "f.safetensors", str(home / "photos")
+    monkeypatch.setattr("verydeep.evaluation.inference.BATCH_IMAGES", 2)
+
+    def made_at(scale: int, reporter: Reporter | None = None) -> Extraction:
+        settings = FeatureSettings(layer="fc7", scales=(scale,))
+        return extract_features(home / "run", photos, out, settings=settings, machine=HERE, reporter=reporter)
+
+    images = len(made_at(36).features)
+    calls = iter(range(1000))
+    with pytest.raises(Interrupted):
+        made_at(44, Stopping(Silent(), lambda: next(calls) >= 3))
+    assert made_at(36).computed == 0
+    assert made_at(40).computed == images
+    assert made_at(44).computed == images - 8  # four batches of two were finished
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_shards_are_flushed_and_broken_or_foreign_ones_are_ignored(

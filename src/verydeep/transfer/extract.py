@@ -182,7 +182,8 @@ class Extractor:
                 if missing or stored is None or features.metadata != stored.metadata:
                     self._load(path, key)  # another process may have written it since
                     save_features(path, features)
-                shards.remove()
+                if set(shards.rows) <= set(features.scales):  # others are of an interrupted extraction of more scales
+                    shards.remove()
             self.team.all_gather(None)
         return Extraction(path, features, scales, computed, len(faults), time.monotonic() - start)
 
