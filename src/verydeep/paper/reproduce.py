@@ -31,6 +31,7 @@ from .reproduce_localisation import localisation_plan, localisation_results
 from .reproduce_transfer import transfer_plan, transfer_results
 from .results import RESULTS, read_results
 from .rows.row import Experiment, Row, early_softmax, find_rows
+from .runnable import NO_DOLL
 from .scale import DOLL, PAPER, Size
 
 # How rows of each task are planned, and computed and stored once all runs and tests are done.
@@ -78,10 +79,11 @@ def reproduce(
     boxes, merging, given = _box_choices(name, experiment, given)
     (machine, settings), size = _routed({**_profile(profile), **given}), DOLL if doll else PAPER
     root, files, news = Path(out or size.folder), weights or {}, reporter or default_reporter()
-    if experiment.task == "transfer":
+    if experiment.task == "transfer" and not doll:
         _check_untrained(name, ["profile"] * (profile is not None) + list(settings))
     data, opened = _data(experiment, data, size, plan_only)
-    place = ExperimentDir.of(root, size, opened, settings.get("bad_images") == "skip", not experiment.released)
+    trained = doll or not experiment.released
+    place = ExperimentDir.of(root, size, opened, settings.get("bad_images") == "skip", trained)
     job = Job(experiment, rows, place, data, opened, files, settings | boxes, merging, machine, news, stop)
     _take_released(job, plan_only)
     return {"name": name, "folder": str(root), "size": size.name, **_run(job, plan_only)}
@@ -100,9 +102,9 @@ def _take_released(job: Job, plan_only: bool) -> None:
 def _rows(name: str, doll: bool, with_weights: bool, early: bool) -> tuple[Experiment, tuple[Row, ...]]:
     """The rows of a name; raises VerydeepError where the other arguments do not apply to them."""
     experiment, rows = find_rows(name)
-    if doll and experiment.released:
-        raise VerydeepError("the released models have the paper's size: there is no --doll of them.")
-    if with_weights and not experiment.released:
+    if doll and experiment.name == "released":
+        raise VerydeepError(NO_DOLL)
+    if with_weights and (doll or not experiment.released):
         raise VerydeepError(f"--weights is for released; the runs of {name} are trained.")
     if early and experiment.task != "classification":
         raise VerydeepError(f"--softmax-first is for the dense evaluation of classifiers, not for {name}.")
@@ -153,9 +155,9 @@ def _check_untrained(name: str, given: list[str]) -> None:
 
 def _data(experiment: Experiment, data: str | None, size: Size, plan_only: bool) -> tuple[str | None, Data | None]:
     """The data's name, and the data; None where rows name their own, or a plan is made before ILSVRC is there."""
-    if experiment.task == "transfer":
+    if experiment.task == "transfer" and not size.doll:
         return data, None
-    name, released = data or size.data, experiment.released
+    name, released = data or size.data, experiment.released and not size.doll
     settings = DataSettings(data=released_data(name) if released else name)
     if plan_only and data is None and name == "imagenet" and not os.environ.get("IMAGENET"):
         return settings.data, None

@@ -1,12 +1,14 @@
 """App. B: rows of Tables 11 and 12: linear SVMs on descriptors of the released nets.
 
 Rows share descriptors, stored in one file per net and dataset, so an interrupted reproduction resumes with the same
-command.
+command. At doll size the nets are the runs that the released ones are at the paper's (`DOLL_RUNS`), trained first where
+they are missing, and the data are made up (`verydeep.data.doll_sets`).
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from ..checkpoints.pretrained import PixelsUnknown
@@ -14,6 +16,7 @@ from ..core.errors import VerydeepError
 from ..core.files import write_json
 from ..core.progress import Stopping
 from ..core.settings import DataSettings, DescriptorSettings, FeatureSettings
+from ..data.doll_sets import doll_set
 from ..data.open import open_data
 from ..transfer.backbone import open_feature_net
 from ..transfer.cost import extraction_costs
@@ -22,13 +25,13 @@ from ..transfer.extract import PreparedExtraction, prepare_extraction
 from ..transfer.splits import VOC
 from ..transfer.svm_file import SERVER, SERVER_NAMES, write_transfer
 from .estimate import BYTES
-from .plan import DescriptorStatus, Job, Plan
-from .results import FIGURE_VAL, RESULTS, SERVER_FILES, read_results
+from .plan import DescriptorStatus, Job, Plan, make_plan
+from .results import FIGURE_VAL, RESULTS, SERVER_FILES, read_results, trainings
 from .rows.row import Row, Test
-from .rows.transfer import BOX, IMAGE, LAYER, RECIPES, data_of
+from .rows.transfer import BOX, DOLL_RUNS, IMAGE, LAYER, RECIPES, data_of, doll_rows
 from .scale import PAPER_CROP
 
-SPLITS, TRANSFER = 3, "transfer"
+SPLITS, TRANSFER, DATA = 3, "transfer", "transfer-data"
 
 
 def transfer_plan(job: Job) -> Plan:
@@ -38,10 +41,14 @@ def transfer_plan(job: Job) -> Plan:
         VerydeepError: weight files or data are missing.
     """
     rows = _rows(job)
-    _check_files(job, rows)
-    _check_data(job, rows)
     tests = dict.fromkeys(test for row in rows for test in row.tests)
-    return Plan((), (), tuple(status for test in tests for status in _status(job, test)))
+    if not job.place.size.doll:
+        _check_files(job, rows)
+        _check_data(job, rows)
+        return Plan((), (), tuple(status for test in tests for status in _status(job, test)))
+    plan = make_plan((), job.place, job.settings, trained=doll_rows(tuple(rows)))
+    statuses = [] if plan.to_train else [status for test in tests for status in _status(job, test)]
+    return replace(plan, descriptors=tuple(statuses))
 
 
 def transfer_results(job: Job) -> dict[str, Any]:
@@ -55,8 +62,8 @@ def transfer_results(job: Job) -> dict[str, Any]:
 
 
 def _rows(job: Job) -> list[Row]:
-    """The rows of the given dataset; all rows without one."""
-    if job.data is None:
+    """The rows of the given dataset; all rows without one, and at doll size."""
+    if job.data is None or job.place.size.doll:
         return list(job.rows)
     name = job.data.partition(":")[0]
     rows = [row for row in job.rows if data_of(row) == name]
@@ -89,6 +96,8 @@ def _check_data(job: Job, rows: list[Row]) -> None:
 
 def _located(job: Job, name: str) -> str:
     """A dataset with its folder; boxes of people are in the same folder as whole images."""
+    if job.place.size.doll:
+        return f"{name}:{doll_set(name, job.place.root / DATA)}"
     if job.data is None:
         return name
     return name + job.data.removeprefix(IMAGE if name == BOX else name)
@@ -102,6 +111,7 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
     reporter = Stopping(job.reporter, job.stop)
     transfer = learn_svms(data, files, descriptor, machine=job.machine, reporter=reporter)
     summary = write_transfer(transfer, job.place.root / TRANSFER / row.name)
+    (trained,) = doll_rows((row,)) if job.place.size.doll else (row,)
     figure, nets, first = summary["figure"], summary["features"], transfer.splits[0]
     full_size = all(net["width"] == 1 and net["crop"] == PAPER_CROP for net in nets)
     return {
@@ -114,12 +124,10 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
         SERVER_FILES: f"{TRANSFER}/{row.name}/{SERVER}" if data in SERVER_NAMES else None,
         "images": summary["images"][0]["test"],
         "subjects": summary["images"][0]["test"],
-        "size": "paper" if full_size else "narrow nets",
+        "size": job.place.size.name if full_size or job.place.size.doll else "narrow nets",
         "data": summary["data"],
         "set": f"{len(transfer.splits)} splits" if transfer.splits[1:] else "test",
-        "seed": None,
-        "steps": [],
-        "cut_short": False,
+        **trainings(trained, job.place.root),
         "date": time.strftime("%Y-%m-%d"),
         "nets": {net["net"]: {"crop": net["crop"], "width": net["width"]} for net in nets},
         "checkpoints": {net["net"]: net["sha256"] for net in nets},
@@ -130,12 +138,17 @@ def _result(job: Job, row: Row) -> dict[str, Any]:
 def _extraction(job: Job, test: Test) -> PreparedExtraction:
     """The extraction of a net's descriptors of a dataset into their file."""
     path = job.place.root / TRANSFER / f"{test.protocol}-{_net(test)}.safetensors"
-    settings = FeatureSettings(layer=LAYER, scales=RECIPES[test.protocol].scales)
+    settings = FeatureSettings(layer=LAYER, scales=tuple(map(job.place.size.pixels, RECIPES[test.protocol].scales)))
     splits = SPLITS if test.protocol.startswith("caltech") else None
-    file, data, reporter = job.weights[_net(test)], _located(job, test.protocol), Stopping(job.reporter, job.stop)
+    file, data, reporter = _file(job, _net(test)), _located(job, test.protocol), Stopping(job.reporter, job.stop)
     return prepare_extraction(
         file, data, path, splits=splits, settings=settings, machine=job.machine, reporter=reporter
     )
+
+
+def _file(job: Job, net: str) -> str:
+    """The weight file of a net, at doll size its run."""
+    return str(job.place.root / DOLL_RUNS[f"{net}/released"]) if job.place.size.doll else job.weights[net]
 
 
 def _status(job: Job, test: Test) -> list[DescriptorStatus]:

@@ -12,9 +12,10 @@ from ..core.settings import DataSettings
 from ..data.open import open_data
 from .released_runs import released_data
 from .rows.row import MODULES, Experiment, Row, experiment, find_rows, runs_of
-from .rows.transfer import data_of
+from .rows.transfer import data_of, doll_rows
 
 ILSVRC = "imagenet"
+NO_DOLL = "the released models have the paper's size: there is no --doll of them."
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def runnable_rows(
     Args:
         data: a dataset, as for `verydeep.paper.reproduce.reproduce`; without one, ILSVRC where IMAGENET names it.
         weights: weight files by net.
-        doll: on digits, which are always at hand; rows of released nets are left out.
+        doll: on digits, which are always at hand; rows of released nets on ILSVRC are left out.
 
     Raises:
         VerydeepError: no such row, data or weight file.
@@ -48,9 +49,9 @@ def runnable_rows(
     at_hand = None if doll else _dataset(data)
     found = [find_rows(name)] if name else [(of, of.rows) for of in map(experiment, MODULES)]
     if doll:
-        found = [(of, rows) for of, rows in found if not of.released]
+        found = [(of, rows) for of, rows in found if of.name != "released"]
         if not found:
-            raise VerydeepError("the released models have the paper's size: there is no --doll of them.")
+            raise VerydeepError(NO_DOLL)
     lists = [[_runnable(of, row, at_hand, weights or {}, doll) for row in rows if row.tests] for of, rows in found]
     return [row for rows in lists for row in rows]
 
@@ -69,6 +70,8 @@ def _runnable(of: Experiment, row: Row, at_hand: str | None, weights: dict[str, 
     runs = runs_of((row,))
     needed = data_of(row) if of.task == "transfer" else ILSVRC
     missing = [] if doll or at_hand == needed else [f"--data {needed}:DIR"]
+    if doll and of.released:
+        return Runnable(row.name, runs_of(doll_rows((row,))), ())
     if not of.released:
         return Runnable(row.name, runs, (*missing, *(f"row {need}" for need in row.needs)))
     nets = dict.fromkeys(run.partition("/")[0] for run in runs)

@@ -187,7 +187,8 @@ def _note(table: Table, rows: list[dict[str, Any]]) -> str:
     if results and FIGURE in table.errors:
         of = sorted({f"{row['images']} photos of {row['data']} ({row['set']}, size: {row['size']})" for row in results})
         dates, commits = ("/".join(sorted({str(row[key]) for row in results})) for key in ("date", "commit"))
-        notes.append(f"Ours: {'; '.join(of)}; ± is over random splits; {dates}, commit {commits}.")
+        made_up = f"; sets of digits{_training_steps(results)}" if DOLL.name in {row["size"] for row in results} else ""
+        notes.append(f"Ours: {'; '.join(of)}{made_up}; ± is over random splits; {dates}, commit {commits}.")
     elif results:
         first = results[0]
         photos = f"{first['images']} photos of {first['data']} ({first['set']})"

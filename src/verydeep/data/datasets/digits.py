@@ -9,6 +9,7 @@ bounding box of the ink.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -113,12 +114,41 @@ def digit_shown(set_name: str, index: int) -> int:
 def scene(set_name: str, index: int) -> tuple[Pixels, Box]:
     """A scene, uint8 (H,W,3), and its digit's box: xmin, ymin, xmax, ymax in continuous pixels."""
     drawn = _draw(set_name, index)
-    image, ink = _background(drawn), drawn.ink
-    patch = image[drawn.y : drawn.y + len(ink), drawn.x : drawn.x + len(ink)]
-    colour = _ink_colour(drawn.rng, patch.mean(axis=(0, 1)))
+    image = _background(drawn)
+    _paint(image, drawn.ink, drawn.x, drawn.y, drawn.rng)
+    return _as_pixels(image), drawn.box
+
+
+def scene_of(shown: Sequence[tuple[int, int, int]], rng: np.random.Generator) -> Pixels:
+    """A scene of several digits side by side, uint8 (`SMALLEST_SIDE`, W,3), which the digits of `val` are drawn for.
+
+    Args:
+        shown: of each digit its value, its side in pixels, at most `SMALLEST_SIDE`, and the left edge of its place.
+    """
+    index = int(rng.integers(SETS["val"]))
+    width = max(SMALLEST_SIDE, *(x + side for _, side, x in shown))
+    background = np.asarray(
+        Image.fromarray(_as_pixels(_background(_draw("val", index)))).resize((width, SMALLEST_SIDE))
+    )
+    image = background.astype(np.float32)
+    for value, side, x in shown:
+        first, end = PARTS["val"]
+        alike = [digit for digit in _order()[first:end] if _digits()[1][digit] == value]
+        y = int(rng.integers(0, SMALLEST_SIDE - side + 1))
+        _paint(image, _ink(int(rng.choice(alike)), side), x, y, rng)
+    return _as_pixels(image)
+
+
+def _paint(image: NDArray[np.float32], ink: NDArray[np.float32], x: int, y: int, rng: np.random.Generator) -> None:
+    """Paints ink into an image, in a colour that its background lets see."""
+    patch = image[y : y + len(ink), x : x + len(ink)]
+    colour = _ink_colour(rng, patch.mean(axis=(0, 1)))
     for channel in range(3):
         patch[:, :, channel] += ink * (colour[channel] - patch[:, :, channel])
-    return np.clip(image, 0, 255).astype(np.uint8), drawn.box
+
+
+def _as_pixels(image: NDArray[np.float32]) -> Pixels:
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _split_id(image_id: str) -> tuple[str, int]:

@@ -8,7 +8,7 @@ trained on 2000 classes; Oquab et al.'s net was trained on 1512.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .released import D, E
@@ -40,6 +40,7 @@ SETS = {
     "caltech101": "Caltech-101 (mean class recall)",
     "caltech256": "Caltech-256 (mean class recall)",
 }
+DOLL_RUNS = {D: "D/256-512", E: "E/256-512"}  # the released nets are the paper's of these
 NETS = {"D": (D,), "E": (E,), "D+E": (D, E)}
 Figures = dict[str, float | tuple[float, float]]
 
@@ -127,3 +128,10 @@ EXPERIMENT = Experiment("transfer", (TABLE_11, TABLE_12), task="transfer", relea
 def data_of(row: Row) -> str:
     """The data set whose protocol tests a row."""
     return row.tests[0].protocol
+
+
+def doll_rows(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The rows with the runs that are trained at doll size in place of the released nets."""
+    return tuple(
+        replace(row, tests=tuple(replace(test, run=DOLL_RUNS[test.run]) for test in row.tests)) for row in rows
+    )
