@@ -35,7 +35,7 @@ def end():
 import torch
 end()
 import verydeep
-from verydeep.api import load
+from verydeep.transfer.load import load
 end()
 net = load(sys.argv[1])
 end()

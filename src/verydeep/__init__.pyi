@@ -6,8 +6,6 @@ from .api import evaluate as evaluate
 from .api import evaluate_boxes as evaluate_boxes
 from .api import find_rate as find_rate
 from .api import find_suspects as find_suspects
-from .api import load as load
-from .api import predict as predict
 from .api import probe as probe
 from .api import train as train
 from .api import train_boxes as train_boxes
@@ -55,5 +53,7 @@ from .transfer.extract import extract_features as extract_features
 from .transfer.features_file import export_features as export_features
 from .transfer.features_file import load_features as load_features
 from .transfer.learning_curve import learning_curve as learning_curve
+from .transfer.load import load as load
+from .transfer.load import predict as predict
 from .transfer.model import Model as Model
 from .transfer.retrieval import find_similar as find_similar

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..api import load, train
+from ..api import train
 from ..core.progress import Reporter
 from ..core.terminal import default_reporter
 from ..data.check import sample_crops
@@ -24,6 +24,7 @@ from ..reports.html import png_url, tiles, write_page
 from ..reports.run_reader import read_run
 from ..reports.run_report import training_context, write_run_report
 from ..training.recipes import settings_of_run
+from ..transfer.load import load
 from .scale import DOLL
 
 SETTINGS = DOLL.settings("A/256")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..api import load
 from ..core.errors import ImageError, VerydeepError
 from ..core.files import check_place
 from ..core.progress import Reporter
@@ -22,6 +21,7 @@ from ..data.image_io import Pixels, read_image
 from ..evaluation.predict import Prediction, find_photos
 from ..evaluation.saliency import grad_cam, map_scale, overlay, score_map
 from ..reports.html import check_page_place, tiles, write_page
+from ..transfer.load import load
 from ..transfer.model import Model
 from .demo import new_folder
 

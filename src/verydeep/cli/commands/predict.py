@@ -33,11 +33,11 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(options: Options) -> int:
     """Predicts; status 1 where images could not be read or explained, 2 where none could be read."""
-    from ...api import load
     from ...core.files import check_place
     from ...evaluation.predict import find_all
     from ...evaluation.rejection import check_calibrated
     from ...evaluation.saliency import check_explainable, write_explanations
+    from ...transfer.load import load
 
     reporter = Terminal(options.quiet)
     images, problems = find_all(options.images, reporter)

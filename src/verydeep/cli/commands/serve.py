@@ -43,9 +43,9 @@ def run(options: Options) -> int:
         reporter.say(f"{options.run} is served at {address} (Ctrl-C stops it)")
 
     def open_models(machine: MachineSettings) -> ServedModels:
-        from ...api import load
         from ...deploy.server.models import open_served
         from ...evaluation.rejection import check_calibrated
+        from ...transfer.load import load
 
         check_calibrated(options.reject_at, options.calibration)
         classifier = load(options.run, options.last, machine, options.calibration)

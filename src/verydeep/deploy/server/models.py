@@ -181,7 +181,7 @@ def open_served(
     """Loads all models beside the classifier.
 
     Args:
-        run: the classifier's source, as for `verydeep.api.load`.
+        run: the classifier's source, as for `verydeep.load`.
         boxes: a localisation run; its classes are rated by the net that it started from, or by ``run``.
         features: a features file.
         reject_at: as for `verydeep.predict`.
