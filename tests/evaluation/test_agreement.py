@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import verydeep
 from verydeep.core import device
 from verydeep.core.device import Machine, resolve_device
+from verydeep.core.errors import VerydeepError
 from verydeep.core.progress import Silent
 from verydeep.core.settings import MachineSettings
 from verydeep.core.team import Team
@@ -150,3 +151,5 @@ def test_commands_choose_and_record_it(trained: Path, tmp_path: Path, monkeypatc
     again = extract_features(trained, data, tmp_path / "f.safetensors", machine=here)
     assert (again.computed, again.to_json()["precision"]) == (0, "bf16")
     assert extract_features(trained, data, tmp_path / "g.safetensors", machine=here).to_json()["precision"] == "float32"
+    with pytest.raises(VerydeepError, match="is a folder"):
+        extract_features(trained, data, Path(), machine=here)

@@ -116,11 +116,11 @@ class Extractor:
 
     def has_begun(self, path: Path, dataset: Dataset) -> bool:
         """Whether the file, or shards of an interrupted extraction beside it, are of this net, machine and images."""
+        if path.is_dir():
+            return False
         key = self.key(dataset)
-        if _parts_folder(path, key).is_dir():
-            return True
         try:
-            return path.is_file() and load_features(path).key == key
+            return _parts_folder(path, key).is_dir() or (path.is_file() and load_features(path).key == key)
         except VerydeepError:
             return False
 
