@@ -1,13 +1,13 @@
 """Real photos: Caltech-101 by the paper's protocol (App. B, Table 11).
 
-    CALTECH101=folder NET_D_CONV=file NET_E=run python examples/transfer.py run [D|E]
+    CALTECH101=folder NET_D_CONV=file NET_E=run python examples/transfer.py run [D|E|agreement]
     python examples/transfer.py write     # the stored results into docs/transfer.md
 
 Three random splits of 30 training photos per class and up to 50 test photos; C is chosen on a fifth of the first.
 Descriptors are those of net D's convolutions alone, without mirror images, at larger scales only for the classes from c
 to e, and those of the whole net E, with mirror images as in the paper. Stored features are not computed again, and an
-interrupted extraction resumes. ``PRECISION=bf16`` takes a third of the time on a processor with AMX; descriptors of
-a few similar classes are then computed in float32 too, and compared.
+interrupted extraction resumes. ``PRECISION=bf16`` takes a third of the time on a processor with AMX; ``agreement``
+compares net E's descriptors of a few similar classes, and their SVMs, in both precisions.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FILES = {
         "bf16": f"$NET_E {FEATURES} --precision bf16 --layer fc7 {SIMILAR} --scales 256",
     },
 }
-STACKED = "256, 384, 512 stacked"
+STACKED, AGREEMENT = "256, 384, 512 stacked", "agreement"
 # Each row of a net: the classes, its name, the file, and the options.
 ROWS: dict[str, list[tuple[str, str, str, str]]] = {
     "D": [
@@ -81,21 +81,21 @@ ROWS: dict[str, list[tuple[str, str, str, str]]] = {
 }
 
 
-def run(nets: list[str]) -> None:
-    """Extracts missing features of some nets, trains the SVMs, and stores every row; other precisions' rows stay."""
+def run(parts: list[str]) -> None:
+    """Extracts missing features, trains the SVMs, and stores every row; rows of other nets and precisions stay."""
     stored = read_json(RESULTS) if RESULTS.exists() else {"rows": []}
-    stored["rows"] = [
-        row for row in stored["rows"] if _features(row)["net"] not in nets or _precision(row) != PRECISION
-    ]
-    for net in nets:
-        for photos, name, file, options in ROWS[net]:
-            path = _extracted(net, file)
+    for part in parts:
+        if part == AGREEMENT:
+            write_json(RESULTS, stored | {AGREEMENT: _agreement()})
+            continue
+        same = (part, PRECISION)
+        stored["rows"] = [row for row in stored["rows"] if (_features(row)["net"], _precision(row)) != same]
+        for photos, name, file, options in ROWS[part]:
+            path = _extracted(part, file)
             result = run_json(f"svm caltech101 --features {path} {options} --out {HOME}/svm")
             stored["rows"].append(_kept({**result, "photos": photos, "descriptor": name}))
             stored["rows"].sort(key=lambda row: (str(_features(row)["net"]), _precision(row)))
             write_json(RESULTS, stored)
-    if "E" in nets and PRECISION == "bf16":
-        write_json(RESULTS, {**stored, "agreement": _agreement()})
 
 
 def _extracted(net: str, file: str) -> str:
@@ -167,7 +167,7 @@ def write() -> None:
     verdicts = "\n".join(
         f"- {_verdict(net, several)}" for (net, _), several in nets.items() if STACKED in _by_descriptor(several)
     )
-    found = "\n\n".join([verdicts, *([_agreed(stored["agreement"])] if "agreement" in stored else [])])
+    found = "\n\n".join([verdicts, *([_agreed(stored[AGREEMENT])] if AGREEMENT in stored else [])])
     text = f"{table}\n\nMean ± standard deviation over random splits.\n\n{notes}\n\n{found}"
     write_block(TOP / "docs" / "transfer.md", "transfer", text)
     write_block(TOP / "docs" / "results.md", "table-11", _table_11(next(row for row in rows if _is_of_table_11(row))))
@@ -253,6 +253,6 @@ def _compared(stacked: list[float], other: list[float], name: str) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1] == "run":
-        run(sys.argv[2:] or list(ROWS))
+        run(sys.argv[2:] or [*ROWS, AGREEMENT])
     else:
         write()
