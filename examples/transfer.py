@@ -86,7 +86,8 @@ def run(parts: list[str]) -> None:
     stored = read_json(RESULTS) if RESULTS.exists() else {"rows": []}
     for part in parts:
         if part == AGREEMENT:
-            write_json(RESULTS, stored | {AGREEMENT: _agreement()})
+            stored[AGREEMENT] = _agreement()
+            write_json(RESULTS, stored)
             continue
         same = (part, PRECISION)
         stored["rows"] = [row for row in stored["rows"] if (_features(row)["net"], _precision(row)) != same]
