@@ -204,7 +204,8 @@ def _table_11(row: dict[str, Any]) -> str:
     note = (
         f"Caltech-101, {row['classes']} classes, three random splits of 30 training photos a class and {images} test "
         f"photos. fc7 of net E in {_precision(row)}, mirror images, linear SVMs, C chosen on a fifth of the training "
-        f"photos. {where['processor']}, torch {where['versions']['torch']}, {where['time'][:10]}, commit {where['commit']}. "
+        f"photos. {where['processor']}, torch {where['versions']['torch']}, {where['time'][:10]}, commit "
+        f"{where['commit']}. "
         "Other normalisations, losses, values of C: [transfer.md](transfer.md)."
     )
     heads = ["net E", "Q", "mean class recall %", "split by split"]
