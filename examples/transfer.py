@@ -107,18 +107,18 @@ def _extracted(net: str, file: str) -> str:
 
 
 def _agreement() -> dict[str, Any]:
-    """Cosines of net E's descriptors in bf16 and in float32, and on how many test photos their SVMs answer alike."""
+    """Cosines of net E's descriptors in bf16 and in float32, and on how many test photos their SVMs agree."""
     paths = [_extracted("E", precision) for precision in ("float32", "bf16")]
     (exact, rounded) = (unit(load_features(Path(path)).scales[256]) for path in paths)
     cosines = (exact * rounded).sum(axis=1)
-    answers = []
+    predicted = []
     for path in paths:
         run_json(f"svm caltech101 --features {path} --out {HOME}/svm")
         with (Path(TOP, HOME) / "svm" / "answers.csv").open(encoding="utf8", newline="") as file:
-            answers.append([max(row, key=lambda name: float(row[name])) for row in _scores(file)])
-    same = sum(one == other for one, other in zip(*answers, strict=True))
+            predicted.append([max(row, key=lambda name: float(row[name])) for row in _scores(file)])
+    same = sum(one == other for one, other in zip(*predicted, strict=True))
     figures = {"images": len(cosines), "mean_cosine": float(cosines.mean()), "least_cosine": float(cosines.min())}
-    return {**figures, "answers": len(answers[0]), "same": same, "environment": environment({})}
+    return {**figures, "test_images": len(predicted[0]), "same": same, "environment": environment({})}
 
 
 def _scores(file: TextIO) -> Iterator[dict[str, str]]:
@@ -183,8 +183,9 @@ def _agreed(found: dict[str, Any]) -> str:
     return (
         f"bf16 beside float32: of {found['images']} photos of six similar classes (cougars, crabs, crayfish, "
         f"crocodiles), descriptors of net E (fc7, Q = 256) have a cosine of {found['mean_cosine']:.5f} on average and "
-        f"of {found['least_cosine']:.5f} at least, and the SVMs trained on them answer alike on {found['same']} of "
-        f"{found['answers']} test photos of the first split ({where['processor']}, {where['time'][:10]}, commit "
+        f"of {found['least_cosine']:.5f} at least, and the SVMs trained on them predict the same class on "
+        f"{found['same']} of {found['test_images']} test photos of the first split ({where['processor']}, "
+        f"{where['time'][:10]}, commit "
         f"{where['commit']})."
     )
 

@@ -175,7 +175,7 @@ def _device(name: str) -> torch.device:
 
 
 def _has_matrix_units() -> bool:
-    """Whether the CPU has AMX. With AVX512-BF16 alone bf16 is no faster than Winograd convolution in float32."""
+    """Whether the CPU has AMX. With AVX512-BF16 alone bf16 was not measured against Winograd convolution in float32."""
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 

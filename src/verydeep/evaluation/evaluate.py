@@ -117,7 +117,7 @@ class PreparedEvaluation:
         classifier = place_classifier(self.checkpoint, machine or MachineSettings())
         faults: dict[int, str] = {}
         collected = faults if bad_images == "skip" else None
-        label, started = f"{self.protocol} on {len(dataset)} images", time.monotonic()
+        label = f"{self.protocol} on {len(dataset)} images"
 
         def of_sample(tried: Classifier, indices: Sequence[int]) -> NDArray[np.float32]:
             sample, trial = dataset.take(np.array(indices, dtype=np.int64)), f"trying {tried.machine.precision}"
@@ -127,6 +127,7 @@ class PreparedEvaluation:
             classifier, agreement = classifier.in_agreed_precision(
                 len(dataset), self.protocol, of_sample, reporter, team
             )
+            started = time.monotonic()
             computed = dataset_posteriors(classifier, dataset, self.protocol, reporter, label, collected, team)
         seconds = time.monotonic() - started
         for message in faults.values():
