@@ -58,6 +58,36 @@ def test_a_convolution_equals_pytorchs(
             assert_close(layer.rectified(x, pooled=True), F.max_pool2d(F.relu(right), 2))
 
 
+@given(count=st.integers(1, 2), height=st.integers(1, 4), width=st.integers(1, 4), channels=st.sampled_from([1, 5, 64]))
+def test_pooling_is_pytorchs_to_the_bit(count: int, height: int, width: int, channels: int) -> None:
+    x = F.relu(maps(count, channels, 2 * height, 2 * width).bfloat16())
+    x[0, 0, 0, 0], x[-1, -1, -1, -1] = float("inf"), -0.0
+    found, right = bf16.pool(x), F.max_pool2d(x, 2)
+    assert torch.equal(found, right)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_a_batch_in_parts_has_the_maps_of_its_images(count: int, threads: int) -> None:
+    seen: list[int] = []
+
+    def maps_of(part: Tensor) -> Tensor:
+        assert torch.is_autocast_enabled("cpu")
+        seen.append(len(part))
+        return 2 * part[:, :1]
+
+    x, before = maps(count, 3, 4, 4), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with torch.inference_mode(), in_bf16():
+            assert torch.equal(bf16.in_parts(maps_of, x), 2 * x[:, :1])
+    finally:
+        torch.set_num_threads(before)
+    assert sum(seen) == count
+    assert max(seen) <= bf16.IMAGES
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
 @pytest.mark.parametrize(("height", "width"), [(3, 3), (3, 7), (20, 9)])
 def test_an_fc_layer_equals_pytorchs(height: int, width: int, last: bool) -> None:

@@ -8,10 +8,17 @@ operations are those that `torch.compile` uses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from .cpu_threads import for_each, shares
 from .matmul import ONEDNN
+
+IMAGES = (
+    2  # that a thread computes at a time: the last stages' matmuls of one are small, the first maps of more are large
+)
 
 
 def runs(x: Tensor) -> bool:
@@ -24,6 +31,22 @@ def runs(x: Tensor) -> bool:
         and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         and len(x) > 0
     )
+
+
+def in_parts(maps_of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``maps_of`` images (B,3,H,W), of a few at a time by one thread: no thread waits for another within a net."""
+    threads = torch.get_num_threads()
+    if len(x) < threads:
+        return maps_of(x)
+    maps: dict[int, Tensor] = {}
+
+    def compute(part: slice) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            maps[part.start] = maps_of(x[part])
+
+    parts = shares(len(x), threads * -(-len(x) // (threads * IMAGES)))
+    for_each(compute, parts)
+    return torch.cat([maps[part.start] for part in parts])
 
 
 def convolution_weight(weight: Tensor) -> Tensor:
@@ -39,6 +62,17 @@ def convolve(x: Tensor, prepared: Tensor, bias: Tensor | None, padding: tuple[in
         *(x.bfloat16(), prepared, _lowered(bias), padding, (1, 1), (1, 1), 1, after, [], "")
     )
     return torch.as_tensor(maps)
+
+
+def pool(x: Tensor) -> Tensor:
+    """2x2 max-pooling of bf16 maps (B,C,H,W) after ReLU, of even height and width: (B,C,H/2,W/2).
+
+    As integers, bits of numbers that are not negative are in the same order, and integers' maxima take an eighth of the
+    time of PyTorch's pooling.
+    """
+    bits = x.permute(0, 2, 3, 1).view(torch.int16)
+    rows = torch.maximum(bits[:, 0::2], bits[:, 1::2])
+    return torch.maximum(rows[:, :, 0::2], rows[:, :, 1::2]).view(torch.bfloat16).permute(0, 3, 1, 2)
 
 
 def linear_weight(weight: Tensor) -> Tensor:

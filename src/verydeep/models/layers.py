@@ -68,8 +68,8 @@ class Convolution(_Prepared):
             return self._by_winograd(input, relu=True, pooled=pooled)
         if self._is_plain(input) and bf16.runs(input):
             x = self._in_bf16(input, relu=True)
-        else:
-            x = F.relu(self(input), inplace=True)
+            return bf16.pool(x) if pooled else x
+        x = F.relu(self(input), inplace=True)
         return F.max_pool2d(x, 2) if pooled else x
 
     def _is_plain(self, x: Tensor) -> bool:

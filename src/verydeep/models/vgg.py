@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from ..core.config import STRIDE
 from ..core.errors import VerydeepError
 from ..core.out_of_memory import within_memory
+from . import bf16
 from .architectures import Layer, has_lrn, layers
 from .layers import Convolution, FullyConnected
 from .map_cache import MapCache
@@ -188,6 +189,8 @@ class Net(nn.Module):
         """
         if torch.is_grad_enabled():
             return convolutions(x)
+        if bf16.runs(x):
+            convolutions = partial(bf16.in_parts, convolutions)
         values = math.prod(x.shape[1:])
         size = max(1, int(min(len(x), self.most_values / values)))
         maps, fits = within_memory(lambda count: [convolutions(part) for part in torch.split(x, count)], size)
