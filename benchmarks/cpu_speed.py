@@ -1,11 +1,11 @@
-"""Speed of net D on this CPU beside other runtimes, quiet and busy, and of training beside torchvision.
+"""Speed of net D on a CPU beside other runtimes, quiet and busy, and of training beside torchvision.
 
     python benchmarks/cpu_speed.py run      # about an hour; interrupted, it goes on with the next measurement
     python benchmarks/cpu_speed.py write    # into docs/scale.md
 
 `pip install 'verydeep[rivals]'` installs the runtimes. Each measurement is one `verydeep benchmark`: all contenders in
 turns, batches of 8 and of 1, alone and beside four other busy processes; in bf16 only where the processor has units for
-it. Measurements of another processor or commit are made anew. The machine should do nothing else.
+it. Results are stored by processor; those of another commit are measured anew. The machine should do nothing else.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ MEASUREMENTS: dict[str, tuple[str, str, int, int]] = {
 
 
 def run() -> None:
-    """Makes each measurement that is not stored, and stores it."""
+    """Makes each measurement that is not stored of this processor and commit, and stores it."""
     reporter, stored = Terminal(), read_json(RESULTS) if RESULTS.exists() else {}
+    here = environment({})
+    ours = stored.setdefault(here["processor"], {})
     has_bf16 = resolve_device(MachineSettings(device="cpu"), 0).may_lower
     for name, (what, precision, batch, load) in MEASUREMENTS.items():
-        if name in stored and _same(stored[name]["environment"], environment({})):
+        if name in ours and ours[name]["environment"]["commit"] == here["commit"]:
             continue
-        stored.pop(name, None)
         if precision == "bf16" and not has_bf16:
             continue
         reporter.say(name)
@@ -62,40 +63,57 @@ def run() -> None:
         words += ["--against", RIVALS[what, precision]]
         command = [sys.executable, "-m", "verydeep", "benchmark", *map(str, words)]
         measured = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-        stored[name] = {**measured, "environment": environment(measured["machine"])}
+        ours[name] = {**measured, "environment": environment(measured["machine"])}
         write_json(RESULTS, stored)
 
 
-def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(one[key] == other[key] for key in ("processor", "commit"))
-
-
 def write() -> None:
-    """Writes the picture and the table of what is stored."""
-    page = TOP / "docs" / "scale.md"
-    stored = read_json(RESULTS) if RESULTS.exists() else {}
-    if not stored:
-        write_block(page, "cpu_speed", "Not measured yet.")
-        return
-    stored = {name: stored[name] for name in MEASUREMENTS if name in stored}
-    for measured in stored.values():
+    """Writes a table of all processors, and the picture and the tables of the one that was measured last."""
+    stored = read_json(RESULTS)
+    for measured in (measured for ours in stored.values() for measured in ours.values()):
         measured["rows"][-1]["name"] = "verydeep"
-    draw_rates([(name, measured["rows"]) for name, measured in stored.items()], PICTURE)
+    summary = [_summary(processor, name, ours[name]) for processor, ours in stored.items() for name in _in_order(ours)]
+    last = max(stored, key=lambda processor: max(one["environment"]["time"] for one in stored[processor].values()))
+    latest = [(name, stored[last][name]["rows"]) for name in _in_order(stored[last])]
+    draw_rates(latest, PICTURE)
     heads = ["", "images/s", "min–max", "ratio to the first", "to the best rival", "posteriors differ by"]
     tables = [
-        f"**{name[:1].upper()}{name[1:]}**\n\n{markdown_table(heads, [_cells(row) for row in measured['rows']])}"
-        for name, measured in stored.items()
+        f"**{name[:1].upper()}{name[1:]}**\n\n{markdown_table(heads, [_cells(row) for row in rows])}"
+        for name, rows in latest
     ]
-    last = list(stored.values())[-1]
-    where = last["environment"]
-    commits = "/".join(dict.fromkeys(str(measured["environment"]["commit"]) for measured in stored.values()))
-    note = (
-        f"Net D, 1000 classes, {last['size']}x{last['size']} pixels; median of {last['repeats']} turns. "
-        f"{where['processor']}, {where['threads']} threads for each; torch {where['versions']['torch']}, "
-        f"{where['time'][:10]}, commit {commits}."
+    first_heads = ["processor", "", "images/s", "ratio to torchvision", "best rival", "ratio to the best rival"]
+    text = [
+        markdown_table(first_heads, summary),
+        *(_note(processor, list(ours.values())) for processor, ours in stored.items()),
+        f"All runtimes on the {last}:",
+        *tables,
+        "![Images/s of each runtime, quiet and busy](pictures/cpu_speed.png)",
+    ]
+    write_block(TOP / "docs" / "scale.md", "cpu_speed", "\n\n".join(text))
+
+
+def _in_order(ours: dict[str, Any]) -> list[str]:
+    return [name for name in MEASUREMENTS if name in ours]
+
+
+def _summary(processor: str, name: str, measured: dict[str, Any]) -> list[str]:
+    """A measurement in one line."""
+    *rivals, row = measured["rows"]
+    best = max(rivals, key=lambda rival: rival["images_per_second"])
+    return [
+        *(processor, name, f"{row['images_per_second']:.2f}", f"{row['ratio_to_first']:.2f}"),
+        *(f"{best['name']}, {best['images_per_second']:.2f}", f"{row['ratio_to_best_rival']:.2f}"),
+    ]
+
+
+def _note(processor: str, measurements: list[dict[str, Any]]) -> str:
+    last, where = measurements[-1], measurements[-1]["environment"]
+    commits = "/".join(dict.fromkeys(str(measured["environment"]["commit"]) for measured in measurements))
+    return (
+        f"{processor}: net D, 1000 classes, {last['size']}x{last['size']} pixels; median of {last['repeats']} turns; "
+        f"{where['threads']} threads for each; torch {where['versions']['torch']}, {where['time'][:10]}, "
+        f"commit {commits}."
     )
-    picture = "![Images/s of each runtime, quiet and busy](pictures/cpu_speed.png)"
-    write_block(page, "cpu_speed", "\n\n".join([*tables, note, picture]))
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

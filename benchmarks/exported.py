@@ -17,7 +17,7 @@ from typing import Any
 
 from verydeep.checkpoints.checkpoint import Metadata, save_checkpoint
 from verydeep.checkpoints.preprocessing import MEAN_RGB
-from verydeep.checkpoints.run_dir import environment
+from verydeep.checkpoints.run_dir import RUNTIMES, environment
 from verydeep.core.files import read_json, write_json
 from verydeep.core.terminal import Terminal
 from verydeep.deploy.benchmark.benchmark import benchmark
@@ -29,7 +29,7 @@ TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP / "benchmarks" / "results" / "exported.json"
 FORMS = ("onnx", "onnx-int8")
 REPEATS, BATCH, DIGITS = 9, 8, "digits:60"
-NAMES = {"PyTorch": "verydeep", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, int8"}
+NAMES = {"PyTorch": "verydeep", "onnx": "ONNX file", "onnx-int8": "ONNX file, int8"}
 
 
 def run() -> None:
@@ -59,7 +59,7 @@ def write() -> None:
         f"Net D, 1000 classes, batches of {stored['batch']} images of {stored['size']}x{stored['size']} pixels, from "
         f"uint8 images to posteriors, and training steps; median of {stored['repeats']} turns. The peak is that of a "
         f"product of two large matrices: {stored['peak_multiply_adds_per_second'] / 1e9:.0f} G multiply-adds a second "
-        f"here. {where['processor']}, {where['threads']} threads; torch {where['versions']['torch']}, "
+        f"here. {where['processor']}, {where['threads']} threads; {_runtimes(where['versions'])}, "
         f"{where['time'][:10]}, commit {where['commit']}."
     )
     table = markdown_table(
@@ -67,6 +67,11 @@ def write() -> None:
         [_cells(row) for row in stored["rows"]] + [_cells(row, "training, ") for row in training],
     )
     write_block(TOP / "docs" / "scale.md", "exported", f"{table}\n\n{note}")
+
+
+def _runtimes(versions: dict[str, str]) -> str:
+    """PyTorch's version, and that of what ran the ONNX files."""
+    return ", ".join(f"{name} {versions[name]}" for name in ("torch", *RUNTIMES) if name in versions)
 
 
 def _cells(row: dict[str, Any], what: str = "") -> list[str]:

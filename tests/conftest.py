@@ -205,6 +205,14 @@ def own_photos(place: Path, faulty: bool = False) -> Path:
     return place
 
 
+@pytest.fixture(params=["OpenVINO", "ONNX Runtime"])
+def runtime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What runs exported files in this process: both runtimes are installed, and OpenVINO is preferred."""
+    if request.param == "ONNX Runtime":
+        monkeypatch.setattr("verydeep.checkpoints.onnx_runtimes.find_spec", lambda _: None)
+    return str(request.param)
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     return make_photos(tmp_path / "photos")

@@ -1,4 +1,4 @@
-"""An exported ``.onnx`` file, run by ONNX Runtime behind the interface of the net that it was made from.
+"""An exported ``.onnx`` file, run by OpenVINO or ONNX Runtime behind the interface of the net that it was made from.
 
 The file contains the net's metadata, so it is enough alone: classes, preprocessing, and the input that it takes.
 """
@@ -10,17 +10,16 @@ import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import VerydeepError
-from ..core.files import file_sha256, utf8_path
+from ..core.files import file_sha256
 from ..models.architectures import layers
 from .checkpoint import METADATA_KEY, Metadata, metadata_of
 from .formats.protobuf import data, fields, text
+from .onnx_runtimes import Run, open_onnx
 
 ENDINGS = (".onnx", ".pt2")
 TAKES_KEY = "takes"
@@ -95,7 +94,7 @@ def _metadata_entries(path: Path) -> dict[str, str]:
 class ExportedNet(nn.Module):
     """Stands for a `Net` in evaluation: ``crop``, ``classes``, ``specs``, ``pooling``, `mean_scores`.
 
-    The session is created at the first batch, with the number of threads that PyTorch then has.
+    A runtime opens the file at the first batch, with the number of threads that PyTorch then has (`open_onnx`).
     """
 
     def __init__(self, file: ExportedFile) -> None:
@@ -107,8 +106,8 @@ class ExportedNet(nn.Module):
         self._path, self.takes = file.path, file.takes
 
     @cached_property
-    def _session(self) -> Any:
-        return onnx_session(self._path)
+    def _run(self) -> Run:
+        return open_onnx(self._path)
 
     def mean_scores(self, images: Tensor) -> Tensor:
         """Mean scores (B,K) of images (B,3,H,W) as it takes them, up to a constant a row, which softmax drops.
@@ -117,10 +116,10 @@ class ExportedNet(nn.Module):
             VerydeepError: the file cannot be run, or its output has another shape than its metadata says.
         """
         if self.takes == UINT8:
-            posteriors = self._run(images.permute(0, 2, 3, 1).contiguous())
+            posteriors = torch.from_numpy(self._run(images.permute(0, 2, 3, 1).contiguous().numpy()))
             scores = posteriors.clamp_min(torch.finfo(torch.float32).tiny).log()
         else:
-            scores = self._run(images.cpu().contiguous())
+            scores = torch.from_numpy(self._run(images.cpu().contiguous().numpy()))
         if scores.shape != (len(images), self.classes):
             shape = tuple(scores.shape)
             raise VerydeepError(
@@ -134,33 +133,3 @@ class ExportedNet(nn.Module):
             f"{self._path} returns only the mean of the scores: to evaluate with softmax-first, use the run "
             "that it was exported from."
         )
-
-    def _run(self, images: Tensor) -> Tensor:
-        """The first output of the session, which takes one input."""
-        session = self._session
-        try:
-            name = session.get_inputs()[0].name
-            return torch.from_numpy(np.asarray(session.run(None, {name: images.numpy()})[0], dtype=np.float32))
-        except Exception as fault:  # ONNX Runtime's own, of many names
-            sentence = f"{self._path} is corrupted: ONNX Runtime cannot run it ({str(fault)[:120]})."
-            raise VerydeepError(sentence) from None
-
-
-def onnx_session(path: Path) -> Any:
-    """ONNX Runtime on the CPU, with as many threads as PyTorch has now.
-
-    Raises:
-        VerydeepError: it is not installed, or refuses the file.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise VerydeepError(f"running {path} needs onnxruntime: pip install 'verydeep[onnx]'.") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        with utf8_path(path) as opened:
-            return onnxruntime.InferenceSession(str(opened), options, providers=["CPUExecutionProvider"])
-    except Exception as fault:  # ONNX Runtime's own, of many names
-        raise VerydeepError(f"{path} is corrupted, or refused by ONNX Runtime ({str(fault)[:120]}).") from None

@@ -12,6 +12,7 @@ import contextlib
 import json
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ CLASSIFIER = "classifier.safetensors"  # of SVMs, in their own directory
 EVALUATIONS, EVALUATIONS_OF_LAST = "evaluations", "evaluations-of-last"
 MAPS_RESULT = "localisation.json"  # of boxes from maps, in a directory of evaluations
 LOG, REPORT = "log.jsonl", "report.html"
+RUNTIMES = ("onnxruntime", "openvino")  # of exported files
 
 
 def checkpoint_of(folder: str | Path, last: bool) -> Path:
@@ -79,12 +81,14 @@ def environment(machine: dict[str, Any]) -> dict[str, Any]:
     from importlib.metadata import version
 
     names = ("verydeep", "torch", "numpy", "pillow", "safetensors")
+    used = [name for name in RUNTIMES if name in sys.modules]
+    runtimes = {name: sys.modules[name].__version__.partition("-")[0] for name in used}
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor_name(),
-        "versions": {name: version(name) for name in names},
+        "versions": {**{name: version(name) for name in names}, **runtimes},
         "commit": commit(),
         **machine,
     }

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from ..checkpoints.checkpoint import METADATA_KEY, Checkpoint, Metadata, save_checkpoint
-from ..checkpoints.exported import INPUTS, NO_PT2, PHOTO, TAKES_KEY, UINT8, onnx_session, open_exported
+from ..checkpoints.exported import INPUTS, NO_PT2, PHOTO, TAKES_KEY, UINT8, open_exported
 from ..checkpoints.load import load_model
 from ..checkpoints.model_card import export_usage, write_model_card
+from ..checkpoints.onnx_runtimes import open_onnx
 from ..core.device import Machine, resolve_device
 from ..core.errors import VerydeepError
 from ..core.files import check_place, write_atomically
@@ -197,9 +198,8 @@ def _photo_difference(net: Net, metadata: Metadata, out: Path) -> float:
     """The same of a file that takes photos, which Pillow resizes for the net: one is enlarged, one reduced."""
     rng, q = np.random.default_rng(0), metadata.test_scale
     photos = [rng.integers(0, 256, (*sides, 3), dtype=np.uint8) for sides in ((q - q // 4, q), (q + 70, 2 * q + 33))]
-    expected = Classifier(net, metadata, _cpu()).posteriors(photos, f"centre@{q}")
-    session = onnx_session(out)
-    found = [session.run(None, {INPUTS[PHOTO]: photo})[0] for photo in photos]
+    expected, run = Classifier(net, metadata, _cpu()).posteriors(photos, f"centre@{q}"), open_onnx(out, resizes=True)
+    found = [run(photo) for photo in photos]
     return float(np.abs(np.concatenate(found) - expected).max())
 
 
