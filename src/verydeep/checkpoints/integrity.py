@@ -133,9 +133,7 @@ def check_seal(path: Path, key: str | None = None) -> None:
         header = _header(path, file, key)
         if header is None:
             return
-        digest = hashlib.sha256()
-        while piece := file.read(PIECE):
-            digest.update(piece)
+        digest = hashlib.file_digest(file, "sha256")  # from where the header ends
     if digest.hexdigest() != header[METADATA][OF_TENSORS]:
         raise VerydeepError(f"{path} is corrupted: its bytes are not those that were written (SHA-256).")
 
