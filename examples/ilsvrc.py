@@ -1,11 +1,12 @@
 """Sect. 4 with the paper's own net on real photos: net E's rows of Tables 3 to 5 on samples of ILSVRC's validation set.
 
-    export NET_E=run NET_E_INT8=file ILSVRC_SMALL=folder ILSVRC_LARGE=folder
+    export NET_E=run NET_E_INT8=file ILSVRC_SMALL=folder ILSVRC_LARGE=folder PRECISION=bf16
     python examples/ilsvrc.py run [HOURS [THREADS]]
     python examples/ilsvrc.py write     # the stored results into docs/results.md
 
 NET_E_INT8 is made by `verydeep export $NET_E --to onnx-int8 --photos imagenet:$ILSVRC_SMALL --out $NET_E_INT8`; its
-predictions are compared with the net's.
+predictions are compared with the net's. PRECISION is float32 by default; where it is bf16, the centre crops are
+evaluated in float32 too, and compared.
 
 Two folders ``<WNID>/<file>``: 1,300 photos warped to 227x227, and 60 of nearly original size. The photos of each are
 drawn in an order by seed and evaluated by the real command in parts of `PART`, one method at one scale each; a
@@ -39,13 +40,15 @@ from verydeep.paper.tables import markdown_table, write_block
 
 RESULTS = TOP / "docs" / "results" / "ilsvrc.json"
 RUNS = Path(os.environ.get("ILSVRC_RUNS", TOP / "runs" / "ilsvrc"))
+PRECISION, EXACT = os.environ.get("PRECISION", "float32"), "float32"
 PART, RANKS = 50, "0123456789"  # ranks from 9 on are stored as 9
 SMALL, LARGE = "small", "large"
 FOLDERS = {SMALL: "ILSVRC_SMALL", LARGE: "ILSVRC_LARGE"}
 PHOTOS = {SMALL: "227x227 pixels, warped from the whole photo", LARGE: "nearly original size"}
 SCALES = ("256", "384", "512")
-MODELS = {"": "$NET_E", "int8-": "$NET_E_INT8"}
-INT8_TEST = (SMALL, "centre@224", 400)
+# What is evaluated, by the beginning of its folders' names: the file and the precision.
+MODELS = {"": ("$NET_E", PRECISION), f"{EXACT}-": ("$NET_E", EXACT), "int8-": ("$NET_E_INT8", EXACT)}
+COMPARED = (SMALL, "centre@224", 1300)  # the net with its int8 file, and with itself in float32
 # In order of work: a sample, a method at one scale, and the photos that it is evaluated on, first a part of them.
 TESTS = [
     (SMALL, "centre@224", 1300),
@@ -104,7 +107,12 @@ def part_folder(sample: str, number: int, photos: list[Path]) -> Path:
 def run(hours: float, threads: int) -> None:
     """Evaluates what is missing, and stores the ranks after each test."""
     until = time.monotonic() + 3600 * hours
-    for model, (sample, protocol, count) in [("", TESTS[0]), ("int8-", INT8_TEST), *(("", test) for test in TESTS[1:])]:
+    others = [model for model in MODELS if model and (model != f"{EXACT}-" or PRECISION != EXACT)]
+    for model, (sample, protocol, count) in [
+        ("", TESTS[0]),
+        *((model, COMPARED) for model in others),
+        *(("", test) for test in TESTS[1:]),
+    ]:
         photos = drawn(sample)
         for number in range(-(-min(count, len(photos)) // PART)):
             out = scores_folder(model + sample, protocol, number)
@@ -113,8 +121,9 @@ def run(hours: float, threads: int) -> None:
             shutil.rmtree(out, ignore_errors=True)
             data = part_folder(sample, number, photos)
             print(f"{sample} {protocol}, part {number}", flush=True)
-            flags = f"--data imagenet:{data} --out {out} --threads {threads} --workers 0"
-            run_json(f"evaluate {MODELS[model]} {protocol} {flags}")
+            source, precision = MODELS[model]
+            flags = f"--data imagenet:{data} --out {out} --threads {threads} --workers 0 --precision {precision}"
+            run_json(f"evaluate {source} {protocol} {flags}")
         store()
 
 
@@ -168,24 +177,36 @@ def store() -> None:
             if scores is not None:
                 found = np.minimum(label_ranks(scores.posteriors, scores.labels), len(RANKS) - 1)
                 ranks.setdefault(sample, {})[protocol] = "".join(RANKS[rank] for rank in found)
-    results = [read_json(path) for path in sorted(RUNS.glob("scores/*/result.json"))]
-    commits = sorted({str(result["environment"]["commit"]) for result in results})
-    (checkpoint,) = {load_scores(path.parent).checkpoint for path in RUNS.glob("scores/[!i]*/result.json")}
-    where = environment({"cores": os.cpu_count()})
-    stored = {"ranks": ranks, "int8": _int8(), "commits": commits, "checkpoint": checkpoint, "environment": where}
+    results = {path: read_json(path) for path in sorted(RUNS.glob("scores/*/result.json"))}
+    ours = [result for path, result in results.items() if path.parent.name.startswith(tuple(FOLDERS))]
+    (checkpoint,) = {result["checkpoint_sha256"] for result in ours}
+    (precision,) = {result["environment"]["precision"] for result in ours}
+    commits = sorted({str(result["environment"]["commit"]) for result in results.values()})
+    where = environment({"cores": os.cpu_count(), "precision": precision})
+    compared = {model.removesuffix("-"): _compared(model) for model in MODELS if model}
+    stored = {"ranks": ranks, "compared": compared, "commits": commits, "checkpoint": checkpoint, "environment": where}
     write_json(RESULTS, stored)
 
 
-def _int8() -> dict[str, Any] | None:
-    """On how many photos the int8 file predicts the net's class, and the errors of both; None where not evaluated."""
-    sample, protocol, _ = INT8_TEST
-    short, exact = scores_of(f"int8-{sample}", protocol), scores_of(sample, protocol)
-    if short is None or exact is None:
+def _compared(model: str) -> dict[str, Any] | None:
+    """On how many photos a model predicts the net's class, and the errors of both; None where not evaluated."""
+    sample, protocol, _ = COMPARED
+    other, ours = scores_of(f"{model}{sample}", protocol), scores_of(sample, protocol)
+    if other is None or ours is None:
         return None
-    exact = _first(exact, len(short.ids))
-    wrongs = [int((label_ranks(scores.posteriors, scores.labels) > 0).sum()) for scores in (exact, short)]
-    same = int((short.posteriors.argmax(1) == exact.posteriors.argmax(1)).sum())
-    return {"protocol": protocol, "images": len(short.ids), "same": same, "float_wrong": wrongs[0], "wrong": wrongs[1]}
+    count = min(len(other.ids), len(ours.ids))
+    ours, other = _first(ours, count), _first(other, count)
+    wrongs = [int((label_ranks(scores.posteriors, scores.labels) > 0).sum()) for scores in (ours, other)]
+    same = int((other.posteriors.argmax(1) == ours.posteriors.argmax(1)).sum())
+    apart = float(np.abs(other.posteriors - ours.posteriors).sum(1).mean() / 2)
+    return {
+        "protocol": protocol,
+        "images": count,
+        "same": same,
+        "ours_wrong": wrongs[0],
+        "wrong": wrongs[1],
+        "total_variation": apart,
+    }
 
 
 def wrong(ranks: str, k: int) -> NDArray[np.bool_]:
@@ -204,14 +225,17 @@ def write() -> None:
     note = (
         "Errors with 95 % intervals. Small photos are "
         f"{PHOTOS[SMALL]}: larger scales only magnify them. Large photos are of {PHOTOS[LARGE]}. Net E, 8-bit copy of "
-        f"Oxford's weights (SHA-256 {stored['checkpoint'][:12]}), float32, {where['processor']}, "
+        f"Oxford's weights (SHA-256 {stored['checkpoint'][:12]}), {where['precision']}, {where['processor']}, "
         f"torch {where['versions']['torch']}, {where['time'][:10]}, commit {'/'.join(stored['commits'])}."
     )
-    if short := stored["int8"]:
-        note += (
-            f" The int8 ONNX file predicts the net's class on {short['same']} of {short['images']} small photos "
-            f"(`{short['protocol']}`); it errs on {short['wrong']} of them, the net on {short['float_wrong']}."
-        )
+    names = {"int8": "The int8 ONNX file", EXACT: f"The net in {EXACT}"}
+    for model, other in stored["compared"].items():
+        if other is not None:
+            note += (
+                f" {names[model]} predicts the same class on {other['same']} of {other['images']} small photos "
+                f"(`{other['protocol']}`); it errs on {other['wrong']} of them, the net here on {other['ours_wrong']}; "
+                f"their posteriors' mean total variation is {other['total_variation']:.4f}."
+            )
     findings = "\n".join(line for line in lines if line)
     text = f"{table}\n\n{note}\n\nThe paper's findings, in pairs on the same photos (McNemar's test):\n\n{findings}"
     write_block(TOP / "docs" / "results.md", "ilsvrc", text)
