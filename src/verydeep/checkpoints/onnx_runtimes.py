@@ -32,14 +32,15 @@ def open_onnx(path: Path, resizes: bool = False) -> Run:
         VerydeepError: no runtime is installed, or it refuses the file; from what is returned: it cannot run the file.
     """
     use_openvino = find_spec("openvino") is not None and not resizes
-    name, opener = ("OpenVINO", _openvino) if use_openvino else ("ONNX Runtime", _onnxruntime)
+    name = "OpenVINO" if use_openvino else "ONNX Runtime"
     try:
         with utf8_path(path) as opened:
-            run = opener(opened)
+            run = _onnxruntime(opened, checked_only=use_openvino)
+            run = _openvino(opened) if use_openvino else run
     except ImportError:
         raise VerydeepError(f"running {path} needs onnxruntime: pip install 'verydeep[onnx]'.") from None
     except Exception as fault:  # the runtime's own, of many names
-        raise VerydeepError(f"{path} is corrupted, or refused by {name} ({_first_words(fault)}).") from None
+        raise VerydeepError(f"{path} is corrupted, or refused by its runtime ({_first_words(fault)}).") from None
 
     def checked(images: NDArray[Any]) -> NDArray[np.float32]:
         try:
@@ -50,12 +51,14 @@ def open_onnx(path: Path, resizes: bool = False) -> Run:
     return checked
 
 
-def _onnxruntime(path: Path) -> Run:
+def _onnxruntime(path: Path, checked_only: bool) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    if checked_only:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: np.asarray(session.run(None, {name: images})[0], dtype=np.float32)
