@@ -1,8 +1,8 @@
 """ONNX files on a CPU: run by OpenVINO where it is installed, else by ONNX Runtime, from arrays to arrays.
 
-OpenVINO runs 8-bit nets two to three times as fast as ONNX Runtime on processors with units for them, and float32 nets
-a little faster (docs/scale.md). Files of `verydeep export --takes photo` are for other programs, and resize
-images, which OpenVINO does without antialiasing.
+On a processor with AMX OpenVINO runs 8-bit nets two to three times as fast as ONNX Runtime (NOTES.md). ONNX Runtime
+opens every file first: it refuses broken graphs, on some of which OpenVINO ends the process. Files of `verydeep export
+--takes photo` resize images, which OpenVINO does without antialiasing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def open_onnx(path: Path, resizes: bool = False) -> Run:
         resizes: the graph resizes images: it is run by ONNX Runtime.
 
     Raises:
-        VerydeepError: no runtime is installed, or it refuses the file; from what is returned: it cannot run the file.
+        VerydeepError: ONNX Runtime is not installed, or a runtime refuses the file; from what is returned: it cannot
+            run the file.
     """
     use_openvino = find_spec("openvino") is not None and not resizes
     name = "OpenVINO" if use_openvino else "ONNX Runtime"

@@ -16,9 +16,7 @@ from torch import Tensor
 from .cpu_threads import for_each, shares
 from .matmul import ONEDNN
 
-IMAGES = (
-    2  # that a thread computes at a time: the last stages' matmuls of one are small, the first maps of more are large
-)
+IMAGES = 2  # that a thread computes at a time; one or four are no faster (NOTES.md)
 
 
 def runs(x: Tensor) -> bool:
